@@ -1,0 +1,1 @@
+"""Graceful degradation for vision models."""

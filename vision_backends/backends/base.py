@@ -1,0 +1,151 @@
+"""The interface of a rung: what can be asked, and what a backend must answer or raise.
+
+This module decides the contract between the router and every backend. It must not know any concrete backend,
+nor why or in which order backends are asked.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from vision_backends.errors import NotSupportedError
+from vision_backends.types import FREE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from vision_backends.backends.requests import (
+        DescribeRequest,
+        DetectRequest,
+        EmbedRequest,
+        EmbedTextRequest,
+        Model,
+        RateLimits,
+        Request,
+    )
+    from vision_backends.images import Image
+    from vision_backends.types import Description, Detections, Embedding, Usage
+
+__all__ = ["Backend"]
+
+
+class Backend(ABC):
+    """One rung of the ladder.
+
+    A subclass names itself, says which model would answer (`model_for`), refuses cheaply what it cannot do
+    (`check`) and implements the tasks it has. It must be safe to call from many threads, must translate every
+    third-party exception into this package's errors, and must neither retry nor sleep: the router does both.
+
+    A task takes n inputs and returns n results in order, or raises for all of them. Results carry a
+    ``Trace(model=…, revision=…, usage=…)``; the router completes it.
+
+    Attributes:
+        name: The rung's name in ladders, traces and configuration.
+        local: True when neither pixels nor texts leave this machine.
+    """
+
+    name: str
+    local: ClassVar[bool] = True
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Self:
+        """Make the backend from its table of the configuration; by default the keys are constructor keywords.
+
+        Raises:
+            ConfigError: A key is unknown or its value has no meaning.
+        """
+        return cls(**settings)
+
+    @abstractmethod
+    def model_for(self, request: Request) -> Model:
+        """Return the model that would answer a request, without loading anything heavy.
+
+        Raises:
+            NotSupportedError: No model of this backend has the task.
+        """
+
+    @abstractmethod
+    def check(self, request: Request) -> None:
+        """Return if the backend could answer now; cheap, without network or loading.
+
+        Raises:
+            NotSupportedError: It can never answer this; says what it can.
+            NotReadyError: Something is missing or still loading; says what, and the command that mends it.
+            AuthenticationError: There is no usable credential.
+        """
+
+    @property
+    def credential(self) -> str | None:
+        """An identifier of the account that pays (a hash, never the key); None where nobody pays.
+
+        Trouble with quota or authentication closes every task of one credential.
+        """
+        return None
+
+    def batch_size(self, request: Request) -> int:
+        """Return how many inputs one call takes at best; the router splits longer lists."""
+        return 1
+
+    def concurrency(self, request: Request) -> int:
+        """Return how many calls of a ``_many`` request may run at once."""
+        return 1
+
+    def image_px(self, request: Request) -> int | None:
+        """Return how long the shorter side of an image needs to be, in pixels; None asks for all of them.
+
+        A larger JPEG may then be decoded at reduced scale, which is several times faster.
+        """
+        return None
+
+    def expected_s(self, request: Request) -> float:
+        """Return the seconds that one call is expected to take, until the router has measured it.
+
+        The router keeps this much of the deadline back for the rung while it asks a better one.
+        """
+        return 1.0
+
+    def estimate(self, request: Request, inputs: Sequence[Image] | Sequence[str]) -> Usage:
+        """Return what one call would consume at most, for the budget check before it."""
+        return FREE
+
+    def rate_limits(self, request: Request) -> RateLimits | None:
+        """Return what the server's latest reply said about its limits for this model; None if nothing."""
+        return None
+
+    def describe(
+        self, images: Sequence[Image], request: DescribeRequest, *, timeout_s: float
+    ) -> list[Description]:
+        """Describe each image; no call may take longer than ``timeout_s`` seconds.
+
+        Raises:
+            BackendError: It could not answer; the next rung is asked.
+            CallerError: The request is at fault; no other rung is asked.
+        """
+        raise self._unsupported(request)
+
+    def embed(self, images: Sequence[Image], request: EmbedRequest, *, timeout_s: float) -> list[Embedding]:
+        """Embed each image in the space that `model_for` names. Errors as in `describe`."""
+        raise self._unsupported(request)
+
+    def embed_text(
+        self, texts: Sequence[str], request: EmbedTextRequest, *, timeout_s: float
+    ) -> list[Embedding]:
+        """Embed each text in the space that `model_for` names. Errors as in `describe`."""
+        raise self._unsupported(request)
+
+    def detect(
+        self, images: Sequence[Image], request: DetectRequest, *, timeout_s: float
+    ) -> list[Detections]:
+        """Find the objects of each image, in pixels of the upright image. Errors as in `describe`."""
+        raise self._unsupported(request)
+
+    def status(self) -> Mapping[str, Any]:
+        """Return JSON-able facts for ``vision status``: loaded models, device, versions."""
+        return {}
+
+    def close(self) -> None:
+        """Release connections, threads and memory; calling it twice is harmless."""
+
+    def _unsupported(self, request: Request) -> NotSupportedError:
+        return NotSupportedError(f"The {self.name} backend has no {request.task}.", backend=self.name)

@@ -1,0 +1,140 @@
+"""What the router tells a backend, and what a backend tells the router about itself.
+
+This module decides which requests have a meaning. It must not know any backend or the router.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from vision_backends.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from vision_backends.types import Task
+
+__all__ = [
+    "DescribeRequest",
+    "DetectRequest",
+    "EmbedRequest",
+    "EmbedTextRequest",
+    "Model",
+    "RateLimits",
+    "Request",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DescribeRequest:
+    """Ask for a text about an image.
+
+    Attributes:
+        prompt: An instruction or question; None asks for a plain description.
+        language: BCP 47 tag of the wanted language; None leaves it to the backend.
+        max_words: About how long the text may be; None leaves it to the backend.
+    """
+
+    task: ClassVar[Task] = "describe"
+    prompt: str | None = None
+    language: str | None = None
+    max_words: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.prompt is not None and not self.prompt.strip():
+            raise InvalidRequestError("The prompt is empty.", remedy="Leave prompt= out for a description.")
+        if self.language is not None and not self.language.strip():
+            raise InvalidRequestError("The language is empty.", remedy='Name one, such as language="de".')
+        if self.max_words is not None and self.max_words < 1:
+            raise InvalidRequestError(f"max_words={self.max_words} leaves no room for a word.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedRequest:
+    """Ask for the vector of an image.
+
+    Attributes:
+        space: The only acceptable vector space; None accepts the backend's own.
+    """
+
+    task: ClassVar[Task] = "embed"
+    space: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedTextRequest:
+    """Ask for the vector of a text.
+
+    Attributes:
+        space: The only acceptable vector space; None accepts the backend's own.
+    """
+
+    task: ClassVar[Task] = "embed_text"
+    space: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetectRequest:
+    """Ask for the objects of an image.
+
+    Attributes:
+        labels: What to look for; None means the backend's own closed vocabulary.
+        min_score: Lowest score to report, in [0, 1]; None leaves it to the backend.
+    """
+
+    task: ClassVar[Task] = "detect"
+    labels: tuple[str, ...] | None = None
+    min_score: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.labels is not None:
+            if not self.labels or not all(label.strip() for label in self.labels):
+                raise InvalidRequestError(
+                    f"labels={list(self.labels)!r} names nothing to look for.",
+                    remedy='Pass words such as labels=["a dog"], or leave labels= out.',
+                )
+            if len(set(self.labels)) != len(self.labels):
+                raise InvalidRequestError(f"labels={list(self.labels)!r} names something twice.")
+        if self.min_score is not None and not 0.0 <= self.min_score <= 1.0:
+            raise InvalidRequestError(f"min_score={self.min_score} is not between 0 and 1.")
+
+
+Request = DescribeRequest | EmbedRequest | EmbedTextRequest | DetectRequest
+"""Everything that determines an answer, apart from the image or text itself and the model."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """Which model would answer a request; known without loading it.
+
+    Attributes:
+        name: The model's name as its provider writes it.
+        revision: Its exact version; None where the provider has none.
+        fingerprint: Whatever else changes the answer (preprocessing version, dtype, base URL).
+        space: For embeddings, the vector space that it produces.
+    """
+
+    name: str
+    revision: str | None = None
+    fingerprint: str = ""
+    space: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateLimits:
+    """What a server last said about its own limits; None where it said nothing.
+
+    Attributes:
+        remaining_requests: Requests left in the current window.
+        remaining_tokens: Tokens left in the current window.
+        limit_requests: Requests per window.
+        limit_tokens: Tokens per window.
+        reset_requests_s: Seconds until the requests are full again, counted from the reply.
+        reset_tokens_s: Seconds until the tokens are full again, counted from the reply.
+    """
+
+    remaining_requests: int | None = None
+    remaining_tokens: int | None = None
+    limit_requests: int | None = None
+    limit_tokens: int | None = None
+    reset_requests_s: float | None = None
+    reset_tokens_s: float | None = None

@@ -1,0 +1,244 @@
+"""The errors of the package, and which of them may send a request down the ladder.
+
+This module decides how trouble is named; it must not know any provider's codes, any backend or the router.
+
+    VisionError
+    ├─ CallerError                 never falls back, trips nothing
+    │  ├─ InvalidImageError        not an image that can be used; says what is accepted
+    │  ├─ ImageTooLargeError       more bytes or pixels than the limits allow
+    │  ├─ InvalidRequestError      bad option, empty labels, unknown backend or space
+    │  ├─ ContentRejectedError     the provider's policy said no
+    │  └─ SpaceMismatchError       two vectors of different spaces were compared
+    ├─ ConfigError                 bad file, unknown key, missing extra: says what to install or write
+    ├─ BackendError                falls back to the next rung
+    │  ├─ QuotaExhaustedError · RateLimitedError · OverloadedError · UnavailableError · TimedOutError
+    │  ├─ AuthenticationError · ModelNotFoundError      fall back, and are loud
+    │  └─ InvalidReplyError · NotSupportedError · NotReadyError
+    ├─ SpaceUnavailableError       no rung can produce the pinned vector space now
+    └─ AllBackendsFailedError      nothing could answer; its message is a table of rung, reason and remedy
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vision_backends.types import Attempt
+
+__all__ = [
+    "AllBackendsFailedError",
+    "AuthenticationError",
+    "BackendError",
+    "CallerError",
+    "ConfigError",
+    "ContentRejectedError",
+    "ImageTooLargeError",
+    "InvalidImageError",
+    "InvalidReplyError",
+    "InvalidRequestError",
+    "ModelNotFoundError",
+    "NotReadyError",
+    "NotSupportedError",
+    "OverloadedError",
+    "QuotaExhaustedError",
+    "RateLimitedError",
+    "SpaceMismatchError",
+    "SpaceUnavailableError",
+    "TimedOutError",
+    "UnavailableError",
+    "VisionError",
+]
+
+
+class VisionError(Exception):
+    """Base of every error that this package raises.
+
+    Args:
+        message: What is wrong, as a sentence that names the value.
+        remedy: What the reader can do about it, as a sentence; None where there is nothing to do.
+
+    Attributes:
+        kind: A stable name of the class for programs and logs, for example ``"quota_exhausted"``.
+    """
+
+    kind: ClassVar[str] = "error"
+
+    def __init__(self, message: str, *, remedy: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.remedy}" if self.remedy else self.message
+
+
+class CallerError(VisionError):
+    """The request itself is wrong: every rung would say so, hence nothing falls back."""
+
+    kind = "caller_error"
+
+
+class InvalidImageError(CallerError):
+    """The input cannot be read as one of the accepted images."""
+
+    kind = "invalid_image"
+
+
+class ImageTooLargeError(CallerError):
+    """The image has more bytes or pixels than the configured limits."""
+
+    kind = "image_too_large"
+
+
+class InvalidRequestError(CallerError):
+    """An option has no meaning: empty labels, an unknown backend, a deadline of zero."""
+
+    kind = "invalid_request"
+
+
+class ContentRejectedError(CallerError):
+    """A provider's content policy refused the request; asking elsewhere would get round it."""
+
+    kind = "content_rejected"
+
+
+class SpaceMismatchError(CallerError):
+    """Two embeddings of different vector spaces were compared."""
+
+    kind = "space_mismatch"
+
+
+class ConfigError(VisionError):
+    """The configuration cannot be used; the message names the key and the nearest valid one."""
+
+    kind = "config"
+
+
+class BackendError(VisionError):
+    """One backend could not answer; the router asks the next rung.
+
+    Args:
+        message: What happened, as a sentence.
+        remedy: What the reader can do about it.
+        backend: Name of the backend; the router fills it in where the backend left it out.
+        code: The provider's own error code, such as ``"insufficient_quota"``.
+        status: HTTP status, where there was one.
+        request_id: The provider's id of the request, for its support.
+        retry_after_s: Seconds after which the provider says a new attempt makes sense.
+    """
+
+    kind = "backend_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        remedy: str | None = None,
+        backend: str | None = None,
+        code: str | None = None,
+        status: int | None = None,
+        request_id: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message, remedy=remedy)
+        self.backend = backend
+        self.code = code
+        self.status = status
+        self.request_id = request_id
+        self.retry_after_s = retry_after_s
+
+
+class QuotaExhaustedError(BackendError):
+    """The account has no money or quota left; waiting a minute does not help."""
+
+    kind = "quota_exhausted"
+
+
+class RateLimitedError(BackendError):
+    """Too many requests or tokens for this minute; it recovers by itself."""
+
+    kind = "rate_limited"
+
+
+class OverloadedError(BackendError):
+    """The backend is busier than it can bear: a full queue, ``slow_down``, 503."""
+
+    kind = "overloaded"
+
+
+class UnavailableError(BackendError):
+    """An outage: no connection, a 5xx, or anything that was not understood."""
+
+    kind = "unavailable"
+
+
+class TimedOutError(BackendError):
+    """No answer within the time that this rung was given."""
+
+    kind = "timed_out"
+
+
+class AuthenticationError(BackendError):
+    """The key is missing, wrong or not allowed to do this."""
+
+    kind = "authentication"
+
+
+class ModelNotFoundError(BackendError):
+    """The configured model does not exist or is not open to this account."""
+
+    kind = "model_not_found"
+
+
+class InvalidReplyError(BackendError):
+    """An answer came but cannot be used: wrong shape, cut short, not what was asked for."""
+
+    kind = "invalid_reply"
+
+
+class NotSupportedError(BackendError):
+    """This backend cannot do what was asked, however healthy it is."""
+
+    kind = "not_supported"
+
+
+class NotReadyError(BackendError):
+    """This backend could do it, but something is missing or still loading."""
+
+    kind = "not_ready"
+
+
+class _LadderError(VisionError):
+    """What the two errors at the foot of the ladder share: the attempts, drawn as a table."""
+
+    def __init__(self, message: str, *, attempts: Sequence[Attempt] = (), remedy: str | None = None) -> None:
+        super().__init__(message, remedy=remedy)
+        self.attempts = tuple(attempts)
+
+    def __str__(self) -> str:
+        rows = [super().__str__()]
+        width = max((len(attempt.backend) for attempt in self.attempts), default=0)
+        for attempt in self.attempts:
+            why = attempt.message or attempt.error or attempt.outcome
+            rows.append(f"  {attempt.backend:<{width}}  {attempt.error or attempt.outcome}: {why}")
+            if attempt.remedy:
+                rows.append(f"  {'':<{width}}  → {attempt.remedy}")
+        return "\n".join(rows)
+
+
+class SpaceUnavailableError(_LadderError):
+    """No rung can produce vectors of the pinned space now; none of another space were substituted."""
+
+    kind = "space_unavailable"
+
+
+class AllBackendsFailedError(_LadderError):
+    """No rung could answer.
+
+    Attributes:
+        attempts: What each rung said, in the order asked; ``str(error)`` draws them as a table.
+    """
+
+    kind = "all_backends_failed"

@@ -1,0 +1,1 @@
+"""Where answers, the ledger and the state of the gates are kept: in memory or in one SQLite file."""

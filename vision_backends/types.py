@@ -1,0 +1,386 @@
+"""The records that callers receive: answers, and the honest account of where each came from.
+
+This module decides the shape of results and what makes one valid. It must not know how any of them is made:
+no backend, no file format, no configuration. Arrays are numpy's, which is imported only when one is touched.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from vision_backends.errors import InvalidRequestError, SpaceMismatchError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import numpy as np
+    import numpy.typing as npt
+    from PIL import Image as PILImage
+
+__all__ = [
+    "FREE",
+    "TASKS",
+    "Attempt",
+    "Description",
+    "Detection",
+    "Detections",
+    "Embedding",
+    "Outcome",
+    "Task",
+    "Trace",
+    "Usage",
+]
+
+Task = Literal["describe", "embed", "embed_text", "detect"]
+"""What can be asked of a backend."""
+
+TASKS: tuple[Task, ...] = get_args(Task)
+
+Outcome = Literal["answered", "cached", "failed", "skipped"]
+"""How one attempt ended; ``skipped`` means that the backend was not asked at all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What an answer consumed; ``None`` means unknown, never 0.
+
+    Attributes:
+        input_tokens: Billed tokens sent.
+        output_tokens: Billed tokens received.
+        cost_usd: Money in US dollars.
+    """
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cost_usd: float | None = None
+
+    def __add__(self, other: Usage) -> Usage:
+        """Add two usages; what is unknown in either is unknown in the sum."""
+        return Usage(
+            input_tokens=_sum(self.input_tokens, other.input_tokens),
+            output_tokens=_sum(self.output_tokens, other.output_tokens),
+            cost_usd=_sum(self.cost_usd, other.cost_usd),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as JSON-able values."""
+        return _fields_to_dict(self)
+
+
+FREE = Usage(input_tokens=0, output_tokens=0, cost_usd=0.0)
+"""The usage of a backend that bills nobody."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """What became of asking, or of not asking, one rung.
+
+    Attributes:
+        backend: Name of the backend.
+        outcome: How it ended.
+        model: The model that was or would have been asked.
+        error: Kind of the error, such as ``"quota_exhausted"`` (see ``VisionError.kind``); None on success.
+        message: What happened, in a sentence.
+        remedy: What the reader can do about it.
+        code: The provider's own error code.
+        status: HTTP status.
+        request_id: The provider's id of the request.
+        elapsed_s: Seconds spent on this attempt.
+        usage: What it consumed; a failed attempt may have been billed, then its cost is unknown (None).
+    """
+
+    backend: str
+    outcome: Outcome
+    model: str | None = None
+    error: str | None = None
+    message: str | None = None
+    remedy: str | None = None
+    code: str | None = None
+    status: int | None = None
+    request_id: str | None = None
+    elapsed_s: float = 0.0
+    usage: Usage = FREE
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as JSON-able values."""
+        return _fields_to_dict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """Who gave an answer, and what it took to get it.
+
+    A backend fills in ``model``, ``revision`` and ``usage``; the router fills in the rest.
+
+    Attributes:
+        backend: Name of the backend that answered.
+        model: The model that answered.
+        revision: The exact version of that model, where it has one.
+        degraded: True when a better rung could have been asked for this but did not answer.
+        reason: Why it is degraded, in one line; None when it is not.
+        cached: True when the answer came from the cache.
+        attempts: Every rung that was considered, best first; the last one answered.
+        usage: What this answer cost now, failed attempts included; a cached answer costs nothing.
+        elapsed_s: Seconds from the call to the answer.
+    """
+
+    backend: str = ""
+    model: str | None = None
+    revision: str | None = None
+    degraded: bool = False
+    reason: str | None = None
+    cached: bool = False
+    attempts: tuple[Attempt, ...] = ()
+    usage: Usage = Usage()
+    elapsed_s: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as JSON-able values."""
+        return _fields_to_dict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """A text about an image; ``str(description)`` is the text.
+
+    Attributes:
+        text: The description, or the answer to the prompt.
+        language: BCP 47 tag of the text, where it is known.
+        complete: False when the text was cut at the model's length limit.
+        evidence: JSON-able facts that the text was made from; None for free captions.
+        trace: Who said it.
+    """
+
+    text: str
+    language: str | None = None
+    complete: bool = True
+    evidence: Mapping[str, Any] | None = None
+    trace: Trace = Trace()
+
+    def __str__(self) -> str:
+        return self.text
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as JSON-able values."""
+        return _fields_to_dict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Embedding:
+    """One vector and the space that it lives in.
+
+    Attributes:
+        vector: float32 array of shape [D], L2-normalised, read-only.
+        space: Name of the vector space; vectors of different spaces cannot be compared.
+        trace: Who made it.
+
+    Raises:
+        ValueError: The vector is not one-dimensional, not finite or not of length 1 (± 1e-3).
+    """
+
+    vector: npt.NDArray[np.float32]
+    space: str
+    trace: Trace = Trace()
+
+    def __post_init__(self) -> None:
+        import numpy as np
+
+        vector = np.array(self.vector, dtype=np.float32)  # a copy, so that nobody else can write to it
+        if vector.ndim != 1 or vector.size == 0:
+            raise ValueError(f"An embedding is a vector of shape [D], not {vector.shape}.")
+        norm = float(np.linalg.norm(vector))
+        if not math.isclose(norm, 1.0, abs_tol=1e-3):
+            raise ValueError(f"An embedding has length 1, not {norm:.4g}.")
+        vector.flags.writeable = False
+        object.__setattr__(self, "vector", vector)
+
+    @property
+    def dimension(self) -> int:
+        """D, the number of components."""
+        return int(self.vector.size)
+
+    def similarity(self, other: Embedding) -> float:
+        """Return the cosine similarity to another embedding of the same space, in [-1, 1].
+
+        Raises:
+            SpaceMismatchError: The spaces differ.
+        """
+        if self.space != other.space:
+            raise SpaceMismatchError(
+                f"Vectors of {self.space!r} and {other.space!r} cannot be compared.",
+                remedy="Embed both in one space: pass space= to embed and embed_text.",
+            )
+        return float(self.vector @ other.vector)
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:  # noqa: FBT001 — numpy's protocol
+        import numpy as np
+
+        return np.array(self.vector, dtype=dtype, copy=copy)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Embedding):
+            return NotImplemented
+        same = self.space == other.space and self.trace == other.trace
+        return same and bool((self.vector == other.vector).all())
+
+    __hash__ = None  # type: ignore[assignment]  # holds an array
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as JSON-able values; the vector is a list of D floats."""
+        return {
+            "vector": self.vector.tolist(),
+            "space": self.space,
+            "dimension": self.dimension,
+            "trace": self.trace.to_dict(),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detection:
+    """One object in an image.
+
+    Attributes:
+        label: What it is, in the vocabulary that was asked for.
+        score: Confidence in [0, 1].
+        xyxy: Left, top, right and bottom in pixels of the upright image, with x1 < x2 and y1 < y2.
+        category_id: COCO's id of the label (1 to 90), None where the label is not one of COCO's.
+
+    Raises:
+        ValueError: The box is empty or inside out, or the score is not in [0, 1].
+    """
+
+    label: str
+    score: float
+    xyxy: tuple[float, float, float, float]
+    category_id: int | None = None
+
+    def __post_init__(self) -> None:
+        x1, y1, x2, y2 = self.xyxy
+        if not (x1 < x2 and y1 < y2 and all(map(math.isfinite, self.xyxy))):
+            raise ValueError(f"A box has x1 < x2 and y1 < y2, unlike {self.xyxy}.")
+        if not 0.0 <= self.score <= 1.0:
+            raise ValueError(f"A score lies in [0, 1], unlike {self.score}.")
+
+    @property
+    def area_px(self) -> float:
+        """Area of the box in square pixels."""
+        x1, y1, x2, y2 = self.xyxy
+        return (x2 - x1) * (y2 - y1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as JSON-able values."""
+        return _fields_to_dict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detections:
+    """The objects of one image, best score first; iterates over its ``Detection`` records.
+
+    Attributes:
+        items: The objects, sorted by falling score.
+        width: Width of the upright image in pixels.
+        height: Height of the upright image in pixels.
+        trace: Who found them.
+
+    Raises:
+        ValueError: A box reaches outside the image.
+    """
+
+    items: tuple[Detection, ...]
+    width: int
+    height: int
+    trace: Trace = Trace()
+
+    def __post_init__(self) -> None:
+        for item in self.items:
+            x1, y1, x2, y2 = item.xyxy
+            if x1 < 0 or y1 < 0 or x2 > self.width or y2 > self.height:
+                raise ValueError(f"{item.xyxy} reaches outside an image of {self.width}×{self.height} px.")
+        ordered = tuple(sorted(self.items, key=lambda item: -item.score))
+        object.__setattr__(self, "items", ordered)
+
+    def __iter__(self) -> Iterator[Detection]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Detection:
+        return self.items[index]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as JSON-able values."""
+        return _fields_to_dict(self)
+
+    def to_coco(self, *, image_id: int, categories: Mapping[str, int] | None = None) -> list[dict[str, Any]]:
+        """Return COCO result rows: ``{"image_id", "category_id", "bbox": [x, y, w, h], "score"}``.
+
+        Args:
+            image_id: The image's id in the COCO file that the results belong to.
+            categories: Label to category id, for labels that are not COCO's own.
+
+        Raises:
+            InvalidRequestError: A label has no category id.
+        """
+        rows = []
+        for item in self.items:
+            category = item.category_id if categories is None else categories.get(item.label)
+            if category is None:
+                raise InvalidRequestError(
+                    f"The label {item.label!r} has no COCO category.",
+                    remedy="Pass categories={label: id} to to_coco.",
+                )
+            x1, y1, x2, y2 = item.xyxy
+            box = [x1, y1, x2 - x1, y2 - y1]
+            rows.append({"image_id": image_id, "category_id": category, "bbox": box, "score": item.score})
+        return rows
+
+    def to_supervision(self) -> Any:  # noqa: ANN401 — supervision is not a dependency
+        """Return a ``supervision.Detections`` with ``data["class_name"]``.
+
+        Raises:
+            ModuleNotFoundError: supervision is not installed.
+        """
+        import numpy as np
+        import supervision
+
+        unknown = -1
+        return supervision.Detections(
+            xyxy=np.array([item.xyxy for item in self.items], dtype=np.float32).reshape(-1, 4),
+            confidence=np.array([item.score for item in self.items], dtype=np.float32),
+            class_id=np.array([item.category_id or unknown for item in self.items], dtype=int),
+            data={"class_name": np.array([item.label for item in self.items], dtype=str)},
+        )
+
+    def draw(self, image: PILImage.Image) -> PILImage.Image:
+        """Return an RGB copy of an upright image with the boxes drawn on it.
+
+        The image may have any size; boxes are scaled from ``width`` × ``height`` to it.
+        """
+        from vision_backends.drawing import draw_boxes
+
+        sx, sy = image.width / self.width, image.height / self.height
+        boxes = [
+            (f"{item.label} {item.score:.2f}", (x1 * sx, y1 * sy, x2 * sx, y2 * sy))
+            for item in self.items
+            for x1, y1, x2, y2 in (item.xyxy,)
+        ]
+        return draw_boxes(image, boxes)
+
+
+def _sum(a: float | None, b: float | None) -> Any:  # noqa: ANN401 — int stays int, float stays float
+    return None if a is None or b is None else a + b
+
+
+def _fields_to_dict(record: Any) -> dict[str, Any]:  # noqa: ANN401 — any of the records above
+    return {spec.name: _jsonable(getattr(record, spec.name)) for spec in fields(record)}
+
+
+def _jsonable(value: Any) -> Any:  # noqa: ANN401 — whatever a record holds
+    if is_dataclass(value) and not isinstance(value, type):
+        return value.to_dict()  # type: ignore[attr-defined]  # every record has it
+    if isinstance(value, tuple):
+        return [_jsonable(item) for item in value]
+    return value
