@@ -7,7 +7,7 @@ nor why or in which order backends are asked.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from vision_backends.errors import NotSupportedError
 from vision_backends.types import FREE
@@ -46,7 +46,7 @@ class Backend(ABC):
     """
 
     name: str
-    local: ClassVar[bool] = True
+    local: bool = True
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Self:
@@ -113,9 +113,7 @@ class Backend(ABC):
         """Return what the server's latest reply said about its limits for this model; None if nothing."""
         return None
 
-    def describe(
-        self, images: Sequence[Image], request: DescribeRequest, *, timeout_s: float
-    ) -> list[Description]:
+    def describe(self, images: Sequence[Image], request: DescribeRequest, *, timeout_s: float) -> list[Description]:
         """Describe each image; no call may take longer than ``timeout_s`` seconds.
 
         Raises:
@@ -128,15 +126,11 @@ class Backend(ABC):
         """Embed each image in the space that `model_for` names. Errors as in `describe`."""
         raise self._unsupported(request)
 
-    def embed_text(
-        self, texts: Sequence[str], request: EmbedTextRequest, *, timeout_s: float
-    ) -> list[Embedding]:
+    def embed_text(self, texts: Sequence[str], request: EmbedTextRequest, *, timeout_s: float) -> list[Embedding]:
         """Embed each text in the space that `model_for` names. Errors as in `describe`."""
         raise self._unsupported(request)
 
-    def detect(
-        self, images: Sequence[Image], request: DetectRequest, *, timeout_s: float
-    ) -> list[Detections]:
+    def detect(self, images: Sequence[Image], request: DetectRequest, *, timeout_s: float) -> list[Detections]:
         """Find the objects of each image, in pixels of the upright image. Errors as in `describe`."""
         raise self._unsupported(request)
 

@@ -1,0 +1,6 @@
+"""``python -m vision_backends`` is the ``vision`` command."""
+
+from vision_backends.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""The account of one input: what was tried for it, by whom, and how it ended.
+
+This module decides what an outcome leaves behind: attempts, traces, rows of the ledger. It must not know why
+or how a backend is asked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from operator import add
+from typing import TYPE_CHECKING
+
+from vision_backends.errors import NotSupportedError, SpaceUnavailableError
+from vision_backends.storage.base import LedgerRow
+from vision_backends.types import FREE, Attempt, Description, Detections, Embedding, Trace, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from vision_backends.backends.base import Backend
+    from vision_backends.backends.requests import Model
+    from vision_backends.errors import BackendError, CallerError, VisionError
+    from vision_backends.health.gates import Scope
+    from vision_backends.images import Image, ImageSource
+    from vision_backends.types import Outcome, Task
+
+__all__ = ["Answer", "Item", "Rung", "complete", "ledger_rows", "note", "settle"]
+
+Answer = Description | Embedding | Detections
+
+MAYBE_BILLED = frozenset({"timed_out", "invalid_reply", "unavailable"})
+"""After these a remote server may have charged: their usage is unknown instead of nothing."""
+
+
+@dataclass(slots=True)
+class Item:
+    """One input on its way down: what was tried for it, and how it ended."""
+
+    source: ImageSource | str
+    content: Image | str | None = None
+    attempts: list[Attempt] = field(default_factory=list)
+    answer: Answer | None = None
+    error: CallerError | None = None
+    elapsed_s: float = 0.0
+
+    @property
+    def settled(self) -> bool:
+        """Whether nobody needs to be asked any more."""
+        return self.answer is not None or self.error is not None
+
+    @property
+    def opened(self) -> Image | str:
+        """The content, once it has been opened."""
+        if self.content is None:
+            raise AssertionError("An item is opened before it walks.")
+        return self.content
+
+    @property
+    def digest(self) -> str:
+        """Hash of the content, for the cache."""
+        if isinstance(self.opened, str):
+            return hashlib.sha256(self.opened.encode("utf-8", "surrogatepass")).hexdigest()
+        return self.opened.digest
+
+    def discard(self, reason: str) -> None:
+        """Take back an answer that may not be used after all; what it cost stays on the account."""
+        if self.answer is not None:
+            *before, last = self.attempts
+            kind = SpaceUnavailableError.kind
+            self.attempts = [*before, replace(last, outcome="failed", error=kind, message=reason)]
+            self.answer = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rung:
+    """One backend as it stands for one request, before anybody is asked.
+
+    Attributes:
+        backend: The backend.
+        scope: What a closed gate applies to.
+        model: What would answer; None when the backend has no model for this.
+        refusal: Why it cannot be asked, in its own words; None when it can. Closed gates come on top.
+    """
+
+    backend: Backend
+    scope: Scope
+    model: Model | None
+    refusal: BackendError | None
+
+
+def settle(item: Item, rung: Rung, answer: Answer, outcome: Outcome, *, elapsed_s: float) -> None:
+    """Give an item its answer, and note who gave it."""
+    trace = Trace(
+        backend=rung.backend.name,
+        model=answer.trace.model or (rung.model.name if rung.model else None),
+        revision=answer.trace.revision or (rung.model.revision if rung.model else None),
+    )
+    usage = FREE if outcome == "cached" else answer.trace.usage
+    item.answer = replace(answer, trace=trace)
+    item.attempts.append(
+        Attempt(backend=rung.backend.name, outcome=outcome, model=trace.model, elapsed_s=elapsed_s, usage=usage)
+    )
+
+
+def note(items: Iterable[Item], rung: Rung, outcome: Outcome, *, error: VisionError, elapsed_s: float = 0.0) -> None:
+    """Note on each item why this rung has not answered it."""
+    asked = outcome == "failed" and not rung.backend.local
+    attempt = Attempt(
+        backend=rung.backend.name,
+        outcome=outcome,
+        model=rung.model.name if rung.model else None,
+        error=error.kind,
+        message=error.message,
+        remedy=error.remedy,
+        code=getattr(error, "code", None),
+        status=getattr(error, "status", None),
+        request_id=getattr(error, "request_id", None),
+        elapsed_s=elapsed_s,
+        usage=Usage() if asked and error.kind in MAYBE_BILLED else FREE,
+    )
+    for item in items:
+        item.attempts.append(attempt)
+
+
+def complete(item: Item) -> Answer | None:
+    """Return an item's answer with its whole trace, or None when it has none."""
+    if item.answer is None:
+        return None
+    *before, last = item.attempts
+    missed = [attempt for attempt in before if attempt.error != NotSupportedError.kind]
+    trace = replace(
+        item.answer.trace,
+        degraded=bool(missed),
+        reason="; ".join(f"{attempt.backend}: {attempt.message}" for attempt in missed) or None,
+        cached=last.outcome == "cached",
+        attempts=tuple(item.attempts),
+        usage=reduce(add, (attempt.usage for attempt in item.attempts)),
+        elapsed_s=item.elapsed_s,
+    )
+    return replace(item.answer, trace=trace)
+
+
+def ledger_rows(items: Iterable[Item], *, task: Task, call_id: str, at: float) -> list[LedgerRow]:
+    """Return the attempts of a call as they are booked, without rungs that could never have answered."""
+    return [
+        _row(attempt, at=at, task=task, call_id=call_id)
+        for item in items
+        for attempt in item.attempts
+        if attempt.error != NotSupportedError.kind
+    ]
+
+
+def _row(attempt: Attempt, *, at: float, task: Task, call_id: str) -> LedgerRow:
+    return LedgerRow(
+        at=at,
+        call_id=call_id,
+        task=task,
+        backend=attempt.backend,
+        outcome=attempt.outcome,
+        model=attempt.model,
+        error=attempt.error,
+        code=attempt.code,
+        request_id=attempt.request_id,
+        elapsed_s=attempt.elapsed_s,
+        input_tokens=attempt.usage.input_tokens,
+        output_tokens=attempt.usage.output_tokens,
+        cost_usd=attempt.usage.cost_usd,
+    )

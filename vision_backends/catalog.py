@@ -1,0 +1,111 @@
+"""What ships with the package: model cards, model files and the vocabulary of labels.
+
+This module decides where shipped files are and what a model card says. It must not know how a model is run.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, get_args
+
+from vision_backends.types import Task
+
+__all__ = ["ModelCard", "Quality", "asset", "coco_categories", "model_card", "model_cards"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quality:
+    """A published figure; never one that we measured.
+
+    Attributes:
+        metric: What was measured, on which data.
+        value: The figure, in the unit that the metric names.
+        source: Where it was published.
+    """
+
+    metric: str
+    value: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """What is known of a model without running it; one file in ``models/*.toml``.
+
+    Attributes:
+        name: The model's name, as its publisher writes it.
+        tasks: What it is used for.
+        backend: The rung that runs it.
+        licence: SPDX identifier of its licence.
+        source: Where the weights come from.
+        parameters: Number of weights.
+        input_px: Side of the square input in pixels.
+        dimension: Components of its embedding; None when it makes none.
+        memory_bytes: Memory that the loaded model takes, about.
+        revision: Exact version; None when the newest is taken.
+        file: Name of the shipped file; None when it is downloaded.
+        sha256: Checksum of the shipped file.
+        size_bytes: Size of the file or of the download.
+        quality: A published figure; None when there is none.
+    """
+
+    name: str
+    tasks: tuple[Task, ...]
+    backend: str
+    licence: str
+    source: str
+    parameters: int
+    input_px: int
+    dimension: int | None = None
+    memory_bytes: int | None = None
+    revision: str | None = None
+    file: str | None = None
+    sha256: str | None = None
+    size_bytes: int | None = None
+    quality: Quality | None = None
+
+    @classmethod
+    def from_toml(cls, text: str) -> Self:
+        """Read a card.
+
+        Raises:
+            ValueError: The text is not a card; says which key is at fault.
+        """
+        table: dict[str, Any] = tomllib.loads(text)
+        tasks = tuple(table.pop("tasks", ()))
+        if not tasks or not set(tasks) <= set(get_args(Task)):
+            raise ValueError(f"tasks = {list(tasks)} must name some of {', '.join(get_args(Task))}.")
+        quality = table.pop("quality", None)
+        try:
+            return cls(tasks=tasks, quality=quality and Quality(**quality), **table)
+        except TypeError as error:
+            raise ValueError(f"A model card has a wrong or missing key: {error}.") from error
+
+
+def asset(name: str) -> Path:
+    """Return the path of a shipped file, such as ``"coco-80.tsv"``.
+
+    The wheel carries the folder ``models`` inside the package; a checkout has it beside the package.
+    """
+    package = Path(__file__).parent
+    inside = package / "models"
+    return (inside if inside.is_dir() else package.parent / "models") / name
+
+
+def model_card(stem: str) -> ModelCard:
+    """Return the card in ``models/<stem>.toml``."""
+    return ModelCard.from_toml(asset(f"{stem}.toml").read_text(encoding="utf-8"))
+
+
+def model_cards() -> list[ModelCard]:
+    """Return all shipped cards, sorted by file name."""
+    return [model_card(path.stem) for path in sorted(asset("").glob("*.toml"))]
+
+
+def coco_categories() -> dict[str, int]:
+    """Return COCO's 80 object names in the models' order, each with its category id (1 to 90)."""
+    lines = asset("coco-80.tsv").read_text(encoding="utf-8").splitlines()
+    pairs = (line.split("\t") for line in lines if line and not line.startswith("#"))
+    return {name: int(category) for category, name in pairs}

@@ -1,0 +1,112 @@
+"""What the router says about its ladder before anybody is asked: how each rung stands, and why.
+
+This module decides the shape of `Router.explain` and `Router.status`. It must not know how a rung is judged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vision_backends.types import Task
+
+__all__ = ["Explanation", "RungStatus", "Verdict"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """How one rung stands for one request, now.
+
+    Attributes:
+        backend: Name of the backend.
+        ready: Whether it would be asked.
+        model: The model that would answer; None when the backend has none for this.
+        space: For embeddings, the vector space.
+        error: Kind of what stands in the way, such as ``"not_ready"``; None when ready.
+        reason: What stands in the way, in a sentence.
+        remedy: What the reader can do about it.
+        retry_after_s: Seconds until it may be asked again, where that is known.
+        expected_s: Seconds that one call is expected to take.
+    """
+
+    backend: str
+    ready: bool
+    model: str | None = None
+    space: str | None = None
+    error: str | None = None
+    reason: str | None = None
+    remedy: str | None = None
+    retry_after_s: float | None = None
+    expected_s: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as JSON-able values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """What would happen if this were asked now; ``str(explanation)`` is a small table.
+
+    Attributes:
+        task: What would be asked.
+        verdicts: How each rung stands, best first.
+    """
+
+    task: Task
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def chosen(self) -> str | None:
+        """Name of the backend that would be asked first; None when nobody could answer."""
+        return next((verdict.backend for verdict in self.verdicts if verdict.ready), None)
+
+    def __str__(self) -> str:
+        width = max((len(verdict.backend) for verdict in self.verdicts), default=0)
+        rows = [f"{self.task}: {self.chosen or 'nobody'} would answer"]
+        for verdict in self.verdicts:
+            if verdict.ready:
+                place = "answers" if verdict.backend == self.chosen else "stands by"
+                took = f", about {verdict.expected_s:.2g} s" if verdict.expected_s is not None else ""
+                rows.append(f"  {verdict.backend:<{width}}  {place}: {verdict.model}{took}")
+            else:
+                rows.append(f"  {verdict.backend:<{width}}  {verdict.error}: {verdict.reason}")
+                rows += [f"  {'':<{width}}  → {verdict.remedy}"] if verdict.remedy else []
+        return "\n".join(rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as JSON-able values."""
+        return {
+            "task": self.task,
+            "chosen": self.chosen,
+            "verdicts": [verdict.to_dict() for verdict in self.verdicts],
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RungStatus:
+    """One backend and how it stands for each task that has it on its ladder.
+
+    Attributes:
+        backend: Name of the backend.
+        local: Whether images stay on this machine.
+        tasks: How it stands for a plain request of each task.
+        facts: What the backend says of itself: loaded models, device, versions.
+    """
+
+    backend: str
+    local: bool
+    tasks: Mapping[Task, Verdict]
+    facts: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as JSON-able values."""
+        return {
+            "backend": self.backend,
+            "local": self.local,
+            "tasks": {task: verdict.to_dict() for task, verdict in self.tasks.items()},
+            "facts": dict(self.facts),
+        }

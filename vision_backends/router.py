@@ -1,0 +1,473 @@
+"""What an application calls.
+
+The way of an image: here its options become a request → `batches` opens it → `ladder` asks cache, gate and
+backend of one rung after the other → `account` completes the trace → it is returned, or the error raised.
+
+This module decides what callers can ask for and what they get back. It must not know any concrete backend,
+nor what a closed gate or a cache key is made of.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Self, TypeVar, cast
+
+from vision_backends.account import Item
+from vision_backends.backends.requests import (
+    DescribeRequest,
+    DetectRequest,
+    EmbedRequest,
+    EmbedTextRequest,
+    Request,
+)
+from vision_backends.batches import Batches
+from vision_backends.clock import SYSTEM_CLOCK
+from vision_backends.errors import InvalidRequestError, VisionError
+from vision_backends.health.deadline import Workers
+from vision_backends.health.gates import Health
+from vision_backends.images import DEFAULT_LIMITS, ImageLimits
+from vision_backends.ladder import Ladder, survey
+from vision_backends.reports import Explanation, RungStatus, Verdict
+from vision_backends.storage.memory import MemoryStore
+from vision_backends.types import TASKS, Description, Detections, Embedding, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from random import Random
+    from types import TracebackType
+
+    from vision_backends.account import Rung
+    from vision_backends.backends.base import Backend
+    from vision_backends.clock import Clock
+    from vision_backends.config import Settings
+    from vision_backends.images import ImageSource
+    from vision_backends.storage.base import Store
+
+    Progress = Callable[[int, int], None]
+
+__all__ = ["Router"]
+
+A = TypeVar("A", Description, Embedding, Detections)
+
+PLAIN_REQUESTS: dict[Task, Request] = {
+    "describe": DescribeRequest(),
+    "embed": EmbedRequest(),
+    "embed_text": EmbedTextRequest(),
+    "detect": DetectRequest(),
+}
+
+
+class Router:
+    """Answers with the best backend that can answer right now. Safe to share between threads.
+
+    Args:
+        ladder: Backends, best first; or one such list per task.
+        deadline_s: Seconds that one input may take, however many backends are asked.
+        store: Where the cache, the ledger and the state of the gates live; by default this process's memory.
+        caching: Whether answers are kept and asked for.
+        limits: What images may cost to read.
+        clock: Where time comes from.
+        random: Jitter of the gates; pass a seeded one to repeat a run.
+
+    Raises:
+        InvalidRequestError: The ladder is empty, names two backends alike or the deadline is not positive.
+    """
+
+    def __init__(
+        self,
+        ladder: Sequence[Backend] | Mapping[Task, Sequence[Backend]],
+        *,
+        deadline_s: float = 60.0,
+        store: Store | None = None,
+        caching: bool = True,
+        limits: ImageLimits = DEFAULT_LIMITS,
+        clock: Clock = SYSTEM_CLOCK,
+        random: Random | None = None,
+    ) -> None:
+        self._ladders = _ladders(ladder)
+        self._store = store or MemoryStore()
+        self._workers = Workers()
+        self._health = Health(self._store, clock=clock, random=random)
+        self._ladder = Ladder(
+            health=self._health, workers=self._workers, store=self._store, caching=caching, clock=clock
+        )
+        self._batches = Batches(
+            self._ladder, store=self._store, clock=clock, limits=limits, deadline_s=_positive(deadline_s)
+        )
+
+    @classmethod
+    def from_config(cls, config: str | os.PathLike[str] | Settings | None = None) -> Self:
+        """Make a router from vision.toml, ``VISION_*`` and ``OPENAI_*``; all of them are optional.
+
+        Args:
+            config: Path of the file, or settings already read; by default ``VISION_CONFIG`` or ./vision.toml.
+
+        Raises:
+            ConfigError: A file, key, value or backend name has no meaning.
+        """
+        from vision_backends.backends.registry import make_backend
+        from vision_backends.config import Settings as SettingsType
+        from vision_backends.config import TaskLadders, load_settings
+        from vision_backends.storage import open_store
+
+        settings = config if isinstance(config, SettingsType) else load_settings(config)
+        names = settings.ladder
+        if not isinstance(names, TaskLadders):
+            names = TaskLadders(describe=names, embed=names, embed_text=names, detect=names)
+        wanted = {name for task in TASKS for name in getattr(names, task)}
+        made = {name: make_backend(name, settings.table(name)) for name in sorted(wanted)}
+        return cls(
+            {task: [made[name] for name in getattr(names, task)] for task in TASKS},
+            deadline_s=settings.deadline_s,
+            store=open_store(settings.state_file, max_cache_bytes=settings.cache.max_bytes),
+            caching=settings.cache.enabled,
+            limits=ImageLimits(**settings.images.model_dump()),
+        )
+
+    def describe(
+        self,
+        image: ImageSource,
+        *,
+        prompt: str | None = None,
+        language: str | None = None,
+        max_words: int | None = None,
+        backend: str | None = None,
+        local_only: bool = False,
+        deadline_s: float | None = None,
+    ) -> Description:
+        """Return a text about an image.
+
+        Args:
+            image: Path, bytes, binary file, PIL image, array (H×W, H×W×3 or H×W×4) or data URL.
+            prompt: A question or instruction; then only backends that follow instructions are asked.
+            language: BCP 47 tag of the wanted language.
+            max_words: About how long the text may be.
+            backend: Ask only this rung.
+            local_only: Ask only backends that keep the image on this machine.
+            deadline_s: Seconds for this call, instead of the router's.
+
+        Raises:
+            CallerError: The image or an option is at fault.
+            AllBackendsFailedError: Nothing could answer; says why, rung by rung.
+        """
+        request = DescribeRequest(prompt=prompt, language=language, max_words=max_words)
+        backends = self._backends("describe", backend=backend, local_only=local_only)
+        return _only(self._run([image], request, Description, backends, deadline_s))
+
+    def describe_many(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        prompt: str | None = None,
+        language: str | None = None,
+        max_words: int | None = None,
+        backend: str | None = None,
+        local_only: bool = False,
+        deadline_s: float | None = None,
+        progress: Progress | None = None,
+    ) -> list[Description | VisionError]:
+        """Return a text or an error for each image, in order; one that fails leaves the others alone.
+
+        Args:
+            images: As for `describe`, each.
+            prompt: As for `describe`.
+            language: As for `describe`.
+            max_words: As for `describe`.
+            backend: As for `describe`.
+            local_only: As for `describe`.
+            deadline_s: Seconds for all of them together; by default each has the router's.
+            progress: Called with how many are done and how many there are.
+
+        Raises:
+            InvalidRequestError: An option has no meaning.
+        """
+        request = DescribeRequest(prompt=prompt, language=language, max_words=max_words)
+        backends = self._backends("describe", backend=backend, local_only=local_only)
+        return self._run(images, request, Description, backends, deadline_s, progress)
+
+    def embed(
+        self,
+        image: ImageSource,
+        *,
+        space: str | None = None,
+        backend: str | None = None,
+        local_only: bool = False,
+        deadline_s: float | None = None,
+    ) -> Embedding:
+        """Return the vector of an image: float32 [D], L2-normalised, with the name of its space.
+
+        Args:
+            image: As for `describe`.
+            space: Accept only vectors of this space, as an earlier ``embedding.space`` named it.
+            backend: Ask only this rung.
+            local_only: Ask only backends that keep the image on this machine.
+            deadline_s: Seconds for this call, instead of the router's.
+
+        Raises:
+            CallerError: The image or an option is at fault.
+            SpaceUnavailableError: A space was asked for and no rung can produce it now.
+            AllBackendsFailedError: Nothing could answer.
+        """
+        backends = self._backends("embed", backend=backend, local_only=local_only)
+        return _only(self._run([image], EmbedRequest(space=space), Embedding, backends, deadline_s))
+
+    def embed_many(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        space: str | None = None,
+        backend: str | None = None,
+        local_only: bool = False,
+        deadline_s: float | None = None,
+        progress: Progress | None = None,
+    ) -> list[Embedding | VisionError]:
+        """Return a vector or an error for each image, in order; all vectors are of one space.
+
+        When a backend fails in the middle, the next one starts over, since two spaces cannot be mixed; what
+        was already answered stays in the cache. Arguments and errors as for `embed` and `describe_many`.
+        """
+        backends = self._backends("embed", backend=backend, local_only=local_only)
+        return self._run(images, EmbedRequest(space=space), Embedding, backends, deadline_s, progress)
+
+    def embed_text(
+        self,
+        text: str,
+        *,
+        space: str | None = None,
+        backend: str | None = None,
+        local_only: bool = False,
+        deadline_s: float | None = None,
+    ) -> Embedding:
+        """Return the vector of a text; pass ``space=image_embedding.space`` to compare it with an image.
+
+        Arguments and errors as for `embed`.
+        """
+        backends = self._backends("embed_text", backend=backend, local_only=local_only)
+        return _only(self._run([text], EmbedTextRequest(space=space), Embedding, backends, deadline_s))
+
+    def embed_text_many(
+        self,
+        texts: Iterable[str],
+        *,
+        space: str | None = None,
+        backend: str | None = None,
+        local_only: bool = False,
+        deadline_s: float | None = None,
+        progress: Progress | None = None,
+    ) -> list[Embedding | VisionError]:
+        """Return a vector or an error for each text, in order and in one space, as `embed_many` does."""
+        backends = self._backends("embed_text", backend=backend, local_only=local_only)
+        return self._run(texts, EmbedTextRequest(space=space), Embedding, backends, deadline_s, progress)
+
+    def detect(
+        self,
+        image: ImageSource,
+        *,
+        labels: Sequence[str] | None = None,
+        min_score: float | None = None,
+        backend: str | None = None,
+        local_only: bool = False,
+        deadline_s: float | None = None,
+    ) -> Detections:
+        """Return the objects of an image, in pixels of the upright image, best score first.
+
+        Args:
+            image: As for `describe`.
+            labels: What to look for; by default what the backend knows (COCO's 80 objects).
+            min_score: Lowest score to report, in [0, 1]; the backend's own choice by default.
+            backend: Ask only this rung.
+            local_only: Ask only backends that keep the image on this machine.
+            deadline_s: Seconds for this call, instead of the router's.
+
+        Raises:
+            CallerError: The image or an option is at fault.
+            AllBackendsFailedError: Nothing could answer.
+        """
+        request = DetectRequest(labels=_labels(labels), min_score=min_score)
+        backends = self._backends("detect", backend=backend, local_only=local_only)
+        return _only(self._run([image], request, Detections, backends, deadline_s))
+
+    def detect_many(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        labels: Sequence[str] | None = None,
+        min_score: float | None = None,
+        backend: str | None = None,
+        local_only: bool = False,
+        deadline_s: float | None = None,
+        progress: Progress | None = None,
+    ) -> list[Detections | VisionError]:
+        """Return the objects or an error for each image, in order; arguments as for `detect`."""
+        request = DetectRequest(labels=_labels(labels), min_score=min_score)
+        backends = self._backends("detect", backend=backend, local_only=local_only)
+        return self._run(images, request, Detections, backends, deadline_s, progress)
+
+    def explain(
+        self,
+        task: Task,
+        *,
+        prompt: str | None = None,
+        language: str | None = None,
+        labels: Sequence[str] | None = None,
+        space: str | None = None,
+        backend: str | None = None,
+        local_only: bool = False,
+    ) -> Explanation:
+        """Return what would happen if this were asked now, rung by rung, without asking anybody.
+
+        Raises:
+            InvalidRequestError: The task or an option has no meaning.
+        """
+        requests: dict[Task, Callable[[], Request]] = {
+            "describe": lambda: DescribeRequest(prompt=prompt, language=language),
+            "embed": lambda: EmbedRequest(space=space),
+            "embed_text": lambda: EmbedTextRequest(space=space),
+            "detect": lambda: DetectRequest(labels=_labels(labels)),
+        }
+        if task not in requests:
+            raise InvalidRequestError(f"There is no task {task!r}.", remedy=f"Tasks: {', '.join(TASKS)}.")
+        backends = self._backends(task, backend=backend, local_only=local_only)
+        return self._explain(backends, requests[task]())
+
+    def status(self) -> list[RungStatus]:
+        """Return how each backend stands now for each task that has it on its ladder."""
+        explained = {task: self._explain(self._ladders[task], PLAIN_REQUESTS[task]) for task in TASKS}
+        return [
+            RungStatus(
+                backend=backend.name,
+                local=backend.local,
+                tasks={
+                    task: verdict
+                    for task, explanation in explained.items()
+                    for verdict in explanation.verdicts
+                    if verdict.backend == backend.name
+                },
+                facts=backend.status(),
+            )
+            for backend in self._all_backends()
+        ]
+
+    def close(self) -> None:
+        """Release the backends, the worker threads and the store; calling it twice is harmless."""
+        for backend in self._all_backends():
+            backend.close()
+        self._workers.close()
+        self._store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(
+        self,
+        sources: Iterable[ImageSource] | Iterable[str],
+        request: Request,
+        kind: type[A],  # noqa: ARG002 — says which records come back, for the type checker
+        backends: Sequence[Backend],
+        deadline_s: float | None,
+        progress: Progress | None = None,
+    ) -> list[A | VisionError]:
+        if isinstance(sources, str | bytes | bytearray | os.PathLike):
+            raise InvalidRequestError(
+                "A _many method takes a list of inputs, not a single one.",
+                remedy="Put it in brackets, or call the method without _many.",
+            )
+        outcomes = self._batches.run(
+            [Item(source=source) for source in sources],
+            request,
+            survey(backends, request),
+            deadline_s=None if deadline_s is None else _positive(deadline_s),
+            progress=progress,
+        )
+        return cast("list[A | VisionError]", outcomes)
+
+    def _backends(self, task: Task, *, backend: str | None, local_only: bool) -> Sequence[Backend]:
+        """Return the backends that a caller's wishes leave on the ladder of a task."""
+        ladder = self._ladders[task]
+        if backend is not None:
+            named = [rung for rung in ladder if rung.name == backend]
+            if not named:
+                names = ", ".join(rung.name for rung in ladder)
+                raise InvalidRequestError(
+                    f"There is no backend {backend!r} on the ladder for {task}.",
+                    remedy=f"The ladder has: {names}.",
+                )
+            ladder = named
+        if local_only:
+            staying = [rung for rung in ladder if rung.local]
+            if not staying:
+                names = ", ".join(rung.name for rung in ladder)
+                raise InvalidRequestError(
+                    f"local_only leaves no backend: {names} would send the input to another machine.",
+                    remedy="Put 'embedded' or 'local' on the ladder.",
+                )
+            ladder = staying
+        return ladder
+
+    def _all_backends(self) -> list[Backend]:
+        """Return every backend once, in the order in which the ladders name them."""
+        unique = {id(backend): backend for ladder in self._ladders.values() for backend in ladder}
+        return list(unique.values())
+
+    def _explain(self, backends: Sequence[Backend], request: Request) -> Explanation:
+        rungs = survey(backends, request)
+        return Explanation(task=request.task, verdicts=tuple(self._verdict(rung, request) for rung in rungs))
+
+    def _verdict(self, rung: Rung, request: Request) -> Verdict:
+        closed = self._ladder.closed(rung)
+        return Verdict(
+            backend=rung.backend.name,
+            ready=closed is None,
+            model=rung.model.name if rung.model else None,
+            space=rung.model.space if rung.model else None,
+            error=closed.kind if closed else None,
+            reason=closed.message if closed else None,
+            remedy=closed.remedy if closed else None,
+            retry_after_s=closed.retry_after_s if closed else None,
+            expected_s=self._ladder.expected_s(rung, request) if rung.model else None,
+        )
+
+
+def _only(outcomes: list[A | VisionError]) -> A:
+    """Return the answer of a list of one, or raise its error."""
+    (outcome,) = outcomes
+    if isinstance(outcome, VisionError):
+        raise outcome
+    return outcome
+
+
+def _labels(labels: Sequence[str] | None) -> tuple[str, ...] | None:
+    if isinstance(labels, str):
+        raise InvalidRequestError(f"labels={labels!r} is one string.", remedy=f"Pass a list: labels=[{labels!r}].")
+    return None if labels is None else tuple(labels)
+
+
+def _positive(deadline_s: float) -> float:
+    if not deadline_s > 0:
+        raise InvalidRequestError(f"deadline_s={deadline_s} leaves no time for an answer.")
+    return deadline_s
+
+
+def _ladders(
+    ladder: Sequence[Backend] | Mapping[Task, Sequence[Backend]],
+) -> dict[Task, Sequence[Backend]]:
+    """Return one ladder per task; a task that a mapping leaves out has nobody to ask."""
+    ladders: dict[Task, Sequence[Backend]] = (
+        {task: tuple(ladder.get(task, ())) for task in TASKS}
+        if isinstance(ladder, Mapping)
+        else dict.fromkeys(TASKS, tuple(ladder))
+    )
+    if not any(ladders.values()):
+        raise InvalidRequestError("The ladder is empty.", remedy="Pass at least one backend.")
+    for task, backends in ladders.items():
+        names = [backend.name for backend in backends]
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise InvalidRequestError(f"The ladder for {task} names {sorted(twice)} twice.")
+    return ladders

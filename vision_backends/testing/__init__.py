@@ -1,0 +1,35 @@
+"""What the package's own tests use, for the tests of applications and of other backends.
+
+`FakeBackend` is a normal backend with scripted answers, `FakeClock` a clock that is moved by hand,
+`BackendContract` the tests that every backend has to pass, and `SandboxServer` a scriptable OpenAI server on
+loopback.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vision_backends.testing.clock import FakeClock
+    from vision_backends.testing.contract import BackendContract
+    from vision_backends.testing.fake import FakeBackend, FakeCall
+    from vision_backends.testing.sandbox import SandboxServer
+
+__all__ = ["BackendContract", "FakeBackend", "FakeCall", "FakeClock", "SandboxServer"]
+
+_HOMES = {
+    "BackendContract": "contract",
+    "FakeBackend": "fake",
+    "FakeCall": "fake",
+    "FakeClock": "clock",
+    "SandboxServer": "sandbox",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import what is asked for, and nothing else (PEP 562)."""
+    from importlib import import_module
+
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

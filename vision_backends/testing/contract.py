@@ -1,0 +1,196 @@
+"""The tests that every backend has to pass, ours and anybody's.
+
+This module decides what a router may rely on. Subclass `BackendContract` in a test module, say how the backend
+is made, and pytest runs the rest::
+
+    class TestMine(BackendContract):
+        def make_backend(self):
+            return MyBackend()
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest
+from vision_backends.config import parse_table
+from vision_backends.errors import BackendError, NotSupportedError
+from vision_backends.images import open_image
+from vision_backends.types import Description, Detections, Embedding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from vision_backends.backends.base import Backend
+    from vision_backends.backends.requests import Request
+    from vision_backends.images import Image
+
+__all__ = ["BackendContract"]
+
+REQUESTS: tuple[Request, ...] = (DescribeRequest(), EmbedRequest(), EmbedTextRequest(), DetectRequest())
+
+RECORDS: dict[str, type] = {
+    "describe": Description,
+    "embed": Embedding,
+    "embed_text": Embedding,
+    "detect": Detections,
+}
+
+
+class BackendContract:
+    """Subclass it and define `make_backend`; override `images` where the backend needs particular ones.
+
+    Attributes:
+        timeout_s: Seconds that one call may take.
+    """
+
+    timeout_s = 60.0
+
+    def make_backend(self) -> Backend:
+        """Return a new backend that is ready to answer."""
+        raise NotImplementedError
+
+    def images(self) -> list[Image]:
+        """Return three different images; by default made from colours."""
+        from PIL import Image as PILImage
+
+        sizes = ((96, 64), (64, 96), (80, 80))
+        left, right = ("red", "white", "navy"), ("black", "green", "orange")
+        made = []
+        for size, first, second in zip(sizes, left, right, strict=True):
+            picture = PILImage.new("RGB", size, first)
+            picture.paste(second, (size[0] // 2, 0, *size))
+            made.append(open_image(picture))
+        return made
+
+    def test_it_has_a_name_and_at_least_one_task(self) -> None:
+        """A ladder needs a name, and a backend without tasks has no place on it."""
+        with self._backend() as backend:
+            assert backend.name
+            assert self._supported(backend)
+
+    def test_it_names_its_model_the_same_way_every_time(self) -> None:
+        """Cache keys and gates depend on the model."""
+        with self._backend() as backend:
+            for request in self._supported(backend):
+                model = backend.model_for(request)
+                assert model.name
+                assert model == backend.model_for(request)
+                assert (model.space is not None) == (request.task in {"embed", "embed_text"})
+
+    def test_what_it_cannot_do_is_a_typed_refusal(self) -> None:
+        """A task that it lacks raises NotSupportedError from both `model_for` or `check` and the task itself."""
+        with self._backend() as backend:
+            for request in REQUESTS:
+                if request not in self._supported(backend):
+                    try:
+                        self._ask(backend, request, self._inputs(request)[:1])
+                    except NotSupportedError:
+                        continue
+                    raise AssertionError(f"{request.task} is refused by check but answered by the task")
+
+    def test_it_answers_a_list_with_a_list_in_the_same_order(self) -> None:
+        """N inputs give n records of the right kind, and the same ones as asking for each alone."""
+        with self._backend() as backend:
+            for request in self._supported(backend):
+                inputs = self._inputs(request)
+                together = self._ask(backend, request, inputs)
+                assert [type(answer) for answer in together] == [RECORDS[request.task]] * len(inputs)
+                alone = [self._ask(backend, request, [each])[0] for each in inputs]
+                for one, other in zip(together, alone, strict=True):
+                    assert _alike(one, other), f"{request.task}: {one} in a list, {other} alone"
+
+    def test_every_answer_names_its_model(self) -> None:
+        """The trace says which model answered."""
+        with self._backend() as backend:
+            for request in self._supported(backend):
+                for answer in self._ask(backend, request, self._inputs(request)):
+                    assert answer.trace.model
+
+    def test_embeddings_live_in_the_announced_space(self) -> None:
+        """The space of a vector is the one that `model_for` announced, and texts share it with images."""
+        with self._backend() as backend:
+            for request in self._supported(backend):
+                if request.task in {"embed", "embed_text"}:
+                    space = backend.model_for(request).space
+                    answers = self._ask(backend, request, self._inputs(request))
+                    assert {answer.space for answer in answers} == {space}
+                    assert len({answer.dimension for answer in answers}) == 1
+
+    def test_boxes_are_in_pixels_of_the_upright_image(self) -> None:
+        """Detections say the full size of the image that they were made from."""
+        with self._backend() as backend:
+            if DetectRequest() in self._supported(backend):
+                images = self.images()
+                found = self._ask(backend, DetectRequest(), images)
+                assert [(each.width, each.height) for each in found] == [
+                    (image.width, image.height) for image in images
+                ]
+
+    def test_images_are_left_as_they_were(self) -> None:
+        """The next rung gets the same pixels."""
+        with self._backend() as backend:
+            for request in self._supported(backend):
+                if request.task != "embed_text":
+                    images = self.images()
+                    before = [image.rgb().tobytes() for image in images]
+                    self._ask(backend, request, images)
+                    assert [image.rgb().tobytes() for image in images] == before
+
+    def test_many_threads_may_ask_at_once(self) -> None:
+        """Four threads get the answers that one would."""
+        with self._backend() as backend, ThreadPoolExecutor(4) as pool:
+            for request in self._supported(backend):
+                inputs = self._inputs(request)
+                alone = self._ask(backend, request, inputs)
+                jobs = [pool.submit(self._ask, backend, request, inputs) for _ in range(4)]
+                for job in jobs:
+                    assert all(map(_alike, alone, job.result()))
+
+    def test_it_can_be_configured(self) -> None:
+        """The types of its constructor can be read, so that a table of vision.toml can be checked."""
+        with self._backend() as backend:
+            assert parse_table(type(backend), {}, section="[contract]") == {}
+
+    def test_closing_twice_is_harmless(self) -> None:
+        """Close releases what it holds, once."""
+        backend = self.make_backend()
+        backend.close()
+        backend.close()
+
+    @contextmanager
+    def _backend(self) -> Iterator[Backend]:
+        backend = self.make_backend()
+        try:
+            yield backend
+        finally:
+            backend.close()
+
+    def _supported(self, backend: Backend) -> list[Request]:
+        supported: list[Request] = []
+        for request in REQUESTS:
+            try:
+                backend.model_for(request)
+                backend.check(request)
+            except BackendError:
+                continue
+            supported.append(request)
+        return supported
+
+    def _inputs(self, request: Request) -> Sequence[Any]:
+        return ["a red bicycle", "two cats", "snow"] if request.task == "embed_text" else self.images()
+
+    def _ask(self, backend: Backend, request: Request, inputs: Sequence[Any]) -> list[Any]:
+        answers: list[Any] = getattr(backend, request.task)(inputs, request, timeout_s=self.timeout_s)
+        return answers
+
+
+def _alike(one: Any, other: Any) -> bool:  # noqa: ANN401 — any pair of records
+    """Whether two answers are the same, but for rounding and their traces."""
+    if isinstance(one, Embedding):
+        return bool(one.space == other.space and one.similarity(other) > 0.999)
+    if isinstance(one, Detections):
+        return [item.label for item in one] == [item.label for item in other]
+    return bool(one.text == other.text)
