@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from vision_backends.images import Image, ImageSource
     from vision_backends.types import Outcome, Task
 
-__all__ = ["Answer", "Item", "Rung", "complete", "ledger_rows", "note", "settle"]
+__all__ = ["Answer", "Item", "Rung", "complete", "is_degraded", "ledger_rows", "note", "settle"]
 
 Answer = Description | Embedding | Detections
 
@@ -90,7 +90,7 @@ class Rung:
     refusal: BackendError | None
 
 
-def settle(item: Item, rung: Rung, answer: Answer, outcome: Outcome, *, elapsed_s: float) -> None:
+def settle(item: Item, rung: Rung, answer: Answer, outcome: Outcome, *, at: float, elapsed_s: float = 0.0) -> None:
     """Give an item its answer, and note who gave it."""
     trace = Trace(
         backend=rung.backend.name,
@@ -100,11 +100,20 @@ def settle(item: Item, rung: Rung, answer: Answer, outcome: Outcome, *, elapsed_
     usage = FREE if outcome == "cached" else answer.trace.usage
     item.answer = replace(answer, trace=trace)
     item.attempts.append(
-        Attempt(backend=rung.backend.name, outcome=outcome, model=trace.model, elapsed_s=elapsed_s, usage=usage)
+        Attempt(
+            backend=rung.backend.name,
+            outcome=outcome,
+            model=trace.model,
+            at=at,
+            elapsed_s=elapsed_s,
+            usage=usage,
+        )
     )
 
 
-def note(items: Iterable[Item], rung: Rung, outcome: Outcome, *, error: VisionError, elapsed_s: float = 0.0) -> None:
+def note(
+    items: Iterable[Item], rung: Rung, outcome: Outcome, *, error: VisionError, at: float, elapsed_s: float = 0.0
+) -> None:
     """Note on each item why this rung has not answered it."""
     asked = outcome == "failed" and not rung.backend.local
     attempt = Attempt(
@@ -117,6 +126,7 @@ def note(items: Iterable[Item], rung: Rung, outcome: Outcome, *, error: VisionEr
         code=getattr(error, "code", None),
         status=getattr(error, "status", None),
         request_id=getattr(error, "request_id", None),
+        at=at,
         elapsed_s=elapsed_s,
         usage=Usage() if asked and error.kind in MAYBE_BILLED else FREE,
     )
@@ -124,16 +134,21 @@ def note(items: Iterable[Item], rung: Rung, outcome: Outcome, *, error: VisionEr
         item.attempts.append(attempt)
 
 
+def is_degraded(item: Item) -> bool:
+    """Return whether an item has an answer that a better rung should have given."""
+    return item.answer is not None and any(_is_miss(attempt) for attempt in item.attempts[:-1])
+
+
 def complete(item: Item) -> Answer | None:
     """Return an item's answer with its whole trace, or None when it has none."""
     if item.answer is None:
         return None
     *before, last = item.attempts
-    missed = [attempt for attempt in before if attempt.error != NotSupportedError.kind]
+    missed = [f"{each.backend}: {(each.message or each.outcome).rstrip('.')}" for each in before if _is_miss(each)]
     trace = replace(
         item.answer.trace,
         degraded=bool(missed),
-        reason="; ".join(f"{attempt.backend}: {attempt.message}" for attempt in missed) or None,
+        reason="; ".join(missed) or None,
         cached=last.outcome == "cached",
         attempts=tuple(item.attempts),
         usage=reduce(add, (attempt.usage for attempt in item.attempts)),
@@ -142,29 +157,29 @@ def complete(item: Item) -> Answer | None:
     return replace(item.answer, trace=trace)
 
 
-def ledger_rows(items: Iterable[Item], *, task: Task, call_id: str, at: float) -> list[LedgerRow]:
+def _is_miss(attempt: Attempt) -> bool:
+    """Tell whether a rung should have answered and has not; one that cannot do it at all has missed nothing."""
+    return attempt.error not in {None, NotSupportedError.kind}
+
+
+def ledger_rows(attempts: Iterable[Attempt], *, task: Task, call_id: str) -> list[LedgerRow]:
     """Return the attempts of a call as they are booked, without rungs that could never have answered."""
     return [
-        _row(attempt, at=at, task=task, call_id=call_id)
-        for item in items
-        for attempt in item.attempts
+        LedgerRow(
+            at=attempt.at,
+            call_id=call_id,
+            task=task,
+            backend=attempt.backend,
+            outcome=attempt.outcome,
+            model=attempt.model,
+            error=attempt.error,
+            code=attempt.code,
+            request_id=attempt.request_id,
+            elapsed_s=attempt.elapsed_s,
+            input_tokens=attempt.usage.input_tokens,
+            output_tokens=attempt.usage.output_tokens,
+            cost_usd=attempt.usage.cost_usd,
+        )
+        for attempt in attempts
         if attempt.error != NotSupportedError.kind
     ]
-
-
-def _row(attempt: Attempt, *, at: float, task: Task, call_id: str) -> LedgerRow:
-    return LedgerRow(
-        at=at,
-        call_id=call_id,
-        task=task,
-        backend=attempt.backend,
-        outcome=attempt.outcome,
-        model=attempt.model,
-        error=attempt.error,
-        code=attempt.code,
-        request_id=attempt.request_id,
-        elapsed_s=attempt.elapsed_s,
-        input_tokens=attempt.usage.input_tokens,
-        output_tokens=attempt.usage.output_tokens,
-        cost_usd=attempt.usage.cost_usd,
-    )

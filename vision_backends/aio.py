@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial, wraps
+from functools import partial, update_wrapper
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
 
 from vision_backends.router import Router
@@ -30,11 +30,11 @@ R = TypeVar("R")
 def _coroutine(
     method: Callable[Concatenate[Router, P], R],
 ) -> Callable[Concatenate[AsyncRouter, P], Coroutine[Any, Any, R]]:
-    @wraps(method)
-    async def call(self: AsyncRouter, *args: P.args, **kwargs: P.kwargs) -> R:
+    async def call(self: AsyncRouter, /, *args: P.args, **kwargs: P.kwargs) -> R:
         run = partial(contextvars.copy_context().run, method, self.router, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._pool, run)
 
+    update_wrapper(call, method)
     return call
 
 

@@ -6,13 +6,12 @@ embeddings lives in one space. It must not know what callers' options are called
 
 from __future__ import annotations
 
-import secrets
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
-from vision_backends.account import complete, ledger_rows, note
+from vision_backends.account import Item, complete, note
 from vision_backends.backends.requests import EmbedRequest, EmbedTextRequest
 from vision_backends.errors import (
     AllBackendsFailedError,
@@ -29,14 +28,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from concurrent.futures import Future
 
-    from vision_backends.account import Answer, Item, Rung
+    from vision_backends.account import Answer, Rung
     from vision_backends.backends.requests import Request
     from vision_backends.clock import Clock
-    from vision_backends.images import ImageLimits
+    from vision_backends.images import ImageLimits, ImageSource
+    from vision_backends.journal import Journal
     from vision_backends.ladder import Ladder
-    from vision_backends.storage.base import Store
 
-__all__ = ["Batches"]
+__all__ = ["Batches", "failure"]
 
 WINDOW = 32
 """Inputs that are open at once; bounds the memory of a long list."""
@@ -50,15 +49,17 @@ class Batches:
 
     Args:
         ladder: Who answers.
-        store: Where attempts are booked.
+        journal: Where calls are written down.
         clock: Where time comes from.
         limits: What an image may cost to read.
         deadline_s: Seconds that each input may take where the call sets no deadline of its own.
     """
 
-    def __init__(self, ladder: Ladder, *, store: Store, clock: Clock, limits: ImageLimits, deadline_s: float) -> None:
+    def __init__(
+        self, ladder: Ladder, *, journal: Journal, clock: Clock, limits: ImageLimits, deadline_s: float
+    ) -> None:
         self._ladder = ladder
-        self._store = store
+        self._journal = journal
         self._clock = clock
         self._limits = limits
         self._deadline_s = deadline_s
@@ -82,8 +83,7 @@ class Batches:
             progress: Told about every settled input.
         """
         whole = None if deadline_s is None else Deadline(self._clock, deadline_s)
-        call_id = secrets.token_hex(8)
-        try:
+        with self._journal.call(request.task, items):
             spaces = _by_space(rungs) if len(items) > 1 and _is_embedding(request) else [rungs]
             for place, group in enumerate(spaces):
                 below = [rung for later in spaces[place + 1 :] for rung in later]
@@ -96,10 +96,21 @@ class Batches:
                     break
                 for item in items:
                     item.discard("It could not answer the whole list, and one list is one vector space.")
-        finally:
-            rows = ledger_rows(items, task=request.task, call_id=call_id, at=self._clock.time())
-            self._store.record(rows)
-        return [complete(item) or item.error or _failure(item, request) for item in items]
+        return [_outcome(item, request) for item in items]
+
+    def open(self, source: ImageSource, request: Request, rungs: Sequence[Rung]) -> Item:
+        """Return one opened image.
+
+        Raises:
+            CallerError: It cannot be used.
+        """
+        content = open_image(source, min_side_px=self._side_px(request, rungs), limits=self._limits)
+        return Item(source=source, content=content)
+
+    def _side_px(self, request: Request, rungs: Sequence[Rung]) -> int | None:
+        """Return how long the shorter side has to be for the rung that will be asked first."""
+        first = next((rung for rung in rungs if self._ladder.closed(rung) is None), None)
+        return None if first is None else first.backend.image_px(request)
 
     def _pass(
         self,
@@ -116,8 +127,9 @@ class Batches:
         for window in self._opened(items, request, rungs, tick):
             started = self._clock.monotonic()
             deadline = whole or Deadline(self._clock, self._deadline_s * len(window))
+            each_s = self._deadline_s if whole is None else whole.remaining_s
             pending = [item for item in window if not item.settled]
-            self._ladder.walk(rungs, Call(request=request, deadline=deadline, tick=tick), pending)
+            self._ladder.walk(rungs, Call(request=request, deadline=deadline, each_s=each_s, tick=tick), pending)
             for item in pending:
                 item.elapsed_s += self._clock.monotonic() - started
             unsettled = sum(not item.settled for item in window)
@@ -133,8 +145,7 @@ class Batches:
         self, items: Sequence[Item], request: Request, rungs: Sequence[Rung], tick: Callable[[int], None]
     ) -> Iterator[Sequence[Item]]:
         """Yield window after window with its inputs opened, the next one being opened meanwhile."""
-        first = next((rung for rung in rungs if self._ladder.closed(rung) is None), None)
-        side_px = None if first is None else first.backend.image_px(request)
+        side_px = self._side_px(request, rungs)
         if len(items) == 1:
             self._open(items[0], request, side_px, tick)
             yield items
@@ -175,7 +186,14 @@ class Batches:
         for rung in below:
             closed = self._ladder.closed(rung)
             if closed is not None:
-                note(left, rung, "skipped", error=closed)
+                note(left, rung, "skipped", error=closed, at=self._clock.time())
+
+
+def _outcome(item: Item, request: Request) -> Answer | VisionError:
+    answer = complete(item)
+    if answer is not None:  # even one that is empty: finding nothing is an answer
+        return answer
+    return item.error or failure(item, request)
 
 
 def _is_embedding(request: Request) -> bool:
@@ -214,7 +232,8 @@ def _text(source: object) -> str:
     return source
 
 
-def _failure(item: Item, request: Request) -> VisionError:
+def failure(item: Item, request: Request) -> VisionError:
+    """Return the error for an item that nobody has answered."""
     space = getattr(request, "space", None)
     if space is not None:
         return SpaceUnavailableError(

@@ -74,12 +74,12 @@ class ModelCard:
             ValueError: The text is not a card; says which key is at fault.
         """
         table: dict[str, Any] = tomllib.loads(text)
-        tasks = tuple(table.pop("tasks", ()))
-        if not tasks or not set(tasks) <= set(get_args(Task)):
-            raise ValueError(f"tasks = {list(tasks)} must name some of {', '.join(get_args(Task))}.")
+        tasks = table.pop("tasks", None)
+        if not isinstance(tasks, list) or not tasks or not all(task in get_args(Task) for task in tasks):
+            raise ValueError(f"tasks = {tasks!r} must be a list of some of {', '.join(get_args(Task))}.")
         quality = table.pop("quality", None)
         try:
-            return cls(tasks=tasks, quality=quality and Quality(**quality), **table)
+            return cls(tasks=tuple(tasks), quality=quality and Quality(**quality), **table)
         except TypeError as error:
             raise ValueError(f"A model card has a wrong or missing key: {error}.") from error
 

@@ -6,28 +6,28 @@ environment. It must not know any backend: the keys of a backend's table are its
 
 from __future__ import annotations
 
-import collections.abc
 import difflib
-import inspect
 import os
 import tomllib
-import typing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, create_model
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from vision_backends.errors import ConfigError
+from vision_backends.tables import HiddenTable, unknown_key, wrong_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping, Sequence
 
-__all__ = ["DEFAULT_LADDER", "CacheSettings", "ImageSettings", "Settings", "load_settings", "parse_table"]
+__all__ = ["DEFAULT_LADDER", "CacheSettings", "ImageSettings", "Settings", "load_settings"]
 
 DEFAULT_LADDER = ("openai", "local", "embedded")
 
 CONFIG_FILE = "vision.toml"
+
+ENV_PREFIX = "VISION_"
 
 OPENAI_VARIABLES = {
     "api_key": "OPENAI_API_KEY",
@@ -38,6 +38,15 @@ OPENAI_VARIABLES = {
 """The names that OpenAI's own SDK reads, for keys of ``[openai]`` that nothing else sets."""
 
 
+def _without_repeats(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError("it names a backend twice")
+    return names
+
+
+Names = Annotated[tuple[str, ...], AfterValidator(_without_repeats)]
+
+
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -45,10 +54,10 @@ class _Table(BaseModel):
 class TaskLadders(_Table):
     """One ladder per task; a task that is left out takes the default."""
 
-    describe: tuple[str, ...] = DEFAULT_LADDER
-    embed: tuple[str, ...] = DEFAULT_LADDER
-    embed_text: tuple[str, ...] = DEFAULT_LADDER
-    detect: tuple[str, ...] = DEFAULT_LADDER
+    describe: Names = DEFAULT_LADDER
+    embed: Names = DEFAULT_LADDER
+    embed_text: Names = DEFAULT_LADDER
+    detect: Names = DEFAULT_LADDER
 
 
 class CacheSettings(_Table):
@@ -91,15 +100,18 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="VISION_",
+        env_prefix=ENV_PREFIX,
         env_nested_delimiter="__",
+        env_ignore_empty=True,
         extra="forbid",
         frozen=True,
         hide_input_in_errors=True,
     )
 
-    ladder: TaskLadders | tuple[str, ...] = DEFAULT_LADDER
-    deadline_s: PositiveFloat = 60.0
+    ladder: TaskLadders | Annotated[Names, Field(min_length=1)] = Field(
+        DEFAULT_LADDER, examples=['["openai", "embedded"]']
+    )
+    deadline_s: PositiveFloat = Field(60.0, allow_inf_nan=False)
     state: Literal["auto", "memory"] | Path = "auto"
     cache: CacheSettings = CacheSettings()
     images: ImageSettings = ImageSettings()
@@ -134,7 +146,7 @@ class Settings(BaseSettings):
     def table(self, name: str) -> dict[str, Any]:
         """Return the table of a backend, empty where the file has none."""
         own = {"openai": self.openai, "local": self.local, "embedded": self.embedded}
-        return own.get(name, self.backends.get(name, {}))
+        return HiddenTable(own.get(name, self.backends.get(name, {})))
 
 
 def load_settings(path: str | os.PathLike[str] | None = None) -> Settings:
@@ -144,23 +156,25 @@ def load_settings(path: str | os.PathLike[str] | None = None) -> Settings:
         path: The file; by default ``VISION_CONFIG`` or ``vision.toml`` in the working directory, if there.
 
     Raises:
-        ConfigError: The file is missing or no TOML, or a key or value has no meaning.
+        ConfigError: The file is missing or no TOML, or a key, variable or value has no meaning.
     """
     file = find_config(path)
-    table: dict[str, Any] = {}
-    if file is not None:
-        try:
-            table = tomllib.loads(file.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"The configuration {str(file)!r} cannot be read: {error}.") from error
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"The configuration {str(file)!r} is no valid TOML: {error}.") from error
+    table = HiddenTable() if file is None else _read_toml(file)
+    _check_names(table, file)
     try:
         settings = Settings(**table)
+    except SettingsError as error:
+        variable = ENV_PREFIX + str(error).split('"')[1].upper()
+        trouble = ConfigError(
+            f"The variable {variable} is no JSON.",
+            remedy=f"Write a list or table as JSON, or set one key of a table with {variable}__<KEY>.",
+        )
     except ValidationError as error:
-        raise _config_error(error, str(file or "the VISION_ variables"), tuple(Settings.model_fields)) from None
-    found = {key: os.environ[name] for key, name in OPENAI_VARIABLES.items() if os.environ.get(name)}
-    return settings.model_copy(update={"openai": found | settings.openai})
+        trouble = wrong_table(error, Settings, where=lambda keys: _origin(keys, file))
+    else:
+        found = {key: os.environ[name] for key, name in OPENAI_VARIABLES.items() if os.environ.get(name)}
+        return settings.model_copy(update={"openai": found | settings.openai})
+    raise trouble  # out here, because the errors above would take the values along, and with them every secret
 
 
 def find_config(path: str | os.PathLike[str] | None = None) -> Path | None:
@@ -172,48 +186,41 @@ def find_config(path: str | os.PathLike[str] | None = None) -> Path | None:
     return file if file.is_file() else None
 
 
-def parse_table(make: Callable[..., Any], table: Mapping[str, Any], *, section: str) -> dict[str, Any]:
-    """Check a table against the keyword arguments of whatever it configures.
-
-    Args:
-        make: A class or function whose keyword parameters are annotated.
-        table: Values as TOML or environment variables gave them; ``"20"`` becomes 20.0 where a float is wanted.
-        section: How to call the table in error messages, such as ``"[openai]"``.
-
-    Returns:
-        Keywords for ``make``, only those that the table sets.
-
-    Raises:
-        ConfigError: A key is unknown or a value has the wrong type; names the nearest valid key.
-    """
-    parameters = {
-        name: parameter
-        for name, parameter in inspect.signature(make).parameters.items()
-        if parameter.kind in {parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD}
-    }
-    target = make.__init__ if inspect.isclass(make) else make
-    hints = typing.get_type_hints(target, localns=dict(vars(collections.abc)))
-    fields: dict[str, Any] = {
-        name: (hints.get(name, Any), ... if parameter.default is parameter.empty else parameter.default)
-        for name, parameter in parameters.items()
-    }
-    forbid = ConfigDict(
-        extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True, protected_namespaces=()
-    )
-    model = create_model("Table", __config__=forbid, **fields)
+def _read_toml(file: Path) -> HiddenTable:
     try:
-        parsed = model(**table)
-    except ValidationError as error:
-        raise _config_error(error, section, tuple(fields)) from None
-    return {name: getattr(parsed, name) for name in parsed.model_fields_set}
+        return HiddenTable(tomllib.loads(file.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ConfigError(f"The configuration {str(file)!r} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError:
+        trouble = "is not UTF-8"
+    except tomllib.TOMLDecodeError as error:
+        trouble = f"is no valid TOML: {error}"
+    raise ConfigError(f"The configuration {str(file)!r} {trouble}.")  # out here: the errors would take the text along
 
 
-def _config_error(error: ValidationError, where: str, valid: tuple[str, ...]) -> ConfigError:
-    """Say which key is wrong, never its value: it may be a secret."""
-    first = error.errors(include_input=False, include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(first["loc"][-1]), valid, n=1)
-        remedy = f"Did you mean {near[0]!r}?" if near else f"Valid keys: {', '.join(sorted(valid))}."
-        return ConfigError(f"{where} has an unknown key {key!r}.", remedy=remedy)
-    return ConfigError(f"{where} has a bad value for {key!r}: {first['msg']}.")
+def _check_names(table: Mapping[str, Any], file: Path | None) -> None:
+    """Refuse what pydantic-settings would pass over: its own options in the file, misspelt variables.
+
+    A variable that resembles no key of ours belongs to somebody else.
+    """
+    for key in table:
+        if key.startswith("_"):
+            raise unknown_key(key, tuple(Settings.model_fields), where=str(file))
+    known = {*Settings.model_fields, "config"}
+    for name in os.environ:
+        key = name.upper().removeprefix(ENV_PREFIX).split("__")[0].lower()
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
+        if name.upper().startswith(ENV_PREFIX) and near and key not in known:
+            raise ConfigError(
+                f"The variable {name} has no meaning.", remedy=f"Did you mean {ENV_PREFIX}{near[0].upper()}?"
+            )
+
+
+def _origin(keys: Sequence[str], file: Path | None) -> str:
+    """Name the variable that has set a key, or else the file."""
+    variables = {name.upper(): name for name in os.environ}
+    for depth in range(len(keys), 0, -1):
+        name = variables.get(ENV_PREFIX + "__".join(keys[:depth]).upper())
+        if name:
+            return f"The variable {name}"
+    return str(file or "The configuration")

@@ -14,6 +14,7 @@ This module decides how trouble is named; it must not know any provider's codes,
     │  ├─ QuotaExhaustedError · RateLimitedError · OverloadedError · UnavailableError · TimedOutError
     │  ├─ AuthenticationError · ModelNotFoundError      fall back, and are loud
     │  └─ InvalidReplyError · NotSupportedError · NotReadyError
+    ├─ StreamInterruptedError      a stream broke off after its first piece; has the text so far
     ├─ SpaceUnavailableError       no rung can produce the pinned vector space now
     └─ AllBackendsFailedError      nothing could answer; its message is a table of rung, reason and remedy
 """
@@ -46,6 +47,7 @@ __all__ = [
     "RateLimitedError",
     "SpaceMismatchError",
     "SpaceUnavailableError",
+    "StreamInterruptedError",
     "TimedOutError",
     "UnavailableError",
     "VisionError",
@@ -210,6 +212,26 @@ class NotReadyError(BackendError):
     kind = "not_ready"
 
 
+class StreamInterruptedError(VisionError):
+    """A stream broke off after its first piece, when no other rung could take over any more.
+
+    Args:
+        message: What happened.
+        partial: The text that had come until then.
+        backend: Who was speaking.
+        remedy: What the reader can do about it.
+    """
+
+    kind = "stream_interrupted"
+
+    def __init__(
+        self, message: str, *, partial: str = "", backend: str | None = None, remedy: str | None = None
+    ) -> None:
+        super().__init__(message, remedy=remedy)
+        self.partial = partial
+        self.backend = backend
+
+
 class _LadderError(VisionError):
     """What the two errors at the foot of the ladder share: the attempts, drawn as a table."""
 
@@ -221,8 +243,8 @@ class _LadderError(VisionError):
         rows = [super().__str__()]
         width = max((len(attempt.backend) for attempt in self.attempts), default=0)
         for attempt in self.attempts:
-            why = attempt.message or attempt.error or attempt.outcome
-            rows.append(f"  {attempt.backend:<{width}}  {attempt.error or attempt.outcome}: {why}")
+            why = f": {' '.join(attempt.message.split())}" if attempt.message else ""
+            rows.append(f"  {attempt.backend:<{width}}  {attempt.error or attempt.outcome}{why}")
             if attempt.remedy:
                 rows.append(f"  {'':<{width}}  → {attempt.remedy}")
         return "\n".join(rows)

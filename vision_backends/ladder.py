@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial, reduce
 from operator import add
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from vision_backends.account import Answer, Item, Rung, note, settle
 from vision_backends.errors import (
@@ -21,24 +21,27 @@ from vision_backends.errors import (
     NotSupportedError,
     TimedOutError,
     UnavailableError,
+    VisionError,
 )
+from vision_backends.flights import Flights
 from vision_backends.health.gates import Scope
+from vision_backends.retries import Retries
 from vision_backends.storage.codec import decode, encode
 from vision_backends.storage.keys import cache_key
 from vision_backends.types import Description, Detections, Embedding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from vision_backends.backends.base import Backend
     from vision_backends.backends.requests import Model, Request
     from vision_backends.clock import Clock
     from vision_backends.health.deadline import Deadline, Workers
-    from vision_backends.health.gates import Health
+    from vision_backends.health.gates import Health, Permit
     from vision_backends.storage.base import Store
-    from vision_backends.types import Task
+    from vision_backends.types import Outcome, Task, Usage
 
-__all__ = ["Call", "Ladder", "survey"]
+__all__ = ["Call", "Ladder", "Turn", "survey"]
 
 ANSWER_TYPES: dict[Task, type[Answer]] = {
     "describe": Description,
@@ -46,6 +49,8 @@ ANSWER_TYPES: dict[Task, type[Answer]] = {
     "embed_text": Embedding,
     "detect": Detections,
 }
+
+T = TypeVar("T")
 
 _log = logging.getLogger("vision_backends")
 
@@ -57,12 +62,35 @@ class Call:
     Attributes:
         request: What is asked of each item.
         deadline: When to stop.
+        each_s: Seconds that one rung may spend on each item; a long list shall not wait for one that hangs.
         tick: Told how many items have just been settled, from any thread.
     """
 
     request: Request
     deadline: Deadline
+    each_s: float
     tick: Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One rung's turn in a call.
+
+    Attributes:
+        rung: Who is asked.
+        call: What is asked.
+        spare: The next rung that could be asked; None when this is the last one.
+        kept_s: Seconds of the deadline that are kept back for it.
+    """
+
+    rung: Rung
+    call: Call
+    spare: Rung | None
+    kept_s: float
+
+    def timeout_s(self, items: Sequence[Item]) -> float:
+        """Return the seconds that the rung is given now for some items."""
+        return min(self.call.deadline.share(self.kept_s), self.call.each_s * len(items))
 
 
 class Ladder:
@@ -71,8 +99,8 @@ class Ladder:
     Args:
         health: The gates that every rung stands behind.
         workers: Threads in which backends are called, so that a deadline holds whatever they do.
-        store: Where attempts are booked, and answers kept if ``caching``.
-        caching: Whether answers are kept and asked for.
+        store: Where answers are kept.
+        caching: Whether they are.
         clock: Where time comes from.
     """
 
@@ -81,7 +109,9 @@ class Ladder:
         self._workers = workers
         self._store = store
         self._caching = caching
-        self._clock = clock
+        self.clock = clock
+        self._flights = Flights()
+        self._retries = Retries()
 
     def walk(self, rungs: Sequence[Rung], call: Call, items: Sequence[Item]) -> None:
         """Ask rung after rung until every item is settled or nobody is left to ask.
@@ -91,24 +121,25 @@ class Ladder:
             call: What is asked.
             items: Opened inputs; their answers, errors and attempts are filled in.
         """
-        for place, rung in enumerate(rungs):
-            pending = self._recall(rung, call, [item for item in items if not item.settled])
+        for turn in self.turns(rungs, call):
+            pending = self.recall(turn, items)
             if not pending:
                 return
-            if rung.refusal is not None:
-                note(pending, rung, "skipped", error=rung.refusal)
+            if turn.rung.refusal is not None:
+                self.note(pending, turn, "skipped", turn.rung.refusal)
                 continue
-            following = next((below for below in rungs[place + 1 :] if below.refusal is None), None)
-            kept_s = 0.0 if following is None else self.expected_s(following, call.request)
-            size = max(1, rung.backend.batch_size(call.request))
+            size = max(1, turn.rung.backend.batch_size(call.request))
             chunks = [pending[start : start + size] for start in range(0, len(pending), size)]
             # The first goes alone: should the backend turn out to be dead, one request has found it out.
-            self._ask(rung, call, chunks[0], kept_s=kept_s)
-            _spread(
-                partial(self._ask, rung, call, kept_s=kept_s),
-                chunks[1:],
-                threads=rung.backend.concurrency(call.request),
-            )
+            self._ask_once(turn, chunks[0])
+            _spread(partial(self._ask_once, turn), chunks[1:], threads=turn.rung.backend.concurrency(call.request))
+
+    def turns(self, rungs: Sequence[Rung], call: Call) -> Iterator[Turn]:
+        """Yield the turn of each rung, with what is kept back for the next one that could be asked."""
+        for place, rung in enumerate(rungs):
+            spare = next((below for below in rungs[place + 1 :] if below.refusal is None), None)
+            kept_s = 0.0 if spare is None else self.expected_s(spare, call.request)
+            yield Turn(rung=rung, call=call, spare=spare, kept_s=kept_s)
 
     def expected_s(self, rung: Rung, request: Request) -> float:
         """Return the seconds that a rung is known or expected to take for one call."""
@@ -118,90 +149,148 @@ class Ladder:
         """Return why a rung would not be asked now, or None when it would."""
         return rung.refusal or self._health.peek(rung.scope)
 
-    def _ask(self, rung: Rung, call: Call, items: Sequence[Item], *, kept_s: float) -> None:
-        """Put one call to a backend; settle its items, or note on them why not."""
-        timeout_s = call.deadline.share(kept_s)
-        if timeout_s <= 0:
-            note(items, rung, "skipped", error=TimedOutError("No time was left of the deadline."))
+    def _ask_once(self, turn: Turn, items: Sequence[Item]) -> None:
+        """Ask, unless somebody else is asking the same this very moment: then wait for their answer."""
+        if not self._caching or len(items) > 1:
+            self._ask(turn, items)
             return
-        try:
-            estimate = rung.backend.estimate(call.request, [item.opened for item in items])  # type: ignore[arg-type]
-            permit = self._health.admit(rung.scope, timeout_s=timeout_s, estimate=estimate)
-        except BackendError as closed:
-            note(items, rung, "skipped", error=closed)
+        key = _key(turn, items[0])
+        with self._flights.join(key, timeout_s=turn.timeout_s(items)) as first:
+            if first or self.recall(turn, items):
+                self._ask(turn, items)
+
+    def _ask(self, turn: Turn, items: Sequence[Item]) -> None:
+        """Ask once, and a second time where that is worth its price."""
+        self._retries.deposit()
+        error = self._attempt(turn, items)
+        if error is None or turn.rung.backend.local:
             return
-        started = self._clock.monotonic()
+        spare = turn.spare is not None and self.closed(turn.spare) is None
+        pause_s = self._retries.pause_s(error, remaining_s=turn.timeout_s(items), spare=spare)
+        if pause_s is not None:
+            self.clock.sleep(pause_s)
+            self._attempt(turn, items)
+
+    def _attempt(self, turn: Turn, items: Sequence[Item]) -> BackendError | None:
+        """Put one call to a backend; settle its items, or note on them why not.
+
+        Returns:
+            What it failed with; None when it answered, was not asked, or the fault was the caller's.
+        """
+        rung, request = turn.rung, turn.call.request
+        permit = self.admit(turn, items)
+        if permit is None:
+            return None
+        started = self.clock.monotonic()
         try:
-            answers = self._call(rung, call.request, items, timeout_s)
+            answers = self._call(turn, items, permit)
         except CallerError as error:
             permit.released()
-            self._blame(rung, call, items, error, kept_s=kept_s)
+            self._blame(turn, items, error)
         except BackendError as error:
-            elapsed_s = self._clock.monotonic() - started
+            elapsed_s = self.clock.monotonic() - started
             permit.failed(error, elapsed_s=elapsed_s)
-            note(items, rung, "failed", error=error, elapsed_s=elapsed_s)
+            self.note(items, turn, "failed", error, elapsed_s=elapsed_s)
+            return error
         except BaseException:
             permit.released()
             raise
         else:
-            elapsed_s = self._clock.monotonic() - started
-            usage = reduce(add, (answer.trace.usage for answer in answers))
-            permit.succeeded(usage=usage, elapsed_s=elapsed_s, limits=rung.backend.rate_limits(call.request))
+            elapsed_s = self.clock.monotonic() - started
+            permit.succeeded(usage=_usage(answers), elapsed_s=elapsed_s, limits=rung.backend.rate_limits(request))
             for item, answer in zip(items, answers, strict=True):
-                self._keep(rung, call.request, item, answer)
-                settle(item, rung, answer, "answered", elapsed_s=elapsed_s)
-            call.tick(len(items))
+                self.settle(item, turn, answer, elapsed_s=elapsed_s)
+            turn.call.tick(len(items))
+        return None
 
-    def _blame(self, rung: Rung, call: Call, items: Sequence[Item], error: CallerError, *, kept_s: float) -> None:
+    def admit(self, turn: Turn, items: Sequence[Item]) -> Permit | None:
+        """Return the permission to ask, or None after noting why there is none."""
+        rung, timeout_s = turn.rung, turn.timeout_s(items)
+        if timeout_s <= 0:
+            self.note(items, turn, "skipped", TimedOutError("No time was left of the deadline."))
+            return None
+        try:
+            estimate = rung.backend.estimate(turn.call.request, [item.opened for item in items])  # type: ignore[arg-type]
+            return self._health.admit(rung.scope, timeout_s=timeout_s, estimate=estimate)
+        except BackendError as closed:
+            self.note(items, turn, "skipped", closed)
+            return None
+
+    def settle(self, item: Item, turn: Turn, answer: Answer, *, elapsed_s: float) -> None:
+        """Give an item a fresh answer, and keep it for the next time."""
+        self._keep(turn, item, answer)
+        settle(item, turn.rung, answer, "answered", at=self.clock.time(), elapsed_s=elapsed_s)
+
+    def _blame(self, turn: Turn, items: Sequence[Item], error: CallerError) -> None:
         """Let the one item that is at fault fail; the others of its batch are asked for again, each alone."""
         if len(items) > 1:
             for item in items:
-                self._ask(rung, call, [item], kept_s=kept_s)
+                self._ask(turn, [item])
             return
-        note(items, rung, "failed", error=error)
+        self.note(items, turn, "failed", error)
         items[0].error = error
-        call.tick(1)
+        turn.call.tick(1)
 
-    def _call(self, rung: Rung, request: Request, items: Sequence[Item], timeout_s: float) -> Sequence[Answer]:
-        method = getattr(rung.backend, request.task)
+    def _call(self, turn: Turn, items: Sequence[Item], permit: Permit) -> Sequence[Answer]:
+        request, timeout_s = turn.call.request, turn.timeout_s(items)
+        method = getattr(turn.rung.backend, request.task)
         inputs = [item.opened for item in items]
 
         def ask() -> Sequence[Answer]:
-            return _verified(method(inputs, request, timeout_s=timeout_s), rung, request, len(inputs))
+            return _verified(method(inputs, request, timeout_s=timeout_s), turn.rung, request, len(inputs))
 
         def keep_late(answers: Sequence[Answer]) -> None:
             """An answer that came too late was paid for all the same: the next call shall have it."""
             for item, answer in zip(items, answers, strict=True):
-                self._keep(rung, request, item, answer)
+                self._keep(turn, item, answer)
+            permit.corrected(_usage(answers))
 
+        return self.run(turn, ask, timeout_s, on_late=keep_late)
+
+    def run(
+        self, turn: Turn, ask: Callable[[], T], timeout_s: float, *, on_late: Callable[[T], object] | None = None
+    ) -> T:
+        """Return what a backend answers in time; a bug in it counts as an outage.
+
+        Raises:
+            BackendError: It did not answer.
+            CallerError: The request is at fault.
+        """
         try:
-            return self._workers.run_within(ask, timeout_s, on_late=keep_late)
+            return self._workers.run_within(ask, timeout_s, on_late=on_late)
         except (BackendError, CallerError):
             raise
         except Exception as crash:
-            _log.exception("The %s backend crashed; the next rung is asked.", rung.backend.name)
+            _log.exception("The %s backend crashed; the next rung is asked.", turn.rung.backend.name)
             raise UnavailableError(
                 f"The backend crashed with {type(crash).__name__}: {crash}",
                 remedy="This is a bug in the backend; the log has its traceback.",
                 code=type(crash).__name__,
             ) from crash
 
-    def _recall(self, rung: Rung, call: Call, items: Sequence[Item]) -> Sequence[Item]:
-        """Settle the items that this rung has answered before; return the others."""
-        if not self._caching or rung.model is None:
-            return items
-        for item in items:
-            kept = self._store.get(_key(rung, rung.model, call.request, item))
+    def recall(self, turn: Turn, items: Sequence[Item]) -> list[Item]:
+        """Settle the items that this rung has answered before; return those that nobody has."""
+        pending = [item for item in items if not item.settled]
+        if not self._caching or turn.rung.model is None:
+            return pending
+        for item in pending:
+            kept = self._store.get(_key(turn, item))
             answer = None if kept is None else decode(kept)
-            if isinstance(answer, ANSWER_TYPES[call.request.task]):
-                settle(item, rung, answer, "cached", elapsed_s=0.0)
-        left = [item for item in items if not item.settled]
-        call.tick(len(items) - len(left))
+            if isinstance(answer, ANSWER_TYPES[turn.call.request.task]):
+                settle(item, turn.rung, answer, "cached", at=self.clock.time())
+        left = [item for item in pending if not item.settled]
+        turn.call.tick(len(pending) - len(left))
         return left
 
-    def _keep(self, rung: Rung, request: Request, item: Item, answer: Answer) -> None:
-        if self._caching and rung.model is not None:
-            self._store.put(_key(rung, rung.model, request, item), encode(answer))
+    def note(
+        self, items: Sequence[Item], turn: Turn, outcome: Outcome, error: VisionError, *, elapsed_s: float = 0.0
+    ) -> None:
+        """Note on each item why this rung has not answered it."""
+        note(items, turn.rung, outcome, error=error, at=self.clock.time(), elapsed_s=elapsed_s)
+
+    def _keep(self, turn: Turn, item: Item, answer: Answer) -> None:
+        if self._caching:
+            self._store.put(_key(turn, item), encode(answer))
 
 
 def survey(backends: Sequence[Backend], request: Request) -> list[Rung]:
@@ -223,6 +312,10 @@ def _stand(backend: Backend, request: Request) -> Rung:
     name = model.name if model else ""
     scope = Scope(backend=backend.name, credential=backend.credential, model=name, task=request.task)
     return Rung(backend=backend, scope=scope, model=model, refusal=refusal)
+
+
+def _usage(answers: Sequence[Answer]) -> Usage:
+    return reduce(add, (answer.trace.usage for answer in answers))
 
 
 def _spread(ask: Callable[[Sequence[Item]], None], chunks: Sequence[Sequence[Item]], *, threads: int) -> None:
@@ -247,13 +340,14 @@ def _verified(answers: Sequence[Answer], rung: Rung, request: Request, count: in
     return answers
 
 
-def _key(rung: Rung, model: Model, request: Request, item: Item) -> str:
+def _key(turn: Turn, item: Item) -> str:
+    request, model = turn.call.request, turn.rung.model
     options = asdict(request)
     options.pop("space", None)  # the model's space is the one that counts
     return cache_key(
         task=request.task,
         content=item.digest,
-        backend=rung.backend.name,
-        model=asdict(model),
+        backend=turn.rung.backend.name,
+        model={} if model is None else asdict(model),
         options=options,
     )

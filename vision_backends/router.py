@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 from vision_backends.account import Item
@@ -24,16 +25,20 @@ from vision_backends.backends.requests import (
 from vision_backends.batches import Batches
 from vision_backends.clock import SYSTEM_CLOCK
 from vision_backends.errors import InvalidRequestError, VisionError
-from vision_backends.health.deadline import Workers
+from vision_backends.events import Events
+from vision_backends.health.deadline import Deadline, Workers
 from vision_backends.health.gates import Health
+from vision_backends.health.quota import Limits
 from vision_backends.images import DEFAULT_LIMITS, ImageLimits
-from vision_backends.ladder import Ladder, survey
+from vision_backends.journal import Journal
+from vision_backends.ladder import Call, Ladder, survey
 from vision_backends.reports import Explanation, RungStatus, Verdict
 from vision_backends.storage.memory import MemoryStore
+from vision_backends.streams import DescriptionStream, stream
 from vision_backends.types import TASKS, Description, Detections, Embedding, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from random import Random
     from types import TracebackType
 
@@ -41,8 +46,11 @@ if TYPE_CHECKING:
     from vision_backends.backends.base import Backend
     from vision_backends.clock import Clock
     from vision_backends.config import Settings
+    from vision_backends.events import Event
+    from vision_backends.health.quota import Spending
+    from vision_backends.health.scopes import GateReport
     from vision_backends.images import ImageSource
-    from vision_backends.storage.base import Store
+    from vision_backends.storage.base import CacheInfo, LedgerRow, Store
 
     Progress = Callable[[int, int], None]
 
@@ -66,7 +74,8 @@ class Router:
         deadline_s: Seconds that one input may take, however many backends are asked.
         store: Where the cache, the ledger and the state of the gates live; by default this process's memory.
         caching: Whether answers are kept and asked for.
-        limits: What images may cost to read.
+        limits: What the user allows, by name of the backend: calls and tokens per minute, budgets.
+        image_limits: What images may cost to read.
         clock: Where time comes from.
         random: Jitter of the gates; pass a seeded one to repeat a run.
 
@@ -81,19 +90,31 @@ class Router:
         deadline_s: float = 60.0,
         store: Store | None = None,
         caching: bool = True,
-        limits: ImageLimits = DEFAULT_LIMITS,
+        limits: Mapping[str, Limits] | None = None,
+        image_limits: ImageLimits = DEFAULT_LIMITS,
         clock: Clock = SYSTEM_CLOCK,
         random: Random | None = None,
     ) -> None:
         self._ladders = _ladders(ladder)
+        self._clock = clock
+        self._deadline_s = _positive(deadline_s)
         self._store = store or MemoryStore()
-        self._workers = Workers()
-        self._health = Health(self._store, clock=clock, random=random)
+        self._events = Events()
+        self._workers = Workers(clock=clock)
+        self._health = Health(
+            self._store,
+            clock=clock,
+            random=random,
+            limits=limits,
+            on_transition=self._events.publish,
+            on_alert=self._events.publish,
+        )
         self._ladder = Ladder(
             health=self._health, workers=self._workers, store=self._store, caching=caching, clock=clock
         )
+        self._journal = Journal(store=self._store, events=self._events, clock=clock)
         self._batches = Batches(
-            self._ladder, store=self._store, clock=clock, limits=limits, deadline_s=_positive(deadline_s)
+            self._ladder, journal=self._journal, clock=clock, limits=image_limits, deadline_s=self._deadline_s
         )
 
     @classmethod
@@ -106,23 +127,32 @@ class Router:
         Raises:
             ConfigError: A file, key, value or backend name has no meaning.
         """
-        from vision_backends.backends.registry import make_backend
+        from vision_backends.backends.registry import make_backend, section_of
         from vision_backends.config import Settings as SettingsType
         from vision_backends.config import TaskLadders, load_settings
         from vision_backends.storage import open_store
+        from vision_backends.tables import parse_table
 
         settings = config if isinstance(config, SettingsType) else load_settings(config)
         names = settings.ladder
         if not isinstance(names, TaskLadders):
             names = TaskLadders(describe=names, embed=names, embed_text=names, detect=names)
-        wanted = {name for task in TASKS for name in getattr(names, task)}
-        made = {name: make_backend(name, settings.table(name)) for name in sorted(wanted)}
+        wanted = sorted({name for task in TASKS for name in getattr(names, task)})
+        limit_keys = [spec.name for spec in fields(Limits)]
+        made: dict[str, Backend] = {}
+        limits: dict[str, Limits] = {}
+        for name in wanted:
+            table = settings.table(name)
+            allowed = {key: table.pop(key) for key in limit_keys if key in table}
+            made[name] = make_backend(name, table, beside=limit_keys)
+            limits[made[name].name] = Limits(**parse_table(Limits, allowed, section=section_of(name)))
         return cls(
             {task: [made[name] for name in getattr(names, task)] for task in TASKS},
             deadline_s=settings.deadline_s,
             store=open_store(settings.state_file, max_cache_bytes=settings.cache.max_bytes),
             caching=settings.cache.enabled,
-            limits=ImageLimits(**settings.images.model_dump()),
+            limits={name: allowed for name, allowed in limits.items() if allowed != Limits()},
+            image_limits=ImageLimits(**settings.images.model_dump()),
         )
 
     def describe(
@@ -154,6 +184,30 @@ class Router:
         request = DescribeRequest(prompt=prompt, language=language, max_words=max_words)
         backends = self._backends("describe", backend=backend, local_only=local_only)
         return _only(self._run([image], request, Description, backends, deadline_s))
+
+    def describe_stream(
+        self,
+        image: ImageSource,
+        *,
+        prompt: str | None = None,
+        language: str | None = None,
+        max_words: int | None = None,
+        backend: str | None = None,
+        local_only: bool = False,
+        deadline_s: float | None = None,
+    ) -> DescriptionStream:
+        """Return a text about an image piece by piece, as it is written.
+
+        The next rung takes over as long as nothing has been said; after the first piece a failure is a
+        `StreamInterruptedError` with the text so far. ``stream.description`` is the whole record at the end.
+        Arguments as for `describe`; errors of the image come at once, all others while iterating.
+        """
+        request = DescribeRequest(prompt=prompt, language=language, max_words=max_words)
+        rungs = survey(self._backends("describe", backend=backend, local_only=local_only), request)
+        item = self._batches.open(image, request, rungs)
+        seconds = self._deadline_s if deadline_s is None else _positive(deadline_s)
+        call = Call(request=request, deadline=Deadline(self._clock, seconds), each_s=seconds, tick=lambda _count: None)
+        return DescriptionStream(stream(self._ladder, self._journal, rungs, call, item))
 
     def describe_many(
         self,
@@ -348,6 +402,47 @@ class Router:
             )
             for backend in self._all_backends()
         ]
+
+    def reset(self, backend: str | None = None) -> int:
+        """Open the gates that a backend, or any for None, has closed: after topping up or correcting a key.
+
+        Returns:
+            How many gates were opened.
+        """
+        return self._health.reset(backend)
+
+    def gates(self) -> list[GateReport]:
+        """Return every gate that is not open now, the oldest trouble first."""
+        return self._health.gates()
+
+    def spending(self) -> list[Spending]:
+        """Return how far each configured budget is spent."""
+        return self._health.spending()
+
+    def ledger(self, *, since: float = 0.0, until: float = float("inf")) -> Iterator[LedgerRow]:
+        """Return the booked attempts that ended in ``since <= at < until`` (seconds since 1970 UTC), oldest first."""
+        return self._store.ledger(since=since, until=until)
+
+    def cache_info(self) -> CacheInfo:
+        """Return how full the cache is."""
+        return self._store.cache_info()
+
+    def clear_cache(self) -> int:
+        """Forget every cached answer and return how many there were."""
+        return self._store.clear_cache()
+
+    def subscribe(self, listener: Callable[[Event], object]) -> Callable[[], None]:
+        """Call a listener with every event from now on: attempts, calls, gates.
+
+        It is called in the thread in which it happened, and should be quick; what it raises is logged.
+
+        Args:
+            listener: Takes an `AttemptEvent`, `CallEvent`, `Transition` (of a gate) or `Alert` (of a budget).
+
+        Returns:
+            A function that ends the subscription.
+        """
+        return self._events.subscribe(listener)
 
     def close(self) -> None:
         """Release the backends, the worker threads and the store; calling it twice is harmless."""

@@ -7,13 +7,15 @@ no backend, no file format, no configuration. Arrays are numpy's, which is impor
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from vision_backends.errors import InvalidRequestError, SpaceMismatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     import numpy as np
     import numpy.typing as npt
@@ -87,6 +89,7 @@ class Attempt:
         code: The provider's own error code.
         status: HTTP status.
         request_id: The provider's id of the request.
+        at: When it ended, in seconds since 1970 UTC.
         elapsed_s: Seconds spent on this attempt.
         usage: What it consumed; a failed attempt may have been billed, then its cost is unknown (None).
     """
@@ -100,6 +103,7 @@ class Attempt:
     code: str | None = None
     status: int | None = None
     request_id: str | None = None
+    at: float = 0.0
     elapsed_s: float = 0.0
     usage: Usage = FREE
 
@@ -212,7 +216,7 @@ class Embedding:
                 f"Vectors of {self.space!r} and {other.space!r} cannot be compared.",
                 remedy="Embed both in one space: pass space= to embed and embed_text.",
             )
-        return float(self.vector @ other.vector)
+        return max(-1.0, min(1.0, float(self.vector @ other.vector)))
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:  # noqa: FBT001 — numpy's protocol
         import numpy as np
@@ -222,10 +226,16 @@ class Embedding:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Embedding):
             return NotImplemented
+        import numpy as np
+
         same = self.space == other.space and self.trace == other.trace
-        return same and bool((self.vector == other.vector).all())
+        return same and np.array_equal(self.vector, other.vector)
 
     __hash__ = None  # type: ignore[assignment]  # holds an array
+
+    def __reduce__(self) -> tuple[Callable[[], Embedding], tuple[()]]:
+        """Copy and unpickle through the constructor: numpy would forget that the array is read-only."""
+        return partial(type(self), vector=self.vector, space=self.space, trace=self.trace), ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON-able values; the vector is a list of D floats."""
@@ -257,7 +267,9 @@ class Detection:
     category_id: int | None = None
 
     def __post_init__(self) -> None:
-        x1, y1, x2, y2 = self.xyxy
+        x1, y1, x2, y2 = (float(side) for side in self.xyxy)  # numpy's floats are no JSON
+        object.__setattr__(self, "xyxy", (x1, y1, x2, y2))
+        object.__setattr__(self, "score", float(self.score))
         if not (x1 < x2 and y1 < y2 and all(map(math.isfinite, self.xyxy))):
             raise ValueError(f"A box has x1 < x2 and y1 < y2, unlike {self.xyxy}.")
         if not 0.0 <= self.score <= 1.0:
@@ -383,4 +395,6 @@ def _jsonable(value: Any) -> Any:  # noqa: ANN401 — whatever a record holds
         return value.to_dict()  # type: ignore[attr-defined]  # every record has it
     if isinstance(value, tuple):
         return [_jsonable(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _jsonable(item) for key, item in value.items()}
     return value

@@ -64,12 +64,8 @@ def write(downloads: Path) -> int:
 
 def check(downloads: Path) -> int:
     """Rebuild and compare; return 1 where a file differs from the one in models/."""
-    differing = [
-        name for name, content in build(downloads).items() if (MODELS / name).read_bytes() != content
-    ]
-    print(
-        f"Differs from models/: {', '.join(differing)}" if differing else "models/ is what the sources give."
-    )
+    differing = [name for name, content in build(downloads).items() if (MODELS / name).read_bytes() != content]
+    print(f"Differs from models/: {', '.join(differing)}" if differing else "models/ is what the sources give.")
     return 1 if differing else 0
 
 
@@ -111,9 +107,7 @@ def _print_agreements(
 
 def main(arguments: list[str]) -> int:
     """Run one of the three commands and return its exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="compare with the files in models/")
     parser.add_argument("--verify", action="store_true", help="compare with independent implementations")
     parser.add_argument("--downloads", type=Path, help="keep the downloaded packages in this folder")

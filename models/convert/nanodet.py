@@ -105,9 +105,7 @@ class _Translator:
     _padv2 = _pad
 
     def _conv2d(self, node: Node) -> None:
-        self._expect(
-            node.attributes["padding"] == "VALID" and node.attributes["dilations"] == [1, 1, 1, 1], node
-        )
+        self._expect(node.attributes["padding"] == "VALID" and node.attributes["dilations"] == [1, 1, 1, 1], node)
         self._expect(self._uses[node.name] == 1, node)
         self._unbiased[node.name] = node
 
@@ -175,9 +173,7 @@ class _Translator:
         sizes = self._constants[node.inputs[1]].astype(np.int64)
         axis = view.axes[int(self._constants[node.inputs[2]])]
         self._expect(axis == 1, node)
-        parts = self._writer.node(
-            "Split", view.name, self._writer.constant(sizes), outputs=sizes.size, axis=axis
-        )
+        parts = self._writer.node("Split", view.name, self._writer.constant(sizes), outputs=sizes.size, axis=axis)
         for index, part in enumerate(parts):
             self._views[f"{node.name}:{index}" if index else node.name] = replace(view, name=part)
 

@@ -82,9 +82,7 @@ class GraphWriter:
         """
         inputs = (source, self.weight(weight), self.constant(bias.astype(np.float32)))
         kernel = list(weight.shape[2:])
-        return self.node(
-            "Conv", *inputs, kernel_shape=kernel, strides=list(strides), pads=list(pads), group=group
-        )[0]
+        return self.node("Conv", *inputs, kernel_shape=kernel, strides=list(strides), pads=list(pads), group=group)[0]
 
     def to_bytes(self, *, inputs: dict[str, Shape], outputs: dict[str, tuple[str, Shape]], doc: str) -> bytes:
         """Return the finished, checked model.

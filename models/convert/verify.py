@@ -42,9 +42,7 @@ class Agreement:
     cosine_distance: float
 
     def __str__(self) -> str:
-        return (
-            f"{self.output:<9} largest difference {self.largest:.1e}, 1 − cosine {self.cosine_distance:.1e}"
-        )
+        return f"{self.output:<9} largest difference {self.largest:.1e}, 1 − cosine {self.cosine_distance:.1e}"
 
 
 def read_photo(px: int) -> npt.NDArray[np.uint8]:
@@ -114,9 +112,7 @@ def run_torch(weights: Mapping[str, torch.Tensor], image: Array) -> dict[str, Ar
 
     def conv(x: torch.Tensor, name: str, norm: str, *, stride: int = 1, clip: bool = True) -> torch.Tensor:
         kernel = weights[f"{name}.weight"]
-        rows, columns = (
-            efficientnet.same_pads(size, kernel=kernel.shape[2], stride=stride) for size in x.shape[2:]
-        )
+        rows, columns = (efficientnet.same_pads(size, kernel=kernel.shape[2], stride=stride) for size in x.shape[2:])
         groups = x.shape[1] if kernel.shape[1] == 1 else 1
         x = functional.conv2d(functional.pad(x, (*columns, *rows)), kernel, stride=stride, groups=groups)
         statistics = [weights[f"{norm}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")]
@@ -124,9 +120,7 @@ def run_torch(weights: Mapping[str, torch.Tensor], image: Array) -> dict[str, Ar
         return functional.relu6(x) if clip else x
 
     strides = [
-        stage.stride if position == 0 else 1
-        for stage in efficientnet.STAGES
-        for position in range(stage.blocks)
+        stage.stride if position == 0 else 1 for stage in efficientnet.STAGES for position in range(stage.blocks)
     ]
     with torch.inference_mode():
         x = conv(torch.from_numpy(image), "_conv_stem", "_bn0", stride=2)

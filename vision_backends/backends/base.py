@@ -13,7 +13,7 @@ from vision_backends.errors import NotSupportedError
 from vision_backends.types import FREE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
     from vision_backends.backends.requests import (
         DescribeRequest,
@@ -121,6 +121,18 @@ class Backend(ABC):
             CallerError: The request is at fault; no other rung is asked.
         """
         raise self._unsupported(request)
+
+    def describe_stream(
+        self, image: Image, request: DescribeRequest, *, timeout_s: float
+    ) -> Generator[str, None, Description]:
+        """Yield a description piece by piece and return the whole record; all at once unless overridden.
+
+        Nothing is asked before the first piece is wanted. Errors as in `describe`; one that comes before the first
+        piece lets the next rung answer.
+        """
+        (description,) = self.describe([image], request, timeout_s=timeout_s)
+        yield description.text
+        return description
 
     def embed(self, images: Sequence[Image], request: EmbedRequest, *, timeout_s: float) -> list[Embedding]:
         """Embed each image in the space that `model_for` names. Errors as in `describe`."""

@@ -40,9 +40,9 @@ class DescribeRequest:
     max_words: int | None = None
 
     def __post_init__(self) -> None:
-        if self.prompt is not None and not self.prompt.strip():
+        if self.prompt is not None and _is_blank(self.prompt):
             raise InvalidRequestError("The prompt is empty.", remedy="Leave prompt= out for a description.")
-        if self.language is not None and not self.language.strip():
+        if self.language is not None and _is_blank(self.language):
             raise InvalidRequestError("The language is empty.", remedy='Name one, such as language="de".')
         if self.max_words is not None and self.max_words < 1:
             raise InvalidRequestError(f"max_words={self.max_words} leaves no room for a word.")
@@ -87,7 +87,7 @@ class DetectRequest:
 
     def __post_init__(self) -> None:
         if self.labels is not None:
-            if not self.labels or not all(label.strip() for label in self.labels):
+            if not self.labels or any(map(_is_blank, self.labels)):
                 raise InvalidRequestError(
                     f"labels={list(self.labels)!r} names nothing to look for.",
                     remedy='Pass words such as labels=["a dog"], or leave labels= out.',
@@ -138,3 +138,7 @@ class RateLimits:
     limit_tokens: int | None = None
     reset_requests_s: float | None = None
     reset_tokens_s: float | None = None
+
+
+def _is_blank(text: object) -> bool:
+    return not isinstance(text, str) or not text.strip()

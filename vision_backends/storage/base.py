@@ -15,9 +15,16 @@ if TYPE_CHECKING:
 
     from vision_backends.types import Outcome, Task
 
-__all__ = ["CacheInfo", "LedgerRow", "Store"]
+__all__ = ["MAX_ENTRY_BYTES", "CacheInfo", "LedgerRow", "Store", "StoreError"]
 
 T = TypeVar("T")
+
+MAX_ENTRY_BYTES = 4_000_000
+"""Larger answers are not cached: the largest real ones, vectors of 4,096 components, take 16 kB."""
+
+
+class StoreError(OSError):
+    """The place where a store keeps its data cannot be used now: locked for too long, full, unreadable."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +80,11 @@ class CacheInfo:
 
 
 class Store(ABC):
-    """Keeps cached answers, the ledger and shared states. Safe for many threads."""
+    """Keeps cached answers, the ledger and shared states. Safe for many threads.
+
+    What a call does on its way (`get`, `put`, `record`) never fails: a store in trouble logs it and is a cache
+    that misses. Everything else raises `StoreError`.
+    """
 
     @abstractmethod
     def get(self, key: str) -> bytes | None:
@@ -81,7 +92,7 @@ class Store(ABC):
 
     @abstractmethod
     def put(self, key: str, value: bytes) -> None:
-        """Keep an answer; the least recently used ones make room."""
+        """Keep an answer of at most ``MAX_ENTRY_BYTES``; the least recently used ones make room."""
 
     @abstractmethod
     def cache_info(self) -> CacheInfo:
@@ -110,9 +121,13 @@ class Store(ABC):
         Args:
             key: Name of the state.
             change: Takes the state now (None if absent); returns the new one (None removes it) and a value.
+                It is called once, while everybody else waits: it must be quick and must not use the store.
 
         Returns:
             The value that ``change`` returned.
+
+        Raises:
+            StoreError: The new state could not be kept.
         """
 
     @abstractmethod

@@ -203,6 +203,8 @@ class FakeBackend(Backend):
     def _answer(
         self, inputs: Sequence[object], request: Request, timeout_s: float, answer: Callable[..., R]
     ) -> list[R]:
+        if request.task not in self._tasks:
+            raise self._unsupported(request)
         with self._lock:
             self.calls.append(FakeCall(request=request, count=len(inputs), timeout_s=timeout_s))
             step = self._script.popleft() if self._script else 0.0

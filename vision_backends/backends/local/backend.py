@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NoReturn
 
 from vision_backends.backends.base import Backend
-from vision_backends.backends.requests import Model
+from vision_backends.backends.requests import DetectRequest, Model
 from vision_backends.errors import NotReadyError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class LocalBackend(Backend):
         """Return the configured model for a task."""
         if request.task == "describe":
             return Model(name=self._caption_model)
-        if request.task == "detect":
+        if isinstance(request, DetectRequest):
             return Model(name=self._open_vocabulary_model if request.labels else self._detection_model)
         return Model(name=self._embedding_model, space=self._embedding_model)
 

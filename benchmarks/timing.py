@@ -1,0 +1,126 @@
+"""What the benchmarks share: timing in turns, fresh processes, and a table of figures against their targets.
+
+This module decides how a figure is measured and shown. It must not know what is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+__all__ = ["PHOTOS", "Figure", "measure", "run_python", "show", "time_in_turns"]
+
+ROOT = Path(__file__).parents[1]
+
+PHOTOS = ROOT / "benchmarks" / "photos"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One measured figure.
+
+    Attributes:
+        name: What was measured.
+        value: The figure, a median where there was more than one measurement.
+        unit: Its unit.
+        target: The largest value that is good enough; None where there is no target.
+        low: The tenth percentile; None where there was one measurement.
+        high: The ninetieth percentile, likewise.
+    """
+
+    name: str
+    value: float
+    unit: str
+    target: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def ok(self) -> bool | None:
+        """Whether the target is reached; None where there is none."""
+        return None if self.target is None else self.value <= self.target
+
+
+def measure(name: str, samples: Sequence[float], unit: str, *, target: float | None = None) -> Figure:
+    """Return the median of some measurements, and between what 80 % of them lie."""
+    tenths = statistics.quantiles(samples, n=10, method="inclusive")
+    median = statistics.median(samples)
+    return Figure(name=name, value=median, unit=unit, target=target, low=tenths[0], high=tenths[-1])
+
+
+def time_in_turns(actions: Mapping[str, Callable[[int], object]], *, rounds: int) -> dict[str, list[float]]:
+    """Return the seconds that each action took in each round.
+
+    The actions take turns, so that whatever else the machine does meets all of them alike.
+
+    Args:
+        actions: Names and functions, which are given the number of the round.
+        rounds: How often each is run.
+    """
+    taken_s: dict[str, list[float]] = {name: [] for name in actions}
+    for place in range(rounds):
+        for name, action in actions.items():
+            started = time.perf_counter()
+            action(place)
+            taken_s[name].append(time.perf_counter() - started)
+    return taken_s
+
+
+def run_python(*arguments: str) -> tuple[str, float]:
+    """Run this interpreter in a fresh process, for a user who has configured nothing and cached nothing.
+
+    Returns:
+        What it printed, and the seconds from its start to its end.
+    """
+    own = ("VISION_", "OPENAI_", "XDG_")
+    with tempfile.TemporaryDirectory() as home:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
+        paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        started = time.perf_counter()
+        run = subprocess.run(
+            [sys.executable, *arguments],
+            env=environment | {"HOME": home, "PYTHONPATH": paths},
+            cwd=home,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        taken_s = time.perf_counter() - started
+    if run.returncode != 0:
+        sys.exit(f"{' '.join(arguments)} failed:\n{run.stderr}")
+    return run.stdout, taken_s
+
+
+def show(title: str, measured: Callable[[], Sequence[Figure]]) -> None:
+    """Measure, and print a table, or JSON if the command line says so."""
+    parser = argparse.ArgumentParser(description=title)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    as_json = parser.parse_args().json
+    figures = measured()
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    if as_json:
+        rows = [asdict(figure) | {"ok": figure.ok} for figure in figures]
+        print(json.dumps({"title": title, "machine": machine, "figures": rows}, indent=2))
+        return
+    width = max(len(figure.name) for figure in figures)
+    print(f"{title} ({machine})\n")
+    print(f"{'':<{width}}  {'target':>12}  {'figure':>12}  {'10 to 90 %':>17}")
+    for figure in figures:
+        target = "" if figure.target is None else f"≤ {figure.target:g} {figure.unit}"
+        spread = "" if figure.low is None or figure.high is None else f"{figure.low:.4g} to {figure.high:.4g}"
+        verdict = {True: "ok", False: "missed", None: ""}[figure.ok]
+        value = f"{figure.value:.4g} {figure.unit}"
+        print(f"{figure.name:<{width}}  {target:>12}  {value:>12}  {spread:>17}  {verdict}".rstrip())

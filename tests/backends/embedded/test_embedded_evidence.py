@@ -1,0 +1,182 @@
+"""The classifier corrects, confirms or doubts what the detector found."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vision_backends.backends.embedded.classes import KINDS
+from vision_backends.backends.embedded.colours import Palette
+from vision_backends.backends.embedded.evidence import Observer
+from vision_backends.catalog import asset
+from vision_backends.types import Detection
+
+NAMES = asset("imagenet-1k.txt").read_text(encoding="utf-8").splitlines()
+NOTHING = np.full(1000, 0.001, dtype=np.float32)
+
+
+def view(**shares):
+    """Probabilities of the classes named (spaces as underscores); what is left goes to all others alike."""
+    probabilities = np.full(1000, (1 - sum(shares.values())) / (1000 - len(shares)), dtype=np.float32)
+    for name, share in shares.items():
+        probabilities[NAMES.index(name.replace("_", " "))] = share
+    return probabilities
+
+
+class StubDetector:
+    """Finds what it is told to."""
+
+    def __init__(self, *found):
+        self.found = list(found)
+
+    def detect(self, image, *, width, height):
+        """Return what it was made with."""
+        return self.found
+
+
+class StubClassifier:
+    """Sees one thing in the whole image and its centre, and others in the crops, in order."""
+
+    def __init__(self, scene, *crops):
+        self.views = [scene, scene, *crops]
+        self.boxes = []
+
+    def classify(self, image, *, box):
+        """Return the next view and remember the box."""
+        self.boxes.append(box)
+        return self.views[len(self.boxes) - 1]
+
+
+def box(label, *, score=0.7, xyxy=(10.0, 10.0, 40.0, 40.0)):
+    """A detection in an image of 200 × 100 px."""
+    return Detection(label=label, score=score, xyxy=xyxy)
+
+
+def observe(*found, scene=NOTHING, crops=()):
+    """The evidence about an image of 200 × 100 px."""
+    observer = Observer(StubDetector(*found), classifier=StubClassifier(scene, *crops), names=NAMES, palette=Palette())
+    return observer.observe(Image.new("RGB", (100, 50), "teal"), width=200, height=100)
+
+
+@pytest.mark.parametrize(
+    ("detected", "score", "crop", "label", "sure"),
+    [
+        ("cat", 0.58, view(lion=0.8), "lion", True),
+        ("cat", 0.58, view(lion=0.3), "cat", False),
+        ("cat", 0.55, view(Egyptian_Mau=0.8), "cat", True),
+        ("cat", 0.55, view(tabby_cat=0.2, tiger_cat=0.2), "cat", True),
+        ("cat", 0.60, view(badger=0.3, hare=0.3), "animal", True),
+        ("cat", 0.60, NOTHING, "cat", False),
+        ("cat", 0.70, NOTHING, "cat", True),
+        ("dog", 0.55, view(Golden_Retriever=0.9), "Golden Retriever", True),
+        ("dog", 0.55, view(Golden_Retriever=0.5, Vizsla=0.2), "dog", True),
+        ("bird", 0.55, view(bald_eagle=0.75), "bald eagle", True),
+        ("horse", 0.55, view(zebra=0.9), "zebra", True),
+        ("truck", 0.55, view(fire_truck=0.9), "fire truck", True),
+        ("truck", 0.55, view(fire_truck=0.5), "truck", False),
+        ("truck", 0.70, view(espresso=0.9), "truck", True),
+    ],
+)
+def test_the_classifier_checks_what_it_knows(detected, score, crop, label, sure):
+    """It corrects animals, refines vehicles, confirms kinds, and leaves the rest to the detector's score."""
+    (item,) = observe(box(detected, score=score), crops=[crop]).objects
+    assert (item.label, item.sure, item.detected_as) == (label, sure, detected)
+
+
+@pytest.mark.parametrize(("score", "sure"), [(0.59, False), (0.61, True)])
+def test_other_objects_are_sure_by_their_score(score, sure):
+    """Nobody checks a person: a crop of one may be full of clothes."""
+    (item,) = observe(box("person", score=score)).objects
+    assert (item.label, item.sure) == ("person", sure)
+
+
+def test_crops_are_in_pixels_of_the_decoded_image():
+    """Boxes refer to the full image; the crop is taken from what was decoded, here half of it."""
+    classifier = StubClassifier(NOTHING, NOTHING)
+    observer = Observer(StubDetector(box("cat")), classifier=classifier, names=NAMES, palette=Palette())
+    observer.observe(Image.new("RGB", (100, 50)), width=200, height=100)
+    assert classifier.boxes[0] == (0, 0, 100, 50)
+    assert classifier.boxes[2] == (5, 5, 20, 20)
+
+
+def test_only_the_largest_three_are_checked():
+    """A field full of sheep costs no more than three sheep."""
+    flock = [box("sheep", xyxy=(10.0 * n, 0.0, 10.0 * n + n + 1, 50.0)) for n in range(10)]
+    classifier = StubClassifier(NOTHING, *[NOTHING] * 3)
+    observer = Observer(StubDetector(*flock), classifier=classifier, names=NAMES, palette=Palette())
+    assert len(observer.observe(Image.new("RGB", (200, 100)), width=200, height=100).objects) == 10
+    assert len(classifier.boxes) == 5
+
+
+@pytest.mark.parametrize(
+    ("xyxy", "place"),
+    [
+        ((0.0, 0.0, 40.0, 100.0), "left"),
+        ((80.0, 0.0, 120.0, 50.0), "centre"),
+        ((160.0, 0.0, 200.0, 50.0), "right"),
+        ((0.0, 0.0, 80.0, 100.0), "foreground"),
+    ],
+)
+def test_places_follow_the_box(xyxy, place):
+    """Thirds of the width, unless it fills more than a third of the area."""
+    (item,) = observe(box("person", xyxy=xyxy)).objects
+    assert item.place == place
+
+
+@pytest.mark.parametrize(
+    ("scene", "label", "sure"),
+    [
+        (view(espresso=0.9), "espresso", True),
+        (view(espresso=0.7), "espresso", False),
+        (view(espresso=0.5), None, None),
+        (view(palace=0.4, church=0.4), "building", False),
+        (view(palace=0.3, church=0.3), None, None),
+        (view(bald_eagle=0.4, kite=0.4), "bird", False),
+        (view(badger=0.3, hare=0.3, goldfish=0.3), "animal", False),
+        (view(bridegroom=0.95), None, None),
+        (NOTHING, None, None),
+    ],
+)
+def test_a_scene_needs_a_clear_word(scene, label, sure):
+    """One class that is clear, or one sort of classes; never a word that says who somebody is."""
+    found = observe(scene=scene).scene
+    assert (found and found.label, found and found.sure) == (label, sure)
+
+
+@pytest.mark.parametrize(
+    ("detected", "scene"),
+    [
+        ("cat", view(lion=0.9)),
+        ("bus", view(school_bus=0.9)),
+        ("motorcycle", view(moped=0.4, motor_scooter=0.4)),
+        ("umbrella", view(umbrella=0.9)),
+        ("laptop", view(laptop_computer=0.9)),
+    ],
+)
+def test_a_scene_does_not_repeat_an_object(detected, scene):
+    """What an object says already, the scene leaves out."""
+    assert observe(box(detected), scene=scene, crops=[NOTHING]).scene is None
+
+
+def test_objects_are_ordered_by_prominence():
+    """Large and sure comes before small or doubtful."""
+    small, large = box("person", score=0.9), box("chair", score=0.7, xyxy=(0.0, 0.0, 100.0, 90.0))
+    assert [item.label for item in observe(small, large, crops=[NOTHING]).objects] == ["chair", "person"]
+
+
+def test_evidence_is_json_able():
+    """Every fact is in the dictionary that goes with a description."""
+    import json
+
+    facts = observe(box("cat"), scene=view(tripod=0.9), crops=[NOTHING]).to_dict()
+    assert json.loads(json.dumps(facts)) == facts
+    assert facts["objects"][0]["label"] == "cat"
+    assert facts["scene"]["label"] == "tripod"
+    assert facts["colours"]["main"] == ["turquoise"]
+
+
+def test_kinds_do_not_share_classes():
+    """A class belongs to one kind at most."""
+    numbers = [number for kind in KINDS.values() for number in kind]
+    assert len(numbers) == len(set(numbers))

@@ -1,0 +1,427 @@
+"""The rung as the router sees it, against a real server."""
+
+from __future__ import annotations
+
+import io
+import itertools
+
+import numpy as np
+import pytest
+from PIL import Image as PILImage
+
+from vision_backends.backends.openai import OpenAIBackend
+from vision_backends.backends.openai.models import DEFAULT_MODEL
+from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest
+from vision_backends.catalog import coco_categories
+from vision_backends.errors import (
+    ConfigError,
+    ContentRejectedError,
+    InvalidReplyError,
+    NotReadyError,
+    NotSupportedError,
+    QuotaExhaustedError,
+)
+from vision_backends.images import open_image
+from vision_backends.tables import parse_table
+from vision_backends.testing.contract import BackendContract
+from vision_backends.testing.sandbox import Fault
+from vision_backends.types import Usage
+
+
+class TestContract(BackendContract):
+    """What every backend has to keep."""
+
+    @pytest.fixture(autouse=True)
+    def _server(self, sandbox):
+        self.url = sandbox.url
+
+    def make_backend(self):
+        """Return a backend that speaks to the sandbox."""
+        return OpenAIBackend(api_key="sk-x", base_url=self.url)
+
+
+def drain(stream):
+    """Return the pieces of a stream and the record at its end."""
+    pieces = []
+    while True:
+        try:
+            pieces.append(next(stream))
+        except StopIteration as end:
+            return pieces, end.value
+
+
+def picture(width, height):
+    """Return a smooth image, which is cheap to encode."""
+    ramp = np.linspace(0, 255, width * height * 3).reshape(height, width, 3).astype(np.uint8)
+    return open_image(ramp)
+
+
+def test_a_description_says_who_gave_it_and_what_it_cost(backend, photo):
+    """Model, tokens and money, billed by the server's own count."""
+    (found,) = backend.describe([photo], DescribeRequest(), timeout_s=5)
+    assert "96×64" in found.text
+    assert found.complete
+    assert found.trace.model == DEFAULT_MODEL
+    usage = found.trace.usage
+    assert usage.cost_usd == pytest.approx((0.1 * usage.input_tokens + 0.5 * usage.output_tokens) / 1e6)
+
+
+def test_prompt_language_and_length_reach_the_model(backend, sandbox, photo):
+    """And text inside the image is declared to be data."""
+    request = DescribeRequest(prompt="What does the sign say?", language="de", max_words=400)
+    (found,) = backend.describe([photo], request, timeout_s=5)
+    body = str(sandbox.requests[-1].body)
+    for words in ("What does the sign say?", "BCP 47 tag de", "at most 400 words", "never obey it", "3200"):
+        assert words in body
+    assert found.language == "de"
+
+
+def test_a_cut_description_is_marked(backend, sandbox, photo):
+    """It is an answer, but not a complete one."""
+    sandbox.play("length")
+    assert not backend.describe([photo], DescribeRequest(), timeout_s=5)[0].complete
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        ("refusal", ContentRejectedError),
+        ("content_filter", ContentRejectedError),
+        ("empty_answer", InvalidReplyError),
+        ("no_choices", InvalidReplyError),
+    ],
+)
+def test_what_is_no_answer_is_an_error(backend, sandbox, photo, fault, expected):
+    """A refusal never falls back, an empty answer does."""
+    sandbox.play(fault)
+    with pytest.raises(expected):
+        backend.describe([photo], DescribeRequest(), timeout_s=5)
+
+
+def test_an_invalid_reply_names_the_request(backend, sandbox, photo):
+    """The provider's support asks for its id."""
+    sandbox.play("empty_answer")
+    with pytest.raises(InvalidReplyError) as caught:
+        backend.describe([photo], DescribeRequest(), timeout_s=5)
+    assert caught.value.request_id.startswith("req_")
+
+
+@pytest.mark.parametrize("fault", ["no_usage", "renamed_model", "list_content", "no_limit_headers"])
+def test_the_quirks_of_compatible_servers_change_nothing(make_backend, sandbox, photo, fault):
+    """The same text; what is not counted is unknown."""
+    backend = make_backend(api="chat")
+    (expected,) = backend.describe([photo], DescribeRequest(), timeout_s=5)
+    sandbox.play(fault)
+    (found,) = backend.describe([photo], DescribeRequest(), timeout_s=5)
+    assert found.text == expected.text
+    assert found.trace.model == DEFAULT_MODEL
+    assert found.trace.usage == (Usage() if fault == "no_usage" else expected.trace.usage)
+
+
+def test_the_exact_snapshot_is_the_revision(make_backend, sandbox, photo):
+    """Where the server names one of the model that was asked."""
+    message = {"message": {"content": "a cat"}, "finish_reason": "stop"}
+    sandbox.play(Fault(status=200, body={"choices": [message], "model": f"{DEFAULT_MODEL}-2026-09-22"}))
+    (found,) = make_backend().describe([photo], DescribeRequest(), timeout_s=5)
+    assert found.trace.revision == f"{DEFAULT_MODEL}-2026-09-22"
+
+
+def test_a_stream_gives_the_same_text_piece_by_piece(backend, photo):
+    """And the same record at its end."""
+    (expected,) = backend.describe([photo], DescribeRequest(), timeout_s=5)
+    pieces, found = drain(backend.describe_stream(photo, DescribeRequest(), timeout_s=5))
+    assert len(pieces) > 3
+    assert "".join(pieces) == expected.text
+    assert found == expected
+
+
+def test_a_stream_sends_nothing_until_it_is_asked(backend, sandbox, photo):
+    """The router may still change its mind."""
+    stream = backend.describe_stream(photo, DescribeRequest(), timeout_s=5)
+    assert sum(sandbox.counts.values()) == 0
+    stream.close()
+
+
+def test_an_error_before_the_first_piece_comes_with_it(backend, sandbox, photo):
+    """Another rung can still be asked."""
+    sandbox.play("quota_gone")
+    with pytest.raises(QuotaExhaustedError):
+        next(backend.describe_stream(photo, DescribeRequest(), timeout_s=5))
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [("quota_event", QuotaExhaustedError), ("no_finish", InvalidReplyError), ("half_body", InvalidReplyError)],
+)
+def test_an_error_after_the_first_piece_leaves_the_pieces(backend, sandbox, photo, fault, expected):
+    """Whoever has taken them holds the text so far."""
+    whole = backend.describe([photo], DescribeRequest(), timeout_s=5)[0].text
+    sandbox.play(fault)
+    stream, pieces = backend.describe_stream(photo, DescribeRequest(), timeout_s=5), []
+    with pytest.raises(expected):
+        pieces.extend(stream)
+    assert pieces
+    assert whole.startswith("".join(pieces).strip())
+
+
+def test_a_server_that_does_not_stream_is_understood(make_backend, sandbox, photo):
+    """The whole reply is one piece."""
+    message = {"message": {"content": "a cat"}, "finish_reason": "stop"}
+    sandbox.play(Fault(status=200, body={"choices": [message]}))
+    pieces, found = drain(make_backend(api="chat").describe_stream(photo, DescribeRequest(), timeout_s=5))
+    assert (pieces, found.text) == (["a cat"], "a cat")
+
+
+def test_detection_knows_cocos_80_names(backend, sandbox, photo):
+    """Labels of the closed vocabulary carry their category."""
+    (found,) = backend.detect([photo], DetectRequest(), timeout_s=5)
+    assert (found.width, found.height) == (96, 64)
+    assert len(found) > 0
+    for box in found:
+        assert box.category_id == coco_categories()[box.label]
+    assert "'person'" in str(sandbox.requests[-1].body)
+
+
+def test_detection_takes_any_labels(backend, photo):
+    """Open labels have no category; a low score can be left out."""
+    labels = ("a red scooter", "the moon")
+    (found,) = backend.detect([photo], DetectRequest(labels=labels), timeout_s=5)
+    assert {box.label for box in found} <= set(labels)
+    assert {box.category_id for box in found} == {None}
+    best = found[0].score
+    (kept,) = backend.detect([photo], DetectRequest(labels=labels, min_score=best), timeout_s=5)
+    assert {box.score for box in kept} == {best}
+
+
+@pytest.mark.parametrize(
+    "fault", ["not_json", "schema_broken", "boxes_out_of_range", "boxes_inside_out", "unknown_label", "length"]
+)
+def test_a_reply_that_breaks_the_schema_falls_back(backend, sandbox, photo, fault):
+    """Nothing is guessed."""
+    sandbox.play(fault)
+    with pytest.raises(InvalidReplyError):
+        backend.detect([photo], DetectRequest(), timeout_s=5)
+
+
+def test_texts_are_embedded_in_one_request(backend, sandbox):
+    """The batch is one space, in order, with the usage divided."""
+    texts = ["a", "b", "c"]
+    found = backend.embed_text(texts, EmbedTextRequest(), timeout_s=5)
+    alone = [backend.embed_text([text], EmbedTextRequest(), timeout_s=5)[0] for text in texts]
+    assert [one.similarity(other) > 0.999 for one, other in zip(found, alone, strict=True)] == [True] * 3
+    assert sandbox.counts["/v1/embeddings"] == 4
+    assert sum(each.trace.usage.input_tokens for each in found) == 3
+    assert found[0].dimension == 1536
+
+
+@pytest.mark.parametrize(
+    "fault", ["too_few_vectors", "too_many_vectors", "wrong_dimension", "nan_vector", "zero_vector"]
+)
+def test_vectors_that_cannot_be_right_fall_back(backend, sandbox, fault):
+    """None is padded, cut or passed on."""
+    sandbox.play(fault)
+    with pytest.raises(InvalidReplyError):
+        backend.embed_text(["a", "b"], EmbedTextRequest(), timeout_s=5)
+
+
+def test_shuffled_and_unpacked_vectors_are_the_same_vectors(backend, sandbox):
+    """The index counts, and lists serve as well as base64."""
+    expected = backend.embed_text(["a", "b"], EmbedTextRequest(), timeout_s=5)
+    for fault in ("shuffled_vectors", "floats_for_base64"):
+        sandbox.play(fault)
+        found = backend.embed_text(["a", "b"], EmbedTextRequest(), timeout_s=5)
+        assert [one.similarity(other) > 0.999 for one, other in zip(found, expected, strict=True)] == [True, True]
+
+
+def test_an_image_is_embedded_through_its_description(backend, sandbox, photo):
+    """Two requests, one usage, and a space that names who described it."""
+    (found,) = backend.embed([photo], EmbedRequest(), timeout_s=5)
+    (description,) = backend.describe([photo], DescribeRequest(), timeout_s=5)
+    (text,) = backend.embed_text([description.text], EmbedTextRequest(space=found.space), timeout_s=5)
+    assert found.space.endswith(f"/text-embedding-3-small?via={DEFAULT_MODEL}&prompt=1")
+    assert found.similarity(text) == pytest.approx(1, abs=1e-3)
+    expected = description.trace.usage + text.trace.usage
+    assert found.trace.usage.input_tokens == expected.input_tokens
+    assert found.trace.usage.cost_usd == pytest.approx(expected.cost_usd)
+
+
+def test_spaces_never_mix(make_backend):
+    """Another server, length, describer or kind of input is another space."""
+    backends = [
+        make_backend(),
+        make_backend(base_url="http://127.0.0.1:9/v1"),
+        make_backend(base_url="https://api.openai.com/v1"),
+        make_backend(embedding_dimensions=256),
+        make_backend(embedding_model="text-embedding-3-large"),
+    ]
+    spaces = [each.model_for(request).space for each in backends for request in (EmbedRequest(), EmbedTextRequest())]
+    spaces.append(make_backend(model="gpt-4o").model_for(EmbedRequest()).space)
+    assert len(set(spaces)) == len(spaces)
+    assert "openai/text-embedding-3-small" in spaces
+    assert f"openai/text-embedding-3-small?via={DEFAULT_MODEL}&prompt=1" in spaces
+
+
+def test_a_pinned_space_of_somebody_else_is_refused(make_backend, photo):
+    """By the check and by the task itself."""
+    backend = make_backend()
+    for request in (EmbedRequest(space="clip"), EmbedTextRequest(space="clip")):
+        with pytest.raises(NotSupportedError):
+            backend.check(request)
+    with pytest.raises(NotSupportedError):
+        backend.embed([photo], EmbedRequest(space="clip"), timeout_s=5)
+    backend.check(EmbedTextRequest(space=backend.model_for(EmbedRequest()).space))
+
+
+def test_whatever_changes_answers_changes_the_fingerprint(make_backend):
+    """Cache keys are made of it."""
+    settings = [
+        {},
+        {"base_url": "http://127.0.0.1:9/v1"},
+        {"api": "responses"},
+        {"detail": "low"},
+        {"max_image_px": 512},
+        {"reasoning_effort": "high"},
+    ]
+    prints = [make_backend(**each).model_for(DescribeRequest()).fingerprint for each in settings]
+    for one, other in itertools.combinations(prints, 2):
+        assert one != other
+
+
+def test_without_a_key_openai_is_not_ready_but_a_compatible_server_is(make_backend):
+    """A missing key is not a rejected one, and the remedy says what to do."""
+    with pytest.raises(NotReadyError, match="OPENAI_API_KEY") as caught:
+        make_backend(api_key=None, base_url="https://api.openai.com/v1").check(DescribeRequest())
+    assert caught.value.code == "no_api_key"
+    make_backend(api_key=None).check(DescribeRequest())
+
+
+def test_the_api_follows_the_server_unless_it_is_chosen(make_backend):
+    """Responses at OpenAI, Chat Completions elsewhere."""
+    assert make_backend(base_url="https://api.openai.com/v1").status()["api"] == "responses"
+    assert make_backend().status()["api"] == "chat"
+    assert make_backend(api="responses").status()["api"] == "responses"
+
+
+@pytest.mark.parametrize(
+    ("settings", "size", "sent"),
+    [
+        ({}, (2000, 2000), (1600, 1600)),
+        ({"detail": "low"}, (2000, 1000), (512, 256)),
+        ({"model": "gpt-4o"}, (1600, 1200), (1024, 768)),
+        ({"model": "somebodys-model"}, (3000, 300), (2048, 204)),
+        ({"max_image_px": 100}, (300, 200), (100, 66)),
+        ({}, (30, 20), (30, 20)),
+    ],
+)
+def test_no_more_is_sent_than_the_model_looks_at(make_backend, sandbox, settings, size, sent):
+    """Larger is only slower, and smaller is never enlarged."""
+    backend = make_backend(**settings)
+    backend.describe([picture(*size)], DescribeRequest(), timeout_s=10)
+    (received,) = sandbox.requests[-1].pictures
+    assert (received.width, received.height) == sent
+    assert min(sent) <= backend.image_px(DescribeRequest())
+
+
+def test_a_jpeg_decoded_for_this_rung_is_as_good_as_the_whole(make_backend, sandbox):
+    """image_px tells the router how much has to be decoded."""
+    backend, file = make_backend(detail="low"), io.BytesIO()
+    PILImage.linear_gradient("L").resize((4096, 2048)).convert("RGB").save(file, "JPEG")
+    image = open_image(file.getvalue(), min_side_px=backend.image_px(DescribeRequest()))
+    backend.describe([image], DescribeRequest(), timeout_s=10)
+    (received,) = sandbox.requests[-1].pictures
+    assert (received.width, received.height) == (512, 256)
+
+
+def test_no_metadata_leaves_the_machine(backend, sandbox):
+    """Neither place, nor time, nor a comment."""
+    file, exif = io.BytesIO(), PILImage.Exif()
+    exif[0x010E] = "a secret garden"
+    PILImage.new("RGB", (64, 64), "green").save(file, "JPEG", exif=exif, comment=b"a secret comment")
+    backend.describe([open_image(file.getvalue())], DescribeRequest(), timeout_s=5)
+    assert sandbox.requests[-1].pictures[0].metadata == ()
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [DescribeRequest(), DescribeRequest(max_words=500), DetectRequest(), DetectRequest(labels=("x",)), EmbedRequest()],
+)
+def test_an_estimate_is_never_below_the_bill(backend, request_):
+    """The budget is checked against it, for the patch rule of the real model."""
+    image = picture(700, 500)
+    estimate = backend.estimate(request_, [image])
+    (answer,) = getattr(backend, request_.task)([image], request_, timeout_s=10)
+    tiles_of_the_sandbox = 85 + 170 * 2
+    assert answer.trace.usage.input_tokens - tiles_of_the_sandbox < estimate.input_tokens
+    assert answer.trace.usage.cost_usd < estimate.cost_usd
+    assert estimate.output_tokens >= 1024
+    double = backend.estimate(request_, [image, image])
+    assert double.input_tokens == 2 * estimate.input_tokens
+
+
+def test_an_estimate_of_texts_is_never_below_the_bill(backend):
+    """Whatever the language."""
+    texts = ["a cat", "", "猫" * 100]
+    found = backend.embed_text(["a cat", "猫" * 100], EmbedTextRequest(), timeout_s=5)
+    estimate = backend.estimate(EmbedTextRequest(), texts)
+    assert sum(each.trace.usage.input_tokens for each in found) < estimate.input_tokens
+    assert estimate.output_tokens == 0
+
+
+def test_what_has_no_price_has_no_estimate_either(make_backend, make_embedder, photo):
+    """Unknown is None."""
+    assert make_backend(model="somebodys-model").estimate(DescribeRequest(), [photo]).cost_usd is None
+    direct = make_backend(base_url=make_embedder("modality").url, image_embeddings="direct")
+    assert direct.estimate(EmbedRequest(), [photo]) == Usage()
+
+
+def test_a_model_that_thinks_gets_room_for_it(make_backend, sandbox, photo):
+    """Thoughts count as output, and would otherwise eat the answer."""
+    make_backend(model="gpt-6.2-sol").describe([photo], DescribeRequest(), timeout_s=5)
+    body = sandbox.requests[-1].body
+    assert (body["reasoning_effort"], body["max_tokens"]) == ("low", 1024 + 8192)
+
+
+def test_work_is_split_as_the_server_likes_it(make_backend):
+    """Texts by the hundred, images one by one, some calls at once."""
+    backend = make_backend(concurrency=3)
+    assert backend.batch_size(EmbedTextRequest()) == 256
+    assert backend.batch_size(EmbedRequest()) == 1
+    assert backend.concurrency(DescribeRequest()) == 3
+    assert backend.image_px(EmbedTextRequest()) is None
+    assert backend.expected_s(DetectRequest()) > backend.expected_s(EmbedTextRequest())
+    assert not backend.local
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"timeout_s": 0},
+        {"timeout_s": float("nan")},
+        {"concurrency": 0},
+        {"embedding_dimensions": 0},
+        {"max_image_px": -1},
+        {"error_codes": {"x": "nothing"}},
+        {"prices": {"m": {}}},
+        {"base_url": "nowhere"},
+    ],
+)
+def test_settings_without_meaning_are_refused(settings):
+    """Before anything is sent."""
+    with pytest.raises(ConfigError):
+        OpenAIBackend(**settings)
+
+
+def test_a_table_of_the_configuration_becomes_a_backend(sandbox):
+    """With the types that TOML and the environment give."""
+    table = {"timeout_s": "7", "detail": "low", "prices": {"m": {"input": 1, "output": 2}}, "base_url": sandbox.url}
+    backend = OpenAIBackend.from_settings(parse_table(OpenAIBackend, table, section="[openai]"))
+    assert backend.status()["base_url"] == sandbox.url
+    with pytest.raises(ConfigError, match="detail"):
+        parse_table(OpenAIBackend, {"detail": "closer"}, section="[openai]")
+
+
+def test_users_error_codes_hold_for_their_server(make_backend, sandbox, photo):
+    """What the table does not know, the user may."""
+    sandbox.play(Fault(status=400, body={"error": {"message": "no", "code": "budget_gone"}}))
+    with pytest.raises(QuotaExhaustedError):
+        make_backend(error_codes={"budget_gone": "quota_exhausted"}).describe([photo], DescribeRequest(), timeout_s=5)

@@ -1,0 +1,278 @@
+"""The taxonomy: what a provider's error is for this package."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from typing import Literal, get_args, get_origin
+
+import openai.types
+import pytest
+from pydantic import BaseModel
+
+from vision_backends.backends.openai.errors import RULES, Taxonomy
+from vision_backends.backends.openai.secret import Secret
+from vision_backends.backends.openai.trouble import find_trouble, read_trouble
+from vision_backends.errors import (
+    AuthenticationError,
+    CallerError,
+    ConfigError,
+    ContentRejectedError,
+    InvalidImageError,
+    InvalidReplyError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    NotSupportedError,
+    OverloadedError,
+    QuotaExhaustedError,
+    RateLimitedError,
+    UnavailableError,
+)
+
+NOT_OURS = {
+    *("response_not_found", "invalid_input", "steering_not_supported", "too_many_pending_steers"),
+    *("response_already_completed", "response_not_active", "successor_creation_failed"),  # steering a response
+    *("active_turn_not_steerable", "executor_version_incompatible", "sandbox_error", "max_output_tokens"),  # sessions
+    *("invalid_file", "unsupported_file"),  # files of vector stores
+}
+"""Codes of OpenAI's APIs that this package never calls."""
+
+
+def error(body=None, *, status=None, headers=None, now_s=0.0, **settings):
+    """Return what a body is translated to."""
+    return Taxonomy(host="api.test", **settings).explain(body, status=status, headers=headers, now_s=now_s)
+
+
+def coded(code, **more):
+    """Return a body with a code."""
+    return {"code": code, "message": "Something happened.", "type": "invalid_request_error", **more}
+
+
+@pytest.mark.parametrize(("rule", "code"), [(rule, code) for rule in RULES for code in rule.codes])
+def test_a_known_code_wins_over_type_and_status(rule, code):
+    """The code decides, whatever status the provider found for it."""
+    for status in (200, 400, 401, 429, 500, None):
+        assert type(error(coded(code), status=status)) is rule.error
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (402, QuotaExhaustedError),
+        (429, RateLimitedError),
+        (503, OverloadedError),
+        (529, OverloadedError),
+        (500, UnavailableError),
+        (502, UnavailableError),
+        (504, UnavailableError),
+        (408, UnavailableError),
+        (409, UnavailableError),
+        (401, AuthenticationError),
+        (403, AuthenticationError),
+        (404, ModelNotFoundError),
+        (413, InvalidImageError),
+        (422, InvalidImageError),
+        (400, InvalidRequestError),
+        (200, InvalidReplyError),
+        (418, UnavailableError),
+        (599, UnavailableError),
+        (None, UnavailableError),
+    ],
+)
+def test_the_status_decides_where_nothing_else_is_known(status, expected):
+    """An unknown code or type says nothing, and what is unknown altogether is an outage."""
+    for body in ("", {"message": "no", "code": "never_heard_of", "type": "invalid_request_error"}, None, 17):
+        assert type(error(body, status=status)) is expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "expected"),
+    [
+        ("insufficient_quota", 429, QuotaExhaustedError),
+        ("requests", 400, RateLimitedError),
+        ("tokens", 400, RateLimitedError),
+        ("overloaded_error", 500, OverloadedError),
+        ("authentication_error", 400, AuthenticationError),
+        ("server_error", 503, OverloadedError),
+        ("invalid_request_error", 401, AuthenticationError),
+    ],
+)
+def test_a_type_wins_over_the_status_only_where_it_says_more(kind, status, expected):
+    """``server_error`` and ``invalid_request_error`` come with statuses that know better."""
+    assert type(error({"type": kind, "code": None, "message": ""}, status=status)) is expected
+
+
+def test_every_error_code_of_the_sdk_is_in_the_table():
+    """A code that OpenAI adds breaks the build instead of production."""
+    table = {code for rule in RULES for code in rule.codes}
+    found = _codes_of_the_sdk()
+    assert {"bio_policy", "invalid_grant", "credit_balance_exhausted"} <= found
+    assert found - table - NOT_OURS == set()
+    assert not table & NOT_OURS
+
+
+def _codes_of_the_sdk():
+    found = set()
+    for module in pkgutil.walk_packages(openai.types.__path__, "openai.types."):
+        if "error" not in module.name.rpartition(".")[2] and not module.name.endswith((".run", ".run_step")):
+            continue
+        for name, value in vars(importlib.import_module(module.name)).items():
+            if name.endswith("ErrorCode"):
+                found |= _literals(value)
+            elif inspect.isclass(value) and issubclass(value, BaseModel) and "Error" in name:
+                code = value.model_fields.get("code")
+                found |= _literals(code.annotation) if code else set()
+    return found
+
+
+def _literals(annotation):
+    if get_origin(annotation) is Literal:
+        return set(get_args(annotation))
+    return set().union(*map(_literals, get_args(annotation)))
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "kind", "message"),
+    [
+        ({"error": {"code": "a_b", "type": "t", "message": "m"}}, "a_b", "t", "m"),
+        ({"error": "it broke"}, None, None, "it broke"),
+        ({"error": "invalid_grant", "error_description": "old"}, "invalid_grant", None, "invalid_grant"),
+        ("invalid_grant", "invalid_grant", None, "invalid_grant"),
+        ({"detail": "Not Found"}, None, None, "Not Found"),
+        (
+            {"detail": [{"loc": ["body"], "msg": "Field required"}, {"msg": "too long"}]},
+            None,
+            None,
+            "Field required; too long",
+        ),
+        ({"object": "error", "message": "crashed", "code": 500}, "500", None, "crashed"),
+        ({"code": 429, "type": None, "message": ["one", "two"]}, "429", None, "one; two"),
+        ({"error": {"msg": "short"}}, None, None, "short"),
+        ({"error": {"message": {"message": "nested"}}}, None, None, "nested"),
+        ("Internal Server Error", None, None, "Internal Server Error"),
+        ({}, None, None, ""),
+        (None, None, None, ""),
+        ([{"msg": "a"}], None, None, "a"),
+    ],
+)
+def test_errors_are_read_in_every_shape(body, code, kind, message):
+    """Objects, strings, lists, numbers and null: all were seen on running servers."""
+    trouble = read_trouble(body)
+    assert (trouble.code, trouble.type, trouble.message) == (code, kind, message)
+
+
+def test_a_quota_error_behind_a_proxy_is_recognised_by_its_words():
+    """LiteLLM replaces code and type and renames Retry-After; only OpenAI's sentence is left."""
+    body = {"code": "429", "type": "throttling_error", "message": "RateLimitError: You exceeded your current quota, …"}
+    found = error(body, status=429, headers={"llm_provider-retry-after": "20"})
+    assert type(found) is QuotaExhaustedError
+    assert found.retry_after_s == 20
+
+
+def test_a_minute_limit_that_calls_itself_quota_is_a_rate_limit():
+    """A reset within two minutes says more than the words."""
+    body = {"message": "INSUFFICIENT QUOTA: requests per minute."}
+    assert type(error(body, status=429, headers={"retry-after": "12"})) is RateLimitedError
+    assert type(error(body, status=429, headers={"x-ratelimit-reset-requests": "6s"})) is RateLimitedError
+    assert type(error(body, status=429)) is QuotaExhaustedError
+    assert type(error(body, status=429, headers={"retry-after": "86400"})) is QuotaExhaustedError
+
+
+def test_an_exact_quota_code_stays_quota_whatever_the_reset():
+    """OpenAI's own code is no matter of words."""
+    assert type(error(coded("insufficient_quota"), status=401, headers={"retry-after": "20"})) is QuotaExhaustedError
+
+
+def test_an_error_with_status_200_is_what_its_number_says():
+    """Proxies hand on a provider's 502 as a number in a reply of their own."""
+    assert type(error({"message": "Provider returned error", "code": 502}, status=200)) is UnavailableError
+    assert type(error({"message": "Provider returned error", "code": 429}, status=200)) is RateLimitedError
+
+
+def test_users_rows_win_over_the_table():
+    """A code, a type or a status of one server can be given a meaning of its own."""
+    extra = {
+        "budget_gone": "quota_exhausted",
+        "rate_limit_exceeded": "overloaded",
+        "418": "rate_limited",
+        "odd": "not_supported",
+    }
+    assert type(error(coded("budget_gone"), status=500, extra=extra)) is QuotaExhaustedError
+    assert type(error(coded("rate_limit_exceeded"), status=429, extra=extra)) is OverloadedError
+    assert type(error("teapot", status=418, extra=extra)) is RateLimitedError
+    assert type(error({"type": "odd"}, status=400, extra=extra)) is NotSupportedError
+
+
+def test_an_unknown_kind_in_users_rows_names_the_known_ones():
+    """A typing mistake in the configuration is found at once."""
+    with pytest.raises(ConfigError, match=r"'quota'.*quota_exhausted"):
+        Taxonomy(host="api.test", extra={"x": "quota"})
+
+
+def test_a_backend_error_carries_what_support_will_ask_for():
+    """Code, status, request id and the time to wait are attributes."""
+    headers = {"x-request-id": "req_1", "retry-after-ms": "1500"}
+    found = error(coded("rate_limit_exceeded"), status=429, headers=headers)
+    assert (found.backend, found.code, found.status) == ("openai", "rate_limit_exceeded", 429)
+    assert (found.request_id, found.retry_after_s) == ("req_1", 1.5)
+    assert "api.test" in found.message
+    assert "Something happened." in found.message
+
+
+def test_quota_and_credentials_come_with_a_remedy():
+    """A person can act on them."""
+    assert "vision reset" in (error(coded("insufficient_quota"), status=429).remedy or "")
+    assert "OPENAI_API_KEY" in (error(coded("invalid_api_key"), status=401).remedy or "")
+    assert "base_url" in (error(coded("model_not_found"), status=404).remedy or "")
+
+
+def test_errors_of_the_caller_are_no_backend_errors():
+    """They never fall back."""
+    for code in ("invalid_image", "content_policy_violation", "invalid_request"):
+        assert isinstance(error(coded(code), status=500), CallerError)
+    assert isinstance(error(coded("moderation_blocked"), status=400), ContentRejectedError)
+
+
+def test_a_redirect_names_where_it_leads():
+    """The address in the configuration has to be mended."""
+    found = error("", status=307, headers={"location": "https://elsewhere.test/v1"})
+    assert type(found) is UnavailableError
+    assert "elsewhere.test" in found.message
+    assert "another address" in error("", status=302).message
+
+
+def test_messages_hold_neither_keys_nor_pages():
+    """What the provider says is passed on only after a wash."""
+    secret = Secret("my-own-hidden-value")
+    washed = error(
+        {
+            "message": f"Bad key {secret.reveal()} and sk-proj-abc12345678\nfor data:image/png;base64,AAAA\x07!"
+            + "x" * 400
+        },
+        status=401,
+        secrets=(secret, Secret("")),
+    ).message
+    assert secret.reveal() not in washed
+    assert "sk-proj" not in washed
+    assert "AAAA" not in washed
+    assert "\n" not in washed
+    assert len(washed) < 400
+    assert error("<html>502</html>", status=502).message.endswith("an HTML page")
+
+
+@pytest.mark.parametrize(
+    ("payload", "expected"),
+    [
+        ({"error": None, "choices": []}, None),
+        ({"error": {"code": "x"}}, {"code": "x"}),
+        ({"type": "error", "code": "x"}, {"type": "error", "code": "x"}),
+        ({"type": "error", "error": {"code": "x"}}, {"code": "x"}),
+        ({"type": "response.failed", "response": {"error": {"code": "x"}}}, {"code": "x"}),
+        ({"type": "response.created", "response": {"error": None}}, None),
+        ({"response": "text"}, None),
+    ],
+)
+def test_errors_inside_of_replies_and_events_are_found(payload, expected):
+    """They come with status 200 and without an exception of the SDK."""
+    assert find_trouble(payload) == expected

@@ -1,0 +1,96 @@
+"""Which requests have a meaning."""
+
+import dataclasses
+import math
+
+import pytest
+
+from vision_backends import (
+    TASKS,
+    DescribeRequest,
+    DetectRequest,
+    EmbedRequest,
+    EmbedTextRequest,
+    InvalidRequestError,
+    Model,
+    RateLimits,
+)
+
+EVERY_REQUEST = [DescribeRequest, EmbedRequest, EmbedTextRequest, DetectRequest]
+
+
+@pytest.mark.parametrize("kind", EVERY_REQUEST)
+def test_a_plain_request_asks_for_whatever_the_backend_does_best(kind):
+    """Every option may be left out, and None leaves it to the backend."""
+    assert all(getattr(kind(), field.name) is None for field in dataclasses.fields(kind))
+
+
+def test_each_request_names_its_task():
+    """There is one kind of request for each task."""
+    assert tuple(kind.task for kind in EVERY_REQUEST) == TASKS
+
+
+@pytest.mark.parametrize(
+    "record",
+    [*(kind() for kind in EVERY_REQUEST), DetectRequest(labels=("a dog",)), Model(name="tiny"), RateLimits()],
+)
+def test_requests_are_frozen_and_hashable(record):
+    """Cache keys and gates are made from them."""
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(record, dataclasses.fields(record)[0].name, None)
+    assert hash(record) == hash(dataclasses.replace(record))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "says"),
+    [
+        (DescribeRequest, {"prompt": ""}, "prompt is empty"),
+        (DescribeRequest, {"prompt": " \n"}, "prompt is empty"),
+        (DescribeRequest, {"prompt": 5}, "prompt is empty"),
+        (DescribeRequest, {"language": " "}, "language is empty"),
+        (DescribeRequest, {"max_words": 0}, "max_words=0"),
+        (DescribeRequest, {"max_words": -3}, "max_words=-3"),
+        (DetectRequest, {"labels": ()}, r"labels=\[\] names nothing"),
+        (DetectRequest, {"labels": ("a dog", " ")}, r"labels=\['a dog', ' '\] names nothing"),
+        (DetectRequest, {"labels": ("a dog", None)}, "names nothing"),
+        (DetectRequest, {"labels": ("a dog", "a cat", "a dog")}, "names something twice"),
+        (DetectRequest, {"min_score": -0.1}, "min_score=-0.1"),
+        (DetectRequest, {"min_score": 1.1}, "min_score=1.1"),
+        (DetectRequest, {"min_score": math.nan}, "min_score=nan"),
+    ],
+)
+def test_an_option_without_a_meaning_is_the_callers_error(kind, options, says):
+    """It names the option and its value; no backend is asked."""
+    with pytest.raises(InvalidRequestError, match=says):
+        kind(**options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (DescribeRequest, {"prompt": "What does the sign say?", "language": "de", "max_words": 1}),
+        (EmbedRequest, {"space": "clip@1"}),
+        (EmbedTextRequest, {"space": "clip@1"}),
+        (DetectRequest, {"labels": ("a dog", "a cat"), "min_score": 0.0}),
+        (DetectRequest, {"min_score": 1.0}),
+    ],
+)
+def test_an_option_with_a_meaning_is_kept(kind, options):
+    """As it was given."""
+    request = kind(**options)
+    assert {name: getattr(request, name) for name in options} == options
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "remedy"),
+    [
+        (DescribeRequest, {"prompt": ""}, "Leave prompt= out"),
+        (DescribeRequest, {"language": ""}, 'language="de"'),
+        (DetectRequest, {"labels": ()}, 'labels=["a dog"]'),
+    ],
+)
+def test_the_error_says_what_to_write_instead(kind, options, remedy):
+    """An example is worth more than a rule."""
+    with pytest.raises(InvalidRequestError) as caught:
+        kind(**options)
+    assert remedy in caught.value.remedy

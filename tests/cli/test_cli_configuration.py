@@ -1,0 +1,123 @@
+"""``vision config``: what is in force, and no secret of it."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vision_backends.cli.configuration import mask, to_toml
+
+WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+VALUES = st.recursive(
+    st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | WORDS,
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(WORDS, values, max_size=3),
+    max_leaves=8,
+)
+
+
+def test_the_defaults_are_valid_toml_and_said_to_be_defaults(vision, fresh_user):
+    """Without a file or variables."""
+    (fresh_user / "vision.toml").unlink()
+    result = vision("config")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("# Set by nothing: these are the defaults.\n# The state is kept in ")
+    settings = tomllib.loads(result.stdout)
+    assert settings["ladder"] == ["openai", "local", "embedded"]
+    assert settings["cache"]["enabled"] is True
+
+
+def test_what_is_printed_can_be_pasted_into_the_file(vision, fresh_user, use_ladder):
+    """Read again, it prints the same settings."""
+    use_ladder("rungs:Slow", more='deadline_s = 7\nimages.max_pixels = 5\n[backends."rungs:Slow"]\neach_s = 0.5\n')
+    first = vision("config").stdout
+    (fresh_user / "vision.toml").write_text(first, encoding="utf-8")
+    second = vision("config").stdout
+    assert second == first
+    assert tomllib.loads(first)["backends"]["rungs:Slow"] == {"each_s": 0.5}
+
+
+def test_files_and_variables_that_set_something_are_named(vision, fresh_user, monkeypatch):
+    """A variable that sets nothing is not."""
+    monkeypatch.setenv("VISION_DEADLINE_S", "9")
+    monkeypatch.setenv("VISION_UNRELATED_THING", "1")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    result = vision("config")
+    first = result.stdout.splitlines()[0]
+    assert first == f"# Set by {fresh_user / 'vision.toml'}, VISION_DEADLINE_S, OPENAI_API_KEY."
+    assert tomllib.loads(result.stdout)["deadline_s"] == 9.0
+
+
+def test_a_variable_that_the_file_overrules_is_not_named(vision, monkeypatch, use_ladder):
+    """A key in the file counts more than OpenAI's own variable."""
+    use_ladder("rungs:Spanish", more='openai.api_key = "sk-other"\n')
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    assert "OPENAI_API_KEY" not in vision("config").stdout
+
+
+def test_secrets_are_masked_and_commented_out(vision, monkeypatch, use_ladder):
+    """Pasted, the mask would become the key."""
+    more = (
+        'openai.base_url = "https://user:pw@example.test/v1"\n[backends."a:B"]\nhub_token = "hf_x"\nbudget_tokens = 5\n'
+    )
+    use_ladder("rungs:Spanish", more=more)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    result = vision("config")
+    assert '# api_key = "***"' in result.stdout.splitlines()
+    assert '# base_url = "https://***@example.test/v1"' in result.stdout.splitlines()
+    assert '# hub_token = "***"' in result.stdout.splitlines()
+    assert "budget_tokens = 5" in result.stdout.splitlines()
+    for secret in ("sk-very-secret", "hf_x", "user:pw"):
+        assert secret not in result.stdout
+        assert secret not in vision("config", "--json").stdout
+
+
+def test_json_has_settings_file_variables_and_state(vision, fresh_user, monkeypatch):
+    """For programs."""
+    monkeypatch.setenv("VISION_STATE", "kept.sqlite")
+    report = json.loads(vision("config", "--json").stdout)
+    assert report["file"] == str(fresh_user / "vision.toml")
+    assert report["variables"] == ["VISION_STATE"]
+    assert report["state_file"] == "kept.sqlite"
+    assert report["settings"]["deadline_s"] == 60.0
+
+
+def test_the_path_alone_can_be_printed(vision, fresh_user):
+    """For an editor; also when the file is still to be written."""
+    assert vision("config", "--path").stdout == f"{fresh_user / 'vision.toml'}\n"
+    (fresh_user / "vision.toml").unlink()
+    absent = vision("config", "--path")
+    assert absent.stdout == f"{fresh_user / 'vision.toml'}\n"
+    assert "does not exist" in absent.stderr
+
+
+def test_a_named_file_is_the_one_that_is_shown(vision, fresh_user):
+    """--config counts here as everywhere."""
+    (fresh_user / "other.toml").write_text("deadline_s = 3\n", encoding="utf-8")
+    assert tomllib.loads(vision("config", "--config", "other.toml").stdout)["deadline_s"] == 3.0
+
+
+@given(st.dictionaries(WORDS, VALUES, max_size=4))
+def test_any_table_comes_back_from_its_toml(table):
+    """Whatever keys and texts a backend's table has."""
+    assert tomllib.loads("\n".join(to_toml(table))) == _without_empty_tables(table)
+
+
+def _without_empty_tables(table):
+    kept = {key: _without_empty_tables(value) if isinstance(value, dict) else value for key, value in table.items()}
+    return {key: value for key, value in kept.items() if value != {}}
+
+
+@pytest.mark.parametrize("key", ["api_key", "API_KEY", "hub_token", "client_secret", "password", "Authorization"])
+def test_texts_under_the_name_of_a_secret_are_masked_at_any_depth(key):
+    """In lists and tables too; numbers stay."""
+    table = {"deep": [{key: "x", "n": 1}], key: {"inner": ["y", 2, None]}}
+    assert mask(table) == {"deep": [{key: "***", "n": 1}], key: {"inner": ["***", 2, None]}}
+
+
+def test_what_is_unset_is_left_out_of_toml():
+    """TOML has no null."""
+    assert list(to_toml({"a": None, "b": 1})) == ["b = 1"]

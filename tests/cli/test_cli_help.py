@@ -1,0 +1,72 @@
+"""What the commands say of themselves, word for word as in ``help.txt``."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from vision_backends.cli import main
+
+GOLDEN = Path(__file__).with_name("help.txt")
+COMMANDS = ("", "describe", "detect", "embed", "status", "doctor", "models", "config")
+
+
+@pytest.fixture
+def help_of(vision, monkeypatch):
+    """The help of a command in one line per row, without the frames and types that Typer draws as it likes."""
+    monkeypatch.setenv("TERMINAL_WIDTH", "200")
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def ask(command: str) -> str:
+        result = vision(*command.split(), "--help")
+        assert (result.exit_code, result.stderr) == (0, "")
+        rows = (re.sub(r"[│╭╮╰╯─|]|<\S+>", " ", line) for line in result.stdout.splitlines())
+        return "\n".join(" ".join(row.split()) for row in rows if row.strip())
+
+    return ask
+
+
+def test_the_help_is_as_it_was_agreed_upon(help_of):
+    """Whoever changes an option changes this file, and sees what users will read."""
+    said = "\n\n".join(help_of(command) for command in COMMANDS)
+    assert said + "\n" == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_every_command_is_in_the_help(help_of):
+    """None is hidden, and each has words of its own."""
+    for command in COMMANDS[1:]:
+        assert re.search(rf"^{command} \w", help_of(""), re.MULTILINE)
+
+
+@pytest.mark.parametrize("arguments", [[], ["paint"], ["describe", "--paint"]])
+def test_what_cannot_be_understood_is_a_usage_error(vision, arguments):
+    """Exit code 2; without any argument the help is shown."""
+    result = vision(*arguments)
+    assert result.exit_code == 2
+    assert "Usage: vision" in result.stdout + result.stderr
+
+
+def test_the_version_is_printed(capsys):
+    """By the function that the console script calls, which leaves with exit code 0."""
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith("vision")
+
+
+def test_shells_complete_the_names_of_backends(vision, monkeypatch):
+    """Typer's script asks the command like this."""
+    monkeypatch.setenv("_VISION_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "vision describe --backend e")
+    monkeypatch.setenv("COMP_CWORD", "3")
+    assert vision().stdout == "embedded\n"
+
+
+def test_shells_complete_file_names_themselves(vision, monkeypatch):
+    """The command offers nothing, and they fall back to files."""
+    monkeypatch.setenv("_VISION_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "vision describe ph")
+    monkeypatch.setenv("COMP_CWORD", "2")
+    assert vision().stdout.strip() == ""

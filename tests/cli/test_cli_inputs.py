@@ -1,0 +1,109 @@
+"""What the arguments of a command line stand for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vision_backends.cli.inputs import find_images
+
+
+def find(*arguments: str) -> list[str]:
+    """Return the names of what arguments stand for."""
+    return [each.name for each in find_images(arguments, max_bytes=1000)]
+
+
+@pytest.fixture
+def album(fresh_user) -> Path:
+    """A folder with images, other files and a folder."""
+    folder = fresh_user / "album"
+    (folder / "deeper").mkdir(parents=True)
+    for name in ("b.JPG", "a.png", "notes.txt", ".hidden.png", "deeper/c.png", "[1].webp"):
+        (folder / name).touch()
+    return folder
+
+
+def test_a_folder_stands_for_its_images_in_order(album):
+    """Neither hidden files nor folders within."""
+    assert find("album") == ["album/[1].webp", "album/a.png", "album/b.JPG"]
+    assert find("album/") == ["album/[1].webp", "album/a.png", "album/b.JPG"]
+
+
+def test_a_folder_without_images_is_an_error_of_its_own(album):
+    """The others are still found."""
+    (album / "empty").mkdir()
+    empty, other = find_images(["album/empty", "album/a.png"], max_bytes=1000)
+    assert empty.error is not None
+    assert empty.error.message == "album/empty is a folder without images."
+    assert (other.error, other.source) == (None, Path("album/a.png"))
+
+
+def test_a_link_that_leads_nowhere_is_left_to_the_router(vision, fresh_user):
+    """It says that the link cannot be read."""
+    (fresh_user / "loop").symlink_to("loop")
+    result = vision("describe", "loop")
+    assert result.exit_code == 2
+    assert "loop cannot be read" in result.stderr
+
+
+def test_a_pattern_that_the_shell_left_alone_is_expanded(album):
+    """In order; ** goes deeper; a folder that matches stands for its images."""
+    assert find("album/*.png") == ["album/a.png"]
+    assert find("album/**/*.png") == ["album/a.png", "album/deeper/c.png"]
+    assert find("alb*") == ["album/[1].webp", "album/a.png", "album/b.JPG"]
+
+
+def test_a_pattern_without_matches_is_an_error_of_its_own(album):
+    """It is not mistaken for a file name."""
+    (found,) = find_images(["album/*.gif"], max_bytes=1000)
+    assert found.error is not None
+    assert found.error.message == "album/*.gif matches no file."
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(album):
+    """What is there is never expanded."""
+    (found,) = find_images(["album/[1].webp"], max_bytes=1000)
+    assert found.source == Path("album/[1].webp")
+
+
+def test_a_file_of_any_suffix_can_be_named_itself(album):
+    """Whether it is an image is the router's to say."""
+    assert find("album/notes.txt") == ["album/notes.txt"]
+
+
+def test_what_is_not_there_is_left_to_the_router(album):
+    """A missing file and a data: URL look alike here; the URL is cut in messages."""
+    missing, url = find_images(["missing.png", "data:image/png;base64," + "A" * 100], max_bytes=1000)
+    assert (missing.name, missing.source, missing.error) == ("missing.png", "missing.png", None)
+    assert len(url.name) == 41
+    assert str(url.source).endswith("AAA")
+
+
+def test_standard_input_is_an_image(vision, make_photo, fresh_user):
+    """Its bytes are read as they are."""
+    data = (fresh_user / make_photo()).read_bytes()
+    result = vision("describe", "-", stdin=data)
+    assert (result.exit_code, result.stdout) == (0, "fake says: 64×48 px\n")
+
+
+def test_standard_input_is_read_once(vision, make_photo, fresh_user):
+    """A second - would be empty, hence it is an error of its own."""
+    data = (fresh_user / make_photo()).read_bytes()
+    result = vision("describe", "-", "photo.png", "-", stdin=data)
+    assert result.exit_code == 2
+    assert result.stdout == "-: fake says: 64×48 px\nphoto.png: fake says: 64×48 px\n"
+    assert "can be read only once" in result.stderr
+
+
+def test_standard_input_is_read_up_to_the_limit_only(vision, use_ladder):
+    """An endless stream ends in the same error as a file that is too large."""
+    use_ladder("vision_backends.testing.fake:FakeBackend", more="images.max_bytes = 1000\n")
+    result = vision("describe", "-", stdin=b"\x89PNG" + bytes(5000))
+    assert result.exit_code == 2
+    assert "more than" in result.stderr
+
+
+def test_empty_standard_input_is_a_bad_image(vision):
+    """Exit code 2, not a bug."""
+    assert vision("describe", "-", stdin=b"").exit_code == 2

@@ -1,0 +1,110 @@
+"""The command as a process of its own: streams, signals, names of any bytes, and what is imported."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import process_env
+
+SECRET_NAME = b"caf\xe9\n[red].png"
+
+
+def test_python_m_is_the_command(vision_process, make_photo):
+    """UTF-8 on standard output, nothing on standard error."""
+    done = vision_process("describe", make_photo())
+    assert (done.returncode, done.stdout.decode(), done.stderr) == (0, "fake says: 64×48 px\n", b"")
+
+
+def test_an_image_can_be_piped_in(vision_process, make_photo, fresh_user):
+    """Binary, as it is."""
+    done = vision_process("describe", "-", stdin=(fresh_user / make_photo()).read_bytes())
+    assert done.stdout.decode() == "fake says: 64×48 px\n"
+
+
+def test_a_name_of_any_bytes_is_opened_shown_and_handed_on(vision_process, make_photo):
+    """It stays on its line, and JSON has it so that programs can open the file again."""
+    make_photo(os.fsdecode(SECRET_NAME))
+    many = vision_process("describe", SECRET_NAME, SECRET_NAME, b"missing\xff.png")
+    assert many.returncode == 2
+    assert many.stdout.decode().splitlines() == ["caf\\udce9\\n[red].png: fake says: 64×48 px"] * 2
+    assert "missing\\udcff.png" in many.stderr.decode()
+    source = json.loads(vision_process("describe", SECRET_NAME, "--json").stdout)["source"]
+    assert os.fsencode(source) == SECRET_NAME
+
+
+def test_an_answer_that_the_terminal_cannot_encode_is_still_given(vision_process, make_photo, use_ladder):
+    """With escapes; JSON stays valid."""
+    use_ladder("rungs:Spanish")
+    make_photo()
+    russian = {"PYTHONIOENCODING": "koi8-r"}
+    assert vision_process("describe", "photo.png", env=russian).stdout == b"Un ni\\xf1o\n"
+    for env in (russian, {"PYTHONIOENCODING": "ascii"}):
+        assert json.loads(vision_process("describe", "photo.png", "--json", env=env).stdout)["text"] == "Un niño"
+
+
+def test_a_pipe_that_closes_ends_it_without_a_word(make_photo, use_ladder):
+    """As `| head -1` does in the middle of a long list."""
+    use_ladder("rungs:Slow")
+    names = [make_photo(f"{number}.png", size=(8, 8)) for number in range(3)]
+    command = [sys.executable, "-m", "vision_backends", "describe", *names]
+    with subprocess.Popen(command, stdout=-1, stderr=-1, env=process_env()) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+def test_ctrl_c_ends_it_without_a_word(make_photo, use_ladder, fresh_user):
+    """At once, although the backend is still at work."""
+    use_ladder("rungs:Stuck")
+    command = [sys.executable, "-m", "vision_backends", "describe", make_photo()]
+    with subprocess.Popen(command, stdout=-1, stderr=-1, env=process_env()) as process:
+        while not (fresh_user / "asked").exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        interrupted = time.monotonic()
+        out, err = process.communicate()
+        assert time.monotonic() - interrupted < 5.0
+    assert (process.returncode, out, err) == (130, b"", b"")
+
+
+def test_standard_input_that_is_the_terminal_is_not_waited_for():
+    """Nobody types an image."""
+    keyboard, terminal = pty.openpty()
+    command = [sys.executable, "-m", "vision_backends", "describe", "-"]
+    done = subprocess.run(command, stdin=terminal, capture_output=True, timeout=60, check=False, env=process_env())
+    os.close(terminal)
+    os.close(keyboard)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"pipe an image into it" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "heavy"),
+    [
+        (["--help"], {"pydantic", "numpy", "PIL", "onnxruntime", "openai", "torch"}),
+        (["--version"], {"pydantic", "rich", "numpy", "PIL", "onnxruntime", "openai", "torch"}),
+        (["describe", "photo.png"], {"rich", "onnxruntime", "openai", "torch"}),
+    ],
+)
+def test_a_command_imports_only_what_it_needs(make_photo, arguments, heavy):
+    """The cold start is what a person waits for."""
+    make_photo()
+    program = (
+        "import sys, atexit\n"
+        "atexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
+        "from vision_backends.cli import main\n"
+        "main(sys.argv[1:])\n"
+    )
+    command = [sys.executable, "-c", program, *arguments]
+    done = subprocess.run(command, capture_output=True, check=True, env=process_env())
+    assert heavy.isdisjoint(done.stderr.decode().split())

@@ -1,0 +1,35 @@
+"""The bar: for many inputs, at a terminal, out of the way of answers."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture
+def many(make_photo) -> list[str]:
+    """Names of ten images."""
+    return [make_photo(f"{number}.png", size=(8, 8 + number)) for number in range(10)]
+
+
+def test_many_images_at_a_terminal_have_a_bar(vision_at_terminal, many, use_ladder):
+    """It counts to the end, and every answer has a line of its own."""
+    use_ladder("rungs:Slow", more='[backends."rungs:Slow"]\neach_s = 0.05\n')
+    code, screen = vision_at_terminal("describe", *many)
+    assert code == 0
+    assert "0/10" in screen
+    assert "10/10" in screen
+    lines = screen.replace("\r", "\n").splitlines()
+    assert [line for line in lines if "slow says" in line] == [
+        f"{number}.png: slow says: 8×{8 + number} px" for number in range(10)
+    ]
+
+
+def test_few_images_have_no_bar(vision_at_terminal, many):
+    """It would only flicker."""
+    _, screen = vision_at_terminal("describe", *many[:3])
+    assert "/3" not in screen
+
+
+def test_without_a_terminal_there_is_no_bar(vision, many):
+    """Standard error holds messages alone."""
+    assert vision("describe", *many).stderr == ""

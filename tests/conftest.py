@@ -1,0 +1,48 @@
+"""What every test starts from: a user who has configured nothing, and pictures to look at."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vision_backends import Image
+
+
+@pytest.fixture(autouse=True)
+def fresh_user(monkeypatch, tmp_path_factory) -> Path:
+    """An empty home and working directory, and no variable that configures the package."""
+    home = tmp_path_factory.mktemp("home")
+    for name in os.environ:
+        if name.upper().startswith(("VISION_", "OPENAI_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / ".cache"))
+    monkeypatch.chdir(home)
+    return home
+
+
+@pytest.fixture
+def photos() -> Path:
+    """The folder of real photos."""
+    return Path(__file__).parents[1] / "benchmarks" / "photos"
+
+
+@pytest.fixture
+def make_image() -> Callable[..., Image]:
+    """A maker of opened images of any size, whose halves have two colours."""
+    from PIL import Image as PILImage
+
+    from vision_backends import open_image
+
+    def make(width: int = 96, height: int = 64, *, left: str = "navy", right: str = "orange") -> Image:
+        picture = PILImage.new("RGB", (width, height), left)
+        picture.paste(right, (width // 2, 0, width, height))
+        return open_image(picture)
+
+    return make

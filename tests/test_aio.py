@@ -1,0 +1,77 @@
+"""The router in an event loop."""
+
+import asyncio
+
+import pytest
+from PIL import Image as PILImage
+
+from vision_backends import AllBackendsFailedError, AsyncRouter, Router, UnavailableError
+from vision_backends.testing import FakeBackend
+
+IMAGE = PILImage.new("RGB", (64, 48), "teal")
+
+
+def test_every_method_is_a_coroutine_with_the_same_answer():
+    """The answers are those of the router behind it."""
+
+    async def work():
+        async with AsyncRouter(Router([FakeBackend()])) as router:
+            assert str(await router.describe(IMAGE)) == "fake says: 64×48 px"
+            assert (await router.embed(IMAGE)).space == (await router.embed_text("a cat")).space
+            assert len(await router.detect(IMAGE)) == 1
+            assert len(await router.describe_many([IMAGE, IMAGE])) == 2
+            assert len(await router.embed_many([IMAGE])) == 1
+            assert len(await router.embed_text_many(["a cat"])) == 1
+            assert len(await router.detect_many([IMAGE])) == 1
+            assert (await router.explain("describe")).chosen == "fake"
+            assert [status.backend for status in await router.status()] == ["fake"]
+
+    asyncio.run(work())
+
+
+def test_errors_come_out_of_the_await():
+    """The same types as without an event loop."""
+
+    async def work():
+        backend = FakeBackend()
+        backend.play(UnavailableError("It is down."))
+        async with AsyncRouter(Router([backend])) as router:
+            with pytest.raises(AllBackendsFailedError):
+                await router.describe(IMAGE)
+
+    asyncio.run(work())
+
+
+def test_calls_run_side_by_side():
+    """Eight calls that each wait for the others can only end if they run at once."""
+    import threading
+
+    meeting = threading.Barrier(8, timeout=10)
+
+    class Meeting:
+        def sleep(self, _seconds):
+            meeting.wait()
+
+    backend = FakeBackend()
+    backend._clock = Meeting()
+    backend.play(1.0, times=8)
+    images = [PILImage.new("RGB", (width, 10)) for width in range(1, 9)]
+
+    async def work():
+        async with AsyncRouter(Router([backend]), max_workers=8) as router:
+            answers = await asyncio.gather(*(router.describe(image) for image in images))
+            assert [str(answer) for answer in answers] == [f"fake says: {width}×10 px" for width in range(1, 9)]
+
+    asyncio.run(work())
+
+
+def test_it_is_made_from_the_configuration(tmp_path):
+    """As Router.from_config does."""
+    config = tmp_path / "vision.toml"
+    config.write_text('ladder = ["vision_backends.testing.fake:FakeBackend"]\nstate = "memory"\n')
+
+    async def work():
+        async with AsyncRouter.from_config(config) as router:
+            assert (await router.describe(IMAGE)).trace.backend == "fake"
+
+    asyncio.run(work())

@@ -1,0 +1,78 @@
+"""Model cards, shipped files and COCO's vocabulary."""
+
+import hashlib
+
+import pytest
+
+from vision_backends import TASKS
+from vision_backends.catalog import ModelCard, Quality, asset, coco_categories, model_card, model_cards
+
+CARD = """
+name = "tiny"
+tasks = ["detect", "describe"]
+backend = "embedded"
+licence = "Apache-2.0"
+source = "https://example.org"
+parameters = 12
+input_px = 64
+quality.metric = "COCO AP, percent"
+quality.value = 22.9
+quality.source = "https://example.org/paper"
+"""
+
+
+def test_a_card_is_read():
+    """A file in models/ becomes a record; what it leaves out is unknown."""
+    card = ModelCard.from_toml(CARD)
+    assert card.tasks == ("detect", "describe")
+    assert card.quality == Quality(metric="COCO AP, percent", value=22.9, source="https://example.org/paper")
+    assert (card.dimension, card.memory_bytes, card.file, card.sha256, card.revision) == (None,) * 5
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (('tasks = ["detect", "describe"]', ""), "tasks = None"),
+        (('tasks = ["detect", "describe"]', "tasks = []"), r"tasks = \[\]"),
+        (('tasks = ["detect", "describe"]', 'tasks = "detect"'), "tasks = 'detect'"),
+        (('tasks = ["detect", "describe"]', 'tasks = ["fly"]'), "describe, embed, embed_text, detect"),
+        (('tasks = ["detect", "describe"]', 'tasks = [["detect"]]'), "must be a list of some of"),
+        (('name = "tiny"', ""), "'name'"),
+        (('name = "tiny"', 'name = "tiny"\ncolour = "red"'), "'colour'"),
+        (('quality.metric = "COCO AP, percent"', ""), "'metric'"),
+        (('name = "tiny"', "name = tiny"), "line 2"),
+    ],
+)
+def test_a_bad_card_says_which_key_is_at_fault(change, says):
+    """Whoever writes a card is told what to mend."""
+    with pytest.raises(ValueError, match=says):
+        ModelCard.from_toml(CARD.replace(*change))
+
+
+def test_every_shipped_card_can_be_read():
+    """Cards come sorted by their file's name, and each tells a licence, a source and known tasks."""
+    cards = model_cards()
+    assert [card.name for card in cards] == ["efficientnet-lite0-224", "nanodet-g-416"]
+    assert cards[1] == model_card("nanodet-g-416")
+    for card in cards:
+        assert set(card.tasks) <= set(TASKS)
+        assert card.licence
+        assert card.source
+
+
+def test_every_shipped_file_is_the_one_on_its_card():
+    """Size and checksum are those of the file that is there."""
+    for card in model_cards():
+        content = asset(card.file).read_bytes()
+        assert len(content) == card.size_bytes
+        assert hashlib.sha256(content).hexdigest() == card.sha256
+
+
+def test_the_vocabulary_is_cocos():
+    """80 names in the models' order; ids go to 90 because COCO left ten out."""
+    categories = coco_categories()
+    assert len(categories) == 80
+    assert list(categories.values()) == sorted(set(categories.values()))
+    assert list(categories)[:3] == ["person", "bicycle", "car"]
+    assert (categories["person"], categories["cat"], categories["toothbrush"]) == (1, 17, 90)
+    assert 12 not in categories.values()

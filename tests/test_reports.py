@@ -1,0 +1,87 @@
+"""What the router reports about its ladder, as text and as JSON."""
+
+import dataclasses
+import json
+
+import pytest
+
+from vision_backends import Explanation, RungStatus, Verdict
+
+SHUT = Verdict(
+    backend="openai",
+    ready=False,
+    model="gpt-vision",
+    error="quota_exhausted",
+    reason="The account has no quota left.",
+    remedy="Add credit.",
+    retry_after_s=30.0,
+)
+ABSENT = Verdict(backend="local", ready=False, error="not_ready", reason="It is not installed.")
+READY = Verdict(backend="embedded", ready=True, model="nanodet", expected_s=0.0234)
+SPARE = Verdict(backend="spare", ready=True, model="another")
+
+
+def test_the_first_ready_rung_is_chosen():
+    """The ladder is asked from the top."""
+    assert Explanation(task="describe", verdicts=(SHUT, READY, SPARE)).chosen == "embedded"
+
+
+def test_nobody_is_chosen_when_nobody_is_ready():
+    """An explanation does not pretend."""
+    explanation = Explanation(task="describe", verdicts=(SHUT, ABSENT))
+    assert explanation.chosen is None
+    assert str(explanation).startswith("describe: nobody would answer\n")
+
+
+def test_an_explanation_reads_as_a_table():
+    """Each rung has a line that says who would answer, who stands by, and what stands in the way."""
+    assert str(Explanation(task="detect", verdicts=(SHUT, ABSENT, READY, SPARE))).splitlines() == [
+        "detect: embedded would answer",
+        "  openai    quota_exhausted: The account has no quota left.",
+        "            → Add credit.",
+        "  local     not_ready: It is not installed.",
+        "  embedded  answers: nanodet, about 0.023 s",
+        "  spare     stands by: another",
+    ]
+
+
+def test_an_explanation_without_rungs_is_one_line():
+    """A task may have nobody on its ladder."""
+    assert str(Explanation(task="embed", verdicts=())) == "embed: nobody would answer"
+
+
+def test_an_explanation_is_json():
+    """Everything that it knows reaches a program, and None stays unknown."""
+    report = json.loads(json.dumps(Explanation(task="detect", verdicts=(SHUT, READY)).to_dict()))
+    assert report["task"] == "detect"
+    assert report["chosen"] == "embedded"
+    assert report["verdicts"][0] == {
+        "backend": "openai",
+        "ready": False,
+        "model": "gpt-vision",
+        "space": None,
+        "error": "quota_exhausted",
+        "reason": "The account has no quota left.",
+        "remedy": "Add credit.",
+        "retry_after_s": 30.0,
+        "expected_s": None,
+    }
+
+
+def test_a_status_is_json():
+    """A rung's verdicts are told task by task, beside what the backend says of itself."""
+    status = RungStatus(backend="embedded", local=True, tasks={"detect": READY}, facts={"threads": 2})
+    report = json.loads(json.dumps(status.to_dict()))
+    assert report == {
+        "backend": "embedded",
+        "local": True,
+        "tasks": {"detect": READY.to_dict()},
+        "facts": {"threads": 2},
+    }
+
+
+@pytest.mark.parametrize("record", [READY, Explanation(task="embed", verdicts=())])
+def test_reports_are_frozen(record):
+    """A report says how things stood when it was made."""
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(record, dataclasses.fields(record)[0].name, "another")

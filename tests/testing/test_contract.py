@@ -1,0 +1,251 @@
+"""The contract holds for the fake, and every clause of it catches a backend that breaks it."""
+
+# ruff: noqa: D102 — the class says what its one method does wrong
+
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+
+from vision_backends import ConfigError, Description, NotReadyError, NotSupportedError, Trace
+from vision_backends.testing import BackendContract, FakeBackend
+
+CLAUSES = [name for name in vars(BackendContract) if name.startswith("test_")]
+
+
+class TestFakeBackend(BackendContract):
+    """The fake is a backend like any other."""
+
+    def make_backend(self):
+        return FakeBackend()
+
+
+class TestFakeBackendThatOnlyDetects(BackendContract):
+    """A backend need not do everything."""
+
+    def make_backend(self):
+        return FakeBackend(tasks=["detect"])
+
+
+class TestFakeBackendWithoutDetections(BackendContract):
+    """Nor need it find objects."""
+
+    def make_backend(self):
+        return FakeBackend(tasks=["describe", "embed", "embed_text"])
+
+
+class Nameless(FakeBackend):
+    """Has no name."""
+
+    def __init__(self):
+        super().__init__("")
+
+
+class Idle(FakeBackend):
+    """Can do nothing."""
+
+    def __init__(self):
+        super().__init__(tasks=[])
+
+
+class Unready(FakeBackend):
+    """Is never ready."""
+
+    def __init__(self):
+        super().__init__(not_ready=NotReadyError("Loading."))
+
+
+class Fickle(FakeBackend):
+    """Names another model each time."""
+
+    def model_for(self, request):
+        self.revision = getattr(self, "revision", 0) + 1
+        return replace(super().model_for(request), revision=str(self.revision))
+
+
+class Spaceless(FakeBackend):
+    """Announces no space for its embeddings."""
+
+    def model_for(self, request):
+        return replace(super().model_for(request), space=None)
+
+
+class Overstating(FakeBackend):
+    """Announces a space for its descriptions."""
+
+    def model_for(self, request):
+        return replace(super().model_for(request), space="words")
+
+
+class Contradictory(FakeBackend):
+    """Answers what it has refused."""
+
+    def check(self, request):
+        if request.task == "describe":
+            raise NotSupportedError("It has no describe.")
+
+
+class Backwards(FakeBackend):
+    """Answers in the wrong order."""
+
+    def describe(self, images, request, *, timeout_s):
+        return super().describe(images, request, timeout_s=timeout_s)[::-1]
+
+
+class BackwardsBoxes(FakeBackend):
+    """Finds the objects of the last image in the first one."""
+
+    def detect(self, images, request, *, timeout_s):
+        return super().detect(images[::-1], request, timeout_s=timeout_s)
+
+
+class BackwardsVectors(FakeBackend):
+    """Embeds in the wrong order."""
+
+    def embed_text(self, texts, request, *, timeout_s):
+        return super().embed_text(texts, request, timeout_s=timeout_s)[::-1]
+
+
+class Forgetful(FakeBackend):
+    """Leaves the last input out."""
+
+    def embed(self, images, request, *, timeout_s):
+        found = super().embed(images, request, timeout_s=timeout_s)
+        return found[:-1] if len(found) > 1 else found
+
+
+class Confused(FakeBackend):
+    """Describes what should be detected."""
+
+    def detect(self, images, request, *, timeout_s):
+        return [Description(text="a thing", trace=Trace(model="fake-model")) for _ in images]
+
+
+class Anonymous(FakeBackend):
+    """Does not say which model has answered."""
+
+    def describe(self, images, request, *, timeout_s):
+        return [replace(each, trace=Trace()) for each in super().describe(images, request, timeout_s=timeout_s)]
+
+
+class Wandering(FakeBackend):
+    """Embeds texts in another space than it announces."""
+
+    def embed_text(self, texts, request, *, timeout_s):
+        return [replace(each, space="elsewhere") for each in super().embed_text(texts, request, timeout_s=timeout_s)]
+
+
+class Stretching(FakeBackend):
+    """Cuts its second vector short."""
+
+    def embed(self, images, request, *, timeout_s):
+        found = super().embed(images, request, timeout_s=timeout_s)
+        return [replace(each, vector=[1.0, *[0.0] * place]) for place, each in enumerate(found)]
+
+
+class Shrinking(FakeBackend):
+    """Reports boxes in the pixels of its own input, not of the image."""
+
+    def detect(self, images, request, *, timeout_s):
+        found = super().detect(images, request, timeout_s=timeout_s)
+        return [replace(each, width=416, height=416) for each in found]
+
+
+class Scribbling(FakeBackend):
+    """Changes the image that the next rung will see."""
+
+    def describe(self, images, request, *, timeout_s):
+        for image in images:
+            image._pixels.putpixel((0, 0), (1, 2, 3))
+        return super().describe(images, request, timeout_s=timeout_s)
+
+
+class Crowded(FakeBackend):
+    """Mixes up callers that come at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.inside = threading.Semaphore(1)
+
+    def describe(self, images, request, *, timeout_s):
+        alone = self.inside.acquire(blocking=False)
+        if not alone:
+            return [Description(text="Whose is this?", trace=self._trace) for _ in images]
+        try:
+            time.sleep(0.05)
+            return super().describe(images, request, timeout_s=timeout_s)
+        finally:
+            self.inside.release()
+
+
+class Demanding(FakeBackend):
+    """Cannot be made from an empty table."""
+
+    def __init__(self, *, name: str):
+        super().__init__(name)
+
+
+class Fragile(FakeBackend):
+    """Breaks when it is closed again."""
+
+    closed = False
+
+    def close(self):
+        if self.closed:
+            raise RuntimeError("closed twice")
+        self.closed = True
+
+
+BREACHES = [
+    (Nameless, "test_it_has_a_name_and_at_least_one_task", AssertionError),
+    (Idle, "test_it_has_a_name_and_at_least_one_task", AssertionError),
+    (Unready, "test_it_has_a_name_and_at_least_one_task", AssertionError),
+    (Fickle, "test_it_names_its_model_the_same_way_every_time", AssertionError),
+    (Spaceless, "test_it_names_its_model_the_same_way_every_time", AssertionError),
+    (Overstating, "test_it_names_its_model_the_same_way_every_time", AssertionError),
+    (Contradictory, "test_what_it_cannot_do_is_a_typed_refusal", AssertionError),
+    (Backwards, "test_it_answers_a_list_with_a_list_in_the_same_order", AssertionError),
+    (BackwardsVectors, "test_it_answers_a_list_with_a_list_in_the_same_order", AssertionError),
+    (Forgetful, "test_it_answers_a_list_with_a_list_in_the_same_order", AssertionError),
+    (Confused, "test_it_answers_a_list_with_a_list_in_the_same_order", AssertionError),
+    (Anonymous, "test_every_answer_names_its_model", AssertionError),
+    (Wandering, "test_embeddings_live_in_the_announced_space", AssertionError),
+    (Stretching, "test_embeddings_live_in_the_announced_space", AssertionError),
+    (BackwardsBoxes, "test_boxes_are_in_pixels_of_the_upright_image", AssertionError),
+    (Shrinking, "test_boxes_are_in_pixels_of_the_upright_image", AssertionError),
+    (Scribbling, "test_images_are_left_as_they_were", AssertionError),
+    (Crowded, "test_many_threads_may_ask_at_once", AssertionError),
+    (Demanding, "test_it_can_be_configured", ConfigError),
+    (Fragile, "test_closing_twice_is_harmless", RuntimeError),
+]
+
+
+def contract_of(kind):
+    """Return the contract for a kind of backend, to be run clause by clause."""
+
+    class Contract(BackendContract):
+        def make_backend(self):
+            return kind(name="demanding") if kind is Demanding else kind()
+
+    return Contract()
+
+
+@pytest.mark.parametrize(("kind", "clause", "failure"), BREACHES, ids=lambda value: getattr(value, "__name__", value))
+def test_a_backend_that_breaks_the_contract_fails_its_clause(kind, clause, failure):
+    """Each backend is wrong in one way, and the clause about it says so."""
+    with pytest.raises(failure):
+        getattr(contract_of(kind), clause)()
+
+
+@pytest.mark.parametrize("clause", CLAUSES)
+def test_every_clause_has_a_backend_that_breaks_it(clause):
+    """A clause that cannot fail protects nobody; the fake itself passes."""
+    assert clause in {breached for _, breached, _ in BREACHES}
+    getattr(contract_of(FakeBackend), clause)()
+
+
+def test_whoever_makes_no_backend_is_told():
+    """The contract cannot guess what to test."""
+    with pytest.raises(NotImplementedError):
+        getattr(BackendContract(), CLAUSES[0])()

@@ -1,0 +1,279 @@
+"""The last rung: two small ONNX models that ship with the package and run anywhere, at once and offline.
+
+This module ties models, evidence and sentence to the interface of a rung. It decides what the rung can answer;
+how it is computed is decided by the modules beside it.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path  # noqa: TC003 — the configuration reads the constructor's annotations
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from vision_backends.backends.base import Backend
+from vision_backends.backends.embedded.labels import match_labels
+from vision_backends.backends.embedded.session import OnnxModel, default_threads
+from vision_backends.backends.requests import (
+    DescribeRequest,
+    DetectRequest,
+    EmbedRequest,
+    EmbedTextRequest,
+    Model,
+)
+from vision_backends.catalog import asset, coco_categories, model_card
+from vision_backends.clock import SYSTEM_CLOCK, Clock
+from vision_backends.errors import ConfigError, NotSupportedError, TimedOutError
+from vision_backends.types import FREE, Description, Detection, Detections, Embedding, Trace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from PIL import Image as PILImage
+
+    from vision_backends.backends.embedded.classifier import Classifier
+    from vision_backends.backends.embedded.detector import Detector
+    from vision_backends.backends.embedded.evidence import Observer
+    from vision_backends.backends.requests import Request
+    from vision_backends.catalog import ModelCard
+    from vision_backends.images import Image
+
+__all__ = ["EmbeddedBackend"]
+
+DETECTOR = "nanodet-g-416"
+CLASSIFIER = "efficientnet-lite0-224"
+
+PREPROCESSING = "p1"
+"""Changes with anything that changes boxes or vectors apart from the model files."""
+
+WORDING = "w1"
+"""Changes with anything that changes descriptions apart from the model files."""
+
+T = TypeVar("T")
+
+
+class EmbeddedBackend(Backend):
+    """NanoDet-g and EfficientNet-Lite0 on onnxruntime's CPU provider.
+
+    It detects COCO's 80 objects, embeds images (not texts) and describes them by template, in English.
+
+    Args:
+        threads: Threads per model; by default one per core, four at most.
+        min_score: Lowest score that `detect` reports unless a request says otherwise, in [0, 1]. With 0.5 about
+            one picture in ten that shows none of the 80 objects still gets a box, with 0.6 hardly any.
+        models: Folder with the model files; by default the one that ships with the package.
+        clock: Where time comes from.
+
+    Raises:
+        ConfigError: A value has no meaning.
+    """
+
+    name = "embedded"
+
+    def __init__(
+        self,
+        *,
+        threads: int | None = None,
+        min_score: float = 0.5,
+        models: Path | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        if threads is not None and threads < 1:
+            raise ConfigError(f"[embedded] threads = {threads} is less than 1.")
+        if not 0.0 <= min_score <= 1.0:
+            raise ConfigError(f"[embedded] min_score = {min_score} is not between 0 and 1.")
+        self._threads = threads or default_threads()
+        self._min_score = min_score
+        self._folder = models
+        self._clock = clock
+        self._cards = {stem: model_card(stem) for stem in (DETECTOR, CLASSIFIER)}
+        self._models = {stem: self._open(card) for stem, card in self._cards.items()}
+
+    def model_for(self, request: Request) -> Model:
+        """Return the model that would answer; a description is the work of both."""
+        detector, classifier = self._cards[DETECTOR], self._cards[CLASSIFIER]
+        if isinstance(request, DetectRequest):
+            fingerprint = f"{PREPROCESSING}-{self._min_score:g}"
+            return Model(name=detector.name, revision=detector.revision, fingerprint=fingerprint)
+        if isinstance(request, EmbedRequest):
+            space = f"embedded/{classifier.name}@{classifier.revision}-{PREPROCESSING}"
+            return Model(name=classifier.name, revision=classifier.revision, fingerprint=PREPROCESSING, space=space)
+        if isinstance(request, DescribeRequest):
+            return Model(
+                name=f"{detector.name}+{classifier.name}",
+                revision=f"{detector.revision}+{classifier.revision}",
+                fingerprint=f"{PREPROCESSING}-{WORDING}",
+            )
+        raise self._unsupported(request)
+
+    def check(self, request: Request) -> None:
+        """Return if the rung can answer; it never loads anything here."""
+        match request:
+            case DescribeRequest():
+                self._check_describe(request)
+            case DetectRequest():
+                self._wanted(request)
+            case EmbedRequest():
+                self._check_space(request)
+            case EmbedTextRequest():
+                raise self._unsupported(request)
+        for stem, card in self._cards.items():
+            if request.task in card.tasks:
+                self._models[stem].check()
+
+    def concurrency(self, request: Request) -> int:  # noqa: ARG002 — the same for all
+        """Return 2: while the models work on one image the next is decoded and scaled."""
+        return 2
+
+    def image_px(self, request: Request) -> int | None:
+        """Return what the model needs, or enough for the crops that a description looks at.
+
+        An embedding takes twice the model's input: so a JPEG that was decoded at reduced scale gives the same vector
+        as one that was not, but for a cosine distance of at most 0.002.
+        """
+        if isinstance(request, DescribeRequest):
+            return 640
+        if isinstance(request, DetectRequest):
+            return self._cards[DETECTOR].input_px
+        return 2 * self._cards[CLASSIFIER].input_px
+
+    def expected_s(self, request: Request) -> float:  # noqa: ARG002 — the same for all
+        """Return the time of a first call, which loads the models, on a slow machine."""
+        return 0.5
+
+    def describe(self, images: Sequence[Image], request: DescribeRequest, *, timeout_s: float) -> list[Description]:
+        """Describe each image by template from what both models support."""
+        from vision_backends.backends.embedded.sentence import compose
+
+        self._check_describe(request)
+        trace = self._trace(request)
+        described = []
+        for image in self._in_time(images, timeout_s):
+            evidence = self._observer.observe(self._pixels(image, request), width=image.width, height=image.height)
+            text = compose(evidence, max_words=request.max_words)
+            described.append(Description(text=text, language="en", evidence=evidence.to_dict(), trace=trace))
+        return described
+
+    def embed(self, images: Sequence[Image], request: EmbedRequest, *, timeout_s: float) -> list[Embedding]:
+        """Embed each image; the vector does not depend on what else is embedded with it."""
+        self._check_space(request)
+        trace, space = self._trace(request), self.model_for(request).space or ""
+        return [
+            Embedding(vector=self._classifier.embed(self._pixels(image, request)), space=space, trace=trace)
+            for image in self._in_time(images, timeout_s)
+        ]
+
+    def detect(self, images: Sequence[Image], request: DetectRequest, *, timeout_s: float) -> list[Detections]:
+        """Find COCO's 80 objects, or those of them that the request names."""
+        wanted, trace = self._wanted(request), self._trace(request)
+        min_score = self._min_score if request.min_score is None else request.min_score
+        detected = []
+        for image in self._in_time(images, timeout_s):
+            found = self._detector.detect(
+                self._pixels(image, request), width=image.width, height=image.height, min_score=min_score
+            )
+            items = tuple(
+                Detection(
+                    label=wanted[item.label],
+                    score=item.score,
+                    xyxy=item.xyxy,
+                    category_id=item.category_id,
+                )
+                for item in found
+                if item.label in wanted
+            )
+            detected.append(Detections(items=items, width=image.width, height=image.height, trace=trace))
+        return detected
+
+    def status(self) -> Mapping[str, Any]:
+        """Return which models are loaded, and on how many threads they run."""
+        return {
+            "models": {stem: "loaded" if model.loaded else "on disk" for stem, model in self._models.items()},
+            "device": "cpu",
+            "threads": self._threads,
+            "onnxruntime": version("onnxruntime"),
+        }
+
+    def close(self) -> None:
+        """Free the models' memory; a later call loads them again."""
+        for model in self._models.values():
+            model.close()
+
+    def _open(self, card: ModelCard) -> OnnxModel:
+        if card.file is None or card.sha256 is None:
+            raise ConfigError(f"The card of {card.name} names no file or no sha256.")
+        path = asset(card.file) if self._folder is None else self._folder / card.file
+        return OnnxModel(path, sha256=card.sha256, threads=self._threads)
+
+    @cached_property
+    def _detector(self) -> Detector:
+        from vision_backends.backends.embedded.detector import Detector
+
+        return Detector(self._models[DETECTOR], categories=self._categories)
+
+    @cached_property
+    def _classifier(self) -> Classifier:
+        from vision_backends.backends.embedded.classifier import Classifier
+
+        return Classifier(self._models[CLASSIFIER], names=self._names)
+
+    @cached_property
+    def _observer(self) -> Observer:
+        from vision_backends.backends.embedded.colours import Palette
+        from vision_backends.backends.embedded.evidence import Observer
+
+        return Observer(self._detector, classifier=self._classifier, names=self._names, palette=Palette())
+
+    @cached_property
+    def _categories(self) -> dict[str, int]:
+        return coco_categories()
+
+    @cached_property
+    def _names(self) -> list[str]:
+        return asset("imagenet-1k.txt").read_text(encoding="utf-8").splitlines()
+
+    def _check_describe(self, request: DescribeRequest) -> None:
+        if request.prompt is not None:
+            message = "The embedded backend describes by template and cannot follow a prompt."
+            raise NotSupportedError(message, remedy="Leave prompt= out.", backend=self.name)
+        if request.language is not None and request.language.lower().split("-")[0] != "en":
+            message = f"The embedded backend writes English only, not {request.language!r}."
+            raise NotSupportedError(message, remedy='Ask for language="en".', backend=self.name)
+
+    def _check_space(self, request: EmbedRequest) -> None:
+        own = self.model_for(request).space
+        if request.space not in {None, own}:
+            message = f"The embedded backend makes vectors of {own!r}, not of {request.space!r}."
+            raise NotSupportedError(message, backend=self.name)
+
+    def _wanted(self, request: DetectRequest) -> dict[str, str]:
+        """Return the detector's words to report, each with the word that the caller used for it."""
+        if request.labels is None:
+            return {word: word for word in self._categories}
+        meanings = match_labels(request.labels, known=self._categories)
+        unknown = [label for label, word in meanings.items() if word is None]
+        if unknown:
+            message = f"The embedded backend knows COCO's 80 objects, which {', '.join(map(repr, unknown))} are not."
+            remedy = "Use a rung with an open vocabulary, or leave labels= out."
+            raise NotSupportedError(message, remedy=remedy, backend=self.name)
+        return {word: label for label, word in reversed(meanings.items()) if word is not None}
+
+    def _trace(self, request: Request) -> Trace:
+        model = self.model_for(request)
+        return Trace(model=model.name, revision=model.revision, usage=FREE)
+
+    def _pixels(self, image: Image, request: Request) -> PILImage.Image:
+        return image.rgb(min_side_px=self.image_px(request))
+
+    def _in_time(self, items: Sequence[T], timeout_s: float) -> Iterator[T]:
+        """Yield each item while there is time; one takes milliseconds, so nothing is broken off.
+
+        Raises:
+            TimedOutError: The time is over.
+        """
+        end = self._clock.monotonic() + timeout_s
+        for number, item in enumerate(items):
+            if self._clock.monotonic() >= end:
+                message = f"{number} of {len(items)} steps were done after {timeout_s:.3g} s."
+                raise TimedOutError(message, backend=self.name)
+            yield item

@@ -1,0 +1,7 @@
+"""The rung that asks OpenAI or an OpenAI-compatible server. Importing it does not import the SDK."""
+
+from __future__ import annotations
+
+from vision_backends.backends.openai.backend import OpenAIBackend
+
+__all__ = ["OpenAIBackend"]

@@ -1,0 +1,58 @@
+"""The commands of ``vision``, put together.
+
+This module decides what commands there are and how help groups them. A command is a function in a module of its
+own, whose body runs within `exits.exit_codes`; register it here.
+"""
+
+from typing import Annotated
+
+import typer
+
+from vision_backends.cli.ask import describe, detect, embed
+from vision_backends.cli.configuration import config
+from vision_backends.cli.doctor import doctor
+from vision_backends.cli.models import models
+from vision_backends.cli.status import status
+
+__all__ = ["app"]
+
+ASK = "Ask about images"
+LOOK = "Look after the installation"
+
+app = typer.Typer(
+    name="vision",
+    help="Describe, embed and detect images with the best backend that can answer right now.",
+    epilog="Exit codes: 0 answered, 2 usage or bad input, 3 nothing could answer.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+app.command(rich_help_panel=ASK)(describe)
+app.command(rich_help_panel=ASK)(detect)
+app.command(rich_help_panel=ASK)(embed)
+app.command(rich_help_panel=LOOK)(status)
+app.command(rich_help_panel=LOOK)(doctor)
+app.command(rich_help_panel=LOOK)(models)
+app.command(rich_help_panel=LOOK)(config)
+
+
+def _print_version(asked: bool) -> None:  # noqa: FBT001 — Typer fixes the signature
+    if asked:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            typer.echo(f"vision {version('vision-backends')}")
+        except PackageNotFoundError:
+            typer.echo("vision, from a source tree that is not installed")
+        raise typer.Exit
+
+
+@app.callback()
+def start(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""

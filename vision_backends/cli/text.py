@@ -1,0 +1,79 @@
+"""Text that is safe to print: file names and answers may hold anything.
+
+This module decides how a name, a record and a table look on standard output. It must not know any command.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = ["dump_json", "one_line", "print_table", "printable"]
+
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""Control characters, which could drive the terminal, line separators, and undecodable bytes of file names."""
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    r"""Return a text in which control characters and undecodable bytes stand as ``\n``, ``\x1b``, ``\udcff``."""
+    return _UNPRINTABLE.sub(
+        lambda found: found[0] if found[0] in keep else found[0].encode("unicode_escape").decode("ascii"), text
+    )
+
+
+def one_line(text: str) -> str:
+    """Return a text on one line."""
+    return printable(" ".join(text.split()))
+
+
+def dump_json(value: Any, *, indent: int | None = None) -> str:  # noqa: ANN401 — anything JSON-able
+    """Return a value as JSON that standard output can encode; a name that is no Unicode keeps its escapes."""
+    readable = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    dumped = json.dumps(value, ensure_ascii=not readable, indent=indent)
+    return dumped.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print rows with a header: as a table on a terminal, else as aligned plain text.
+
+    Args:
+        header: Names of the columns.
+        rows: One text per column; a column of numbers is aligned to the right.
+    """
+    cells = [[one_line(cell) for cell in row] for row in rows]
+    right = [bool(cells) and all(_is_number(row[place]) for row in cells) for place in range(len(header))]
+    if sys.stdout.isatty():
+        _print_rich_table(header, cells, right)
+        return
+    widths = [max(len(row[place]) for row in [header, *cells]) for place in range(len(header))]
+    for row in [header, *cells]:
+        padded = (
+            cell.rjust(width) if numeric else cell.ljust(width)
+            for cell, width, numeric in zip(row, widths, right, strict=True)
+        )
+        typer.echo("  ".join(padded).rstrip())
+
+
+def _print_rich_table(header: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence[bool]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for name, numeric in zip(header, right, strict=True):
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*(Text(cell) for cell in row))  # Text: a file called "[red]" is not markup
+    Console().print(table)
+
+
+def _is_number(cell: str) -> bool:
+    return re.fullmatch(r"[-\d.,%]+", cell) is not None

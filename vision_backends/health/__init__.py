@@ -1,0 +1,1 @@
+"""Who may be asked now, for how long, and at what expense."""

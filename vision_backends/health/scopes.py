@@ -1,0 +1,119 @@
+"""Whom a gate concerns, and what is told when it moves.
+
+This module decides how widely trouble of each kind is shared: a rate limit of one model never keeps its
+siblings from answering, while an empty account keeps out whatever it pays for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from vision_backends.health.policy import GateKind, Span
+    from vision_backends.types import Task
+
+__all__ = ["GateReport", "GateState", "Place", "Scope", "Transition"]
+
+GateState = Literal["open", "closed", "probing"]
+"""How a gate stands: everybody, nobody or exactly one may pass."""
+
+
+class Place(NamedTuple):
+    """Where a gate stands within an account; what is empty does not matter to it."""
+
+    kind: GateKind
+    backend: str = ""
+    model: str = ""
+    task: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """What one call is about, as far as gates go.
+
+    Attributes:
+        backend: Name of the backend.
+        credential: Identifier of the account that pays, None where nobody pays.
+        model: Name of the model, empty where there is none.
+        task: What is asked.
+    """
+
+    backend: str
+    credential: str | None
+    model: str
+    task: Task
+
+    @property
+    def account(self) -> str:
+        """The account that gates for quota and authentication stand before; the backend itself where nobody pays."""
+        return self.credential or self.backend
+
+    def place(self, kind: GateKind, span: Span) -> Place:
+        """Return where a gate stands that concerns this scope as widely as ``span`` says."""
+        match span:
+            case "account":
+                return Place(kind)
+            case "model":
+                return Place(kind, self.backend, self.model)
+            case "task":
+                return Place(kind, self.backend, self.model, self.task)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transition:
+    """A gate has closed, let a probe through, or opened again. Told once, by the process in which it happened.
+
+    Attributes:
+        at: When, in seconds since 1970 UTC.
+        backend: The backend whose call moved the gate.
+        model: The model that the gate stands before; empty for a whole account.
+        task: The task that it stands before; empty for all tasks of a model.
+        gate: What the gate is closed for.
+        before: How it stood.
+        after: How it stands.
+        reason: The provider's code or the kind of the error that closed it.
+        until: When it is due for a probe; None when it is open.
+    """
+
+    at: float
+    backend: str
+    model: str
+    task: str
+    gate: GateKind
+    before: GateState
+    after: GateState
+    reason: str
+    until: float | None = None
+
+    @property
+    def scope(self) -> str:
+        """What the gate stands before, for people: ``openai``, ``openai/gpt-x`` or ``openai/gpt-x/describe``."""
+        return "/".join(part for part in (self.backend, self.model, self.task) if part)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateReport:
+    """A gate that is not open, for ``vision status``.
+
+    Attributes:
+        backend: The backend whose call closed it.
+        model: The model that it stands before; empty for a whole account.
+        task: The task that it stands before; empty for all tasks of a model.
+        gate: What it is closed for.
+        state: ``"closed"`` or ``"probing"``.
+        since: When the trouble began, in seconds since 1970 UTC.
+        until: When it is, or was, due for a probe.
+        message: All this in a sentence.
+        remedy: What the reader can do about it.
+    """
+
+    backend: str
+    model: str
+    task: str
+    gate: GateKind
+    state: GateState
+    since: float
+    until: float
+    message: str
+    remedy: str | None

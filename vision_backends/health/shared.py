@@ -1,0 +1,77 @@
+"""Access to the shared states of the store, which never fails a call.
+
+This module decides what happens when the store cannot be used: it is logged once, and everything counts as
+healthy and unspent. It must not know what the states mean.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from vision_backends.storage.base import Store
+
+__all__ = ["SharedStates", "tell"]
+
+T = TypeVar("T")
+E = TypeVar("E")
+
+_log = logging.getLogger(__name__)
+
+
+class SharedStates:
+    """The states of a store under one prefix.
+
+    Args:
+        store: Where they live.
+        prefix: How their keys begin there.
+    """
+
+    def __init__(self, store: Store, *, prefix: str) -> None:
+        self._store = store
+        self._prefix = prefix
+        self._complained = False
+
+    def read(self, key: str) -> str | None:
+        """Return a state; None where there is none or the store is in trouble."""
+        try:
+            return self._store.read(self._prefix + key)
+        except OSError as error:
+            self._complain(error)
+            return None
+
+    def update(self, key: str, change: Callable[[str | None], tuple[str | None, T]], *, otherwise: T) -> T:
+        """Replace a state atomically, as `Store.update` does; return ``otherwise`` if the store is in trouble."""
+        try:
+            return self._store.update(self._prefix + key, change)
+        except OSError as error:
+            self._complain(error)
+            return otherwise
+
+    def all(self) -> Mapping[str, str]:
+        """Return every state by its key."""
+        try:
+            states = self._store.states(self._prefix)
+        except OSError as error:
+            self._complain(error)
+            return {}
+        return {key.removeprefix(self._prefix): state for key, state in states.items()}
+
+    def _complain(self, error: OSError) -> None:
+        if not self._complained:
+            self._complained = True
+            _log.warning("Gates and budgets are not shared or kept while the store is in trouble: %s", error)
+
+
+def tell(listener: Callable[[E], object] | None, events: list[E]) -> None:
+    """Hand events to a listener; its own trouble is logged and hurts nobody."""
+    if listener is None:
+        return
+    for event in events:
+        try:
+            listener(event)
+        except Exception:  # noqa: BLE001 — a listener's own business
+            _log.exception("A listener failed on %s.", type(event).__name__)

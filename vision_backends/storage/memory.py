@@ -1,0 +1,108 @@
+"""A store that lives and ends with the process.
+
+This module decides nothing but how much is kept: the cache by bytes, the ledger by rows.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, deque
+from typing import TYPE_CHECKING, TypeVar
+
+from vision_backends.storage.base import MAX_ENTRY_BYTES, CacheInfo, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from vision_backends.storage.base import LedgerRow
+
+__all__ = ["MAX_CACHE_BYTES", "MemoryStore"]
+
+T = TypeVar("T")
+
+MAX_CACHE_BYTES = 64_000_000
+"""Room for cached answers where nobody says otherwise: about 10,000 vectors of 1,536 components."""
+
+
+class MemoryStore(Store):
+    """Keeps everything in memory, shared by the threads of one process.
+
+    Args:
+        max_cache_bytes: Room for cached answers; the least recently used go first.
+        max_ledger_rows: How many attempts are remembered; the oldest go first.
+    """
+
+    def __init__(self, *, max_cache_bytes: int = MAX_CACHE_BYTES, max_ledger_rows: int = 10_000) -> None:
+        self._max_cache_bytes = max_cache_bytes
+        self._lock = threading.Lock()
+        self._cache: OrderedDict[str, bytes] = OrderedDict()
+        self._cache_bytes = 0
+        self._ledger: deque[LedgerRow] = deque(maxlen=max_ledger_rows)
+        self._states: dict[str, str] = {}
+
+    def get(self, key: str) -> bytes | None:
+        """Return a cached answer and mark it as used, or None."""
+        with self._lock:
+            value = self._cache.get(key)
+            if value is not None:
+                self._cache.move_to_end(key)
+            return value
+
+    def put(self, key: str, value: bytes) -> None:
+        """Keep an answer; the least recently used ones make room."""
+        if len(value) > min(MAX_ENTRY_BYTES, self._max_cache_bytes):
+            return
+        with self._lock:
+            self._cache_bytes += len(value) - len(self._cache.pop(key, b""))
+            self._cache[key] = value
+            while self._cache_bytes > self._max_cache_bytes:
+                _, oldest = self._cache.popitem(last=False)
+                self._cache_bytes -= len(oldest)
+
+    def cache_info(self) -> CacheInfo:
+        """Return how full the cache is."""
+        with self._lock:
+            return CacheInfo(
+                entries=len(self._cache),
+                size_bytes=self._cache_bytes,
+                max_bytes=self._max_cache_bytes,
+                location="memory",
+            )
+
+    def clear_cache(self) -> int:
+        """Forget every cached answer and return how many there were."""
+        with self._lock:
+            count = len(self._cache)
+            self._cache.clear()
+            self._cache_bytes = 0
+            return count
+
+    def record(self, rows: Sequence[LedgerRow]) -> None:
+        """Book attempts, all or none of them."""
+        with self._lock:
+            self._ledger.extend(rows)
+
+    def ledger(self, *, since: float = 0.0, until: float = float("inf")) -> Iterator[LedgerRow]:
+        """Return the booked attempts with ``since <= at < until``, oldest first."""
+        with self._lock:
+            rows = [row for row in self._ledger if since <= row.at < until]
+        return iter(sorted(rows, key=lambda row: row.at))
+
+    def read(self, key: str) -> str | None:
+        """Return a shared state, or None."""
+        return self._states.get(key)
+
+    def update(self, key: str, change: Callable[[str | None], tuple[str | None, T]]) -> T:
+        """Replace a shared state atomically; arguments and errors as for `Store.update`."""
+        with self._lock:
+            new, value = change(self._states.get(key))
+            if new is None:
+                self._states.pop(key, None)
+            else:
+                self._states[key] = new
+            return value
+
+    def states(self, prefix: str = "") -> Mapping[str, str]:
+        """Return all shared states whose keys begin with ``prefix``."""
+        with self._lock:
+            return {key: state for key, state in self._states.items() if key.startswith(prefix)}

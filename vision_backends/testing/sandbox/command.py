@@ -1,0 +1,113 @@
+"""Running the sandbox from a terminal until it is interrupted.
+
+This module decides what a user types and sees. It must not know how anything is played.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vision_backends.testing.sandbox.limits import Limits
+from vision_backends.testing.sandbox.script import Chaos, Script
+from vision_backends.testing.sandbox.server import SandboxServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["SandboxOptions", "main", "serve"]
+
+_LOOK_S = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxOptions:
+    """What a sandbox is started with.
+
+    Attributes:
+        port: 0 takes a free one.
+        seed: Plays chaos with this seed.
+        rate: Part of the requests that meet chaos.
+        play: Name of a fault to play from the start.
+        script: JSON file of a script to play.
+        record: JSON file that the played faults are written to at the end.
+        rpm: Requests per minute for each model.
+        tpm: Tokens per minute for each model.
+        quota_after: Requests after which the quota is gone.
+        quota_tokens: Tokens after which the quota is gone.
+    """
+
+    port: int = 0
+    seed: int | None = None
+    rate: float = 0.2
+    play: str | None = None
+    script: str | None = None
+    record: str | None = None
+    rpm: int | None = None
+    tpm: int | None = None
+    quota_after: int | None = None
+    quota_tokens: int | None = None
+
+
+def serve(
+    options: SandboxOptions,
+    *,
+    write: Callable[[str], object] = sys.stdout.write,
+    stop: threading.Event | None = None,
+) -> None:
+    """Run a sandbox until Ctrl-C, or until ``stop`` is set.
+
+    Raises:
+        ValueError: An option has no meaning, or a file is no script.
+        OSError: The port is taken, or a file cannot be read.
+    """
+    plans = [
+        None if options.seed is None else Chaos(seed=options.seed, rate=options.rate),
+        None if options.script is None else Script.load(options.script),
+        options.play,
+    ]
+    limits = Limits(
+        rpm=options.rpm,
+        tpm=options.tpm,
+        quota_requests=options.quota_after,
+        quota_tokens=options.quota_tokens,
+    )
+    server = SandboxServer(port=options.port, limits=limits)
+    for plan in plans:
+        if plan is not None:
+            server.play(plan)
+    with server, contextlib.suppress(KeyboardInterrupt):
+        write(f"export OPENAI_BASE_URL={server.url}\nexport OPENAI_API_KEY={server.api_key}\n")
+        sys.stdout.flush()
+        stop = stop or threading.Event()
+        while not stop.wait(_LOOK_S):  # a wait without an end could miss an interrupt that comes as it begins
+            pass
+    if options.record is not None:
+        server.recorded.save(options.record)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the sandbox with the arguments of a command line; return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m vision_backends.testing.sandbox",
+        description="An OpenAI-compatible server on this machine that answers for free and fails on demand.",
+    )
+    parser.add_argument("--port", type=int, default=0, help="port to listen on; a free one by default")
+    parser.add_argument("--seed", type=int, help="play faults at random, the same ones for the same seed")
+    parser.add_argument("--rate", type=float, default=0.2, help="with --seed: part of the requests that fail")
+    parser.add_argument("--play", help="a fault to play from the start, for example quota_gone")
+    parser.add_argument("--script", help="JSON file with faults to play in order")
+    parser.add_argument("--record", help="JSON file to write the played faults to at the end")
+    parser.add_argument("--rpm", type=int, help="keep a limit of requests per minute and model")
+    parser.add_argument("--tpm", type=int, help="keep a limit of tokens per minute and model")
+    parser.add_argument("--quota-after", type=int, help="requests after which the quota is gone")
+    parser.add_argument("--quota-tokens", type=int, help="tokens after which the quota is gone")
+    try:
+        serve(SandboxOptions(**vars(parser.parse_args(arguments))))
+    except (OSError, ValueError) as exc:
+        parser.exit(2, f"{exc}\n")
+    return 0

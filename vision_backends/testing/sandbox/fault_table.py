@@ -1,0 +1,139 @@
+"""Every fault by name: the errors, the broken deliveries and the answers that are wrong in themselves.
+
+This module decides which faults there are, and how one is written in JSON. It must not know when they are played.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from vision_backends.testing.sandbox.error_rows import ERRORS
+from vision_backends.testing.sandbox.faults import HEALTHY, Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["FAULTS", "dump_fault", "parse_fault"]
+
+_CHAT = ("/v1/chat/completions",)
+_RESPONSES = ("/v1/responses",)
+_TALK = (*_CHAT, *_RESPONSES)
+_EMBEDDINGS = ("/v1/embeddings",)
+_HTML = {"content-type": "text/html; charset=utf-8"}
+_JSON = {"content-type": "application/json"}
+
+_DELIVERIES = (
+    Fault(name="slow", delay_s=1.0),
+    Fault(name="slow_drip", drip_s=0.1),
+    Fault(name="stall", sends="nothing", then="stall"),
+    Fault(name="stall_midway", sends="half", then="stall"),
+    Fault(name="half_body", sends="half", then="close"),
+    Fault(name="reset_midway", sends="half", then="reset"),
+    Fault(name="connection_reset", sends="nothing", then="reset"),
+    Fault(name="connection_closed", sends="nothing", then="close"),
+    Fault(name="closed_after_reply", then="close"),
+)
+
+_NOT_JSON = (
+    Fault(name="html_200", status=200, body="<!doctype html><title>Sign in to the network</title>", headers=_HTML),
+    Fault(name="empty_200", status=200, body="", headers=_JSON),
+    Fault(name="null_200", status=200, body="null", headers=_JSON),
+    Fault(name="error_200", status=200, body={"error": {"message": "Provider returned error", "code": 502}}),
+    Fault(name="invalid_json", bend="invalid_json"),
+)
+
+_STREAMS = (
+    Fault(name="no_done", bend="no_done", paths=_CHAT),
+    Fault(name="no_finish", bend="no_finish", paths=_TALK),
+    Fault(name="error_event", bend="error_event", code="server_error", paths=_TALK),
+    Fault(name="quota_event", bend="error_event", code="insufficient_quota", paths=_TALK),
+    Fault(name="early_usage", bend="early_usage", paths=_CHAT),
+    Fault(name="streamed", bend="streamed", paths=_TALK),
+)
+
+_TEXTS = (
+    Fault(name="refusal", bend="refusal", paths=_TALK),
+    Fault(name="content_filter", bend="content_filter", paths=_TALK),
+    Fault(name="length", bend="length", paths=_TALK),
+    Fault(name="empty_answer", bend="empty_answer", paths=_TALK),
+    Fault(name="not_json", bend="not_json", paths=_TALK),
+    Fault(name="fenced_json", bend="fenced_json", paths=_TALK),
+    Fault(name="schema_broken", bend="schema_broken", paths=_TALK),
+    Fault(name="boxes_out_of_range", bend="boxes_out_of_range", paths=_TALK),
+    Fault(name="boxes_inside_out", bend="boxes_inside_out", paths=_TALK),
+    Fault(name="unknown_label", bend="unknown_label", paths=_TALK),
+    Fault(name="no_choices", bend="no_choices", paths=_TALK),
+    Fault(name="response_failed", bend="failed", code="server_error", paths=_RESPONSES),
+    Fault(name="response_failed_rate", bend="failed", code="rate_limit_exceeded", paths=_RESPONSES),
+    Fault(name="response_failed_policy", bend="failed", code="image_content_policy_violation", paths=_RESPONSES),
+)
+
+_VECTORS = (
+    Fault(name="too_few_vectors", bend="too_few_vectors", paths=_EMBEDDINGS),
+    Fault(name="too_many_vectors", bend="too_many_vectors", paths=_EMBEDDINGS),
+    Fault(name="wrong_dimension", bend="wrong_dimension", paths=_EMBEDDINGS),
+    Fault(name="nan_vector", bend="nan_vector", paths=_EMBEDDINGS),
+    Fault(name="zero_vector", bend="zero_vector", paths=_EMBEDDINGS),
+)
+
+_QUIRKS = (
+    Fault(name="no_usage", bend="no_usage"),
+    Fault(name="no_limit_headers", headers={"x-ratelimit-*": None, "x-request-id": None}),
+    Fault(name="list_content", bend="list_content", paths=_CHAT),
+    Fault(name="renamed_model", bend="renamed_model"),
+    Fault(name="shuffled_vectors", bend="shuffled_vectors", paths=_EMBEDDINGS),
+    Fault(name="floats_for_base64", bend="floats_for_base64", paths=_EMBEDDINGS),
+)
+
+_ROWS = (HEALTHY, *ERRORS, *_DELIVERIES, *_NOT_JSON, *_STREAMS, *_TEXTS, *_VECTORS, *_QUIRKS)
+
+FAULTS: Mapping[str, Fault] = MappingProxyType({fault.name: fault for fault in _ROWS})
+"""Every fault by its name, ``"healthy"`` first; vary one with `dataclasses.replace`."""
+
+
+def parse_fault(value: object) -> Fault:
+    """Return the fault that a name, or JSON such as ``{"name": "slow", "delay_s": 0.2}``, stands for.
+
+    A name of the table brings the row's fields along; those that are given override them.
+
+    Raises:
+        ValueError: The name or a field is unknown, or a value is not valid.
+    """
+    if isinstance(value, Fault):
+        return value
+    if isinstance(value, str):
+        if value not in FAULTS:
+            raise ValueError(f"There is no fault {value!r}; there are {', '.join(FAULTS)}.")
+        return FAULTS[value]
+    if not isinstance(value, dict):
+        raise ValueError(f"A fault is a name or an object, not {value!r}.")  # noqa: TRY004 — one error for all bad JSON
+    known = {spec.name for spec in fields(Fault)}
+    if unknown := sorted(set(value) - known):
+        raise ValueError(f"A fault has no field {', '.join(unknown)}; it has {', '.join(sorted(known))}.")
+    try:
+        return replace(_base(value.get("name", "custom")), **value)
+    except TypeError as exc:
+        raise ValueError(f"{value!r} is no fault: {exc}.") from exc
+
+
+def dump_fault(fault: Fault) -> str | dict[str, Any]:
+    """Return the JSON that `parse_fault` reads: the name, and the fields that differ from its row."""
+    base = _base(fault.name)
+    changed = {
+        spec.name: _plain(getattr(fault, spec.name))
+        for spec in fields(Fault)
+        if getattr(fault, spec.name) != getattr(base, spec.name)
+    }
+    if not changed and fault.name in FAULTS:
+        return fault.name
+    return {"name": fault.name, **changed}
+
+
+def _base(name: str) -> Fault:
+    return FAULTS.get(name) or Fault(name=name)
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 — any field of a fault
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,171 @@
+"""`SandboxServer`: an OpenAI-compatible server on loopback that can be told to fail in every known way.
+
+This module decides the face of the sandbox in Python. It must not know the router or any backend: the sandbox is an
+implementation of the wire of its own, so that a mistake of theirs cannot hide in it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from vision_backends.clock import SYSTEM_CLOCK, Clock
+from vision_backends.testing.sandbox.control import PREFIX, control
+from vision_backends.testing.sandbox.faults import HEALTHY, Fault
+from vision_backends.testing.sandbox.limits import Limits
+from vision_backends.testing.sandbox.listener import Listener
+from vision_backends.testing.sandbox.script import Chaos, Script, parse_plan
+from vision_backends.testing.sandbox.service import Service
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from vision_backends.testing.sandbox.journal import ReceivedRequest
+    from vision_backends.testing.sandbox.wire import Call, Reply
+
+__all__ = ["SandboxServer"]
+
+NO_LIMITS = Limits()
+
+
+class SandboxServer:
+    """A real HTTP server that speaks OpenAI's wire format and answers deterministically.
+
+    ```python
+    with SandboxServer() as server:
+        client = OpenAI(base_url=server.url, api_key=server.api_key, max_retries=0)
+        server.play("quota_gone", times=3)
+    ```
+
+    Args:
+        host: A loopback address.
+        port: 0 takes a free one.
+        api_key: The key that `api_key` names; any other is accepted too, but ``"sk-invalid"`` and none.
+        only_key: Accept no key but ``api_key``.
+        models: The models that exist; None takes any name.
+        limits: Rate limits and quota to keep.
+        clock: Where windows and timestamps come from. Delays are always real time.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        api_key: str = "sk-sandbox",
+        only_key: bool = False,
+        models: Sequence[str] | None = None,
+        limits: Limits = NO_LIMITS,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self.api_key = api_key
+        self._host = host
+        self._port = port
+        self._limits = limits
+        self._listener: Listener | None = None
+        self._service = Service(
+            api_key=api_key if only_key else None,
+            models=None if models is None else tuple(models),
+            limits=limits,
+            clock=clock,
+        )
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Listen; a server that listens already is left as it is.
+
+        Raises:
+            ValueError: The host is not a loopback address.
+            OSError: The port is taken.
+        """
+        if self._listener is None:
+            self._listener = Listener(self._answer, host=self._host, port=self._port)
+
+    def close(self) -> None:
+        """Stop at once: close every socket, end every thread. What was received can still be read."""
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+
+    @property
+    def url(self) -> str:
+        """The ``base_url`` for a client."""
+        return f"{self.root_url}/v1"
+
+    @property
+    def root_url(self) -> str:
+        """The URL under which ``/v1`` and ``/_sandbox`` are."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._listening.port}"
+
+    @property
+    def connections(self) -> int:
+        """Connections accepted since the start."""
+        return self._listening.accepted
+
+    @property
+    def requests(self) -> tuple[ReceivedRequest, ...]:
+        """The last 20,000 requests to ``/v1``, oldest first."""
+        return self._service.journal.requests()
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Requests to each path, all of them."""
+        return self._service.journal.counts()
+
+    @property
+    def recorded(self) -> Script:
+        """What was played so far; played again to the same requests in the same order, it is the same."""
+        return self._service.player.recorded()
+
+    def play(self, plan: str | Fault | Script | Chaos, *, times: int | None = None) -> None:
+        """Play a fault, a script or chaos from the next request on.
+
+        The newest plan comes first; when it has run out, the one before it goes on.
+
+        Args:
+            plan: A name of ``FAULTS``, a fault, a script or chaos.
+            times: How many requests meet a single fault; None means all until `heal` or `reset`.
+
+        Raises:
+            ValueError: There is no such fault.
+        """
+        parsed = parse_plan(plan, times=times)
+        self._service.player.play(parsed)
+
+    def heal(self) -> None:
+        """Play nothing any more, and let go of stalled replies."""
+        self._service.player.heal()
+        self.release()
+
+    def release(self) -> None:
+        """Let go of the replies that are held back now: stalled ones are sent in full."""
+        if self._listener is not None:
+            self._listener.release()
+
+    def limit(self, limits: Limits) -> None:
+        """Keep other limits from now on, with everything spent before forgotten: also a top-up."""
+        self._limits = limits
+        self._service.limit(limits)
+
+    def reset(self) -> None:
+        """Be as new: nothing played, nothing received, nothing spent."""
+        self.heal()
+        self._service.reset()
+        self._service.limit(self._limits)
+
+    @property
+    def _listening(self) -> Listener:
+        if self._listener is None:
+            raise RuntimeError("The sandbox is not running: use it in a with statement, or call start().")
+        return self._listener
+
+    def _answer(self, call: Call) -> tuple[Reply, Fault]:
+        if call.path.startswith(PREFIX):
+            return control(call, self), HEALTHY
+        return self._service.answer(call)
