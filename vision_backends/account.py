@@ -13,6 +13,7 @@ from operator import add
 from typing import TYPE_CHECKING
 
 from vision_backends.errors import NotSupportedError, SpaceUnavailableError
+from vision_backends.health.policy import MAYBE_BILLED
 from vision_backends.storage.base import LedgerRow
 from vision_backends.types import FREE, Attempt, Description, Detections, Embedding, Trace, Usage
 
@@ -29,10 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "Item", "Rung", "complete", "is_degraded", "ledger_rows", "note", "settle"]
 
 Answer = Description | Embedding | Detections
-
-MAYBE_BILLED = frozenset({"timed_out", "invalid_reply", "unavailable"})
-"""After these a remote server may have charged: their usage is unknown instead of nothing."""
-
 
 @dataclass(slots=True)
 class Item:

@@ -151,6 +151,7 @@ def test_the_handmade_headers_are_otherwise_fine():
         (DETECTED | {"items": [["cat", 0.5, [0, 0, "1", 1], None]]}, b""),
         (DETECTED | {"width": "2"}, b""),
         (["description"], b""),
+        (None, b""),
         (b"[" * 100_000, b""),
     ],
 )

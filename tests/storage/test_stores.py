@@ -45,9 +45,14 @@ def store(make_store):
     return make_store()
 
 
-def row(at, **more):
-    """An attempt that ended at a time."""
-    return LedgerRow(**({"at": at, "call_id": "c", "task": "embed", "backend": "b", "outcome": "answered"} | more))
+NOW = FakeClock().time()
+
+
+def row(after, **more):
+    """An attempt that ended some seconds after the beginning."""
+    return LedgerRow(
+        **({"at": NOW + after, "call_id": "c", "task": "embed", "backend": "b", "outcome": "answered"} | more)
+    )
 
 
 def test_what_was_put_is_found(store):
@@ -80,6 +85,14 @@ def test_an_entry_larger_than_the_cache_is_not_kept(make_store):
     store.put("large", b"x" * 1001)
     assert store.get("large") is None
     assert store.get("small") is not None
+
+
+def test_an_entry_may_fill_the_whole_cache(make_store):
+    """Then it is alone."""
+    store = make_store(max_cache_bytes=1000)
+    store.put("small", b"x")
+    store.put("large", b"x" * 1000)
+    assert (store.get("small"), store.cache_info().size_bytes) == (None, 1000)
 
 
 def test_very_large_answers_are_not_kept(store):
@@ -133,7 +146,7 @@ def test_the_ledger_returns_what_was_booked_by_time(store):
     store.record([row(10.0)])
     store.record([])
     assert list(store.ledger()) == [row(10.0), full, row(30.0)]
-    assert list(store.ledger(since=20.0, until=30.0)) == [full]
+    assert list(store.ledger(since=NOW + 20.0, until=NOW + 30.0)) == [full]
 
 
 def test_rows_of_the_same_time_stay_in_their_order(store):
@@ -201,7 +214,7 @@ def test_memory_remembers_a_bounded_ledger():
     """The oldest rows go first."""
     store = MemoryStore(max_ledger_rows=3)
     store.record([row(float(number)) for number in range(5)])
-    assert [each.at for each in store.ledger()] == [2.0, 3.0, 4.0]
+    assert list(store.ledger()) == [row(2.0), row(3.0), row(4.0)]
 
 
 def test_closing_twice_is_harmless_and_a_late_answer_too(store):

@@ -28,7 +28,7 @@ GATE_KINDS: dict[str, GateKind] = {
 HARMLESS = frozenset({"not_supported", "not_ready", "caller_error", "config"})
 """Kinds of errors that say nothing about the backend's health."""
 
-MAYBE_BILLED = frozenset({"timed_out", "invalid_reply", "unavailable", "backend_error"})
+MAYBE_BILLED = frozenset({"timed_out", "invalid_reply", "unavailable", "stream_interrupted", "backend_error"})
 """After these a server may have charged, and nobody has said how much."""
 
 

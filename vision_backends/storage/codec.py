@@ -40,21 +40,20 @@ def encode(answer: Answer) -> bytes:
     """
     vector = b""
     header: dict[str, Any]
-    match answer:
-        case Description():
-            header = {
-                "type": "description",
-                "text": answer.text,
-                "language": answer.language,
-                "complete": answer.complete,
-                "evidence": None if answer.evidence is None else dict(answer.evidence),
-            }
-        case Embedding():
-            header = {"type": "embedding", "space": answer.space}
-            vector = answer.vector.astype("<f4", copy=False).tobytes()
-        case Detections():
-            items = [[item.label, item.score, item.xyxy, item.category_id] for item in answer.items]
-            header = {"type": "detections", "items": items, "width": answer.width, "height": answer.height}
+    if isinstance(answer, Description):
+        header = {
+            "type": "description",
+            "text": answer.text,
+            "language": answer.language,
+            "complete": answer.complete,
+            "evidence": None if answer.evidence is None else dict(answer.evidence),
+        }
+    elif isinstance(answer, Embedding):
+        header = {"type": "embedding", "space": answer.space}
+        vector = answer.vector.astype("<f4", copy=False).tobytes()
+    else:
+        items = [[item.label, item.score, item.xyxy, item.category_id] for item in answer.items]
+        header = {"type": "detections", "items": items, "width": answer.width, "height": answer.height}
     trace = answer.trace
     header["trace"] = [trace.backend, trace.model, trace.revision]
     encoded = json.dumps(header, allow_nan=False, separators=(",", ":")).encode("ascii")
@@ -71,7 +70,7 @@ def decode(data: bytes) -> Answer | None:
         return None
     end = PREAMBLE.size + length
     try:
-        return _read(json.loads(data[PREAMBLE.size : end]), data[end:])
+        return _read(_typed(json.loads(data[PREAMBLE.size : end]), dict), data[end:])
     except (ValueError, TypeError, KeyError, RecursionError):  # what the records and the unpacking refuse
         return None
 

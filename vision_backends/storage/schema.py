@@ -140,8 +140,7 @@ def _prepare(path: Path, *, clock: Clock) -> None:
     os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     db = connect(path)
     try:
-        db.execute("PRAGMA auto_vacuum=INCREMENTAL")  # has an effect on a new file only
-        _use_write_ahead_log(db, clock=clock)
+        _set_format(db, clock=clock)
         db.execute("BEGIN IMMEDIATE")
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if version > len(MIGRATIONS):
@@ -159,15 +158,17 @@ def _prepare(path: Path, *, clock: Clock) -> None:
         db.close()
 
 
-def _use_write_ahead_log(db: sqlite3.Connection, *, clock: Clock) -> None:
-    """Switch to the write-ahead log; two processes that do so at once do not wait for each other by themselves."""
-    tries = 100
-    for left in reversed(range(tries)):
+def _set_format(db: sqlite3.Connection, *, clock: Clock) -> None:
+    """Switch to the write-ahead log; processes that do so at once are not always made to wait by SQLite itself."""
+    give_up_at = clock.monotonic() + BUSY_S
+    db.execute("PRAGMA busy_timeout=50")
+    while True:
         try:
+            db.execute("PRAGMA auto_vacuum=INCREMENTAL")  # has an effect on a new file only
             db.execute("PRAGMA journal_mode=WAL")
+            break
         except sqlite3.OperationalError as error:
-            if (error.sqlite_errorcode & 0xFF) != sqlite3.SQLITE_BUSY or not left:
+            if (error.sqlite_errorcode & 0xFF) != sqlite3.SQLITE_BUSY or clock.monotonic() >= give_up_at:
                 raise
-            clock.sleep(BUSY_S / tries)
-        else:
-            return
+            clock.sleep(0.05)
+    db.execute(f"PRAGMA busy_timeout={BUSY_S * 1000:.0f}")

@@ -121,8 +121,7 @@ class SQLiteStore(Store):
         """Forget every cached answer, give the room back, and return how many there were."""
         with self._database() as db:
             count = db.execute("DELETE FROM cache").rowcount
-            db.execute("PRAGMA incremental_vacuum").fetchall()
-            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            db.executescript("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)")
         return count
 
     def record(self, rows: Sequence[LedgerRow]) -> None:

@@ -1,0 +1,161 @@
+"""Descriptions piece by piece."""
+
+import pytest
+from PIL import Image as PILImage
+
+from vision_backends import (
+    AllBackendsFailedError,
+    ContentRejectedError,
+    Description,
+    InvalidImageError,
+    Router,
+    StreamInterruptedError,
+    Trace,
+    UnavailableError,
+    Usage,
+)
+from vision_backends.testing import FakeBackend, FakeClock
+
+IMAGE = PILImage.new("RGB", (64, 48), "teal")
+
+
+class Speaker(FakeBackend):
+    """Says its words one by one, and raises where an error stands among them."""
+
+    def __init__(self, name, *words, record=True, **options):
+        super().__init__(name, local=False, **options)
+        self.words, self.record, self.closed = words, record, False
+
+    def describe_stream(self, image, request, *, timeout_s):
+        try:
+            for word in self.words:
+                if isinstance(word, Exception):
+                    raise word
+                yield word
+            if self.record:
+                trace = Trace(model=f"{self.name}-model", usage=Usage(input_tokens=9, output_tokens=3, cost_usd=0.5))
+                return Description(text="".join(map(str, self.words)), trace=trace)
+            return "no record"
+        finally:
+            self.closed = True
+
+
+@pytest.fixture
+def make_router():
+    """A maker of routers that are closed when the test ends."""
+    made = []
+
+    def make(*backends, **options):
+        made.append(Router(backends, **options))
+        return made[-1]
+
+    yield make
+    for router in made:
+        router.close()
+
+
+def test_pieces_come_one_by_one_and_the_record_at_the_end(make_router):
+    """The record has the whole text, its cost and its trace."""
+    stream = make_router(Speaker("best", "A ", "teal ", "square")).describe_stream(IMAGE)
+    assert next(stream) == "A "
+    assert stream.description is None
+    assert list(stream) == ["teal ", "square"]
+    assert str(stream.description) == "A teal square"
+    assert (stream.description.trace.backend, stream.description.trace.usage.cost_usd) == ("best", 0.5)
+
+
+def test_before_the_first_piece_the_next_rung_takes_over(make_router):
+    """A backend that cannot stream gives its text in one piece."""
+    stream = make_router(Speaker("best", UnavailableError("It is down.")), FakeBackend("spare")).describe_stream(IMAGE)
+    assert list(stream) == ["spare says: 64×48 px"]
+    assert stream.description.trace.degraded
+    assert stream.description.trace.reason == "best: It is down"
+
+
+@pytest.mark.parametrize("trouble", [UnavailableError("It is down."), ZeroDivisionError("oops")])
+def test_after_the_first_piece_a_failure_keeps_the_text_so_far(make_router, trouble):
+    """Two halves of different captions would be no answer."""
+    spare = FakeBackend("spare")
+    stream = make_router(Speaker("best", "A ", "teal ", trouble), spare).describe_stream(IMAGE)
+    with pytest.raises(StreamInterruptedError) as caught:
+        list(stream)
+    assert caught.value.partial == "A teal "
+    assert caught.value.backend == "best"
+    assert stream.description is None
+    assert spare.calls == []
+
+
+def test_a_refusal_is_the_callers(make_router):
+    """No other rung is asked to get round it."""
+    spare = FakeBackend("spare")
+    with pytest.raises(ContentRejectedError):
+        list(make_router(Speaker("best", ContentRejectedError("No.")), spare).describe_stream(IMAGE))
+    assert spare.calls == []
+
+
+def test_nobody_left_is_told_while_iterating(make_router):
+    """As from describe."""
+    stream = make_router(Speaker("best", UnavailableError("It is down."))).describe_stream(IMAGE)
+    with pytest.raises(AllBackendsFailedError, match="It is down"):
+        list(stream)
+
+
+def test_a_broken_image_is_told_at_once(make_router):
+    """Before anybody listens."""
+    with pytest.raises(InvalidImageError):
+        make_router(Speaker("best", "A")).describe_stream(b"broken")
+
+
+def test_a_stream_without_a_record_is_an_invalid_reply(make_router):
+    """What it has cost is not known then."""
+    stream = make_router(Speaker("best", "A", record=False)).describe_stream(IMAGE)
+    with pytest.raises(StreamInterruptedError, match="without a record"):
+        list(stream)
+
+
+def test_stopping_early_closes_the_backend_and_is_booked(make_router):
+    """What has been said may have been billed: its cost is unknown, not 0."""
+    best = Speaker("best", "A ", "teal ", "square")
+    router = make_router(best)
+    stream = router.describe_stream(IMAGE)
+    assert next(stream) == "A "
+    stream.close()
+    assert best.closed
+    (row,) = router.ledger()
+    assert (row.error, row.cost_usd) == ("stream_interrupted", None)
+    assert router.describe_stream(IMAGE, backend="best") is not None
+
+
+def test_a_finished_stream_is_cached_for_every_way_of_asking(make_router):
+    """A cached text comes in one piece, from describe and describe_stream alike."""
+    best = Speaker("best", "A ", "teal ", "square")
+    router = make_router(best)
+    list(router.describe_stream(IMAGE))
+    again = router.describe_stream(IMAGE)
+    assert list(again) == ["A teal square"]
+    assert again.description.trace.cached
+    assert router.describe(IMAGE).trace.cached
+
+
+def test_a_stream_keeps_the_deadline(make_router):
+    """A backend that stops talking is left behind."""
+    clock = FakeClock()
+
+    class Dozing(Speaker):
+        def describe_stream(self, image, request, *, timeout_s):
+            yield "A "
+            clock.advance(timeout_s + 1)
+            yield "too late"
+
+    stream = make_router(Dozing("best"), clock=clock).describe_stream(IMAGE, deadline_s=5)
+    with pytest.raises(StreamInterruptedError) as caught:
+        list(stream)
+    assert caught.value.partial == "A "
+
+
+def test_rungs_that_cannot_be_asked_are_passed_over(make_router):
+    """A prompt goes to the first that follows instructions."""
+    plain, best = FakeBackend("plain", prompts=False), Speaker("best", "Teal.")
+    stream = make_router(plain, best).describe_stream(IMAGE, prompt="Which colour?")
+    assert list(stream) == ["Teal."]
+    assert not stream.description.trace.degraded
