@@ -511,3 +511,50 @@ def test_listeners_hear_of_every_attempt_and_call(make_router, image):
     heard.clear()
     router.describe(image)
     assert heard == []
+
+
+def test_a_batch_call_waits_instead_of_degrading(make_router, image, clock):
+    """Until the rate limit has passed, however long that is within its patience."""
+    best, spare = FakeBackend("best", local=False, clock=clock), FakeBackend("spare")
+    best.play(RateLimitedError("Slow down.", retry_after_s=90.0))
+    router = make_router(best, spare, caching=False)
+    answer = router.describe(image, priority="batch")
+    assert answer.trace.backend == "best"
+    assert 89 < clock.monotonic() < 200
+
+
+def test_patience_ends_and_then_the_next_rung_answers(make_router, image, clock):
+    """A batch call degrades as well when the trouble outlasts it."""
+    best, spare = FakeBackend("best", local=False, credential="account"), FakeBackend("spare")
+    best.play(QuotaExhaustedError("No money is left."), times=1000)
+    router = make_router(best, spare, caching=False)
+    assert router.describe(image, priority="batch", max_wait_s=30).trace.backend == "spare"
+    assert 20 <= clock.monotonic() <= 65
+    assert len(best.calls) == 1
+
+
+def test_a_waiting_batch_call_notices_a_reset(image):
+    """Topping up and resetting helps at once, not when the probe is due."""
+    best, spare = FakeBackend("best", local=False, credential="account"), FakeBackend("spare")
+    best.play(QuotaExhaustedError("No money is left."))
+
+    class Healing(FakeClock):
+        def sleep(self, seconds):
+            super().sleep(seconds)
+            if self.monotonic() > 12:
+                router.reset("best")
+
+    clock = Healing()
+    with Router([best, spare], clock=clock, caching=False) as router:
+        assert router.describe(image, priority="batch").trace.backend == "best"
+    assert clock.monotonic() < 20
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"max_wait_s": 5}, {"priority": "batch", "max_wait_s": -1}, {"priority": "urgent"}],
+)
+def test_patience_without_a_meaning_is_refused(make_router, image, options):
+    """Interactive calls do not wait, and nobody waits for less than no time."""
+    with pytest.raises(InvalidRequestError):
+        make_router(FakeBackend()).describe(image, **options)

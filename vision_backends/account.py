@@ -31,6 +31,7 @@ __all__ = ["Answer", "Item", "Rung", "complete", "is_degraded", "ledger_rows", "
 
 Answer = Description | Embedding | Detections
 
+
 @dataclass(slots=True)
 class Item:
     """One input on its way down: what was tried for it, and how it ended."""

@@ -32,7 +32,8 @@ def _coroutine(
 ) -> Callable[Concatenate[AsyncRouter, P], Coroutine[Any, Any, R]]:
     async def call(self: AsyncRouter, /, *args: P.args, **kwargs: P.kwargs) -> R:
         run = partial(contextvars.copy_context().run, method, self.router, *args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(self._pool, run)
+        pool = self._patient if kwargs.get("priority") == "batch" else self._pool
+        return await asyncio.get_running_loop().run_in_executor(pool, run)
 
     update_wrapper(call, method)
     return call
@@ -46,12 +47,14 @@ class AsyncRouter:
 
     Args:
         router: Who does the work; closed together with this.
-        max_workers: How many calls run at once; more wait their turn.
+        max_workers: How many calls run at once; more wait their turn. Batch calls have as many places of their own,
+            so that nobody stands behind those who have time.
     """
 
     def __init__(self, router: Router, *, max_workers: int = 32) -> None:
         self.router = router
         self._pool = ThreadPoolExecutor(max_workers, thread_name_prefix="vision-async")
+        self._patient = ThreadPoolExecutor(max_workers, thread_name_prefix="vision-async-batch")
 
     @classmethod
     def from_config(cls, config: str | os.PathLike[str] | Settings | None = None, *, max_workers: int = 32) -> Self:
@@ -71,7 +74,8 @@ class AsyncRouter:
 
     async def close(self) -> None:
         """Close the router without blocking the loop; calls that run are abandoned."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._pool, self._patient):
+            pool.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self.router.close)
 
     async def __aenter__(self) -> Self:

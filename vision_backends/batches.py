@@ -71,6 +71,7 @@ class Batches:
         rungs: Sequence[Rung],
         *,
         deadline_s: float | None,
+        patience_s: float | None,
         progress: Callable[[int, int], None] | None,
     ) -> list[Answer | VisionError]:
         """Return an answer or an error for each item, in order.
@@ -80,16 +81,17 @@ class Batches:
             request: What is asked of each.
             rungs: How the backends stand, best first.
             deadline_s: Seconds for all of them together; None gives each the configured time.
+            patience_s: Seconds to wait for a better rung to recover; None takes the next one at once.
             progress: Told about every settled input.
         """
-        whole = None if deadline_s is None else Deadline(self._clock, deadline_s)
+        budget = _TimeBudget(clock=self._clock, each_s=self._deadline_s, whole_s=deadline_s, patience_s=patience_s)
         with self._journal.call(request.task, items):
             spaces = _by_space(rungs) if len(items) > 1 and _is_embedding(request) else [rungs]
             for place, group in enumerate(spaces):
                 below = [rung for later in spaces[place + 1 :] for rung in later]
                 retreat = any(self._ladder.closed(rung) is None for rung in below)
                 tick = _counter(len(items), progress)
-                if self._pass(items, request, group, tick=tick, whole=whole, retreat=retreat):
+                if self._pass(items, request, group, tick=tick, budget=budget, retreat=retreat):
                     break
                 if not retreat:
                     self._give_up(items, below)
@@ -119,17 +121,15 @@ class Batches:
         rungs: Sequence[Rung],
         *,
         tick: Callable[[int], None],
-        whole: Deadline | None,
+        budget: _TimeBudget,
         retreat: bool,
     ) -> bool:
         """Take all items down these rungs; with ``retreat``, stop at the first window with a gap."""
         settled = True
         for window in self._opened(items, request, rungs, tick):
             started = self._clock.monotonic()
-            deadline = whole or Deadline(self._clock, self._deadline_s * len(window))
-            each_s = self._deadline_s if whole is None else whole.remaining_s
             pending = [item for item in window if not item.settled]
-            self._ladder.walk(rungs, Call(request=request, deadline=deadline, each_s=each_s, tick=tick), pending)
+            self._ladder.walk(rungs, budget.call(request, count=len(window), tick=tick), pending)
             for item in pending:
                 item.elapsed_s += self._clock.monotonic() - started
             unsettled = sum(not item.settled for item in window)
@@ -194,6 +194,27 @@ def _outcome(item: Item, request: Request) -> Answer | VisionError:
     if answer is not None:  # even one that is empty: finding nothing is an answer
         return answer
     return item.error or failure(item, request)
+
+
+class _TimeBudget:
+    """How long a call may take: all of it together, or else each input by itself, and waiting on top."""
+
+    def __init__(self, *, clock: Clock, each_s: float, whole_s: float | None, patience_s: float | None) -> None:
+        self._clock = clock
+        self._each_s = each_s if whole_s is None else whole_s
+        self._patience_s = patience_s
+        self._whole = None if whole_s is None else Deadline(clock, whole_s + (patience_s or 0.0))
+
+    def call(self, request: Request, *, count: int, tick: Callable[[int], None]) -> Call:
+        """Return what is asked of the next so many inputs."""
+        seconds = (self._each_s + (self._patience_s or 0.0)) * count
+        return Call(
+            request=request,
+            deadline=self._whole or Deadline(self._clock, seconds),
+            each_s=self._each_s,
+            patience_s=self._patience_s,
+            tick=tick,
+        )
 
 
 def _is_embedding(request: Request) -> bool:

@@ -7,7 +7,6 @@ must not know any concrete backend, how images are decoded, or what callers' opt
 from __future__ import annotations
 
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial, reduce
 from operator import add
@@ -25,7 +24,9 @@ from vision_backends.errors import (
 )
 from vision_backends.flights import Flights
 from vision_backends.health.gates import Scope
-from vision_backends.retries import Retries
+from vision_backends.patience import Lines
+from vision_backends.retries import SHORT_PAUSE_S, Retries
+from vision_backends.spread import spread
 from vision_backends.storage.codec import decode, encode
 from vision_backends.storage.keys import cache_key
 from vision_backends.types import Description, Detections, Embedding
@@ -50,6 +51,9 @@ ANSWER_TYPES: dict[Task, type[Answer]] = {
     "detect": Detections,
 }
 
+LONGEST_NAP_S = 5.0
+"""How long a patient call sleeps before it looks at a closed gate again."""
+
 T = TypeVar("T")
 
 _log = logging.getLogger("vision_backends")
@@ -63,13 +67,15 @@ class Call:
         request: What is asked of each item.
         deadline: When to stop.
         each_s: Seconds that one rung may spend on each item; a long list shall not wait for one that hangs.
+        patience_s: Seconds to wait for a rung to recover; None takes the next one at once.
         tick: Told how many items have just been settled, from any thread.
     """
 
     request: Request
     deadline: Deadline
     each_s: float
-    tick: Callable[[int], None]
+    patience_s: float | None = None
+    tick: Callable[[int], None] = lambda _count: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +117,7 @@ class Ladder:
         self._caching = caching
         self.clock = clock
         self._flights = Flights()
+        self._lines: Lines[Scope] = Lines()
         self._retries = Retries()
 
     def walk(self, rungs: Sequence[Rung], call: Call, items: Sequence[Item]) -> None:
@@ -132,7 +139,7 @@ class Ladder:
             chunks = [pending[start : start + size] for start in range(0, len(pending), size)]
             # The first goes alone: should the backend turn out to be dead, one request has found it out.
             self._ask_once(turn, chunks[0])
-            _spread(partial(self._ask_once, turn), chunks[1:], threads=turn.rung.backend.concurrency(call.request))
+            spread(partial(self._ask_once, turn), chunks[1:], threads=turn.rung.backend.concurrency(call.request))
 
     def turns(self, rungs: Sequence[Rung], call: Call) -> Iterator[Turn]:
         """Yield the turn of each rung, with what is kept back for the next one that could be asked."""
@@ -160,16 +167,29 @@ class Ladder:
                 self._ask(turn, items)
 
     def _ask(self, turn: Turn, items: Sequence[Item]) -> None:
-        """Ask once, and a second time where that is worth its price."""
+        """Ask once, and again where that is worth its price or the caller has the time."""
         self._retries.deposit()
         error = self._attempt(turn, items)
         if error is None or turn.rung.backend.local:
+            return
+        if turn.call.patience_s is not None:
+            self._persist(turn, items)
             return
         spare = turn.spare is not None and self.closed(turn.spare) is None
         pause_s = self._retries.pause_s(error, remaining_s=turn.timeout_s(items), spare=spare)
         if pause_s is not None:
             self.clock.sleep(pause_s)
             self._attempt(turn, items)
+
+    def _persist(self, turn: Turn, items: Sequence[Item]) -> None:
+        """Ask again and again, ever more rarely, as long as the caller's patience lasts."""
+        ends = self.clock.monotonic() + (turn.call.patience_s or 0.0)
+        pause_s = SHORT_PAUSE_S
+        while self.clock.monotonic() + pause_s <= ends:
+            self.clock.sleep(pause_s)
+            if self._attempt(turn, items) is None:
+                return
+            pause_s *= 2
 
     def _attempt(self, turn: Turn, items: Sequence[Item]) -> BackendError | None:
         """Put one call to a backend; settle its items, or note on them why not.
@@ -205,16 +225,35 @@ class Ladder:
 
     def admit(self, turn: Turn, items: Sequence[Item]) -> Permit | None:
         """Return the permission to ask, or None after noting why there is none."""
-        rung, timeout_s = turn.rung, turn.timeout_s(items)
-        if timeout_s <= 0:
+        if turn.timeout_s(items) <= 0:
             self.note(items, turn, "skipped", TimedOutError("No time was left of the deadline."))
             return None
         try:
-            estimate = rung.backend.estimate(turn.call.request, [item.opened for item in items])  # type: ignore[arg-type]
-            return self._health.admit(rung.scope, timeout_s=timeout_s, estimate=estimate)
+            if turn.call.patience_s is None or turn.rung.backend.local:
+                return self._enter(turn, items)
+            return self._wait_and_enter(turn, items, turn.call.patience_s)
         except BackendError as closed:
             self.note(items, turn, "skipped", closed)
             return None
+
+    def _enter(self, turn: Turn, items: Sequence[Item]) -> Permit:
+        backend = turn.rung.backend
+        estimate = backend.estimate(turn.call.request, [item.opened for item in items])  # type: ignore[arg-type]
+        return self._health.admit(turn.rung.scope, timeout_s=turn.timeout_s(items), estimate=estimate)
+
+    def _wait_and_enter(self, turn: Turn, items: Sequence[Item], patience_s: float) -> Permit:
+        """Enter when the gate lets somebody in, in the order in which the waiting have come."""
+        ends = self.clock.monotonic() + patience_s
+        with self._lines.stand(turn.rung.scope, timeout_s=patience_s) as is_next:
+            while True:
+                try:
+                    return self._enter(turn, items)
+                except BackendError as closed:
+                    # Not longer than a moment at once: somebody may have topped up and reset the gate.
+                    pause_s = min(closed.retry_after_s or SHORT_PAUSE_S, LONGEST_NAP_S)
+                    if not is_next or self.clock.monotonic() + pause_s > ends:
+                        raise
+                self.clock.sleep(pause_s)
 
     def settle(self, item: Item, turn: Turn, answer: Answer, *, elapsed_s: float) -> None:
         """Give an item a fresh answer, and keep it for the next time."""
@@ -316,16 +355,6 @@ def _stand(backend: Backend, request: Request) -> Rung:
 
 def _usage(answers: Sequence[Answer]) -> Usage:
     return reduce(add, (answer.trace.usage for answer in answers))
-
-
-def _spread(ask: Callable[[Sequence[Item]], None], chunks: Sequence[Sequence[Item]], *, threads: int) -> None:
-    if threads <= 1 or len(chunks) <= 1:
-        for chunk in chunks:
-            ask(chunk)
-        return
-    with ThreadPoolExecutor(min(threads, len(chunks)), thread_name_prefix="vision-many") as pool:
-        for _ in pool.map(ask, chunks):
-            pass
 
 
 def _verified(answers: Sequence[Answer], rung: Rung, request: Request, count: int) -> Sequence[Answer]:

@@ -13,7 +13,7 @@ from vision_backends.errors import InvalidReplyError, OverloadedError, RateLimit
 if TYPE_CHECKING:
     from vision_backends.errors import BackendError
 
-__all__ = ["Retries"]
+__all__ = ["SHORT_PAUSE_S", "Retries"]
 
 MAX_PAUSE_S = 2.0
 PAUSE_SHARE = 0.25

@@ -36,6 +36,7 @@ from vision_backends.reports import Explanation, RungStatus, Verdict
 from vision_backends.storage.memory import MemoryStore
 from vision_backends.streams import DescriptionStream, stream
 from vision_backends.types import TASKS, Description, Detections, Embedding, Task
+from vision_backends.wishes import Wishes, positive_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from vision_backends.health.scopes import GateReport
     from vision_backends.images import ImageSource
     from vision_backends.storage.base import CacheInfo, LedgerRow, Store
+    from vision_backends.wishes import Priority
 
     Progress = Callable[[int, int], None]
 
@@ -97,7 +99,7 @@ class Router:
     ) -> None:
         self._ladders = _ladders(ladder)
         self._clock = clock
-        self._deadline_s = _positive(deadline_s)
+        self._deadline_s = positive_seconds(deadline_s)
         self._store = store or MemoryStore()
         self._events = Events()
         self._workers = Workers(clock=clock)
@@ -165,6 +167,8 @@ class Router:
         backend: str | None = None,
         local_only: bool = False,
         deadline_s: float | None = None,
+        priority: Priority = "interactive",
+        max_wait_s: float | None = None,
     ) -> Description:
         """Return a text about an image.
 
@@ -176,14 +180,19 @@ class Router:
             backend: Ask only this rung.
             local_only: Ask only backends that keep the image on this machine.
             deadline_s: Seconds for this call, instead of the router's.
+            priority: ``"batch"`` waits for a rate limit, an empty account or an outage to pass, first come first
+                served, instead of taking the next rung; ``"interactive"`` never stands behind those who wait.
+            max_wait_s: Seconds that a batch call waits at most, on top of the deadline; 600 by default.
 
         Raises:
             CallerError: The image or an option is at fault.
             AllBackendsFailedError: Nothing could answer; says why, rung by rung.
         """
         request = DescribeRequest(prompt=prompt, language=language, max_words=max_words)
-        backends = self._backends("describe", backend=backend, local_only=local_only)
-        return _only(self._run([image], request, Description, backends, deadline_s))
+        wishes = Wishes(
+            backend=backend, local_only=local_only, deadline_s=deadline_s, priority=priority, max_wait_s=max_wait_s
+        )
+        return _only(self._run([image], request, Description, wishes))
 
     def describe_stream(
         self,
@@ -203,9 +212,9 @@ class Router:
         Arguments as for `describe`; errors of the image come at once, all others while iterating.
         """
         request = DescribeRequest(prompt=prompt, language=language, max_words=max_words)
-        rungs = survey(self._backends("describe", backend=backend, local_only=local_only), request)
+        rungs = survey(self._backends("describe", Wishes(backend=backend, local_only=local_only)), request)
         item = self._batches.open(image, request, rungs)
-        seconds = self._deadline_s if deadline_s is None else _positive(deadline_s)
+        seconds = self._deadline_s if deadline_s is None else positive_seconds(deadline_s)
         call = Call(request=request, deadline=Deadline(self._clock, seconds), each_s=seconds, tick=lambda _count: None)
         return DescriptionStream(stream(self._ladder, self._journal, rungs, call, item))
 
@@ -219,6 +228,8 @@ class Router:
         backend: str | None = None,
         local_only: bool = False,
         deadline_s: float | None = None,
+        priority: Priority = "interactive",
+        max_wait_s: float | None = None,
         progress: Progress | None = None,
     ) -> list[Description | VisionError]:
         """Return a text or an error for each image, in order; one that fails leaves the others alone.
@@ -231,14 +242,18 @@ class Router:
             backend: As for `describe`.
             local_only: As for `describe`.
             deadline_s: Seconds for all of them together; by default each has the router's.
+            priority: As for `describe`.
+            max_wait_s: Seconds that a batch call waits at most for each of its inputs.
             progress: Called with how many are done and how many there are.
 
         Raises:
             InvalidRequestError: An option has no meaning.
         """
         request = DescribeRequest(prompt=prompt, language=language, max_words=max_words)
-        backends = self._backends("describe", backend=backend, local_only=local_only)
-        return self._run(images, request, Description, backends, deadline_s, progress)
+        wishes = Wishes(
+            backend=backend, local_only=local_only, deadline_s=deadline_s, priority=priority, max_wait_s=max_wait_s
+        )
+        return self._run(images, request, Description, wishes, progress)
 
     def embed(
         self,
@@ -248,6 +263,8 @@ class Router:
         backend: str | None = None,
         local_only: bool = False,
         deadline_s: float | None = None,
+        priority: Priority = "interactive",
+        max_wait_s: float | None = None,
     ) -> Embedding:
         """Return the vector of an image: float32 [D], L2-normalised, with the name of its space.
 
@@ -257,14 +274,18 @@ class Router:
             backend: Ask only this rung.
             local_only: Ask only backends that keep the image on this machine.
             deadline_s: Seconds for this call, instead of the router's.
+            priority: As for `describe`.
+            max_wait_s: As for `describe`.
 
         Raises:
             CallerError: The image or an option is at fault.
             SpaceUnavailableError: A space was asked for and no rung can produce it now.
             AllBackendsFailedError: Nothing could answer.
         """
-        backends = self._backends("embed", backend=backend, local_only=local_only)
-        return _only(self._run([image], EmbedRequest(space=space), Embedding, backends, deadline_s))
+        wishes = Wishes(
+            backend=backend, local_only=local_only, deadline_s=deadline_s, priority=priority, max_wait_s=max_wait_s
+        )
+        return _only(self._run([image], EmbedRequest(space=space), Embedding, wishes))
 
     def embed_many(
         self,
@@ -274,6 +295,8 @@ class Router:
         backend: str | None = None,
         local_only: bool = False,
         deadline_s: float | None = None,
+        priority: Priority = "interactive",
+        max_wait_s: float | None = None,
         progress: Progress | None = None,
     ) -> list[Embedding | VisionError]:
         """Return a vector or an error for each image, in order; all vectors are of one space.
@@ -281,8 +304,10 @@ class Router:
         When a backend fails in the middle, the next one starts over, since two spaces cannot be mixed; what
         was already answered stays in the cache. Arguments and errors as for `embed` and `describe_many`.
         """
-        backends = self._backends("embed", backend=backend, local_only=local_only)
-        return self._run(images, EmbedRequest(space=space), Embedding, backends, deadline_s, progress)
+        wishes = Wishes(
+            backend=backend, local_only=local_only, deadline_s=deadline_s, priority=priority, max_wait_s=max_wait_s
+        )
+        return self._run(images, EmbedRequest(space=space), Embedding, wishes, progress)
 
     def embed_text(
         self,
@@ -292,13 +317,17 @@ class Router:
         backend: str | None = None,
         local_only: bool = False,
         deadline_s: float | None = None,
+        priority: Priority = "interactive",
+        max_wait_s: float | None = None,
     ) -> Embedding:
         """Return the vector of a text; pass ``space=image_embedding.space`` to compare it with an image.
 
         Arguments and errors as for `embed`.
         """
-        backends = self._backends("embed_text", backend=backend, local_only=local_only)
-        return _only(self._run([text], EmbedTextRequest(space=space), Embedding, backends, deadline_s))
+        wishes = Wishes(
+            backend=backend, local_only=local_only, deadline_s=deadline_s, priority=priority, max_wait_s=max_wait_s
+        )
+        return _only(self._run([text], EmbedTextRequest(space=space), Embedding, wishes))
 
     def embed_text_many(
         self,
@@ -308,11 +337,15 @@ class Router:
         backend: str | None = None,
         local_only: bool = False,
         deadline_s: float | None = None,
+        priority: Priority = "interactive",
+        max_wait_s: float | None = None,
         progress: Progress | None = None,
     ) -> list[Embedding | VisionError]:
         """Return a vector or an error for each text, in order and in one space, as `embed_many` does."""
-        backends = self._backends("embed_text", backend=backend, local_only=local_only)
-        return self._run(texts, EmbedTextRequest(space=space), Embedding, backends, deadline_s, progress)
+        wishes = Wishes(
+            backend=backend, local_only=local_only, deadline_s=deadline_s, priority=priority, max_wait_s=max_wait_s
+        )
+        return self._run(texts, EmbedTextRequest(space=space), Embedding, wishes, progress)
 
     def detect(
         self,
@@ -323,6 +356,8 @@ class Router:
         backend: str | None = None,
         local_only: bool = False,
         deadline_s: float | None = None,
+        priority: Priority = "interactive",
+        max_wait_s: float | None = None,
     ) -> Detections:
         """Return the objects of an image, in pixels of the upright image, best score first.
 
@@ -333,14 +368,18 @@ class Router:
             backend: Ask only this rung.
             local_only: Ask only backends that keep the image on this machine.
             deadline_s: Seconds for this call, instead of the router's.
+            priority: As for `describe`.
+            max_wait_s: As for `describe`.
 
         Raises:
             CallerError: The image or an option is at fault.
             AllBackendsFailedError: Nothing could answer.
         """
         request = DetectRequest(labels=_labels(labels), min_score=min_score)
-        backends = self._backends("detect", backend=backend, local_only=local_only)
-        return _only(self._run([image], request, Detections, backends, deadline_s))
+        wishes = Wishes(
+            backend=backend, local_only=local_only, deadline_s=deadline_s, priority=priority, max_wait_s=max_wait_s
+        )
+        return _only(self._run([image], request, Detections, wishes))
 
     def detect_many(
         self,
@@ -351,12 +390,16 @@ class Router:
         backend: str | None = None,
         local_only: bool = False,
         deadline_s: float | None = None,
+        priority: Priority = "interactive",
+        max_wait_s: float | None = None,
         progress: Progress | None = None,
     ) -> list[Detections | VisionError]:
         """Return the objects or an error for each image, in order; arguments as for `detect`."""
         request = DetectRequest(labels=_labels(labels), min_score=min_score)
-        backends = self._backends("detect", backend=backend, local_only=local_only)
-        return self._run(images, request, Detections, backends, deadline_s, progress)
+        wishes = Wishes(
+            backend=backend, local_only=local_only, deadline_s=deadline_s, priority=priority, max_wait_s=max_wait_s
+        )
+        return self._run(images, request, Detections, wishes, progress)
 
     def explain(
         self,
@@ -382,7 +425,7 @@ class Router:
         }
         if task not in requests:
             raise InvalidRequestError(f"There is no task {task!r}.", remedy=f"Tasks: {', '.join(TASKS)}.")
-        backends = self._backends(task, backend=backend, local_only=local_only)
+        backends = self._backends(task, Wishes(backend=backend, local_only=local_only))
         return self._explain(backends, requests[task]())
 
     def status(self) -> list[RungStatus]:
@@ -464,8 +507,7 @@ class Router:
         sources: Iterable[ImageSource] | Iterable[str],
         request: Request,
         kind: type[A],  # noqa: ARG002 — says which records come back, for the type checker
-        backends: Sequence[Backend],
-        deadline_s: float | None,
+        wishes: Wishes,
         progress: Progress | None = None,
     ) -> list[A | VisionError]:
         if isinstance(sources, str | bytes | bytearray | os.PathLike):
@@ -476,34 +518,16 @@ class Router:
         outcomes = self._batches.run(
             [Item(source=source) for source in sources],
             request,
-            survey(backends, request),
-            deadline_s=None if deadline_s is None else _positive(deadline_s),
+            survey(self._backends(request.task, wishes), request),
+            deadline_s=wishes.deadline_s,
+            patience_s=wishes.patience_s,
             progress=progress,
         )
         return cast("list[A | VisionError]", outcomes)
 
-    def _backends(self, task: Task, *, backend: str | None, local_only: bool) -> Sequence[Backend]:
+    def _backends(self, task: Task, wishes: Wishes) -> Sequence[Backend]:
         """Return the backends that a caller's wishes leave on the ladder of a task."""
-        ladder = self._ladders[task]
-        if backend is not None:
-            named = [rung for rung in ladder if rung.name == backend]
-            if not named:
-                names = ", ".join(rung.name for rung in ladder)
-                raise InvalidRequestError(
-                    f"There is no backend {backend!r} on the ladder for {task}.",
-                    remedy=f"The ladder has: {names}.",
-                )
-            ladder = named
-        if local_only:
-            staying = [rung for rung in ladder if rung.local]
-            if not staying:
-                names = ", ".join(rung.name for rung in ladder)
-                raise InvalidRequestError(
-                    f"local_only leaves no backend: {names} would send the input to another machine.",
-                    remedy="Put 'embedded' or 'local' on the ladder.",
-                )
-            ladder = staying
-        return ladder
+        return wishes.choose(self._ladders[task], task)
 
     def _all_backends(self) -> list[Backend]:
         """Return every backend once, in the order in which the ladders name them."""
@@ -541,12 +565,6 @@ def _labels(labels: Sequence[str] | None) -> tuple[str, ...] | None:
     if isinstance(labels, str):
         raise InvalidRequestError(f"labels={labels!r} is one string.", remedy=f"Pass a list: labels=[{labels!r}].")
     return None if labels is None else tuple(labels)
-
-
-def _positive(deadline_s: float) -> float:
-    if not deadline_s > 0:
-        raise InvalidRequestError(f"deadline_s={deadline_s} leaves no time for an answer.")
-    return deadline_s
 
 
 def _ladders(

@@ -60,7 +60,7 @@ class Ask(Protocol[A_co]):
         """Return an answer or an error for each source, in order."""
 
 
-def describe(  # noqa: PLR0913 — one parameter per option
+def describe(
     paths: Images,
     *,
     prompt: Prompt = None,
@@ -88,7 +88,7 @@ def describe(  # noqa: PLR0913 — one parameter per option
         _present(inputs, answers, partial(print_description, many=len(inputs) > 1), as_json=as_json)
 
 
-def detect(  # noqa: PLR0913 — one parameter per option
+def detect(
     paths: Images,
     *,
     label: Label = None,
@@ -116,7 +116,7 @@ def detect(  # noqa: PLR0913 — one parameter per option
         _present(inputs, answers, partial(print_detections, many=len(inputs) > 1), as_json=as_json)
 
 
-def embed(  # noqa: PLR0913 — one parameter per option
+def embed(
     paths: OptionalImages = None,
     *,
     text: Annotated[

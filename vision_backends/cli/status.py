@@ -37,7 +37,7 @@ OPTIONS_OF: dict[Task, frozenset[str]] = {
 """Which of the router's options mean something to which task; the rest mean something to all."""
 
 
-def status(  # noqa: PLR0913 — one parameter per option
+def status(
     *,
     task: TaskName = None,
     prompt: Prompt = None,

@@ -145,6 +145,9 @@ def _pixels_in_memory(source: object, *, limits: ImageLimits) -> PILImage.Image 
 
 
 def _is_instance(value: object, module_name: str, class_name: str) -> bool:
-    """Tell whether a value is an instance of a class, without importing its module: who has one, has imported it."""
-    module = sys.modules.get(module_name)
-    return module is not None and isinstance(value, getattr(module, class_name))
+    """Tell whether a value is an instance of a class, without importing its module: who has one, has imported it.
+
+    Another thread may be importing that very module now: then the class is not there yet, nor any instance of it.
+    """
+    found = getattr(sys.modules.get(module_name), class_name, None)
+    return found is not None and isinstance(value, found)

@@ -22,6 +22,8 @@ __all__ = ["connect", "is_damage", "open_file", "replace_damaged"]
 
 BUSY_S = 5.0
 """How long one process waits for another's write; writes take well under a millisecond."""
+PAUSE_S = 0.05
+"""Between two looks whether another process has made the file."""
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
@@ -102,14 +104,14 @@ def replace_damaged(path: Path, cause: Exception, *, clock: Clock) -> None:
     _prepare(path, clock=clock)
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    """Return a connection in autocommit mode, which any thread may close.
+def connect(path: Path, *, busy_s: float = BUSY_S) -> sqlite3.Connection:
+    """Return a connection in autocommit mode, which any thread may close and which waits so long for locks.
 
     With a write-ahead log and ``synchronous=NORMAL`` whatever was committed survives the death of the process,
     SIGKILL included; only a power failure may take the last commits, and even that damages nothing
     (https://sqlite.org/pragma.html#pragma_synchronous).
     """
-    db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+    db = sqlite3.connect(path, timeout=busy_s, isolation_level=None, check_same_thread=False)
     try:
         db.execute("PRAGMA synchronous=NORMAL")
     except BaseException:
@@ -136,11 +138,26 @@ def _is_sound(path: Path) -> bool:
 
 
 def _prepare(path: Path, *, clock: Clock) -> None:
-    """Bring the tables up to date and try out whether the file can be written."""
+    """Bring a file up to date; wait for another process that does so, since SQLite by itself not always does."""
+    give_up_at = clock.monotonic() + BUSY_S
+    while True:
+        try:
+            _bring_up_to_date(path)
+        except sqlite3.OperationalError as error:
+            if (error.sqlite_errorcode & 0xFF) != sqlite3.SQLITE_BUSY or clock.monotonic() >= give_up_at:
+                raise
+            clock.sleep(PAUSE_S)
+        else:
+            return
+
+
+def _bring_up_to_date(path: Path) -> None:
+    """Make the file if it is missing, make its tables the newest, and try out whether it can be written."""
     os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-    db = connect(path)
+    db = connect(path, busy_s=PAUSE_S)
     try:
-        _set_format(db, clock=clock)
+        db.execute("PRAGMA auto_vacuum=INCREMENTAL")  # has an effect on a new file only
+        db.execute("PRAGMA journal_mode=WAL")
         db.execute("BEGIN IMMEDIATE")
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if version > len(MIGRATIONS):
@@ -156,19 +173,3 @@ def _prepare(path: Path, *, clock: Clock) -> None:
         db.execute("COMMIT")
     finally:
         db.close()
-
-
-def _set_format(db: sqlite3.Connection, *, clock: Clock) -> None:
-    """Switch to the write-ahead log; processes that do so at once are not always made to wait by SQLite itself."""
-    give_up_at = clock.monotonic() + BUSY_S
-    db.execute("PRAGMA busy_timeout=50")
-    while True:
-        try:
-            db.execute("PRAGMA auto_vacuum=INCREMENTAL")  # has an effect on a new file only
-            db.execute("PRAGMA journal_mode=WAL")
-            break
-        except sqlite3.OperationalError as error:
-            if (error.sqlite_errorcode & 0xFF) != sqlite3.SQLITE_BUSY or clock.monotonic() >= give_up_at:
-                raise
-            clock.sleep(0.05)
-    db.execute(f"PRAGMA busy_timeout={BUSY_S * 1000:.0f}")

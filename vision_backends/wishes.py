@@ -1,0 +1,99 @@
+"""How a caller wants to be served: by whom, how fast, and how patiently.
+
+This module decides which backends such wishes leave, and that they make sense. It must not know what is asked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from vision_backends.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vision_backends.backends.base import Backend
+    from vision_backends.types import Task
+
+__all__ = ["Priority", "Wishes", "positive_seconds"]
+
+Priority = Literal["interactive", "batch"]
+"""Whether somebody waits for the answer, or it may come when it is cheap to give."""
+
+USUAL_PATIENCE_S = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What a caller says beside the question itself.
+
+    Attributes:
+        backend: The only rung to ask; None asks all of them.
+        local_only: Whether the input has to stay on this machine.
+        deadline_s: Seconds for the whole call; None takes the router's for each input.
+        priority: Whether to degrade or to wait.
+        max_wait_s: Seconds to wait at most.
+
+    Raises:
+        InvalidRequestError: A value has no meaning.
+    """
+
+    backend: str | None = None
+    local_only: bool = False
+    deadline_s: float | None = None
+    priority: Priority = "interactive"
+    max_wait_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.deadline_s is not None:
+            positive_seconds(self.deadline_s)
+        if self.priority not in {"interactive", "batch"}:
+            raise InvalidRequestError(f"priority={self.priority!r} is neither 'interactive' nor 'batch'.")
+        if self.max_wait_s is not None and self.priority != "batch":
+            raise InvalidRequestError(
+                f"max_wait_s={self.max_wait_s} without patience.", remedy="Only priority='batch' waits."
+            )
+        if self.max_wait_s is not None and not self.max_wait_s >= 0:
+            raise InvalidRequestError(f"max_wait_s={self.max_wait_s} is no time.")
+
+    @property
+    def patience_s(self) -> float | None:
+        """Seconds to wait for a better rung; None to take the next one at once."""
+        if self.priority == "interactive":
+            return None
+        return USUAL_PATIENCE_S if self.max_wait_s is None else self.max_wait_s
+
+    def choose(self, ladder: Sequence[Backend], task: Task) -> Sequence[Backend]:
+        """Return the backends that are left of a ladder.
+
+        Raises:
+            InvalidRequestError: None is.
+        """
+        names = ", ".join(rung.name for rung in ladder)
+        if self.backend is not None:
+            ladder = [rung for rung in ladder if rung.name == self.backend]
+            if not ladder:
+                raise InvalidRequestError(
+                    f"There is no backend {self.backend!r} on the ladder for {task}.",
+                    remedy=f"The ladder has: {names}.",
+                )
+        if self.local_only and ladder:
+            ladder = [rung for rung in ladder if rung.local]
+            if not ladder:
+                raise InvalidRequestError(
+                    f"local_only leaves no backend: {self.backend or names} would send the input to another machine.",
+                    remedy="Put 'embedded' or 'local' on the ladder.",
+                )
+        return ladder
+
+
+def positive_seconds(deadline_s: float) -> float:
+    """Return a deadline.
+
+    Raises:
+        InvalidRequestError: It is not positive.
+    """
+    if not deadline_s > 0:
+        raise InvalidRequestError(f"deadline_s={deadline_s} leaves no time for an answer.")
+    return deadline_s
