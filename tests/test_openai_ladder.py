@@ -8,7 +8,7 @@ import traceback
 import pytest
 from PIL import Image as PILImage
 
-from vision_backends import ContentRejectedError, Router, StreamInterruptedError
+from vision_backends import ContentRejectedError, Router, StreamInterruptedError, VisionError
 from vision_backends.backends.openai import OpenAIBackend
 from vision_backends.storage import open_store
 from vision_backends.testing import FakeBackend, FakeClock, SandboxServer
@@ -166,7 +166,7 @@ def test_the_key_is_found_nowhere(make_router, server, caplog, tmp_path):
         router.reset()
         try:
             seen.append(repr(router.describe(IMAGE, backend="openai", prompt=fault)))
-        except Exception as error:
+        except VisionError as error:
             seen += ["".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())]
             seen += [repr(error), str(error), repr(pickle.dumps(error))]
     seen += [repr(router.status()), repr(router.gates()), repr(list(router.ledger())), caplog.text]

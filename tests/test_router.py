@@ -331,7 +331,7 @@ def test_the_deadline_keeps_time_back_for_the_next_rung(make_router, image):
 
 def test_a_rung_that_overstays_is_left_behind(image):
     """The deadline holds even when a backend ignores it; its late answer is kept for the next call."""
-    came, slow, spare = threading.Event(), FakeBackend("slow"), FakeBackend("spare")
+    came, slow, spare = threading.Event(), FakeBackend("slow", punctual=False), FakeBackend("spare")
 
     class Stuck:
         def sleep(self, seconds):

@@ -27,6 +27,7 @@ class Speaker(FakeBackend):
         self.words, self.record, self.closed = words, record, False
 
     def describe_stream(self, image, request, *, timeout_s):
+        """Say the words that the test has chosen."""
         try:
             for word in self.words:
                 if isinstance(word, Exception):

@@ -40,6 +40,7 @@ class Item:
     content: Image | str | None = None
     attempts: list[Attempt] = field(default_factory=list)
     answer: Answer | None = None
+    revision: str | None = None
     error: CallerError | None = None
     elapsed_s: float = 0.0
 
@@ -90,21 +91,17 @@ class Rung:
 
 def settle(item: Item, rung: Rung, answer: Answer, outcome: Outcome, *, at: float, elapsed_s: float = 0.0) -> None:
     """Give an item its answer, and note who gave it."""
-    trace = Trace(
-        backend=rung.backend.name,
-        model=answer.trace.model or (rung.model.name if rung.model else None),
-        revision=answer.trace.revision or (rung.model.revision if rung.model else None),
-    )
-    usage = FREE if outcome == "cached" else answer.trace.usage
-    item.answer = replace(answer, trace=trace)
+    model = rung.model
+    item.answer = answer
+    item.revision = answer.trace.revision or (model.revision if model else None)
     item.attempts.append(
         Attempt(
             backend=rung.backend.name,
             outcome=outcome,
-            model=trace.model,
+            model=answer.trace.model or (model.name if model else None),
             at=at,
             elapsed_s=elapsed_s,
-            usage=usage,
+            usage=FREE if outcome == "cached" else answer.trace.usage,
         )
     )
 
@@ -142,9 +139,11 @@ def complete(item: Item) -> Answer | None:
     if item.answer is None:
         return None
     *before, last = item.attempts
-    missed = [f"{each.backend}: {(each.message or each.outcome).rstrip('.')}" for each in before if _is_miss(each)]
-    trace = replace(
-        item.answer.trace,
+    missed = [_because(attempt) for attempt in before if _is_miss(attempt)]
+    trace = Trace(
+        backend=last.backend,
+        model=last.model,
+        revision=item.revision,
         degraded=bool(missed),
         reason="; ".join(missed) or None,
         cached=last.outcome == "cached",
@@ -153,6 +152,11 @@ def complete(item: Item) -> Answer | None:
         elapsed_s=item.elapsed_s,
     )
     return replace(item.answer, trace=trace)
+
+
+def _because(attempt: Attempt) -> str:
+    """Return on one line why an attempt was no answer."""
+    return f"{attempt.backend}: {' '.join((attempt.message or attempt.outcome).split()).rstrip('.')}"
 
 
 def _is_miss(attempt: Attempt) -> bool:

@@ -111,6 +111,8 @@ class Batches:
 
     def _side_px(self, request: Request, rungs: Sequence[Rung]) -> int | None:
         """Return how long the shorter side has to be for the rung that will be asked first."""
+        if isinstance(request, EmbedTextRequest):
+            return None
         first = next((rung for rung in rungs if self._ladder.closed(rung) is None), None)
         return None if first is None else first.backend.image_px(request)
 

@@ -83,6 +83,11 @@ class Events:
 
         return unsubscribe
 
+    @property
+    def has_listeners(self) -> bool:
+        """Whether anybody wants to know."""
+        return bool(self._listeners)
+
     def publish(self, event: Event) -> None:
         """Tell every listener; one that raises is logged and told the next event all the same."""
         for listener in self._listeners:

@@ -48,16 +48,21 @@ class Journal:
         finally:
             attempts = [attempt for item in items for attempt in item.attempts]
             self._store.record(ledger_rows(attempts, task=task, call_id=call_id))
-            for attempt in attempts:
+            if self._events.has_listeners:
+                self._tell(call_id, task, items, elapsed_s=self._clock.monotonic() - started)
+
+    def _tell(self, call_id: str, task: Task, items: Sequence[Item], *, elapsed_s: float) -> None:
+        for item in items:
+            for attempt in item.attempts:
                 self._events.publish(AttemptEvent(call_id=call_id, task=task, attempt=attempt))
-            self._events.publish(
-                CallEvent(
-                    call_id=call_id,
-                    task=task,
-                    count=len(items),
-                    answered=sum(item.answer is not None for item in items),
-                    degraded=sum(is_degraded(item) for item in items),
-                    at=self._clock.time(),
-                    elapsed_s=self._clock.monotonic() - started,
-                )
+        self._events.publish(
+            CallEvent(
+                call_id=call_id,
+                task=task,
+                count=len(items),
+                answered=sum(item.answer is not None for item in items),
+                degraded=sum(is_degraded(item) for item in items),
+                at=self._clock.time(),
+                elapsed_s=elapsed_s,
             )
+        )

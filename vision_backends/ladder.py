@@ -295,8 +295,9 @@ class Ladder:
             BackendError: It did not answer.
             CallerError: The request is at fault.
         """
+        run = self._workers.run_here if turn.rung.backend.punctual else self._workers.run_within
         try:
-            return self._workers.run_within(ask, timeout_s, on_late=on_late)
+            return run(ask, timeout_s, on_late=on_late)
         except (BackendError, CallerError):
             raise
         except Exception as crash:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import replace
 
 import pytest
@@ -41,16 +42,14 @@ def fail(health, scope, error, *, times=1):
 
 
 def refused(health, scope):
-    """The error that keeps a call out; None when it may pass."""
-    found = health.peek(scope)
-    try:
+    """The error that keeps a call out; None when it may pass. Looking and asking always agree."""
+    expected = health.peek(scope)
+    if expected is None:
         health.admit(scope, timeout_s=20).released()
-    except BackendError as error:
-        assert found is not None
-        assert (type(found), str(found)) == (type(error), str(error))
-        return error
-    assert found is None
-    return None
+    else:
+        with pytest.raises(type(expected), match=re.escape(expected.message)):
+            health.admit(scope, timeout_s=20)
+    return expected
 
 
 def moves(told):
@@ -100,14 +99,12 @@ def test_a_healthy_call_reads_once_and_writes_nothing(make_health, scope):
 def test_one_error_closes_its_gate(health, scope, clock, error, first_s, words):
     """The next caller hears the same kind of error, since when, why, and when to come back."""
     fail(health, scope, error)
-    clock.advance(first_s - 0.5)
     closed = refused(health, scope)
     assert type(closed) is type(error)
-    assert closed.retry_after_s == pytest.approx(0.5)
-    clock.advance(0.5 - first_s + first_s)
-    clock.jump(-(first_s))
-    assert words in str(refused(health, scope) or closed) or words.split(" since")[0] in str(closed)
-    clock.jump(first_s)
+    assert words in str(closed)
+    clock.advance(first_s - 0.5)
+    assert refused(health, scope).retry_after_s == pytest.approx(0.5)
+    clock.advance(0.5)
     assert refused(health, scope) is None
 
 
@@ -346,14 +343,17 @@ def test_a_permit_ends_once(health, scope, told):
     assert health.expected_s(scope, 9.0) == 9.0
 
 
-@pytest.mark.parametrize("jump_s", [-1e6, -3600, -10, 10, 1e6])
+@pytest.mark.parametrize("jump_s", [-1e6, -3600, -10, -0.5, 0.5, 10, 1e6])
 def test_no_jump_of_the_clock_locks_a_rung_out(health, scope, clock, jump_s):
-    """Within an hour, the longest that a gate may be closed, somebody may probe."""
+    """Who waits for as long as he is told, at most the gate's own length, may probe."""
     fail(health, scope, NO_QUOTA)
     clock.jump(jump_s)
-    clock.advance(3601)
+    closed = health.peek(scope)
+    if closed is not None:
+        assert closed.retry_after_s <= 901
+        clock.advance(closed.retry_after_s)
     succeed(health, scope)
-    assert refused(health, scope) is None
+    assert health.gates() == []
 
 
 def test_the_state_survives_a_restart_and_is_shared(make_health, scope, clock, told):
@@ -398,7 +398,6 @@ def test_reset_opens_the_gates_of_one_backend(health, scope, told):
     local = replace(scope, credential=None, backend="local", model="blip")
     for each in (scope, local):
         fail(health, each, NO_QUOTA)
-        fail(health, replace(each, task="detect"), UnavailableError("?")) if each is None else None
     told.clear()
     assert health.reset("openai") == 1
     assert refused(health, scope) is None
@@ -474,9 +473,9 @@ def test_a_broken_store_never_fails_a_call(make_health, scope, caplog):
         '{"version":2}',
         '{"version":1}',
         '{"version":1,"gates":[["quota"]],"tallies":[],"throttles":[]}',
-        '{"version":1,"gates":[[["magic"],{"since":1,"until":9e9,"length_s":1},"b","r"]],"tallies":[],"throttles":[]}',
-        '{"version":1,"gates":[[["quota"],{"since":1,"until":NaN,"length_s":1},"b","r"]],"tallies":[],"throttles":[]}',
-        '{"version":1,"gates":[[["quota"],{"since":1,"until":"x","length_s":1},"b","r"]],"tallies":[],"throttles":[]}',
+        '{"version":1,"gates":[[["magic"],{"since":1,"until":9e9,"closed_at":1},"b","r"]],"tallies":[],"throttles":[]}',
+        '{"version":1,"gates":[[["quota"],{"since":1,"until":NaN,"closed_at":1},"b","r"]],"tallies":[],"throttles":[]}',
+        '{"version":1,"gates":[[["quota"],{"since":1,"until":"x","closed_at":1},"b","r"]],"tallies":[],"throttles":[]}',
     ],
 )
 def test_a_state_that_cannot_be_read_counts_as_healthy(health, scope, store, state):

@@ -43,10 +43,14 @@ class Backend(ABC):
     Attributes:
         name: The rung's name in ladders, traces and configuration.
         local: True when neither pixels nor texts leave this machine.
+        punctual: True when every call ends within its ``timeout_s`` by itself, since its work is bounded or it
+            watches the clock. Calls of other backends run in a thread of their own, which is left behind when its
+            time is up.
     """
 
     name: str
     local: bool = True
+    punctual: bool = False
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Self:

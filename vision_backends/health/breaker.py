@@ -50,28 +50,28 @@ class Gate:
 
     Attributes:
         since: When the trouble began.
-        until: Closed before this time, due from then on.
-        length_s: How long it was closed for the last time; what the next doubling starts from.
+        closed_at: When it was closed for the last time.
+        until: When it is due; the next doubling starts from the time between the two.
         probe: Id of the caller who probes, None when nobody does.
         probe_until: When the probe's lease ends.
     """
 
     since: float
+    closed_at: float
     until: float
-    length_s: float
     probe: str | None = None
     probe_until: float = 0.0
 
 
-def wait_s(gate: Gate, rule: Rule, *, now: float) -> float:
+def wait_s(gate: Gate, *, now: float) -> float:
     """Return the seconds for which a gate keeps everybody out; 0 when it is due for a probe.
 
-    A time that is further away than gates or leases can be was set by a clock that has since been put back:
-    such a gate is due, so that no clock can close one for longer than its rule allows.
+    A gate that was closed in the future was closed by a clock that has since been put back, and is due; likewise
+    a lease that is longer than leases can be has ended. No clock can keep anybody out for longer than a gate was
+    meant to be closed.
     """
-    closed_s = gate.until - now
-    if 0 < closed_s <= rule.max_s + SLACK_S:
-        return closed_s
+    if gate.closed_at - SLACK_S <= now < gate.until:
+        return gate.until - now
     leased_s = gate.probe_until - now if gate.probe is not None else 0.0
     return leased_s if 0 < leased_s <= MAX_LEASE_S + SLACK_S else 0.0
 
@@ -103,12 +103,12 @@ def close(
     hint_s = None if hint_s is None else min(max(hint_s, MIN_CLOSED_S), rule.max_s)
     if gate is None:
         length_s = _length_s(rule.first_s, rule, hint_s, spread)
-        return Gate(since=now, until=now + length_s, length_s=length_s)
+        return Gate(since=now, closed_at=now, until=now + length_s)
     if gate.probe == caller:
-        length_s = _length_s(min(gate.length_s * 2, rule.max_s), rule, hint_s, spread)
-        return Gate(since=gate.since, until=now + length_s, length_s=length_s)
-    if hint_s is not None and wait_s(gate, rule, now=now) < hint_s:
-        return replace(gate, until=now + hint_s)
+        doubled_s = min((gate.until - gate.closed_at) * 2, rule.max_s)
+        return Gate(since=gate.since, closed_at=now, until=now + _length_s(doubled_s, rule, hint_s, spread))
+    if hint_s is not None and wait_s(gate, now=now) < hint_s:
+        return replace(gate, closed_at=min(gate.closed_at, now), until=now + hint_s)
     return gate
 
 

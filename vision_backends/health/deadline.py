@@ -132,6 +132,23 @@ class Workers:
             raise _late(timeout_s)
         return outcome.unwrap()
 
+    def run_here(self, call: Callable[[], T], timeout_s: float, *, on_late: Callable[[T], object] | None = None) -> T:
+        """Do as `run_within` in the caller's own thread, for a call that is known to end in time by itself.
+
+        It saves handing the call to a thread and back, some 50 µs. Should it take longer all the same, its answer
+        counts as late.
+
+        Raises:
+            TimedOutError: It took too long.
+        """
+        started = self._clock.monotonic()
+        result = call()
+        if self._clock.monotonic() - started > timeout_s + GRACE_S:
+            if on_late is not None:
+                on_late(result)
+            raise _late(timeout_s)
+        return result
+
     def close(self) -> None:
         """Let idle threads end now and busy ones after their call; calling it twice is harmless."""
         self._crew.close()

@@ -143,7 +143,7 @@ class Health:
         """Return every gate that is not open, the oldest trouble first."""
         now = self._clock.time()
         reports = [
-            report(place, shut, wait_s=wait_s(shut.gate, self._policy.rule(place.kind), now=now), now=now)
+            report(place, shut, wait_s=wait_s(shut.gate, now=now), now=now)
             for text in self._panels.all().values()
             for place, shut in Panel.parse(text).gates.items()
             if not shut.is_forgotten(now=now)
@@ -243,7 +243,7 @@ class Health:
     def _failure(self, entry: Entry, ending: Ending) -> Failure | None:
         """Return what an ending means for the gates; None when it says nothing about the backend's health."""
         error = ending.error
-        kind = gate_kind(error.kind) if error is not None else None
+        kind = None if error is None else gate_kind(error)
         if error is None or kind is None:
             return None
         usual_s = self._traffic.percentile_s(entry.scope, USUAL_PERCENT)

@@ -132,10 +132,7 @@ class Panel:
 
     def obstacle(self, scope: Scope, policy: Policy, *, now: float) -> tuple[Place, Closed, float] | None:
         """Return the gate that keeps a scope out for the longest, and the seconds; None when it may pass or probe."""
-        waits = [
-            (place, shut, breaker.wait_s(shut.gate, policy.rule(place.kind), now=now))
-            for place, shut in self.concerning(scope, policy)
-        ]
+        waits = [(place, shut, breaker.wait_s(shut.gate, now=now)) for place, shut in self.concerning(scope, policy)]
         return max((each for each in waits if each[2] > 0), key=lambda each: each[2], default=None)
 
     def room(self, scope: Scope, policy: Policy, *, now: float) -> int | None:
@@ -231,11 +228,11 @@ class Panel:
             self.throttles[place] = throttle
 
 
-def _place(values: list[str]) -> Place:
-    place = Place(*map(str, values))
-    if place.kind not in KINDS:
-        raise ValueError(f"There is no gate {place.kind!r}.")
-    return place
+def _place(values: list[Any]) -> Place:
+    kind, *rest = values
+    if kind not in KINDS:
+        raise ValueError(f"There is no gate {kind!r}.")
+    return Place(kind, *map(str, rest))
 
 
 def _read(kind: type[S], values: dict[str, Any]) -> S:

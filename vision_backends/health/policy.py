@@ -6,7 +6,12 @@ This module decides the numbers; `breaker` applies them. It must not know where 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+from vision_backends.errors import BackendError
+
+if TYPE_CHECKING:
+    from vision_backends.errors import VisionError
 
 __all__ = ["DEFAULT_POLICY", "GATE_KINDS", "MAYBE_BILLED", "GateKind", "Policy", "Rule", "Span", "gate_kind"]
 
@@ -25,8 +30,8 @@ GATE_KINDS: dict[str, GateKind] = {
 }
 """From `VisionError.kind`; whatever else a backend fails with is an outage."""
 
-HARMLESS = frozenset({"not_supported", "not_ready", "caller_error", "config"})
-"""Kinds of errors that say nothing about the backend's health."""
+HARMLESS = frozenset({"not_supported", "not_ready"})
+"""What a backend says before it has tried; it says nothing about the backend's health."""
 
 MAYBE_BILLED = frozenset({"timed_out", "invalid_reply", "unavailable", "stream_interrupted", "backend_error"})
 """After these a server may have charged, and nobody has said how much."""
@@ -99,8 +104,8 @@ class Policy:
 DEFAULT_POLICY = Policy()
 
 
-def gate_kind(error_kind: str) -> GateKind | None:
-    """Return which gate an error of this kind concerns; None if it says nothing about the backend's health."""
-    if error_kind in HARMLESS:
+def gate_kind(error: VisionError) -> GateKind | None:
+    """Return which gate an error concerns; None if it says nothing about the backend's health."""
+    if not isinstance(error, BackendError) or error.kind in HARMLESS:
         return None
-    return GATE_KINDS.get(error_kind, "outage")
+    return GATE_KINDS.get(error.kind, "outage")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from vision_backends.backends.base import Backend
 from vision_backends.backends.requests import Model
 from vision_backends.clock import SYSTEM_CLOCK
-from vision_backends.errors import NotSupportedError
+from vision_backends.errors import NotSupportedError, TimedOutError
 from vision_backends.types import FREE, TASKS, Description, Detection, Detections, Embedding, Trace
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ class FakeBackend(Backend):
         limits: What it says of its server's rate limits.
         batch_size: Inputs per call.
         concurrency: Calls of one ``_many`` request at once.
+        punctual: Whether it keeps to its ``timeout_s``; one that does not takes as long as it was told to.
         clock: Where delays come from.
 
     Attributes:
@@ -95,10 +96,12 @@ class FakeBackend(Backend):
         limits: RateLimits | None = None,
         batch_size: int = 1,
         concurrency: int = 1,
+        punctual: bool = True,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.name = name
         self.local = local
+        self.punctual = punctual
         self.not_ready = not_ready
         self.calls: list[FakeCall] = []
         self._tasks = tasks
@@ -211,6 +214,9 @@ class FakeBackend(Backend):
         if isinstance(step, BaseException):
             raise step
         if isinstance(step, float | int):
+            if self.punctual and step > timeout_s:
+                self._clock.sleep(timeout_s)
+                raise TimedOutError(f"{self.name} needs {step:g} s.", backend=self.name)
             if step:
                 self._clock.sleep(step)
             return [answer(each) for each in inputs]

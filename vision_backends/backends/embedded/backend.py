@@ -69,6 +69,7 @@ class EmbeddedBackend(Backend):
     """
 
     name = "embedded"
+    punctual = True
 
     def __init__(
         self,
