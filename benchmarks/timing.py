@@ -37,6 +37,7 @@ class Figure:
         value: The figure, a median where there was more than one measurement.
         unit: Its unit.
         target: The largest value that is good enough; None where there is no target.
+        exact: Whether nothing but the target itself is good enough.
         low: The tenth percentile; None where there was one measurement.
         high: The ninetieth percentile, likewise.
     """
@@ -45,13 +46,16 @@ class Figure:
     value: float
     unit: str
     target: float | None = None
+    exact: bool = False
     low: float | None = None
     high: float | None = None
 
     @property
     def ok(self) -> bool | None:
         """Whether the target is reached; None where there is none."""
-        return None if self.target is None else self.value <= self.target
+        if self.target is None:
+            return None
+        return self.value == self.target if self.exact else self.value <= self.target
 
 
 def measure(name: str, samples: Sequence[float], unit: str, *, target: float | None = None) -> Figure:
@@ -104,12 +108,21 @@ def run_python(*arguments: str) -> tuple[str, float]:
     return run.stdout, taken_s
 
 
-def show(title: str, measured: Callable[[], Sequence[Figure]]) -> None:
-    """Measure, and print a table, or JSON if the command line says so."""
+def show(title: str, measured: Callable[..., Sequence[Figure]], *, options: Mapping[str, int] | None = None) -> None:
+    """Measure, and print a table, or JSON if the command line says so.
+
+    Args:
+        title: What is measured.
+        measured: Returns the figures.
+        options: Its keyword arguments with their defaults; the command line has an option for each.
+    """
     parser = argparse.ArgumentParser(description=title)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    as_json = parser.parse_args().json
-    figures = measured()
+    for name, default in (options or {}).items():
+        parser.add_argument(f"--{name}", type=int, default=default, help=f"{default} by default")
+    given = vars(parser.parse_args())
+    as_json = given.pop("json")
+    figures = measured(**given)
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     if as_json:
         rows = [asdict(figure) | {"ok": figure.ok} for figure in figures]
@@ -119,7 +132,7 @@ def show(title: str, measured: Callable[[], Sequence[Figure]]) -> None:
     print(f"{title} ({machine})\n")
     print(f"{'':<{width}}  {'target':>12}  {'figure':>12}  {'10 to 90 %':>17}")
     for figure in figures:
-        target = "" if figure.target is None else f"≤ {figure.target:g} {figure.unit}"
+        target = "" if figure.target is None else f"{'=' if figure.exact else '≤'} {figure.target:g} {figure.unit}"
         spread = "" if figure.low is None or figure.high is None else f"{figure.low:.4g} to {figure.high:.4g}"
         verdict = {True: "ok", False: "missed", None: ""}[figure.ok]
         value = f"{figure.value:.4g} {figure.unit}"

@@ -63,6 +63,16 @@ class Item:
             return hashlib.sha256(self.opened.encode("utf-8", "surrogatepass")).hexdigest()
         return self.opened.digest
 
+    def twin(self) -> Item:
+        """Return the same opened input with an account of its own, for being asked about twice at once."""
+        return Item(source=self.source, content=self.content)
+
+    def adopt(self, *twins: Item) -> None:
+        """Take over what was tried for twins, and how the last of them ended."""
+        for twin in twins:
+            self.attempts += twin.attempts
+            self.answer, self.revision, self.error = twin.answer, twin.revision, twin.error
+
     def discard(self, reason: str) -> None:
         """Take back an answer that may not be used after all; what it cost stays on the account."""
         if self.answer is not None:

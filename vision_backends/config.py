@@ -90,6 +90,7 @@ class Settings(BaseSettings):
     Attributes:
         ladder: Backends, best first: built-in names, entry points or ``package.module:Class``.
         deadline_s: Seconds that a call may take altogether.
+        hedge_after_s: When a call also asks the next rung; seconds or ``"p95"``; never by default.
         state: Where cache, ledger and gates live: ``"auto"`` (the user's cache folder), ``"memory"`` or a path.
         cache: The ``[cache]`` table.
         images: The ``[images]`` table.
@@ -112,6 +113,7 @@ class Settings(BaseSettings):
         DEFAULT_LADDER, examples=['["openai", "embedded"]']
     )
     deadline_s: PositiveFloat = Field(60.0, allow_inf_nan=False)
+    hedge_after_s: PositiveFloat | Literal["p95"] | None = None
     state: Literal["auto", "memory"] | Path = "auto"
     cache: CacheSettings = CacheSettings()
     images: ImageSettings = ImageSettings()

@@ -13,7 +13,7 @@ This module decides how trouble is named; it must not know any provider's codes,
     ├─ BackendError                falls back to the next rung
     │  ├─ QuotaExhaustedError · RateLimitedError · OverloadedError · UnavailableError · TimedOutError
     │  ├─ AuthenticationError · ModelNotFoundError      fall back, and are loud
-    │  └─ InvalidReplyError · NotSupportedError · NotReadyError
+    │  └─ InvalidReplyError · NotSupportedError · NotReadyError · HedgedError
     ├─ StreamInterruptedError      a stream broke off after its first piece; has the text so far
     ├─ SpaceUnavailableError       no rung can produce the pinned vector space now
     └─ AllBackendsFailedError      nothing could answer; its message is a table of rung, reason and remedy
@@ -35,6 +35,7 @@ __all__ = [
     "CallerError",
     "ConfigError",
     "ContentRejectedError",
+    "HedgedError",
     "ImageTooLargeError",
     "InvalidImageError",
     "InvalidReplyError",
@@ -210,6 +211,12 @@ class NotReadyError(BackendError):
     """This backend could do it, but something is missing or still loading."""
 
     kind = "not_ready"
+
+
+class HedgedError(BackendError):
+    """It was still thinking when the next rung had answered; only ever seen in traces."""
+
+    kind = "hedged"
 
 
 class StreamInterruptedError(VisionError):

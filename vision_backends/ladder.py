@@ -7,15 +7,17 @@ must not know any concrete backend, how images are decoded, or what callers' opt
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass
+import secrets
+from dataclasses import asdict, dataclass, replace
 from functools import partial, reduce
 from operator import add
 from typing import TYPE_CHECKING, TypeVar
 
-from vision_backends.account import Answer, Item, Rung, note, settle
+from vision_backends.account import Answer, Item, Rung, ledger_rows, note, settle
 from vision_backends.errors import (
     BackendError,
     CallerError,
+    HedgedError,
     InvalidReplyError,
     NotSupportedError,
     TimedOutError,
@@ -26,7 +28,7 @@ from vision_backends.flights import Flights
 from vision_backends.health.gates import Scope
 from vision_backends.patience import Lines
 from vision_backends.retries import SHORT_PAUSE_S, Retries
-from vision_backends.spread import spread
+from vision_backends.spread import Errand, spread
 from vision_backends.storage.codec import decode, encode
 from vision_backends.storage.keys import cache_key
 from vision_backends.types import Description, Detections, Embedding
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from vision_backends.clock import Clock
     from vision_backends.health.deadline import Deadline, Workers
     from vision_backends.health.gates import Health, Permit
+    from vision_backends.hedging import Hedges
     from vision_backends.storage.base import Store
     from vision_backends.types import Outcome, Task, Usage
 
@@ -84,12 +87,14 @@ class Turn:
 
     Attributes:
         rung: Who is asked.
+        place: Its place on the ladder.
         call: What is asked.
         spare: The next rung that could be asked; None when this is the last one.
         kept_s: Seconds of the deadline that are kept back for it.
     """
 
     rung: Rung
+    place: int
     call: Call
     spare: Rung | None
     kept_s: float
@@ -107,14 +112,18 @@ class Ladder:
         workers: Threads in which backends are called, so that a deadline holds whatever they do.
         store: Where answers are kept.
         caching: Whether they are.
+        hedges: When the next rung is asked as well.
         clock: Where time comes from.
     """
 
-    def __init__(self, *, health: Health, workers: Workers, store: Store, caching: bool, clock: Clock) -> None:
+    def __init__(
+        self, *, health: Health, workers: Workers, store: Store, caching: bool, hedges: Hedges, clock: Clock
+    ) -> None:
         self._health = health
         self._workers = workers
         self._store = store
         self._caching = caching
+        self._hedges = hedges
         self.clock = clock
         self._flights = Flights()
         self._lines: Lines[Scope] = Lines()
@@ -135,6 +144,10 @@ class Ladder:
             if turn.rung.refusal is not None:
                 self.note(pending, turn, "skipped", turn.rung.refusal)
                 continue
+            if len(pending) == 1 and self._hedges.wanted and turn.spare and call.patience_s is None:
+                if self._race(turn, rungs[turn.place + 1 :], pending[0]):
+                    return
+                continue
             size = max(1, turn.rung.backend.batch_size(call.request))
             chunks = [pending[start : start + size] for start in range(0, len(pending), size)]
             # The first goes alone: should the backend turn out to be dead, one request has found it out.
@@ -146,7 +159,7 @@ class Ladder:
         for place, rung in enumerate(rungs):
             spare = next((below for below in rungs[place + 1 :] if below.refusal is None), None)
             kept_s = 0.0 if spare is None else self.expected_s(spare, call.request)
-            yield Turn(rung=rung, call=call, spare=spare, kept_s=kept_s)
+            yield Turn(rung=rung, place=place, call=call, spare=spare, kept_s=kept_s)
 
     def expected_s(self, rung: Rung, request: Request) -> float:
         """Return the seconds that a rung is known or expected to take for one call."""
@@ -155,6 +168,36 @@ class Ladder:
     def closed(self, rung: Rung) -> BackendError | None:
         """Return why a rung would not be asked now, or None when it would."""
         return rung.refusal or self._health.peek(rung.scope)
+
+    def _race(self, turn: Turn, below: Sequence[Rung], item: Item) -> bool:
+        """Ask a rung and, while it still thinks after a while, those below as well; the first good answer counts.
+
+        Returns:
+            Whether those below were asked.
+        """
+        call = replace(turn.call, tick=lambda _count: None)  # the item is settled once, whoever settles it
+        first, second = item.twin(), item.twin()
+        p95_s = self._health.expected_s(turn.rung.scope, turn.rung.backend.expected_s(call.request), percent=95)
+        after_s = self._hedges.after_s(p95_s)
+        ask = partial(self._ask_once, replace(turn, call=call), [first])
+        errand = Errand(ask, on_left=partial(self._book, first, call))
+        hedged = not errand.wait(after_s) and self._hedges.withdraw()
+        if hedged:
+            self.walk(below, call, [second])
+        if hedged and second.answer is not None and errand.leave():
+            slow = HedgedError(f"It had not answered after {after_s:.2g} s, so the next rung was asked as well.")
+            self.note([item], turn, "failed", slow, elapsed_s=after_s)
+            item.adopt(second)
+        else:
+            errand.wait()
+            item.adopt(*((second, first) if first.settled else (first, second)))
+        turn.call.tick(int(item.settled))
+        return hedged
+
+    def _book(self, item: Item, call: Call) -> None:
+        """Book what came of a rung after somebody else had answered; its answer is in the cache by now."""
+        rows = ledger_rows(item.attempts, task=call.request.task, call_id=secrets.token_hex(8))
+        self._store.record(rows)
 
     def _ask_once(self, turn: Turn, items: Sequence[Item]) -> None:
         """Ask, unless somebody else is asking the same this very moment: then wait for their answer."""

@@ -29,6 +29,7 @@ from vision_backends.events import Events
 from vision_backends.health.deadline import Deadline, Workers
 from vision_backends.health.gates import Health
 from vision_backends.health.quota import Limits
+from vision_backends.hedging import Hedges
 from vision_backends.images import DEFAULT_LIMITS, ImageLimits
 from vision_backends.journal import Journal
 from vision_backends.ladder import Call, Ladder, survey
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from vision_backends.events import Event
     from vision_backends.health.quota import Spending
     from vision_backends.health.scopes import GateReport
+    from vision_backends.hedging import HedgeAfter
     from vision_backends.images import ImageSource
     from vision_backends.storage.base import CacheInfo, LedgerRow, Store
     from vision_backends.wishes import Priority
@@ -76,6 +78,8 @@ class Router:
         deadline_s: Seconds that one input may take, however many backends are asked.
         store: Where the cache, the ledger and the state of the gates live; by default this process's memory.
         caching: Whether answers are kept and asked for.
+        hedge_after_s: When a single call also asks the next rung, while the better one still thinks: seconds, or
+            ``"p95"`` for what 95 % of its answers did not need. At most one call in twenty is hedged.
         limits: What the user allows, by name of the backend: calls and tokens per minute, budgets.
         image_limits: What images may cost to read.
         clock: Where time comes from.
@@ -92,6 +96,7 @@ class Router:
         deadline_s: float = 60.0,
         store: Store | None = None,
         caching: bool = True,
+        hedge_after_s: HedgeAfter = None,
         limits: Mapping[str, Limits] | None = None,
         image_limits: ImageLimits = DEFAULT_LIMITS,
         clock: Clock = SYSTEM_CLOCK,
@@ -112,7 +117,12 @@ class Router:
             on_alert=self._events.publish,
         )
         self._ladder = Ladder(
-            health=self._health, workers=self._workers, store=self._store, caching=caching, clock=clock
+            health=self._health,
+            workers=self._workers,
+            store=self._store,
+            caching=caching,
+            hedges=Hedges(hedge_after_s),
+            clock=clock,
         )
         self._journal = Journal(store=self._store, events=self._events, clock=clock)
         self._batches = Batches(
@@ -153,6 +163,7 @@ class Router:
             deadline_s=settings.deadline_s,
             store=open_store(settings.state_file, max_cache_bytes=settings.cache.max_bytes),
             caching=settings.cache.enabled,
+            hedge_after_s=settings.hedge_after_s,
             limits={name: allowed for name, allowed in limits.items() if allowed != Limits()},
             image_limits=ImageLimits(**settings.images.model_dump()),
         )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["spread"]
+__all__ = ["Errand", "spread"]
 
 P = TypeVar("P")
 
@@ -63,3 +63,35 @@ def spread(work: Callable[[P], object], pieces: Sequence[P], *, threads: int) ->
         stopped.set()
     if errors:
         raise errors[0]
+
+
+class Errand:
+    """One piece of work in a thread of its own, which can be waited for or left to itself.
+
+    Args:
+        work: What to do, in the caller's context variables.
+        on_left: Called in that thread when the work is done and nobody waits for it any more.
+    """
+
+    def __init__(self, work: Callable[[], object], *, on_left: Callable[[], object]) -> None:
+        self._work = work
+        self._on_left = on_left
+        self._done = threading.Event()
+        self._claim = threading.Lock()
+        threading.Thread(target=copy_context().run, args=(self._run,), name="vision-errand", daemon=True).start()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Return whether it is done, after waiting for it; without a time, as long as it takes."""
+        return self._done.wait(timeout_s)
+
+    def leave(self) -> bool:
+        """Stop waiting for it; return False when it is just done."""
+        return self._claim.acquire(blocking=False)
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        finally:
+            if not self._claim.acquire(blocking=False):
+                self._on_left()
+            self._done.set()

@@ -1,6 +1,7 @@
 """The fake backend: what it answers by itself, and what it can be told to do."""
 
 import pytest
+from PIL import Image as PILImage
 
 from vision_backends import (
     FREE,
@@ -15,7 +16,9 @@ from vision_backends import (
     NotSupportedError,
     QuotaExhaustedError,
     RateLimits,
+    TimedOutError,
     Usage,
+    open_image,
 )
 from vision_backends.testing import FakeBackend, FakeCall, FakeClock
 
@@ -125,7 +128,7 @@ def test_a_scripted_record_answers_every_input(ask, make_image):
     assert ask(backend, DetectRequest(), [make_image(), make_image()]) == [said, said]
 
 
-@pytest.mark.parametrize("seconds", [0, 2, 0.5])
+@pytest.mark.parametrize("seconds", [0, 1, 0.5])
 def test_a_scripted_delay_passes_on_the_clock(seconds, ask):
     """The answer comes afterwards, and no real time is lost."""
     clock = FakeClock()
@@ -134,6 +137,19 @@ def test_a_scripted_delay_passes_on_the_clock(seconds, ask):
     before = clock.monotonic()
     assert isinstance(ask(backend, DescribeRequest())[0], Description)
     assert clock.monotonic() - before == seconds
+
+
+def test_a_punctual_fake_gives_up_at_its_timeout_and_another_does_not():
+    """The one raises what a real backend would, the other overstays."""
+    clock, images = FakeClock(), [open_image(PILImage.new("RGB", (4, 4)))]
+    punctual, tardy = FakeBackend(clock=clock), FakeBackend(punctual=False, clock=clock)
+    punctual.play(5.0)
+    tardy.play(5.0)
+    with pytest.raises(TimedOutError, match="5 s"):
+        punctual.describe(images, DescribeRequest(), timeout_s=2.0)
+    assert clock.monotonic() == 2.0
+    assert tardy.describe(images, DescribeRequest(), timeout_s=2.0)
+    assert clock.monotonic() == 7.0
 
 
 def test_a_script_is_played_in_order_and_as_often_as_told(ask):

@@ -28,6 +28,9 @@ KEPT_PERIODS = 6
 """Periods that a book remembers. More than the current day and month, lest a clock that is wrong for a moment
 makes it forget what today has cost."""
 
+ROUNDING = 1e-6
+"""Who has waited for as long as he was told is not sent away for a millionth of a request."""
+
 ALERT_PERCENTS = (80, 100)
 
 
@@ -90,7 +93,7 @@ class Book:
             limit: int | None = getattr(limits, key)
             if limit is not None:
                 missing = min(needed, limit) - self._level(key, limit, now)
-                if missing > 0:
+                if missing > ROUNDING:
                     return RateLimitedError(
                         f"{backend}.{key} = {limit} is used up.",
                         backend=backend,

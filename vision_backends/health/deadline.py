@@ -33,9 +33,6 @@ certainly comes is worth less than an even chance of the better one."""
 GRACE_S = 0.1
 """An answer that is there this soon after its time is still taken: it has been paid for."""
 
-IDLE_S = 30.0
-"""An idle thread ends after this long, so that a router nobody closed leaves nothing behind."""
-
 _log = logging.getLogger(__name__)
 
 
@@ -81,14 +78,16 @@ class Workers:
 
     Args:
         max_stuck: How many calls may be running beyond their time before new ones are refused.
+        idle_s: Seconds after which an idle thread ends, so that a router that nobody closes leaves nothing behind.
         clock: Decides whether an answer is late. Waiting itself takes real time, whatever the clock: with a fake
             one, an answer is late when the clock was moved beyond its time.
     """
 
-    def __init__(self, *, max_stuck: int = 64, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(self, *, max_stuck: int = 64, idle_s: float = 30.0, clock: Clock = SYSTEM_CLOCK) -> None:
         self._max_stuck = max_stuck
         self._clock = clock
-        self._crew = _Crew()
+        self._idle_s = idle_s
+        self._crew = _Crew(idle_s)
 
     def run_within(self, call: Callable[[], T], timeout_s: float, *, on_late: Callable[[T], object] | None = None) -> T:
         """Return what a call returns, or raise what it raises, if that happens in time.
@@ -107,7 +106,7 @@ class Workers:
             RuntimeError: The workers are closed.
         """
         if self._crew.pid != os.getpid():
-            self._crew = _Crew()
+            self._crew = _Crew(self._idle_s)
         crew = self._crew
         if crew.stuck >= self._max_stuck:
             raise OverloadedError(
@@ -207,9 +206,10 @@ class _Job(Generic[T]):
 class _Crew:
     """The threads of one process, and who of them is idle."""
 
-    def __init__(self) -> None:
+    def __init__(self, idle_s: float) -> None:
         self.pid = os.getpid()
         self.stuck = 0
+        self._idle_s = idle_s
         self._lock = threading.Lock()
         self._idle: list[_Inbox] = []
         self._closed = False
@@ -261,7 +261,7 @@ class _Crew:
 
     def _next(self, inbox: _Inbox) -> _Job[Any] | None:
         try:
-            return inbox.get(timeout=IDLE_S)
+            return inbox.get(timeout=self._idle_s)
         except queue.Empty:
             with self._lock:
                 if inbox in self._idle:

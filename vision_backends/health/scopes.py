@@ -51,13 +51,9 @@ class Scope:
 
     def place(self, kind: GateKind, span: Span) -> Place:
         """Return where a gate stands that concerns this scope as widely as ``span`` says."""
-        match span:
-            case "account":
-                return Place(kind)
-            case "model":
-                return Place(kind, self.backend, self.model)
-            case "task":
-                return Place(kind, self.backend, self.model, self.task)
+        if span == "account":
+            return Place(kind)
+        return Place(kind, self.backend, self.model, self.task if span == "task" else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
