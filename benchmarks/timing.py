@@ -132,8 +132,12 @@ def show(title: str, measured: Callable[..., Sequence[Figure]], *, options: Mapp
     print(f"{title} ({machine})\n")
     print(f"{'':<{width}}  {'target':>12}  {'figure':>12}  {'10 to 90 %':>17}")
     for figure in figures:
-        target = "" if figure.target is None else f"{'=' if figure.exact else '≤'} {figure.target:g} {figure.unit}"
+        target = "" if figure.target is None else f"{'=' if figure.exact else '≤'} {_number(figure.target)} {figure.unit}"
         spread = "" if figure.low is None or figure.high is None else f"{figure.low:.4g} to {figure.high:.4g}"
         verdict = {True: "ok", False: "missed", None: ""}[figure.ok]
-        value = f"{figure.value:.4g} {figure.unit}"
+        value = f"{_number(figure.value)} {figure.unit}"
         print(f"{figure.name:<{width}}  {target:>12}  {value:>12}  {spread:>17}  {verdict}".rstrip())
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
