@@ -15,12 +15,13 @@ from vision_backends.errors import NotReadyError, UnavailableError
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from types import ModuleType
 
     import numpy as np
     import numpy.typing as npt
     import onnxruntime
 
-__all__ = ["OnnxModel", "default_threads"]
+__all__ = ["OnnxModel", "default_threads", "import_onnxruntime"]
 
 MOST_THREADS = 4
 """More gain little: beyond four threads both models spend their time on handing out work."""
@@ -120,9 +121,21 @@ class OnnxModel:
             raise NotReadyError(f"onnxruntime cannot load {self._path.name}: {error}") from error
 
 
-def _make_session(path: Path, *, threads: int) -> onnxruntime.InferenceSession:
+def import_onnxruntime() -> ModuleType:
+    """Import onnxruntime without its telemetry.
+
+    Since 1.32, importing it writes a device id to the user's home and sends usage events to its maker, unless this
+    variable is set before. Where the application has imported it already, that is the application's choice.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
+    module: ModuleType = onnxruntime
+    return module
+
+
+def _make_session(path: Path, *, threads: int) -> onnxruntime.InferenceSession:
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
