@@ -75,3 +75,59 @@ def test_it_is_made_from_the_configuration(tmp_path):
             assert (await router.describe(IMAGE)).trace.backend == "fake"
 
     asyncio.run(work())
+
+
+def test_a_description_comes_piece_by_piece():
+    """And can be stopped early."""
+
+    async def work():
+        async with AsyncRouter(Router([FakeBackend()], caching=False)) as router:
+            stream = await router.describe_stream(IMAGE)
+            assert stream.description is None
+            assert [piece async for piece in stream] == ["fake says: 64×48 px"]
+            assert stream.description.trace.backend == "fake"
+            stopped = await router.describe_stream(IMAGE)
+            await stopped.close()
+            assert [piece async for piece in stopped] == []
+
+    asyncio.run(work())
+
+
+def test_the_house_can_be_kept_from_a_loop():
+    """Gates, budgets and cache, without blocking it."""
+
+    async def work():
+        async with AsyncRouter(Router([FakeBackend()])) as router:
+            await router.describe(IMAGE)
+            assert (await router.cache_info()).entries == 1
+            assert await router.clear_cache() == 1
+            assert await router.reset() == 0
+            assert await router.gates() == await router.spending() == []
+
+    asyncio.run(work())
+
+
+def test_batch_calls_have_places_of_their_own():
+    """One that waits does not keep an interactive one from its turn."""
+    import threading
+
+    release = threading.Event()
+
+    class Patient:
+        def sleep(self, _seconds):
+            release.wait(10)
+
+    backend = FakeBackend(punctual=False)
+    backend._clock = Patient()
+    backend.play(1.0)
+
+    async def work():
+        async with AsyncRouter(Router([backend], caching=False), max_workers=1) as router:
+            waiting = asyncio.create_task(router.describe(IMAGE, priority="batch"))
+            while not backend.calls:  # noqa: ASYNC110 — the backend is not a coroutine
+                await asyncio.sleep(0.001)
+            assert (await router.describe(IMAGE)).trace.backend == "fake"
+            release.set()
+            await waiting
+
+    asyncio.run(work())

@@ -15,13 +15,15 @@ from vision_backends.router import Router
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Coroutine
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
     from types import TracebackType
     from typing import Any
 
     from vision_backends.config import Settings
+    from vision_backends.streams import DescriptionStream
+    from vision_backends.types import Description
 
-__all__ = ["AsyncRouter"]
+__all__ = ["AsyncDescriptionStream", "AsyncRouter"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,6 +39,45 @@ def _coroutine(
 
     update_wrapper(call, method)
     return call
+
+
+def _streaming(
+    method: Callable[Concatenate[Router, P], DescriptionStream],
+) -> Callable[Concatenate[AsyncRouter, P], Coroutine[Any, Any, AsyncDescriptionStream]]:
+    open_stream = _coroutine(method)
+
+    async def call(self: AsyncRouter, /, *args: P.args, **kwargs: P.kwargs) -> AsyncDescriptionStream:
+        run = partial(asyncio.get_running_loop().run_in_executor, self._pool)
+        return AsyncDescriptionStream(await open_stream(self, *args, **kwargs), run)
+
+    update_wrapper(call, method)
+    return call
+
+
+class AsyncDescriptionStream:
+    """The pieces of a description as they come, for ``async for``; see `DescriptionStream`."""
+
+    def __init__(self, stream: DescriptionStream, run: Callable[[Callable[[], Any]], Awaitable[Any]]) -> None:
+        self._stream = stream
+        self._run = run
+
+    @property
+    def description(self) -> Description | None:
+        """The whole record with its trace once the last piece has come; None until then."""
+        return self._stream.description
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        return self
+
+    async def __anext__(self) -> str:
+        piece: str | None = await self._run(partial(next, self._stream, None))
+        if piece is None:
+            raise StopAsyncIteration
+        return piece
+
+    async def close(self) -> None:
+        """Stop early; the backend is told, and what has come so far is booked."""
+        await self._run(self._stream.close)
 
 
 class AsyncRouter:
@@ -62,6 +103,7 @@ class AsyncRouter:
         return cls(Router.from_config(config), max_workers=max_workers)
 
     describe = _coroutine(Router.describe)
+    describe_stream = _streaming(Router.describe_stream)
     describe_many = _coroutine(Router.describe_many)
     embed = _coroutine(Router.embed)
     embed_many = _coroutine(Router.embed_many)
@@ -71,6 +113,11 @@ class AsyncRouter:
     detect_many = _coroutine(Router.detect_many)
     explain = _coroutine(Router.explain)
     status = _coroutine(Router.status)
+    reset = _coroutine(Router.reset)
+    gates = _coroutine(Router.gates)
+    spending = _coroutine(Router.spending)
+    cache_info = _coroutine(Router.cache_info)
+    clear_cache = _coroutine(Router.clear_cache)
 
     async def close(self) -> None:
         """Close the router without blocking the loop; calls that run are abandoned."""
