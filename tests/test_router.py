@@ -22,6 +22,7 @@ from vision_backends import (
     SpaceMismatchError,
     SpaceUnavailableError,
     TimedOutError,
+    Trace,
     UnavailableError,
     Usage,
 )
@@ -558,3 +559,12 @@ def test_patience_without_a_meaning_is_refused(make_router, image, options):
     """Interactive calls do not wait, and nobody waits for less than no time."""
     with pytest.raises(InvalidRequestError):
         make_router(FakeBackend()).describe(image, **options)
+
+
+def test_an_answer_that_cannot_be_cached_is_an_answer_all_the_same(make_router, image, caplog):
+    """A backend's evidence may hold what JSON does not know."""
+    best = FakeBackend("best")
+    best.play(Description(text="A square.", evidence={"colours": {1, 2}}, trace=Trace(model="m")), times=2)
+    router = make_router(best)
+    assert [str(router.describe(image)) for _ in range(2)] == ["A square."] * 2
+    assert "cannot be cached" in caplog.text

@@ -372,8 +372,14 @@ class Ladder:
         note(items, turn.rung, outcome, error=error, at=self.clock.time(), elapsed_s=elapsed_s)
 
     def _keep(self, turn: Turn, item: Item, answer: Answer) -> None:
-        if self._caching:
-            self._store.put(_key(turn, item), encode(answer))
+        if not self._caching:
+            return
+        try:
+            kept = encode(answer)
+        except (TypeError, ValueError) as error:
+            _log.warning("An answer of %s cannot be cached, as it is no plain JSON: %s", turn.rung.backend.name, error)
+        else:
+            self._store.put(_key(turn, item), kept)
 
 
 def survey(backends: Sequence[Backend], request: Request) -> list[Rung]:

@@ -61,7 +61,8 @@ def test_a_budget_lets_calls_in_until_it_is_spent(make_health, scope):
     assert caught.value.code == "budget_exhausted"
     assert caught.value.retry_after_s == DAY_S / 2
     assert str(caught.value) == (
-        "$0.80 of $1.00 are spent this day. Raise openai.daily_budget_usd, or wait for the next day (UTC)."
+        "$0.80 of $1.00 are spent this day, and this call may take $0.30. "
+        "Raise openai.daily_budget_usd, or wait for the next day (UTC)."
     )
     call(health, scope, cost(0.2))
     assert spent(health) == {"daily_budget_usd": 1.0}
@@ -184,12 +185,19 @@ def test_what_is_booked_is_what_was_used(make_health, scope, end, booked):
     assert spent(health) == {"daily_budget_usd": booked}
 
 
-def test_an_answer_that_came_late_corrects_what_was_booked(make_health, scope):
-    """It says what it has really cost."""
+@pytest.mark.parametrize(
+    "end",
+    [lambda permit: permit.failed(TimedOutError("?"), elapsed_s=20.0), lambda permit: permit.released()],
+    ids=["timed out", "interrupted"],
+)
+@pytest.mark.parametrize("late_first", [False, True])
+def test_an_answer_that_came_late_corrects_what_was_booked(make_health, scope, end, late_first):
+    """It says what it has really cost, whether its caller has said first that it gave up, or says so now."""
     health = make_health(limits={"openai": Limits(daily_budget_usd=1.0, daily_budget_tokens=100)})
     permit = health.admit(scope, timeout_s=20, estimate=cost(0.4, 40))
-    permit.failed(TimedOutError("?"), elapsed_s=20.0)
-    permit.corrected(cost(0.1, 10))
+    steps = [lambda: end(permit), lambda: permit.corrected(cost(0.1, 10))]
+    for step in reversed(steps) if late_first else steps:
+        step()
     assert spent(health) == {"daily_budget_usd": 0.1, "daily_budget_tokens": 10}
 
 

@@ -279,6 +279,7 @@ def test_an_interrupted_caller_stops_waiting_at_once():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX only")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_forked_child_has_workers_of_its_own(workers):
     """The parent's threads do not exist there."""
     assert workers.run_within(lambda: 1, 5) == 1

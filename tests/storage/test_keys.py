@@ -42,6 +42,7 @@ def typed(value):
 @example(BASE | {"options": {"x": 1}}, BASE | {"options": {"x": 1.0}})
 @example(BASE | {"options": {"x": "1"}}, BASE | {"options": {"x": 1}})
 @example(BASE | {"content": "\ud83d\ude00"}, BASE | {"content": "\U0001f600"})
+@example(BASE | {"content": "\ud800"}, BASE | {"content": "?"})
 @example(BASE | {"content": '","'}, BASE | {"content": ""})
 def test_different_requests_have_different_keys(one, other):
     """Nothing that differs, in value or type, shares a key."""

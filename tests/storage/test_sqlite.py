@@ -24,6 +24,7 @@ from vision_backends.testing import FakeClock
 
 DESCRIPTORS = Path("/proc/self/fd")
 
+forks_among_threads = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX permissions and forks")
 
 
@@ -365,13 +366,17 @@ def test_writers_that_are_killed_break_nothing(path):
 
 
 @posix
+@forks_among_threads
 def test_a_forked_child_uses_connections_of_its_own(open_it):
     """None is open while the process forks, and afterwards parent and child both go on."""
     store = open_it()
     store.update("k", lambda _: ("parent", None))
-    child = multiprocessing.get_context("fork").Process(
-        target=lambda: store.update("k", lambda old: (f"{old} child", None))
-    )
+
+    def in_child():
+        assert all(seat._db is None for seat in store._connections._all)
+        store.update("k", lambda old: (f"{old} child", None))
+
+    child = multiprocessing.get_context("fork").Process(target=in_child)
     child.start()
     child.join()
     assert child.exitcode == 0
@@ -379,6 +384,7 @@ def test_a_forked_child_uses_connections_of_its_own(open_it):
 
 
 @posix
+@forks_among_threads
 def test_forking_waits_for_what_other_threads_write(open_it):
     """Threads that write all the while neither break the child nor block it, and lose nothing."""
     store = open_it()

@@ -194,8 +194,9 @@ class Book:
                 code="budget_reserved",
                 retry_after_s=max(0.0, min(until for until, _ in self.reserved.values()) - now),
             )
+        more = f", and this call may take {budget.show(needed)}" if spent < limit else ""
         return QuotaExhaustedError(
-            f"{budget.show(spent)} of {budget.show(limit)} are spent this {budget.period}.",
+            f"{budget.show(spent)} of {budget.show(limit)} are spent this {budget.period}{more}.",
             remedy=f"Raise {backend}.{budget.key}, or wait for the next {budget.period} (UTC).",
             backend=backend,
             code="budget_exhausted",

@@ -257,8 +257,8 @@ class Health:
             spread=self._random.uniform(-1, 1),
         )
 
-    def _correct(self, entry: Entry, usage: Usage) -> None:
-        late = Amount.of(usage, otherwise=entry.amount).minus(entry.amount)
+    def _correct(self, entry: Entry, ending: Ending, usage: Usage) -> None:
+        late = Amount.of(usage, otherwise=entry.amount).minus(_amount(entry, ending))
         self._budgets.settle(entry, late, reserved=Amount(), now=self._clock.time())
 
     def _change(self, account: str, act: Callable[[Panel], list[Transition]], *, now: float) -> list[Transition]:

@@ -6,7 +6,7 @@ This module decides that a call ends once, however often it is said. It must not
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -69,21 +69,23 @@ class Permit:
     Args:
         entry: The call.
         end: Is given the entry and its ending.
-        correct: Is given the entry and the true usage of a call that was ended without knowing it.
+        correct: Is given the entry, its ending, and the true usage that was not known when it ended.
     """
 
-    __slots__ = ("_correct", "_end", "_entry", "_first")
+    __slots__ = ("_correct", "_end", "_ending", "_entry", "_late", "_lock")
 
     def __init__(
         self,
         entry: Entry,
         end: Callable[[Entry, Ending], None],
-        correct: Callable[[Entry, Usage], None],
+        correct: Callable[[Entry, Ending, Usage], None],
     ) -> None:
         self._entry = entry
         self._end = end
         self._correct = correct
-        self._first = threading.Lock()
+        self._lock = threading.Lock()
+        self._ending: Ending | None = None
+        self._late: Usage | None = None
 
     def succeeded(self, *, usage: Usage, elapsed_s: float, limits: RateLimits | None = None) -> None:
         """The backend has answered.
@@ -111,12 +113,21 @@ class Permit:
         self._finish(Ending(counted=False))
 
     def corrected(self, usage: Usage) -> None:
-        """Book the true usage of a call that timed out and whose answer has come after all, instead of the estimate.
+        """Book what a call has really used whose answer came after nobody waited for it any more.
 
-        To be called once, after ``failed``.
+        To be called once, from any thread; whether before or after the call was ended does not matter.
         """
-        self._correct(self._entry, usage)
+        with self._lock:
+            self._late = usage
+            ending = self._ending
+        if ending is not None:
+            self._correct(self._entry, ending, usage)
 
     def _finish(self, ending: Ending) -> None:
-        if self._first.acquire(blocking=False):
-            self._end(self._entry, ending)
+        with self._lock:
+            if self._ending is not None:
+                return
+            if self._late is not None:
+                ending = replace(ending, usage=self._late)
+            self._ending = ending
+        self._end(self._entry, ending)
