@@ -332,7 +332,8 @@ def test_the_deadline_keeps_time_back_for_the_next_rung(make_router, image):
 
 def test_a_rung_that_overstays_is_left_behind(image):
     """The deadline holds even when a backend ignores it; its late answer is kept for the next call."""
-    came, slow, spare = threading.Event(), FakeBackend("slow", punctual=False), FakeBackend("spare")
+    came, spare = threading.Event(), FakeBackend("spare")
+    slow = FakeBackend("slow", punctual=False, local=False, usage=Usage(cost_usd=0.25))
 
     class Stuck:
         def sleep(self, seconds):
@@ -344,11 +345,15 @@ def test_a_rung_that_overstays_is_left_behind(image):
         answer = router.describe(image, deadline_s=0.2)
         assert outcomes(answer) == [("slow", "failed", "timed_out"), ("spare", "answered", None)]
         came.set()
-        for _ in range(200):
+        slow.not_ready = NotReadyError("It must not be asked again.")
+        for _ in range(1000):
             if router.describe(image).trace.backend == "slow":
                 break
-            came.wait(0.005)
+            threading.Event().wait(0.002)
         assert router.describe(image).trace.cached
+        assert len(slow.calls) == 1
+        late = [row for row in router.ledger() if row.code == "came_late"]
+        assert [row.cost_usd for row in late] == [0.25]
 
 
 def test_a_failed_attempt_that_may_have_been_billed_makes_the_cost_unknown(make_router, image):

@@ -12,6 +12,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from vision_backends.account import Item, complete, note
+from vision_backends.attempts import Call
 from vision_backends.backends.requests import EmbedRequest, EmbedTextRequest
 from vision_backends.errors import (
     AllBackendsFailedError,
@@ -22,7 +23,6 @@ from vision_backends.errors import (
 )
 from vision_backends.health.deadline import Deadline
 from vision_backends.images import open_image
-from vision_backends.ladder import Call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -89,7 +89,7 @@ class Batches:
             spaces = _by_space(rungs) if len(items) > 1 and _is_embedding(request) else [rungs]
             for place, group in enumerate(spaces):
                 below = [rung for later in spaces[place + 1 :] for rung in later]
-                retreat = any(self._ladder.closed(rung) is None for rung in below)
+                retreat = any(self._ladder.attempts.closed(rung) is None for rung in below)
                 tick = _counter(len(items), progress)
                 if self._pass(items, request, group, tick=tick, budget=budget, retreat=retreat):
                     break
@@ -113,7 +113,7 @@ class Batches:
         """Return how long the shorter side has to be for the rung that will be asked first."""
         if isinstance(request, EmbedTextRequest):
             return None
-        first = next((rung for rung in rungs if self._ladder.closed(rung) is None), None)
+        first = next((rung for rung in rungs if self._ladder.attempts.closed(rung) is None), None)
         return None if first is None else first.backend.image_px(request)
 
     def _pass(
@@ -186,7 +186,7 @@ class Batches:
         """Note on what is left why the rungs of other spaces did not answer either."""
         left = [item for item in items if not item.settled]
         for rung in below:
-            closed = self._ladder.closed(rung)
+            closed = self._ladder.attempts.closed(rung)
             if closed is not None:
                 note(left, rung, "skipped", error=closed, at=self._clock.time())
 

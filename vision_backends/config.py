@@ -21,7 +21,15 @@ from vision_backends.tables import HiddenTable, unknown_key, wrong_table
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["DEFAULT_LADDER", "CacheSettings", "ImageSettings", "Settings", "load_settings"]
+__all__ = [
+    "DEFAULT_LADDER",
+    "CacheSettings",
+    "ImageSettings",
+    "Settings",
+    "find_config",
+    "load_settings",
+    "variables_in_use",
+]
 
 DEFAULT_LADDER = ("openai", "local", "embedded")
 
@@ -186,6 +194,23 @@ def find_config(path: str | os.PathLike[str] | None = None) -> Path | None:
         return Path(named)
     file = Path(CONFIG_FILE)
     return file if file.is_file() else None
+
+
+def variables_in_use(settings: Settings) -> list[str]:
+    """Return the names of the environment variables that have set something in these settings."""
+    own = [
+        name
+        for name, value in sorted(os.environ.items())
+        if value
+        and name.upper().startswith(ENV_PREFIX)
+        and name.upper().removeprefix(ENV_PREFIX).split("__")[0].lower() in Settings.model_fields
+    ]
+    theirs = [
+        name
+        for key, name in OPENAI_VARIABLES.items()
+        if os.environ.get(name) and settings.openai.get(key) == os.environ[name]
+    ]
+    return own + theirs
 
 
 def _read_toml(file: Path) -> HiddenTable:

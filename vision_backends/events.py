@@ -1,15 +1,15 @@
 """What happens, as records for whoever wants to know: logs, metrics, alerts, spans.
 
-This module decides the shape of events and that a listener in trouble never hurts a call. It must not know who
-listens.
+This module decides the shape of events, how they read in the log (at debug level, as ``vision_backends.events``),
+and that a listener in trouble never hurts a call. It must not know who listens.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,13 +85,26 @@ class Events:
 
     @property
     def has_listeners(self) -> bool:
-        """Whether anybody wants to know."""
-        return bool(self._listeners)
+        """Whether anybody wants to know, be it only the log."""
+        return bool(self._listeners) or _log.isEnabledFor(logging.DEBUG)
 
     def publish(self, event: Event) -> None:
         """Tell every listener; one that raises is logged and told the next event all the same."""
+        if _log.isEnabledFor(logging.DEBUG):
+            fields = _loggable(event)
+            told = " ".join(f"{name}={value}" for name, value in fields.items())
+            extra = {f"vision_{name}": value for name, value in fields.items()}
+            _log.debug("%s %s", type(event).__name__, told, extra=extra)
         for listener in self._listeners:
             try:
                 listener(event)
             except Exception:  # noqa: BLE001 — a listener may raise anything
                 _log.exception("A listener failed on %s.", type(event).__name__)
+
+
+def _loggable(event: Event) -> dict[str, Any]:
+    """Return what is known of an event, flat; without sentences, which may quote a prompt or a label."""
+    fields = asdict(event)
+    fields |= fields.pop("attempt", {})
+    fields |= fields.pop("usage", {})
+    return {name: value for name, value in fields.items() if value is not None and name not in {"message", "remedy"}}

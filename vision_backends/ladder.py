@@ -1,132 +1,43 @@
-"""The walk down the ladder: who is asked, for how long, and what is noted about it.
+"""The walk down the ladder: who is asked next, again, or as well.
 
-This module decides the order of cache, gate and backend, and what every outcome means for the next rung. It
-must not know any concrete backend, how images are decoded, or what callers' options are called.
+This module decides the order of the rungs' turns, retries and hedges. It must not know what a gate, a cache or a
+backend's answer is made of; `attempts` does.
 """
 
 from __future__ import annotations
 
-import logging
-import secrets
-from dataclasses import asdict, dataclass, replace
-from functools import partial, reduce
-from operator import add
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
 
-from vision_backends.account import Answer, Item, Rung, ledger_rows, note, settle
-from vision_backends.errors import (
-    BackendError,
-    CallerError,
-    HedgedError,
-    InvalidReplyError,
-    NotSupportedError,
-    TimedOutError,
-    UnavailableError,
-    VisionError,
-)
+from vision_backends.attempts import Turn
+from vision_backends.errors import HedgedError
 from vision_backends.flights import Flights
-from vision_backends.health.gates import Scope
-from vision_backends.patience import Lines
 from vision_backends.retries import SHORT_PAUSE_S, Retries
 from vision_backends.spread import Errand, spread
-from vision_backends.storage.codec import decode, encode
-from vision_backends.storage.keys import cache_key
-from vision_backends.types import Description, Detections, Embedding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from vision_backends.backends.base import Backend
-    from vision_backends.backends.requests import Model, Request
-    from vision_backends.clock import Clock
-    from vision_backends.health.deadline import Deadline, Workers
-    from vision_backends.health.gates import Health, Permit
+    from vision_backends.account import Item, Rung
+    from vision_backends.attempts import Attempts, Call
     from vision_backends.hedging import Hedges
-    from vision_backends.storage.base import Store
-    from vision_backends.types import Outcome, Task, Usage
 
-__all__ = ["Call", "Ladder", "Turn", "survey"]
-
-ANSWER_TYPES: dict[Task, type[Answer]] = {
-    "describe": Description,
-    "embed": Embedding,
-    "embed_text": Embedding,
-    "detect": Detections,
-}
-
-LONGEST_NAP_S = 5.0
-"""How long a patient call sleeps before it looks at a closed gate again."""
-
-T = TypeVar("T")
-
-_log = logging.getLogger("vision_backends")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """What one call asks of every rung.
-
-    Attributes:
-        request: What is asked of each item.
-        deadline: When to stop.
-        each_s: Seconds that one rung may spend on each item; a long list shall not wait for one that hangs.
-        patience_s: Seconds to wait for a rung to recover; None takes the next one at once.
-        tick: Told how many items have just been settled, from any thread.
-    """
-
-    request: Request
-    deadline: Deadline
-    each_s: float
-    patience_s: float | None = None
-    tick: Callable[[int], None] = lambda _count: None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
-    """One rung's turn in a call.
-
-    Attributes:
-        rung: Who is asked.
-        place: Its place on the ladder.
-        call: What is asked.
-        spare: The next rung that could be asked; None when this is the last one.
-        kept_s: Seconds of the deadline that are kept back for it.
-    """
-
-    rung: Rung
-    place: int
-    call: Call
-    spare: Rung | None
-    kept_s: float
-
-    def timeout_s(self, items: Sequence[Item]) -> float:
-        """Return the seconds that the rung is given now for some items."""
-        return min(self.call.deadline.share(self.kept_s), self.call.each_s * len(items))
+__all__ = ["Ladder"]
 
 
 class Ladder:
     """Asks backends in order until every item has its answer.
 
     Args:
-        health: The gates that every rung stands behind.
-        workers: Threads in which backends are called, so that a deadline holds whatever they do.
-        store: Where answers are kept.
-        caching: Whether they are.
+        attempts: Makes the single attempts.
         hedges: When the next rung is asked as well.
-        clock: Where time comes from.
     """
 
-    def __init__(
-        self, *, health: Health, workers: Workers, store: Store, caching: bool, hedges: Hedges, clock: Clock
-    ) -> None:
-        self._health = health
-        self._workers = workers
-        self._store = store
-        self._caching = caching
+    def __init__(self, attempts: Attempts, *, hedges: Hedges) -> None:
+        self.attempts = attempts
         self._hedges = hedges
-        self.clock = clock
         self._flights = Flights()
-        self._lines: Lines[Scope] = Lines()
         self._retries = Retries()
 
     def walk(self, rungs: Sequence[Rung], call: Call, items: Sequence[Item]) -> None:
@@ -138,11 +49,11 @@ class Ladder:
             items: Opened inputs; their answers, errors and attempts are filled in.
         """
         for turn in self.turns(rungs, call):
-            pending = self.recall(turn, items)
+            pending = self.attempts.recall(turn, items)
             if not pending:
                 return
             if turn.rung.refusal is not None:
-                self.note(pending, turn, "skipped", turn.rung.refusal)
+                self.attempts.note(pending, turn, "skipped", turn.rung.refusal)
                 continue
             if len(pending) == 1 and self._hedges.wanted and turn.spare and call.patience_s is None:
                 if self._race(turn, rungs[turn.place + 1 :], pending[0]):
@@ -158,16 +69,8 @@ class Ladder:
         """Yield the turn of each rung, with what is kept back for the next one that could be asked."""
         for place, rung in enumerate(rungs):
             spare = next((below for below in rungs[place + 1 :] if below.refusal is None), None)
-            kept_s = 0.0 if spare is None else self.expected_s(spare, call.request)
+            kept_s = 0.0 if spare is None else self.attempts.expected_s(spare, call.request)
             yield Turn(rung=rung, place=place, call=call, spare=spare, kept_s=kept_s)
-
-    def expected_s(self, rung: Rung, request: Request) -> float:
-        """Return the seconds that a rung is known or expected to take for one call."""
-        return self._health.expected_s(rung.scope, rung.backend.expected_s(request))
-
-    def closed(self, rung: Rung) -> BackendError | None:
-        """Return why a rung would not be asked now, or None when it would."""
-        return rung.refusal or self._health.peek(rung.scope)
 
     def _race(self, turn: Turn, below: Sequence[Rung], item: Item) -> bool:
         """Ask a rung and, while it still thinks after a while, those below as well; the first good answer counts.
@@ -177,16 +80,15 @@ class Ladder:
         """
         call = replace(turn.call, tick=lambda _count: None)  # the item is settled once, whoever settles it
         first, second = item.twin(), item.twin()
-        p95_s = self._health.expected_s(turn.rung.scope, turn.rung.backend.expected_s(call.request), percent=95)
-        after_s = self._hedges.after_s(p95_s)
+        after_s = self._hedges.after_s(self.attempts.expected_s(turn.rung, call.request, percent=95))
         ask = partial(self._ask_once, replace(turn, call=call), [first])
-        errand = Errand(ask, on_left=partial(self._book, first, call))
+        errand = Errand(ask, on_left=lambda: self.attempts.book_late(turn, [first]))
         hedged = not errand.wait(after_s) and self._hedges.withdraw()
         if hedged:
             self.walk(below, call, [second])
         if hedged and second.answer is not None and errand.leave():
             slow = HedgedError(f"It had not answered after {after_s:.2g} s, so the next rung was asked as well.")
-            self.note([item], turn, "failed", slow, elapsed_s=after_s)
+            self.attempts.note([item], turn, "failed", slow, elapsed_s=after_s)
             item.adopt(second)
         else:
             errand.wait()
@@ -194,239 +96,37 @@ class Ladder:
         turn.call.tick(int(item.settled))
         return hedged
 
-    def _book(self, item: Item, call: Call) -> None:
-        """Book what came of a rung after somebody else had answered; its answer is in the cache by now."""
-        rows = ledger_rows(item.attempts, task=call.request.task, call_id=secrets.token_hex(8))
-        self._store.record(rows)
-
     def _ask_once(self, turn: Turn, items: Sequence[Item]) -> None:
         """Ask, unless somebody else is asking the same this very moment: then wait for their answer."""
-        if not self._caching or len(items) > 1:
+        key = self.attempts.flight_key(turn, items)
+        if key is None:
             self._ask(turn, items)
             return
-        key = _key(turn, items[0])
         with self._flights.join(key, timeout_s=turn.timeout_s(items)) as first:
-            if first or self.recall(turn, items):
+            if first or self.attempts.recall(turn, items):
                 self._ask(turn, items)
 
     def _ask(self, turn: Turn, items: Sequence[Item]) -> None:
         """Ask once, and again where that is worth its price or the caller has the time."""
         self._retries.deposit()
-        error = self._attempt(turn, items)
+        error = self.attempts.make(turn, items)
         if error is None or turn.rung.backend.local:
             return
         if turn.call.patience_s is not None:
             self._persist(turn, items)
             return
-        spare = turn.spare is not None and self.closed(turn.spare) is None
+        spare = turn.spare is not None and self.attempts.closed(turn.spare) is None
         pause_s = self._retries.pause_s(error, remaining_s=turn.timeout_s(items), spare=spare)
         if pause_s is not None:
-            self.clock.sleep(pause_s)
-            self._attempt(turn, items)
+            self.attempts.clock.sleep(pause_s)
+            self.attempts.make(turn, items)
 
     def _persist(self, turn: Turn, items: Sequence[Item]) -> None:
         """Ask again and again, ever more rarely, as long as the caller's patience lasts."""
-        ends = self.clock.monotonic() + (turn.call.patience_s or 0.0)
+        ends = self.attempts.clock.monotonic() + (turn.call.patience_s or 0.0)
         pause_s = SHORT_PAUSE_S
-        while self.clock.monotonic() + pause_s <= ends:
-            self.clock.sleep(pause_s)
-            if self._attempt(turn, items) is None:
+        while self.attempts.clock.monotonic() + pause_s <= ends:
+            self.attempts.clock.sleep(pause_s)
+            if self.attempts.make(turn, items) is None:
                 return
             pause_s *= 2
-
-    def _attempt(self, turn: Turn, items: Sequence[Item]) -> BackendError | None:
-        """Put one call to a backend; settle its items, or note on them why not.
-
-        Returns:
-            What it failed with; None when it answered, was not asked, or the fault was the caller's.
-        """
-        rung, request = turn.rung, turn.call.request
-        permit = self.admit(turn, items)
-        if permit is None:
-            return None
-        started = self.clock.monotonic()
-        try:
-            answers = self._call(turn, items, permit)
-        except CallerError as error:
-            permit.released()
-            self._blame(turn, items, error)
-        except BackendError as error:
-            elapsed_s = self.clock.monotonic() - started
-            permit.failed(error, elapsed_s=elapsed_s)
-            self.note(items, turn, "failed", error, elapsed_s=elapsed_s)
-            return error
-        except BaseException:
-            permit.released()
-            raise
-        else:
-            elapsed_s = self.clock.monotonic() - started
-            permit.succeeded(usage=_usage(answers), elapsed_s=elapsed_s, limits=rung.backend.rate_limits(request))
-            for item, answer in zip(items, answers, strict=True):
-                self.settle(item, turn, answer, elapsed_s=elapsed_s)
-            turn.call.tick(len(items))
-        return None
-
-    def admit(self, turn: Turn, items: Sequence[Item]) -> Permit | None:
-        """Return the permission to ask, or None after noting why there is none."""
-        if turn.timeout_s(items) <= 0:
-            self.note(items, turn, "skipped", TimedOutError("No time was left of the deadline."))
-            return None
-        try:
-            if turn.call.patience_s is None or turn.rung.backend.local:
-                return self._enter(turn, items)
-            return self._wait_and_enter(turn, items, turn.call.patience_s)
-        except BackendError as closed:
-            self.note(items, turn, "skipped", closed)
-            return None
-
-    def _enter(self, turn: Turn, items: Sequence[Item]) -> Permit:
-        backend = turn.rung.backend
-        estimate = backend.estimate(turn.call.request, [item.opened for item in items])  # type: ignore[arg-type]
-        return self._health.admit(turn.rung.scope, timeout_s=turn.timeout_s(items), estimate=estimate)
-
-    def _wait_and_enter(self, turn: Turn, items: Sequence[Item], patience_s: float) -> Permit:
-        """Enter when the gate lets somebody in, in the order in which the waiting have come."""
-        ends = self.clock.monotonic() + patience_s
-        with self._lines.stand(turn.rung.scope, timeout_s=patience_s) as is_next:
-            while True:
-                try:
-                    return self._enter(turn, items)
-                except BackendError as closed:
-                    # Not longer than a moment at once: somebody may have topped up and reset the gate.
-                    pause_s = min(closed.retry_after_s or SHORT_PAUSE_S, LONGEST_NAP_S)
-                    if not is_next or self.clock.monotonic() + pause_s > ends:
-                        raise
-                self.clock.sleep(pause_s)
-
-    def settle(self, item: Item, turn: Turn, answer: Answer, *, elapsed_s: float) -> None:
-        """Give an item a fresh answer, and keep it for the next time."""
-        self._keep(turn, item, answer)
-        settle(item, turn.rung, answer, "answered", at=self.clock.time(), elapsed_s=elapsed_s)
-
-    def _blame(self, turn: Turn, items: Sequence[Item], error: CallerError) -> None:
-        """Let the one item that is at fault fail; the others of its batch are asked for again, each alone."""
-        if len(items) > 1:
-            for item in items:
-                self._ask(turn, [item])
-            return
-        self.note(items, turn, "failed", error)
-        items[0].error = error
-        turn.call.tick(1)
-
-    def _call(self, turn: Turn, items: Sequence[Item], permit: Permit) -> Sequence[Answer]:
-        request, timeout_s = turn.call.request, turn.timeout_s(items)
-        method = getattr(turn.rung.backend, request.task)
-        inputs = [item.opened for item in items]
-
-        def ask() -> Sequence[Answer]:
-            return _verified(method(inputs, request, timeout_s=timeout_s), turn.rung, request, len(inputs))
-
-        def keep_late(answers: Sequence[Answer]) -> None:
-            """An answer that came too late was paid for all the same: the next call shall have it."""
-            for item, answer in zip(items, answers, strict=True):
-                self._keep(turn, item, answer)
-            permit.corrected(_usage(answers))
-
-        return self.run(turn, ask, timeout_s, on_late=keep_late)
-
-    def run(
-        self, turn: Turn, ask: Callable[[], T], timeout_s: float, *, on_late: Callable[[T], object] | None = None
-    ) -> T:
-        """Return what a backend answers in time; a bug in it counts as an outage.
-
-        Raises:
-            BackendError: It did not answer.
-            CallerError: The request is at fault.
-        """
-        run = self._workers.run_here if turn.rung.backend.punctual else self._workers.run_within
-        try:
-            return run(ask, timeout_s, on_late=on_late)
-        except (BackendError, CallerError):
-            raise
-        except Exception as crash:
-            _log.exception("The %s backend crashed; the next rung is asked.", turn.rung.backend.name)
-            raise UnavailableError(
-                f"The backend crashed with {type(crash).__name__}: {crash}",
-                remedy="This is a bug in the backend; the log has its traceback.",
-                code=type(crash).__name__,
-            ) from crash
-
-    def recall(self, turn: Turn, items: Sequence[Item]) -> list[Item]:
-        """Settle the items that this rung has answered before; return those that nobody has."""
-        pending = [item for item in items if not item.settled]
-        if not self._caching or turn.rung.model is None:
-            return pending
-        for item in pending:
-            kept = self._store.get(_key(turn, item))
-            answer = None if kept is None else decode(kept)
-            if isinstance(answer, ANSWER_TYPES[turn.call.request.task]):
-                settle(item, turn.rung, answer, "cached", at=self.clock.time())
-        left = [item for item in pending if not item.settled]
-        turn.call.tick(len(pending) - len(left))
-        return left
-
-    def note(
-        self, items: Sequence[Item], turn: Turn, outcome: Outcome, error: VisionError, *, elapsed_s: float = 0.0
-    ) -> None:
-        """Note on each item why this rung has not answered it."""
-        note(items, turn.rung, outcome, error=error, at=self.clock.time(), elapsed_s=elapsed_s)
-
-    def _keep(self, turn: Turn, item: Item, answer: Answer) -> None:
-        if not self._caching:
-            return
-        try:
-            kept = encode(answer)
-        except (TypeError, ValueError) as error:
-            _log.warning("An answer of %s cannot be cached, as it is no plain JSON: %s", turn.rung.backend.name, error)
-        else:
-            self._store.put(_key(turn, item), kept)
-
-
-def survey(backends: Sequence[Backend], request: Request) -> list[Rung]:
-    """Return how each backend stands for a request; asks nobody and changes nothing."""
-    return [_stand(backend, request) for backend in backends]
-
-
-def _stand(backend: Backend, request: Request) -> Rung:
-    model: Model | None = None
-    refusal: BackendError | None = None
-    try:
-        model = backend.model_for(request)
-        wanted = getattr(request, "space", None)
-        if wanted is not None and wanted != model.space:
-            raise NotSupportedError(f"Its vectors live in the space {model.space!r}.")
-        backend.check(request)
-    except BackendError as error:
-        refusal = error
-    name = model.name if model else ""
-    scope = Scope(backend=backend.name, credential=backend.credential, model=name, task=request.task)
-    return Rung(backend=backend, scope=scope, model=model, refusal=refusal)
-
-
-def _usage(answers: Sequence[Answer]) -> Usage:
-    return reduce(add, (answer.trace.usage for answer in answers))
-
-
-def _verified(answers: Sequence[Answer], rung: Rung, request: Request, count: int) -> Sequence[Answer]:
-    """Return the answers if they are what the contract promises; a backend is not trusted blindly."""
-    kind = ANSWER_TYPES[request.task]
-    if len(answers) != count or not all(isinstance(answer, kind) for answer in answers):
-        raise InvalidReplyError(f"The backend returned something else than {count} {kind.__name__} records.")
-    space = rung.model.space if rung.model else None
-    for answer in answers:
-        if isinstance(answer, Embedding) and answer.space != space:
-            raise InvalidReplyError(f"It announced the space {space!r} and returned {answer.space!r}.")
-    return answers
-
-
-def _key(turn: Turn, item: Item) -> str:
-    request, model = turn.call.request, turn.rung.model
-    options = asdict(request)
-    options.pop("space", None)  # the model's space is the one that counts
-    return cache_key(
-        task=request.task,
-        content=item.digest,
-        backend=turn.rung.backend.name,
-        model={} if model is None else asdict(model),
-        options=options,
-    )

@@ -15,6 +15,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 from vision_backends.account import Item
+from vision_backends.attempts import Attempts, Call
 from vision_backends.backends.requests import (
     DescribeRequest,
     DetectRequest,
@@ -32,10 +33,11 @@ from vision_backends.health.quota import Limits
 from vision_backends.hedging import Hedges
 from vision_backends.images import DEFAULT_LIMITS, ImageLimits
 from vision_backends.journal import Journal
-from vision_backends.ladder import Call, Ladder, survey
-from vision_backends.reports import Explanation, RungStatus, Verdict
+from vision_backends.ladder import Ladder
+from vision_backends.reports import RungStatus
 from vision_backends.storage.memory import MemoryStore
 from vision_backends.streams import DescriptionStream, stream
+from vision_backends.survey import explain, survey
 from vision_backends.types import TASKS, Description, Detections, Embedding, Task
 from vision_backends.wishes import Wishes, positive_seconds
 
@@ -44,7 +46,6 @@ if TYPE_CHECKING:
     from random import Random
     from types import TracebackType
 
-    from vision_backends.account import Rung
     from vision_backends.backends.base import Backend
     from vision_backends.clock import Clock
     from vision_backends.config import Settings
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from vision_backends.health.scopes import GateReport
     from vision_backends.hedging import HedgeAfter
     from vision_backends.images import ImageSource
+    from vision_backends.reports import Explanation
     from vision_backends.storage.base import CacheInfo, LedgerRow, Store
     from vision_backends.wishes import Priority
 
@@ -116,14 +118,10 @@ class Router:
             on_transition=self._events.publish,
             on_alert=self._events.publish,
         )
-        self._ladder = Ladder(
-            health=self._health,
-            workers=self._workers,
-            store=self._store,
-            caching=caching,
-            hedges=Hedges(hedge_after_s),
-            clock=clock,
+        self._attempts = Attempts(
+            health=self._health, workers=self._workers, store=self._store, caching=caching, clock=clock
         )
+        self._ladder = Ladder(self._attempts, hedges=Hedges(hedge_after_s))
         self._journal = Journal(store=self._store, events=self._events, clock=clock)
         self._batches = Batches(
             self._ladder, journal=self._journal, clock=clock, limits=image_limits, deadline_s=self._deadline_s
@@ -437,11 +435,11 @@ class Router:
         if task not in requests:
             raise InvalidRequestError(f"There is no task {task!r}.", remedy=f"Tasks: {', '.join(TASKS)}.")
         backends = self._backends(task, Wishes(backend=backend, local_only=local_only))
-        return self._explain(backends, requests[task]())
+        return explain(backends, requests[task](), self._attempts)
 
     def status(self) -> list[RungStatus]:
         """Return how each backend stands now for each task that has it on its ladder."""
-        explained = {task: self._explain(self._ladders[task], PLAIN_REQUESTS[task]) for task in TASKS}
+        explained = {task: explain(self._ladders[task], PLAIN_REQUESTS[task], self._attempts) for task in TASKS}
         return [
             RungStatus(
                 backend=backend.name,
@@ -544,24 +542,6 @@ class Router:
         """Return every backend once, in the order in which the ladders name them."""
         unique = {id(backend): backend for ladder in self._ladders.values() for backend in ladder}
         return list(unique.values())
-
-    def _explain(self, backends: Sequence[Backend], request: Request) -> Explanation:
-        rungs = survey(backends, request)
-        return Explanation(task=request.task, verdicts=tuple(self._verdict(rung, request) for rung in rungs))
-
-    def _verdict(self, rung: Rung, request: Request) -> Verdict:
-        closed = self._ladder.closed(rung)
-        return Verdict(
-            backend=rung.backend.name,
-            ready=closed is None,
-            model=rung.model.name if rung.model else None,
-            space=rung.model.space if rung.model else None,
-            error=closed.kind if closed else None,
-            reason=closed.message if closed else None,
-            remedy=closed.remedy if closed else None,
-            retry_after_s=closed.retry_after_s if closed else None,
-            expected_s=self._ladder.expected_s(rung, request) if rung.model else None,
-        )
 
 
 def _only(outcomes: list[A | VisionError]) -> A:

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
     from vision_backends.account import Item, Rung
+    from vision_backends.attempts import Call, Turn
     from vision_backends.health.gates import Permit
     from vision_backends.journal import Journal
-    from vision_backends.ladder import Call, Ladder, Turn
+    from vision_backends.ladder import Ladder
 
 __all__ = ["DescriptionStream", "stream"]
 
@@ -71,13 +72,13 @@ def stream(
     """
     with journal.call(call.request.task, [item]):
         for turn in ladder.turns(rungs, call):
-            if not ladder.recall(turn, [item]):
+            if not ladder.attempts.recall(turn, [item]):
                 yield str(item.answer)
                 break
             if turn.rung.refusal is not None:
-                ladder.note([item], turn, "skipped", turn.rung.refusal)
+                ladder.attempts.note([item], turn, "skipped", turn.rung.refusal)
                 continue
-            permit = ladder.admit(turn, [item])
+            permit = ladder.attempts.admit(turn, [item])
             if permit is not None:
                 yield from _listen(ladder, turn, item, permit)
             if item.settled:
@@ -90,7 +91,7 @@ def stream(
 
 def _listen(ladder: Ladder, turn: Turn, item: Item, permit: Permit) -> Generator[str, None, None]:
     """Yield what one rung says; settle the item when it has ended well."""
-    clock = ladder.clock
+    clock = ladder.attempts.clock
     started = clock.monotonic()
     ends = started + turn.timeout_s([item])
     backend = turn.rung.backend
@@ -103,18 +104,18 @@ def _listen(ladder: Ladder, turn: Turn, item: Item, permit: Permit) -> Generator
                 elapsed_s = clock.monotonic() - started
                 limits = backend.rate_limits(turn.call.request)
                 permit.succeeded(usage=piece.trace.usage, elapsed_s=elapsed_s, limits=limits)
-                ladder.settle(item, turn, piece, elapsed_s=elapsed_s)
+                ladder.attempts.settle(item, turn, piece, elapsed_s=elapsed_s)
                 return
             said.append(piece)
             yield piece
     except CallerError as error:
         permit.released()
-        ladder.note([item], turn, "failed", error)
+        ladder.attempts.note([item], turn, "failed", error)
         item.error = error
     except BackendError as error:
         elapsed_s = clock.monotonic() - started
         permit.failed(error, elapsed_s=elapsed_s)
-        ladder.note([item], turn, "failed", error, elapsed_s=elapsed_s)
+        ladder.attempts.note([item], turn, "failed", error, elapsed_s=elapsed_s)
         if said:
             partial = "".join(said)
             raise StreamInterruptedError(
@@ -126,7 +127,7 @@ def _listen(ladder: Ladder, turn: Turn, item: Item, permit: Permit) -> Generator
     except GeneratorExit:
         permit.released()
         stopped = StreamInterruptedError("The caller has stopped listening.", partial="".join(said))
-        ladder.note([item], turn, "failed", stopped, elapsed_s=clock.monotonic() - started)
+        ladder.attempts.note([item], turn, "failed", stopped, elapsed_s=clock.monotonic() - started)
         raise
     finally:
         with suppress(ValueError):  # it is stuck in a thread that nobody waits for any more
@@ -144,4 +145,4 @@ def _next(ladder: Ladder, turn: Turn, pieces: Generator[str, None, Description],
                 raise InvalidReplyError("The stream ended without a record.") from None
             return end.value
 
-    return ladder.run(turn, step, timeout_s)
+    return ladder.attempts.run(turn, step, timeout_s)
