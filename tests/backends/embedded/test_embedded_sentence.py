@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from vision_backends.backends.embedded.classes import PLACES
 from vision_backends.backends.embedded.colours import NEUTRALS, PALETTE, Tones
 from vision_backends.backends.embedded.evidence import Evidence, Guess, SeenObject
+from vision_backends.backends.embedded.ocr import TextLine, cleaned
 from vision_backends.backends.embedded.sentence import compose
 from vision_backends.catalog import asset, coco_categories
 
@@ -25,9 +26,10 @@ def seen(label, *, place="left", sure=True):
     )
 
 
-def evidence(*objects, scene=None, tones=PLAIN):
-    """The evidence that holds some objects."""
-    return Evidence(objects=objects, scene=scene, tones=tones)
+def evidence(*objects, scene=None, tones=PLAIN, text=None):
+    """The evidence that holds some objects and lines of text."""
+    lines = text and tuple(TextLine(string=each, score=0.99, xyxy=(0.0, 0.0, 9.0, 9.0)) for each in text)
+    return Evidence(objects=objects, scene=scene, tones=tones, text=lines)
 
 
 def guess(label, *, sure=True):
@@ -136,6 +138,61 @@ def test_it_shortens_step_by_step(max_words, text):
     assert compose(facts, max_words=max_words) == text
 
 
+@pytest.mark.parametrize(
+    ("lines", "text"),
+    [
+        ([], "The image shows a dog on the left."),
+        (["OPEN"], 'The image shows a dog on the left. The text reads "OPEN".'),
+        (["OPEN", "24 h"], 'The image shows a dog on the left. The text reads "OPEN" and "24 h".'),
+        (['say "no"', "«rien»"], "The image shows a dog on the left. The text reads \"say 'no'\" and \"'rien'\"."),
+        (["a b c"] * 14, f"The image shows a dog on the left. The text reads {', '.join(['Q'] * 11)} and more."),
+        (
+            ["one"] + ["x" * 200] * 2,
+            f'The image shows a dog on the left. The text reads "one", "{"x" * 200}" and more.',
+        ),
+    ],
+)
+def test_text_is_quoted_after_what_was_seen(lines, text):
+    """Its own quotation marks become single ones; of much text the beginning is told."""
+    assert compose(evidence(seen("dog"), text=lines)) == text.replace("Q", '"a b c"') + COLOURS
+
+
+@pytest.mark.parametrize(
+    ("facts", "text"),
+    [
+        (evidence(text=["OPEN"]), 'The image shows text. The text reads "OPEN".' + COLOURS),
+        (
+            evidence(text=["OPEN"], tones=Tones(main=("white",), uniform=True, greyscale=True, brightness="bright")),
+            'The image shows text on plain white. The text reads "OPEN".',
+        ),
+        (
+            evidence(text=["OPEN"], scene=guess("beach")),
+            'The setting looks like a beach. The text reads "OPEN".' + COLOURS,
+        ),
+    ],
+)
+def test_an_image_of_nothing_but_text_is_not_called_unrecognised(facts, text):
+    """What was read was recognised."""
+    assert compose(facts) == text
+
+
+@pytest.mark.parametrize(
+    ("max_words", "text"),
+    [
+        (25, "The image shows a dog on the left and perhaps a bed on the left. The text reads {}."),
+        (20, "The image shows a dog and perhaps a bed. The text reads {}."),
+        (16, "The image shows a dog. The text reads {}."),
+        (12, 'The image shows a dog. The text reads "keep off the new…".'),
+        (9, 'The image shows a dog. The text reads "keep…".'),
+        (8, "The image shows a dog."),
+    ],
+)
+def test_text_is_shortened_last(max_words, text):
+    """Colours, places and doubts make room for it; then its end is left out."""
+    facts = evidence(seen("dog"), seen("bed", sure=False), text=["keep off the new grass"])
+    assert compose(facts, max_words=max_words) == text.format('"keep off the new grass"')
+
+
 objects = st.builds(
     seen,
     st.sampled_from(sorted(coco_categories())),
@@ -189,3 +246,21 @@ def test_what_is_sure_is_said_without_a_doubt(facts):
 def test_places_are_called_settings(place):
     """A library is where something is, not a thing in the image."""
     assert "The setting looks like" in compose(evidence(seen("person"), scene=guess(place)))
+
+
+@given(
+    lines=st.lists(st.text().map(cleaned).filter(bool), min_size=1, max_size=60),
+    max_words=st.none() | st.integers(1, 60),
+)
+def test_no_text_leaves_its_quotation_marks(lines, max_words):
+    """Whatever an image says, the sentences around it are ours, and the limits hold."""
+    text = compose(evidence(seen("dog"), text=lines), max_words=max_words)
+    around = re.sub(r'"[^"]*"', "Q", text)
+    assert re.fullmatch(
+        r"The image shows a dog( on the left)?\."
+        r"( The text reads Q(, Q)*( and (Q|more))?\.)?"
+        r"( The main colours are brown and beige\.)?",
+        around,
+    )
+    assert len(text) < 400
+    assert '"' not in text or max_words is None or len(text.split()) <= max_words

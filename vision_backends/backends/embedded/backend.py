@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from vision_backends.backends.base import Backend
 from vision_backends.backends.embedded.labels import match_labels
+from vision_backends.backends.embedded.ocr import IMAGE_PX as READING_PX
+from vision_backends.backends.embedded.ocr import Reader
 from vision_backends.backends.embedded.session import OnnxModel, default_threads
 from vision_backends.backends.requests import (
     DescribeRequest,
@@ -49,18 +51,24 @@ PREPROCESSING = "p1"
 WORDING = "w1"
 """Changes with anything that changes descriptions apart from the model files."""
 
+READING = "t1"
+"""Changes with anything that changes which text is read, apart from rapidocr's version."""
+
 T = TypeVar("T")
 
 
 class EmbeddedBackend(Backend):
     """NanoDet-g and EfficientNet-Lite0 on onnxruntime's CPU provider.
 
-    It detects COCO's 80 objects, embeds images (not texts) and describes them by template, in English.
+    It detects COCO's 80 objects, embeds images (not texts) and describes them by template, in English. On request a
+    description also quotes the text in the image, which rapidocr reads.
 
     Args:
         threads: Threads per model; by default one per core, four at most.
         min_score: Lowest score that `detect` reports unless a request says otherwise, in [0, 1]. With 0.5 about
             one picture in ten that shows none of the 80 objects still gets a box, with 0.6 hardly any.
+        ocr: Whether descriptions read the text in the image. It takes 0.1 to 3 s more for each image, and the extra
+            ``vision-backends[ocr]``; without that the backend is not ready to describe.
         models: Folder with the model files; by default the one that ships with the package.
         clock: Where time comes from.
 
@@ -76,6 +84,7 @@ class EmbeddedBackend(Backend):
         *,
         threads: int | None = None,
         min_score: float = 0.5,
+        ocr: bool = False,
         models: Path | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
@@ -85,13 +94,15 @@ class EmbeddedBackend(Backend):
             raise ConfigError(f"[embedded] min_score = {min_score} is not between 0 and 1.")
         self._threads = threads or default_threads()
         self._min_score = min_score
+        self._reader = Reader(threads=self._threads) if ocr else None
+        self.punctual = not ocr  # reading takes seconds, and is not broken off when the time is over
         self._folder = models
         self._clock = clock
         self._cards = {stem: model_card(stem) for stem in (DETECTOR, CLASSIFIER)}
         self._models = {stem: self._open(card) for stem, card in self._cards.items()}
 
     def model_for(self, request: Request) -> Model:
-        """Return the model that would answer; a description is the work of both."""
+        """Return the model that would answer; a description is the work of all."""
         detector, classifier = self._cards[DETECTOR], self._cards[CLASSIFIER]
         if isinstance(request, DetectRequest):
             fingerprint = f"{PREPROCESSING}-{self._min_score:g}"
@@ -100,11 +111,14 @@ class EmbeddedBackend(Backend):
             space = f"embedded/{classifier.name}@{classifier.revision}-{PREPROCESSING}"
             return Model(name=classifier.name, revision=classifier.revision, fingerprint=PREPROCESSING, space=space)
         if isinstance(request, DescribeRequest):
-            return Model(
-                name=f"{detector.name}+{classifier.name}",
-                revision=f"{detector.revision}+{classifier.revision}",
-                fingerprint=f"{PREPROCESSING}-{WORDING}",
-            )
+            name = f"{detector.name}+{classifier.name}"
+            revision = f"{detector.revision}+{classifier.revision}"
+            fingerprint = f"{PREPROCESSING}-{WORDING}"
+            if self._reader is not None:
+                name += "+rapidocr"
+                revision += f"+{self._reader.version}"
+                fingerprint += f"-{READING}"
+            return Model(name=name, revision=revision, fingerprint=fingerprint)
         raise self._unsupported(request)
 
     def check(self, request: Request) -> None:
@@ -121,29 +135,31 @@ class EmbeddedBackend(Backend):
         for stem, card in self._cards.items():
             if request.task in card.tasks:
                 self._models[stem].check()
+        if isinstance(request, DescribeRequest) and self._reader is not None:
+            self._reader.check()
 
     def concurrency(self, request: Request) -> int:  # noqa: ARG002 — the same for all
         """Return 2: while the models work on one image the next is decoded and scaled."""
         return 2
 
     def image_px(self, request: Request) -> int | None:
-        """Return what the model needs, or enough for the crops that a description looks at.
+        """Return what the model needs, or enough for the crops that a description looks at and the text that it reads.
 
         An embedding takes twice the model's input: so a JPEG that was decoded at reduced scale gives the same vector
         as one that was not, but for a cosine distance of at most 0.002.
         """
         if isinstance(request, DescribeRequest):
-            return 640
+            return 640 if self._reader is None else READING_PX
         if isinstance(request, DetectRequest):
             return self._cards[DETECTOR].input_px
         return 2 * self._cards[CLASSIFIER].input_px
 
-    def expected_s(self, request: Request) -> float:  # noqa: ARG002 — the same for all
+    def expected_s(self, request: Request) -> float:
         """Return the time of a first call, which loads the models, on a slow machine."""
-        return 0.5
+        return 0.5 if self._reader is None or not isinstance(request, DescribeRequest) else 4.0
 
     def describe(self, images: Sequence[Image], request: DescribeRequest, *, timeout_s: float) -> list[Description]:
-        """Describe each image by template from what both models support."""
+        """Describe each image by template from what the models support."""
         from vision_backends.backends.embedded.sentence import compose
 
         self._check_describe(request)
@@ -188,8 +204,11 @@ class EmbeddedBackend(Backend):
 
     def status(self) -> Mapping[str, Any]:
         """Return which models are loaded, and on how many threads they run."""
+        loaded = {stem: model.loaded for stem, model in self._models.items()}
+        if self._reader is not None:
+            loaded["rapidocr"] = self._reader.loaded
         return {
-            "models": {stem: "loaded" if model.loaded else "on disk" for stem, model in self._models.items()},
+            "models": {name: "loaded" if here else "on disk" for name, here in loaded.items()},
             "device": "cpu",
             "threads": self._threads,
             "onnxruntime": version("onnxruntime"),
@@ -199,6 +218,8 @@ class EmbeddedBackend(Backend):
         """Free the models' memory; a later call loads them again."""
         for model in self._models.values():
             model.close()
+        if self._reader is not None:
+            self._reader.close()
 
     def _open(self, card: ModelCard) -> OnnxModel:
         if card.file is None or card.sha256 is None:
@@ -223,7 +244,9 @@ class EmbeddedBackend(Backend):
         from vision_backends.backends.embedded.colours import Palette
         from vision_backends.backends.embedded.evidence import Observer
 
-        return Observer(self._detector, classifier=self._classifier, names=self._names, palette=Palette())
+        return Observer(
+            self._detector, classifier=self._classifier, names=self._names, palette=Palette(), reader=self._reader
+        )
 
     @cached_property
     def _categories(self) -> dict[str, int]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from vision_backends.backends.embedded.classifier import Classifier
     from vision_backends.backends.embedded.colours import Palette, Tones
     from vision_backends.backends.embedded.detector import Detector
+    from vision_backends.backends.embedded.ocr import Reader, TextLine
     from vision_backends.types import Detection
 
     Floats = npt.NDArray[np.float32]
@@ -128,11 +129,13 @@ class Evidence:
         objects: The objects, most prominent first.
         scene: The classifier's word for the whole; None when it has none that is not said by an object.
         tones: Its colours and brightness.
+        text: The lines of text in it, from top to bottom; None when nobody looked for any.
     """
 
     objects: tuple[SeenObject, ...]
     scene: Guess | None
     tones: Tones
+    text: tuple[TextLine, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON-able values."""
@@ -140,6 +143,7 @@ class Evidence:
             "objects": [item.to_dict() for item in self.objects],
             "scene": self.scene and self.scene.to_dict(),
             "colours": self.tones.to_dict(),
+            "text": None if self.text is None else [line.to_dict() for line in self.text],
         }
 
 
@@ -151,13 +155,23 @@ class Observer:
         classifier: Names the whole, and checks what the detector found.
         names: The classifier's class names.
         palette: Names colours.
+        reader: Reads text; None leaves it unread.
     """
 
-    def __init__(self, detector: Detector, *, classifier: Classifier, names: Sequence[str], palette: Palette) -> None:
+    def __init__(
+        self,
+        detector: Detector,
+        *,
+        classifier: Classifier,
+        names: Sequence[str],
+        palette: Palette,
+        reader: Reader | None = None,
+    ) -> None:
         self._detector = detector
         self._classifier = classifier
         self._names = names
         self._palette = palette
+        self._reader = reader
 
     def observe(self, image: PILImage.Image, *, width: int, height: int) -> Evidence:
         """Return the evidence about an image.
@@ -168,7 +182,7 @@ class Observer:
             height: Its height.
 
         Raises:
-            NotReadyError: A model file is missing or damaged.
+            NotReadyError: A model file is missing or damaged, or there is nothing to read with.
         """
         found = self._detector.detect(image, width=width, height=height)
         doubtful = sorted((item for item in found if _checkable(item)), key=lambda item: -item.area_px)
@@ -185,6 +199,7 @@ class Observer:
             objects=tuple(sorted(seen, key=lambda item: -item.share * item.score)),
             scene=self._scene((scene + centre) / np.float32(2), seen),
             tones=self._palette.tones(image),
+            text=None if self._reader is None else self._reader.read(image, width=width, height=height),
         )
 
     def _seen(self, item: Detection, view: Floats | None, *, area_px: int, width: int) -> SeenObject:

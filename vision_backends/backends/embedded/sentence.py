@@ -1,13 +1,15 @@
-"""Evidence → one or two English sentences.
+"""Evidence → a few English sentences.
 
-A pure function. It says what was seen, how many, where, and in which colours. It never says what anybody does or
-feels, who somebody is, or how things relate: nothing in the evidence supports that.
+A pure function. It says what was seen, how many, where, and in which colours, and quotes what was read. It never says
+what anybody does or feels, who somebody is, or how things relate: nothing in the evidence supports that. Text from
+the image stands in quotation marks that it cannot end, so that nobody takes it for a statement about the image.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from vision_backends.backends.embedded.classes import PLACES
@@ -18,10 +20,17 @@ if TYPE_CHECKING:
 
     from vision_backends.backends.embedded.colours import Tones
     from vision_backends.backends.embedded.evidence import Evidence, SeenObject
+    from vision_backends.backends.embedded.ocr import TextLine
 
 __all__ = ["compose"]
 
 MOST_GROUPS = 4
+
+MOST_READ_WORDS = 40
+MOST_READ_CHARACTERS = 300
+"""Some writings have no spaces between words."""
+
+QUOTES = str.maketrans(dict.fromkeys('"“”„‟«»″〝〞〟＂', "'"))
 
 WHERE = {
     "left": " on the left",
@@ -36,7 +45,8 @@ def compose(evidence: Evidence, *, max_words: int | None = None) -> str:
 
     Args:
         evidence: What was seen.
-        max_words: About how long it may be; colours go first, then places, then what is not sure or not prominent.
+        max_words: About how long it may be; colours go first, then places, then what is not sure or not prominent,
+            then the end of the text that was read.
     """
     lengths = (
         _Length(groups=MOST_GROUPS, places=True, doubts=True, tones=True),
@@ -44,9 +54,13 @@ def compose(evidence: Evidence, *, max_words: int | None = None) -> str:
         _Length(groups=MOST_GROUPS, places=False, doubts=True, tones=False),
         _Length(groups=1, places=False, doubts=False, tones=False),
     )
-    texts = [_text(evidence, length) for length in lengths]
-    fitting = (text for text in texts if max_words is None or len(text.split()) <= max_words)
-    return next(fitting, texts[-1])
+    lines = evidence.text or ()
+    texts = [_text(evidence, length, read=_read(lines, most_words=MOST_READ_WORDS)) for length in lengths]
+    if max_words is None:
+        return texts[0]
+    bare = _text(evidence, lengths[-1], read="")
+    shortest = f"{bare} {_read(lines, most_words=max_words - len(bare.split()))}".rstrip()
+    return next((text for text in texts if len(text.split()) <= max_words), shortest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +80,7 @@ class _Length:
     tones: bool
 
 
-def _text(evidence: Evidence, length: _Length) -> str:
+def _text(evidence: Evidence, length: _Length, *, read: str) -> str:
     seen = [item for item in evidence.objects if item.sure]
     doubtful = [item for item in evidence.objects if not item.sure]
     sure = _phrases(seen, length)
@@ -81,14 +95,15 @@ def _text(evidence: Evidence, length: _Length) -> str:
             (sure if evidence.scene.sure else probably).append(noun)
     if sure and not length.doubts:
         perhaps, probably, setting = [], [], ""
-    sentences = [_shown(sure, probably, perhaps, evidence.tones, setting=setting), setting]
-    if length.tones:
-        sentences.append(_coloured(evidence.tones))
-    return " ".join(filter(None, sentences))
+    shown = _shown(sure, probably, perhaps, evidence.tones)
+    if not shown and not setting:
+        shown = _bare(evidence.tones, text=bool(evidence.text))
+    coloured = _coloured(evidence.tones) if length.tones else ""
+    return " ".join(filter(None, [shown, setting, read, coloured]))
 
 
-def _shown(sure: Sequence[str], probably: Sequence[str], perhaps: Sequence[str], tones: Tones, *, setting: str) -> str:
-    image = "black-and-white image" if tones.greyscale and not tones.uniform else "image"
+def _shown(sure: Sequence[str], probably: Sequence[str], perhaps: Sequence[str], tones: Tones) -> str:
+    image = _image(tones)
     if sure:
         hedged = [*(f"probably {noun}" for noun in probably), *(f"perhaps {phrase}" for phrase in perhaps)]
         return f"The {image} shows {joined([*sure, *hedged])}."
@@ -96,9 +111,37 @@ def _shown(sure: Sequence[str], probably: Sequence[str], perhaps: Sequence[str],
         return f"The {image} probably shows {joined([*probably, *(f'perhaps {phrase}' for phrase in perhaps)])}."
     if perhaps:
         return f"The {image} may show {joined(perhaps)}."
+    return ""
+
+
+def _bare(tones: Tones, *, text: bool) -> str:
+    """Return what is said where no object and no scene was recognised."""
+    image = _image(tones)
     if tones.uniform:
-        return f"The image is plain {tones.main[0]}; nothing in it was recognised."
-    return "" if setting else f"Nothing in the {image} was recognised with confidence."
+        plain = f"plain {tones.main[0]}"
+        return f"The image shows text on {plain}." if text else f"The image is {plain}; nothing in it was recognised."
+    return f"The {image} shows text." if text else f"Nothing in the {image} was recognised with confidence."
+
+
+def _image(tones: Tones) -> str:
+    return "black-and-white image" if tones.greyscale and not tones.uniform else "image"
+
+
+def _read(lines: Sequence[TextLine], *, most_words: int) -> str:
+    """Return a sentence that quotes as many lines as it has room for, or the beginning of the first; "" for none."""
+    quotes = [f'"{line.string.translate(QUOTES)}"' for line in lines]
+    first = quotes[0].strip('"').split() if quotes else []
+    phrases = chain(
+        [joined(quotes)] if quotes else [],
+        (joined([*quotes[:count], "more"]) for count in range(len(quotes) - 1, 0, -1)),
+        (f'"{" ".join(first[:count])}…"' for count in range(len(first) - 1, 0, -1)),
+    )
+    sentences = (f"The text reads {phrase}." for phrase in phrases)
+    return next((each for each in sentences if _within(each, most_words)), "")
+
+
+def _within(sentence: str, most_words: int) -> bool:
+    return len(sentence.split()) <= most_words and len(sentence) <= MOST_READ_CHARACTERS
 
 
 def _phrases(objects: Sequence[SeenObject], length: _Length) -> list[str]:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
-import weakref
 from typing import TYPE_CHECKING
 
+from vision_backends.backends.embedded.loading import Lazy
 from vision_backends.errors import NotReadyError, UnavailableError
 
 if TYPE_CHECKING:
@@ -51,16 +50,12 @@ class OnnxModel:
         self._path = path
         self._sha256 = sha256
         self._threads = threads
-        self._lock = threading.Lock()
-        self._session: onnxruntime.InferenceSession | None = None
-        if hasattr(os, "register_at_fork"):
-            this = weakref.ref(self)
-            os.register_at_fork(after_in_child=lambda: _abandon_session(this()))
+        self._session: Lazy[onnxruntime.InferenceSession] = Lazy()
 
     @property
     def loaded(self) -> bool:
         """Whether the model is in memory."""
-        return self._session is not None
+        return self._session.made
 
     def check(self) -> None:
         """Return if the file is there.
@@ -82,7 +77,7 @@ class OnnxModel:
             NotReadyError: The file is missing, damaged or not loadable.
             UnavailableError: onnxruntime failed.
         """
-        session = self._loaded_session()
+        session = self._session.get(self._load)
         try:
             results: list[npt.NDArray[np.float32]] = session.run(outputs, {"image": image})
         except Exception as error:  # onnxruntime's exceptions have no common base
@@ -91,17 +86,7 @@ class OnnxModel:
 
     def close(self) -> None:
         """Free the memory; the next run loads again."""
-        with self._lock:
-            self._session = None
-
-    def _loaded_session(self) -> onnxruntime.InferenceSession:
-        session = self._session
-        if session is not None:
-            return session
-        with self._lock:
-            if self._session is None:
-                self._session = self._load()
-            return self._session
+        self._session.drop()
 
     def _load(self) -> onnxruntime.InferenceSession:
         try:
@@ -147,19 +132,3 @@ def _make_session(path: Path, *, threads: int) -> onnxruntime.InferenceSession:
     options.add_session_config_entry("session.dynamic_block_base", "4")
     # From the path: made from bytes, the two models together would keep 30 MB more.
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def _abandon_session(model: OnnxModel | None) -> None:
-    """Give a forked child a fresh lock and no session.
-
-    The parent's threads do not exist in the child, and a session's destructor waits for its threads for ever. So
-    the session is not destroyed there: its reference count is raised once more than it is ever lowered.
-    """
-    if model is None:
-        return
-    model._lock = threading.Lock()  # noqa: SLF001 — the same module
-    if model._session is not None:  # noqa: SLF001
-        import ctypes
-
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(model._session))  # noqa: SLF001
-        model._session = None  # noqa: SLF001
