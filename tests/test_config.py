@@ -206,8 +206,15 @@ def test_state_lives_where_it_is_told_to(write, fresh_user):
         ("[images]\nmax_pixel = 5", "images.max_pixel", "Did you mean 'max_pixels'?"),
         ("[ladder]\ndescibe = []", "ladder.descibe", "Did you mean 'describe'?"),
         ("[cache]\nzzz = 1", "cache.zzz", "Valid keys: enabled, max_bytes."),
-        ("zzz = 1", "zzz", "Valid keys: backends, cache, deadline_s, embedded, hedge_after_s, images, ladder, local, openai, state."),
-        ("_env_file = 'x'", "_env_file", "Valid keys: backends,"),
+        (
+            "zzz = 1",
+            "zzz",
+            (
+                "Valid keys: alerts, backends, cache, deadline_s, embedded, hedge_after_s, images, ladder, local, "
+                "openai, state."
+            ),
+        ),
+        ("_env_file = 'x'", "_env_file", "Valid keys: alerts, backends,"),
     ],
 )
 def test_an_unknown_key_is_an_error_that_names_the_nearest_valid_one(text, key, remedy, write):

@@ -13,6 +13,7 @@ The routers are imported when they are first used, so that importing the package
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from vision_backends.backends.base import Backend
@@ -120,6 +121,9 @@ __all__ = [
     "VisionError",
     "open_image",
 ]
+
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # quiet, unless the application sets up logging
 
 
 def __getattr__(name: str) -> object:

@@ -47,7 +47,11 @@ def _streaming(
     open_stream = _coroutine(method)
 
     async def call(self: AsyncRouter, /, *args: P.args, **kwargs: P.kwargs) -> AsyncDescriptionStream:
-        run = partial(asyncio.get_running_loop().run_in_executor, self._pool)
+        loop, context = asyncio.get_running_loop(), contextvars.copy_context()
+
+        def run(step: Callable[[], Any]) -> Awaitable[Any]:
+            return loop.run_in_executor(self._pool, context.run, step)
+
         return AsyncDescriptionStream(await open_stream(self, *args, **kwargs), run)
 
     update_wrapper(call, method)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from vision_backends.health.quota import Alert
@@ -41,6 +40,9 @@ Severity = Literal["info", "warning", "error"]
 LEVELS: dict[Severity, int] = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 SPENT_PERCENT = 100
+
+ESCAPED = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+"""Slack reads <…> as links and mentions, and a reason may be any text that a server has sent."""
 
 _log = logging.getLogger(__name__)
 
@@ -134,8 +136,7 @@ class Alerts:
         fields = {f"vision_{name}": value for name, value in notice.to_dict().items() if value is not None}
         _log.log(LEVELS[notice.severity], "%s", notice.text, extra=fields)
         if self._webhook is not None:
-            # Slack reads <…> as links and mentions; a reason may be any text that a server has sent.
-            self._webhook.post(notice.to_dict() | {"text": escape(f"vision-backends: {notice.text}", quote=False)})
+            self._webhook.post(notice.to_dict() | {"text": f"vision-backends: {notice.text}".translate(ESCAPED)})
         if self._on_alert is not None:
             try:
                 self._on_alert(notice)

@@ -52,7 +52,7 @@ LONGEST_NAP_S = 5.0
 
 T = TypeVar("T")
 
-_log = logging.getLogger("vision_backends")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,11 +12,21 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from vision_backends.errors import ConfigError
 from vision_backends.tables import HiddenTable, unknown_key, wrong_table
+from vision_backends.webhook import is_web_address
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -92,6 +102,22 @@ class ImageSettings(_Table):
     max_pixels: PositiveInt = 40_000_000
 
 
+def _web_address(value: SecretStr) -> SecretStr:
+    if not is_web_address(value.get_secret_value()):
+        raise ValueError("it is no http:// or https:// address")
+    return value
+
+
+class AlertSettings(_Table):
+    """The ``[alerts]`` table: whom to tell of trouble and recovery, besides the log.
+
+    Attributes:
+        webhook: Address that each alert is posted to as JSON, such as an incoming webhook of Slack; a secret.
+    """
+
+    webhook: Annotated[SecretStr, AfterValidator(_web_address)] | None = None
+
+
 class Settings(BaseSettings):
     """Everything that vision.toml may hold.
 
@@ -102,6 +128,7 @@ class Settings(BaseSettings):
         state: Where cache, ledger and gates live: ``"auto"`` (the user's cache folder), ``"memory"`` or a path.
         cache: The ``[cache]`` table.
         images: The ``[images]`` table.
+        alerts: The ``[alerts]`` table.
         openai: The ``[openai]`` table, as keywords of the backend.
         local: The ``[local]`` table, likewise.
         embedded: The ``[embedded]`` table, likewise.
@@ -125,6 +152,7 @@ class Settings(BaseSettings):
     state: Literal["auto", "memory"] | Path = "auto"
     cache: CacheSettings = CacheSettings()
     images: ImageSettings = ImageSettings()
+    alerts: AlertSettings = AlertSettings()
     openai: dict[str, Any] = Field(default_factory=dict, repr=False)
     local: dict[str, Any] = Field(default_factory=dict)
     embedded: dict[str, Any] = Field(default_factory=dict)

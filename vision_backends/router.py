@@ -9,12 +9,15 @@ nor what a closed gate or a cache key is made of.
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 from vision_backends.account import Item
+from vision_backends.alerts import Alerts
 from vision_backends.attempts import Attempts, Call
 from vision_backends.backends.requests import (
     DescribeRequest,
@@ -50,8 +53,8 @@ if TYPE_CHECKING:
     from vision_backends.clock import Clock
     from vision_backends.config import Settings
     from vision_backends.events import Event
-    from vision_backends.health.quota import Spending
-    from vision_backends.health.scopes import GateReport
+    from vision_backends.health.quota import Alert, Spending
+    from vision_backends.health.scopes import GateReport, Transition
     from vision_backends.hedging import HedgeAfter
     from vision_backends.images import ImageSource
     from vision_backends.reports import Explanation
@@ -61,6 +64,8 @@ if TYPE_CHECKING:
     Progress = Callable[[int, int], None]
 
 __all__ = ["Router"]
+
+_log = logging.getLogger(__name__)
 
 A = TypeVar("A", Description, Embedding, Detections)
 
@@ -83,6 +88,7 @@ class Router:
         hedge_after_s: When a single call also asks the next rung, while the better one still thinks: seconds, or
             ``"p95"`` for what 95 % of its answers did not need. At most one call in twenty is hedged.
         limits: What the user allows, by name of the backend: calls and tokens per minute, budgets.
+        alerts: Who tells people of trouble and recovery; by default only the log ``vision_backends.alerts``.
         image_limits: What images may cost to read.
         clock: Where time comes from.
         random: Jitter of the gates; pass a seeded one to repeat a run.
@@ -100,6 +106,7 @@ class Router:
         caching: bool = True,
         hedge_after_s: HedgeAfter = None,
         limits: Mapping[str, Limits] | None = None,
+        alerts: Alerts | None = None,
         image_limits: ImageLimits = DEFAULT_LIMITS,
         clock: Clock = SYSTEM_CLOCK,
         random: Random | None = None,
@@ -109,14 +116,15 @@ class Router:
         self._deadline_s = positive_seconds(deadline_s)
         self._store = store or MemoryStore()
         self._events = Events()
+        self._alerts = alerts or Alerts()
         self._workers = Workers(clock=clock)
         self._health = Health(
             self._store,
             clock=clock,
             random=random,
             limits=limits,
-            on_transition=self._events.publish,
-            on_alert=self._events.publish,
+            on_transition=self._tell,
+            on_alert=self._tell,
         )
         self._attempts = Attempts(
             health=self._health, workers=self._workers, store=self._store, caching=caching, clock=clock
@@ -126,6 +134,9 @@ class Router:
         self._batches = Batches(
             self._ladder, journal=self._journal, clock=clock, limits=image_limits, deadline_s=self._deadline_s
         )
+
+        if "opentelemetry.trace" in sys.modules:
+            self._report_to_opentelemetry()
 
     @classmethod
     def from_config(cls, config: str | os.PathLike[str] | Settings | None = None) -> Self:
@@ -142,6 +153,7 @@ class Router:
         from vision_backends.config import TaskLadders, load_settings
         from vision_backends.storage import open_store
         from vision_backends.tables import parse_table
+        from vision_backends.webhook import Webhook
 
         settings = config if isinstance(config, SettingsType) else load_settings(config)
         names = settings.ladder
@@ -156,6 +168,7 @@ class Router:
             allowed = {key: table.pop(key) for key in limit_keys if key in table}
             made[name] = make_backend(name, table, beside=limit_keys)
             limits[made[name].name] = Limits(**parse_table(Limits, allowed, section=section_of(name)))
+        webhook = settings.alerts.webhook
         return cls(
             {task: [made[name] for name in getattr(names, task)] for task in TASKS},
             deadline_s=settings.deadline_s,
@@ -163,6 +176,7 @@ class Router:
             caching=settings.cache.enabled,
             hedge_after_s=settings.hedge_after_s,
             limits={name: allowed for name, allowed in limits.items() if allowed != Limits()},
+            alerts=Alerts(webhook=Webhook(webhook.get_secret_value()) if webhook else None),
             image_limits=ImageLimits(**settings.images.model_dump()),
         )
 
@@ -497,11 +511,12 @@ class Router:
         return self._events.subscribe(listener)
 
     def close(self) -> None:
-        """Release the backends, the worker threads and the store; calling it twice is harmless."""
+        """Release the backends, the worker threads and the store, and send the last alerts; harmless twice."""
         for backend in self._all_backends():
             backend.close()
         self._workers.close()
         self._store.close()
+        self._alerts.close()
 
     def __enter__(self) -> Self:
         return self
@@ -537,6 +552,20 @@ class Router:
     def _backends(self, task: Task, wishes: Wishes) -> Sequence[Backend]:
         """Return the backends that a caller's wishes leave on the ladder of a task."""
         return wishes.choose(self._ladders[task], task)
+
+    def _tell(self, event: Transition | Alert) -> None:
+        """Tell whoever listens, and people."""
+        self._events.publish(event)
+        self._alerts(event)
+
+    def _report_to_opentelemetry(self) -> None:
+        """Make spans and metrics for an application that uses OpenTelemetry, which is never imported otherwise."""
+        try:
+            from vision_backends.telemetry import Telemetry
+
+            self._events.subscribe(Telemetry(self._all_backends()))
+        except Exception:  # noqa: BLE001 — one that is too old or broken is no reason to answer nothing
+            _log.warning("Nothing is reported to OpenTelemetry.", exc_info=True)
 
     def _all_backends(self) -> list[Backend]:
         """Return every backend once, in the order in which the ladders name them."""

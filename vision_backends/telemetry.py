@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from opentelemetry import context, metrics, trace
 from opentelemetry.trace import SpanKind, StatusCode
 
-from vision_backends.errors import NotSupportedError
+from vision_backends.errors import NotSupportedError, SpaceUnavailableError
 from vision_backends.events import AttemptEvent, CallEvent
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ UNKNOWN_ERROR = "_OTHER"
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
-NS = 1_000_000_000
+US = 1_000_000
+NS_PER_US = 1_000
 
 
 class _Request(NamedTuple):
@@ -66,7 +67,7 @@ class _Request(NamedTuple):
 
     attempt: Attempt
     usage: Usage
-    count: int
+    inputs: int
 
 
 class Telemetry:
@@ -103,6 +104,7 @@ class Telemetry:
             description="Number of input and output tokens used.",
             explicit_bucket_boundaries_advisory=TOKEN_BUCKETS,
         )
+        self._servers: dict[str, Attributes] = {}
         self._gathered = _Gathered()
 
     def __call__(self, event: Event) -> None:
@@ -165,13 +167,15 @@ class Telemetry:
 
     def _server(self, name: str) -> Attributes:
         """Return which server a remote backend asks, if it says so."""
-        backend = self._backends.get(name)
-        if backend is None or backend.local:
-            return {}
-        parts = urlsplit(str(backend.status().get("base_url", "")))
-        if not parts.hostname:
-            return {}
-        return {"server.address": parts.hostname, "server.port": parts.port or DEFAULT_PORTS.get(parts.scheme, 0)}
+        if name not in self._servers:
+            backend = self._backends.get(name)
+            facts = {} if backend is None or backend.local else backend.status()
+            parts = urlsplit(str(facts.get("base_url", "")))
+            port = parts.port or DEFAULT_PORTS.get(parts.scheme)
+            self._servers[name] = {}
+            if parts.hostname and port:
+                self._servers[name] = {"server.address": parts.hostname, "server.port": port}
+        return self._servers[name]
 
 
 class _Gathered(threading.local):
@@ -191,21 +195,27 @@ class _Gathered(threading.local):
 
 
 def _requests(attempts: Sequence[Attempt]) -> list[_Request]:
-    """Return the requests behind the attempts of a call: one that was for many inputs is noted on each of them."""
-    together: dict[object, list[Attempt]] = {}
+    """Return the requests behind the attempts of a call: one that was for many inputs is noted on each of them.
+
+    A failure is one and the same record on all of them. Answers are one record each, with the same duration, and
+    come one after the other; so do those that were taken back.
+    """
+    requests: list[list[Attempt]] = []
+    latest: dict[object, list[Attempt]] = {}
     for attempt in attempts:
-        if attempt.outcome == "failed":
-            together.setdefault(attempt, []).append(attempt)
-        elif attempt.outcome == "answered":
-            together.setdefault((attempt.backend, attempt.model, attempt.elapsed_s), []).append(attempt)
-    return [
-        _Request(
-            attempt=each[-1],
-            usage=each[0].usage if each[0].outcome == "failed" else reduce(add, (part.usage for part in each)),
-            count=len(each),
-        )
-        for each in together.values()
-    ]
+        if attempt.outcome in {"cached", "skipped"}:
+            continue
+        shared = attempt.outcome == "failed" and attempt.error != SpaceUnavailableError.kind
+        key = id(attempt) if shared else (attempt.backend, attempt.model)
+        if key not in latest or latest[key][0].elapsed_s != attempt.elapsed_s:
+            latest[key] = []
+            requests.append(latest[key])
+        latest[key].append(attempt)
+    return [_Request(attempt=each[-1], usage=_usage(each), inputs=len(each)) for each in requests]
+
+
+def _usage(attempts: Sequence[Attempt]) -> Usage:
+    return reduce(add, (attempt.usage for attempt in {id(attempt): attempt for attempt in attempts}.values()))
 
 
 def _attributes_of_call(call: CallEvent, attempts: Sequence[Attempt]) -> Attributes:
@@ -234,7 +244,7 @@ def _attributes_of_request(request: _Request) -> Attributes:
     attempt, usage = request.attempt, request.usage
     known: dict[str, Value | None] = {
         "vision.outcome": attempt.outcome,
-        "vision.count": request.count,
+        "vision.count": request.inputs,
         "vision.code": attempt.code,
         "vision.request_id": attempt.request_id,
         "http.response.status_code": attempt.status,
@@ -254,4 +264,5 @@ def _fail(span: Span, error: str | None) -> None:
 
 
 def _ns(at: float) -> int:
-    return round(at * NS)
+    """Return a time in nanoseconds, as exact as a float of seconds since 1970 can be."""
+    return round(at * US) * NS_PER_US

@@ -10,13 +10,14 @@ import json
 import logging
 import threading
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
+from vision_backends.errors import ConfigError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-from vision_backends.errors import ConfigError
 
 __all__ = ["Webhook", "is_web_address"]
 
@@ -78,31 +79,20 @@ class Webhook:
             dropped = len(self._waiting) >= MAX_WAITING
             if not dropped:
                 self._waiting.append(body)
-            started = self._start()
+            if self._thread is None or not self._thread.is_alive():  # it is not, in a process forked meanwhile
+                self._thread = threading.Thread(target=self._deliver, name="vision-webhook", daemon=True)
+                with suppress(RuntimeError):  # the system starts no more threads: the next message tries again
+                    self._thread.start()
         if dropped:
             self._complain(f"{MAX_WAITING} others are waiting")
-        elif not started:
-            self._complain("the system starts no more threads")
 
     def close(self, *, timeout_s: float = FLUSH_S) -> None:
         """Wait a little for what is still to be sent, and take no more; calling it twice is harmless."""
         self._closing.set()
         with self._lock:
             thread = self._thread
-        if thread is not None:
+        if thread is not None and thread.is_alive():
             thread.join(timeout_s)
-
-    def _start(self) -> bool:
-        """Make sure that somebody delivers; a thread of a process that has been forked since does not."""
-        if self._thread is not None and self._thread.is_alive():
-            return True
-        self._thread = threading.Thread(target=self._deliver, name="vision-webhook", daemon=True)
-        try:
-            self._thread.start()
-        except RuntimeError:
-            self._thread = None
-            return False
-        return True
 
     def _next(self) -> bytes | None:
         """Return the next message, or None when the thread may end."""
@@ -156,6 +146,8 @@ class Webhook:
 
 def is_web_address(url: str) -> bool:
     """Return whether this is an address that can be posted to: http(s) with a host, and no user or password."""
+    if not (url.isascii() and url.isprintable()) or " " in url:
+        return False
     try:
         parts = urlsplit(url)
         return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.username is None and parts.port != 0
