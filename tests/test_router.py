@@ -441,6 +441,7 @@ def test_a_short_rate_limit_is_waited_for_once(make_router, image, clock):
     best.play(RateLimitedError("Slow down.", retry_after_s=1.0))
     answer = make_router(best, spare).describe(image)
     assert outcomes(answer) == [("best", "failed", "rate_limited"), ("best", "answered", None)]
+    assert not answer.trace.degraded
     assert clock.monotonic() == pytest.approx(1.0)
 
 

@@ -18,7 +18,7 @@ from vision_backends.storage.base import LedgerRow
 from vision_backends.types import FREE, Attempt, Description, Detections, Embedding, Trace, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from vision_backends.backends.base import Backend
     from vision_backends.backends.requests import Model
@@ -141,15 +141,15 @@ def note(
 
 def is_degraded(item: Item) -> bool:
     """Return whether an item has an answer that a better rung should have given."""
-    return item.answer is not None and any(_is_miss(attempt) for attempt in item.attempts[:-1])
+    return item.answer is not None and bool(_misses(item.attempts))
 
 
 def complete(item: Item) -> Answer | None:
     """Return an item's answer with its whole trace, or None when it has none."""
     if item.answer is None:
         return None
-    *before, last = item.attempts
-    missed = [_because(attempt) for attempt in before if _is_miss(attempt)]
+    last = item.attempts[-1]
+    missed = [_because(attempt) for attempt in _misses(item.attempts)]
     trace = Trace(
         backend=last.backend,
         model=last.model,
@@ -169,9 +169,14 @@ def _because(attempt: Attempt) -> str:
     return f"{attempt.backend}: {' '.join((attempt.message or attempt.outcome).split()).rstrip('.')}"
 
 
-def _is_miss(attempt: Attempt) -> bool:
-    """Tell whether a rung should have answered and has not; one that cannot do it at all has missed nothing."""
-    return attempt.error not in {None, NotSupportedError.kind}
+def _misses(attempts: Sequence[Attempt]) -> list[Attempt]:
+    """Return why a better rung has not answered; one that cannot do it at all, or did at a second try, has."""
+    *before, last = attempts
+    return [
+        attempt
+        for attempt in before
+        if attempt.backend != last.backend and attempt.error not in {None, NotSupportedError.kind}
+    ]
 
 
 def ledger_rows(attempts: Iterable[Attempt], *, task: Task, call_id: str) -> list[LedgerRow]:

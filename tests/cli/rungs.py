@@ -11,8 +11,11 @@ from vision_backends import (
     Description,
     Detections,
     NotReadyError,
+    QuotaExhaustedError,
     RateLimitedError,
+    TimedOutError,
     UnavailableError,
+    Usage,
 )
 from vision_backends.testing import FakeBackend
 
@@ -41,12 +44,95 @@ class Dead(FakeBackend):
         self.play(UnavailableError("The line is dead.", remedy="Plug it in."), times=1000)
 
 
+class Away(FakeBackend):
+    """A server that fails whenever it is asked, and may bill for it."""
+
+    def __init__(self):
+        super().__init__("away", local=False)
+        self.play(TimedOutError("Nobody has answered."), times=1000)
+
+
 class Locked(FakeBackend):
     """Has a wrong key."""
 
     def __init__(self):
         super().__init__("locked")
         self.play(AuthenticationError("The key is wrong."), times=1000)
+
+
+class Broke(FakeBackend):
+    """Has no quota left, and sends images away."""
+
+    def __init__(self):
+        super().__init__("broke", local=False, credential="purse")
+        self.play(QuotaExhaustedError("No money is left.", code="insufficient_quota"), times=1000)
+
+
+class Busy(FakeBackend):
+    """Is rate limited once, for three milliseconds."""
+
+    def __init__(self):
+        super().__init__("busy", local=False)
+        self.play(RateLimitedError("Too many requests.", retry_after_s=0.003))
+
+
+class Costly(FakeBackend):
+    """Says what each answer has cost."""
+
+    def __init__(self):
+        usage = Usage(input_tokens=1200, output_tokens=30, cost_usd=0.25)
+        super().__init__("costly", local=False, usage=usage)
+
+
+class Talkative(FakeBackend):
+    """Speaks in pieces, one of which would drive the terminal."""
+
+    def __init__(self, *, breaks_off: bool = False):
+        super().__init__("talkative")
+        self.breaks_off = breaks_off
+
+    def describe_stream(self, image, request, *, timeout_s):
+        """Say three words, or break off after two."""
+        yield "one "
+        yield "two\x1b "
+        if self.breaks_off:
+            raise UnavailableError("The line is dead.")
+        yield "three"
+        return Description(text="one two\x1b three", trace=self._trace)
+
+
+class Lines(FakeBackend):
+    """Says two lines, the second cut at its limit."""
+
+    def __init__(self):
+        super().__init__("lines")
+
+    def describe_stream(self, image, request, *, timeout_s):
+        """End the last line too."""
+        yield "first\nsecond\n"
+        yield ""
+        return Description(text="first\nsecond\n", complete=False, trace=self._trace)
+
+
+class Hesitant(FakeBackend):
+    """Says one word and then nothing for a minute."""
+
+    def __init__(self):
+        super().__init__("hesitant")
+
+    def describe_stream(self, image, request, *, timeout_s):
+        """Wait after the first word."""
+        yield "Well, "
+        time.sleep(60)
+        return Description(text="Well, ", trace=self._trace)
+
+
+class Hasty(FakeBackend):
+    """Rate limited for a minute when it is asked."""
+
+    def __init__(self):
+        super().__init__("hasty", local=False)
+        self.play(RateLimitedError("Too many requests.", retry_after_s=60), times=1000)
 
 
 class Wordy(FakeBackend):

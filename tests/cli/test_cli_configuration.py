@@ -44,6 +44,7 @@ def test_files_and_variables_that_set_something_are_named(vision, fresh_user, mo
     """A variable that sets nothing is not."""
     monkeypatch.setenv("VISION_DEADLINE_S", "9")
     monkeypatch.setenv("VISION_UNRELATED_THING", "1")
+    monkeypatch.setenv("VISION_STATE", "")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
     result = vision("config")
     first = result.stdout.splitlines()[0]

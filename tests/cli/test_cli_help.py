@@ -10,7 +10,10 @@ import pytest
 from vision_backends.cli import main
 
 GOLDEN = Path(__file__).with_name("help.txt")
-COMMANDS = ("", "describe", "detect", "embed", "status", "doctor", "models", "config")
+COMMANDS = (
+    *("", "describe", "detect", "embed", "status", "usage", "reset", "cache", "cache info", "cache clear"),
+    *("doctor", "models", "config", "sandbox"),
+)
 
 
 @pytest.fixture
@@ -37,7 +40,8 @@ def test_the_help_is_as_it_was_agreed_upon(help_of):
 def test_every_command_is_in_the_help(help_of):
     """None is hidden, and each has words of its own."""
     for command in COMMANDS[1:]:
-        assert re.search(rf"^{command} \w", help_of(""), re.MULTILINE)
+        *group, name = command.split()
+        assert re.search(rf"^{name} \w", help_of(" ".join(group)), re.MULTILINE)
 
 
 @pytest.mark.parametrize("arguments", [[], ["paint"], ["describe", "--paint"]])
@@ -62,6 +66,22 @@ def test_shells_complete_the_names_of_backends(vision, monkeypatch):
     monkeypatch.setenv("COMP_WORDS", "vision describe --backend e")
     monkeypatch.setenv("COMP_CWORD", "3")
     assert vision().stdout == "embedded\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("vision reset e", "embedded\n"),
+        ("vision usage --by ta", "task\n"),
+        ("vision sandbox --play quota_gone_r", "quota_gone_retry_after\n"),
+    ],
+)
+def test_shells_complete_what_else_has_names(vision, monkeypatch, words, completed):
+    """Backends to reset, keys to group by, faults to play."""
+    monkeypatch.setenv("_VISION_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
+    assert vision().stdout == completed
 
 
 def test_shells_complete_file_names_themselves(vision, monkeypatch):

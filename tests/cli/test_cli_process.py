@@ -93,7 +93,10 @@ def test_standard_input_that_is_the_terminal_is_not_waited_for():
     [
         (["--help"], {"pydantic", "numpy", "PIL", "onnxruntime", "openai", "torch"}),
         (["--version"], {"pydantic", "rich", "numpy", "PIL", "onnxruntime", "openai", "torch"}),
-        (["describe", "photo.png"], {"rich", "onnxruntime", "openai", "torch"}),
+        (
+            ["describe", "photo.png"],
+            {"rich", "onnxruntime", "openai", "torch", "http.server", "vision_backends.testing.sandbox"},
+        ),
     ],
 )
 def test_a_command_imports_only_what_it_needs(make_photo, arguments, heavy):

@@ -39,7 +39,9 @@ def test_a_backend_that_is_on_no_ladder_for_a_task_has_a_dash(vision, fresh_user
 def test_json_has_every_verdict(vision, use_ladder):
     """As the router reports it."""
     use_ladder("rungs:Absent", FAKE)
-    rungs = json.loads(vision("status", "--json").stdout)
+    report = json.loads(vision("status", "--json").stdout)
+    assert (report["gates"], report["budgets"]) == ([], [])
+    rungs = report["rungs"]
     assert [rung["backend"] for rung in rungs] == ["absent", "fake"]
     assert rungs[0]["tasks"]["describe"]["remedy"] == "Run: fetch weights"
     assert rungs[1]["tasks"]["embed"]["space"] == "fake/vectors@1"

@@ -9,15 +9,20 @@ from typing import Annotated
 import typer
 
 from vision_backends.cli.ask import describe, detect, embed
+from vision_backends.cli.cache import cache
 from vision_backends.cli.configuration import config
 from vision_backends.cli.doctor import doctor
+from vision_backends.cli.gates import reset
 from vision_backends.cli.models import models
+from vision_backends.cli.sandbox import sandbox
 from vision_backends.cli.status import status
+from vision_backends.cli.usage import usage
 
 __all__ = ["app"]
 
 ASK = "Ask about images"
 LOOK = "Look after the installation"
+DEVELOP = "Develop"
 
 app = typer.Typer(
     name="vision",
@@ -32,9 +37,13 @@ app.command(rich_help_panel=ASK)(describe)
 app.command(rich_help_panel=ASK)(detect)
 app.command(rich_help_panel=ASK)(embed)
 app.command(rich_help_panel=LOOK)(status)
+app.command(rich_help_panel=LOOK)(usage)
+app.command(rich_help_panel=LOOK)(reset)
+app.add_typer(cache, name="cache", rich_help_panel=LOOK)
 app.command(rich_help_panel=LOOK)(doctor)
 app.command(rich_help_panel=LOOK)(models)
 app.command(rich_help_panel=LOOK)(config)
+app.command(rich_help_panel=DEVELOP)(sandbox)
 
 
 def _print_version(asked: bool) -> None:  # noqa: FBT001 — Typer fixes the signature

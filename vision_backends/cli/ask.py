@@ -17,6 +17,7 @@ from vision_backends.cli.exits import exit_codes, tell
 from vision_backends.cli.inputs import Input, find_images, texts
 from vision_backends.cli.options import (
     BackendName,
+    Batch,
     ConfigFile,
     Deadline,
     Debug,
@@ -25,6 +26,7 @@ from vision_backends.cli.options import (
     Label,
     Language,
     LocalOnly,
+    MaxWait,
     OptionalImages,
     Prompt,
     Space,
@@ -33,9 +35,11 @@ from vision_backends.cli.outputs import check_vector_file, drawing_paths, save_d
 from vision_backends.cli.progress import progress_bar
 from vision_backends.cli.session import open_router
 from vision_backends.cli.show import Tally, print_description, print_detections, print_embedding, print_json
+from vision_backends.cli.streaming import only_input, print_pieces
 from vision_backends.errors import InvalidRequestError, VisionError
 from vision_backends.images import ImageLimits
 from vision_backends.types import Description, Detections, Embedding
+from vision_backends.wishes import Priority
 
 __all__ = ["describe", "detect", "embed"]
 
@@ -60,22 +64,39 @@ class Ask(Protocol[A_co]):
         """Return an answer or an error for each source, in order."""
 
 
-def describe(
+def describe(  # noqa: PLR0913 — every option is an argument
     paths: Images,
     *,
     prompt: Prompt = None,
     language: Language = None,
     max_words: Annotated[int | None, typer.Option(metavar="N", help="About how long the text may be.")] = None,
+    stream: Annotated[bool, typer.Option("--stream", help="Print the text of one image while it is written.")] = False,
     as_json: Json = False,
     backend: BackendName = None,
     local_only: LocalOnly = False,
     deadline: Deadline = None,
+    batch: Batch = False,
+    max_wait: MaxWait = None,
     config: ConfigFile = None,
     debug: Debug = False,
 ) -> None:
     """Say in words what images show."""
     with exit_codes(debug=debug), open_router(config) as (router, settings):
         inputs = find_images(paths, max_bytes=settings.images.max_bytes)
+        priority = _priority(batch=batch, max_wait_s=max_wait)
+        if stream:
+            only = only_input(inputs, as_json=as_json, batch=batch)
+            pieces = router.describe_stream(
+                only.source,
+                prompt=prompt,
+                language=language,
+                max_words=max_words,
+                backend=backend,
+                local_only=local_only,
+                deadline_s=deadline,
+            )
+            print_pieces(only.name, pieces)
+            return
         ask: Ask[Description] = partial(
             router.describe_many,
             prompt=prompt,
@@ -83,8 +104,10 @@ def describe(
             max_words=max_words,
             backend=backend,
             local_only=local_only,
+            priority=priority,
+            max_wait_s=max_wait,
         )
-        answers = _answers(inputs, ask, deadline_s=deadline)
+        answers = _answers(inputs, ask, deadline_s=deadline, at_once=_at_once(inputs, batch=batch, deadline_s=deadline))
         _present(inputs, answers, partial(print_description, many=len(inputs) > 1), as_json=as_json)
 
 
@@ -100,6 +123,8 @@ def detect(
     backend: BackendName = None,
     local_only: LocalOnly = False,
     deadline: Deadline = None,
+    batch: Batch = False,
+    max_wait: MaxWait = None,
     config: ConfigFile = None,
     debug: Debug = False,
 ) -> None:
@@ -108,9 +133,15 @@ def detect(
         inputs = find_images(paths, max_bytes=settings.images.max_bytes)
         drawings = None if draw is None else drawing_paths(draw, inputs)
         ask: Ask[Detections] = partial(
-            router.detect_many, labels=label, min_score=min_score, backend=backend, local_only=local_only
+            router.detect_many,
+            labels=label,
+            min_score=min_score,
+            backend=backend,
+            local_only=local_only,
+            priority=_priority(batch=batch, max_wait_s=max_wait),
+            max_wait_s=max_wait,
         )
-        answers = _answers(inputs, ask, deadline_s=deadline)
+        answers = _answers(inputs, ask, deadline_s=deadline, at_once=_at_once(inputs, batch=batch, deadline_s=deadline))
         if drawings is not None:
             answers = _drawn(answers, drawings, ImageLimits(**settings.images.model_dump()))
         _present(inputs, answers, partial(print_detections, many=len(inputs) > 1), as_json=as_json)
@@ -130,6 +161,8 @@ def embed(
     backend: BackendName = None,
     local_only: LocalOnly = False,
     deadline: Deadline = None,
+    batch: Batch = False,
+    max_wait: MaxWait = None,
     config: ConfigFile = None,
     debug: Debug = False,
 ) -> None:
@@ -139,7 +172,12 @@ def embed(
         if out is not None:
             check_vector_file(out, inputs, as_json=as_json)
         ask: Ask[Embedding] = partial(
-            router.embed_text_many if text else router.embed_many, space=space, backend=backend, local_only=local_only
+            router.embed_text_many if text else router.embed_many,
+            space=space,
+            backend=backend,
+            local_only=local_only,
+            priority=_priority(batch=batch, max_wait_s=max_wait),
+            max_wait_s=max_wait,
         )
         # All at once: in pieces, a list might end up in two vector spaces.
         answers = _answers(inputs, ask, deadline_s=deadline, at_once=len(inputs))
@@ -147,6 +185,22 @@ def embed(
         if out is not None:
             answers, show = _saved(answers, out), None
         _present(inputs, answers, show, as_json=as_json)
+
+
+def _priority(*, batch: bool, max_wait_s: float | None) -> Priority:
+    """Return the router's word for it.
+
+    Raises:
+        InvalidRequestError: There is a time to wait, but nothing to wait for.
+    """
+    if max_wait_s is not None and not batch:
+        raise InvalidRequestError("--max-wait needs --batch.")
+    return "batch" if batch else "interactive"
+
+
+def _at_once(inputs: Sequence[Input], *, batch: bool, deadline_s: float | None) -> int:
+    """Return how many inputs to ask about at once: all, where only the router knows how long it has waited."""
+    return len(inputs) if batch and deadline_s is not None else AT_ONCE
 
 
 def _embeddable(paths: Sequence[str], text: Sequence[str], *, max_bytes: int) -> list[Input]:

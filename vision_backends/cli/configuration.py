@@ -4,7 +4,6 @@ This module decides how settings read as TOML, and what in them is a secret. It 
 """
 
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -37,7 +36,7 @@ def config(
 ) -> None:
     """Print the settings in force as TOML that fits into vision.toml, without secrets."""
     with exit_codes(debug=debug):
-        from vision_backends.config import CONFIG_FILE, find_config, load_settings
+        from vision_backends.config import CONFIG_FILE, find_config, load_settings, variables_in_use
 
         found = find_config(file)
         if path:
@@ -49,7 +48,7 @@ def config(
         settings = load_settings(file)
         state = settings.state_file
         shown = mask(settings.model_dump(mode="json"))
-        variables = _variables(settings.openai)
+        variables = variables_in_use(settings)
         if as_json:
             file_of = {"file": found and str(found.absolute()), "state_file": state and str(state)}
             typer.echo(dump_json({**file_of, "variables": variables, "settings": shown}))
@@ -115,17 +114,3 @@ def _value(value: Any) -> str:  # noqa: ANN401 — any TOML value
 def _text(text: str) -> str:
     """Write a basic string of TOML, whose escapes are those of JSON and one more."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _variables(openai: Mapping[str, Any]) -> list[str]:
-    """Return the names of the environment variables that have set something."""
-    from vision_backends.config import OPENAI_VARIABLES, Settings
-
-    fields = tuple(Settings.model_fields)
-    own = [
-        name
-        for name in sorted(os.environ)
-        if name.upper().startswith("VISION_") and name.upper().removeprefix("VISION_").split("__")[0].lower() in fields
-    ]
-    named = {name: os.environ.get(name) for name in OPENAI_VARIABLES.values()}
-    return own + [name for key, name in OPENAI_VARIABLES.items() if named[name] and openai.get(key) == named[name]]

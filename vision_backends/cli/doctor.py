@@ -25,11 +25,12 @@ from vision_backends.types import Task
 
 if TYPE_CHECKING:
     from vision_backends.config import Settings
+    from vision_backends.router import Router
 
 __all__ = ["doctor"]
 
 REQUIRED = ("numpy", "onnxruntime", "openai", "pillow", "platformdirs", "pydantic-settings", "rich", "typer")
-EXTRAS = {"local": ("torch", "transformers", "sentence-transformers"), "ocr": ("rapidocr",)}
+EXTRAS = {"ocr": ("rapidocr",)}
 """Packages that a rung can do without, by the extra that brings them."""
 
 REINSTALL = "pip install --force-reinstall vision-backends"
@@ -38,7 +39,7 @@ NEEDED: tuple[Task, ...] = ("describe", "embed", "detect")
 """What somebody must be able to answer; texts are embedded only by rungs that are not always there."""
 
 
-State = Literal["ok", "missing", "broken"]
+State = Literal["ok", "missing", "closed", "broken"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +48,7 @@ class Check:
 
     Attributes:
         name: What.
-        state: ``"missing"`` is a choice; only what is ``"broken"`` needs mending.
+        state: ``"missing"`` is a choice, ``"closed"`` the provider's; only what is ``"broken"`` needs mending here.
         detail: What was found.
         remedy: What mends it.
     """
@@ -66,7 +67,7 @@ def doctor(*, as_json: Json = False, config: ConfigFile = None, debug: Debug = F
         answers: dict[Task, str | None] = dict.fromkeys(NEEDED)
         try:
             with open_router(config) as (router, settings):
-                checks += [_configuration(config), _state(settings), _api_key(settings)]
+                checks += [_configuration(config), _state(settings), _api_key(settings), *_accounts(router)]
                 rungs = router.status()
                 answers = {task: router.explain(task).chosen for task in NEEDED}
         except VisionError as error:
@@ -153,6 +154,13 @@ def _api_key(settings: "Settings") -> Check:
     if settings.openai.get("api_key"):
         return Check(name="OpenAI key", state="ok", detail="set; it is never shown")
     return Check(name="OpenAI key", state="missing", detail="not set", remedy="export OPENAI_API_KEY=...")
+
+
+def _accounts(router: "Router") -> Iterator[Check]:
+    """Look for the trouble that does not pass by itself: an empty account, a key that is not accepted."""
+    for gate in router.gates():
+        if gate.gate in {"quota", "authentication"}:
+            yield Check(name=f"account of {gate.backend}", state="closed", detail=gate.message, remedy=gate.remedy)
 
 
 def _print(checks: Sequence[Check], rungs: Sequence[RungStatus], answers: Mapping[Task, str | None]) -> None:

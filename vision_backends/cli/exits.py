@@ -38,6 +38,7 @@ __all__ = ["WITH_TABLE", "exit_code_of", "exit_codes", "tell", "tell_error"]
 BUG = 1
 BAD_INPUT = 2
 NOTHING_ANSWERED = 3
+INTERRUPTED = 130
 BROKEN_PIPE = 141
 
 WITH_TABLE = (AllBackendsFailedError, SpaceUnavailableError)

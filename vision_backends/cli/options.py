@@ -10,6 +10,7 @@ import typer
 
 __all__ = [
     "BackendName",
+    "Batch",
     "ConfigFile",
     "Deadline",
     "Debug",
@@ -18,6 +19,8 @@ __all__ = [
     "Label",
     "Language",
     "LocalOnly",
+    "MaxWait",
+    "OptionalBackend",
     "OptionalImages",
     "Prompt",
     "Space",
@@ -44,8 +47,18 @@ BackendName = Annotated[
     str | None,
     typer.Option("--backend", metavar="NAME", autocompletion=_backend_names, help="Ask only this backend."),
 ]
+OptionalBackend = Annotated[
+    str | None,
+    typer.Argument(metavar="BACKEND", autocompletion=_backend_names, help="Which backend; all of them if left out."),
+]
 LocalOnly = Annotated[bool, typer.Option("--local-only", help="Ask only backends that keep images on this machine.")]
 Deadline = Annotated[float | None, typer.Option(metavar="SECONDS", help="Stop after so many seconds altogether.")]
+Batch = Annotated[
+    bool, typer.Option("--batch", help="Rather wait for the best backend than take the next one at once.")
+]
+MaxWait = Annotated[
+    float | None, typer.Option(metavar="SECONDS", help="With --batch: wait so long for each; 600 if left out.")
+]
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="Read this instead of ./vision.toml.")
 ]

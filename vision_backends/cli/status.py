@@ -1,13 +1,16 @@
-"""``vision status``: how each rung stands now, and what would happen if something were asked.
+"""``vision status``: how each rung stands now, which gates are closed, and what would happen if something were asked.
 
 This module decides how the router's reports read. It must not judge any rung itself.
 """
 
+from dataclasses import asdict
 from typing import Any
 
 import typer
 
+from vision_backends.cli.budgets import print_budgets
 from vision_backends.cli.exits import exit_codes
+from vision_backends.cli.gates import print_gates
 from vision_backends.cli.options import (
     BackendName,
     ConfigFile,
@@ -50,7 +53,7 @@ def status(
     config: ConfigFile = None,
     debug: Debug = False,
 ) -> None:
-    """Show how each backend stands for each task; with --task, what would happen now and why."""
+    """Show how each backend stands, gates and budgets; with --task, what would happen now and why."""
     with exit_codes(debug=debug), open_router(config) as (router, _):
         asked: dict[str, Any] = {"prompt": prompt, "language": language, "labels": label, "space": space}
         given = {name: value for name, value in asked.items() if value is not None}
@@ -59,9 +62,16 @@ def status(
             explanation = router.explain(task, backend=backend, local_only=local_only, **given)
             typer.echo(dump_json(explanation.to_dict()) if as_json else printable(str(explanation), keep="\n"))
         elif as_json:
-            typer.echo(dump_json([rung.to_dict() for rung in router.status()]))
+            about = {"gates": [*map(asdict, router.gates())], "budgets": [*map(asdict, router.spending())]}
+            typer.echo(dump_json({"rungs": [rung.to_dict() for rung in router.status()], **about}))
         else:
             _print_rungs(router.status())
+            if gates := router.gates():
+                typer.echo()
+                print_gates(gates)
+            if budgets := router.spending():
+                typer.echo()
+                print_budgets(budgets)
 
 
 def reasons(rung: RungStatus) -> list[tuple[list[Task], Verdict]]:

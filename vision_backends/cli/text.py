@@ -6,6 +6,7 @@ This module decides how a name, a record and a table look on standard output. It
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,15 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["dump_json", "one_line", "print_table", "printable"]
+__all__ = ["dollars", "dump_json", "one_line", "print_table", "printable"]
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """Control characters, which could drive the terminal, line separators, and undecodable bytes of file names."""
+
+_NUMBER = re.compile(r"-|unknown|(≥ )?-?\$?\d[\d.,]*( ?(%|s|ms))?")
+
+SHORT = 10
+"""Characters of a cell, such as a date, that are not broken into two lines for the sake of longer ones."""
 
 
 def printable(text: str, *, keep: str = "") -> str:
@@ -40,12 +46,19 @@ def dump_json(value: Any, *, indent: int | None = None) -> str:  # noqa: ANN401 
     return dumped.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def dollars(amount: float, *, decimals: int = 2) -> str:
+    """Return an amount of money with so many decimals, or as many as it takes to show its first two digits."""
+    if not amount:
+        return "$0"
+    return f"${amount:,.{max(decimals, 1 - math.floor(math.log10(amount)))}f}"
+
+
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print rows with a header: as a table on a terminal, else as aligned plain text.
 
     Args:
         header: Names of the columns.
-        rows: One text per column; a column of numbers is aligned to the right.
+        rows: One text per column; a column of numbers and amounts is aligned to the right.
     """
     cells = [[one_line(cell) for cell in row] for row in rows]
     right = [bool(cells) and all(_is_number(row[place]) for row in cells) for place in range(len(header))]
@@ -67,13 +80,14 @@ def _print_rich_table(header: Sequence[str], cells: Sequence[Sequence[str]], rig
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for name, numeric in zip(header, right, strict=True):
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for place, (name, numeric) in enumerate(zip(header, right, strict=True)):
+        short = all(len(row[place]) <= SHORT for row in cells)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=short)
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))  # Text: a file called "[red]" is not markup
     Console().print(table)
 
 
 def _is_number(cell: str) -> bool:
-    return re.fullmatch(r"[-\d.,%]+", cell) is not None
+    return _NUMBER.fullmatch(cell) is not None

@@ -102,8 +102,11 @@ class Budget(NamedTuple):
         return part
 
     def show(self, value: int) -> str:
-        """Return a value of this budget for people: ``$4.20``, ``12,000 tokens``."""
-        return f"${value / NANO_USD:,.2f}" if self.unit == "nano_usd" else f"{value:,} tokens"
+        """Return a value of this budget for people: ``$4.20``, ``$0.0042``, ``12,000 tokens``."""
+        if self.unit == "tokens":
+            return f"{value:,} tokens"
+        dollars = value / NANO_USD
+        return f"${dollars:,.2f}" if dollars >= 0.1 or not value else f"${dollars:.4f}"
 
 
 BUDGETS = (

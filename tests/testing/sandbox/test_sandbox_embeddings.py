@@ -62,3 +62,14 @@ def test_embeddings_of_images_depend_on_the_image(call, client, data_url):
     body = {"model": "text-embedding-3-small", "messages": [{"role": "user", "content": [part]}]}
     vector = client.post("/embeddings", body=body, cast_to=object)["data"][0]["embedding"]
     assert np.array_equal(np.float32(vector), np.float32(embed([image], modality="image")))
+
+
+def test_two_encodings_of_one_picture_have_one_vector(call, data_url):
+    """An image is embedded by its decoded pixels, whichever lossless format and settings brought them."""
+    options = ({"compress_level": 0}, {"compress_level": 9}, {"kind": "WEBP", "lossless": True})
+    images = [data_url(**each) for each in options]
+    vectors = [row.embedding for row in call.embed(images, extra_body={"modality": "image"}).data]
+    assert len(set(images)) == 3
+    assert vectors[0] == vectors[1] == vectors[2]
+    (turned,) = call.embed([data_url(size=(48, 64))], extra_body={"modality": "image"}).data
+    assert turned.embedding != vectors[0]

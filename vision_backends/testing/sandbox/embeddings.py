@@ -34,7 +34,8 @@ _MAX_INPUTS = 2048
 def respond(body: Mapping[str, Any], desk: Desk) -> Draft:
     """Return the draft of a reply.
 
-    Texts are the API's own input; ``"modality": "image"`` (infinity-emb) and ``"messages"`` (vLLM) bring images.
+    Texts are the API's own input; ``"modality": "image"`` (infinity-emb) and ``"messages"`` (vLLM) bring images,
+    which are embedded by their pixels: two encodings of one picture have one vector.
 
     Raises:
         ApiError: The request is not well formed.
@@ -48,7 +49,7 @@ def respond(body: Mapping[str, Any], desk: Desk) -> Draft:
             message=f"Invalid value for 'dimensions': {asked}. The model has {full}.",
             param="dimensions",
         )
-    keys = [picture.sha256 for picture in pictures] or texts
+    keys = [picture.pixels_sha256 for picture in pictures] or texts
     vectors = np.stack([unit_vector(f"{body['model']}|{key}", dimension=full, keep=asked) for key in keys])
     as_base64 = body.get("encoding_format") == "base64" and desk.fault.bend != "floats_for_base64"
     rows = [

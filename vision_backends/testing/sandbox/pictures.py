@@ -42,6 +42,7 @@ class Picture:
 
     Attributes:
         sha256: Hex digest of the encoded bytes.
+        pixels_sha256: Hex digest of the decoded pixels, the same for two encodings of one picture.
         format: ``"PNG"``, ``"JPEG"``, ``"WEBP"`` or ``"GIF"``.
         width: Width in pixels, as encoded (EXIF orientation is not applied).
         height: Height in pixels, as encoded.
@@ -52,6 +53,7 @@ class Picture:
     """
 
     sha256: str
+    pixels_sha256: str
     format: str
     width: int
     height: int
@@ -139,11 +141,13 @@ def _decode(data: bytes, digest: str) -> Picture:
         if image.format == "GIF" and getattr(image, "is_animated", False):
             raise ApiError("invalid_image_format")
         try:
-            red, green, blue = (round(mean) for mean in ImageStat.Stat(image.convert("RGB")).mean)
+            pixels = image.convert("RGB")
+            red, green, blue = (round(mean) for mean in ImageStat.Stat(pixels).mean)
         except (OSError, ValueError, SyntaxError) as exc:
             raise ApiError("image_parse_error") from exc
         return Picture(
             sha256=digest,
+            pixels_sha256=hashlib.sha256(f"{pixels.size}".encode() + pixels.tobytes()).hexdigest(),
             format=image.format or "",
             width=image.width,
             height=image.height,

@@ -1,0 +1,150 @@
+"""``vision usage``: what was asked, answered, missed and spent."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from vision_backends.cli.budgets import print_budgets
+from vision_backends.cli.usage import since_of
+from vision_backends.errors import InvalidRequestError
+from vision_backends.health.quota import Spending
+
+FAKE = "vision_backends.testing.fake:FakeBackend"
+
+NOW = datetime(2026, 11, 23, 15, 30, tzinfo=UTC).timestamp()
+
+
+@pytest.fixture
+def kept_ladder(fresh_user, monkeypatch, use_ladder):
+    """A writer of configurations whose state is kept in a file."""
+    monkeypatch.setenv("VISION_STATE", str(fresh_user / "state.sqlite"))
+    return use_ladder
+
+
+def test_each_day_and_model_has_a_row_with_its_calls_tokens_cost_and_misses(vision, kept_ladder, make_photo):
+    """The dead rung was asked once, the rung below it answered; the third time the answer was kept."""
+    kept_ladder("rungs:Broke", "rungs:Costly")
+    for name in ("a.png", "b.png", "b.png"):
+        vision("describe", make_photo(name))
+    result = vision("usage")
+    rows = [line.split() for line in result.stdout.splitlines()]
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert rows[1] == ["day", "model", "calls", "cached", "fallbacks", "tokens", "in", "out", "cost", "mean"]
+    assert rows[2] == [today, "broke-model", "1", "0", "3", "0", "0", "$0", "-"]
+    assert rows[3][:-2] == [today, "costly-model", "2", "1", "0", "2,400", "60", "$0.5000"]
+    assert rows[4][:8] == ["total", "3", "1", "3", "2,400", "60", "$0.5000", rows[3][-2]]
+    assert rows[5] == ["Fallbacks:", "quota_exhausted", "3"]
+
+
+def test_an_unknown_cost_is_told_apart_from_the_known_part(vision, kept_ladder, make_photo):
+    """Never shown as nothing."""
+    kept_ladder("rungs:Away", "rungs:Costly")
+    vision("describe", make_photo())
+    lines = vision("usage", "--by", "backend").stdout.splitlines()
+    assert "unknown" in next(line for line in lines if line.startswith("away"))
+    assert "≥ $0.2500" in next(line for line in lines if line.startswith("total"))
+
+
+def test_json_has_a_line_for_each_group(vision, kept_ladder, make_photo):
+    """Grouped by whatever is named, in that order."""
+    kept_ladder("rungs:Broke", FAKE)
+    vision("describe", make_photo())
+    result = vision("usage", "--by", "error", "--by", "backend", "--by", "task", "--json")
+    first, second = map(json.loads, result.stdout.splitlines())
+    assert list(first)[:3] == ["error", "backend", "task"]
+    assert (first["error"], first["backend"], first["answered"]) == (None, "fake", 1)
+    assert (second["error"], second["backend"], second["errors"]) == (
+        "quota_exhausted",
+        "broke",
+        {"quota_exhausted": 1},
+    )
+
+
+def test_an_empty_ledger_is_said_to_be_empty(vision, kept_ladder):
+    """In words for people, in no line for programs."""
+    kept_ladder(FAKE)
+    result = vision("usage", "--since", "2026-11-01")
+    assert (result.exit_code, result.stdout) == (0, "Nothing was asked since 2026-11-01 (UTC).\n")
+    assert vision("usage", "--json").stdout == ""
+
+
+def test_a_state_in_memory_explains_why_nothing_is_known(vision):
+    """Each run of the command begins anew."""
+    assert 'state = "memory" keeps nothing' in vision("usage").stdout
+
+
+def test_one_group_alone_needs_no_total(vision, kept_ladder, make_photo):
+    """It would be the same line."""
+    kept_ladder(FAKE)
+    vision("describe", make_photo())
+    assert "total" not in vision("usage").stdout
+
+
+def test_budgets_stand_below_as_bars(vision, kept_ladder, make_photo):
+    """Rounded down, so that 100 % means that nothing is left."""
+    kept_ladder("rungs:Costly", more='[backends."rungs:Costly"]\ndaily_budget_usd = 1\nmonthly_budget_tokens = 3000\n')
+    vision("describe", make_photo())
+    shown = vision("usage").stdout
+    assert "costly.daily_budget_usd       [####............]   25 %  $0.25 of $1.00" in shown
+    assert "costly.monthly_budget_tokens  [######..........]   41 %  1,230 of 3,000 tokens" in shown
+    assert "\n\nbudget (in UTC)" in vision("status").stdout
+    budgets = json.loads(vision("status", "--json").stdout)["budgets"]
+    assert [budget["spent"] for budget in budgets] == [0.25, 1230]
+
+
+@pytest.mark.parametrize(
+    ("spent", "reserved", "bar"),
+    [
+        (0.0, 0.0, "[................]    0 %"),
+        (0.5, 0.25, "[########++++....]   50 %"),
+        (0.999, 0.5, "[###############+]   99 %"),
+        (3.0, 0.0, "[################]  300 %"),
+    ],
+)
+def test_a_bar_shows_what_is_spent_and_reserved(capsys, spent, reserved, bar):
+    """A budget that was lowered may be overspent."""
+    made = Spending(
+        backend="b", budget="daily_budget_usd", period="2026-11-23", spent=spent, reserved=reserved, limit=1
+    )
+    print_budgets([made])
+    assert " ".join(bar.split()) in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "day"), [("1d", "2026-11-23"), ("7d", "2026-11-17"), ("2026-11-01", "2026-11-01"), ("9999d", "1999-07-10")]
+)
+def test_a_period_begins_at_midnight_of_utc(text, day):
+    """Today is the last of so many days."""
+    assert since_of(text, now=NOW) == datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp()
+
+
+@pytest.mark.parametrize("text", ["0d", "d", "-1d", "10000d", "2026-13-01", "yesterday", ""])
+def test_what_is_no_time_is_refused(text):
+    """With the two ways to write one."""
+    with pytest.raises(InvalidRequestError, match="7d"):
+        since_of(text, now=NOW)
+
+
+@pytest.mark.parametrize("options", [["--by", "colour"], ["--since", "yesterday"]])
+def test_an_option_without_meaning_is_a_usage_error(vision, options):
+    """Exit code 2."""
+    result = vision("usage", *options)
+    assert result.exit_code == 2
+    assert options[1] in result.stderr
+
+
+def test_a_date_is_not_broken_into_lines_at_a_narrow_terminal(
+    vision_at_terminal, monkeypatch, kept_ladder, vision, make_photo
+):
+    """The model's name is."""
+    kept_ladder("rungs:Costly")
+    vision("describe", make_photo())
+    monkeypatch.setenv("COLUMNS", "80")
+    _, screen = vision_at_terminal("usage")
+    assert f"{datetime.now(UTC):%Y-%m-%d}" in screen
+    assert "1,200" in screen
+    assert max(map(len, screen.splitlines())) <= 80
