@@ -13,7 +13,10 @@ from vision_backends.cli.configuration import mask, to_toml
 
 WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 VALUES = st.recursive(
-    st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | WORDS,
+    st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False)
+    | WORDS.filter(lambda word: word != "***"),
     lambda values: st.lists(values, max_size=3) | st.dictionaries(WORDS, values, max_size=3),
     max_leaves=8,
 )
