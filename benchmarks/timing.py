@@ -132,7 +132,8 @@ def show(title: str, measured: Callable[..., Sequence[Figure]], *, options: Mapp
     print(f"{title} ({machine})\n")
     print(f"{'':<{width}}  {'target':>12}  {'figure':>12}  {'10 to 90 %':>17}")
     for figure in figures:
-        target = "" if figure.target is None else f"{'=' if figure.exact else '≤'} {_number(figure.target)} {figure.unit}"
+        sign = "=" if figure.exact else "≤"
+        target = "" if figure.target is None else f"{sign} {_number(figure.target)} {figure.unit}"
         spread = "" if figure.low is None or figure.high is None else f"{figure.low:.4g} to {figure.high:.4g}"
         verdict = {True: "ok", False: "missed", None: ""}[figure.ok]
         value = f"{_number(figure.value)} {figure.unit}"

@@ -1,0 +1,192 @@
+"""One call amid chaos: what is asked, how long it took, how it ended, and what was noted about it.
+
+This module decides the mix of calls and what of each is written to a log, one line each, so that the memory of a run
+does not grow by its own records. It must not know which faults are played, nor what the sums should be.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TextIO
+
+from PIL import Image as PILImage
+
+from vision_backends import (
+    AllBackendsFailedError,
+    CallerError,
+    DescribeRequest,
+    DetectRequest,
+    EmbedRequest,
+    EmbedTextRequest,
+    NotSupportedError,
+    StreamInterruptedError,
+    VisionError,
+    open_image,
+)
+from vision_backends.events import AttemptEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from vision_backends import Attempt, Request, Router
+
+__all__ = ["Caller", "Question", "make_question"]
+
+DEADLINES_S = (0.3, 0.6, 1.2, 2.4)
+
+METHODS = ("describe",) * 4 + ("detect",) * 2 + ("embed", "embed", "embed_text", "describe_stream")
+
+SIZE = (64, 48)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One call to be made.
+
+    Attributes:
+        number: Its number; the colour of its image, or its text, tells it from all others on the wire.
+        method: The method of the router.
+        deadline_s: Seconds that it may take.
+    """
+
+    number: int
+    method: str
+    deadline_s: float
+
+    def put(self, router: Router) -> Any:  # noqa: ANN401 — whatever the method returns
+        """Make the call, and return its answer."""
+        if self.method == "embed_text":
+            return router.embed_text(self.text, deadline_s=self.deadline_s)
+        if self.method != "describe_stream":
+            return getattr(router, self.method)(self.image, deadline_s=self.deadline_s)
+        stream = router.describe_stream(self.image, deadline_s=self.deadline_s)
+        for _ in stream:
+            pass
+        return stream.description
+
+    @property
+    def image(self) -> PILImage.Image:
+        """An image of one colour, which is the number."""
+        return PILImage.new("RGB", SIZE, f"#{self.number:06x}")
+
+    @property
+    def text(self) -> str:
+        """A text that holds the number as a colour."""
+        return f"a square of colour #{self.number:06x}"
+
+    def request(self) -> tuple[Request, Any]:
+        """Return what a backend is asked, and of what."""
+        if self.method == "embed_text":
+            return EmbedTextRequest(), self.text
+        requests = {"detect": DetectRequest(), "embed": EmbedRequest()}
+        return requests.get(self.method, DescribeRequest()), open_image(self.image)
+
+
+def make_question(number: int) -> Question:
+    """Return the question of that number, always the same one."""
+    chance = random.Random(number)  # noqa: S311 — repeatable on purpose
+    return Question(number, chance.choice(METHODS), chance.choice(DEADLINES_S))
+
+
+@dataclass
+class Caller:
+    """Puts questions to routers from many threads, and logs what came of each.
+
+    Args:
+        routers: Asked in turns.
+        log: Where a line of JSON is written for each question.
+        has_resets: Whether all gates are opened before each call.
+    """
+
+    routers: Sequence[Router]
+    log: TextIO
+    has_resets: bool = False
+    _own: threading.local = field(default_factory=threading.local)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        for router in self.routers:
+            router.subscribe(self._hear)
+
+    def ask_all(self, numbers: Iterable[int], *, threads: int) -> None:
+        """Put the questions of these numbers, from so many threads."""
+        left = iter(numbers)
+
+        def work() -> None:
+            while True:
+                with self._lock:
+                    number = next(left, None)
+                if number is None:
+                    return
+                self._ask(make_question(number))
+
+        workers = [threading.Thread(target=work) for _ in range(threads)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+
+    def _ask(self, question: Question) -> None:
+        self._own.heard = []
+        router = self.routers[question.number % len(self.routers)]
+        if self.has_resets:
+            router.reset()
+        answer = error = None
+        started = time.perf_counter()
+        try:
+            answer = question.put(router)
+        except Exception as raised:  # noqa: BLE001 — to find out whether it is one of ours is the point
+            error = raised
+        late_s = time.perf_counter() - started - question.deadline_s
+        heard: list[AttemptEvent] = self._own.heard
+        line = {
+            "number": question.number,
+            "late_s": late_s,
+            "ending": _ending(error),
+            "error": None if error is None else type(error).__name__,
+            "degraded": answer is not None and answer.trace.degraded,
+            "told": [event.attempt for event in heard] == _told(answer, error, heard),
+            "call_id": heard[0].call_id if heard else None,
+            "attempts": [_row(event.attempt) for event in heard if _is_booked(event.attempt)],
+        }
+        text = json.dumps(line) + "\n"
+        with self._lock:
+            self.log.write(text)
+
+    def _hear(self, event: object) -> None:
+        if isinstance(event, AttemptEvent) and hasattr(self._own, "heard"):
+            self._own.heard.append(event)
+
+
+def _ending(error: BaseException | None) -> str:
+    """Return how a call has ended: with an answer, with an error that it may end with, or otherwise."""
+    if error is None:
+        return "answer"
+    for kind in (CallerError, AllBackendsFailedError, StreamInterruptedError):
+        if isinstance(error, kind):
+            return kind.__name__
+    return "VisionError" if isinstance(error, VisionError) else "other"
+
+
+def _told(answer: Any, error: BaseException | None, heard: Sequence[AttemptEvent]) -> list[Attempt]:  # noqa: ANN401
+    """Return the attempts that the caller was told of; errors that name no attempts have told everything."""
+    if answer is not None:
+        return list(answer.trace.attempts)
+    if isinstance(error, AllBackendsFailedError):
+        return list(error.attempts)
+    return [event.attempt for event in heard]
+
+
+def _is_booked(attempt: Attempt) -> bool:
+    """Return whether the ledger should have it: all but rungs that could never have answered, and were not asked."""
+    return attempt.outcome != "skipped" or attempt.error != NotSupportedError.kind
+
+
+def _row(attempt: Attempt) -> dict[str, Any]:
+    """Return what the ledger should have of an attempt; see ``chaos_sums.LOGGED``."""
+    row = {key: getattr(attempt, key) for key in ("backend", "outcome", "error", "at")}
+    return row | {key: getattr(attempt.usage, key) for key in ("input_tokens", "output_tokens", "cost_usd")}

@@ -1,0 +1,41 @@
+"""Every benchmark of the OpenAI rung still runs, in a few seconds, and what does not depend on the machine holds."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+RUNS = {
+    "failover": ("--calls=5", "--callers=6", "--processes=2"),
+    "wire_overhead": ("--rounds=3",),
+    "sigkill": ("--kills=2",),
+    "chaos": ("--calls=60", "--threads=4"),
+}
+
+SURE = {
+    "failover": ("requests",),
+    "sigkill": ("files", "entries", "totals", "states", "routers", "reported", "tokens"),
+    "chaos": ("calls that ended otherwise", "budget", "answers", "threads", "sockets", "requests per call"),
+}
+"""Words in the names of figures that reach their targets on any machine."""
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_benchmark_runs_and_what_it_counts_is_right(name):
+    """Figures in time depend on the machine; figures that are counted do not."""
+    run = subprocess.run(
+        [sys.executable, str(BENCHMARKS / f"{name}.py"), "--json", *RUNS[name]],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    figures = json.loads(run.stdout)["figures"]
+    sure = [each for each in figures if each["unit"] == "" and any(word in each["name"] for word in SURE.get(name, ()))]
+    assert len(sure) >= len(SURE.get(name, ()))
+    assert [each["name"] for each in sure if each["ok"] is False] == []
