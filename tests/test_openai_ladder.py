@@ -4,6 +4,7 @@ import logging
 import pickle
 import threading
 import traceback
+from contextlib import suppress
 
 import pytest
 from PIL import Image as PILImage
@@ -190,3 +191,33 @@ def test_budgets_are_kept_and_told_once(make_router, server):
     (spending,) = router.spending()
     billed = sum(row.input_tokens + row.output_tokens for row in router.ledger() if row.backend == "openai")
     assert spending.spent == billed <= 12_000
+
+
+@pytest.mark.parametrize("fault", ["refusal", "content_filter", "schema_broken", "boxes_out_of_range"])
+def test_what_a_useless_answer_was_billed_is_booked(make_router, server, fault):
+    """The server has done its work, and wants to be paid for it."""
+    from vision_backends.health.quota import Limits
+
+    router = make_router(caching=False, limits={"openai": Limits(daily_budget_tokens=1_000_000)})
+    server.play(fault, times=1)
+    with suppress(ContentRejectedError):
+        router.detect(IMAGE, labels=["a square"])
+    billed = sum(request.tokens for request in server.requests)
+    booked = [row.input_tokens + row.output_tokens for row in router.ledger() if row.backend == "openai"]
+    (spending,) = router.spending()
+    assert billed > 0
+    assert sum(booked) == spending.spent == billed
+
+
+def test_a_caption_whose_embedding_fails_is_booked(make_router, server):
+    """Two requests, one of them paid for."""
+    from dataclasses import replace
+
+    from vision_backends.testing.sandbox import FAULTS
+
+    router = make_router(caching=False)
+    server.play(replace(FAULTS["quota_gone"], paths=("/v1/embeddings",)), times=1)
+    assert router.embed(IMAGE).trace.backend == "spare"
+    booked = [row.input_tokens + row.output_tokens for row in router.ledger() if row.backend == "openai"]
+    assert booked == [sum(request.tokens for request in server.requests)]
+    assert booked[0] > 0

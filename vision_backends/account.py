@@ -133,7 +133,7 @@ def note(
         request_id=getattr(error, "request_id", None),
         at=at,
         elapsed_s=elapsed_s,
-        usage=Usage() if asked and error.kind in MAYBE_BILLED else FREE,
+        usage=error.usage or (Usage() if asked and error.kind in MAYBE_BILLED else FREE),
     )
     for item in items:
         item.attempts.append(attempt)
@@ -198,5 +198,5 @@ def ledger_rows(attempts: Iterable[Attempt], *, task: Task, call_id: str) -> lis
             cost_usd=attempt.usage.cost_usd,
         )
         for attempt in attempts
-        if attempt.error != NotSupportedError.kind
+        if attempt.outcome != "skipped" or attempt.error != NotSupportedError.kind
     ]

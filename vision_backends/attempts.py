@@ -156,11 +156,11 @@ class Attempts:
         try:
             answers = self._call(turn, items, permit)
         except CallerError as error:
-            permit.released()
+            permit.released(usage=error.usage)
             self._blame(turn, items, error)
         except BackendError as error:
             elapsed_s = self.clock.monotonic() - started
-            permit.failed(error, elapsed_s=elapsed_s)
+            permit.failed(error, elapsed_s=elapsed_s, usage=error.usage)
             self.note(items, turn, "failed", error, elapsed_s=elapsed_s)
             return error
         except BaseException:

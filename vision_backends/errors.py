@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vision_backends.types import Attempt
+    from vision_backends.types import Attempt, Usage
 
 __all__ = [
     "AllBackendsFailedError",
@@ -64,6 +64,7 @@ class VisionError(Exception):
 
     Attributes:
         kind: A stable name of the class for programs and logs, for example ``"quota_exhausted"``.
+        usage: What the failed request has consumed all the same, where the provider said so; a refusal is billed.
     """
 
     kind: ClassVar[str] = "error"
@@ -72,6 +73,7 @@ class VisionError(Exception):
         super().__init__(message)
         self.message = message
         self.remedy = remedy
+        self.usage: Usage | None = None
 
     def __str__(self) -> str:
         return f"{self.message} {self.remedy}" if self.remedy else self.message

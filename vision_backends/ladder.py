@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Ladder"]
 
+MARGIN = 1.5
+MARGIN_S = 0.05
+"""What is kept back for the next rung beyond what it usually takes: for a slow moment, and for getting to it."""
+
 
 class Ladder:
     """Asks backends in order until every item has its answer.
@@ -69,7 +73,7 @@ class Ladder:
         """Yield the turn of each rung, with what is kept back for the next one that could be asked."""
         for place, rung in enumerate(rungs):
             spare = next((below for below in rungs[place + 1 :] if below.refusal is None), None)
-            kept_s = 0.0 if spare is None else self.attempts.expected_s(spare, call.request)
+            kept_s = 0.0 if spare is None else self.attempts.expected_s(spare, call.request) * MARGIN + MARGIN_S
             yield Turn(rung=rung, place=place, call=call, spare=spare, kept_s=kept_s)
 
     def _race(self, turn: Turn, below: Sequence[Rung], item: Item) -> bool:

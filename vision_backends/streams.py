@@ -109,12 +109,12 @@ def _listen(ladder: Ladder, turn: Turn, item: Item, permit: Permit) -> Generator
             said.append(piece)
             yield piece
     except CallerError as error:
-        permit.released()
+        permit.released(usage=error.usage)
         ladder.attempts.note([item], turn, "failed", error)
         item.error = error
     except BackendError as error:
         elapsed_s = clock.monotonic() - started
-        permit.failed(error, elapsed_s=elapsed_s)
+        permit.failed(error, elapsed_s=elapsed_s, usage=error.usage)
         ladder.attempts.note([item], turn, "failed", error, elapsed_s=elapsed_s)
         if said:
             partial = "".join(said)

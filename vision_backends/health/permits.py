@@ -108,9 +108,13 @@ class Permit:
         """
         self._finish(Ending(error=error, elapsed_s=elapsed_s, usage=usage))
 
-    def released(self) -> None:
-        """The call was cancelled, or its input was at fault: it says nothing about the backend's health."""
-        self._finish(Ending(counted=False))
+    def released(self, *, usage: Usage | None = None) -> None:
+        """The call was cancelled, or its input was at fault: it says nothing about the backend's health.
+
+        Args:
+            usage: What it consumed all the same; nothing by default.
+        """
+        self._finish(Ending(counted=False, usage=usage))
 
     def corrected(self, usage: Usage) -> None:
         """Book what a call has really used whose answer came after nobody waited for it any more.

@@ -34,6 +34,7 @@ class Connections:
     def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
         self._connect = connect
         self._lock = threading.Lock()
+        self.writing = threading.Lock()
         self._local = threading.local()
         self._all: weakref.WeakSet[_Seat] = weakref.WeakSet()
         self._held: list[_Seat] = []
@@ -71,6 +72,7 @@ class Connections:
 
     def hold(self) -> None:
         """Close every connection and keep every thread from opening one, until `release`."""
+        self.writing.acquire()
         self._lock.acquire()
         self._held = list(self._all)
         for seat in self._held:
@@ -83,6 +85,7 @@ class Connections:
             seat.lock.release()
         self._held = []
         self._lock.release()
+        self.writing.release()
 
 
 class _Seat:

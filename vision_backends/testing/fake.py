@@ -212,7 +212,7 @@ class FakeBackend(Backend):
             self.calls.append(FakeCall(request=request, count=len(inputs), timeout_s=timeout_s))
             step = self._script.popleft() if self._script else 0.0
         if isinstance(step, BaseException):
-            raise step
+            raise step.with_traceback(None)  # played again, it would grow a longer one each time
         if isinstance(step, float | int):
             if self.punctual and step > timeout_s:
                 self._clock.sleep(timeout_s)

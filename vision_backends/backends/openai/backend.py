@@ -7,6 +7,7 @@ error codes, the shape of requests, or how bytes travel.
 from __future__ import annotations
 
 import hashlib
+from contextlib import contextmanager
 from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,7 +23,7 @@ from vision_backends.backends.openai.embeddings import read_vectors, text_body
 from vision_backends.backends.openai.errors import Taxonomy
 from vision_backends.backends.openai.estimates import estimate
 from vision_backends.backends.openai.models import DEFAULT_EMBEDDING_MODEL, DEFAULT_MODEL, Detail, effort_of
-from vision_backends.backends.openai.prices import PriceList, split_usage
+from vision_backends.backends.openai.prices import PriceList, Tokens, split_usage
 from vision_backends.backends.openai.profile import Profile
 from vision_backends.backends.openai.questions import ask_for_boxes, ask_for_description, encode_url
 from vision_backends.backends.openai.responses import Responses
@@ -36,11 +37,13 @@ from vision_backends.errors import (
     NotReadyError,
     NotSupportedError,
     TimedOutError,
+    UnavailableError,
+    VisionError,
 )
 from vision_backends.types import Description, Detections, Embedding, Trace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
     import numpy as np
     import numpy.typing as npt
@@ -228,7 +231,8 @@ class OpenAIBackend(Backend):
             usage = self._prices.usage(self._profile.embedding_model, tokens)
             return self._embeddings(vectors, split_usage(usage, len(images)), space)
         captions = [self._describe(image, DescribeRequest(), left_s) for image in images]
-        vectors, usages = self._vectors([caption.text for caption in captions], left_s)
+        with _also_billed(reduce(add, (caption.trace.usage for caption in captions))):
+            vectors, usages = self._vectors([caption.text for caption in captions], left_s)
         spent = [caption.trace.usage + usage for caption, usage in zip(captions, usages, strict=True)]
         return self._embeddings(vectors, spent, space)
 
@@ -266,7 +270,17 @@ class OpenAIBackend(Backend):
 
     def _describe(self, image: Image, request: DescribeRequest, left_s: Timer) -> Description:
         ask = self._ask_for_description(image, request)
-        return self._description(self._conversation.ask(ask, timeout_s=left_s()), request)
+        return self._description(self._ask(ask, left_s), request)
+
+    def _ask(self, ask: Ask, left_s: Timer) -> Said:
+        """Return the answer; an error says what the server has billed for it, where it did."""
+        try:
+            return self._conversation.ask(ask, timeout_s=left_s())
+        except VisionError as error:
+            if error.usage is not None:
+                sent, received = error.usage.input_tokens or 0, error.usage.output_tokens or 0
+                error.usage = self._prices.usage(ask.model, Tokens(input=sent, output=received))
+            raise
 
     def _ask_for_description(self, image: Image, request: DescribeRequest) -> Ask:
         return ask_for_description(self._profile, request, image_url=encode_url(image, self._profile.look))
@@ -283,10 +297,17 @@ class OpenAIBackend(Backend):
         self, image: Image, labels: Sequence[str], categories: Mapping[str, int], min_score: float, left_s: Timer
     ) -> Detections:
         ask = ask_for_boxes(self._profile, labels, image_url=encode_url(image, self._profile.look))
-        said = self._conversation.ask(ask, timeout_s=left_s())
+        said = self._ask(ask, left_s)
+        usage = self._trace(said).usage
         if said.finish == "length":
-            raise InvalidReplyError("The list of boxes was cut at the limit of its length.", code="reply_cut")
-        found = read_boxes(said.text, labels=labels, categories=categories, width=image.width, height=image.height)
+            cut = InvalidReplyError("The list of boxes was cut at the limit of its length.", code="reply_cut")
+            cut.usage = usage
+            raise cut
+        try:
+            found = read_boxes(said.text, labels=labels, categories=categories, width=image.width, height=image.height)
+        except InvalidReplyError as error:
+            error.usage = usage
+            raise
         kept = tuple(item for item in found if item.score >= min_score)
         return Detections(items=kept, width=image.width, height=image.height, trace=self._trace(said))
 
@@ -328,3 +349,14 @@ class OpenAIBackend(Backend):
             return left
 
         return left_s
+
+
+@contextmanager
+def _also_billed(usage: Usage) -> Iterator[None]:
+    """Add what was billed before to an error that is known to have cost nothing itself."""
+    try:
+        yield
+    except VisionError as error:
+        if not isinstance(error, InvalidReplyError | TimedOutError | UnavailableError):
+            error.usage = usage
+        raise

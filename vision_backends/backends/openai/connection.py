@@ -13,6 +13,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
 from vision_backends.backends.openai.headers import read_rate_limits
+from vision_backends.backends.openai.prices import billed
 from vision_backends.backends.openai.sse import looks_like_events, read_events, read_object
 from vision_backends.backends.openai.trouble import find_trouble
 from vision_backends.clock import SYSTEM_CLOCK
@@ -220,9 +221,11 @@ class Connection:
         """Raise the error that a reply or event with status 200 may hold."""
         trouble = find_trouble(payload)
         if trouble is not None:
-            raise self._taxonomy.explain(
+            failure = self._taxonomy.explain(
                 trouble, status=response.status_code, headers=response.headers, now_s=self._clock.time()
             )
+            failure.usage = billed([payload])
+            raise failure
 
     def _translate(self, error: Exception, body: Mapping[str, Any]) -> BackendError | CallerError:
         """Return our error for the SDK's or its HTTP library's; keeps nothing of it but words."""

@@ -10,7 +10,8 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from vision_backends.backends.openai.dialect import follow, read_all, whole
-from vision_backends.errors import BackendError
+from vision_backends.backends.openai.prices import billed
+from vision_backends.errors import BackendError, VisionError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -46,8 +47,10 @@ class Conversation:
             if reply.streamed:
                 return whole(read_all(self._dialect, reply.payloads))
             return whole(self._dialect.read(reply.payloads[0]))
-        except BackendError as error:
-            error.request_id = error.request_id or reply.request_id
+        except VisionError as error:
+            error.usage = billed(reply.payloads)
+            if isinstance(error, BackendError):
+                error.request_id = error.request_id or reply.request_id
             raise
 
     def stream(self, ask: Ask, *, timeout_s: float) -> Generator[str, None, Said]:

@@ -9,13 +9,13 @@ import re
 import tomllib
 from dataclasses import dataclass
 from importlib import resources
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from vision_backends.errors import ConfigError
 from vision_backends.types import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 __all__ = ["Price", "PriceList", "Tokens", "read_tokens", "split_usage"]
 
@@ -150,6 +150,17 @@ def read_tokens(usage: object) -> Tokens | None:
         cached=_count(details, "cached_tokens") or 0,
         written=_count(details, "cache_write_tokens") or 0,
     )
+
+
+def billed(payloads: Iterable[Mapping[str, Any]]) -> Usage | None:
+    """Return the tokens that a reply says were billed, whatever else it says; None where it says nothing of them."""
+    for payload in payloads:
+        response = payload.get("response")
+        inner = response if isinstance(response, dict) else payload
+        tokens = read_tokens(inner.get("usage"))
+        if tokens is not None:
+            return Usage(input_tokens=tokens.input, output_tokens=tokens.output)
+    return None
 
 
 def split_usage(usage: Usage, parts: int) -> list[Usage]:
