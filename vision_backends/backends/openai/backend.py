@@ -218,7 +218,8 @@ class OpenAIBackend(Backend):
         """
         left_s = self._timer(timeout_s)
         ask = self._ask_for_description(image, request)
-        said = yield from self._conversation.stream(ask, timeout_s=left_s())
+        with self._priced(ask.model):
+            said = yield from self._conversation.stream(ask, timeout_s=left_s())
         return self._description(said, request)
 
     def embed(self, images: Sequence[Image], request: EmbedRequest, *, timeout_s: float) -> list[Embedding]:
@@ -273,13 +274,18 @@ class OpenAIBackend(Backend):
         return self._description(self._ask(ask, left_s), request)
 
     def _ask(self, ask: Ask, left_s: Timer) -> Said:
-        """Return the answer; an error says what the server has billed for it, where it did."""
-        try:
+        with self._priced(ask.model):
             return self._conversation.ask(ask, timeout_s=left_s())
+
+    @contextmanager
+    def _priced(self, model: str) -> Iterator[None]:
+        """Say of an error what the tokens cost that the server has billed for it all the same."""
+        try:
+            yield
         except VisionError as error:
             if error.usage is not None:
                 sent, received = error.usage.input_tokens or 0, error.usage.output_tokens or 0
-                error.usage = self._prices.usage(ask.model, Tokens(input=sent, output=received))
+                error.usage = self._prices.usage(model, Tokens(input=sent, output=received))
             raise
 
     def _ask_for_description(self, image: Image, request: DescribeRequest) -> Ask:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from vision_backends.backends.openai.dialect import follow, read_all, whole
 from vision_backends.backends.openai.prices import billed
 from vision_backends.errors import BackendError, VisionError
+from vision_backends.types import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -58,4 +59,9 @@ class Conversation:
         body = self._dialect.body(ask, stream=True)
         with closing(self._connection.stream(self._dialect.endpoint, body, timeout_s=timeout_s)) as events:
             said = yield from follow(self._dialect, events)
-        return whole(said)
+        try:
+            return whole(said)
+        except VisionError as error:
+            if said.tokens is not None:
+                error.usage = Usage(input_tokens=said.tokens.input, output_tokens=said.tokens.output)
+            raise
