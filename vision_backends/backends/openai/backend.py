@@ -283,9 +283,10 @@ class OpenAIBackend(Backend):
         try:
             yield
         except VisionError as error:
-            if error.usage is not None:
-                sent, received = error.usage.input_tokens or 0, error.usage.output_tokens or 0
-                error.usage = self._prices.usage(model, Tokens(input=sent, output=received))
+            said = error.usage
+            if said is not None and said.input_tokens is not None and said.output_tokens is not None:
+                tokens = Tokens(input=said.input_tokens, output=said.output_tokens)
+                error.usage = self._prices.usage(model, tokens)
             raise
 
     def _ask_for_description(self, image: Image, request: DescribeRequest) -> Ask:

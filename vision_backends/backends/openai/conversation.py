@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from vision_backends.backends.openai.dialect import follow, read_all, whole
 from vision_backends.backends.openai.prices import billed
-from vision_backends.errors import BackendError, VisionError
+from vision_backends.errors import BackendError, CallerError, VisionError
 from vision_backends.types import Usage
 
 if TYPE_CHECKING:
@@ -58,10 +58,14 @@ class Conversation:
         """Yield the pieces of the answer as they come and return the whole of it; errors as in `ask`."""
         body = self._dialect.body(ask, stream=True)
         with closing(self._connection.stream(self._dialect.endpoint, body, timeout_s=timeout_s)) as events:
-            said = yield from follow(self._dialect, events)
+            try:
+                said = yield from follow(self._dialect, events)
+            except CallerError as error:
+                error.usage = error.usage or Usage()  # what it has cost would have come later
+                raise
         try:
             return whole(said)
         except VisionError as error:
-            if said.tokens is not None:
-                error.usage = Usage(input_tokens=said.tokens.input, output_tokens=said.tokens.output)
+            tokens = said.tokens
+            error.usage = Usage(input_tokens=tokens.input, output_tokens=tokens.output) if tokens else Usage()
             raise

@@ -152,15 +152,15 @@ def read_tokens(usage: object) -> Tokens | None:
     )
 
 
-def billed(payloads: Iterable[Mapping[str, Any]]) -> Usage | None:
-    """Return the tokens that a reply says were billed, whatever else it says; None where it says nothing of them."""
+def billed(payloads: Iterable[Mapping[str, Any]]) -> Usage:
+    """Return the tokens that a useless reply says were billed; unknown where it does not say, for it was a reply."""
     for payload in payloads:
         response = payload.get("response")
         inner = response if isinstance(response, dict) else payload
         tokens = read_tokens(inner.get("usage"))
         if tokens is not None:
             return Usage(input_tokens=tokens.input, output_tokens=tokens.output)
-    return None
+    return Usage()
 
 
 def split_usage(usage: Usage, parts: int) -> list[Usage]:
