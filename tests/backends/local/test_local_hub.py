@@ -7,6 +7,7 @@ import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 import pytest
 
@@ -25,22 +26,43 @@ class Hub(BaseHTTPRequestHandler):
     """As much of the hub's protocol as a fetch needs."""
 
     folder: Path
+    offers: list[tuple[str, Path]]
     asked: list[str]
 
     def do_GET(self):
         """Serve a file or the list of files."""
         self.asked.append(f"{self.command} {self.path}")
-        parts = self.path.split("?")[0].split("/")
-        if parts[1] == "api" and "/acme/tiny" in self.path:
-            files = [path for path in sorted(self.folder.rglob("*")) if path.is_file()]
-            siblings = [{"rfilename": p.relative_to(self.folder).as_posix(), "size": p.stat().st_size} for p in files]
-            body = json.dumps({"id": "acme/tiny", "modelId": "acme/tiny", "sha": COMMIT, "siblings": siblings})
-            self.reply(200, body.encode(), {"Content-Type": "application/json"})
+        parts = [unquote(part) for part in self.path.split("?")[0].split("/")]
+        if parts[1:5] == ["api", "models", "acme", "tiny"]:
+            body = self.discussions() if parts[5:] == ["discussions"] else self.listing(parts[-1])
+            self.reply(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
         elif parts[1:4] == ["acme", "tiny", "resolve"]:
-            content = (self.folder / "/".join(parts[5:])).read_bytes()
-            self.reply(200, content, {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": COMMIT})  # noqa: S324
+            folder, commit = self.revision(parts[4])
+            content = (folder / "/".join(parts[5:])).read_bytes()
+            self.reply(200, content, {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": commit})  # noqa: S324
         else:
             self.reply(404, b"", {"X-Error-Code": "RepoNotFound"})
+
+    def revision(self, name):
+        """Return folder and commit of a branch or commit."""
+        for number, (_, folder) in enumerate(self.offers, 1):
+            if name in {f"refs/pr/{number}", str(number) * 40}:
+                return folder, str(number) * 40
+        return self.folder, COMMIT
+
+    def listing(self, name):
+        """Return what the hub says about one revision."""
+        folder, commit = self.revision(name)
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        siblings = [{"rfilename": p.relative_to(folder).as_posix(), "size": p.stat().st_size} for p in files]
+        return {"id": "acme/tiny", "modelId": "acme/tiny", "sha": commit, "siblings": siblings}
+
+    def discussions(self):
+        """Return the open pull requests."""
+        each = {"title": "Adding `safetensors` variant of this model", "status": "open", "isPullRequest": True}
+        when = {"createdAt": "2023-01-01T00:00:00.000Z", "repo": {"name": "acme/tiny", "type": "model"}}
+        rows = [{**each, **when, "num": n, "author": {"name": who}} for n, (who, _) in enumerate(self.offers, 1)]
+        return {"discussions": rows, "count": len(rows), "start": 0}
 
     do_HEAD = do_GET  # noqa: N815 — the library's name
 
@@ -62,9 +84,9 @@ def serve(tmp_path):
     """A maker of hubs that serve one folder, each with an empty cache."""
     servers = []
 
-    def start(folder):
+    def start(folder, *, offers=()):
         asked = []
-        handler = type("Handler", (Hub,), {"folder": folder, "asked": asked})
+        handler = type("Handler", (Hub,), {"folder": folder, "offers": list(offers), "asked": asked})
         server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         servers.append(server)
@@ -161,3 +183,31 @@ def test_a_model_without_safetensors_is_not_fetched(serve, model_copy):
     with pytest.raises(NotReadyError, match="publishes no safetensors weights"):
         hub.fetch(Source.parse("acme/tiny"), Progress())
     assert not [line for line in asked if line.startswith("GET /acme")]
+
+
+def test_the_robots_safetensors_are_taken_where_the_publisher_has_none(serve, model, model_copy):
+    """They are the same weights; an offer by anybody else is not looked at. Later calls find them without network."""
+    folder = model_copy("clip")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    offers = [("SFconvertbot", model("clip")), ("mallory", model("siglip"))]
+    hub, asked = serve(folder, offers=offers)
+    source = Source.parse("acme/tiny")
+    fetched, commit = hub.fetch(source, Progress())
+    assert commit == "1" * 40
+    assert read_checkpoint(fetched).kind == "clip"
+    asked.clear()
+    assert hub.cached(source) == (fetched, commit)
+    assert asked == []
+
+
+def test_a_pinned_revision_is_taken_as_it_is(serve, model, model_copy):
+    """Nothing else is looked for; a branch of an offer may be pinned by name."""
+    folder = model_copy("clip")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    hub, _ = serve(folder, offers=[("SFconvertbot", model("clip"))])
+    with pytest.raises(NotReadyError, match="no safetensors"):
+        hub.fetch(Source.parse(f"acme/tiny@{COMMIT}"), Progress())
+    source = Source.parse("acme/tiny@refs/pr/1")
+    fetched, commit = hub.fetch(source, Progress())
+    assert commit == "1" * 40
+    assert hub.cached(source) == (fetched, commit)

@@ -20,6 +20,8 @@ from vision_backends.errors import ModelNotFoundError, NotReadyError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from huggingface_hub import HfApi
+
     from vision_backends.backends.local.loading import Progress
 
 __all__ = ["Hub", "HuggingFaceHub", "Source"]
@@ -31,6 +33,10 @@ ROOM = 1.05
 """A fetch wants this much of its size free on the disk."""
 
 SERVER_TIMEOUT_S = 20.0
+
+ROBOT = "SFconvertbot"
+CONVERSIONS = "refs/pr"
+"""The robot that offers safetensors of pickled weights, and where the cache notes the branches of offers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,12 +120,15 @@ class HuggingFaceHub:
         if source.repository is None or find_spec("huggingface_hub") is None:
             return None
         home = self.cache / f"models--{source.repository.replace('/', '--')}"
-        try:
-            commit = source.commit or (home / "refs" / (source.revision or "main")).read_text(encoding="ascii").strip()
-        except (OSError, ValueError):
-            return None
-        folder = home / "snapshots" / commit
-        return (folder, commit) if COMMIT.fullmatch(commit) and folder.is_dir() else None
+        if source.commit is not None:
+            found = [_snapshot(home, source.commit)]
+        else:
+            refs = [home / "refs" / (source.revision or "main")]
+            if source.revision is None:
+                refs += sorted((home / "refs" / CONVERSIONS).glob("*"))
+            found = [_snapshot(home, _read_ref(ref)) for ref in refs]
+        there = [each for each in found if each is not None]
+        return next((each for each in there if _has_weights(each[0])), there[0] if there else None)
 
     def fetch(self, source: Source, progress: Progress) -> tuple[Path, str]:
         """Fetch weights, configuration and vocabulary; what was interrupted goes on where it stopped."""
@@ -141,10 +150,15 @@ class HuggingFaceHub:
     def _fetch(self, repository: str, source: Source, progress: Progress) -> tuple[Path, str]:
         from huggingface_hub import HfApi, hf_hub_download
 
-        info = HfApi(endpoint=self._endpoint).model_info(
-            repository, revision=source.revision, files_metadata=True, timeout=SERVER_TIMEOUT_S
-        )
+        api = HfApi(endpoint=self._endpoint)
+        ask = partial(api.model_info, repository, files_metadata=True, timeout=SERVER_TIMEOUT_S)
+        revision = source.revision or "main"
+        info = ask(revision=revision)
         sizes = {each.rfilename: each.size or 0 for each in info.siblings or []}
+        if not _weights(sizes) and source.revision is None:
+            revision = _conversion(api, repository) or revision
+            info = ask(revision=revision)
+            sizes = {each.rfilename: each.size or 0 for each in info.siblings or []}
         wanted = _wanted(repository, sizes)
         progress.total_bytes = sum(sizes[name] for name in wanted)
         _check_disk(self.cache, progress.total_bytes)
@@ -156,7 +170,7 @@ class HuggingFaceHub:
             path = Path(download(name, revision=commit))
             folder = path.parents[name.count("/")]
         if source.commit is None:  # this notes in the cache which commit the branch stands for
-            download(wanted[0], revision=source.revision or "main")
+            download(wanted[0], revision=revision)
         return folder, commit
 
 
@@ -166,7 +180,7 @@ def _wanted(repository: str, sizes: Iterable[str]) -> list[str]:
     Only the folder that holds the weights matters, and of its weights only one format.
     """
     names = set(sizes)
-    found = sorted((name for name in names if name.rpartition("/")[2] in layout_of("weights")), key=_depth)
+    found = _weights(names)
     if not found:
         message = f"{repository} publishes no safetensors weights; pickled ones are not loaded."
         raise NotReadyError(message, remedy="Choose another model under [local].", code="no_safetensors")
@@ -176,6 +190,43 @@ def _wanted(repository: str, sizes: Iterable[str]) -> list[str]:
     weights = whole or [name for name in inside if re.search(r"model-\d+-of-\d+\.safetensors$", name)]
     others = [name for name in inside if Path(name).suffix in PARTS_OF_REVISION and not _is_of_another_kind(name)]
     return sorted(others) + sorted(weights)
+
+
+def _weights(names: Iterable[str]) -> list[str]:
+    """Return the files that name or are safetensors weights, those of the outermost folder first."""
+    return sorted((name for name in names if name.rpartition("/")[2] in layout_of("weights")), key=_depth)
+
+
+def _conversion(api: HfApi, repository: str) -> str | None:
+    """Return the branch on which the hub's own robot offers the same weights as safetensors; None without.
+
+    Many publishers have never merged it. Only the robot's offer counts: anybody may open one. transformers does the
+    same: https://github.com/huggingface/transformers/blob/main/src/transformers/safetensors_conversion.py.
+    """
+    offers = api.get_repo_discussions(
+        repository, author=ROBOT, discussion_type="pull_request", discussion_status="open"
+    )
+    numbers = [offer.num for offer in offers if offer.author == ROBOT and offer.is_pull_request]
+    return f"{CONVERSIONS}/{max(numbers)}" if numbers else None
+
+
+def _snapshot(home: Path, commit: str | None) -> tuple[Path, str] | None:
+    """Return the folder of a commit in the cache, where there is one."""
+    if commit is None or not COMMIT.fullmatch(commit) or not (home / "snapshots" / commit).is_dir():
+        return None
+    return home / "snapshots" / commit, commit
+
+
+def _read_ref(file: Path) -> str | None:
+    """Return the commit that a branch stood for when it was fetched."""
+    try:
+        return file.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return None
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(True for name in layout_of("weights") for _ in folder.rglob(name))
 
 
 def _depth(name: str) -> tuple[int, str]:
