@@ -19,6 +19,7 @@ from vision_backends.errors import (
     CallerError,
     HedgedError,
     InvalidReplyError,
+    NotReadyError,
     NotSupportedError,
     TimedOutError,
     UnavailableError,
@@ -142,7 +143,7 @@ class Ladder:
             if not pending:
                 return
             if turn.rung.refusal is not None:
-                self.note(pending, turn, "skipped", turn.rung.refusal)
+                self.pass_by(pending, turn, turn.rung.refusal)
                 continue
             if len(pending) == 1 and self._hedges.wanted and turn.spare and call.patience_s is None:
                 if self._race(turn, rungs[turn.place + 1 :], pending[0]):
@@ -153,6 +154,12 @@ class Ladder:
             # The first goes alone: should the backend turn out to be dead, one request has found it out.
             self._ask_once(turn, chunks[0])
             spread(partial(self._ask_once, turn), chunks[1:], threads=turn.rung.backend.concurrency(call.request))
+
+    def pass_by(self, items: Sequence[Item], turn: Turn, refusal: BackendError) -> None:
+        """Note why a rung is not asked; one that is not ready may make itself so for the next time."""
+        self.note(items, turn, "skipped", refusal)
+        if isinstance(refusal, NotReadyError):
+            turn.rung.backend.prepare(turn.call.request)
 
     def turns(self, rungs: Sequence[Rung], call: Call) -> Iterator[Turn]:
         """Yield the turn of each rung, with what is kept back for the next one that could be asked."""

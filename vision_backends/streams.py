@@ -75,7 +75,7 @@ def stream(
                 yield str(item.answer)
                 break
             if turn.rung.refusal is not None:
-                ladder.note([item], turn, "skipped", turn.rung.refusal)
+                ladder.pass_by([item], turn, turn.rung.refusal)
                 continue
             permit = ladder.admit(turn, [item])
             if permit is not None:

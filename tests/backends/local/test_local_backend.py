@@ -71,7 +71,7 @@ heavy = {"torch", "transformers", "sentence_transformers", "numpy", "tqdm"}
 print(sorted(heavy & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["NotReadyError", "[]"]
+    assert done.stdout.splitlines() == ["NotReadyError", "NotReadyError", "[]"]
 
 
 @pytest.mark.parametrize(
@@ -222,10 +222,11 @@ class TestFetching:
         assert hub.fetches == []
 
     def test_in_the_background_the_first_request_starts_it(self, make_backend, folder_hub, model, make_image):
-        """It is refused like those after it, until the weights are there."""
+        """It is refused like those after it, until the weights are there; looking starts nothing."""
         hub = folder_hub({"acme/tiny": model("blip")})
         backend = make_backend(caption_model="acme/tiny", hub=hub)
-        backend.check(DescribeRequest())
+        with pytest.raises(NotReadyError, match="the first request that comes to this rung fetches it"):
+            backend.check(DescribeRequest())
         assert hub.fetches == []
         with pytest.raises(NotReadyError, match=r"acme/tiny is being (fetched|loaded)"):
             backend.describe([make_image()], DescribeRequest(), timeout_s=60)
@@ -244,10 +245,15 @@ class TestFetching:
         hub = folder_hub({"acme/tiny": model("d_fine")})
         local = make_backend(detection_model="acme/tiny", hub=hub, min_score=0.1)
         with Router([local, EmbeddedBackend(threads=1)]) as router:
+            router.status()
+            router.explain("detect")
+            assert hub.fetches == []
             for _ in range(2):
                 found = router.detect(make_image().rgb())
                 assert (found.trace.backend, found.trace.degraded) == ("embedded", True)
-                assert "acme/tiny is being" in found.trace.reason
+                assert "acme/tiny is " in found.trace.reason
+                assert router.explain("detect").chosen == "embedded"
+            wait_until(lambda: hub.fetches)
             hub.allowed.set()
             wait_until(lambda: local.status()["detection"]["state"] == "loaded")
             found = router.detect(make_image().rgb())
@@ -277,6 +283,22 @@ class TestFetching:
         assert caught.value.remedy == "Ask again."
         (vector,) = backend.embed([make_image()], EmbedRequest(), timeout_s=60)
         assert vector.space == backend.model_for(EmbedRequest()).space
+
+    def test_preparing_raises_nothing(self, make_backend, folder_hub):
+        """Whatever is wrong is told by the check."""
+        hub = folder_hub()
+        for settings in ({}, {"caption_model": "/nowhere/model"}, {"caption_model": "acme/x", "download": "never"}):
+            make_backend(hub=hub, **settings).prepare(DescribeRequest())
+        assert hub.fetches == []
+
+    def test_a_stream_starts_it_as_well(self, make_backend, folder_hub, model, make_image):
+        """However the description is asked for."""
+        hub = folder_hub({"acme/tiny": model("blip")})
+        hub.allowed.set()
+        local = make_backend(caption_model="acme/tiny", hub=hub)
+        with Router([local, EmbeddedBackend(threads=1)]) as router:
+            assert "".join(router.describe_stream(make_image().rgb()))
+            wait_until(lambda: local.status()["caption"]["state"] == "loaded")
 
     def test_a_fetch_that_fails_is_told(self, make_backend, folder_hub, make_image):
         """And not tried again at once."""

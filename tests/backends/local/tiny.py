@@ -90,11 +90,19 @@ def clip(folder: Path) -> Path:
 
 
 def sentence_clip(folder: Path) -> Path:
-    """The same in the layout of sentence-transformers' clip-ViT-B-32."""
-    clip(folder / "0_CLIPModel")
+    """The same in the layout of sentence-transformers' clip-ViT-B-32, with its old processor and tokenizer files."""
+    inner = clip(folder / "0_CLIPModel")
     module = {"idx": 0, "name": "0", "path": "0_CLIPModel", "type": "sentence_transformers.models.CLIPModel"}
     (folder / "modules.json").write_text(json.dumps([module]))
     (folder / "config_sentence_transformers.json").write_text(json.dumps({"__version__": {}}))
+    new = json.loads((inner / "preprocessor_config.json").read_text())
+    old = {key: value for key, value in new.items() if key.startswith(("do_", "image_m", "image_s", "resample"))}
+    kind = {"feature_extractor_type": "CLIPFeatureExtractor", "size": 32, "crop_size": 32}
+    (inner / "preprocessor_config.json").write_text(json.dumps(old | kind))
+    vocab = json.loads((inner / "tokenizer.json").read_text())["model"]["vocab"]
+    (inner / "tokenizer.json").unlink()
+    (inner / "vocab.json").write_text(json.dumps(vocab))
+    (inner / "merges.txt").write_text("#version: 0.2\n")
     return folder
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import weakref
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from vision_backends.backends.base import Backend
@@ -21,7 +22,7 @@ from vision_backends.backends.local.model import LocalModel, Place, Role
 from vision_backends.backends.local.runtime import Countdown, check_packages, free_device_memory
 from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest, Model
 from vision_backends.clock import SYSTEM_CLOCK, Clock
-from vision_backends.errors import ConfigError, NotReadyError, NotSupportedError
+from vision_backends.errors import BackendError, ConfigError, NotReadyError, NotSupportedError
 from vision_backends.types import FREE, Description, Detections, Embedding, Trace
 
 if TYPE_CHECKING:
@@ -65,9 +66,8 @@ class LocalBackend(Backend):
         detection_model: Model for a closed vocabulary: D-FINE, RT-DETR, DETR.
         open_vocabulary_model: Model for labels of any kind: Grounding DINO or OWLv2; ``""`` for none, then labels
             have to be in the detection model's vocabulary.
-        download: When weights that are not on this machine are fetched: ``"never"``; ``"background"``: by the first
-            request, which is refused at once like all that follow until they are there; ``"wait"``: by the first
-            request, which waits for them.
+        download: When weights that are not on this machine are fetched: ``"never"``; ``"background"``: from the first
+            request on, while the next rung answers; ``"wait"``: by the first request, which waits for them.
         min_score: Lowest score that `detect` reports unless a request says otherwise, in [0, 1]; open vocabularies
             have the lower thresholds of their publishers.
         threads: Threads for all of torch in this process; by default left as the application has them.
@@ -135,14 +135,17 @@ class LocalBackend(Backend):
         )
 
     def check(self, request: Request) -> None:
-        """Return if the rung can answer, or would fetch what it needs; imports, loads and fetches nothing.
-
-        With ``download="background"`` a model that was never fetched passes, since a request is what starts the
-        fetch; that request is then refused.
-        """
+        """Return if the rung can answer, after fetching what it needs if it may wait; imports and fetches nothing."""
         self._check_process()
         self._check_request(request)
         self._model(request).check()
+
+    def prepare(self, request: Request) -> None:
+        """Begin to fetch a missing model, with ``download="background"``."""
+        with suppress(BackendError):
+            self._check_process()
+            self._check_request(request)
+            self._model(request).prepare()
 
     def batch_size(self, request: Request) -> int:  # noqa: ARG002 — the same for all
         """Return 8."""

@@ -5,6 +5,7 @@ This module decides what a caller hears of a model that is not loaded. It must n
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,7 +17,7 @@ from vision_backends.backends.local.hub import Source
 from vision_backends.backends.local.loading import Slot
 from vision_backends.backends.local.memory import check_memory
 from vision_backends.backends.local.weights import load
-from vision_backends.errors import NotReadyError
+from vision_backends.errors import BackendError, NotReadyError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -126,16 +127,22 @@ class LocalModel:
         return f"local/{self._source.short_name}@{revision}" if revision else f"local/{self._source.short_name}"
 
     def check(self) -> None:
-        """Return if it is loaded, can be loaded, or may be fetched; quick, and without network.
+        """Return if it is loaded, can be loaded, or may be waited for; quick, and without network.
 
         Raises:
-            NotReadyError: It is on its way, missing and not to be fetched, refused, or failed not long ago.
+            NotReadyError: It is missing, on its way, refused, or failed not long ago.
         """
         if self.loaded:
             return
         self._slot.check()
-        if self._find() is None and self._download == "never":
+        if self._find() is None and self._download != "wait":
             raise self._missing()
+
+    def prepare(self) -> None:
+        """Begin to fetch it in the background where it is missing and may be fetched so; raises nothing."""
+        with suppress(BackendError):
+            if not self.loaded and self._download == "background" and self._find() is None:
+                self._slot.start()
 
     def get(self, time: Countdown) -> Engine:
         """Return it, loaded once however many threads ask.
@@ -146,10 +153,8 @@ class LocalModel:
         engine = self._slot.value
         if engine is not None:
             return engine
+        self.prepare()
         self.check()
-        if self._find() is None and self._download == "background":
-            self._slot.start()
-            self._slot.check()
         return self._slot.get(timeout_s=time.left_s())
 
     def status(self) -> dict[str, Any]:
@@ -215,5 +220,6 @@ class LocalModel:
         return found[1]
 
     def _missing(self) -> NotReadyError:
-        message = f'{self.name} is not on this machine, and [local] download is "never".'
+        later = "; the first request that comes to this rung fetches it" if self._download == "background" else ""
+        message = f"{self.name} is not on this machine yet{later}."
         return NotReadyError(message, remedy=f"Run: hf download {self._source.repository}", code="not_fetched")
