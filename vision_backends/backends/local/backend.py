@@ -46,8 +46,8 @@ BATCH = 8
 
 EXPECTED_S = {"describe": 2.0, "embed": 0.2, "embed_text": 0.1, "detect": 1.0}
 LOADING_S = 5.0
-"""About what two cores take, the default models: https://huggingface.co/Salesforce/blip-image-captioning-base and
-others; a first call loads torch and the weights as well."""
+"""About what two cores take; a first call imports torch and reads the weights as well. Measured with random weights of
+the default sizes: an embedding 0.08 s, a caption of 20 tokens 1.4 s, a first call 3.4 s more from the page cache."""
 
 T = TypeVar("T")
 
