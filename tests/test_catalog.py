@@ -1,10 +1,12 @@
 """Model cards, shipped files and COCO's vocabulary."""
 
 import hashlib
+import inspect
 
 import pytest
 
 from vision_backends import TASKS
+from vision_backends.backends.local import LocalBackend
 from vision_backends.catalog import ModelCard, Quality, asset, coco_categories, model_card, model_cards
 
 CARD = """
@@ -52,8 +54,15 @@ def test_a_bad_card_says_which_key_is_at_fault(change, says):
 def test_every_shipped_card_can_be_read():
     """Cards come sorted by their file's name, and each tells a licence, a source and known tasks."""
     cards = model_cards()
-    assert [card.name for card in cards] == ["efficientnet-lite0-224", "nanodet-g-416"]
-    assert cards[1] == model_card("nanodet-g-416")
+    assert [card.name for card in cards] == [
+        "Salesforce/blip-image-captioning-base",
+        "sentence-transformers/clip-ViT-B-32",
+        "ustc-community/dfine-small-coco",
+        "efficientnet-lite0-224",
+        "IDEA-Research/grounding-dino-tiny",
+        "nanodet-g-416",
+    ]
+    assert cards[-1] == model_card("nanodet-g-416")
     for card in cards:
         assert set(card.tasks) <= set(TASKS)
         assert card.licence
@@ -62,10 +71,20 @@ def test_every_shipped_card_can_be_read():
 
 def test_every_shipped_file_is_the_one_on_its_card():
     """Size and checksum are those of the file that is there."""
-    for card in model_cards():
+    shipped = [card for card in model_cards() if card.file is not None]
+    assert len(shipped) == 2
+    for card in shipped:
         content = asset(card.file).read_bytes()
         assert len(content) == card.size_bytes
         assert hashlib.sha256(content).hexdigest() == card.sha256
+
+
+def test_every_model_that_is_fetched_by_default_has_a_card():
+    """Its licence and size are known before the download."""
+    fetched = {card.name: card for card in model_cards() if card.file is None}
+    parameters = inspect.signature(LocalBackend).parameters
+    assert {value.default for name, value in parameters.items() if name.endswith("_model")} == set(fetched)
+    assert all(card.size_bytes and card.memory_bytes and card.quality for card in fetched.values())
 
 
 def test_the_vocabulary_is_cocos():

@@ -18,6 +18,7 @@ from vision_backends.errors import (
     BackendError,
     CallerError,
     InvalidReplyError,
+    NotReadyError,
     TimedOutError,
     UnavailableError,
     VisionError,
@@ -269,6 +270,12 @@ class Attempts:
             if item.answer is not None
         ]
         self._store.record(ledger_rows(late, task=turn.call.request.task, call_id=secrets.token_hex(8)))
+
+    def pass_by(self, items: Sequence[Item], turn: Turn, refusal: BackendError) -> None:
+        """Note why a rung is not asked; one that is not ready may make itself so for the next time."""
+        self.note(items, turn, "skipped", refusal)
+        if isinstance(refusal, NotReadyError):
+            turn.rung.backend.prepare(turn.call.request)
 
     def note(
         self, items: Sequence[Item], turn: Turn, outcome: Outcome, error: VisionError, *, elapsed_s: float = 0.0

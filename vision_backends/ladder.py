@@ -57,7 +57,7 @@ class Ladder:
             if not pending:
                 return
             if turn.rung.refusal is not None:
-                self.attempts.note(pending, turn, "skipped", turn.rung.refusal)
+                self.attempts.pass_by(pending, turn, turn.rung.refusal)
                 continue
             if len(pending) == 1 and self._hedges.wanted and turn.spare and call.patience_s is None:
                 if self._race(turn, rungs[turn.place + 1 :], pending[0]):

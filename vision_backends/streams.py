@@ -76,7 +76,7 @@ def stream(
                 yield str(item.answer)
                 break
             if turn.rung.refusal is not None:
-                ladder.attempts.note([item], turn, "skipped", turn.rung.refusal)
+                ladder.attempts.pass_by([item], turn, turn.rung.refusal)
                 continue
             permit = ladder.attempts.admit(turn, [item])
             if permit is not None:

@@ -79,6 +79,13 @@ class Backend(ABC):
             AuthenticationError: There is no usable credential.
         """
 
+    def prepare(self, request: Request) -> None:
+        """Begin, in the background, what `check` found missing for a request; returns at once and raises nothing.
+
+        The router calls it when it passes by this rung because it was not ready. Reports on rungs never do, so that
+        looking at them changes nothing.
+        """
+
     @property
     def credential(self) -> str | None:
         """An identifier of the account that pays (a hash, never the key); None where nobody pays.

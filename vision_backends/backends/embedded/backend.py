@@ -12,10 +12,10 @@ from pathlib import Path  # noqa: TC003 — the configuration reads the construc
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vision_backends.backends.base import Backend
-from vision_backends.backends.embedded.labels import match_labels
 from vision_backends.backends.embedded.ocr import IMAGE_PX as READING_PX
 from vision_backends.backends.embedded.ocr import Reader
 from vision_backends.backends.embedded.session import OnnxModel, default_threads
+from vision_backends.backends.labels import match_labels
 from vision_backends.backends.requests import (
     DescribeRequest,
     DetectRequest,

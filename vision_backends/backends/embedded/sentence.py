@@ -13,7 +13,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from vision_backends.backends.embedded.classes import PLACES
-from vision_backends.backends.embedded.words import counted, joined, spoken, with_article
+from vision_backends.backends.words import counted, joined, spoken, with_article
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,13 +1,13 @@
-"""Which of the detector's words a caller's words mean.
+"""Which words of a closed vocabulary a caller's words mean.
 
-This module decides when a closed vocabulary can answer a question about labels. It must not know the detector.
+This module decides when a closed vocabulary can answer a question about labels. It must not know any detector.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vision_backends.backends.embedded.words import plural, spoken
+from vision_backends.backends.words import plural, spoken
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -17,6 +17,7 @@ __all__ = ["match_labels"]
 SYNONYMS = {
     "aeroplane": "airplane",
     "bike": "bicycle",
+    "diningtable": "dining table",
     "doughnut": "donut",
     "fridge": "refrigerator",
     "hair dryer": "hair drier",
@@ -24,10 +25,13 @@ SYNONYMS = {
     "mobile phone": "cell phone",
     "motorbike": "motorcycle",
     "plane": "airplane",
+    "pottedplant": "potted plant",
     "smartphone": "cell phone",
     "sofa": "couch",
     "television": "tv",
+    "tvmonitor": "tv",
 }
+"""Other words for COCO's, among them how other data sets write them."""
 ARTICLES = ("a ", "an ", "the ", "any ")
 
 
@@ -40,13 +44,15 @@ def match_labels(labels: Sequence[str], *, known: Iterable[str]) -> dict[str, st
         labels: What a caller asks for.
         known: The vocabulary.
     """
-    meanings = {form: word for word in known for form in _forms(word)}
-    meanings |= {plural(synonym): word for synonym, word in SYNONYMS.items()} | SYNONYMS
-    return {label: meanings.get(_plain(label)) for label in labels}
+    words = {form: word for word in known for form in _forms(word)}
+    for synonym, word in SYNONYMS.items():
+        if word in words:
+            words |= {form: words[word] for form in (synonym, plural(synonym)) if form not in words}
+    return {label: words.get(_plain(label)) for label in labels}
 
 
 def _forms(word: str) -> set[str]:
-    return {word, spoken(word).lower(), plural(spoken(word)).lower()}
+    return {form.lower() for form in (word, spoken(word), plural(spoken(word)))}
 
 
 def _plain(label: str) -> str:

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from vision_backends.backends.embedded.classes import GENERA, KINDS, REFINEMENTS
-from vision_backends.backends.embedded.words import UNCOUNTABLE, counted, joined, plural, spoken, with_article
+from vision_backends.backends.words import UNCOUNTABLE, counted, joined, plural, spoken, with_article
 from vision_backends.catalog import asset, coco_categories
 
 IMAGENET = asset("imagenet-1k.txt").read_text(encoding="utf-8").splitlines()

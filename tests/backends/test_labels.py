@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from vision_backends.backends.embedded.labels import match_labels
-from vision_backends.backends.embedded.words import plural, spoken, with_article
+from vision_backends.backends.labels import match_labels
+from vision_backends.backends.words import plural, spoken, with_article
 from vision_backends.catalog import coco_categories
 
 
@@ -24,6 +24,7 @@ from vision_backends.catalog import coco_categories
         ("a television", "tv"),
         ("remote control", "remote"),
         ("motorbikes", "motorcycle"),
+        ("tvmonitor", "tv"),
         ("scooter", None),
         ("a red dog", None),
         ("", None),
@@ -39,3 +40,17 @@ def test_every_word_is_found_in_every_form(word):
     """Singular, plural and with its article."""
     forms = [word, spoken(word), plural(spoken(word)), with_article(word) if " of " not in with_article(word) else word]
     assert set(match_labels(forms, known=coco_categories()).values()) == {word}
+
+
+def test_other_vocabularies_are_matched_by_their_own_words():
+    """A synonym counts only where the vocabulary has its word; case is the vocabulary's own."""
+    assert match_labels(["sofas", "helmets", "a Mouse"], known=["Helmet", "couch"]) == {
+        "sofas": "couch",
+        "helmets": "Helmet",
+        "a Mouse": None,
+    }
+
+
+def test_a_word_of_the_vocabulary_is_no_synonym_there():
+    """Who knows planes beside airplanes means something else by them."""
+    assert match_labels(["plane"], known=["plane", "airplane"]) == {"plane": "plane"}

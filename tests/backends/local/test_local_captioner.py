@@ -1,0 +1,118 @@
+"""Captions are those of the plain pipelines on the same weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import transformers as tf
+from safetensors.torch import load_file, save_file
+
+from vision_backends.backends.local.captioner import CAPTION_TOKENS, PLAIN_PROMPT
+from vision_backends.backends.requests import DescribeRequest
+from vision_backends.errors import InvalidReplyError, NotReadyError, NotSupportedError
+
+
+def test_captions_equal_those_of_transformers(make_backend, model, make_image):
+    """Token for token, alone and in a batch."""
+    images = [make_image(96, 64), make_image(64, 96, left="red"), make_image(80, 80, right="green")]
+    plain = tf.BlipForConditionalGeneration.from_pretrained(model("blip")).eval()
+    processor = tf.BlipImageProcessorPil.from_pretrained(model("blip"))
+    words = tf.AutoTokenizer.from_pretrained(model("blip"))
+    with torch.no_grad():
+        expected = [
+            plain.generate(**processor(images=image.rgb(), return_tensors="pt"), max_new_tokens=CAPTION_TOKENS)[0]
+            for image in images
+        ]
+    backend = make_backend(caption_model=model("blip"))
+    together = backend.describe(images, DescribeRequest(), timeout_s=60)
+    assert [each.text for each in together] == [words.decode(row, skip_special_tokens=True).strip() for row in expected]
+    assert [each.language for each in together] == ["en"] * 3
+    for image, one in zip(images, together, strict=True):
+        assert backend.describe([image], DescribeRequest(), timeout_s=60)[0].text == one.text
+
+
+def test_answers_equal_those_of_transformers(make_backend, model, make_image):
+    """The chat template is the checkpoint's own."""
+    plain = tf.LlavaForConditionalGeneration.from_pretrained(model("llava")).eval()
+    processor = tf.AutoProcessor.from_pretrained(model("llava"), backend="pil")
+    content = [{"type": "image"}, {"type": "text", "text": "two cats ?"}]
+    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    inputs = processor(images=[make_image().rgb()], text=[text], return_tensors="pt")
+    with torch.no_grad():
+        row = plain.generate(**inputs, max_new_tokens=256, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+    backend = make_backend(caption_model=model("llava"))
+    (answer,) = backend.describe([make_image()], DescribeRequest(prompt="two cats ?"), timeout_s=60)
+    assert answer.text == processor.decode(row, skip_special_tokens=True).strip()
+    assert answer.language is None
+
+
+def test_blip_writes_english_captions_and_nothing_else(make_backend, model, make_image):
+    """That is known before it is loaded."""
+    backend = make_backend(caption_model=model("blip"))
+    for request in (DescribeRequest(prompt="What is it?"), DescribeRequest(language="de")):
+        with pytest.raises(NotSupportedError):
+            backend.check(request)
+        with pytest.raises(NotSupportedError):
+            backend.describe([make_image()], request, timeout_s=60)
+    assert backend.status()["caption"]["state"] == "not loaded"
+    backend.check(DescribeRequest(language="en-GB"))
+
+
+def test_a_model_with_a_chat_template_takes_prompts_and_languages(make_backend, model, make_image):
+    """Without a prompt it is asked for a plain description."""
+    backend = make_backend(caption_model=model("llava"))
+    backend.check(DescribeRequest(prompt="What is it?", language="de"))
+    plain, asked = (
+        backend.describe([make_image()], DescribeRequest(prompt=prompt), timeout_s=60)[0].text
+        for prompt in (None, PLAIN_PROMPT)
+    )
+    assert plain == asked
+    (german,) = backend.describe([make_image()], DescribeRequest(language="de", max_words=3), timeout_s=60)
+    assert german.language == "de"
+
+
+@pytest.mark.parametrize("kind", ["blip", "llava"])
+def test_max_words_limits_the_length_and_says_so(make_backend, model, make_image, kind):
+    """A text that was cut off is not complete."""
+    backend = make_backend(caption_model=model(kind))
+    (short,) = backend.describe([make_image(left="red")], DescribeRequest(max_words=2), timeout_s=60)
+    assert len(short.text.split()) <= 3
+    assert not short.complete
+
+
+def test_a_text_that_ends_by_itself_is_complete(make_backend, model_copy, make_image):
+    """Here the model is made to end at once."""
+    folder = model_copy("blip")
+    tensors = load_file(folder / "model.safetensors")
+    bias = next(name for name in tensors if name.endswith("predictions.bias"))
+    tensors[bias][tf.AutoTokenizer.from_pretrained(folder).sep_token_id] = 100.0
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (caption,) = make_backend(caption_model=folder).describe([make_image()], DescribeRequest(), timeout_s=60)
+    assert (caption.text, caption.complete) == ("", True)
+
+
+def test_scores_that_are_not_finite_are_no_answer(make_backend, model_copy, make_image):
+    """They would come out as some word or other."""
+    folder = model_copy("blip")
+    tensors = load_file(folder / "model.safetensors")
+    tensors[next(name for name in tensors if name.endswith("predictions.bias"))][:] = float("nan")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InvalidReplyError, match="not finite"):
+        make_backend(caption_model=folder).describe([make_image()], DescribeRequest(), timeout_s=60)
+
+
+def test_chance_has_no_part_in_it(make_backend, model_copy, make_image):
+    """Even where the checkpoint's defaults would sample."""
+    folder = model_copy("llava")
+    (folder / "generation_config.json").write_text('{"do_sample": true, "temperature": 5.0, "top_k": 40}')
+    backend = make_backend(caption_model=folder)
+    texts = {backend.describe([make_image()], DescribeRequest(), timeout_s=60)[0].text for _ in range(3)}
+    assert len(texts) == 1
+
+
+def test_a_model_without_a_chat_template_is_refused(make_backend, model_copy, make_image):
+    """It could not be asked anything."""
+    folder = model_copy("llava")
+    (folder / "chat_template.jinja").unlink()
+    with pytest.raises(NotReadyError, match="has no chat template"):
+        make_backend(caption_model=folder).describe([make_image()], DescribeRequest(), timeout_s=60)

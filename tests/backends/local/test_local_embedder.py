@@ -1,0 +1,134 @@
+"""Vectors are those of the plain pipelines on the same weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import transformers as tf
+from PIL import Image as PILImage
+from safetensors.torch import load_file, save_file
+
+from vision_backends.backends.requests import EmbedRequest, EmbedTextRequest
+from vision_backends.errors import InvalidReplyError, NotReadyError, NotSupportedError
+from vision_backends.images import open_image
+
+TEXTS = ["two cats", "a red bicycle, snow", "dog " * 50]
+KINDS = ["clip", "sentence_clip", "siglip", "siglip2"]
+
+
+@pytest.fixture
+def pictures(photos):
+    """Photos of three sizes and shapes, without colour profiles, which `open_image` would apply."""
+    sizes = {"cat": (96, 64), "coffee": (64, 96), "raccoon": (200, 50)}
+    return [PILImage.open(photos / f"{name}.jpg").convert("RGB").resize(size) for name, size in sizes.items()]
+
+
+def plain(folder, pictures):
+    """Return the vectors of images and texts that transformers computes by itself."""
+    model = tf.AutoModel.from_pretrained(folder).eval()
+    images = tf.AutoImageProcessor.from_pretrained(folder, backend="pil")
+    words = tf.AutoTokenizer.from_pretrained(folder)
+    padding = "max_length" if "siglip" in folder.name else True
+    with torch.no_grad():
+        seen = [model.get_image_features(**images(images=[p], return_tensors="pt")).pooler_output[0] for p in pictures]
+        read = [
+            model.get_text_features(**words([t], padding=padding, truncation=True, return_tensors="pt")).pooler_output[
+                0
+            ]
+            for t in TEXTS
+        ]
+    return [[(vector / vector.norm()).numpy() for vector in vectors] for vectors in (seen, read)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_vectors_equal_those_of_transformers(make_backend, model, pictures, kind):
+    """Of images and of texts, to rounding; all of length 1, float32, in one space."""
+    backend = make_backend(embedding_model=model(kind))
+    inner = model(kind) / "0_CLIPModel" if kind == "sentence_clip" else model(kind)
+    seen, read = plain(inner, pictures)
+    images = backend.embed([open_image(p) for p in pictures], EmbedRequest(), timeout_s=60)
+    texts = backend.embed_text(TEXTS, EmbedTextRequest(), timeout_s=60)
+    for mine, theirs in zip([*images, *texts], [*seen, *read], strict=True):
+        np.testing.assert_allclose(mine.vector, theirs, atol=2e-6)
+        assert mine.vector.dtype == np.float32
+    assert len({each.space for each in [*images, *texts]}) == 1
+    assert len({each.dimension for each in [*images, *texts]}) == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")  # sentence-transformers' own, on old layouts
+def test_vectors_equal_those_of_sentence_transformers(make_backend, model, pictures):
+    """Which is the library that the default model is published for."""
+    from sentence_transformers import SentenceTransformer
+
+    theirs = SentenceTransformer(str(model("sentence_clip")), device="cpu", local_files_only=True)
+    backend = make_backend(embedding_model=model("sentence_clip"))
+    images = backend.embed([open_image(p) for p in pictures], EmbedRequest(), timeout_s=60)
+    texts = backend.embed_text(TEXTS, EmbedTextRequest(), timeout_s=60)
+    for mine, inputs in ((images, pictures), (texts, TEXTS)):
+        expected = theirs.encode(inputs, normalize_embeddings=True, show_progress_bar=False)
+        np.testing.assert_allclose([each.vector for each in mine], expected, atol=2e-6)
+
+
+def test_the_same_weights_make_one_space_however_they_are_wrapped(make_backend, model, make_image):
+    """The layout of sentence-transformers changes no vector."""
+    one, other = (
+        make_backend(embedding_model=model(kind)).embed([make_image()], EmbedRequest(), timeout_s=60)[0]
+        for kind in ("clip", "sentence_clip")
+    )
+    np.testing.assert_array_equal(one.vector, other.vector)
+
+
+def test_a_vector_does_not_depend_on_its_neighbours(make_backend, model, pictures):
+    """Sizes may differ, and lists be longer than a batch."""
+    backend = make_backend(embedding_model=model("siglip2"))
+    images = [open_image(p) for p in pictures]
+    many = backend.embed(images * 5, EmbedRequest(), timeout_s=60)
+    for number, image in enumerate(images):
+        alone = backend.embed([image], EmbedRequest(), timeout_s=60)[0]
+        for each in many[number::3]:
+            np.testing.assert_allclose(each.vector, alone.vector, atol=1e-6)
+
+
+def test_the_space_names_model_and_revision(make_backend, model, make_image):
+    """Other weights are another space; where the folder lies does not matter."""
+    backend = make_backend(embedding_model=model("clip"))
+    space = backend.model_for(EmbedRequest()).space
+    revision = backend.model_for(EmbedRequest()).revision
+    assert space == f"local/clip@{revision}"
+    (vector,) = backend.embed([make_image()], EmbedRequest(space=space), timeout_s=60)
+    assert (vector.space, vector.trace.revision) == (space, revision)
+    assert space == backend.model_for(EmbedTextRequest()).space == backend.model_for(EmbedRequest()).space
+    for request in (EmbedRequest(space="openai/other"), EmbedTextRequest(space="openai/other")):
+        with pytest.raises(NotSupportedError, match="local/clip@"):
+            backend.check(request)
+    with pytest.raises(NotSupportedError):
+        backend.embed([make_image()], EmbedRequest(space="openai/other"), timeout_s=60)
+
+
+def test_numbers_that_are_not_finite_are_no_answer(make_backend, model_copy, make_image):
+    """A damaged checkpoint must not reach an index."""
+    folder = model_copy("clip")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["visual_projection.weight"][:] = float("nan")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    backend = make_backend(embedding_model=folder)
+    with pytest.raises(InvalidReplyError, match="not finite"):
+        backend.embed([make_image()], EmbedRequest(), timeout_s=60)
+    assert backend.embed_text(["cat"], EmbedTextRequest(), timeout_s=60)
+
+
+def test_missing_weights_are_never_made_up(make_backend, model_copy, make_image):
+    """Transformers would fill them with random numbers, and only warn."""
+    folder = model_copy("clip")
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["visual_projection.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(NotReadyError, match=r"lacks 1 weights, such as visual_projection\.weight"):
+        make_backend(embedding_model=folder).embed([make_image()], EmbedRequest(), timeout_s=60)
+
+
+def test_a_model_of_one_tower_is_refused(make_backend, model, make_image):
+    """It could not embed texts in the same space."""
+    with pytest.raises(NotReadyError, match="has no tower for texts"):
+        make_backend(embedding_model=model("detr")).embed([make_image()], EmbedRequest(), timeout_s=60)

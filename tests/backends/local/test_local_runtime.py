@@ -1,0 +1,180 @@
+"""Devices, memory, exceptions and quiet."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import pytest
+import torch
+import transformers
+
+from vision_backends.backends.local.checkpoint import read_checkpoint
+from vision_backends.backends.local.memory import check_memory, free_memory_bytes
+from vision_backends.backends.local.runtime import Countdown, check_packages, translated
+from vision_backends.backends.local.weights import load
+from vision_backends.errors import (
+    InvalidRequestError,
+    NotReadyError,
+    OverloadedError,
+    TimedOutError,
+    UnavailableError,
+)
+from vision_backends.testing import FakeClock
+
+
+def loaded(folder, *, device="cpu", threads=None):
+    """Return a tiny CLIP in memory."""
+    return load(read_checkpoint(folder), auto_class="AutoModel", device=device, threads=threads)
+
+
+class Linux:
+    """The files in which Linux tells how much memory there is.
+
+    Args:
+        root: Where to write them.
+        available_kb: What the whole machine has left.
+        container: Limit, use and reclaimable part of the container; None where there is no limit.
+    """
+
+    def __init__(self, root, *, available_kb=None, container=None):
+        for folder in (root / "proc", root / "sys" / "fs" / "cgroup"):
+            folder.mkdir(parents=True)
+        if available_kb is not None:
+            (root / "proc" / "meminfo").write_text(f"MemTotal: 999 kB\nMemAvailable:   {available_kb} kB\n")
+        if container is not None:
+            for name, value in zip(("memory.max", "memory.current", "memory.stat"), container, strict=True):
+                (root / "sys" / "fs" / "cgroup" / name).write_text(f"{value}\n")
+
+
+@pytest.mark.parametrize(
+    ("available_kb", "container", "free_bytes"),
+    [
+        (1000, None, 1_024_000),
+        (1000, ("max", "5", "inactive_file 1"), 1_024_000),
+        (1000, ("900000", "500000", "anon 7\ninactive_file 100000"), 500_000),
+        (1000, ("400000", "500000", "inactive_file 0"), 0),
+        (None, ("900000", "500000", "inactive_file 0"), 400_000),
+        (None, None, None),
+    ],
+)
+def test_free_memory_is_that_of_machine_and_container(tmp_path, available_kb, container, free_bytes):
+    """Whichever is less; nobody guesses where nobody says."""
+    Linux(tmp_path, available_kb=available_kb, container=container)
+    assert free_memory_bytes(tmp_path) == free_bytes
+
+
+def test_a_model_that_does_not_fit_is_not_loaded(model):
+    """The message has both figures; with enough memory it passes."""
+    checkpoint = read_checkpoint(model("clip"))
+    with pytest.raises(
+        NotReadyError, match=r"needs about \d+ MB of memory for cpu, but only 0 MB may be used"
+    ) as caught:
+        check_memory(checkpoint, device="cpu", max_bytes=1000)
+    assert caught.value.code == "out_of_memory"
+    check_memory(checkpoint, device="cpu", max_bytes=10**9)
+    check_memory(checkpoint, device="cpu", max_bytes=None)
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "mps"])
+def test_a_device_that_is_not_there_is_named(model, device):
+    """And what to configure instead."""
+    if device == "mps" and torch.backends.mps.is_available():
+        pytest.skip("this machine has it")
+    with pytest.raises(NotReadyError, match=f"no device '{device}'") as caught:
+        loaded(model("clip"), device=device)
+    assert 'device = "auto"' in caught.value.remedy
+
+
+def test_threads_are_the_applications_unless_configured(model):
+    """Torch's setting is one for the whole process."""
+    before = torch.get_num_threads()
+    loaded(model("clip"))
+    assert torch.get_num_threads() == before
+    try:
+        loaded(model("clip"), threads=before + 1)
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_loading_is_quiet_and_leaves_the_settings_of_others(model, capfd, caplog):
+    """No progress bar, no remark about torchvision, and the application's verbosity as it was."""
+    transformers.utils.logging.enable_propagation()
+    verbosity = transformers.utils.logging.get_verbosity()
+    bars = transformers.utils.logging.is_progress_bar_enabled()
+    folder = model("siglip")
+    capfd.readouterr()
+    with caplog.at_level(logging.DEBUG, logger="vision_backends"):
+        caplog.clear()
+        loaded(folder)
+    assert capfd.readouterr() == ("", "")
+    assert caplog.records == []
+    assert transformers.utils.logging.get_verbosity() == verbosity
+    assert transformers.utils.logging.is_progress_bar_enabled() == bars
+
+
+def test_weights_are_float32_and_cannot_learn(model):
+    """Whatever they were saved as."""
+    made = loaded(model("clip"))
+    assert {(p.dtype, p.requires_grad) for p in made.model.parameters()} == {(torch.float32, False)}
+    assert not made.model.training
+    assert made.memory_bytes >= 4 * made.checkpoint.parameters
+
+
+def test_one_at_a_time_runs_a_model(model):
+    """Who cannot wait until it is free hears that it is busy."""
+    made, clock = loaded(model("clip")), FakeClock()
+    entered, leave = threading.Event(), threading.Event()
+
+    def hold():
+        with made.alone(time=Countdown(10, clock=clock)):
+            entered.set()
+            leave.wait(10)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert entered.wait(10)
+    with pytest.raises(OverloadedError, match="busy"), made.alone(time=Countdown(0.01, clock=clock)):
+        pass
+    leave.set()
+    holder.join()
+    with made.alone(time=Countdown(10, clock=clock)):
+        assert torch.is_inference_mode_enabled()
+
+
+def test_time_that_is_over_is_an_error():
+    """Before that, what is left of it."""
+    clock = FakeClock()
+    time = Countdown(2.0, clock=clock)
+    clock.advance(0.5)
+    assert time.left_s() == pytest.approx(1.5)
+    clock.advance(2.0)
+    with pytest.raises(TimedOutError):
+        time.left_s()
+
+
+@pytest.mark.parametrize(
+    ("raised", "error"),
+    [
+        (MemoryError(), OverloadedError),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), OverloadedError),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), OverloadedError),
+        (RuntimeError("shapes do not match"), UnavailableError),
+        (ValueError("no"), UnavailableError),
+        (TimedOutError("late"), TimedOutError),
+        (InvalidRequestError("bad"), InvalidRequestError),
+    ],
+)
+def test_exceptions_of_others_become_ours(raised, error):
+    """Shortages are told apart from faults; our own pass."""
+    with pytest.raises(error) as caught, translated("the model"):
+        raise raised
+    if caught.value is not raised:
+        assert caught.value.__cause__ is raised
+        assert "the model" in caught.value.message
+
+
+def test_the_packages_are_here():
+    """The tests would not run without."""
+    check_packages()

@@ -1,0 +1,241 @@
+"""A checkpoint on disk: what it holds, which version it is, and whether it may be loaded at all.
+
+This module decides what a folder must and must not contain. It must not know where folders come from, and imports
+nothing that runs a model: whatever it refuses was refused before any code of torch or transformers saw it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vision_backends.errors import NotReadyError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+__all__ = ["Checkpoint", "layout_of", "read_checkpoint"]
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+VOCABULARIES = frozenset({"tokenizer.json", "vocab.json", "added_tokens.json"})
+"""Large files of words, which configure nothing."""
+
+PARTS_OF_REVISION = frozenset({".json", ".txt", ".model", ".jinja"})
+"""Files that change answers, beside the weights."""
+
+MOST_HEADER_BYTES = 100_000_000
+"""The limit of the format's own reader: https://github.com/huggingface/safetensors."""
+
+SAMPLE_BYTES = 4096
+DTYPE_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}
+
+SENTENCE_MODULES = (".CLIPModel", ".Transformer")
+HARMLESS_MODULES = (".Normalize",)
+"""Modules of sentence-transformers after the first that change nothing, as vectors are normalised here anyway."""
+
+
+REMEDIES = {
+    "incomplete": "Fetch or save it again.",
+    "no_safetensors": "Convert them: model.save_pretrained(...) writes safetensors.",
+    "not_supported": "Only models of one CLIP-like module embed images and texts in one space.",
+    "remote_code": "Use a checkpoint that needs no code of its own.",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """One folder that has passed every check.
+
+    Attributes:
+        name: How to call it in messages.
+        folder: Where the weights, ``config.json`` and the processors' files are.
+        revision: The commit of a model from the hub; of any other folder an id derived from its content.
+        config: The content of ``config.json``.
+        input_px: Length of the model's input in pixels, where its processor says it.
+        parameters: How many numbers the weights are.
+    """
+
+    name: str
+    folder: Path
+    revision: str
+    config: Mapping[str, Any]
+    input_px: int | None
+    parameters: int
+
+    @property
+    def kind(self) -> str:
+        """The architecture, such as ``"clip"``."""
+        return str(self.config.get("model_type", ""))
+
+    @property
+    def labels(self) -> dict[int, str]:
+        """The closed vocabulary by class number; empty where there is none."""
+        return {int(number): str(label) for number, label in self.config.get("id2label", {}).items()}
+
+
+def read_checkpoint(root: Path, *, name: str | None = None, revision: str | None = None) -> Checkpoint:
+    """Check a folder and return what it holds.
+
+    Args:
+        root: A checkpoint as ``save_pretrained`` writes it, or one of sentence-transformers around CLIP.
+        name: How to call it in messages; by default like the folder.
+        revision: Its commit, where it has one; by default an id is derived from its content. That covers all
+            configuration and vocabulary, and of the weights every tensor's name, shape and first 4 KiB: whatever
+            training changes, though not a few numbers changed by hand.
+
+    Raises:
+        NotReadyError: It is incomplete, has no safetensors weights, or asks for code to be run; ``code`` is
+            ``"incomplete"``, ``"no_safetensors"``, ``"remote_code"`` or ``"not_supported"``.
+    """
+    try:
+        return _read(root, name=name or root.name, revision=revision)
+    except _FlawError as flaw:
+        message = f"The checkpoint {name or root.name} cannot be used: {flaw.why}."
+        raise NotReadyError(message, remedy=REMEDIES[flaw.code], code=flaw.code) from flaw.__cause__
+
+
+def layout_of(part: str) -> Sequence[str]:
+    """Return the names under which a checkpoint may have a part: ``"weights"`` or ``"processor"``."""
+    return (WEIGHTS, INDEX) if part == "weights" else ("preprocessor_config.json", "processor_config.json")
+
+
+class _FlawError(Exception):
+    """Why a folder cannot be used.
+
+    Args:
+        why: The reason, to stand after a colon.
+        code: Its code, a key of `REMEDIES`.
+    """
+
+    def __init__(self, why: str, *, code: str = "incomplete") -> None:
+        super().__init__(why)
+        self.why = why
+        self.code = code
+
+
+def _read(root: Path, *, name: str, revision: str | None) -> Checkpoint:
+    _refuse_code(root)
+    folder = _inner_folder(root)
+    config = _read_json(folder / "config.json")
+    headers = [(path, _header(path)) for path in _weights(folder)]
+    processor = next((folder / name for name in layout_of("processor") if (folder / name).is_file()), None)
+    if processor is None:
+        raise _FlawError(f"it has none of {', '.join(layout_of('processor'))}")
+    return Checkpoint(
+        name=name,
+        folder=folder,
+        revision=revision or _derived_revision(root, headers),
+        config=config,
+        input_px=_input_px(_read_json(processor)),
+        parameters=sum(count for _, header in headers for count in _counts(header)),
+    )
+
+
+def _refuse_code(root: Path) -> None:
+    """Refuse what would make transformers run code of the checkpoint's author, however deep it is nested.
+
+    Transformers is told ``trust_remote_code=False`` as well, but nested configurations have got round that before
+    (CVE-2026-5241). Adapters name a second model, which nobody has checked.
+    """
+    for path in sorted(root.rglob("*.json")):
+        if path.name == "adapter_config.json":
+            raise _FlawError(f"{path.name} makes it an adapter of another model", code="remote_code")
+        if path.name not in VOCABULARIES and _mentions(_read_json(path), "auto_map"):
+            raise _FlawError(f"{path.name} asks to run code of its own (auto_map)", code="remote_code")
+
+
+def _mentions(value: object, key: str) -> bool:
+    if isinstance(value, dict):
+        return key in value or any(_mentions(inner, key) for inner in value.values())
+    return isinstance(value, list) and any(_mentions(inner, key) for inner in value)
+
+
+def _inner_folder(root: Path) -> Path:
+    """Return where the model itself is; sentence-transformers may keep it one folder deeper."""
+    if not (root / "modules.json").is_file():
+        return root
+    modules = _read_json(root / "modules.json")
+    kinds = [str(module.get("type", "")) for module in modules] if isinstance(modules, list) else []
+    if not kinds or not kinds[0].endswith(SENTENCE_MODULES) or not all(k.endswith(HARMLESS_MODULES) for k in kinds[1:]):
+        why = f"it is a model of sentence-transformers with the modules {', '.join(kinds) or 'none'}"
+        raise _FlawError(why, code="not_supported")
+    inner = (root / str(modules[0].get("path", ""))).resolve()
+    if not inner.is_relative_to(root.resolve()):
+        raise _FlawError("modules.json points outside the folder", code="remote_code")
+    return inner
+
+
+def _weights(folder: Path) -> list[Path]:
+    """Return the files of weights, all of which are there."""
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if (folder / INDEX).is_file():
+        named = set(_read_json(folder / INDEX).get("weight_map", {}).values())
+        if any("/" in name or "\\" in name or not name.endswith(".safetensors") for name in named):
+            raise _FlawError(f"{INDEX} names files other than safetensors beside it", code="remote_code")
+        missing = sorted(name for name in named if not (folder / name).is_file())
+        if missing or not named:
+            raise _FlawError(f"{', '.join(missing) or 'every shard'} is missing")
+        return [folder / name for name in sorted(named)]
+    pickled = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
+    if pickled:
+        why = f"its weights are pickled ({pickled[0]}), and loading those could run anything"
+        raise _FlawError(why, code="no_safetensors")
+    raise _FlawError(f"there is no {WEIGHTS}")
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """Return a file's table of tensors: https://github.com/huggingface/safetensors#format."""
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header: dict[str, Any] = json.loads(file.read(min(length, MOST_HEADER_BYTES)))
+        end = max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
+        if path.stat().st_size == 8 + length + end:
+            return {**header, "__start__": 8 + length}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, struct.error) as error:
+        raise _FlawError(f"{path.name} is no safetensors file") from error
+    raise _FlawError(f"{path.name} is cut short")
+
+
+def _tensors(header: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    return (entry for name, entry in sorted(header.items()) if not name.startswith("__"))
+
+
+def _counts(header: Mapping[str, Any]) -> Iterator[int]:
+    for entry in _tensors(header):
+        start, end = entry["data_offsets"]
+        yield (end - start) // DTYPE_BYTES.get(entry["dtype"], 1)
+
+
+def _derived_revision(root: Path, headers: Sequence[tuple[Path, Mapping[str, Any]]]) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(path for path in root.rglob("*") if path.suffix in PARTS_OF_REVISION):
+        digest.update(f"{path.relative_to(root).as_posix()}\n".encode() + path.read_bytes())
+    for path, header in headers:
+        digest.update(f"{path.name}\n{json.dumps(header, sort_keys=True)}".encode())
+        with path.open("rb") as file:
+            for entry in _tensors(header):
+                start, end = entry["data_offsets"]
+                file.seek(header["__start__"] + start)
+                digest.update(file.read(min(SAMPLE_BYTES, end - start)))
+    return digest.hexdigest()[:12]
+
+
+def _input_px(processor: Mapping[str, Any]) -> int | None:
+    size = processor.get("image_processor", processor).get("size")
+    sides = size.values() if isinstance(size, dict) else [size]
+    return max((side for side in sides if isinstance(side, int)), default=None)
+
+
+def _read_json(path: Path) -> Any:  # noqa: ANN401 — whatever the file holds
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _FlawError(f"{path.name} is missing or no JSON") from error

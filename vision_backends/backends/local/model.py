@@ -1,0 +1,225 @@
+"""One configured model: where it is, whether it may be used, and how it comes into memory.
+
+This module decides what a caller hears of a model that is not loaded. It must not know any request.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from vision_backends.backends.local.captioner import Captioner, captions_only
+from vision_backends.backends.local.checkpoint import read_checkpoint
+from vision_backends.backends.local.detector import ClosedDetector, OpenDetector
+from vision_backends.backends.local.embedder import Embedder
+from vision_backends.backends.local.hub import Source
+from vision_backends.backends.local.loading import Slot
+from vision_backends.backends.local.memory import check_memory
+from vision_backends.backends.local.weights import load
+from vision_backends.errors import BackendError, NotReadyError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vision_backends.backends.local.checkpoint import Checkpoint
+    from vision_backends.backends.local.hub import Hub
+    from vision_backends.backends.local.loading import Progress
+    from vision_backends.backends.local.runtime import Countdown
+    from vision_backends.clock import Clock
+
+__all__ = ["Engine", "LocalModel", "Place", "Role"]
+
+Role = Literal["caption", "embedding", "detection", "open_vocabulary"]
+"""What a model is configured for."""
+
+Engine = Captioner | Embedder | ClosedDetector | OpenDetector
+
+ENGINES: dict[Role, tuple[type[Engine], str]] = {
+    "caption": (Captioner, "AutoModelForImageTextToText"),
+    "embedding": (Embedder, "AutoModel"),
+    "detection": (ClosedDetector, "AutoModelForObjectDetection"),
+    "open_vocabulary": (OpenDetector, "AutoModelForZeroShotObjectDetection"),
+}
+"""What runs a model of each role, and the class of transformers that loads it."""
+
+FETCHED_AGAIN = frozenset({"incomplete", "no_safetensors"})
+"""Flaws of a cached model that a fetch may mend."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where models run.
+
+    Attributes:
+        device: As configured, such as ``"auto"``.
+        threads: Threads for all of torch; None leaves them as they are.
+        max_memory_bytes: Most memory that one may take; None for what is free.
+    """
+
+    device: str
+    threads: int | None
+    max_memory_bytes: int | None
+
+
+class LocalModel:
+    """A model by name or folder, in memory or not yet.
+
+    Args:
+        name: As configured.
+        role: What it is for.
+        download: When it may be fetched.
+        place: Where it runs.
+        hub: Where models come from by name.
+        clock: Where time comes from.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        role: Role,
+        download: Literal["never", "background", "wait"],
+        place: Place,
+        hub: Hub,
+        clock: Clock,
+    ) -> None:
+        self.name = name
+        self._role = role
+        self._download = download
+        self._place = place
+        self._hub = hub
+        self._source = Source.parse(name)
+        self._slot: Slot[Engine] = Slot(name, self._load, clock=clock)
+        self._found: tuple[object, Checkpoint] | None = None
+
+    @property
+    def loaded(self) -> bool:
+        """Whether it is in memory."""
+        return self._slot.value is not None
+
+    @property
+    def touched(self) -> bool:
+        """Whether torch has been at work for it."""
+        return self._slot.touched
+
+    @property
+    def checkpoint(self) -> Checkpoint | None:
+        """What is in memory, or else on this machine and usable; None where nothing is."""
+        engine = self._slot.value
+        if engine is not None:
+            return engine.loaded.checkpoint
+        try:
+            return self._find()
+        except NotReadyError:
+            return None
+
+    @property
+    def revision(self) -> str | None:
+        """Its exact version: of what is in memory, or on this machine, or pinned; None while it is not known."""
+        checkpoint = self.checkpoint
+        return checkpoint.revision if checkpoint else self._source.commit
+
+    @property
+    def space(self) -> str:
+        """The vector space that it makes."""
+        revision = self.revision
+        return f"local/{self._source.short_name}@{revision}" if revision else f"local/{self._source.short_name}"
+
+    def check(self) -> None:
+        """Return if it is loaded, can be loaded, or may be waited for; quick, and without network.
+
+        Raises:
+            NotReadyError: It is missing, on its way, refused, or failed not long ago.
+        """
+        if self.loaded:
+            return
+        self._slot.check()
+        if self._find() is None and self._download != "wait":
+            raise self._missing()
+
+    def prepare(self) -> None:
+        """Begin to fetch it in the background where it is missing and may be fetched so; raises nothing."""
+        with suppress(BackendError):
+            if not self.loaded and self._download == "background" and self._find() is None:
+                self._slot.start()
+
+    def get(self, time: Countdown) -> Engine:
+        """Return it, loaded once however many threads ask.
+
+        Raises:
+            NotReadyError: It cannot be loaded, or not in time.
+        """
+        engine = self._slot.value
+        if engine is not None:
+            return engine
+        self.prepare()
+        self.check()
+        return self._slot.get(timeout_s=time.left_s())
+
+    def status(self) -> dict[str, Any]:
+        """Return JSON-able facts about it."""
+        engine = self._slot.value
+        facts: dict[str, Any] = {"model": self.name, "revision": self.revision, "state": self._slot.state}
+        if engine is not None:
+            loaded = engine.loaded
+            facts |= {"device": loaded.device, "dtype": "float32", "memory_bytes": loaded.memory_bytes}
+        return facts
+
+    def close(self) -> None:
+        """Drop it from memory."""
+        self._slot.close()
+
+    def after_fork(self) -> None:
+        """Make it usable in a forked child."""
+        self._slot.after_fork()
+
+    def _load(self, progress: Progress) -> Engine:
+        checkpoint = self._find()
+        if checkpoint is None:
+            progress.stage = "being fetched"
+            folder, revision = self._hub.fetch(self._source, progress)
+            checkpoint = read_checkpoint(folder, name=self.name, revision=revision)
+        progress.stage, progress.total_bytes = "being loaded", 0
+        place = self._place
+        check_memory(checkpoint, device=place.device, max_bytes=place.max_memory_bytes)
+        engine, auto_class = ENGINES[self._role]
+        plain = captions_only(checkpoint.kind)
+        chat = self._role == "caption" and not plain
+        return engine(load(checkpoint, auto_class=auto_class, device=place.device, threads=place.threads, chat=chat))
+
+    def _find(self) -> Checkpoint | None:
+        """Return what is on this machine; None for a model of the hub that has to be fetched.
+
+        Raises:
+            NotReadyError: A folder is not there, or what is there is refused.
+        """
+        if self._source.folder is not None:
+            if not self._source.folder.is_dir():
+                message = f"The folder {self._source.name} of [local] is not there."
+                raise NotReadyError(message, remedy="Put a checkpoint there, or correct the configuration.")
+            return self._read(self._source.folder, None)
+        cached = self._hub.cached(self._source)
+        if cached is None:
+            return None
+        try:
+            return self._read(*cached)
+        except NotReadyError as flaw:
+            if flaw.code in FETCHED_AGAIN:
+                return None
+            raise
+
+    def _read(self, folder: Path, revision: str | None) -> Checkpoint:
+        """Read a folder again only when a file in it has changed."""
+        files = ((path, path.stat()) for path in sorted(folder.rglob("*")))
+        stamp = (revision, *((str(path), stat.st_size, stat.st_mtime_ns) for path, stat in files))
+        found = self._found
+        if found is None or found[0] != stamp:
+            found = (stamp, read_checkpoint(folder, name=self.name, revision=revision))
+            self._found = found
+        return found[1]
+
+    def _missing(self) -> NotReadyError:
+        later = "; the first request that comes to this rung fetches it" if self._download == "background" else ""
+        message = f"{self.name} is not on this machine yet{later}."
+        return NotReadyError(message, remedy=f"Run: hf download {self._source.repository}", code="not_fetched")

@@ -1,0 +1,107 @@
+"""From a checkpoint to a model in memory: a device, the weights, and what prepares the model's input.
+
+This module decides how transformers is told to load. It must not know what any model computes.
+
+All models run in 32-bit floats, on every device, with the attention that transformers chooses (sdpa where the model
+has it). Threads and matmul precision are torch's process-wide settings, hence the host application's: they are left
+as they are, unless ``threads`` is configured.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from vision_backends.backends.local.runtime import Loaded, translated
+from vision_backends.errors import NotReadyError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vision_backends.backends.local.checkpoint import Checkpoint
+
+__all__ = ["load"]
+
+TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json")
+"""Any of these makes a checkpoint one that reads words."""
+
+_loading = threading.Lock()
+"""One load at a time in the whole process: transformers swaps torch's global initialisers while it loads."""
+
+
+def load(checkpoint: Checkpoint, *, auto_class: str, device: str, threads: int | None, chat: bool = False) -> Loaded:
+    """Load a checkpoint from its folder: only safetensors, no code of its author, no network.
+
+    Args:
+        checkpoint: What `read_checkpoint` has let pass.
+        auto_class: The class of transformers that loads it, such as ``"AutoModel"``.
+        device: ``"auto"``, ``"cpu"``, ``"mps"``, ``"cuda"`` or ``"cuda:<n>"``.
+        threads: Threads for all of torch in this process; None leaves them as they are.
+        chat: Whether to load the processor with its chat template as well.
+
+    Raises:
+        NotReadyError: It cannot be loaded, or weights are missing from it.
+        OverloadedError: The memory was not enough.
+    """
+    options = {"local_files_only": True, "trust_remote_code": False}
+    folder = str(checkpoint.folder)
+
+    def part(name: str, **more: str) -> Any:  # noqa: ANN401 — a class of transformers
+        return getattr(transformers, name).from_pretrained(folder, **options, **more)
+
+    with _loading, translated(checkpoint.name, error=NotReadyError):
+        import torch
+        import transformers
+
+        chosen = _choose_device(torch, device)
+        with _quiet(transformers):
+            model, report = getattr(transformers, auto_class).from_pretrained(
+                folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **options
+            )
+            absent = sorted(report["missing_keys"])
+            if absent:
+                message = f"The checkpoint {checkpoint.name} lacks {len(absent)} weights, such as {absent[0]}."
+                raise NotReadyError(message, remedy="Fetch or save it again, or choose another model.")
+            processor = part("AutoProcessor", backend="pil") if chat else None
+            images = processor.image_processor if processor else part("AutoImageProcessor", backend="pil")
+            has_words = any((checkpoint.folder / name).is_file() for name in TOKENIZERS)
+            tokenizer = part("AutoTokenizer") if has_words else None
+        if threads is not None:
+            torch.set_num_threads(threads)
+        return Loaded(
+            checkpoint=checkpoint,
+            model=model.eval().requires_grad_(requires_grad=False).to(chosen),
+            image_processor=images,
+            tokenizer=tokenizer,
+            processor=processor,
+            device=chosen,
+        )
+
+
+def _choose_device(torch: Any, wanted: str) -> str:  # noqa: ANN401 — the module
+    if wanted == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    kind, _, index = wanted.partition(":")
+    there = torch.cuda.is_available() and int(index or 0) < torch.cuda.device_count() if kind == "cuda" else True
+    if not there or (kind == "mps" and not torch.backends.mps.is_available()):
+        message = f"This machine, or this build of torch, has no device {wanted!r}."
+        raise NotReadyError(message, remedy='Set [local] device = "auto".', code="no_device")
+    return wanted
+
+
+@contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:  # noqa: ANN401 — the module
+    """Keep transformers' progress bars and remarks from the user's terminal while a model is loaded."""
+    logging = transformers.utils.logging
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
