@@ -64,7 +64,7 @@ def test_a_bad_configuration_is_a_finding(vision, fresh_user):
 def test_an_extra_is_reported_with_the_command_that_installs_it(vision):
     """Whether it is there or not; one that no rung would use yet is not recommended."""
     checks = json.loads(vision("doctor", "--json").stdout)["checks"]
-    (check,) = (check for check in checks if check["name"].startswith("extra "))
+    (check,) = (check for check in checks if check["name"] == "extra ocr")
     complete = "not installed" not in check["detail"]
     assert "rapidocr" in check["detail"]
     assert check["state"] == ("ok" if complete else "missing")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["doctor"]
 
 REQUIRED = ("numpy", "onnxruntime", "openai", "pillow", "platformdirs", "pydantic-settings", "rich", "typer")
-EXTRAS = {"ocr": ("rapidocr",)}
+EXTRAS = {"local": ("torch", "transformers", "sentence-transformers"), "ocr": ("rapidocr",)}
 """Packages that a rung can do without, by the extra that brings them."""
 
 REINSTALL = "pip install --force-reinstall vision-backends"
