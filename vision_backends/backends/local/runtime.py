@@ -148,7 +148,7 @@ def check_packages() -> None:
     """
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
-        message = f"Local models need {', '.join(missing)}, which is not installed."
+        message = f"Not installed, but needed by local models: {', '.join(missing)}."
         raise NotReadyError(message, remedy=f"Run: {INSTALL}", code="missing_packages")
 
 
