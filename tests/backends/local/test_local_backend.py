@@ -332,7 +332,7 @@ def test_many_threads_load_a_model_once(make_backend, model, make_image):
     with ThreadPoolExecutor(8) as pool:
         jobs = [pool.submit(backend.embed, [make_image()], EmbedRequest(), timeout_s=60) for _ in range(8)]
         vectors = [job.result()[0] for job in jobs]
-    assert all(vector == vectors[0] for vector in vectors)
+    assert min(vector.similarity(vectors[0]) for vector in vectors) > 0.999999
 
 
 def test_the_memory_limit_comes_before_loading(make_backend, model, make_image):

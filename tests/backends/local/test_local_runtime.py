@@ -25,7 +25,7 @@ from vision_backends.testing import FakeClock
 
 def loaded(folder, *, device="cpu", threads=None):
     """Return a tiny CLIP in memory."""
-    return load(read_checkpoint(folder), auto_class="AutoModel", device=device, threads=threads)
+    return load(read_checkpoint(folder), auto_class="AutoModel", device=device, threads=threads, max_queue=64)
 
 
 class Linux:
@@ -86,16 +86,24 @@ def test_a_device_that_is_not_there_is_named(model, device):
     assert 'device = "auto"' in caught.value.remedy
 
 
-def test_threads_are_the_applications_unless_configured(model):
-    """Torch's setting is one for the whole process."""
+def threads_of_torch():
+    """Return what torch uses in a thread of its own."""
+    seen = []
+    asking = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+    asking.start()
+    asking.join()
+    return seen[0]
+
+
+@pytest.mark.parametrize("extra", [0, 1])
+def test_the_applications_threads_are_left_alone(model, extra):
+    """Whether the rung's are configured or not: in this thread, in new ones, and where the model runs."""
     before = torch.get_num_threads()
-    loaded(model("clip"))
+    made = loaded(model("clip"), threads=before + extra if extra else None)
+    seen = ask(made, [1], run=lambda batch, _options, _wanted: [torch.get_num_threads()] * len(batch["x"]))
+    assert seen == [before + extra]
     assert torch.get_num_threads() == before
-    try:
-        loaded(model("clip"), threads=before + 1)
-        assert torch.get_num_threads() == before + 1
-    finally:
-        torch.set_num_threads(before)
+    assert threads_of_torch() == before
 
 
 def test_loading_is_quiet_and_leaves_the_settings_of_others(model, capfd, caplog):
@@ -122,25 +130,47 @@ def test_weights_are_float32_and_cannot_learn(model):
     assert made.memory_bytes >= 4 * made.checkpoint.parameters
 
 
-def test_one_at_a_time_runs_a_model(model):
-    """Who cannot wait until it is free hears that it is busy."""
-    made, clock = loaded(model("clip")), FakeClock()
-    entered, leave = threading.Event(), threading.Event()
+def ask(made, items, *, run, prepare=lambda item: {"x": torch.tensor([[item]])}, alike=lambda _item: 0.0):
+    """Ask a model for what a function computes."""
+    time = Countdown(30, clock=FakeClock())
+    return made.ask(items, prepare=prepare, alike=alike, run=run, time=time)
 
-    def hold():
-        with made.alone(time=Countdown(10, clock=clock)):
-            entered.set()
-            leave.wait(10)
 
-    holder = threading.Thread(target=hold)
-    holder.start()
-    assert entered.wait(10)
-    with pytest.raises(OverloadedError, match="busy"), made.alone(time=Countdown(0.01, clock=clock)):
-        pass
-    leave.set()
-    holder.join()
-    with made.alone(time=Countdown(10, clock=clock)):
+def test_results_come_in_the_order_of_the_items(model):
+    """However they were sorted, prepared and batched; every batch has inputs of one shape."""
+    shapes = []
+
+    def run(batch, _options, _wanted):
+        shapes.append(tuple(batch["x"].shape))
         assert torch.is_inference_mode_enabled()
+        return batch["x"][:, 0].tolist()
+
+    items = [(number, 1 + number % 3) for number in range(50)]
+    seen = ask(
+        loaded(model("clip")),
+        items,
+        prepare=lambda item: {"x": torch.full((1, item[1]), item[0])},
+        alike=lambda item: item[1],
+        run=run,
+    )
+    assert seen == list(range(50))
+    assert max(count for count, _ in shapes) == 8
+    assert len(shapes) <= 9  # sorted, so that hardly a batch is cut short by a change of shape
+
+
+def test_a_failure_while_preparing_ends_the_call(model):
+    """Named as ours; nothing of it is left in the queue."""
+    made = loaded(model("clip"))
+
+    def prepare(item):
+        if item == 20:
+            raise ValueError("a bad picture")
+        return {"x": torch.tensor([[item]])}
+
+    with pytest.raises(UnavailableError, match="a bad picture"):
+        ask(made, range(40), prepare=prepare, run=lambda batch, _options, _wanted: batch["x"][:, 0].tolist())
+    assert made.lane.waiting == 0
+    assert ask(made, [3], run=lambda batch, _options, _wanted: batch["x"][:, 0].tolist()) == [3]
 
 
 def test_time_that_is_over_is_an_error():

@@ -20,15 +20,14 @@ from vision_backends.backends.local.embedder import Embedder
 from vision_backends.backends.local.hub import Hub, HuggingFaceHub
 from vision_backends.backends.local.model import LocalModel, Place, Role
 from vision_backends.backends.local.runtime import Countdown, check_packages, free_device_memory
+from vision_backends.backends.local.weights import BATCH
 from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest, Model
 from vision_backends.clock import SYSTEM_CLOCK, Clock
 from vision_backends.errors import BackendError, ConfigError, NotReadyError, NotSupportedError
 from vision_backends.types import FREE, Description, Detections, Embedding, Trace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from PIL import Image as PILImage
+    from collections.abc import Mapping, Sequence
 
     from vision_backends.backends.requests import Request
     from vision_backends.images import Image
@@ -40,9 +39,6 @@ DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 NUMBERS = "p1-fp32"
 """Changes with anything that changes answers apart from the checkpoint."""
-
-BATCH = 8
-"""Images in one pass; more gains little on a CPU, and a caller waits for all of them."""
 
 EXPECTED_S = {"describe": 2.0, "embed": 0.2, "embed_text": 0.1, "detect": 1.0}
 LOADING_S = 5.0
@@ -70,7 +66,9 @@ class LocalBackend(Backend):
             request on, while the next rung answers; ``"wait"``: by the first request, which waits for them.
         min_score: Lowest score that `detect` reports unless a request says otherwise, in [0, 1]; open vocabularies
             have the lower thresholds of their publishers.
-        threads: Threads for all of torch in this process; by default left as the application has them.
+        threads: Threads of each model; by default as many as the application lets torch have. Torch's setting for the
+            rest of the process is left alone.
+        max_queue: Inputs that may wait for one model; more are refused, so that the next rung answers.
         max_memory_bytes: Most memory that loading one model may take; by default what is free.
         hub: Where models come from by name.
         clock: Where time comes from.
@@ -92,6 +90,7 @@ class LocalBackend(Backend):
         download: Literal["never", "background", "wait"] = "background",
         min_score: float = 0.5,
         threads: int | None = None,
+        max_queue: int = 64,
         max_memory_bytes: int | None = None,
         hub: Hub | None = None,
         clock: Clock = SYSTEM_CLOCK,
@@ -103,6 +102,8 @@ class LocalBackend(Backend):
             raise ConfigError(f"[local] min_score = {min_score} is not between 0 and 1.")
         if threads is not None and threads < 1:
             raise ConfigError(f"[local] threads = {threads} is less than 1.")
+        if max_queue < 1:
+            raise ConfigError(f"[local] max_queue = {max_queue} is less than 1.")
         self._min_score = min_score
         self._clock = clock
         names: dict[Role, str] = {
@@ -111,7 +112,7 @@ class LocalBackend(Backend):
             "detection": detection_model,
             "open_vocabulary": open_vocabulary_model,
         }
-        place = Place(device=device, threads=threads, max_memory_bytes=max_memory_bytes)
+        place = Place(device=device, threads=threads, max_queue=max_queue, max_memory_bytes=max_memory_bytes)
         source = hub or HuggingFaceHub()
         self._models = {
             role: LocalModel(name, role=role, download=download, place=place, hub=source, clock=clock)
@@ -148,20 +149,17 @@ class LocalBackend(Backend):
             self._model(request).prepare()
 
     def batch_size(self, request: Request) -> int:  # noqa: ARG002 — the same for all
-        """Return 8."""
-        return BATCH
+        """Return 16, two batches of the model: while it works on one, the next is decoded and scaled."""
+        return 2 * BATCH
 
     def concurrency(self, request: Request) -> int:  # noqa: ARG002 — the same for all
-        """Return 2: while the model works on one batch the next is decoded and scaled."""
+        """Return 2, so that the model never waits for the next call."""
         return 2
 
     def image_px(self, request: Request) -> int | None:
-        """Return twice the length of the model's input, which keeps what a JPEG at reduced scale loses invisible.
-
-        Of CLIP's vectors the cosine to those of the whole picture is 0.999999 (12 megapixels at 448 px).
-        """
+        """Return how long the shorter side of a picture has to be for the model, as far as that is known."""
         checkpoint = self._model(request).checkpoint
-        return 2 * checkpoint.input_px if checkpoint is not None and checkpoint.input_px else None
+        return checkpoint.image_px if checkpoint is not None else None
 
     def expected_s(self, request: Request) -> float:
         """Return about what one call takes on two cores, with the load where that is still to come."""
@@ -172,29 +170,21 @@ class LocalBackend(Backend):
         time = Countdown(timeout_s, clock=self._clock)
         captioner = self._load(request, Captioner, time)
         language = request.language or ("en" if captioner.plain else None)
-        trace, described = self._trace(request), []
-        for some in _batches(images):
-            captions = captioner.caption(
-                self._pixels(some, request),
-                time=time,
-                prompt=request.prompt,
-                language=request.language,
-                max_words=request.max_words,
-            )
-            described += [
-                Description(text=text, language=language, complete=complete, trace=trace) for text, complete in captions
-            ]
-        return described
+        captions = captioner.caption(
+            images,
+            time=time,
+            prompt=request.prompt,
+            language=request.language,
+            max_words=request.max_words,
+        )
+        trace = self._trace(request)
+        return [Description(text=text, language=language, complete=done, trace=trace) for text, done in captions]
 
     def embed(self, images: Sequence[Image], request: EmbedRequest, *, timeout_s: float) -> list[Embedding]:
         """Embed each image in the space that texts share; no vector depends on what is embedded with it."""
         time = Countdown(timeout_s, clock=self._clock)
         embedder, space = self._embedder(request, time)
-        vectors = [
-            vector
-            for some in _batches(images)
-            for vector in embedder.embed_images(self._pixels(some, request), time=time)
-        ]
+        vectors = embedder.embed_images(images, time=time)
         trace = self._trace(request)
         return [Embedding(vector=vector, space=space, trace=trace) for vector in vectors]
 
@@ -202,22 +192,19 @@ class LocalBackend(Backend):
         """Embed each text in the space that images share."""
         time = Countdown(timeout_s, clock=self._clock)
         embedder, space = self._embedder(request, time)
-        vectors = [vector for some in _batches(texts) for vector in embedder.embed_texts(some, time=time)]
+        vectors = embedder.embed_texts(texts, time=time)
         trace = self._trace(request)
         return [Embedding(vector=vector, space=space, trace=trace) for vector in vectors]
 
     def detect(self, images: Sequence[Image], request: DetectRequest, *, timeout_s: float) -> list[Detections]:
         """Find the objects of the closed vocabulary, or what the labels name."""
         time = Countdown(timeout_s, clock=self._clock)
-        find = self._finder(request, time)
-        trace, found = self._trace(request), []
-        for some in _batches(images):
-            sizes = [(image.height, image.width) for image in some]
-            found += [
-                Detections(items=tuple(items), width=width, height=height, trace=trace)
-                for (height, width), items in zip(sizes, find(self._pixels(some, request), sizes), strict=True)
-            ]
-        return found
+        found = self._find(images, request, time)
+        trace = self._trace(request)
+        return [
+            Detections(items=tuple(items), width=image.width, height=image.height, trace=trace)
+            for image, items in zip(images, found, strict=True)
+        ]
 
     def status(self) -> Mapping[str, Any]:
         """Return which models are loaded, where and how large, and why others are not."""
@@ -264,19 +251,13 @@ class LocalBackend(Backend):
             raise NotReadyError(message, remedy="Ask again.", code="space_became_known", retry_after_s=0.1)
         return embedder, space
 
-    def _finder(
-        self, request: DetectRequest, time: Countdown
-    ) -> Callable[[list[PILImage.Image], list[tuple[int, int]]], list[list[Detection]]]:
-        """Return what finds objects in images, given their heights and widths."""
+    def _find(self, images: Sequence[Image], request: DetectRequest, time: Countdown) -> list[list[Detection]]:
         if request.labels and "open_vocabulary" in self._models:
             opened = self._load(request, OpenDetector, time)
-            return lambda images, sizes: opened.detect(
-                images, sizes=sizes, labels=request.labels or (), min_score=request.min_score, time=time
-            )
+            return opened.detect(images, labels=request.labels, min_score=request.min_score, time=time)
         closed = self._load(request, ClosedDetector, time)
         least = self._min_score if request.min_score is None else request.min_score
-        wanted = self._wanted(request)
-        return lambda images, sizes: closed.detect(images, sizes=sizes, wanted=wanted, min_score=least, time=time)
+        return closed.detect(images, wanted=self._wanted(request), min_score=least, time=time)
 
     def _check_process(self) -> None:
         if self._forked:
@@ -323,16 +304,9 @@ class LocalBackend(Backend):
             raise NotSupportedError(message, remedy=remedy, backend=self.name)
         return {name: label for label, name in reversed(meanings.items()) if name is not None}
 
-    def _pixels(self, images: Sequence[Image], request: Request) -> list[PILImage.Image]:
-        return [image.rgb(min_side_px=self.image_px(request)) for image in images]
-
     def _trace(self, request: Request) -> Trace:
         model = self._model(request)
         return Trace(model=model.name, revision=model.revision, usage=FREE)
-
-
-def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    return (items[start : start + BATCH] for start in range(0, len(items), BATCH))
 
 
 def _mark_forked(backend: LocalBackend | None) -> None:

@@ -6,17 +6,20 @@ This module decides what a model is asked and when it has said enough. It must n
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from vision_backends.backends.local.runtime import aspect
 from vision_backends.errors import InvalidReplyError, NotReadyError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import torch
-    from PIL import Image as PILImage
 
-    from vision_backends.backends.local.runtime import Countdown, Loaded
+    from vision_backends.backends.local.lane import Wanted
+    from vision_backends.backends.local.runtime import Countdown, Inputs, Loaded
+    from vision_backends.images import Image
 
 __all__ = ["Caption", "Captioner", "captions_only"]
 
@@ -47,6 +50,13 @@ def captions_only(kind: str) -> bool:
     return kind == "blip"
 
 
+class _Said(NamedTuple):
+    """The new tokens of one row, and whether all scores were finite."""
+
+    tokens: list[int]
+    finite: bool
+
+
 class Captioner:
     """One model that turns images into text, always the most probable one.
 
@@ -71,7 +81,7 @@ class Captioner:
 
     def caption(
         self,
-        images: Sequence[PILImage.Image],
+        images: Sequence[Image],
         *,
         time: Countdown,
         prompt: str | None = None,
@@ -81,7 +91,7 @@ class Captioner:
         """Return a text for each image.
 
         Args:
-            images: RGB images.
+            images: Checked images.
             time: When to stop.
             prompt: An instruction; only where the model follows any.
             language: BCP 47 tag of the wanted language; only where the model follows instructions.
@@ -94,65 +104,64 @@ class Captioner:
         """
         usual = CAPTION_TOKENS if self.plain else ANSWER_TOKENS
         most = usual if max_words is None else math.ceil(max_words * TOKENS_PER_WORD)
-        if self.plain:
-            return self._captions(images, most, time)
-        question = _question(prompt, language, max_words)
-        return [self._answer(image, question, most, time) for image in images]
+        prepare = self.loaded.prepare if self.plain else partial(self._instruct, _question(prompt, language, max_words))
+        said = self.loaded.ask(images, prepare=prepare, alike=aspect, run=self._write, options=most, time=time)
+        return [self._read(each) for each in said]
 
-    def _captions(self, images: Sequence[PILImage.Image], most: int, time: Countdown) -> list[Caption]:
-        prepared = [self.loaded.prepare(image) for image in images]
-        captions: dict[int, Caption] = {}
-        for numbers, batch in self.loaded.batches(prepared):
-            with self.loaded.alone(time=time):
-                tokens = self._generate(batch, most, time)
-                found = [self._said(row[1:]) for row in tokens]  # the first token is where BLIP begins
-            captions |= dict(zip(numbers, found, strict=True))
-        return [captions[number] for number in range(len(images))]
-
-    def _answer(self, image: PILImage.Image, question: str, most: int, time: Countdown) -> Caption:
+    def _instruct(self, question: str, image: Image) -> Inputs:
+        """Return the model's input for an image and what to do with it."""
         content = [{"type": "image"}, {"type": "text", "text": question}]
         processor = self.loaded.processor
-        with self.loaded.alone(time=time):
+        with self.loaded.reading:
             text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-            inputs = processor(images=[image], text=[text], return_tensors="pt").to(self.loaded.device)
-            tokens = self._generate(inputs, most, time)
-            return self._said(tokens[0, inputs["input_ids"].shape[1] :])
+            return dict(processor(images=[self.loaded.pixels(image)], text=[text], return_tensors="pt"))
 
-    def _generate(self, inputs: Any, most: int, time: Countdown) -> torch.Tensor:  # noqa: ANN401 — a mapping
-        from transformers import LogitsProcessorList
+    def _write(self, batch: Inputs, most: int, wanted: Wanted) -> list[_Said]:
+        """Return the new tokens of each row, as long as anybody wants them."""
+        from transformers import LogitsProcessorList, StoppingCriteriaList
 
-        watch = _Watch(time)
+        watch = _Watch(wanted)
         tokens: torch.Tensor = self.loaded.model.generate(
-            **inputs,
+            **batch,
             max_new_tokens=most,
-            logits_processor=LogitsProcessorList([watch.check]),
+            logits_processor=LogitsProcessorList([watch.look]),
+            stopping_criteria=StoppingCriteriaList([watch.stop]),
         )
-        watch.judge()
-        return tokens
+        begun = 1 if self.plain else batch["input_ids"].shape[1]  # BLIP begins with a token of its own
+        return [
+            _Said(tokens=row, finite=fine) for row, fine in zip(tokens[:, begun:].tolist(), watch.fine, strict=True)
+        ]
 
-    def _said(self, tokens: torch.Tensor) -> Caption:
-        text = self.loaded.tokenizer.decode(tokens, skip_special_tokens=True)
+    def _read(self, said: _Said) -> Caption:
+        if not said.finite:
+            raise InvalidReplyError("The model computed scores that are not finite numbers.", code="not_finite")
+        with self.loaded.reading:
+            text = self.loaded.tokenizer.decode(said.tokens, skip_special_tokens=True)
         ends = _ends(self.loaded)
-        return Caption(text=text.strip(), complete=any(token in ends for token in tokens.tolist()))
+        return Caption(text=text.strip(), complete=any(token in ends for token in said.tokens))
 
 
 class _Watch:
-    """Looks at every step of a generation: are the numbers finite, is there time left?"""
+    """Looks at every step of a generation: are the numbers finite, does anybody wait?"""
 
-    def __init__(self, time: Countdown) -> None:
-        self._time = time
+    def __init__(self, wanted: Wanted) -> None:
+        self._wanted = wanted
         self._bad: torch.Tensor | None = None
 
-    def check(self, _tokens: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Note what is wrong; −∞ is how a token is forbidden."""
-        self._time.left_s()
-        bad = scores.isnan().any() | scores.isposinf().any()
+    def look(self, _tokens: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Note in which rows something is wrong; −∞ is how a token is forbidden."""
+        bad = (scores.isnan() | scores.isposinf()).any(-1)
         self._bad = bad if self._bad is None else self._bad | bad
         return scores
 
-    def judge(self) -> None:
-        if self._bad is not None and bool(self._bad):
-            raise InvalidReplyError("The model computed scores that are not finite numbers.", code="not_finite")
+    def stop(self, tokens: torch.Tensor, _scores: object) -> torch.Tensor:
+        """Tell transformers which rows nobody wants any more."""
+        return tokens.new_tensor([not wanted for wanted in self._wanted()]).bool()
+
+    @property
+    def fine(self) -> list[bool]:
+        """Which rows had finite numbers all the time."""
+        return [] if self._bad is None else (~self._bad).tolist()
 
 
 def _question(prompt: str | None, language: str | None, max_words: int | None) -> str:

@@ -5,10 +5,11 @@ This module decides how scores and boxes become detections. It must not know whe
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vision_backends.backends.labels import match_labels
-from vision_backends.backends.local.runtime import check_finite
+from vision_backends.backends.local.runtime import aspect, check_finite, translated
 from vision_backends.catalog import coco_categories
 from vision_backends.errors import NotReadyError, NotSupportedError
 from vision_backends.types import Detection
@@ -17,9 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     import torch
-    from PIL import Image as PILImage
 
-    from vision_backends.backends.local.runtime import Countdown, Loaded
+    from vision_backends.backends.local.lane import Wanted
+    from vision_backends.backends.local.runtime import Countdown, Inputs, Loaded
+    from vision_backends.images import Image
+
+    Spans = Sequence[Sequence[int]]
 
 __all__ = ["ClosedDetector", "OpenDetector", "vocabulary"]
 
@@ -46,6 +50,13 @@ def vocabulary(labels: Mapping[int, str]) -> dict[int, tuple[str, int | None]]:
     return {number: (label, None) for number, label in words.items()}
 
 
+class _Raw(NamedTuple):
+    """What a model said of one image: scores before sigmoid or softmax [Q, C], boxes as shares [Q, 4]."""
+
+    logits: torch.Tensor
+    boxes: torch.Tensor
+
+
 class ClosedDetector:
     """A model that knows the classes it was trained on.
 
@@ -59,9 +70,8 @@ class ClosedDetector:
 
     def detect(
         self,
-        images: Sequence[PILImage.Image],
+        images: Sequence[Image],
         *,
-        sizes: Sequence[tuple[int, int]],
         wanted: Mapping[str, str] | None,
         min_score: float,
         time: Countdown,
@@ -69,8 +79,7 @@ class ClosedDetector:
         """Return the objects of each image.
 
         Args:
-            images: RGB images, perhaps at reduced scale.
-            sizes: Height and width in pixels in which the boxes shall be.
+            images: Checked images.
             wanted: The names to report, each with the word that the caller used for it; None reports all.
             min_score: Lowest score to report, in [0, 1].
             time: When to stop.
@@ -80,19 +89,24 @@ class ClosedDetector:
             OverloadedError: The memory or the time to get hold of the model was not enough.
             TimedOutError: The time was over before the last image.
         """
-        prepared = [self.loaded.prepare(image) for image in images]
-        found: dict[int, list[Detection]] = {}
-        for numbers, batch in self.loaded.batches(prepared):
-            with self.loaded.alone(time=time):
-                outputs = self.loaded.model(**batch)
-                _check(outputs)
-                raw = self.loaded.image_processor.post_process_object_detection(
-                    outputs, threshold=min_score, target_sizes=[sizes[number] for number in numbers]
-                )
-                for number, one in zip(numbers, raw, strict=True):
-                    rows = zip(*(one[key].tolist() for key in ("labels", "scores", "boxes")), strict=True)
-                    found[number] = list(self._kept(rows, sizes[number], wanted))
-        return [found[number] for number in range(len(images))]
+        loaded = self.loaded
+        seen = loaded.ask(images, prepare=loaded.prepare, alike=aspect, run=self._run, time=time)
+        with translated(loaded.checkpoint.name):
+            pairs = zip(_checked(seen), images, strict=True)
+            return [list(self._found(raw, _size(image), wanted, min_score)) for raw, image in pairs]
+
+    def _run(self, batch: Inputs, _options: object, _wanted: Wanted) -> list[_Raw]:
+        return _rows(self.loaded.model(**batch))
+
+    def _found(
+        self, raw: _Raw, size: tuple[int, int], wanted: Mapping[str, str] | None, least: float
+    ) -> Iterator[Detection]:
+        """Yield the objects of one image, as the family's own processor reads scores and boxes."""
+        outputs = SimpleNamespace(logits=raw.logits[None], pred_boxes=raw.boxes[None])
+        processor = self.loaded.image_processor
+        (read,) = processor.post_process_object_detection(outputs, threshold=least, target_sizes=[size])
+        rows = zip(*(read[key].tolist() for key in ("labels", "scores", "boxes")), strict=True)
+        yield from self._kept(rows, size, wanted)
 
     def _kept(
         self, rows: Iterator[tuple[int, float, list[float]]], size: tuple[int, int], wanted: Mapping[str, str] | None
@@ -124,9 +138,8 @@ class OpenDetector:
 
     def detect(
         self,
-        images: Sequence[PILImage.Image],
+        images: Sequence[Image],
         *,
-        sizes: Sequence[tuple[int, int]],
         labels: Sequence[str],
         min_score: float | None,
         time: Countdown,
@@ -139,13 +152,23 @@ class OpenDetector:
         least = OPEN_MIN_SCORES[self.loaded.checkpoint.kind] if min_score is None else min_score
         coco = coco_categories()
         categories = {label: coco.get(word or "") for label, word in match_labels(labels, known=coco).items()}
+        words, spans = self._sentence(labels) if self._grounded else (self._words(labels), None)
+        seen = self.loaded.ask(
+            images,
+            prepare=lambda image: {**self.loaded.prepare(image), **words},
+            alike=aspect,
+            run=self._run,
+            time=time,
+        )
         found = []
-        for image, size in zip(images, sizes, strict=True):
-            inputs = self.loaded.prepare(image)
-            with self.loaded.alone(time=time):
-                scores, boxes = (self._ground if self._grounded else self._match)(inputs, labels, size)
-                rows = zip(scores.max(-1).values.tolist(), scores.argmax(-1).tolist(), boxes.tolist(), strict=True)
-            kept = [(score, labels[best], _inside(box, size)) for score, best, box in rows if score >= least]
+        for raw, image in zip(_checked(seen), images, strict=True):
+            size = _size(image)
+            scores = _label_scores(raw.logits.sigmoid(), spans)
+            # OWLv2 has seen the image padded to a square.
+            frame = size if self._grounded else (max(size), max(size))
+            best = scores.max(-1)
+            rows = zip(best.values.tolist(), best.indices.tolist(), _pixels(raw.boxes, frame).tolist(), strict=True)
+            kept = [(score, labels[number], _inside(box, size)) for score, number, box in rows if score >= least]
             found.append(
                 [
                     Detection(label=label, score=score, xyxy=box, category_id=categories[label])
@@ -155,46 +178,33 @@ class OpenDetector:
             )
         return found
 
-    def _ground(
-        self, inputs: dict[str, torch.Tensor], labels: Sequence[str], size: tuple[int, int]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return scores [Q, labels] and boxes [Q, 4] in pixels: a label scores as the best of its tokens."""
-        import torch
+    def _run(self, batch: Inputs, _options: object, _wanted: Wanted) -> list[_Raw]:
+        return _rows(self.loaded.model(**batch))
 
+    def _sentence(self, labels: Sequence[str]) -> tuple[Inputs, Spans]:
+        """Return the labels as Grounding DINO reads them, and which tokens are whose.
+
+        Raises:
+            NotSupportedError: They are more than the model reads at once.
+        """
         text, spans = _sentence(labels)
-        read = self.loaded.tokenizer(text, return_tensors="pt", return_offsets_mapping=True)
+        with self.loaded.reading:
+            read = self.loaded.tokenizer(text, return_tensors="pt", return_offsets_mapping=True)
         offsets = read.pop("offset_mapping")[0].tolist()
         longest = self.loaded.model.config.max_text_len
         if len(offsets) > longest:
             message = f"{len(labels)} labels are {len(offsets)} tokens; the model reads {longest} at once."
             raise NotSupportedError(message, remedy="Ask for fewer labels at a time.")
-        batch = {key: value.to(self.loaded.device) for key, value in {**inputs, **read}.items()}
-        outputs = self.loaded.model(**batch)
-        check_finite(outputs.pred_boxes, what="boxes")
-        per_token = torch.sigmoid(outputs.logits[0])
-        mine = [[i for i, (a, b) in enumerate(offsets) if start <= a < b <= end] for start, end in spans]
-        scores = torch.stack([per_token[:, columns].max(-1).values for columns in mine], dim=-1)
-        check_finite(scores, what="scores")
-        height, width = size
-        return scores, _corners(outputs.pred_boxes[0]) * _scale(width, height, like=scores)
+        return dict(read), [[i for i, (a, b) in enumerate(offsets) if start <= a < b <= end] for start, end in spans]
 
-    def _match(
-        self, inputs: dict[str, torch.Tensor], labels: Sequence[str], size: tuple[int, int]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return scores [Q, labels] and boxes [Q, 4] in pixels; the model has seen the image padded to a square."""
-        import torch
-
+    def _words(self, labels: Sequence[str]) -> Inputs:
+        """Return the labels as OWLv2 reads them, one row each."""
         longest = self.loaded.model.config.text_config.max_position_embeddings
-        read = self.loaded.tokenizer(
-            list(labels), padding="max_length", truncation=True, max_length=longest, return_tensors="pt"
-        )
-        outputs = self.loaded.model(
-            pixel_values=inputs["pixel_values"].to(self.loaded.device), **read.to(self.loaded.device)
-        )
-        _check(outputs)
-        side = max(size)
-        scores = torch.sigmoid(outputs.logits[0])
-        return scores, _corners(outputs.pred_boxes[0]) * _scale(side, side, like=scores)
+        with self.loaded.reading:
+            read = self.loaded.tokenizer(
+                list(labels), padding="max_length", truncation=True, max_length=longest, return_tensors="pt"
+            )
+        return dict(read)
 
 
 def _sentence(labels: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
@@ -207,21 +217,40 @@ def _sentence(labels: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
     return text.rstrip(), spans
 
 
-def _check(outputs: Any) -> None:  # noqa: ANN401 — a record of transformers
-    check_finite(outputs.logits, what="scores")
-    check_finite(outputs.pred_boxes, what="boxes")
+def _rows(outputs: Any) -> list[_Raw]:  # noqa: ANN401 — a record of transformers
+    """Return what the model said of each image, in 32-bit floats on the CPU."""
+    pairs = zip(outputs.logits.float().cpu(), outputs.pred_boxes.float().cpu(), strict=True)
+    return [_Raw(logits=logits, boxes=boxes) for logits, boxes in pairs]
 
 
-def _corners(boxes: torch.Tensor) -> torch.Tensor:
-    """Turn centre, width and height [Q, 4] into left, top, right and bottom."""
+def _checked(seen: Sequence[_Raw]) -> Sequence[_Raw]:
+    for raw in seen:
+        check_finite(raw.boxes, what="boxes")
+        check_finite(raw.logits, what="scores", but_minus_infinity=True)
+    return seen
+
+
+def _label_scores(scores: torch.Tensor, spans: Spans | None) -> torch.Tensor:
+    """Return the score of each label [Q, labels]: that of its best token, where the columns are tokens."""
     import torch
 
+    if spans is None:
+        return scores
+    return torch.stack([scores[:, columns].max(-1).values for columns in spans], dim=-1)
+
+
+def _pixels(boxes: torch.Tensor, frame: tuple[int, int]) -> torch.Tensor:
+    """Turn centre, width and height [Q, 4] in shares of a frame into left, top, right and bottom in pixels."""
+    import torch
+
+    height, width = frame
     centre, half = boxes[:, :2], boxes[:, 2:] / 2
-    return torch.cat([centre - half, centre + half], dim=-1)
+    return torch.cat([centre - half, centre + half], dim=-1) * boxes.new_tensor([width, height, width, height])
 
 
-def _scale(width: int, height: int, *, like: torch.Tensor) -> torch.Tensor:
-    return like.new_tensor([width, height, width, height])
+def _size(image: Image) -> tuple[int, int]:
+    """Return height and width in pixels, in which boxes are reported however few of them were decoded."""
+    return image.height, image.width
 
 
 def _inside(box: Sequence[float], size: tuple[int, int]) -> tuple[float, float, float, float] | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vision_backends.backends.local.runtime import check_finite
+from vision_backends.backends.local.runtime import aspect, check_finite
 from vision_backends.errors import NotReadyError
 
 if TYPE_CHECKING:
@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
     import numpy as np
     import numpy.typing as npt
-    from PIL import Image as PILImage
+    import torch
 
-    from vision_backends.backends.local.runtime import Countdown, Loaded
+    from vision_backends.backends.local.lane import Wanted
+    from vision_backends.backends.local.runtime import Countdown, Inputs, Loaded
+    from vision_backends.images import Image
 
     Floats = npt.NDArray[np.float32]
 
@@ -25,6 +27,10 @@ __all__ = ["Embedder"]
 
 FIXED_LENGTH = ("siglip",)
 """Kinds whose texts were padded to full length in training: https://huggingface.co/docs/transformers/model_doc/siglip."""
+
+
+STEP = 16
+"""Texts are padded to a multiple of so many tokens. The towers do not see the padding."""
 
 
 class Embedder:
@@ -42,40 +48,54 @@ class Embedder:
         if loaded.tokenizer is None or not hasattr(loaded.model, "get_text_features"):
             message = f"{loaded.checkpoint.name} has no tower for texts beside that for images."
             raise NotReadyError(message, remedy="Configure a CLIP or SigLIP model as [local] embedding_model.")
+        limits = (loaded.tokenizer.model_max_length, loaded.model.config.text_config.max_position_embeddings)
+        self._longest = min(limits)
+        self._fixed_length = loaded.checkpoint.kind.startswith(FIXED_LENGTH)
 
-    def embed_images(self, images: Sequence[PILImage.Image], *, time: Countdown) -> list[Floats]:
-        """Return a vector [D] of length 1 for each RGB image.
+    def embed_images(self, images: Sequence[Image], *, time: Countdown) -> list[Floats]:
+        """Return a vector [D] of length 1 for each image.
 
         Raises:
             InvalidReplyError: The model computed numbers that are not finite.
             OverloadedError: The memory or the time to get hold of the model was not enough.
             TimedOutError: The time was over before the last image.
         """
-        prepared = [self.loaded.prepare(image) for image in images]
-        vectors: dict[int, Floats] = {}
-        for numbers, batch in self.loaded.batches(prepared):
-            with self.loaded.alone(time=time):
-                found = _normalised(self.loaded.model.get_image_features(**batch))
-            vectors |= dict(zip(numbers, found, strict=True))
-        return [vectors[number] for number in range(len(images))]
+        loaded = self.loaded
+        found = loaded.ask(images, prepare=loaded.prepare, alike=aspect, run=self._image_features, time=time)
+        return _normalised(found)
 
     def embed_texts(self, texts: Sequence[str], *, time: Countdown) -> list[Floats]:
         """Return a vector [D] of length 1 for each text; what is longer than the model reads is cut off.
 
         Errors as in `embed_images`.
         """
-        loaded = self.loaded
-        longest = min(loaded.tokenizer.model_max_length, loaded.model.config.text_config.max_position_embeddings)
-        padding = "max_length" if loaded.checkpoint.kind.startswith(FIXED_LENGTH) else "longest"
-        with loaded.alone(time=time):
-            inputs = loaded.tokenizer(
-                list(texts), padding=padding, truncation=True, max_length=longest, return_tensors="pt"
-            )
-            return _normalised(loaded.model.get_text_features(**inputs.to(loaded.device)))
+        return _normalised(self.loaded.ask(texts, prepare=self._read, alike=len, run=self._text_features, time=time))
+
+    def _image_features(self, batch: Inputs, _options: object, _wanted: Wanted) -> list[torch.Tensor]:
+        return _rows(self.loaded.model.get_image_features(**batch))
+
+    def _read(self, text: str) -> Inputs:
+        """Return a text's tokens, padded to one of a few lengths, so that texts share batches."""
+        tokenizer = self.loaded.tokenizer
+        options = {"truncation": True, "max_length": self._longest, "return_tensors": "pt"}
+        with self.loaded.reading:
+            if self._fixed_length:
+                return dict(tokenizer([text], padding="max_length", **options))
+            inputs = dict(tokenizer([text], padding=True, pad_to_multiple_of=STEP, **options))
+            if inputs["input_ids"].shape[1] > self._longest:
+                inputs = dict(tokenizer([text], padding="max_length", **options))
+        return inputs
+
+    def _text_features(self, batch: Inputs, _options: object, _wanted: Wanted) -> list[torch.Tensor]:
+        return _rows(self.loaded.model.get_text_features(**batch))
 
 
-def _normalised(features: Any) -> list[Floats]:  # noqa: ANN401 — a tensor, or a record around one
-    vectors = getattr(features, "pooler_output", features)
-    check_finite(vectors, what="vectors")
-    vectors = vectors / vectors.norm(dim=-1, keepdim=True)
-    return list(vectors.cpu().numpy())
+def _rows(features: Any) -> list[torch.Tensor]:  # noqa: ANN401 — a tensor, or a record around one
+    """Return one vector [D] per row, in 32-bit floats on the CPU."""
+    return list(getattr(features, "pooler_output", features).float().cpu())
+
+
+def _normalised(vectors: Sequence[torch.Tensor]) -> list[Floats]:
+    for vector in vectors:
+        check_finite(vector, what="vectors")
+    return [(vector / vector.norm()).numpy() for vector in vectors]

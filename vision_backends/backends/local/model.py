@@ -53,12 +53,14 @@ class Place:
 
     Attributes:
         device: As configured, such as ``"auto"``.
-        threads: Threads for all of torch; None leaves them as they are.
+        threads: Threads of each model; None for as many as torch has.
+        max_queue: Inputs that may wait for one model.
         max_memory_bytes: Most memory that one may take; None for what is free.
     """
 
     device: str
     threads: int | None
+    max_queue: int
     max_memory_bytes: int | None
 
 
@@ -164,11 +166,15 @@ class LocalModel:
         if engine is not None:
             loaded = engine.loaded
             facts |= {"device": loaded.device, "dtype": "float32", "memory_bytes": loaded.memory_bytes}
+            facts |= {"queue": loaded.lane.waiting, "batch": loaded.lane.max_batch}
         return facts
 
     def close(self) -> None:
-        """Drop it from memory."""
+        """Drop it from memory, as soon as nobody waits for it."""
+        engine = self._slot.value
         self._slot.close()
+        if engine is not None:
+            engine.loaded.lane.close()
 
     def after_fork(self) -> None:
         """Make it usable in a forked child."""
@@ -186,7 +192,16 @@ class LocalModel:
         engine, auto_class = ENGINES[self._role]
         plain = captions_only(checkpoint.kind)
         chat = self._role == "caption" and not plain
-        return engine(load(checkpoint, auto_class=auto_class, device=place.device, threads=place.threads, chat=chat))
+        return engine(
+            load(
+                checkpoint,
+                auto_class=auto_class,
+                device=place.device,
+                threads=place.threads,
+                max_queue=place.max_queue,
+                chat=chat,
+            )
+        )
 
     def _find(self) -> Checkpoint | None:
         """Return what is on this machine; None for a model of the hub that has to be fetched.

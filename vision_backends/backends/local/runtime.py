@@ -1,19 +1,22 @@
-"""Running any loaded model: one caller at a time, within its time, and with trouble named as ours.
+"""Running any loaded model: inputs prepared beside it, batches within everybody's time, trouble named as ours.
 
-This module decides how models are run and how the exceptions of torch and transformers are named. It must not know
-what any model computes, nor how it came into memory.
+This module decides how input reaches a model and how the exceptions of torch and transformers are named. It must not
+know what any model computes, how it came into memory, nor who is served when (`lane` does).
 """
 
 from __future__ import annotations
 
 import sys
 import threading
-from collections import defaultdict
+from collections import defaultdict, deque
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from vision_backends.backends.local.lane import Order
 from vision_backends.errors import (
     BackendError,
     CallerError,
@@ -25,30 +28,46 @@ from vision_backends.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Hashable, Iterator, Sequence
+    from concurrent.futures import Future
 
     import torch
     from PIL import Image as PILImage
 
     from vision_backends.backends.local.checkpoint import Checkpoint
+    from vision_backends.backends.local.lane import Lane, Wanted
     from vision_backends.clock import Clock
+    from vision_backends.images import Image
+
+    Inputs = dict[str, torch.Tensor]
+    Run = Callable[[Inputs, Any, Wanted], Sequence[Any]]
 
 __all__ = [
     "Countdown",
     "Loaded",
+    "aspect",
     "check_finite",
     "check_packages",
     "free_device_memory",
+    "limit_threads",
     "translated",
 ]
 
 NEEDED = ("torch", "transformers", "huggingface_hub", "safetensors")
 INSTALL = "pip install 'vision-backends[local]'"
 
+AHEAD = 1
+"""Batches of one caller that wait while another runs: enough that the model never waits for the next."""
+
+PREPARERS = 2
+"""Threads that decode and scale images beside the model; both release the interpreter lock."""
+
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """A model in memory, with what prepares its input.
+    """A model in memory, with what prepares its input and the lane of those who want it to run.
 
     Attributes:
         checkpoint: What was loaded.
@@ -57,7 +76,8 @@ class Loaded:
         tokenizer: Turns texts into numbers; None where the checkpoint has none.
         processor: Both in one, for models with a chat template.
         device: Where it runs.
-        lock: To be held while the model or its tokenizer runs.
+        lane: Where its callers wait.
+        reading: To be held while the tokenizer works, which is not safe for many threads.
     """
 
     checkpoint: Checkpoint
@@ -66,7 +86,8 @@ class Loaded:
     tokenizer: Any
     processor: Any
     device: str
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    lane: Lane
+    reading: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def memory_bytes(self) -> int:
@@ -74,46 +95,114 @@ class Loaded:
         tensors = [*self.model.parameters(), *self.model.buffers()]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
-    @contextmanager
-    def alone(self, *, time: Countdown) -> Iterator[None]:
-        """Run the model in this block, nobody else beside.
+    def pixels(self, image: Image) -> PILImage.Image:
+        """Return the picture at the scale that the model needs."""
+        return image.rgb(min_side_px=self.checkpoint.image_px)
+
+    def prepare(self, image: Image) -> Inputs:
+        """Return the model's input for one image, a batch of 1."""
+        return dict(self.image_processor(images=[self.pixels(image)], return_tensors="pt"))
+
+    def ask(
+        self,
+        items: Sequence[T],
+        *,
+        prepare: Callable[[T], Inputs],
+        alike: Callable[[T], float],
+        run: Run,
+        options: Hashable = None,
+        time: Countdown,
+    ) -> list[Any]:
+        """Return the result of each item, computed together with what other callers have waiting.
+
+        While the model works on one batch, the next is prepared. Inputs are never padded to the size of their
+        neighbours: only those of one shape share a batch, so no answer depends on what else was asked with it.
+
+        Args:
+            items: Anything.
+            prepare: Turns one into the model's input, a batch of 1; runs beside the model, on several at once.
+            alike: A number that is the same for items whose inputs will have one shape; they are taken in this order.
+            run: Computes one result for each row of a batch.
+            options: What else the results depend on; handed to ``run``.
+            time: When to stop.
 
         Raises:
-            TimedOutError: The time was over before.
-            OverloadedError: Others held the model for all that time, or the memory was not enough.
-            UnavailableError: torch or transformers failed.
+            InvalidReplyError: The model computed numbers that are not finite.
+            OverloadedError: The memory was not enough, or others have so much waiting that there is no time left.
+            TimedOutError: The time was over before the last result.
         """
-        import torch
+        results: list[Any] = [None] * len(items)
+        under_way: deque[tuple[list[int], Order]] = deque()
 
-        left_s = time.left_s()
-        if not self.lock.acquire(timeout=left_s):
-            raise OverloadedError(f"Others kept the model busy for {left_s:.3g} s.")
+        def collect(most: int) -> None:
+            while len(under_way) > most:
+                numbers, order = under_way[0]
+                for number, result in zip(numbers, self.lane.collect(order), strict=True):
+                    results[number] = result
+                under_way.popleft()
+
         try:
-            with translated(self.checkpoint.name), torch.inference_mode():
-                yield
+            order_of_work = sorted(range(len(items)), key=lambda number: alike(items[number]))
+            for numbers, inputs in self._prepared(items, order_of_work, prepare, time):
+                for shape, places in _by_shape(inputs).items():
+                    collect(AHEAD)
+                    order = Order(
+                        key=(run, options, shape),
+                        run=partial(self._run, run, options),
+                        inputs=[inputs[place] for place in places],
+                        time=time,
+                    )
+                    under_way.append(([numbers[place] for place in places], self.lane.submit(order)))
+            collect(0)
         finally:
-            self.lock.release()
+            for _, order in under_way:
+                self.lane.leave(order)
+        return results
 
-    def prepare(self, image: PILImage.Image) -> dict[str, torch.Tensor]:
-        """Return the model's input for one image, a batch of 1; runs beside the model, in the caller's thread."""
-        with translated(self.checkpoint.name):
-            return dict(self.image_processor(images=[image], return_tensors="pt"))
-
-    def batches(
-        self, prepared: Sequence[dict[str, torch.Tensor]]
-    ) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
-        """Yield inputs of one shape as one batch on the model's device, with the places that they had.
-
-        Nothing is padded to the size of its neighbours: so no answer depends on what else was asked with it.
-        """
+    def _run(self, run: Run, options: Hashable, inputs: Sequence[Inputs], wanted: Wanted) -> Sequence[Any]:
+        """Compute one batch; in the lane's thread."""
         import torch
 
-        shapes: defaultdict[Any, list[int]] = defaultdict(list)
-        for number, inputs in enumerate(prepared):
-            shapes[inputs["pixel_values"].shape].append(number)
-        for numbers in shapes.values():
-            keys = prepared[numbers[0]]
-            yield numbers, {key: torch.cat([prepared[n][key] for n in numbers]).to(self.device) for key in keys}
+        with translated(self.checkpoint.name), torch.inference_mode():
+            batch = {key: torch.cat([each[key] for each in inputs]).to(self.device) for key in inputs[0]}
+            return run(batch, options, wanted)
+
+    def _prepared(
+        self, items: Sequence[T], order_of_work: Sequence[int], prepare: Callable[[T], Inputs], time: Countdown
+    ) -> Iterator[tuple[list[int], list[Inputs]]]:
+        """Yield the inputs of so many items as make a batch, with their places; the next ones are made meanwhile."""
+
+        def make(item: T) -> Inputs:
+            time.left_s()
+            with translated(self.checkpoint.name):
+                return prepare(item)
+
+        if len(items) == 1:
+            yield [0], [make(items[0])]
+            return
+        size = self.lane.max_batch
+        groups = [list(order_of_work[start : start + size]) for start in range(0, len(items), size)]
+        pool = ThreadPoolExecutor(PREPARERS, thread_name_prefix="vision-prepare")
+
+        def begin(numbers: Sequence[int]) -> list[Future[Inputs]]:
+            return [pool.submit(make, items[number]) for number in numbers]
+
+        try:
+            coming = begin(groups[0]) if groups else []
+            for place, numbers in enumerate(groups):
+                made = [future.result() for future in coming]
+                coming = begin(groups[place + 1]) if place + 1 < len(groups) else []
+                yield numbers, made
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _by_shape(inputs: Sequence[Inputs]) -> dict[Hashable, list[int]]:
+    """Return the places of the inputs that have the same names, shapes and types."""
+    places: defaultdict[Hashable, list[int]] = defaultdict(list)
+    for place, each in enumerate(inputs):
+        places[tuple((key, tuple(tensor.shape), tensor.dtype) for key, tensor in sorted(each.items()))].append(place)
+    return places
 
 
 class Countdown:
@@ -127,6 +216,11 @@ class Countdown:
     def __init__(self, timeout_s: float, *, clock: Clock) -> None:
         self._clock = clock
         self._ends = clock.monotonic() + timeout_s
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no time is left."""
+        return self._clock.monotonic() >= self._ends
 
     def left_s(self) -> float:
         """Return the seconds that are left.
@@ -152,15 +246,23 @@ def check_packages() -> None:
         raise NotReadyError(message, remedy=f"Run: {INSTALL}", code="missing_packages")
 
 
-def check_finite(tensor: torch.Tensor, *, what: str) -> None:
-    """Return if all numbers are finite.
+def aspect(image: Image) -> float:
+    """Return width by height, which decides the shape of the input of models that keep it."""
+    return image.width / image.height
+
+
+def check_finite(tensor: torch.Tensor, *, what: str, but_minus_infinity: bool = False) -> None:
+    """Return if all numbers are finite, but perhaps for −∞, by which scores say "never".
 
     Raises:
         InvalidReplyError: The model computed infinities or NaN.
     """
     import torch
 
-    if not bool(torch.isfinite(tensor).all()):
+    good = torch.isfinite(tensor)
+    if but_minus_infinity:
+        good |= tensor.isneginf()
+    if not bool(good.all()):
         raise InvalidReplyError(f"The model computed {what} that are not finite numbers.", code="not_finite")
 
 
@@ -169,6 +271,22 @@ def free_device_memory() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+
+
+def limit_threads(threads: int | None) -> None:
+    """Let what the calling thread computes with torch use so many threads; None leaves it as it is.
+
+    OpenMP keeps that number per thread, but torch also keeps it for threads to come: those get back what they had.
+    """
+    if threads is None:
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    restoring = threading.Thread(target=torch.set_num_threads, args=(before,), name="vision-threads")
+    restoring.start()
+    restoring.join()
 
 
 @contextmanager

@@ -3,17 +3,18 @@
 This module decides how transformers is told to load. It must not know what any model computes.
 
 All models run in 32-bit floats, on every device, with the attention that transformers chooses (sdpa where the model
-has it). Threads and matmul precision are torch's process-wide settings, hence the host application's: they are left
-as they are, unless ``threads`` is configured.
+has it). Torch's process-wide settings, such as the matmul precision, are the host application's and left as they are.
 """
 
 from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from vision_backends.backends.local.runtime import Loaded, translated
+from vision_backends.backends.local.lane import Lane
+from vision_backends.backends.local.runtime import Loaded, free_device_memory, limit_threads, translated
 from vision_backends.errors import NotReadyError
 
 if TYPE_CHECKING:
@@ -26,18 +27,24 @@ __all__ = ["load"]
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json")
 """Any of these makes a checkpoint one that reads words."""
 
+BATCH = 8
+"""Inputs in one pass; more gains little on a CPU, and a caller waits for all of them."""
+
 _loading = threading.Lock()
 """One load at a time in the whole process: transformers swaps torch's global initialisers while it loads."""
 
 
-def load(checkpoint: Checkpoint, *, auto_class: str, device: str, threads: int | None, chat: bool = False) -> Loaded:
+def load(
+    checkpoint: Checkpoint, *, auto_class: str, device: str, threads: int | None, max_queue: int, chat: bool = False
+) -> Loaded:
     """Load a checkpoint from its folder: only safetensors, no code of its author, no network.
 
     Args:
         checkpoint: What `read_checkpoint` has let pass.
         auto_class: The class of transformers that loads it, such as ``"AutoModel"``.
         device: ``"auto"``, ``"cpu"``, ``"mps"``, ``"cuda"`` or ``"cuda:<n>"``.
-        threads: Threads for all of torch in this process; None leaves them as they are.
+        threads: Threads of the model; None for as many as torch has.
+        max_queue: Inputs that may wait for it.
         chat: Whether to load the processor with its chat template as well.
 
     Raises:
@@ -67,8 +74,6 @@ def load(checkpoint: Checkpoint, *, auto_class: str, device: str, threads: int |
             images = processor.image_processor if processor else part("AutoImageProcessor", backend="pil")
             has_words = any((checkpoint.folder / name).is_file() for name in TOKENIZERS)
             tokenizer = part("AutoTokenizer") if has_words else None
-        if threads is not None:
-            torch.set_num_threads(threads)
         return Loaded(
             checkpoint=checkpoint,
             model=model.eval().requires_grad_(requires_grad=False).to(chosen),
@@ -76,6 +81,13 @@ def load(checkpoint: Checkpoint, *, auto_class: str, device: str, threads: int |
             tokenizer=tokenizer,
             processor=processor,
             device=chosen,
+            lane=Lane(
+                checkpoint.name,
+                max_batch=BATCH,
+                max_waiting=max_queue,
+                begin=partial(limit_threads, threads),
+                free=free_device_memory,
+            ),
         )
 
 

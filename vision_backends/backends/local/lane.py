@@ -1,0 +1,271 @@
+"""One model, many callers: what has arrived while the model was busy runs as one batch.
+
+This module decides who is served next and with whom, how much may wait, and what a failure of one batch means for
+those in it. It must not know what is computed. There is no artificial wait: a lone caller is served at once.
+
+Fair: a batch takes one input from each waiting caller in turn, so a long list delays nobody by more than the batch
+that is running. Cancel-safe: who leaves takes its inputs along. The thread that runs the model is the only one that
+does, is started when there is work, and ends by itself when there was none for a while.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time as real_time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from vision_backends.errors import BackendError, OverloadedError, TimedOutError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Sequence
+
+    from vision_backends.backends.local.runtime import Countdown
+
+    Wanted = Callable[[], Sequence[bool]]
+    Run = Callable[[Sequence[Any], Wanted], Sequence[Any]]
+
+__all__ = ["Lane", "Order"]
+
+SMOOTHING = 0.2
+"""Weight of the newest batch in the running mean of seconds per input."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Order:
+    """What one caller wants from the model.
+
+    Attributes:
+        key: Orders of equal keys can share a batch.
+        run: Computes the results of a batch; is told which of its rows are still wanted.
+        inputs: One per result.
+        time: How long the caller waits.
+        results: Filled in as batches end.
+        queue_s: Seconds until its first input was taken.
+        model_s: Seconds of the batches that it had a part in.
+    """
+
+    key: Hashable
+    run: Run
+    inputs: Sequence[Any]
+    time: Countdown
+    results: list[Any] = field(default_factory=list)
+    queue_s: float | None = None
+    model_s: float = 0.0
+    next: int = 0
+    unfinished: int = 0
+    error: BackendError | None = None
+    left: bool = False
+    since: float = 0.0
+    done: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody still waits for it."""
+        return not (self.left or self.done.is_set() or self.time.is_over)
+
+
+_Part = tuple[Order, int]
+
+
+class Lane:
+    """The way to one model. Safe for many threads.
+
+    Args:
+        name: What to call the model in messages.
+        max_batch: Most inputs in one batch; halved for good when the memory does not suffice for one.
+        max_waiting: Most inputs that may wait, beside those of a first caller.
+        begin: Called first in the thread that runs the model.
+        free: Called after a shortage of memory, to give back what can be.
+        idle_s: Seconds without work after which the thread ends.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        max_batch: int,
+        max_waiting: int,
+        begin: Callable[[], None] = lambda: None,
+        free: Callable[[], None] = lambda: None,
+        idle_s: float = 60.0,
+    ) -> None:
+        self.max_batch = max_batch
+        self._name = name
+        self._max_waiting = max_waiting
+        self._begin = begin
+        self._free = free
+        self._idle_s = idle_s
+        self._condition = threading.Condition()
+        self._orders: deque[Order] = deque()
+        self._each_s: float | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many inputs wait."""
+        with self._condition:
+            return self._count()
+
+    def submit(self, order: Order) -> Order:
+        """Let an order wait for its turn.
+
+        Raises:
+            OverloadedError: So much is waiting that this would not be served in time, or not at all.
+        """
+        order.results = [None] * len(order.inputs)
+        order.unfinished = len(order.inputs)
+        order.since = real_time.monotonic()
+        if not order.inputs:
+            order.done.set()
+            return order
+        with self._condition:
+            self._refuse_too_much(order)
+            self._orders.append(order)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name=f"run {self._name}", daemon=True)
+                self._thread.start()
+            self._condition.notify()
+        return order
+
+    def collect(self, order: Order) -> list[Any]:
+        """Wait for an order, and return its results.
+
+        Raises:
+            OverloadedError: Others kept the model busy all the time, or the memory was not enough.
+            TimedOutError: It was begun, but not finished in time.
+            BackendError: What the batch failed with.
+        """
+        try:
+            finished = order.done.wait(order.time.left_s())
+        finally:
+            self.leave(order)
+        if not finished:
+            if order.queue_s is None:
+                raise OverloadedError(f"Others kept {self._name} busy all the time that there was.", code="busy")
+            raise TimedOutError(f"{self._name} had not finished in time.")
+        if order.error is not None:
+            raise order.error
+        return order.results
+
+    def leave(self, order: Order) -> None:
+        """Take back what has not begun of an order; what runs is finished for the others in its batch."""
+        with self._condition:
+            order.left = True
+            if order in self._orders:
+                self._orders.remove(order)
+
+    def close(self) -> None:
+        """Let the thread end as soon as nothing waits; calling it twice is harmless."""
+        with self._condition:
+            self._idle_s = 0.0
+            self._condition.notify()
+
+    def _count(self) -> int:
+        return sum(len(order.inputs) - order.next for order in self._orders)
+
+    def _refuse_too_much(self, order: Order) -> None:
+        waiting = self._count()
+        if waiting and waiting + len(order.inputs) > self._max_waiting:
+            message = f"{waiting} inputs wait for {self._name} already, of at most {self._max_waiting}."
+            raise OverloadedError(message, code="queue_full", retry_after_s=waiting * (self._each_s or 0.0))
+        wait_s, left_s = waiting * (self._each_s or 0.0), order.time.left_s()
+        if wait_s > left_s:
+            message = f"{self._name} has work for {wait_s:.3g} s, which is more than the {left_s:.3g} s that are left."
+            raise OverloadedError(message, code="queue_full", retry_after_s=wait_s - left_s)
+
+    def _serve(self) -> None:
+        """Run batch after batch, until there was no work for a while."""
+        self._begin()
+        while True:
+            with self._condition:
+                if not self._orders:
+                    self._condition.wait(self._idle_s)
+                if not self._orders:
+                    self._thread = None
+                    return
+                parts = self._take()
+            self._run(parts)
+            parts.clear()  # an idle thread keeps nobody's pixels
+
+    def _take(self) -> list[_Part]:
+        """Return the next batch: inputs of the longest waiting key, one of each caller in turn."""
+        now = real_time.monotonic()
+        sharing = [order for order in self._orders if order.key == self._orders[0].key]
+        parts: list[_Part] = []
+        while sharing and len(parts) < self.max_batch:
+            for order in sharing[: self.max_batch - len(parts)]:
+                if order.queue_s is None:
+                    order.queue_s = now - order.since
+                parts.append((order, order.next))
+                order.next += 1
+            sharing = [order for order in sharing if order.next < len(order.inputs)]
+        served = {id(order) for order, _ in parts}
+        rest = [order for order in self._orders if order.next < len(order.inputs)]
+        self._orders = deque(sorted(rest, key=lambda order: id(order) in served))  # stable: the served stand behind
+        return parts
+
+    def _run(self, parts: Sequence[_Part]) -> None:
+        """Compute one batch and hand out its results; a failure is narrowed down to whom it concerns."""
+        for order, _ in parts:
+            if not order.wanted and not order.done.is_set():
+                self._fail(order, TimedOutError(f"The time was over before {self._name} came to it."))
+        parts = [part for part in parts if part[0].wanted]
+        if not parts:
+            return
+        started = real_time.monotonic()
+        try:
+            run = parts[0][0].run
+            results = run([order.inputs[number] for order, number in parts], lambda: [o.wanted for o, _ in parts])
+        except BackendError as error:
+            self._retreat(parts, error)
+            return
+        except BaseException as crash:  # noqa: BLE001 — whoever waits has to hear of it
+            failure = UnavailableError(f"{self._name} crashed with {type(crash).__name__}: {crash}")
+            failure.__cause__ = crash
+            self._retreat(parts, failure)
+            return
+        elapsed_s = real_time.monotonic() - started
+        each_s = elapsed_s / len(parts)
+        self._each_s = each_s if self._each_s is None else self._each_s + SMOOTHING * (each_s - self._each_s)
+        for order in {id(order): order for order, _ in parts}.values():
+            order.model_s += elapsed_s
+        for (order, number), result in zip(parts, results, strict=True):
+            order.results[number] = result
+            self._finish(order, 1)
+
+    def _retreat(self, parts: Sequence[_Part], error: BackendError) -> None:
+        """Try again in smaller pieces: halves where memory was short, else each caller alone."""
+        if error.code == "out_of_memory" and len(parts) > 1:
+            half = len(parts) // 2
+            self.max_batch = min(self.max_batch, half)
+            self._free()
+            _log.warning(
+                "The memory was not enough for %d inputs of %s at once; from now on it gets at most %d.",
+                len(parts),
+                self._name,
+                self.max_batch,
+            )
+            pieces = [parts[:half], parts[half:]]
+        else:
+            orders = {id(order): order for order, _ in parts}
+            pieces = [[part for part in parts if part[0] is order] for order in orders.values()]
+            if len(pieces) == 1:
+                self._fail(parts[0][0], error)
+                return
+        for piece in pieces:
+            self._run(piece)
+
+    def _fail(self, order: Order, error: BackendError) -> None:
+        self.leave(order)
+        order.error = error
+        order.done.set()
+
+    def _finish(self, order: Order, count: int) -> None:
+        order.unfinished -= count
+        if order.unfinished == 0:
+            order.done.set()
