@@ -22,6 +22,7 @@ from vision_backends import (
     SpaceMismatchError,
     SpaceUnavailableError,
     TimedOutError,
+    Timing,
     Trace,
     UnavailableError,
     Usage,
@@ -574,3 +575,62 @@ def test_an_answer_that_cannot_be_cached_is_an_answer_all_the_same(make_router, 
     router = make_router(best)
     assert [str(router.describe(image)) for _ in range(2)] == ["A square."] * 2
     assert "cannot be cached" in caplog.text
+
+
+class SlowFile(io.BytesIO):
+    """A file on a slow disk."""
+
+    def __init__(self, content, *, clock, read_s):
+        super().__init__(content)
+        self._clock = clock
+        self._read_s = read_s
+
+    def read(self, *size):
+        """Return the content after a while."""
+        self._clock.advance(self._read_s if self.tell() == 0 else 0.0)
+        return super().read(*size)
+
+
+@pytest.fixture
+def slow_file(image, clock):
+    """A picture whose reading takes half a second."""
+    content = io.BytesIO()
+    image.save(content, "PNG")
+    return SlowFile(content.getvalue(), clock=clock, read_s=0.5)
+
+
+def timed(**seconds):
+    """Return a description by a backend that measures."""
+    return Description(text="A square.", trace=Trace(model="m", timing=Timing(**seconds)))
+
+
+def test_opening_the_image_counts_as_decoding(make_router, slow_file):
+    """The backend measures what it does; the rest of a trace's timing stays as it says."""
+    best = FakeBackend("best")
+    best.play(timed(decode_s=0.25, model_s=2.0))
+    trace = make_router(best).describe(slow_file).trace
+    assert trace.timing == Timing(decode_s=0.75, model_s=2.0)
+
+
+def test_opening_counts_in_a_stream_too(make_router, slow_file):
+    """It happens before the first piece."""
+    best = FakeBackend("best")
+    best.play(timed(decode_s=0.25, wire_s=2.0))
+    stream = make_router(best).describe_stream(slow_file)
+    assert list(stream) == ["A square."]
+    assert stream.description.trace.timing == Timing(decode_s=0.75, wire_s=2.0)
+
+
+def test_what_a_backend_does_not_measure_is_unknown(make_router, slow_file):
+    """Half of a part would be taken for the whole."""
+    best = FakeBackend("best")
+    best.play(timed(wire_s=2.0))
+    assert make_router(best).describe(slow_file).trace.timing == Timing(wire_s=2.0)
+
+
+def test_a_cached_answer_has_no_timing(make_router, image):
+    """Nothing was measured: nobody was asked."""
+    best = FakeBackend("best")
+    best.play(timed(model_s=2.0))
+    router = make_router(best)
+    assert [router.describe(image).trace.timing for _ in range(2)] == [Timing(model_s=2.0), None]

@@ -24,6 +24,7 @@ from vision_backends import (
     Embedding,
     InvalidRequestError,
     SpaceMismatchError,
+    Timing,
     Trace,
     Usage,
 )
@@ -40,6 +41,7 @@ TRACE = Trace(
     ),
     usage=Usage(),
     elapsed_s=0.5,
+    timing=Timing(decode_s=0.01, model_s=0.02),
 )
 
 
@@ -62,6 +64,7 @@ def detections(*items, width=100, height=50):
 RECORDS = [
     Usage(input_tokens=3, output_tokens=None, cost_usd=0.25),
     TRACE.attempts[0],
+    TRACE.timing,
     TRACE,
     Description(text="A cat.", language="en", evidence={"objects": [{"label": "cat"}]}, trace=TRACE),
     unit(3, 4),
@@ -104,6 +107,14 @@ def test_every_record_is_json(record):
 def test_a_copy_equals_its_original(record, again):
     """Records cross process boundaries whole."""
     assert again(record) == record
+
+
+def test_timing_travels_with_a_trace_and_plays_no_part_in_its_equality():
+    """Two equal answers never take equally long; what is unknown of the time is null in JSON."""
+    assert repickled(TRACE).timing == TRACE.timing
+    assert dataclasses.replace(TRACE, timing=None) == TRACE
+    assert dataclasses.replace(TRACE, elapsed_s=0.7) != TRACE
+    assert TRACE.to_dict()["timing"] == {"decode_s": 0.01, "queue_s": None, "model_s": 0.02, "wire_s": None}
 
 
 def test_unknown_usage_is_null_in_json():

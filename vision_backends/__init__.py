@@ -62,6 +62,7 @@ from vision_backends.types import (
     Detections,
     Embedding,
     Task,
+    Timing,
     Trace,
     Usage,
 )
@@ -114,6 +115,7 @@ __all__ = [
     "StreamInterruptedError",
     "Task",
     "TimedOutError",
+    "Timing",
     "Trace",
     "UnavailableError",
     "Usage",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from vision_backends.errors import NotSupportedError, SpaceUnavailableError
 from vision_backends.health.policy import MAYBE_BILLED
 from vision_backends.storage.base import LedgerRow
-from vision_backends.types import FREE, Attempt, Description, Detections, Embedding, Trace, Usage
+from vision_backends.types import FREE, Attempt, Description, Detections, Embedding, Timing, Trace, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -43,6 +43,7 @@ class Item:
     revision: str | None = None
     error: CallerError | None = None
     elapsed_s: float = 0.0
+    opening_s: float = 0.0
 
     @property
     def settled(self) -> bool:
@@ -65,7 +66,7 @@ class Item:
 
     def twin(self) -> Item:
         """Return the same opened input with an account of its own, for being asked about twice at once."""
-        return Item(source=self.source, content=self.content)
+        return Item(source=self.source, content=self.content, opening_s=self.opening_s)
 
     def adopt(self, *twins: Item) -> None:
         """Take over what was tried for twins, and how the last of them ended."""
@@ -160,8 +161,16 @@ def complete(item: Item) -> Answer | None:
         attempts=tuple(item.attempts),
         usage=reduce(add, (attempt.usage for attempt in item.attempts)),
         elapsed_s=item.elapsed_s,
+        timing=None if last.outcome == "cached" else _with_opening(item.answer.trace.timing, item),
     )
     return replace(item.answer, trace=trace)
+
+
+def _with_opening(timing: Timing | None, item: Item) -> Timing | None:
+    """Return what a backend has measured; what it took to open the image before belongs to the decoding."""
+    if timing is None or timing.decode_s is None:
+        return timing
+    return replace(timing, decode_s=item.opening_s + timing.decode_s)
 
 
 def _because(attempt: Attempt) -> str:

@@ -106,8 +106,9 @@ class Batches:
         Raises:
             CallerError: It cannot be used.
         """
+        started = self._clock.monotonic()
         content = open_image(source, min_side_px=self._side_px(request, rungs), limits=self._limits)
-        return Item(source=source, content=content)
+        return Item(source=source, content=content, opening_s=self._clock.monotonic() - started)
 
     def _side_px(self, request: Request, rungs: Sequence[Rung]) -> int | None:
         """Return how long the shorter side has to be for the rung that will be asked first."""
@@ -180,7 +181,8 @@ class Batches:
         except CallerError as error:
             item.error = error
             tick(1)
-        item.elapsed_s += self._clock.monotonic() - started
+        item.opening_s = self._clock.monotonic() - started
+        item.elapsed_s += item.opening_s
 
     def _give_up(self, items: Sequence[Item], below: Sequence[Rung]) -> None:
         """Note on what is left why the rungs of other spaces did not answer either."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -31,6 +31,7 @@ __all__ = [
     "Embedding",
     "Outcome",
     "Task",
+    "Timing",
     "Trace",
     "Usage",
 ]
@@ -113,10 +114,34 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """Where the time of an answer went, as far as anybody has measured it; ``None`` means unknown, never 0.
+
+    What the inputs of one batch went through together counts whole for each of them. Parts may overlap, and they leave
+    a rest, such as loading a model: their sum is not the elapsed time.
+
+    Attributes:
+        decode_s: Seconds from the file to what the model or the server takes: reading, decoding, scaling, encoding.
+        queue_s: Seconds of waiting for other callers of the same model.
+        model_s: Seconds of computing on this machine.
+        wire_s: Seconds from sending requests to having read the replies.
+    """
+
+    decode_s: float | None = None
+    queue_s: float | None = None
+    model_s: float | None = None
+    wire_s: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as JSON-able values."""
+        return _fields_to_dict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
     """Who gave an answer, and what it took to get it.
 
-    A backend fills in ``model``, ``revision`` and ``usage``; the router fills in the rest.
+    A backend fills in ``model``, ``revision``, ``usage`` and ``timing``; the router fills in the rest.
 
     Attributes:
         backend: Name of the backend that answered.
@@ -128,6 +153,8 @@ class Trace:
         attempts: Every rung that was considered, best first; the last one answered.
         usage: What this answer cost now, failed attempts included; a cached answer costs nothing.
         elapsed_s: Seconds from the call to the answer.
+        timing: Where the time of the attempt that answered went; None for a cached answer, and where the backend
+            does not measure it. Two traces that differ in nothing else are equal.
     """
 
     backend: str = ""
@@ -139,6 +166,7 @@ class Trace:
     attempts: tuple[Attempt, ...] = ()
     usage: Usage = Usage()
     elapsed_s: float = 0.0
+    timing: Timing | None = field(default=None, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON-able values."""

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vision_backends.storage.codec import MAGIC, decode, encode
-from vision_backends.types import FREE, Attempt, Description, Detection, Detections, Embedding, Trace, Usage
+from vision_backends.types import FREE, Attempt, Description, Detection, Detections, Embedding, Timing, Trace, Usage
 
 TEXTS = st.text(max_size=20)
 MAYBE_TEXTS = st.none() | TEXTS
@@ -82,9 +82,11 @@ def test_of_the_trace_only_who_answered_is_kept():
         attempts=(Attempt(backend="openai", outcome="answered"),),
         usage=FREE,
         elapsed_s=3.0,
+        timing=Timing(model_s=2.0),
     )
     kept = decode(encode(Description(text="a", trace=trace)))
     assert kept.trace == Trace(backend="openai", model="m", revision="r", usage=Usage())
+    assert kept.trace.timing is None
 
 
 def test_a_vector_takes_four_bytes_per_component():

@@ -38,7 +38,7 @@ class Backend(ABC):
     third-party exception into this package's errors, and must neither retry nor sleep: the router does both.
 
     A task takes n inputs and returns n results in order, or raises for all of them. Results carry a
-    ``Trace(model=…, revision=…, usage=…)``; the router completes it.
+    ``Trace(model=…, revision=…, usage=…, timing=…)``; the router completes it.
 
     Attributes:
         name: The rung's name in ladders, traces and configuration.

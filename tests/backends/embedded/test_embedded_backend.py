@@ -78,6 +78,18 @@ def test_every_answer_costs_nothing(backend, photos, task):
     )
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_a_trace_says_how_long_preparing_and_computing_took(backend, photos, task):
+    """Each image has its own times; there is neither a queue nor a wire."""
+    images = [open_image(photos["cat"]), open_image(photos["temple"])]
+    first, second = (answer.trace.timing for answer in ask(backend, TASKS[task], images))
+    for timing in (first, second):
+        assert timing.decode_s > 0
+        assert timing.model_s > 0
+        assert (timing.queue_s, timing.wire_s) == (None, None)
+    assert first != second
+
+
 def test_a_description_says_what_it_is_made_from(backend, photos):
     """The evidence is JSON-able and holds the boxes; the language is English."""
     (described,) = ask(backend, DescribeRequest(language="en-GB"), [open_image(photos["photographer"])])

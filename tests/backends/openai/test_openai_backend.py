@@ -126,6 +126,24 @@ def test_the_exact_snapshot_is_the_revision(make_backend, sandbox, photo):
     assert found.trace.revision == f"{DEFAULT_MODEL}-2026-09-22"
 
 
+def test_a_trace_says_how_long_encoding_and_the_wire_took(backend, photo):
+    """Each in its own part, for every task; what the server does behind the wire is unknown here."""
+    answers = [
+        *backend.describe([photo], DescribeRequest(), timeout_s=5),
+        *backend.detect([photo], DetectRequest(), timeout_s=5),
+        *backend.embed([photo], EmbedRequest(), timeout_s=5),
+        drain(backend.describe_stream(photo, DescribeRequest(), timeout_s=5))[1],
+    ]
+    for answer in answers:
+        timing = answer.trace.timing
+        assert timing.decode_s > 0
+        assert timing.wire_s > 0
+        assert (timing.queue_s, timing.model_s) == (None, None)
+    (text,) = backend.embed_text(["a cat"], EmbedTextRequest(), timeout_s=5)
+    assert text.trace.timing.decode_s is None
+    assert text.trace.timing.wire_s > 0
+
+
 def test_a_stream_gives_the_same_text_piece_by_piece(backend, photo):
     """And the same record at its end."""
     (expected,) = backend.describe([photo], DescribeRequest(), timeout_s=5)

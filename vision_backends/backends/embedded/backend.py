@@ -23,6 +23,7 @@ from vision_backends.backends.requests import (
     EmbedTextRequest,
     Model,
 )
+from vision_backends.backends.stopwatch import Stopwatch, measured
 from vision_backends.catalog import asset, coco_categories, model_card
 from vision_backends.clock import SYSTEM_CLOCK, Clock
 from vision_backends.errors import ConfigError, NotSupportedError, TimedOutError
@@ -163,32 +164,36 @@ class EmbeddedBackend(Backend):
         from vision_backends.backends.embedded.sentence import compose
 
         self._check_describe(request)
-        trace = self._trace(request)
         described = []
         for image in self._in_time(images, timeout_s):
-            evidence = self._observer.observe(self._pixels(image, request), width=image.width, height=image.height)
+            with Stopwatch().running() as watch:
+                evidence = self._observer.observe(self._pixels(image, request), width=image.width, height=image.height)
             text = compose(evidence, max_words=request.max_words)
+            trace = self._trace(request, watch)
             described.append(Description(text=text, language="en", evidence=evidence.to_dict(), trace=trace))
         return described
 
     def embed(self, images: Sequence[Image], request: EmbedRequest, *, timeout_s: float) -> list[Embedding]:
         """Embed each image; the vector does not depend on what else is embedded with it."""
         self._check_space(request)
-        trace, space = self._trace(request), self.model_for(request).space or ""
-        return [
-            Embedding(vector=self._classifier.embed(self._pixels(image, request)), space=space, trace=trace)
-            for image in self._in_time(images, timeout_s)
-        ]
+        space = self.model_for(request).space or ""
+        embedded = []
+        for image in self._in_time(images, timeout_s):
+            with Stopwatch().running() as watch:
+                vector = self._classifier.embed(self._pixels(image, request))
+            embedded.append(Embedding(vector=vector, space=space, trace=self._trace(request, watch)))
+        return embedded
 
     def detect(self, images: Sequence[Image], request: DetectRequest, *, timeout_s: float) -> list[Detections]:
         """Find COCO's 80 objects, or those of them that the request names."""
-        wanted, trace = self._wanted(request), self._trace(request)
+        wanted = self._wanted(request)
         min_score = self._min_score if request.min_score is None else request.min_score
         detected = []
         for image in self._in_time(images, timeout_s):
-            found = self._detector.detect(
-                self._pixels(image, request), width=image.width, height=image.height, min_score=min_score
-            )
+            with Stopwatch().running() as watch:
+                found = self._detector.detect(
+                    self._pixels(image, request), width=image.width, height=image.height, min_score=min_score
+                )
             items = tuple(
                 Detection(
                     label=wanted[item.label],
@@ -199,6 +204,7 @@ class EmbeddedBackend(Backend):
                 for item in found
                 if item.label in wanted
             )
+            trace = self._trace(request, watch)
             detected.append(Detections(items=items, width=image.width, height=image.height, trace=trace))
         return detected
 
@@ -282,10 +288,11 @@ class EmbeddedBackend(Backend):
             raise NotSupportedError(message, remedy=remedy, backend=self.name)
         return {word: label for label, word in reversed(meanings.items()) if word is not None}
 
-    def _trace(self, request: Request) -> Trace:
+    def _trace(self, request: Request, watch: Stopwatch) -> Trace:
         model = self.model_for(request)
-        return Trace(model=model.name, revision=model.revision, usage=FREE)
+        return Trace(model=model.name, revision=model.revision, usage=FREE, timing=watch.timing)
 
+    @measured("decode")
     def _pixels(self, image: Image, request: Request) -> PILImage.Image:
         return image.rgb(min_side_px=self.image_px(request))
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vision_backends.backends.stopwatch import measured
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -83,6 +85,7 @@ def centre_box(width: int, height: int) -> Box:
     return left, top, left + side, top + side
 
 
+@measured("decode")
 def _normalised(image: PILImage.Image, box: Box) -> Floats:
     """Return the model's input [1, 3, 224, 224]: red, green, blue."""
     from PIL import Image

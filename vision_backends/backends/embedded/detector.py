@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vision_backends.backends.embedded.boxes import Letterbox, suppress
+from vision_backends.backends.stopwatch import measured
 from vision_backends.types import Detection
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ def _grid() -> tuple[Floats, Floats]:
     return np.concatenate(centres).astype(np.float32), np.concatenate(strides).astype(np.float32)
 
 
+@measured("decode")
 def _normalised(image: PILImage.Image, letterbox: Letterbox) -> Floats:
     """Return the model's input [1, 3, 416, 416]: blue, green, red on black."""
     from PIL import Image

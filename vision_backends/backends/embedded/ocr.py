@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from vision_backends.backends.embedded.loading import Lazy
 from vision_backends.backends.embedded.session import import_onnxruntime
+from vision_backends.backends.stopwatch import measured
 from vision_backends.errors import NotReadyError, UnavailableError
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class Reader:
         """
         fitted = _fitted(image)
         engine = self._engine.get(self._load)
-        with engine.lock:
+        with engine.lock, measured("model"):
             readings = [(quad, *engine.read(_straightened(fitted, quad))) for quad in _tallest(engine.find(fitted))]
         scale_x, scale_y = width / fitted.width, height / fitted.height
         return tuple(

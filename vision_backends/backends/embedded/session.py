@@ -10,6 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 from vision_backends.backends.embedded.loading import Lazy
+from vision_backends.backends.stopwatch import measured
 from vision_backends.errors import NotReadyError, UnavailableError
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ class OnnxModel:
         """
         session = self._session.get(self._load)
         try:
-            results: list[npt.NDArray[np.float32]] = session.run(outputs, {"image": image})
+            with measured("model"):
+                results: list[npt.NDArray[np.float32]] = session.run(outputs, {"image": image})
         except Exception as error:  # onnxruntime's exceptions have no common base
             raise UnavailableError(f"onnxruntime failed on {self._path.name}: {error}") from error
         return results

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import reduce
 from operator import add
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from vision_backends.backends.base import Backend
 from vision_backends.backends.openai.address import Address
@@ -29,6 +30,7 @@ from vision_backends.backends.openai.questions import ask_for_boxes, ask_for_des
 from vision_backends.backends.openai.responses import Responses
 from vision_backends.backends.openai.secret import Secret
 from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest
+from vision_backends.backends.stopwatch import Stopwatch
 from vision_backends.catalog import coco_categories
 from vision_backends.clock import SYSTEM_CLOCK
 from vision_backends.errors import (
@@ -62,6 +64,8 @@ DEFAULT_BASE_URL = "https://api.openai.com/v1"
 
 TEXTS_PER_CALL = 256
 """Of the 2,048 that OpenAI takes, so that one failure costs little."""
+
+A = TypeVar("A", Description, Embedding, Detections)
 
 EXPECTED_S = {"describe": 3.0, "embed": 4.0, "embed_text": 0.5, "detect": 6.0}
 
@@ -205,7 +209,9 @@ class OpenAIBackend(Backend):
     def describe(self, images: Sequence[Image], request: DescribeRequest, *, timeout_s: float) -> list[Description]:
         """Describe each image, or answer the prompt about it."""
         left_s = self._timer(timeout_s)
-        return [self._describe(image, request, left_s) for image in images]
+        with Stopwatch().running() as watch:
+            described = [self._describe(image, request, left_s) for image in images]
+        return _timed(described, watch)
 
     def describe_stream(
         self, image: Image, request: DescribeRequest, *, timeout_s: float
@@ -217,31 +223,30 @@ class OpenAIBackend(Backend):
         Errors as in `describe`.
         """
         left_s = self._timer(timeout_s)
-        ask = self._ask_for_description(image, request)
+        with Stopwatch().running() as watch:
+            ask = self._ask_for_description(image, request)
         with self._priced(ask.model):
-            said = yield from self._conversation.stream(ask, timeout_s=left_s())
-        return self._description(said, request)
+            pieces = self._conversation.stream(ask, timeout_s=left_s())
+            said = yield from watch.follow(pieces, "wire")
+        return _timed([self._description(said, request)], watch)[0]
 
     def embed(self, images: Sequence[Image], request: EmbedRequest, *, timeout_s: float) -> list[Embedding]:
         """Embed each image: through its description, or directly where that is configured."""
         space = self._space(request)
         left_s = self._timer(timeout_s)
-        if self._profile.image_embeddings == "direct":
-            urls = [encode_url(image, self._profile.look) for image in images]
-            vectors, tokens = self._direct.embed(urls, left_s=left_s)
-            usage = self._prices.usage(self._profile.embedding_model, tokens)
-            return self._embeddings(vectors, split_usage(usage, len(images)), space)
-        captions = [self._describe(image, DescribeRequest(), left_s) for image in images]
-        with _also_billed(reduce(add, (caption.trace.usage for caption in captions))):
-            vectors, usages = self._vectors([caption.text for caption in captions], left_s)
-        spent = [caption.trace.usage + usage for caption, usage in zip(captions, usages, strict=True)]
-        return self._embeddings(vectors, spent, space)
+        with Stopwatch().running() as watch:
+            if self._profile.image_embeddings == "direct":
+                vectors, usages = self._direct_vectors(images, left_s)
+            else:
+                vectors, usages = self._described_vectors(images, left_s)
+        return _timed(self._embeddings(vectors, usages, space), watch)
 
     def embed_text(self, texts: Sequence[str], request: EmbedTextRequest, *, timeout_s: float) -> list[Embedding]:
         """Embed texts, as such or as queries for described images."""
         space = self._space(request)
-        vectors, usages = self._vectors(texts, self._timer(timeout_s))
-        return self._embeddings(vectors, usages, space)
+        with Stopwatch().running() as watch:
+            vectors, usages = self._vectors(texts, self._timer(timeout_s))
+        return _timed(self._embeddings(vectors, usages, space), watch)
 
     def detect(self, images: Sequence[Image], request: DetectRequest, *, timeout_s: float) -> list[Detections]:
         """Find COCO's 80 kinds of objects, or whatever the labels name.
@@ -251,7 +256,10 @@ class OpenAIBackend(Backend):
         left_s = self._timer(timeout_s)
         categories = coco_categories()
         labels = request.labels or tuple(categories)
-        return [self._detect(image, labels, categories, request.min_score or 0.0, left_s) for image in images]
+        min_score = request.min_score or 0.0
+        with Stopwatch().running() as watch:
+            detected = [self._detect(image, labels, categories, min_score, left_s) for image in images]
+        return _timed(detected, watch)
 
     def status(self) -> Mapping[str, Any]:
         """Return what is configured, without the key."""
@@ -318,6 +326,17 @@ class OpenAIBackend(Backend):
         kept = tuple(item for item in found if item.score >= min_score)
         return Detections(items=kept, width=image.width, height=image.height, trace=self._trace(said))
 
+    def _direct_vectors(self, images: Sequence[Image], left_s: Timer) -> tuple[Vectors, list[Usage]]:
+        urls = [encode_url(image, self._profile.look) for image in images]
+        vectors, tokens = self._direct.embed(urls, left_s=left_s)
+        return vectors, split_usage(self._prices.usage(self._profile.embedding_model, tokens), len(images))
+
+    def _described_vectors(self, images: Sequence[Image], left_s: Timer) -> tuple[Vectors, list[Usage]]:
+        captions = [self._describe(image, DescribeRequest(), left_s) for image in images]
+        with _also_billed(reduce(add, (caption.trace.usage for caption in captions))):
+            vectors, usages = self._vectors([caption.text for caption in captions], left_s)
+        return vectors, [caption.trace.usage + usage for caption, usage in zip(captions, usages, strict=True)]
+
     def _vectors(self, texts: Sequence[str], left_s: Timer) -> tuple[Vectors, list[Usage]]:
         profile = self._profile
         body = text_body(profile.embedding_model, texts, dimensions=profile.embedding_dimensions)
@@ -356,6 +375,11 @@ class OpenAIBackend(Backend):
             return left
 
         return left_s
+
+
+def _timed(answers: Sequence[A], watch: Stopwatch) -> list[A]:
+    """Return the answers of one call with what was measured of it."""
+    return [replace(answer, trace=replace(answer.trace, timing=watch.timing)) for answer in answers]
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from vision_backends.backends.openai.headers import read_rate_limits
 from vision_backends.backends.openai.prices import billed
 from vision_backends.backends.openai.sse import looks_like_events, read_events, read_object
 from vision_backends.backends.openai.trouble import find_trouble
+from vision_backends.backends.stopwatch import measured
 from vision_backends.clock import SYSTEM_CLOCK
 from vision_backends.errors import (
     BackendError,
@@ -105,6 +106,7 @@ class Connection:
         """Return what the latest reply for a model said about limits."""
         return self._limits.get(model)
 
+    @measured("wire")
     def post(self, endpoint: Endpoint, body: dict[str, Any], *, timeout_s: float) -> Reply:
         """Send a request and read the whole reply.
 

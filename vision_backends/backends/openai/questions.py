@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from vision_backends.backends.openai.boxes import schema_for
 from vision_backends.backends.openai.dialect import Ask
+from vision_backends.backends.stopwatch import measured
 from vision_backends.images import encode_for_wire
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def ask_for_boxes(profile: Profile, labels: Sequence[str], *, image_url: str = "
     )
 
 
+@measured("decode")
 def encode_url(image: Image, look: Look) -> str:
     """Return an image as a data URL, no larger than the model looks at and without metadata."""
     from PIL.Image import Resampling
