@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from vision_backends.clock import Clock
 
-__all__ = ["Stopwatch", "measured"]
+__all__ = ["Stopwatch", "count", "measured"]
 
 Part = Literal["decode", "queue", "model", "wire"]
 """A field of `Timing`, without its unit."""
@@ -49,7 +49,11 @@ class Stopwatch:
         try:
             yield
         finally:
-            self._seconds[part] = self._seconds.get(part, 0.0) + self._clock.monotonic() - started
+            self.count(part, self._clock.monotonic() - started)
+
+    def count(self, part: Part, seconds: float) -> None:
+        """Add seconds that somebody else has measured."""
+        self._seconds[part] = self._seconds.get(part, 0.0) + seconds
 
     def follow(self, pieces: Generator[P, None, R], part: Part) -> Generator[P, None, R]:
         """Yield what a generator yields, and count the time that it takes, without that of whoever takes the pieces."""
@@ -87,3 +91,10 @@ def measured(part: Part) -> Iterator[None]:
     else:
         with watch.measure(part):
             yield
+
+
+def count(part: Part, seconds: float) -> None:
+    """Add seconds that were measured elsewhere to the running stopwatch, if there is one."""
+    watch = _running.get()
+    if watch is not None:
+        watch.count(part, seconds)

@@ -10,6 +10,7 @@ import pytest
 import tiny
 
 from vision_backends.backends.local import LocalBackend
+from vision_backends.backends.local.remembered import Remembered
 from vision_backends.errors import NotReadyError
 
 if TYPE_CHECKING:
@@ -50,7 +51,9 @@ def make_backend() -> Callable[..., LocalBackend]:
 
     def make(**settings) -> LocalBackend:
         none = dict.fromkeys(("caption_model", "embedding_model", "detection_model", "open_vocabulary_model"), "")
-        backend = LocalBackend(**{**none, "hub": FolderHub(), **{k: _plain(v) for k, v in settings.items()}})
+        backend = LocalBackend(
+            **{**none, "engine": "torch", "hub": FolderHub(), **{k: _plain(v) for k, v in settings.items()}}
+        )
         made.append(backend)
         return backend
 
@@ -60,7 +63,7 @@ def make_backend() -> Callable[..., LocalBackend]:
 
 
 def _plain(value):
-    return value if value is None or isinstance(value, int | float | str | FolderHub) else str(value)
+    return value if value is None or isinstance(value, int | float | str | FolderHub | Remembered) else str(value)
 
 
 class FolderHub:

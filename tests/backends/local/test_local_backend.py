@@ -43,7 +43,7 @@ class TestContract(BackendContract):
 
     def make_backend(self):
         """Return one with tiny models in folders."""
-        return LocalBackend(**self.settings, min_score=0.1)
+        return LocalBackend(**self.settings, engine="torch", min_score=0.1)
 
 
 class TestContractOfOtherModels(TestContract):
@@ -384,7 +384,7 @@ from PIL import Image
 from vision_backends import EmbedRequest, open_image
 from vision_backends.backends.local import LocalBackend
 image, request = open_image(Image.new("RGB", (64, 64))), EmbedRequest()
-backend = LocalBackend(embedding_model={str(model("clip"))!r})
+backend = LocalBackend(embedding_model={str(model("clip"))!r}, engine="torch")
 if os.fork() == 0:
     print(len(backend.embed([image], request, timeout_s=60)), flush=True)
     os._exit(0)

@@ -12,7 +12,7 @@ import transformers
 from vision_backends.backends.local.checkpoint import read_checkpoint
 from vision_backends.backends.local.memory import check_memory, free_memory_bytes
 from vision_backends.backends.local.runtime import Countdown, check_packages, translated
-from vision_backends.backends.local.weights import load
+from vision_backends.backends.local.weights import Place, load
 from vision_backends.errors import (
     InvalidRequestError,
     NotReadyError,
@@ -25,7 +25,8 @@ from vision_backends.testing import FakeClock
 
 def loaded(folder, *, device="cpu", threads=None):
     """Return a tiny CLIP in memory."""
-    return load(read_checkpoint(folder), auto_class="AutoModel", device=device, threads=threads, max_queue=64)
+    place = Place(device=device, threads=threads, engine="torch")
+    return load(read_checkpoint(folder), auto_class="AutoModel", place=place)
 
 
 class Linux:
@@ -207,4 +208,5 @@ def test_exceptions_of_others_become_ours(raised, error):
 
 def test_the_packages_are_here():
     """The tests would not run without."""
-    check_packages()
+    for engine in ("auto", "torch", "openvino"):
+        check_packages(engine=engine)

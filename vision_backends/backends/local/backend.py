@@ -17,11 +17,15 @@ from vision_backends.backends.labels import match_labels
 from vision_backends.backends.local.captioner import Captioner, captions_only
 from vision_backends.backends.local.detector import ClosedDetector, OpenDetector, vocabulary
 from vision_backends.backends.local.embedder import Embedder
+from vision_backends.backends.local.engine import EngineName  # noqa: TC001 — a key of the table is read by its type
 from vision_backends.backends.local.hub import Hub, HuggingFaceHub
-from vision_backends.backends.local.model import LocalModel, Place, Role
+from vision_backends.backends.local.model import LocalModel, Role
+from vision_backends.backends.local.precision import Dtype  # noqa: TC001 — the same
+from vision_backends.backends.local.remembered import Remembered
 from vision_backends.backends.local.runtime import Countdown, check_packages, free_device_memory
-from vision_backends.backends.local.weights import BATCH
+from vision_backends.backends.local.weights import BATCH, Place
 from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest, Model
+from vision_backends.backends.stopwatch import Stopwatch
 from vision_backends.clock import SYSTEM_CLOCK, Clock
 from vision_backends.errors import BackendError, ConfigError, NotReadyError, NotSupportedError
 from vision_backends.types import FREE, Description, Detections, Embedding, Trace
@@ -49,7 +53,7 @@ T = TypeVar("T")
 
 
 class LocalBackend(Backend):
-    """BLIP, CLIP and DETR-family models by transformers, on a GPU or the CPU, in 32-bit floats.
+    """BLIP, CLIP and DETR-family models by transformers, on a GPU or the CPU.
 
     Every model may be the name of one on the hub (``"org/name"``, ``"org/name@revision"``) or a folder. Only
     safetensors weights are loaded and no code of a checkpoint is ever run; after the first fetch nothing asks the
@@ -66,11 +70,16 @@ class LocalBackend(Backend):
             request on, while the next rung answers; ``"wait"``: by the first request, which waits for them.
         min_score: Lowest score that `detect` reports unless a request says otherwise, in [0, 1]; open vocabularies
             have the lower thresholds of their publishers.
+        dtype: Numbers to compute in: ``"auto"`` takes 16-bit ones on a GPU, and on a CPU that has them and was measured
+            to be faster with them; or ``"float32"``, ``"bfloat16"``, ``"float16"``.
+        engine: ``"auto"`` lets OpenVINO (extra ``[openvino]``) compute on a CPU what it was measured to compute
+            faster and as well; ``"openvino"``, whatever it does as well; ``"torch"``, nothing.
         threads: Threads of each model; by default as many as the application lets torch have. Torch's setting for the
             rest of the process is left alone.
         max_queue: Inputs that may wait for one model; more are refused, so that the next rung answers.
         max_memory_bytes: Most memory that loading one model may take; by default what is free.
         hub: Where models come from by name.
+        remembered: Where is kept what was measured and converted; by default in the user's cache folder.
         clock: Where time comes from.
 
     Raises:
@@ -79,7 +88,7 @@ class LocalBackend(Backend):
 
     name = "local"
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 — each is a key of its table
         self,
         *,
         device: str = "auto",
@@ -89,10 +98,13 @@ class LocalBackend(Backend):
         open_vocabulary_model: str = "IDEA-Research/grounding-dino-tiny",
         download: Literal["never", "background", "wait"] = "background",
         min_score: float = 0.5,
+        dtype: Dtype = "auto",
+        engine: EngineName = "auto",
         threads: int | None = None,
         max_queue: int = 64,
         max_memory_bytes: int | None = None,
         hub: Hub | None = None,
+        remembered: Remembered | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         if not DEVICE.fullmatch(device):
@@ -105,6 +117,7 @@ class LocalBackend(Backend):
         if max_queue < 1:
             raise ConfigError(f"[local] max_queue = {max_queue} is less than 1.")
         self._min_score = min_score
+        self._engine = engine
         self._clock = clock
         names: dict[Role, str] = {
             "caption": caption_model,
@@ -112,7 +125,15 @@ class LocalBackend(Backend):
             "detection": detection_model,
             "open_vocabulary": open_vocabulary_model,
         }
-        place = Place(device=device, threads=threads, max_queue=max_queue, max_memory_bytes=max_memory_bytes)
+        place = Place(
+            device=device,
+            dtype=dtype,
+            engine=engine,
+            threads=threads,
+            max_queue=max_queue,
+            max_memory_bytes=max_memory_bytes,
+            remembered=remembered or Remembered(),
+        )
         source = hub or HuggingFaceHub()
         self._models = {
             role: LocalModel(name, role=role, download=download, place=place, hub=source, clock=clock)
@@ -170,37 +191,41 @@ class LocalBackend(Backend):
         time = Countdown(timeout_s, clock=self._clock)
         captioner = self._load(request, Captioner, time)
         language = request.language or ("en" if captioner.plain else None)
-        captions = captioner.caption(
-            images,
-            time=time,
-            prompt=request.prompt,
-            language=request.language,
-            max_words=request.max_words,
-        )
-        trace = self._trace(request)
+        with Stopwatch(clock=self._clock).running() as watch:
+            captions = captioner.caption(
+                images,
+                time=time,
+                prompt=request.prompt,
+                language=request.language,
+                max_words=request.max_words,
+            )
+        trace = self._trace(request, watch)
         return [Description(text=text, language=language, complete=done, trace=trace) for text, done in captions]
 
     def embed(self, images: Sequence[Image], request: EmbedRequest, *, timeout_s: float) -> list[Embedding]:
         """Embed each image in the space that texts share; no vector depends on what is embedded with it."""
         time = Countdown(timeout_s, clock=self._clock)
         embedder, space = self._embedder(request, time)
-        vectors = embedder.embed_images(images, time=time)
-        trace = self._trace(request)
+        with Stopwatch(clock=self._clock).running() as watch:
+            vectors = embedder.embed_images(images, time=time)
+        trace = self._trace(request, watch)
         return [Embedding(vector=vector, space=space, trace=trace) for vector in vectors]
 
     def embed_text(self, texts: Sequence[str], request: EmbedTextRequest, *, timeout_s: float) -> list[Embedding]:
         """Embed each text in the space that images share."""
         time = Countdown(timeout_s, clock=self._clock)
         embedder, space = self._embedder(request, time)
-        vectors = embedder.embed_texts(texts, time=time)
-        trace = self._trace(request)
+        with Stopwatch(clock=self._clock).running() as watch:
+            vectors = embedder.embed_texts(texts, time=time)
+        trace = self._trace(request, watch)
         return [Embedding(vector=vector, space=space, trace=trace) for vector in vectors]
 
     def detect(self, images: Sequence[Image], request: DetectRequest, *, timeout_s: float) -> list[Detections]:
         """Find the objects of the closed vocabulary, or what the labels name."""
         time = Countdown(timeout_s, clock=self._clock)
-        found = self._find(images, request, time)
-        trace = self._trace(request)
+        with Stopwatch(clock=self._clock).running() as watch:
+            found = self._find(images, request, time)
+        trace = self._trace(request, watch)
         return [
             Detections(items=tuple(items), width=image.width, height=image.height, trace=trace)
             for image, items in zip(images, found, strict=True)
@@ -267,7 +292,7 @@ class LocalBackend(Backend):
                 backend=self.name,
                 code="forked",
             )
-        check_packages()
+        check_packages(engine=self._engine)
 
     def _check_request(self, request: Request) -> None:
         """Refuse what the model can never do, as far as that is known before it is fetched."""
@@ -304,9 +329,9 @@ class LocalBackend(Backend):
             raise NotSupportedError(message, remedy=remedy, backend=self.name)
         return {name: label for label, name in reversed(meanings.items()) if name is not None}
 
-    def _trace(self, request: Request) -> Trace:
+    def _trace(self, request: Request, watch: Stopwatch) -> Trace:
         model = self._model(request)
-        return Trace(model=model.name, revision=model.revision, usage=FREE)
+        return Trace(model=model.name, revision=model.revision, usage=FREE, timing=watch.timing)
 
 
 def _mark_forked(backend: LocalBackend | None) -> None:

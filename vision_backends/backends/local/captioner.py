@@ -122,7 +122,7 @@ class Captioner:
 
         watch = _Watch(wanted)
         tokens: torch.Tensor = self.loaded.model.generate(
-            **batch,
+            **self.loaded.cast(batch),
             max_new_tokens=most,
             logits_processor=LogitsProcessorList([watch.look]),
             stopping_criteria=StoppingCriteriaList([watch.stop]),

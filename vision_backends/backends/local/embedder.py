@@ -29,6 +29,8 @@ FIXED_LENGTH = ("siglip",)
 """Kinds whose texts were padded to full length in training: https://huggingface.co/docs/transformers/model_doc/siglip."""
 
 
+LEAST_COSINE = 0.999
+
 STEP = 16
 """Texts are padded to a multiple of so many tokens. The towers do not see the padding."""
 
@@ -45,11 +47,14 @@ class Embedder:
 
     def __init__(self, loaded: Loaded) -> None:
         self.loaded = loaded
+        from vision_backends.backends.local.parts import ImageFeatures
+
         if loaded.tokenizer is None or not hasattr(loaded.model, "get_text_features"):
             message = f"{loaded.checkpoint.name} has no tower for texts beside that for images."
             raise NotReadyError(message, remedy="Configure a CLIP or SigLIP model as [local] embedding_model.")
         limits = (loaded.tokenizer.model_max_length, loaded.model.config.text_config.max_position_embeddings)
         self._longest = min(limits)
+        self._image = loaded.part("image", ImageFeatures(loaded.model), agrees=_alike)
         self._fixed_length = loaded.checkpoint.kind.startswith(FIXED_LENGTH)
 
     def embed_images(self, images: Sequence[Image], *, time: Countdown) -> list[Floats]:
@@ -72,7 +77,8 @@ class Embedder:
         return _normalised(self.loaded.ask(texts, prepare=self._read, alike=len, run=self._text_features, time=time))
 
     def _image_features(self, batch: Inputs, _options: object, _wanted: Wanted) -> list[torch.Tensor]:
-        return _rows(self.loaded.model.get_image_features(**batch))
+        found = self._image(batch)
+        return _rows(found[0] if found else self.loaded.model.get_image_features(**self.loaded.cast(batch)))
 
     def _read(self, text: str) -> Inputs:
         """Return a text's tokens, padded to one of a few lengths, so that texts share batches."""
@@ -99,3 +105,10 @@ def _normalised(vectors: Sequence[torch.Tensor]) -> list[Floats]:
     for vector in vectors:
         check_finite(vector, what="vectors")
     return [(vector / vector.norm()).numpy() for vector in vectors]
+
+
+def _alike(expected: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> bool:
+    """Tell whether vectors of another engine can stand beside torch's: a cosine of at least 0.999."""
+    from torch.nn.functional import cosine_similarity
+
+    return bool(cosine_similarity(expected[0], found[0]).min() >= LEAST_COSINE)

@@ -15,8 +15,10 @@ import threading
 import time as real_time
 from collections import deque
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from vision_backends.backends.local.endings import awaited_at_exit
 from vision_backends.errors import BackendError, OverloadedError, TimedOutError, UnavailableError
 
 if TYPE_CHECKING:
@@ -31,6 +33,9 @@ __all__ = ["Lane", "Order"]
 
 SMOOTHING = 0.2
 """Weight of the newest batch in the running mean of seconds per input."""
+
+LONGEST_END_S = 5.0
+"""How long the end of the interpreter waits for a batch."""
 
 _log = logging.getLogger(__name__)
 
@@ -104,6 +109,7 @@ class Lane:
         self._orders: deque[Order] = deque()
         self._each_s: float | None = None
         self._thread: threading.Thread | None = None
+        self._ending: threading.Event | None = None
 
     @property
     def waiting(self) -> int:
@@ -189,7 +195,8 @@ class Lane:
                     self._thread = None
                     return
                 parts = self._take()
-            self._run(parts)
+            with awaited_at_exit(LONGEST_END_S) as self._ending:
+                self._run(parts)
             parts.clear()  # an idle thread keeps nobody's pixels
 
     def _take(self) -> list[_Part]:
@@ -220,7 +227,7 @@ class Lane:
         started = real_time.monotonic()
         try:
             run = parts[0][0].run
-            results = run([order.inputs[number] for order, number in parts], lambda: [o.wanted for o, _ in parts])
+            results = run([order.inputs[number] for order, number in parts], partial(self._wanted, parts))
         except BackendError as error:
             self._retreat(parts, error)
             return
@@ -237,6 +244,11 @@ class Lane:
         for (order, number), result in zip(parts, results, strict=True):
             order.results[number] = result
             self._finish(order, 1)
+
+    def _wanted(self, parts: Sequence[_Part]) -> list[bool]:
+        """Tell which rows anybody still waits for; none when the interpreter ends."""
+        ending = self._ending is not None and self._ending.is_set()
+        return [order.wanted and not ending for order, _ in parts]
 
     def _retreat(self, parts: Sequence[_Part], error: BackendError) -> None:
         """Try again in smaller pieces: halves where memory was short, else each caller alone."""

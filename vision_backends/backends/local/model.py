@@ -6,7 +6,6 @@ This module decides what a caller hears of a model that is not loaded. It must n
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from vision_backends.backends.local.captioner import Captioner, captions_only
@@ -16,7 +15,7 @@ from vision_backends.backends.local.embedder import Embedder
 from vision_backends.backends.local.hub import Source
 from vision_backends.backends.local.loading import Slot
 from vision_backends.backends.local.memory import check_memory
-from vision_backends.backends.local.weights import load
+from vision_backends.backends.local.weights import Place, load
 from vision_backends.errors import BackendError, NotReadyError
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from vision_backends.backends.local.runtime import Countdown
     from vision_backends.clock import Clock
 
-__all__ = ["Engine", "LocalModel", "Place", "Role"]
+__all__ = ["Engine", "LocalModel", "Role"]
 
 Role = Literal["caption", "embedding", "detection", "open_vocabulary"]
 """What a model is configured for."""
@@ -45,23 +44,6 @@ ENGINES: dict[Role, tuple[type[Engine], str]] = {
 
 FETCHED_AGAIN = frozenset({"incomplete", "no_safetensors"})
 """Flaws of a cached model that a fetch may mend."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where models run.
-
-    Attributes:
-        device: As configured, such as ``"auto"``.
-        threads: Threads of each model; None for as many as torch has.
-        max_queue: Inputs that may wait for one model.
-        max_memory_bytes: Most memory that one may take; None for what is free.
-    """
-
-    device: str
-    threads: int | None
-    max_queue: int
-    max_memory_bytes: int | None
 
 
 class LocalModel:
@@ -165,8 +147,9 @@ class LocalModel:
         facts: dict[str, Any] = {"model": self.name, "revision": self.revision, "state": self._slot.state}
         if engine is not None:
             loaded = engine.loaded
-            facts |= {"device": loaded.device, "dtype": "float32", "memory_bytes": loaded.memory_bytes}
+            facts |= {"device": loaded.device, "dtype": loaded.numbers, "memory_bytes": loaded.memory_bytes}
             facts |= {"queue": loaded.lane.waiting, "batch": loaded.lane.max_batch}
+            facts["engine"] = {name: part.engine for name, part in loaded.parts.items()} or "torch"
         return facts
 
     def close(self) -> None:
@@ -192,16 +175,9 @@ class LocalModel:
         engine, auto_class = ENGINES[self._role]
         plain = captions_only(checkpoint.kind)
         chat = self._role == "caption" and not plain
-        return engine(
-            load(
-                checkpoint,
-                auto_class=auto_class,
-                device=place.device,
-                threads=place.threads,
-                max_queue=place.max_queue,
-                chat=chat,
-            )
-        )
+        made = engine(load(checkpoint, auto_class=auto_class, place=place, chat=chat))
+        made.loaded.lower()
+        return made
 
     def _find(self) -> Checkpoint | None:
         """Return what is on this machine; None for a model of the hub that has to be fetched.

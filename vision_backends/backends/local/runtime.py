@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time as real_time
 from collections import defaultdict, deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,7 +17,10 @@ from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from vision_backends.backends.local.engine import Part, PartRunner
 from vision_backends.backends.local.lane import Order
+from vision_backends.backends.local.precision import lower, stays_whole
+from vision_backends.backends.stopwatch import count
 from vision_backends.errors import (
     BackendError,
     CallerError,
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
     from PIL import Image as PILImage
 
     from vision_backends.backends.local.checkpoint import Checkpoint
+    from vision_backends.backends.local.engine import Engines, Tensors
     from vision_backends.backends.local.lane import Lane, Wanted
     from vision_backends.clock import Clock
     from vision_backends.images import Image
@@ -55,6 +60,7 @@ __all__ = [
 
 NEEDED = ("torch", "transformers", "huggingface_hub", "safetensors")
 INSTALL = "pip install 'vision-backends[local]'"
+INSTALL_OPENVINO = "pip install 'vision-backends[openvino]'"
 
 AHEAD = 1
 """Batches of one caller that wait while another runs: enough that the model never waits for the next."""
@@ -65,7 +71,7 @@ PREPARERS = 2
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Loaded:
     """A model in memory, with what prepares its input and the lane of those who want it to run.
 
@@ -76,8 +82,12 @@ class Loaded:
         tokenizer: Turns texts into numbers; None where the checkpoint has none.
         processor: Both in one, for models with a chat template.
         device: Where it runs.
+        dtype: The type of numbers that torch computes in, where its kind of model may.
+        numbers: What it does compute in, such as ``"float32"``.
+        engines: Chooses who computes the parts of it.
         lane: Where its callers wait.
         reading: To be held while the tokenizer works, which is not safe for many threads.
+        parts: Parts that another engine than torch may compute, by name.
     """
 
     checkpoint: Checkpoint
@@ -86,14 +96,48 @@ class Loaded:
     tokenizer: Any
     processor: Any
     device: str
+    dtype: torch.dtype
+    numbers: str
+    engines: Engines
     lane: Lane
     reading: threading.Lock = field(default_factory=threading.Lock)
+    parts: dict[str, PartRunner] = field(default_factory=dict)
 
     @property
     def memory_bytes(self) -> int:
         """Bytes of the weights and buffers."""
         tensors = [*self.model.parameters(), *self.model.buffers()]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    def part(self, name: str, module: Any, *, agrees: Callable[[Tensors, Tensors], bool]) -> PartRunner:  # noqa: ANN401
+        """Return what computes a part of the model, if another engine than torch does that better here.
+
+        Args:
+            name: Its name within the model.
+            module: Computes it by torch, from pixels.
+            agrees: Whether results of another engine are as good as torch's.
+        """
+        from PIL import Image as PILImage
+
+        side = self.checkpoint.input_px or 224
+        noise = PILImage.effect_noise((side, side), 64).convert("RGB")
+        example = dict(self.image_processor(images=[noise], return_tensors="pt"))
+        if set(example) == {"pixel_values"}:
+            part = Part(name=name, module=module.eval(), example=example["pixel_values"], agrees=agrees)
+            self.parts[name] = self.engines.runner(part, self.checkpoint)
+        else:
+            self.parts[name] = PartRunner(None, engine="torch")
+        return self.parts[name]
+
+    def lower(self) -> None:
+        """Let torch compute in the chosen numbers; after this no part can be converted any more."""
+        self.numbers = lower(self.model, kind=self.checkpoint.kind, dtype=self.dtype)
+
+    def cast(self, batch: Inputs) -> Inputs:
+        """Return a batch in the numbers that the model takes."""
+        if not stays_whole(self.checkpoint.kind):
+            return batch
+        return {key: each.to(self.dtype) if each.is_floating_point() else each for key, each in batch.items()}
 
     def pixels(self, image: Image) -> PILImage.Image:
         """Return the picture at the scale that the model needs."""
@@ -132,6 +176,7 @@ class Loaded:
             TimedOutError: The time was over before the last result.
         """
         results: list[Any] = [None] * len(items)
+        decode_s: list[float] = []
         under_way: deque[tuple[list[int], Order]] = deque()
 
         def collect(most: int) -> None:
@@ -139,11 +184,19 @@ class Loaded:
                 numbers, order = under_way[0]
                 for number, result in zip(numbers, self.lane.collect(order), strict=True):
                     results[number] = result
+                count("queue", order.queue_s or 0.0)
+                count("model", order.model_s)
                 under_way.popleft()
+
+        def timed(item: T) -> Inputs:
+            started = real_time.perf_counter()
+            inputs = prepare(item)
+            decode_s.append(real_time.perf_counter() - started)
+            return inputs
 
         try:
             order_of_work = sorted(range(len(items)), key=lambda number: alike(items[number]))
-            for numbers, inputs in self._prepared(items, order_of_work, prepare, time):
+            for numbers, inputs in self._prepared(items, order_of_work, timed, time):
                 for shape, places in _by_shape(inputs).items():
                     collect(AHEAD)
                     order = Order(
@@ -154,6 +207,7 @@ class Loaded:
                     )
                     under_way.append(([numbers[place] for place in places], self.lane.submit(order)))
             collect(0)
+            count("decode", sum(decode_s))
         finally:
             for _, order in under_way:
                 self.lane.leave(order)
@@ -234,8 +288,11 @@ class Countdown:
         return left_s
 
 
-def check_packages() -> None:
+def check_packages(*, engine: str) -> None:
     """Return if everything is installed; imports nothing.
+
+    Args:
+        engine: As configured; ``"openvino"`` has to be there if it is asked for.
 
     Raises:
         NotReadyError: Something is missing; names the command.
@@ -244,6 +301,9 @@ def check_packages() -> None:
     if missing:
         message = f"Not installed, but needed by local models: {', '.join(missing)}."
         raise NotReadyError(message, remedy=f"Run: {INSTALL}", code="missing_packages")
+    if engine == "openvino" and find_spec("openvino") is None:
+        message = "Not installed, but configured as [local] engine: openvino."
+        raise NotReadyError(message, remedy=f"Run: {INSTALL_OPENVINO}", code="missing_packages")
 
 
 def aspect(image: Image) -> float:

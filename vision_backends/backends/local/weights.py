@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from vision_backends.backends.local.engine import EngineName, Engines
 from vision_backends.backends.local.lane import Lane
+from vision_backends.backends.local.precision import Dtype, choose_dtype, stays_whole
+from vision_backends.backends.local.remembered import Remembered
 from vision_backends.backends.local.runtime import Loaded, free_device_memory, limit_threads, translated
 from vision_backends.errors import NotReadyError
 
@@ -22,7 +26,7 @@ if TYPE_CHECKING:
 
     from vision_backends.backends.local.checkpoint import Checkpoint
 
-__all__ = ["load"]
+__all__ = ["BATCH", "Place", "load"]
 
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json")
 """Any of these makes a checkpoint one that reads words."""
@@ -34,17 +38,39 @@ _loading = threading.Lock()
 """One load at a time in the whole process: transformers swaps torch's global initialisers while it loads."""
 
 
-def load(
-    checkpoint: Checkpoint, *, auto_class: str, device: str, threads: int | None, max_queue: int, chat: bool = False
-) -> Loaded:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where models run, and how.
+
+    Attributes:
+        device: As configured: ``"auto"``, ``"cpu"``, ``"mps"``, ``"cuda"`` or ``"cuda:<n>"``.
+        dtype: As configured.
+        engine: As configured.
+        threads: Threads of each model; None for as many as torch has.
+        max_queue: Inputs that may wait for one model.
+        max_memory_bytes: Most memory that one may take; None for what is free.
+        remembered: Where is kept what was measured on this machine.
+    """
+
+    device: str = "auto"
+    dtype: Dtype = "auto"
+    engine: EngineName = "auto"
+    threads: int | None = None
+    max_queue: int = 64
+    max_memory_bytes: int | None = None
+    remembered: Remembered = field(default_factory=Remembered)
+
+
+def load(checkpoint: Checkpoint, *, auto_class: str, place: Place, chat: bool = False) -> Loaded:
     """Load a checkpoint from its folder: only safetensors, no code of its author, no network.
+
+    On a CPU it comes in 32-bit floats, from which parts can be converted for another engine; `Loaded.lower` is to be
+    called after that. On a GPU it comes in the numbers that it will compute in.
 
     Args:
         checkpoint: What `read_checkpoint` has let pass.
         auto_class: The class of transformers that loads it, such as ``"AutoModel"``.
-        device: ``"auto"``, ``"cpu"``, ``"mps"``, ``"cuda"`` or ``"cuda:<n>"``.
-        threads: Threads of the model; None for as many as torch has.
-        max_queue: Inputs that may wait for it.
+        place: Where it shall run, and how.
         chat: Whether to load the processor with its chat template as well.
 
     Raises:
@@ -61,10 +87,12 @@ def load(
         import torch
         import transformers
 
-        chosen = _choose_device(torch, device)
+        device = _choose_device(torch, place.device)
+        dtype = choose_dtype(place.dtype, device=device, remembered=place.remembered)
+        at_once = dtype if device != "cpu" and stays_whole(checkpoint.kind) else torch.float32
         with _quiet(transformers):
             model, report = getattr(transformers, auto_class).from_pretrained(
-                folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **options
+                folder, use_safetensors=True, dtype=at_once, output_loading_info=True, **options
             )
             absent = sorted(report["missing_keys"])
             if absent:
@@ -76,16 +104,25 @@ def load(
             tokenizer = part("AutoTokenizer") if has_words else None
         return Loaded(
             checkpoint=checkpoint,
-            model=model.eval().requires_grad_(requires_grad=False).to(chosen),
+            model=model.eval().requires_grad_(requires_grad=False).to(device),
             image_processor=images,
             tokenizer=tokenizer,
             processor=processor,
-            device=chosen,
+            device=device,
+            dtype=dtype,
+            numbers=str(at_once).removeprefix("torch."),
+            engines=Engines(
+                place.engine,
+                device=device,
+                threads=place.threads,
+                full=place.dtype == "float32",
+                remembered=place.remembered,
+            ),
             lane=Lane(
                 checkpoint.name,
                 max_batch=BATCH,
-                max_waiting=max_queue,
-                begin=partial(limit_threads, threads),
+                max_waiting=place.max_queue,
+                begin=partial(limit_threads, place.threads),
                 free=free_device_memory,
             ),
         )

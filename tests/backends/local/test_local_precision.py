@@ -1,0 +1,153 @@
+"""16-bit numbers where they are real, faster and good enough; 32-bit ones everywhere else."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from vision_backends import open_image
+from vision_backends.backends.local.precision import choose_dtype, lower, measure_share, stays_whole
+from vision_backends.backends.local.remembered import Remembered
+from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest
+
+
+def choose(folder, *, wanted="auto", device="cpu", real=True, share=0.5, measured=None):
+    """Return what is chosen on a machine of the test's making."""
+
+    def measure(_dtype):
+        if measured is not None:
+            measured.append(share)
+        return share
+
+    return choose_dtype(
+        wanted, device=device, remembered=Remembered(folder), has_bfloat16=lambda _device: real, measure=measure
+    )
+
+
+@pytest.mark.parametrize(
+    ("device", "real", "share", "dtype"),
+    [
+        ("cpu", True, 0.5, torch.bfloat16),
+        ("cpu", True, 0.95, torch.float32),
+        ("cpu", True, 3.0, torch.float32),
+        ("cpu", False, 0.5, torch.float32),
+        ("cuda", True, 3.0, torch.bfloat16),
+        ("cuda:1", False, 3.0, torch.float16),
+        ("mps", False, 3.0, torch.float16),
+    ],
+)
+def test_numbers_follow_what_the_device_can_and_what_pays(tmp_path, device, real, share, dtype):
+    """On a CPU only a clear gain counts; a GPU has one without measuring."""
+    assert choose(tmp_path, device=device, real=real, share=share) is dtype
+
+
+@pytest.mark.parametrize("wanted", ["float32", "bfloat16", "float16"])
+def test_what_is_configured_is_taken(tmp_path, wanted):
+    """Nothing is measured for it."""
+    measured = []
+    assert choose(tmp_path, wanted=wanted, real=False, measured=measured) is getattr(torch, wanted)
+    assert measured == []
+
+
+def test_the_measurement_is_remembered(tmp_path):
+    """Once per machine; a damaged file or one of another machine is measured again."""
+    measured = []
+    assert [choose(tmp_path, measured=measured) for _ in range(3)] == [torch.bfloat16] * 3
+    assert len(measured) == 1
+    (file,) = tmp_path.glob("*.json")
+    for damage in ("", "[]", '{"fact": {}, "state": {}}', file.read_text().replace(torch.__version__, "0.1")):
+        file.write_text(damage)
+        choose(tmp_path, measured=measured)
+    assert len(measured) == 5
+
+
+def test_without_a_place_to_remember_it_is_measured_every_time(tmp_path):
+    """A folder that cannot be written is no error."""
+    (tmp_path / "file").touch()
+    measured = []
+    assert choose(tmp_path / "file" / "folder", measured=measured) is torch.bfloat16
+    assert choose(tmp_path / "file" / "folder", measured=measured) is torch.bfloat16
+    assert len(measured) == 2
+
+
+def test_the_measurement_compares_the_fastest_rounds():
+    """Of turns that meet the same busy moments; the first one only warms up."""
+    times = iter(itertools.accumulate([0, 9, 0, 9] + [0, 4, 0, 1] * 2 + [0, 2, 0, 3] * 3))
+    assert measure_share(torch.bfloat16, now=lambda: float(next(times))) == pytest.approx(1 / 2)
+
+
+def test_the_measurement_works_here():
+    """Whatever it says of this machine."""
+    assert 0.01 < measure_share(torch.bfloat16) < 1000
+
+
+def test_embeddings_in_16_bits_stand_beside_those_in_32(make_backend, model, photos):
+    """Their space is the same, as their cosine is at least 0.999."""
+    images = [open_image(path) for path in sorted(photos.glob("*.jpg"))]
+    for kind in ("clip", "siglip", "siglip2", "sentence_clip"):
+        full, half = (make_backend(embedding_model=model(kind), dtype=dtype) for dtype in ("float32", "bfloat16"))
+        for ask, inputs, request in (("embed", images, EmbedRequest()), ("embed_text", ["a cat"], EmbedTextRequest())):
+            pairs = zip(
+                getattr(full, ask)(inputs, request, timeout_s=60),
+                getattr(half, ask)(inputs, request, timeout_s=60),
+                strict=True,
+            )
+            assert min(a.similarity(b) for a, b in pairs) > 0.999
+        assert half.status()["embedding"]["dtype"] == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("kind", "numbers"),
+    [
+        ("d_fine", "bfloat16+float32"),
+        ("rt_detr_v2", "bfloat16+float32"),
+        ("detr", "bfloat16"),
+        ("grounding_dino", "float32"),
+        ("owlv2", "bfloat16"),
+    ],
+)
+def test_detection_in_16_bits_finds_what_that_in_32_finds(make_backend, model, photos, kind, numbers):
+    """As far as a kind bears them: sampled places stay in 32 bits."""
+    image = open_image(photos / "cat.jpg")
+    role = "open_vocabulary" if kind in {"grounding_dino", "owlv2"} else "detection"
+    request = DetectRequest(labels=("cat",) if role == "open_vocabulary" else None, min_score=0.01)
+    found = {}
+    for dtype in ("float32", "bfloat16"):
+        backend = make_backend(**{f"{role}_model": model(kind), "dtype": dtype})
+        (found[dtype],) = backend.detect([image], request, timeout_s=60)
+        shown = backend.status()[role]["dtype"]
+    assert shown == numbers
+    assert len(found["bfloat16"]) == len(found["float32"]) > 0
+    best = [max(item.score for item in each) for each in found.values()]
+    assert best[0] == pytest.approx(best[1], abs=0.02)
+
+
+def test_captions_in_16_bits_are_those_of_the_model_in_16_bits(make_backend, model, photos):
+    """Token for token: bfloat16 is compared with bfloat16."""
+    import transformers as tf
+
+    folder = model("blip")
+    image = open_image(photos / "cat.jpg")
+    backend = make_backend(caption_model=folder, dtype="bfloat16")
+    (said,) = backend.describe([image], DescribeRequest(max_words=8), timeout_s=60)
+    plain = tf.BlipForConditionalGeneration.from_pretrained(folder, dtype=torch.bfloat16).eval()
+    pixels = tf.AutoImageProcessor.from_pretrained(folder, backend="pil")(
+        images=[image.rgb(min_side_px=64)], return_tensors="pt"
+    )["pixel_values"]
+    tokens = plain.generate(pixel_values=pixels.to(torch.bfloat16), max_new_tokens=12, do_sample=False)
+    expected = tf.AutoTokenizer.from_pretrained(folder).decode(tokens[0, 1:], skip_special_tokens=True)
+    assert said.text == expected.strip()
+
+
+def test_only_what_comes_before_the_sampling_is_lowered(model):
+    """The decoder of D-FINE keeps its numbers."""
+    import transformers as tf
+
+    made = tf.DFineForObjectDetection.from_pretrained(model("d_fine")).eval()
+    assert lower(made, kind="d_fine", dtype=torch.bfloat16) == "bfloat16+float32"
+    assert {p.dtype for p in made.model.backbone.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in made.model.decoder.parameters()} == {torch.float32}
+    assert not stays_whole("d_fine")
+    assert stays_whole("clip")

@@ -1,0 +1,192 @@
+"""Which engine computes a part of a model: torch, or OpenVINO where that is installed, right and faster.
+
+This module decides between engines, by a trial on this machine whose verdict is remembered. It must not know what a
+part computes, nor how an engine works. Torch in 32-bit floats is the measure of what is right; whatever is off about
+another engine, be it its conversion, its results or its speed, leaves the part with torch.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from vision_backends.backends.local.openvino import OpenVino
+from vision_backends.backends.local.remembered import Remembered, processor_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import torch
+
+    from vision_backends.backends.local.checkpoint import Checkpoint
+
+    Tensors = tuple[torch.Tensor, ...]
+    Compute = Callable[..., Tensors]
+
+__all__ = ["EngineName", "Engines", "Part", "PartRunner", "Trial"]
+
+EngineName = Literal["auto", "torch", "openvino"]
+"""What ``[local] engine`` may be."""
+
+ROUNDS = 3
+
+GAIN = 0.95
+"""The largest share of torch's time at which another engine is worth its disk and memory."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Something that an engine can compute.
+
+    Attributes:
+        name: Its name within its model, such as ``"image"``.
+        module: Computes it by torch in 32-bit floats; takes one tensor [B, …] and returns one or more.
+        example: An input like those to come, B = 1.
+        agrees: Whether results of another engine are as good as torch's.
+    """
+
+    name: str
+    module: Any
+    example: torch.Tensor
+    agrees: Callable[[Tensors, Tensors], bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """What came of trying an engine on a part.
+
+    Attributes:
+        good: Whether it is to be used.
+        why: In a few words, for ``vision status`` and the log.
+        torch_s: Seconds of torch in 32-bit floats for one input.
+        engine_s: Seconds of the engine.
+    """
+
+    good: bool
+    why: str
+    torch_s: float | None = None
+    engine_s: float | None = None
+
+
+class PartRunner:
+    """Computes a part by an engine other than torch, as long as there is one and it does well.
+
+    Args:
+        compute: The engine's function; None leaves everything to torch.
+        engine: What to call it, such as ``"openvino"``.
+        shape: Of the inputs that it takes, without the rows.
+
+    Attributes:
+        engine: The same; says why when it is torch after all.
+    """
+
+    def __init__(self, compute: Compute | None, *, engine: str, shape: Sequence[int] = ()) -> None:
+        self.engine = engine
+        self._compute = compute
+        self._shape = tuple(shape)
+
+    def __call__(self, batch: Mapping[str, torch.Tensor]) -> Tensors | None:
+        """Return what the part makes of pixels [B, …]; None where torch has to do it."""
+        pixels = batch["pixel_values"]
+        if self._compute is None or len(batch) > 1 or tuple(pixels.shape[1:]) != self._shape:
+            return None
+        try:
+            found = self._compute(pixels)
+        except Exception as error:  # noqa: BLE001 — whatever it is, torch can still answer
+            self._give_up(f"{type(error).__name__}: {error}")
+            return None
+        if not all(bool(each.isfinite().all()) for each in found):
+            self._give_up("it computed numbers that are not finite")
+            return None
+        return found
+
+    def _give_up(self, why: str) -> None:
+        _log.warning("%s failed while running (%s); torch takes over.", self.engine, why)
+        self._compute, self.engine = None, f"torch ({self.engine} failed: {why[:200]})"
+
+
+class Engines:
+    """Chooses who computes the parts of models.
+
+    Args:
+        wanted: As configured.
+        device: Where models run; OpenVINO is for CPUs only.
+        threads: Threads of each model; None for all.
+        full: Whether to compute in 32-bit floats, whatever the processor can.
+        remembered: Where verdicts and converted parts are kept.
+    """
+
+    def __init__(
+        self, wanted: EngineName, *, device: str, threads: int | None, full: bool, remembered: Remembered
+    ) -> None:
+        self._remembered = remembered
+        self._openvino = OpenVino(threads=threads, full=full) if wanted != "torch" and device == "cpu" else None
+        self._wanted = wanted
+
+    def runner(self, part: Part, checkpoint: Checkpoint) -> PartRunner:
+        """Return what computes a part if that is better than torch.
+
+        The first time a part is converted and tried, which takes seconds; later ones only read what came of it.
+        """
+        engine = self._openvino
+        if engine is None or not engine.available():
+            return PartRunner(None, engine="torch")
+        state = {
+            "model": checkpoint.name,
+            "revision": checkpoint.revision,
+            "part": part.name,
+            "input": list(part.example.shape[1:]),
+            "processor": processor_name(),
+            **engine.state(),
+        }
+        name = f"{checkpoint.name}-{part.name}"
+        folder = self._remembered.place(name, state=state)
+        known = self._remembered.read(name, state=state)
+        try:
+            if known is not None and not known.get("good"):
+                return PartRunner(None, engine=f"torch ({known.get('why')})")
+            compute = engine.load(part, folder)
+            if known is None:
+                trial = self._try(part, compute)
+                self._remembered.write(name, _fact(trial), state=state)
+                if not trial.good:
+                    engine.discard(folder)
+                    return PartRunner(None, engine=f"torch ({trial.why})")
+            return PartRunner(compute, engine=engine.name, shape=part.example.shape[1:])
+        except Exception as error:  # noqa: BLE001 — an engine that fails in whatever way is not used
+            why = f"openvino failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            _log.info("%s of %s stays with torch: %s", part.name, checkpoint.name, why)
+            self._remembered.write(name, _fact(Trial(good=False, why=why)), state=state)
+            engine.discard(folder)
+            return PartRunner(None, engine=f"torch ({why})")
+
+    def _try(self, part: Part, compute: Compute) -> Trial:
+        import torch
+
+        with torch.inference_mode():
+            expected, found = _tensors(part.module(part.example)), compute(part.example)
+            if not part.agrees(expected, found):
+                return Trial(good=False, why="openvino computes something else")
+            turns = [(_seconds(part.module, part.example), _seconds(compute, part.example)) for _ in range(ROUNDS)]
+        torch_s, engine_s = (min(times) for times in zip(*turns, strict=True))
+        faster = engine_s <= GAIN * torch_s or self._wanted == "openvino"
+        why = f"openvino takes {engine_s * 1000:.0f} ms, torch {torch_s * 1000:.0f} ms"
+        return Trial(good=faster, why=why, torch_s=torch_s, engine_s=engine_s)
+
+
+def _fact(trial: Trial) -> dict[str, Any]:
+    return {"good": trial.good, "why": trial.why, "torch_s": trial.torch_s, "engine_s": trial.engine_s}
+
+
+def _seconds(compute: Callable[[torch.Tensor], object], example: torch.Tensor) -> float:
+    started = time.perf_counter()
+    compute(example)
+    return time.perf_counter() - started
+
+
+def _tensors(outputs: torch.Tensor | Tensors) -> Tensors:
+    return outputs if isinstance(outputs, tuple) else (outputs,)
