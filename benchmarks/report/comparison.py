@@ -145,12 +145,7 @@ def _compare(key: Key, before: _Figure, after: _Figure) -> tuple[Cell, ...]:
 
 
 def _show(figure: _Figure) -> Cell:
-    interval = figure.interval
-    if interval is None:
-        return Cell(figure.show(figure.value))
-    if figure.show is show_figure:
-        return Cell(figure.show(figure.value), show_interval(interval))
-    return Cell(figure.show(figure.value), f"{figure.show(interval.low)} to {figure.show(interval.high)}")
+    return Cell(figure.show(figure.value), show_interval(figure.interval, figure.show))
 
 
 def _change(before: _Figure, after: _Figure) -> str:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from benchmarks.report.charts import draw_loads, draw_quality, draw_shares, draw_times
 from benchmarks.report.contents import QUESTION
 from benchmarks.report.palette import PARTS, assign_marks, css_variables
 from benchmarks.report.pictures import arrange_pictures
+from benchmarks.report.quality_chart import draw_quality
 from benchmarks.report.settings import show_settings
 from benchmarks.report.tables import tabulate_classes
+from benchmarks.report.time_charts import draw_loads, draw_shares, draw_times
 from benchmarks.report.timeline import draw_day
 from benchmarks.report.verdicts import RANDOM_WEIGHTS
 from benchmarks.report.wording import show_date, show_usd, split_links
@@ -37,7 +38,8 @@ _FOLDER = Path(__file__).parent
 
 def write_page(contents: Contents) -> str:
     """Return the page."""
-    marks = assign_marks(_name_backends(contents))
+    seen = _name_backends(contents)
+    marks = assign_marks(seen)
     prices = [each.cost_per_1000_usd or 0.0 for group in contents.groups for each in group.standings]
     dearest_usd = max(prices, default=0.0)
     environment = Environment(
@@ -49,7 +51,7 @@ def write_page(contents: Contents) -> str:
         date=show_date(contents.runs[-1].started_at),
         contents=contents,
         marks=marks,
-        legend=[name for name in marks if name in _seen(contents)],
+        legend=[name for name in [*filter(None, marks), None] if name in seen],
         css=Markup(f"{css_variables()}\n{(_FOLDER / 'page.css').read_text(encoding='utf-8')}"),  # noqa: S704 — our own
         parts=PARTS,
         dearest=show_usd(dearest_usd),
@@ -98,7 +100,3 @@ def _name_backends(contents: Contents) -> list[str | None]:
         *(call.backend for day in contents.days for call in day.calls),
         *(answer.backend for example in contents.examples for answer in example.answers),
     ]
-
-
-def _seen(contents: Contents) -> set[str | None]:
-    return set(_name_backends(contents))

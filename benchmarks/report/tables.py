@@ -214,9 +214,7 @@ def _time_cells(result: LatencyResult) -> list[Cell]:
         return [*cells, *[Cell(detail="not measured")] * 3]
     interval = median_interval(warm)
     p90, p99 = (float(each) for each in np.percentile(warm, [90, 99]))
-    detail = (
-        f"{show_time(interval.low)} to {show_time(interval.high)}" if interval else f"{len(warm)} calls: no interval"
-    )
+    detail = show_interval(interval, show_time) or f"{len(warm)} calls: no interval"
     return [
         *cells,
         Cell(show_time(median(warm)), detail),

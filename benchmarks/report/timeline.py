@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from benchmarks.report.charts import set_time_axis
+from benchmarks.report.axes import set_time_axis
 from benchmarks.report.palette import INKS
 from benchmarks.report.svg import chart_style, embed_figure
 from benchmarks.report.wording import join_words, shorten, show_count, show_time

@@ -187,11 +187,13 @@ def _judge_quality(group: Group, standing: Standing, top: Standing) -> Sentence:
     mine, other = standing.metrics[name], top.metrics[name]
     figures = f"{name} {show_figure(mine.value)} instead of {show_figure(other.value)}"
     overlap = _overlap(mine, other)
-    if mine.value == other.value or overlap:
-        why = "; the intervals overlap" if overlap else ""
-        return (Piece("not measurably worse", strong=True), Piece(f" ({figures}{why})"))
-    why = "" if overlap is None else "; the intervals do not overlap"
-    return (Piece(_compare_values(mine, other), strong=True), Piece(f" ({figures}{why})"))
+    if mine.value == other.value:
+        return (Piece("as good", strong=True), Piece(f" ({figures})"))
+    why = {True: "; the intervals overlap", False: "; the intervals do not overlap", None: "; without intervals"}[
+        overlap
+    ]
+    lead = f"{'perhaps ' if overlap else ''}{_compare_values(mine, other)}"
+    return (Piece(lead, strong=True), Piece(f" ({figures}{why})"))
 
 
 def _compare_values(mine: Metric, other: Metric) -> str:
@@ -225,7 +227,7 @@ def _judge_price(standing: Standing, top: Standing) -> Sentence:
     mine, other = standing.cost_per_1000_usd, top.cost_per_1000_usd
     if mine is None or other is None:
         return (Piece("cheaper by an unknown amount", strong=True), Piece(" (a price is not known)"))
-    figures = f" ({_price(standing)} instead of {_price(top)})"
+    figures = f" (instead of {_price(top)})" if mine == 0 else f" ({_price(standing)} instead of {_price(top)})"
     if mine == 0 or other == 0:
         if mine == other:
             return (Piece("free", strong=True), Piece(", as that is"))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from benchmarks.records import Interval
 
@@ -34,6 +34,9 @@ __all__ = [
 ]
 
 UNKNOWN = "–"
+
+_GAP = "\u00a0"
+"""Between a number and its unit, where no line may break."""
 
 _MAX_LETTERS = 600
 _JOINERS = "\u200c\u200d"
@@ -62,8 +65,8 @@ def show_time(seconds: float | None) -> str:
     if seconds is None:
         return UNKNOWN
     if abs(seconds) < 0.9995:
-        return f"{_digits(seconds * 1e3)} ms"
-    return f"{_digits(seconds)} s"
+        return f"{_digits(seconds * 1e3)}{_GAP}ms"
+    return f"{_digits(seconds)}{_GAP}s"
 
 
 def show_figure(value: float | None) -> str:
@@ -71,12 +74,12 @@ def show_figure(value: float | None) -> str:
     if value is None:
         return UNKNOWN
     decimals = 3 if abs(value) < 10 else 1 if abs(value) < 1000 else 0
-    return f"{value:,.{decimals}f}"
+    return f"{value:,.{decimals}f}".replace("-", "−")
 
 
-def show_interval(interval: Interval | None) -> str | None:
+def show_interval(interval: Interval | None, show: Callable[[float], str] = show_figure) -> str | None:
     """Return a confidence interval, such as ``"0.881 to 0.957"``; None where there is none."""
-    return interval and f"{show_figure(interval.low)} to {show_figure(interval.high)}"
+    return interval and f"{show(interval.low)}{_GAP}to{_GAP}{show(interval.high)}"
 
 
 def show_usd(amount: float | None) -> str:
@@ -93,7 +96,7 @@ def show_bytes(size: int | None) -> str:
     """Return a size in megabytes or gigabytes of 10³ steps."""
     if size is None:
         return UNKNOWN
-    return f"{size / 1e9:,.1f} GB" if size >= 0.9995e9 else f"{size / 1e6:,.0f} MB"
+    return f"{size / 1e9:,.1f}{_GAP}GB" if size >= 0.9995e9 else f"{size / 1e6:,.0f}{_GAP}MB"
 
 
 def show_count(number: float | None) -> str:
@@ -102,17 +105,17 @@ def show_count(number: float | None) -> str:
         return UNKNOWN
     for unit, word in ((1e9, "billion"), (1e6, "million")):
         if number >= unit:
-            return f"{_digits(number / unit)} {word}"
+            return f"{_digits(number / unit)}{_GAP}{word}"
     return f"{number:,.0f}"
 
 
 def show_share(share: float) -> str:
     """Return a part of a whole, such as ``"18 %"``; what is not all and not nothing never reads so."""
     if 0 < share < 0.005:
-        return "under 1 %"
+        return f"under 1{_GAP}%"
     if 0.995 <= share < 1:
-        return "over 99 %"
-    return f"{share * 100:.0f} %"
+        return f"over 99{_GAP}%"
+    return f"{share * 100:.0f}{_GAP}%"
 
 
 def show_factor(factor: float) -> str:
