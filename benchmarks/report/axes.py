@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.transforms import Bbox
 
 from benchmarks.report.palette import INKS
 from benchmarks.report.wording import shorten
@@ -31,7 +32,9 @@ _ROW_HEIGHT = 46.0
 
 _AXIS_HEIGHT = 40.0
 
-_LINE_HEIGHT = 13.0
+_LINE_HEIGHT = 12.5
+
+_LETTER_WIDTH = 6.4
 """Sizes in points, which are about pixels on the page."""
 
 _LETTERS = 26
@@ -82,40 +85,65 @@ def set_time_axis(axes: Axes, seconds: Sequence[float], *, vertical: bool = Fals
 
 
 def write_labels(axes: Axes, labels: Sequence[Label], marks: Mapping[str | None, Mark]) -> None:
-    """Write each rung's name beside its point: to the side where there is room, and above those already written.
+    """Write each rung's name beside its point, where it hides no line, no mark and no other name, if it can.
 
     All limits have to be set before.
     """
     figure = axes.get_figure(root=True)
     if figure is not None:
         figure.draw_without_rendering()  # sizes are known from here on
-    box = axes.get_window_extent()
-    taken: list[tuple[float, float]] = []
-    for x, y, standing, detail in sorted(labels, key=lambda label: label[1]):
-        across, up = axes.transData.transform((x, y))
-        is_right = across - box.x0 > 0.6 * box.width
-        height = _LINE_HEIGHT * (2 if detail else 1)
-        shift = 9.0
-        while any(
-            abs(up + shift - other) < height and abs(across - beside) < 0.45 * box.width for beside, other in taken
-        ):
-            shift += _LINE_HEIGHT / 2
-        taken.append((across, up + shift))
+    scale = axes.figure.dpi / _POINTS_PER_INCH
+    field = axes.get_window_extent()
+    taken = [line.get_window_extent() for line in axes.lines]
+    taken += [
+        Bbox.from_extents(x - 9, y - 9, x + 9, y + 9)
+        for x, y in axes.transData.transform([label[:2] for label in labels])
+    ]
+    for x, y, standing, detail in labels:
         name = shorten(standing.label, letters=_LETTERS)
-        colour = marks[standing.backend].ink.light
-        lines = ((name, 0.0, colour, "bold"), (detail, _LINE_HEIGHT, INKS["soft"].light, "normal"))
-        for text, drop, ink, weight in lines:
+        across, up = axes.transData.transform((x, y))
+        width = max(len(name), len(detail)) * _LETTER_WIDTH * scale
+        height = _LINE_HEIGHT * (2 if detail else 1) * scale
+        places = [
+            (
+                Bbox.from_bounds(
+                    across + (gap if ha == "left" else -gap - width), up + rise - height / 2, width, height
+                ),
+                ha,
+                gap,
+                rise,
+            )
+            for gap in (12 * scale, 20 * scale)
+            for rise in (0.0, 10.0 * scale, -10.0 * scale, 18 * scale, -18 * scale)
+            for ha in ("left", "right")
+        ]
+        box, ha, gap, rise = min(places, key=lambda place: _cost(place[0], taken, field))
+        taken.append(box)
+        lines = [(name, marks[standing.backend].ink.light, "bold")]
+        lines += [(detail, INKS["soft"].light, "normal")] if detail else []
+        for line, (text, ink, weight) in enumerate(lines):
+            drop = (line - (len(lines) - 1) / 2) * _LINE_HEIGHT
             axes.annotate(
                 text,
                 (x, y),
-                xytext=(-12 if is_right else 12, shift - drop),
+                xytext=((gap if ha == "left" else -gap) / scale, rise / scale - drop),
                 textcoords="offset points",
-                ha="right" if is_right else "left",
-                va="center",
+                ha=ha,
+                va="center_baseline",
                 color=ink,
                 fontweight=weight,
                 annotation_clip=False,
             )
+
+
+def _cost(box: Bbox, taken: Sequence[Bbox], field: Bbox) -> float:
+    """Return how much of a place hides something: what is outside of the chart counts as well."""
+    hidden = sum(_area(Bbox.intersection(box, other)) for other in taken)
+    return hidden + 2 * (box.width * box.height - _area(Bbox.intersection(box, field)))
+
+
+def _area(box: Bbox | None) -> float:
+    return 0.0 if box is None else max(box.width, 2.0) * max(box.height, 2.0)  # lines have none
 
 
 def _show_tick(seconds: float) -> str:

@@ -30,56 +30,56 @@ if TYPE_CHECKING:
 
 __all__ = ["compare_runs"]
 
-_NO_WEIGHTS = "random weights"
+_RULE = "A change counts where the two 95 % intervals do not overlap. Of figures without an interval nobody can say."
+
+_Key = tuple[str, str | None, str]
+"""A rung and its task, or a library; the rung alone; and the figure's name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Figure:
-    """One figure of one run, with whatever is needed to set another beside it."""
+    """One figure of one run; ``source`` is the model or version that it belongs to."""
 
     value: float
     show: Callable[[float], str]
+    source: str
     interval: Interval | None = None
     higher_is_better: bool = False
-    model: str | None = None
 
 
 def compare_runs(runs: Sequence[Run]) -> list[Table]:
-    """Return a table for each later run, beside the first one; none where they have no figure in common."""
-    first, *others = (dict(_list_figures(run)) for run in runs)
+    """Return a table for each later run beside the first one, without runs that have no figure in common with it."""
+    first, *others = (_list_figures(run) for run in runs)
     return [
         Table(
             caption=f"Run {number} beside run 1",
             columns=(
                 Column("rung", is_number=False),
                 Column("figure", is_number=False),
-                Column("run 1"),
-                Column(f"run {number}"),
-                Column("change"),
+                *(Column(name) for name in ("run 1", f"run {number}", "change")),
                 Column("does it count?", is_number=False),
             ),
             rows=tuple(_compare(key, first[key], figures[key]) for key in first if key in figures),
-            notes=(
-                "A change counts where the two 95 % intervals do not overlap. "
-                "Of figures without an interval nobody can say.",
-            ),
+            notes=(_RULE,),
         )
         for number, figures in enumerate(others, start=2)
         if first.keys() & figures.keys()
     ]
 
 
-Key = tuple[str, str | None, str]
-"""The rung or library and its task, its backend, and the figure's name."""
+def _list_figures(run: Run) -> dict[_Key, _Figure]:
+    """Return all figures of a run: those of one rung and task stand together."""
+    figures = dict([*_list_quality(run), *_list_times(run), *_list_days(run)])
+    order = list(dict.fromkeys(who for who, _, _ in figures))
+    return dict(sorted(figures.items(), key=lambda item: order.index(item[0][0])))
 
 
-def _list_figures(run: Run) -> Iterator[tuple[Key, _Figure]]:
-    """Yield all figures of a run."""
-    for quality in run.quality:
-        who = quality.contestant
-        for metric in () if who.random_weights else quality.metrics:
+def _list_quality(run: Run) -> Iterator[tuple[_Key, _Figure]]:
+    for result in run.quality:
+        who = result.contestant
+        for metric in () if who.random_weights else result.metrics:
             if metric.value is not None:
-                name = f"{metric.name} on {quality.dataset}, {quality.images} images"
+                name = f"{metric.name} on {result.dataset}, {result.images} images"
                 yield (
                     _key(who, name),
                     _Figure(
@@ -87,55 +87,54 @@ def _list_figures(run: Run) -> Iterator[tuple[Key, _Figure]]:
                         show=show_figure,
                         interval=metric.interval,
                         higher_is_better=metric.higher_is_better,
-                        model=who.model,
+                        source=_source(who),
                     ),
                 )
-    for timed in run.latency:
-        who = timed.contestant
-        if timed.warm_s:
-            interval = median_interval(timed.warm_s)
-            yield (
-                _key(who, "warm median"),
-                _Figure(value=median(timed.warm_s), show=show_time, interval=interval, model=who.model),
-            )
-        if timed.cold_s:
-            interval = median_interval(timed.cold_s)
-            yield (
-                _key(who, "first answer, median"),
-                _Figure(value=median(timed.cold_s), show=show_time, interval=interval, model=who.model),
-            )
-        for load in timed.loads:
-            yield (
-                _key(who, f"images a second, {load.concurrency} at once"),
-                _Figure(value=load.images_per_s, show=show_figure, higher_is_better=True, model=who.model),
-            )
-        if timed.memory_bytes is not None:
-            yield _key(who, "peak memory"), _Figure(value=timed.memory_bytes, show=_bytes, model=who.model)
-        if timed.cost_per_1000_usd is not None:
-            yield _key(who, "cost of 1,000"), _Figure(value=timed.cost_per_1000_usd, show=show_usd, model=who.model)
+
+
+def _list_times(run: Run) -> Iterator[tuple[_Key, _Figure]]:
+    for result in run.latency:
+        who = result.contestant
+        source = _source(who)
+        for name, samples in (("warm, median", result.warm_s), ("first answer, median", result.cold_s)):
+            if samples:
+                interval = median_interval(samples)
+                yield _key(who, name), _Figure(value=median(samples), show=show_time, interval=interval, source=source)
+        for load in result.loads:
+            name, rate = f"images a second, {load.concurrency} at once", load.images_per_s
+            yield _key(who, name), _Figure(value=rate, show=show_figure, higher_is_better=True, source=source)
+        if result.memory_bytes is not None:
+            yield _key(who, "peak memory"), _Figure(value=result.memory_bytes, show=show_bytes, source=source)
+        if result.cost_per_1000_usd is not None:
+            yield _key(who, "cost of 1,000"), _Figure(value=result.cost_per_1000_usd, show=show_usd, source=source)
+
+
+def _list_days(run: Run) -> Iterator[tuple[_Key, _Figure]]:
     for day in run.failover:
         for phase in day.phases:
             where = f"“{phase.name}”, {phase.calls} calls"
-            yield (day.library, None, f"median, {where}"), _Figure(value=phase.p50_s, show=show_time, model=day.version)
-            yield (
-                (day.library, None, f"requests on the wire, {where}"),
-                _Figure(value=phase.wire_requests, show=show_count, model=day.version),
-            )
+            lost = phase.answered_by.get("nobody", 0)
+            for name, value, show in (
+                ("median", phase.p50_s, show_time),
+                ("requests on the wire", phase.wire_requests, show_count),
+                ("calls that nobody answered", lost, show_count),
+            ):
+                yield (day.library, None, f"{name}, {where}"), _Figure(value=value, show=show, source=day.version)
 
 
-def _key(who: Contestant, name: str) -> Key:
+def _key(who: Contestant, name: str) -> _Key:
     return f"{who.backend}: {who.task}", who.backend, name
 
 
-def _bytes(size: float) -> str:
-    return show_bytes(round(size))
+def _source(who: Contestant) -> str:
+    return f"{who.model or 'unknown model'}{' with random weights' if who.random_weights else ''}"
 
 
-def _compare(key: Key, before: _Figure, after: _Figure) -> tuple[Cell, ...]:
+def _compare(key: _Key, before: _Figure, after: _Figure) -> tuple[Cell, ...]:
     who, backend, name = key
-    models = [figure.model or "unknown" for figure in (before, after)]
+    changed = f"{before.source} → {after.source}" if before.source != after.source else None
     return (
-        Cell(who, f"{models[0]} → {models[1]}" if models[0] != models[1] else None, backend=backend),
+        Cell(who, changed, backend=backend),
         Cell(name),
         _show(before),
         _show(after),

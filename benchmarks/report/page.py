@@ -54,7 +54,7 @@ def write_page(contents: Contents) -> str:
         legend=[name for name in [*filter(None, marks), None] if name in seen],
         css=Markup(f"{css_variables()}\n{(_FOLDER / 'page.css').read_text(encoding='utf-8')}"),  # noqa: S704 — our own
         parts=PARTS,
-        dearest=show_usd(dearest_usd),
+        sizes=_explain_sizes(dearest_usd),
         random_weights=RANDOM_WEIGHTS,
         classes=list(filter(None, map(tabulate_classes, contents.groups))),
         pictures=arrange_pictures(contents.examples),
@@ -83,6 +83,14 @@ def _title(group: Group, contents: Contents) -> str:
     return group.task if alone or not group.dataset else f"{group.task} on {group.dataset}"
 
 
+def _explain_sizes(dearest_usd: float) -> str:
+    if not dearest_usd:
+        return "All marks have one size: nothing has a price."
+    return (
+        f"A mark is as large as its price: the smallest is free, the largest {show_usd(dearest_usd)} per 1,000 images."
+    )
+
+
 def _draw_days(
     days: tuple[FailoverResult, ...], marks: Mapping[str | None, Mark]
 ) -> list[tuple[FailoverResult, Markup | None]]:
@@ -96,7 +104,7 @@ def _draw_days(
 def _name_backends(contents: Contents) -> list[str | None]:
     """Return every backend that anything on the page is about, in the order of its appearance."""
     return [
-        *(result.contestant.backend for run in contents.runs for result in (*run.quality, *run.latency)),
+        *(each.backend for group in contents.groups for each in group.standings),
         *(call.backend for day in contents.days for call in day.calls),
         *(answer.backend for example in contents.examples for answer in example.answers),
     ]

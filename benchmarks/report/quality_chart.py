@@ -118,7 +118,7 @@ def _draw_mark(axes: Axes, x: float, y: float, standing: Standing, mark: Mark, *
 
 def _price(standing: Standing) -> str:
     cost = standing.cost_per_1000_usd
-    return "price not known" if cost is None else "free" if cost == 0 else f"{show_usd(cost)} per 1,000"
+    return "price not known" if cost is None else "free" if cost == 0 else show_usd(cost)
 
 
 def _tell(standing: Standing, metric: str | None) -> str:

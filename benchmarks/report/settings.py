@@ -52,10 +52,9 @@ def tabulate_contestants(runs: Sequence[Run]) -> Table | None:
     """Return a row for each rung, task and model that was measured; None where nothing was."""
     found: dict[Contestant, list[str]] = {}
     for number, run in enumerate(runs, start=1):
-        for result in (*run.quality, *run.latency):
-            numbers = found.setdefault(result.contestant, [])
-            if str(number) not in numbers:
-                numbers.append(str(number))
+        contestants = [each.contestant for each in run.quality] + [each.contestant for each in run.latency]
+        for who in dict.fromkeys(contestants):
+            found.setdefault(who, []).append(str(number))
     if not found:
         return None
     names = ("rung", "task", "model", "revision", "engine", "device", "numbers", "weights", "licence", "run")

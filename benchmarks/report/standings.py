@@ -179,7 +179,7 @@ def gather_groups(runs: Sequence[Run]) -> tuple[Group, ...]:
         for key, standings in groups.items():
             if key[0] == task:
                 _place(standings, timed, number)
-    ladder = [result.contestant.backend for _, result in (*quality, *latency)]
+    ladder = [*(each.contestant.backend for _, each in quality), *(each.contestant.backend for _, each in latency)]
     order = {name: place for place, name in reversed(list(enumerate(ladder)))}
     return tuple(
         Group(task=task, dataset=dataset, standings=_label(sorted(found, key=lambda each: order[each.backend])))

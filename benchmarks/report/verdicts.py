@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 from benchmarks.report.wording import (
     UNKNOWN,
     join_words,
+    shorten,
     show_count,
     show_factor,
     show_figure,
     show_share,
     show_time,
     show_usd,
-    shorten,
 )
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def judge_group(group: Group) -> Verdict:
         title=f"{group.task}{dataset}",
         reference=_introduce(group, top),
         sentences=tuple(
-            _judge(group, standing, top) if standing in able else _excuse(standing)
+            _judge(group, standing, top) if top and standing in able else _excuse(standing)
             for standing in group.standings
             if standing is not top
         ),
@@ -180,8 +180,8 @@ def _judge_quality(group: Group, standing: Standing, top: Standing) -> Sentence:
     name = group.headline([standing, top])
     if unmeasured or name is None or name not in standing.metrics or name not in top.metrics:
         random = [each.label for each in unmeasured if each.random_weights]
-        reason = f"random weights in {join_words(random)}" if random else "not measured"
-        return (Piece("worse by an unknown amount", strong=True), Piece(f" ({reason})"))
+        reason = f"random weights in {join_words(random)}" if random else "no metric was measured for both"
+        return (Piece("not comparable in quality", strong=True), Piece(f" ({reason})"))
     if standing.quality and top.quality and standing.quality.images != top.quality.images:
         return (Piece("not comparable in quality", strong=True), Piece(" (asked about other images)"))
     mine, other = standing.metrics[name], top.metrics[name]
@@ -215,7 +215,7 @@ def _overlap(mine: Metric, other: Metric) -> bool | None:
 def _judge_time(standing: Standing, top: Standing) -> Sentence:
     mine, other = standing.median_s, top.median_s
     if not mine or not other:
-        return (Piece("faster or slower by an unknown amount", strong=True), Piece(" (not timed)"))
+        return (Piece("not comparable in time", strong=True), Piece(" (not timed)"))
     figures = f" ({show_time(mine)} instead of {show_time(other)})"
     if abs(mine - other) < _SAME * other:
         return (Piece("as fast", strong=True), Piece(figures))
@@ -226,11 +226,11 @@ def _judge_time(standing: Standing, top: Standing) -> Sentence:
 def _judge_price(standing: Standing, top: Standing) -> Sentence:
     mine, other = standing.cost_per_1000_usd, top.cost_per_1000_usd
     if mine is None or other is None:
-        return (Piece("cheaper by an unknown amount", strong=True), Piece(" (a price is not known)"))
+        return (Piece("not comparable in price", strong=True), Piece(" (a price is not known)"))
     figures = f" (instead of {_price(top)})" if mine == 0 else f" ({_price(standing)} instead of {_price(top)})"
     if mine == 0 or other == 0:
         if mine == other:
-            return (Piece("free", strong=True), Piece(", as that is"))
+            return (Piece("free", strong=True), Piece(f", like {top.label}"))
         return (Piece("free" if mine == 0 else "not free", strong=True), Piece(figures))
     if abs(mine - other) < _SAME * other:
         return (Piece("as expensive", strong=True), Piece(figures))

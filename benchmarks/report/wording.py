@@ -20,6 +20,7 @@ __all__ = [
     "UNKNOWN",
     "clean_text",
     "join_words",
+    "shorten",
     "show_bytes",
     "show_count",
     "show_date",
@@ -29,7 +30,6 @@ __all__ = [
     "show_share",
     "show_time",
     "show_usd",
-    "shorten",
     "split_links",
 ]
 
@@ -79,7 +79,7 @@ def show_figure(value: float | None) -> str:
 
 def show_interval(interval: Interval | None, show: Callable[[float], str] = show_figure) -> str | None:
     """Return a confidence interval, such as ``"0.881 to 0.957"``; None where there is none."""
-    return interval and f"{show(interval.low)}{_GAP}to{_GAP}{show(interval.high)}"
+    return None if interval is None else f"{show(interval.low)}{_GAP}to{_GAP}{show(interval.high)}"
 
 
 def show_usd(amount: float | None) -> str:
@@ -92,7 +92,7 @@ def show_usd(amount: float | None) -> str:
     return f"{sign}${size:.2f}" if size >= 0.1 else f"{sign}${_plain(size, digits=2)}"
 
 
-def show_bytes(size: int | None) -> str:
+def show_bytes(size: float | None) -> str:
     """Return a size in megabytes or gigabytes of 10³ steps."""
     if size is None:
         return UNKNOWN

@@ -1,4 +1,4 @@
-"""Runs that nobody has measured: every figure is made up, so that a report of each kind can be written and looked at."""
+"""Runs that nobody has measured: all figures are made up, so that a report of each kind can be written."""
 
 from __future__ import annotations
 
@@ -234,15 +234,23 @@ def make_example(name: str, *, caption: str = "a made-up caption") -> Example:
         captions=(caption, "another made-up caption of the same picture"),
         boxes=(Box(label=name, xyxy=box), Box(label="thing", xyxy=small)),
         answers=(
-            Answer(backend="openai", model="gpt-made-up", text=f"A made-up, long and careful description of a {name} in front of something that is behind it.", elapsed_s=1.4),
-            Answer(backend="openai", model="gpt-made-up", boxes=(Box(label=name, xyxy=near, score=0.97),), elapsed_s=1.1),
-            Answer(backend="local", model="blip", text=f"a {name} in front of a wall", elapsed_s=0.4),
-            Answer(backend="local", model="dfine", boxes=(Box(label=name, xyxy=near, score=0.91), Box(label="thing", xyxy=small, score=0.44)), elapsed_s=0.3),
-            Answer(backend="embedded", text=f"Probably a {name}. The main colour is dark blue.", elapsed_s=0.03),
-            Answer(backend="embedded", boxes=(Box(label="thing", xyxy=box, score=0.51),), elapsed_s=0.02),
-            Answer(backend="embedded", nearest=("temple.jpg", "cat.jpg"), elapsed_s=0.02),
+            _make_answer(
+                "openai", 1.4, text=f"A made-up, long and careful description of a {name} before something else."
+            ),
+            _make_answer("openai", 1.1, boxes=(Box(label=name, xyxy=near, score=0.97),)),
+            _make_answer("local", 0.4, text=f"a {name} in front of a wall"),
+            _make_answer(
+                "local", 0.3, boxes=(Box(label=name, xyxy=near, score=0.9), Box(label="thing", xyxy=small, score=0.4))
+            ),
+            _make_answer("embedded", 0.03, text=f"Probably a {name}. The main colour is dark blue."),
+            _make_answer("embedded", 0.02, boxes=(Box(label="thing", xyxy=box, score=0.51),)),
+            _make_answer("embedded", 0.02, nearest=("temple.jpg", "cat.jpg")),
         ),
-    )  # fmt: skip
+    )
+
+
+def _make_answer(backend, elapsed_s, **said) -> Answer:
+    return Answer(backend=backend, model=f"{backend}-made-up", elapsed_s=elapsed_s, **said)
 
 
 def make_run(*, backends=("openai", "local", "embedded"), random_weights=False, gain=0.0, slower=1.0, **changes) -> Run:
