@@ -63,7 +63,7 @@ PARTS = ("decode", "queue", "model", "wire", "other")
 _MARKS = (
     Mark(Ink("rung-1", "#0b64a8", "#62b0f2"), "o", "●"),
     Mark(Ink("rung-2", "#00795b", "#3fcf9f"), "s", "■"),
-    Mark(Ink("rung-3", "#c14b05", "#ff9a5c"), "^", "▲"),
+    Mark(Ink("rung-3", "#b84703", "#ff9a5c"), "^", "▲"),
     Mark(Ink("rung-4", "#9a3f7d", "#e597cb"), "D", "◆"),
     Mark(Ink("rung-5", "#7d6300", "#dcc14a"), "v", "▼"),
     Mark(Ink("rung-6", "#5646ad", "#a99df5"), "P", "✚"),

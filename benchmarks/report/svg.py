@@ -9,6 +9,7 @@ import io
 import re
 import warnings
 import xml.etree.ElementTree as ET
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import matplotlib as mpl
@@ -17,7 +18,6 @@ from benchmarks.report.palette import INKS, assign_marks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from contextlib import AbstractContextManager
 
     from matplotlib.figure import Figure
 
@@ -27,10 +27,11 @@ _INKS = [*INKS.values(), *(mark.ink for mark in assign_marks(f"rung-{place}" for
 _VARIABLES = {ink.light: ink.css for ink in _INKS}
 
 
-def chart_style() -> AbstractContextManager[None]:
-    """Return the style in which charts are drawn, while the context is open."""
+@contextmanager
+def chart_style() -> Iterator[None]:
+    """Draw charts in the page's style, while the context is open; letters that matplotlib lacks the page may have."""
     ink, soft, line = (INKS[name].light for name in ("ink", "soft", "line"))
-    return mpl.rc_context(
+    style = mpl.rc_context(
         {
             "svg.fonttype": "none",  # text stays text: it can be read aloud, searched and copied
             "svg.hashsalt": "report",  # the same data give the same bytes
@@ -59,6 +60,9 @@ def chart_style() -> AbstractContextManager[None]:
             "ytick.minor.size": 0,
         }
     )
+    with style, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)
+        yield
 
 
 def embed_figure(figure: Figure, *, name: str, title: str, description: str) -> str:
@@ -71,9 +75,7 @@ def embed_figure(figure: Figure, *, name: str, title: str, description: str) -> 
         description: What it shows, for the same.
     """
     buffer = io.StringIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)  # the page's fonts may have it
-        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     root = ET.fromstring(buffer.getvalue())  # noqa: S314 — written by matplotlib a line above
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
