@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks.report.contents import gather_contents
-from benchmarks.report.markdown import write_markdown
-from benchmarks.report.page import write_page
+from .contents import gather_contents
+from .markdown import write_markdown
+from .page import write_page
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from benchmarks.records import Run
+    from ..records import Run
 
 __all__ = ["write_report"]
 

@@ -11,16 +11,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from matplotlib.transforms import Bbox
 
-from benchmarks.report.palette import INKS
-from benchmarks.report.wording import shorten
+from .palette import INKS
+from .wording import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from matplotlib.axes import Axes
 
-    from benchmarks.report.palette import Mark
-    from benchmarks.report.standings import Standing
+    from .palette import Mark
+    from .standings import Standing
 
 __all__ = ["ROW_SHIFT", "Label", "make_panel", "make_rows", "set_time_axis", "write_labels"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from benchmarks.report.wording import UNKNOWN
+from .wording import UNKNOWN
 
 __all__ = ["Cell", "Column", "Table"]
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
-from benchmarks.report.cells import Cell, Column, Table
-from benchmarks.report.standings import median_interval
-from benchmarks.report.wording import (
+from .cells import Cell, Column, Table
+from .standings import median_interval
+from .wording import (
     show_bytes,
     show_count,
     show_figure,
@@ -26,7 +26,7 @@ from benchmarks.report.wording import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from benchmarks.records import Contestant, Interval, Run
+    from ..records import Contestant, Interval, Run
 
 __all__ = ["compare_runs"]
 

@@ -8,21 +8,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchmarks.records import Run
-from benchmarks.report.comparison import compare_runs
-from benchmarks.report.settings import tabulate_contestants, tabulate_runs
-from benchmarks.report.standings import gather_groups
-from benchmarks.report.tables import tabulate_days, tabulate_quality, tabulate_times
-from benchmarks.report.verdicts import judge_day, judge_group, list_warnings
-from benchmarks.report.wording import clean_text
+from ..records import Run
+from .comparison import compare_runs
+from .settings import tabulate_contestants, tabulate_runs
+from .standings import gather_groups
+from .tables import tabulate_days, tabulate_quality, tabulate_times
+from .verdicts import judge_day, judge_group, list_warnings
+from .wording import clean_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from benchmarks.records import Example, FailoverResult
-    from benchmarks.report.cells import Table
-    from benchmarks.report.standings import Group
-    from benchmarks.report.verdicts import Sentence, Verdict
+    from ..records import Example, FailoverResult
+    from .cells import Table
+    from .standings import Group
+    from .verdicts import Sentence, Verdict
 
 __all__ = ["QUESTION", "Contents", "gather_contents"]
 

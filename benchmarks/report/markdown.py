@@ -8,15 +8,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from benchmarks.report.contents import QUESTION
-from benchmarks.report.wording import split_links
+from .contents import QUESTION
+from .wording import split_links
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from benchmarks.report.cells import Cell, Column, Table
-    from benchmarks.report.contents import Contents
-    from benchmarks.report.verdicts import Sentence
+    from .cells import Cell, Column, Table
+    from .contents import Contents
+    from .verdicts import Sentence
 
 __all__ = ["write_markdown"]
 

@@ -12,24 +12,24 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from benchmarks.report.contents import QUESTION
-from benchmarks.report.palette import PARTS, assign_marks, css_variables
-from benchmarks.report.pictures import arrange_pictures
-from benchmarks.report.quality_chart import draw_quality
-from benchmarks.report.settings import show_settings
-from benchmarks.report.tables import tabulate_classes
-from benchmarks.report.time_charts import draw_loads, draw_shares, draw_times
-from benchmarks.report.timeline import draw_day
-from benchmarks.report.verdicts import RANDOM_WEIGHTS
-from benchmarks.report.wording import show_date, show_usd, split_links
+from .contents import QUESTION
+from .palette import PARTS, assign_marks, css_variables
+from .pictures import arrange_pictures
+from .quality_chart import draw_quality
+from .settings import show_settings
+from .tables import tabulate_classes
+from .time_charts import draw_loads, draw_shares, draw_times
+from .timeline import draw_day
+from .verdicts import RANDOM_WEIGHTS
+from .wording import show_date, show_usd, split_links
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from benchmarks.records import FailoverResult
-    from benchmarks.report.contents import Contents
-    from benchmarks.report.palette import Mark
-    from benchmarks.report.standings import Group
+    from ..records import FailoverResult
+    from .contents import Contents
+    from .palette import Mark
+    from .standings import Group
 
 __all__ = ["write_page"]
 

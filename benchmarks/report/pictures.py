@@ -10,12 +10,12 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchmarks.report.wording import shorten, show_time
+from .wording import shorten, show_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from benchmarks.records import Answer, Box, Example
+    from ..records import Answer, Box, Example
 
 __all__ = ["Outline", "Picture", "Saying", "arrange_pictures"]
 

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks.report.axes import make_panel, set_time_axis, write_labels
-from benchmarks.report.palette import INKS
-from benchmarks.report.svg import chart_style, embed_figure
-from benchmarks.report.wording import shorten, show_figure, show_time, show_usd
+from .axes import make_panel, set_time_axis, write_labels
+from .palette import INKS
+from .svg import chart_style, embed_figure
+from .wording import shorten, show_figure, show_time, show_usd
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from matplotlib.axes import Axes
 
-    from benchmarks.report.palette import Mark
-    from benchmarks.report.standings import Group, Standing
+    from .palette import Mark
+    from .standings import Group, Standing
 
 __all__ = ["draw_quality"]
 

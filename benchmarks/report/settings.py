@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from benchmarks.report.cells import Cell, Column, Table
-from benchmarks.report.verdicts import RANDOM_WEIGHTS
-from benchmarks.report.wording import UNKNOWN, join_words, show_bytes, show_count, show_date, show_usd
+from .cells import Cell, Column, Table
+from .verdicts import RANDOM_WEIGHTS
+from .wording import UNKNOWN, join_words, show_bytes, show_count, show_date, show_usd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from benchmarks.records import Contestant, Run
+    from ..records import Contestant, Run
 
 __all__ = ["show_settings", "tabulate_contestants", "tabulate_runs"]
 

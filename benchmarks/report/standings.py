@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
-from benchmarks.records import Interval
+from ..records import Interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Sequence
 
-    from benchmarks.records import Contestant, LatencyResult, Metric, Published, QualityResult, Run
+    from ..records import Contestant, LatencyResult, Metric, Published, QualityResult, Run
 
 __all__ = ["Group", "Standing", "gather_groups", "median_interval", "number_runs"]
 
@@ -28,10 +28,11 @@ Task = Literal["describe", "embed", "detect"]
 
 _HEADLINES: dict[Task, tuple[str, ...]] = {
     "describe": ("CIDEr-D", "CIDEr", "CLIPScore", "BLEU-4", "ROUGE-L"),
-    "embed": ("Recall@1", "R@1", "Recall@5", "R@5"),
+    "embed": ("R@1 image↔image", "R@1", "R@5"),
     "detect": ("mAP", "mAP50"),
 }
-"""What a task's quality is called by, best first: a metric counts whose name begins so."""
+"""What a task's quality is judged by, best first: a metric counts whose name begins so. Images are looked for by
+images, because all rungs can do that."""
 
 _MIN_SAMPLES = 6
 """With fewer, no interval of 95 % for a median exists that makes no assumption: 2 · 0.5⁶ is the first under 0.05."""

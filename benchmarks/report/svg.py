@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 
-from benchmarks.report.palette import INKS, assign_marks
+from .palette import INKS, assign_marks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks.report.cells import Cell, Column, Table
-from benchmarks.report.standings import median_interval
-from benchmarks.report.verdicts import RANDOM_WEIGHTS, show_declined
-from benchmarks.report.wording import (
+from .cells import Cell, Column, Table
+from .standings import median_interval
+from .verdicts import RANDOM_WEIGHTS, show_declined
+from .wording import (
     join_words,
     show_bytes,
     show_count,
@@ -27,8 +27,8 @@ from benchmarks.report.wording import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from benchmarks.records import FailoverResult, LatencyResult, Load
-    from benchmarks.report.standings import Group, Standing
+    from ..records import FailoverResult, LatencyResult, Load
+    from .standings import Group, Standing
 
 __all__ = ["tabulate_classes", "tabulate_days", "tabulate_quality", "tabulate_times"]
 
@@ -186,8 +186,10 @@ def _metric_notes(group: Group) -> list[str]:
     notes: dict[str, list[str]] = {}
     for standing in group.standings:
         for metric in standing.quality.metrics if standing.quality else ():
+            if metric.value is None or not standing.has_quality:
+                continue
             tools.setdefault(metric.implementation, []).append(metric.name)
-            if metric.note and metric.value is not None and standing.has_quality:
+            if metric.note:
                 notes.setdefault(f"{metric.name}: {metric.note}", []).append(standing.label)
     better = {
         metric.name

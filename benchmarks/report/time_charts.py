@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from benchmarks.report.axes import ROW_SHIFT, make_panel, make_rows, set_time_axis, write_labels
-from benchmarks.report.palette import INKS, PARTS
-from benchmarks.report.svg import chart_style, embed_figure
-from benchmarks.report.wording import join_words, show_figure, show_time
+from .axes import ROW_SHIFT, make_panel, make_rows, set_time_axis, write_labels
+from .palette import INKS, PARTS
+from .svg import chart_style, embed_figure
+from .wording import join_words, show_figure, show_time
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from matplotlib.axes import Axes
 
-    from benchmarks.records import LatencyResult, Load
-    from benchmarks.report.palette import Mark
-    from benchmarks.report.standings import Group, Standing
+    from ..records import LatencyResult, Load
+    from .palette import Mark
+    from .standings import Group, Standing
 
 __all__ = ["draw_loads", "draw_shares", "draw_times"]
 

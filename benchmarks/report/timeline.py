@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from benchmarks.report.axes import set_time_axis
-from benchmarks.report.palette import INKS
-from benchmarks.report.svg import chart_style, embed_figure
-from benchmarks.report.wording import join_words, shorten, show_count, show_time
+from .axes import set_time_axis
+from .palette import INKS
+from .svg import chart_style, embed_figure
+from .wording import join_words, shorten, show_count, show_time
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from matplotlib.axes import Axes
 
-    from benchmarks.records import CallPoint, FailoverResult
-    from benchmarks.report.palette import Mark
+    from ..records import CallPoint, FailoverResult
+    from .palette import Mark
 
 __all__ = ["draw_day"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchmarks.report.wording import (
+from .wording import (
     UNKNOWN,
     join_words,
     shorten,
@@ -24,8 +24,8 @@ from benchmarks.report.wording import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from benchmarks.records import FailoverResult, Metric, Run
-    from benchmarks.report.standings import Group, Standing
+    from ..records import FailoverResult, Metric, Run
+    from .standings import Group, Standing
 
 __all__ = ["Piece", "Sentence", "Verdict", "judge_day", "judge_group", "list_warnings", "show_declined"]
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from benchmarks.records import Interval
+    from ..records import Interval
 
 __all__ = [
     "UNKNOWN",

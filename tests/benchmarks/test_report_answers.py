@@ -153,8 +153,8 @@ def test_a_metric_that_could_not_be_measured_is_a_dash_with_its_reason():
     """It is compared by another one that both have."""
     results = [synthetic.make_quality(name, "embed") for name in ("local", "embedded")]
     [group] = gather_groups([make_run(*results)])
-    assert read(tabulate_quality(group))[1]["Recall@1 text to image"] == ("–", "it has no text tower")
-    assert "Recall@1 image to image 0.540 instead of 0.800" in say(judge_group(group).sentences[0])
+    assert read(tabulate_quality(group))[1]["R@1 text→image"] == ("–", "it has no text tower")
+    assert "R@1 image↔image 0.540 instead of 0.800" in say(judge_group(group).sentences[0])
 
 
 def test_missing_figures_of_time_are_dashes_with_a_reason():
