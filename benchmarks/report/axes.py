@@ -5,10 +5,11 @@ This module decides how axes are marked and labelled. It must not know what is d
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.transforms import Bbox
 
 from .palette import INKS
@@ -39,6 +40,11 @@ _LETTER_WIDTH = 6.4
 
 _LETTERS = 26
 """Longest name of a rung in a chart."""
+
+_STEPS = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0))
+"""Ticks of one decade, from few to many."""
+
+_MIN_TICKS = 3
 
 ROW_SHIFT = 0.14
 """By how much of a row its marks stand below its middle: the name stands above them."""
@@ -75,13 +81,23 @@ def make_rows(standings: Sequence[Standing], marks: Mapping[str | None, Mark]) -
 def set_time_axis(axes: Axes, seconds: Sequence[float], *, vertical: bool = False) -> None:
     """Make an axis logarithmic in time, with room around what is drawn, and more ticks the shorter it is."""
     low, high = min(seconds) / 1.5, max(seconds) * 1.5
-    steps = (1.0, 2.0, 5.0) if high / low < 60 else (1.0, 3.0) if high / low < 800 else (1.0,)
     axis = axes.yaxis if vertical else axes.xaxis
     (axes.set_yscale if vertical else axes.set_xscale)("log")
     (axes.set_ylim if vertical else axes.set_xlim)(low, high)
-    axis.set_major_locator(LogLocator(subs=steps, numticks=12))
+    axis.set_major_locator(FixedLocator(_choose_ticks(low, high)))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: _show_tick(value)))
+
+
+def _choose_ticks(low: float, high: float) -> list[float]:
+    """Return round numbers in a range: the fewest that are enough to read it."""
+    ticks: list[float] = []
+    for steps in _STEPS:
+        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        ticks = [step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high]
+        if len(ticks) >= _MIN_TICKS:
+            break
+    return ticks
 
 
 def write_labels(axes: Axes, labels: Sequence[Label], marks: Mapping[str | None, Mark]) -> None:

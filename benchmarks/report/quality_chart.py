@@ -79,6 +79,7 @@ def _draw_field(
     axes.margins(y=0.25)
     low, high = axes.get_ylim()
     low = max(low, 0.0) if min(y for _, y, *_ in points) >= 0 else low
+    high = min(high, 1.04) if axes.dataLim.y1 <= 1 else high  # what is a share never exceeds 1
     higher_is_better = rated[0].metrics[metric].higher_is_better
     axes.set_ylim(*((low, high) if higher_is_better else (high, low)))
     axes.set_ylabel(f"{shorten(metric, letters=_METRIC_LETTERS)} → better")

@@ -1,8 +1,8 @@
 """What several runs say of each rung, put together: one standing for each rung, task and data set.
 
 This module decides which result of which run counts, and what a rung's headline figures are. It must not know how
-anything is worded or drawn. Where two runs measured the same, the later one given counts; rungs stand in the order in
-which the runs name them, which is the ladder's, so that the first one is what the others are a fallback for.
+anything is worded or drawn. Where two runs measured the same, the later one given counts; rungs stand in the
+ladder's order, so that the first one is what the others are a fallback for.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ class Standing:
 
     @property
     def has_quality(self) -> bool:
-        """Whether its quality was measured; with random weights it is not, whatever the figures are."""
-        return self.quality is not None and not self.quality.contestant.random_weights
+        """Whether it was asked for quality; with random weights it has none, whatever the figures are."""
+        return self.quality is not None and self.quality.images > 0 and not self.quality.contestant.random_weights
 
     @property
     def answered_nothing(self) -> bool:
@@ -180,7 +180,11 @@ def gather_groups(runs: Sequence[Run]) -> tuple[Group, ...]:
         for key, standings in groups.items():
             if key[0] == task:
                 _place(standings, timed, number)
-    ladder = [*(each.contestant.backend for _, each in quality), *(each.contestant.backend for _, each in latency)]
+    ladder = [
+        *(name for run in runs for name in _ladder_of(run)),
+        *(each.contestant.backend for _, each in quality),
+        *(each.contestant.backend for _, each in latency),
+    ]
     order = {name: place for place, name in reversed(list(enumerate(ladder)))}
     return tuple(
         Group(task=task, dataset=dataset, standings=_label(sorted(found, key=lambda each: order[each.backend])))
@@ -196,6 +200,13 @@ def median_interval(samples: Sequence[float]) -> Interval | None:
         return None
     found = quantile_test(samples, p=0.5, q=median(samples)).confidence_interval(0.95)
     return Interval(low=float(found.low), high=float(found.high))
+
+
+def _ladder_of(run: Run) -> list[str]:
+    """Return the rungs that a run was asked for, best first; none where its settings do not say."""
+    options = run.settings.get("options")
+    backends = options.get("backends") if isinstance(options, dict) else None
+    return [name for name in backends if isinstance(name, str)] if isinstance(backends, list | tuple) else []
 
 
 def _latest(

@@ -15,6 +15,7 @@ from .cells import Cell, Column, Table
 from .standings import median_interval
 from .verdicts import RANDOM_WEIGHTS, show_declined
 from .wording import (
+    UNKNOWN,
     join_words,
     show_bytes,
     show_count,
@@ -25,12 +26,15 @@ from .wording import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from ..records import FailoverResult, LatencyResult, Load
     from .standings import Group, Standing
 
 __all__ = ["tabulate_classes", "tabulate_days", "tabulate_quality", "tabulate_times"]
+
+_SHORT = 30
+"""Letters of a reason that stands in the cell itself."""
 
 _MIN_FOR_P99 = 100
 """With fewer calls, the 99th percentile is the slowest one or close to it."""
@@ -154,19 +158,26 @@ def _name(standing: Standing) -> Cell:
 def _metric_cell(standing: Standing, name: str) -> Cell:
     if name in standing.metrics:
         return Cell(show_figure(standing.metrics[name].value), show_interval(standing.metrics[name].interval))
+    return Cell(detail=_missing_why(standing, name)[0])
+
+
+def _missing_why(standing: Standing, name: str) -> tuple[str, str | None]:
+    """Return why a figure is missing: in few words, and at length where there is more to say."""
     if standing.quality is None:
-        return Cell(detail="only time was measured")
+        return "only time was measured", None
     if not standing.has_quality:
-        return Cell(detail="random weights")
+        return "random weights" if standing.random_weights else "not asked", None
     if standing.answered_nothing:
-        return Cell(detail="it answered none")
-    notes = [metric.note for metric in standing.quality.metrics if metric.name == name]
-    return Cell(detail=(notes[0] if notes else None) or "not measured")
+        return "it answered none", None
+    note = next((metric.note for metric in standing.quality.metrics if metric.name == name and metric.note), None)
+    if note is None:
+        return "not measured", None
+    return (note, None) if len(note) <= _SHORT else ("see below", note)
 
 
 def _split_answers(standing: Standing) -> tuple[str, str | None]:
     text, _, reasons = show_declined(standing).partition(" (")
-    return text, reasons.rstrip(")") or (None if standing.quality else "only time was measured")
+    return text, reasons.removesuffix(")") or ("not asked" if text == UNKNOWN else None)
 
 
 def _price_cell(standing: Standing) -> Cell:
@@ -181,32 +192,37 @@ def _published_cell(standing: Standing) -> Cell:
 
 
 def _metric_notes(group: Group) -> list[str]:
-    """Return what computed each figure, and what has to be known beside it, each once."""
-    tools: dict[str, list[str]] = {}
-    notes: dict[str, list[str]] = {}
+    """Return what computed the figures, what has to be known beside them, and at length why some are missing."""
+    tools: dict[str, dict[str, None]] = {}
+    notes: dict[tuple[str, str], dict[str, None]] = {}
+    lower: dict[str, None] = {}
     for standing in group.standings:
-        for metric in standing.quality.metrics if standing.quality else ():
-            if metric.value is None or not standing.has_quality:
-                continue
-            tools.setdefault(metric.implementation, []).append(metric.name)
-            if metric.note:
-                notes.setdefault(f"{metric.name}: {metric.note}", []).append(standing.label)
-    better = {
-        metric.name
-        for each in group.standings
-        for metric in (each.quality.metrics if each.quality else ())
-        if not metric.higher_is_better
-    }
+        for name in group.metric_names:
+            metric = standing.metrics.get(name)
+            note = metric.note if metric else _missing_why(standing, name)[1]
+            if metric:
+                tools.setdefault(metric.implementation, {})[name] = None
+                lower |= {} if metric.higher_is_better else {name: None}
+            if note:
+                notes.setdefault((note, "" if metric else f"{UNKNOWN} "), {})[f"{name}, {standing.label}"] = None
+    better = f"Lower is better for {join_words(lower)}, higher for all others." if lower else "Higher is better."
     return [
-        "Beneath each figure: its 95 % confidence interval, by bootstrap over images."
-        + (
-            f" Lower is better for {join_words(sorted(better))}, higher for all others."
-            if better
-            else " Higher is better."
-        ),
-        *(f"{join_words(dict.fromkeys(names))} by {tool}." for tool, names in tools.items()),
-        *(f"{note} ({join_words(dict.fromkeys(labels))})" for note, labels in notes.items()),
+        f"Beneath each figure: its 95\u00a0% confidence interval, by bootstrap over images. {better}",
+        *(f"{join_words(names)} by {tool}." for tool, names in tools.items()),
+        *(f"{dash}{_gather_places(places)}: {note.rstrip('.')}." for (note, dash), places in notes.items()),
     ]
+
+
+def _gather_places(places: Iterable[str]) -> str:
+    """Return metrics with the rungs that a note is about: ``"mAP and mAP50 (openai and local)"``."""
+    rungs: dict[str, list[str]] = {}
+    for place in places:
+        name, _, label = place.partition(", ")
+        rungs.setdefault(name, []).append(label)
+    names: dict[str, list[str]] = {}
+    for name, labels in rungs.items():
+        names.setdefault(join_words(labels), []).append(name)
+    return "; ".join(f"{join_words(metrics)} ({labels})" for labels, metrics in names.items())
 
 
 def _time_cells(result: LatencyResult) -> list[Cell]:

@@ -32,6 +32,9 @@ __all__ = ["Piece", "Sentence", "Verdict", "judge_day", "judge_group", "list_war
 _SAME = 0.05
 """Times and prices that differ by less are called the same: medians of a busy machine move as much by themselves."""
 
+_MANY = 10
+"""Differences of as many times the other figure are told in times, not in per cent."""
+
 RANDOM_WEIGHTS = "time is real, quality is not measured"
 
 
@@ -121,7 +124,8 @@ def list_warnings(runs: Sequence[Run], groups: Sequence[Group]) -> list[str]:
             found.append(f"{name} is not finished: its figures cover what was done so far.")
     if len({(run.machine.processor, run.machine.cores, run.machine.accelerators) for run in runs}) > 1:
         found.append("The runs come from different machines: times of one cannot be compared with those of another.")
-    sizes = {each.quality.images for group in groups for each in group.standings if each.quality}
+    found += [f"{clause}." for clause in _list_sandboxes(runs)]
+    sizes = {each.quality.images for group in groups for each in group.standings if each.quality and each.has_quality}
     if sizes and min(sizes) < 100:
         found.append(
             f"Quality comes from {min(sizes)} images: small differences mean nothing, which the intervals show."
@@ -129,9 +133,22 @@ def list_warnings(runs: Sequence[Run], groups: Sequence[Group]) -> list[str]:
     return found
 
 
+def _list_sandboxes(runs: Sequence[Run]) -> list[str]:
+    """Name runs that asked the sandbox, whose answers are made up."""
+    numbers = [
+        f"run {number}"
+        for number, run in enumerate(runs, start=1)
+        if isinstance(options := run.settings.get("options"), dict) and options.get("sandbox")
+    ]
+    if not numbers:
+        return []
+    where = "The" if len(runs) == 1 else f"In {join_words(numbers)}, the"
+    return [f"{where} upper rung was the sandbox: its answers are made up, its times lack the network"]
+
+
 def show_declined(standing: Standing) -> str:
     """Return how many images a rung answered, and why not the others."""
-    if standing.quality is None:
+    if standing.quality is None or not standing.quality.images:
         return UNKNOWN
     reasons = [f"{kind} {count}" for kind, count in standing.quality.declined.items()]
     text = f"{standing.quality.answered} of {standing.quality.images}"
@@ -154,8 +171,11 @@ def _introduce(group: Group, top: Standing | None) -> Sentence:
 
 def _excuse(standing: Standing) -> Sentence:
     """Say why a rung is not compared."""
-    reason = f"answered {show_declined(standing)} images" if standing.quality else "was not measured"
-    return (Piece(standing.label, backend=standing.backend), Piece(" "), Piece(reason, strong=True), Piece("."))
+    name = Piece(standing.label, backend=standing.backend)
+    if standing.answered_nothing:
+        return (name, Piece(" answered "), Piece(show_declined(standing), strong=True), Piece("."))
+    why = f" (random weights: {RANDOM_WEIGHTS})" if standing.random_weights else ""
+    return (name, Piece(" was "), Piece("not measured", strong=True), Piece(f"{why}."))
 
 
 def _judge(group: Group, standing: Standing, top: Standing) -> Sentence:
@@ -200,8 +220,11 @@ def _compare_values(mine: Metric, other: Metric) -> str:
     """Return by which part of the other figure one is worse or better."""
     value, base = mine.value or 0.0, other.value or 0.0
     gain = (value - base) * (1 if mine.higher_is_better else -1)
-    size = show_share(abs(gain / base)) if base else f"{show_figure(abs(gain))} points"
-    return f"{size} {'better' if gain > 0 else 'worse'}"
+    direction = "better" if gain > 0 else "worse"
+    if base == 0:
+        return f"{show_figure(abs(gain))} points {direction}"
+    share = abs(gain / base)
+    return f"{show_share(share) if share < _MANY else show_factor(share)} {direction}"
 
 
 def _overlap(mine: Metric, other: Metric) -> bool | None:

