@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_quality"]
 
-_HEIGHT, _LANE_HEIGHT = 300.0, 64.0
+_HEIGHT, _LANE_ROW_HEIGHT, _LANE_HEIGHT = 300.0, 30.0, 34.0
 """Points."""
 
 _SMALLEST, _LARGEST = 80.0, 620.0
@@ -47,7 +47,7 @@ def draw_quality(group: Group, marks: Mapping[str | None, Mark], *, dearest_usd:
     metric = group.headline(timed)
     rated = [each for each in timed if metric is not None and metric in each.metrics]
     unrated = [each for each in timed if each not in rated]
-    heights = [_HEIGHT] * bool(rated) + [_LANE_HEIGHT] * bool(unrated)
+    heights = [_HEIGHT] * bool(rated) + [_LANE_HEIGHT + _LANE_ROW_HEIGHT * len(unrated)] * bool(unrated)
     with chart_style():
         figure = make_panel(sum(heights))
         lanes = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
@@ -90,15 +90,14 @@ def _draw_field(
 def _draw_lane(
     axes: Axes, unrated: Sequence[Standing], marks: Mapping[str | None, Mark], *, dearest_usd: float
 ) -> None:
-    """Draw rungs of which only the time is known."""
+    """Draw rungs of which only the time is known, each in its row."""
     axes.set_facecolor(INKS["band"].light)
-    axes.set_ylim(-1, 1.6)
+    axes.set_ylim(len(unrated) - 0.4, -0.6)
     axes.set_yticks([])
     axes.set_ylabel("quality not\nmeasured")
-    points = [(each.median_s or 0.0, 0.0, each, _price(each)) for each in unrated]
-    for x, y, standing, _ in points:
-        _draw_mark(axes, x, y, standing, marks[standing.backend], dearest_usd=dearest_usd)
-    write_labels(axes, points, marks)
+    for row, standing in enumerate(unrated):
+        _draw_mark(axes, standing.median_s or 0.0, row, standing, marks[standing.backend], dearest_usd=dearest_usd)
+    write_labels(axes, [(each.median_s or 0.0, row, each, "") for row, each in enumerate(unrated)], marks)
 
 
 def _draw_mark(axes: Axes, x: float, y: float, standing: Standing, mark: Mark, *, dearest_usd: float) -> None:

@@ -242,7 +242,7 @@ def _label(standings: Sequence[Standing]) -> tuple[Standing, ...]:
     """Name the model as well where a rung stands more than once."""
     names = [each.backend for each in standings]
     return tuple(
-        replace(each, label=f"{each.backend}, {(each.model or 'unknown model').rpartition('/')[2]}")
+        replace(each, label=f"{each.backend} {(each.model or 'unknown model').rpartition('/')[2]}")
         if names.count(each.backend) > 1
         else each
         for each in standings

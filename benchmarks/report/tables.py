@@ -43,11 +43,12 @@ _MIN_FOR_P99 = 100
 def tabulate_quality(group: Group) -> Table:
     """Return a row for each rung with all of its figures of quality, and what others published of its model."""
     published = any(each.published for each in group.standings)
+    names = _list_columns(group)
     return Table(
         caption=f"Quality: {group.task}{f' on {group.dataset}' if group.dataset else ''}",
         columns=(
             Column("rung", is_number=False),
-            *(Column(name) for name in group.metric_names),
+            *(Column(name) for name in names),
             Column("answered"),
             Column("cost of 1,000"),
             *(
@@ -59,7 +60,7 @@ def tabulate_quality(group: Group) -> Table:
         rows=tuple(
             (
                 _name(each),
-                *(_metric_cell(each, name) for name in group.metric_names),
+                *(_metric_cell(each, name) for name in names),
                 Cell(*_split_answers(each)),
                 _price_cell(each),
                 *([_published_cell(each)] if published else []),
@@ -146,6 +147,12 @@ def tabulate_days(days: Sequence[FailoverResult]) -> Table:
     )
 
 
+def _list_columns(group: Group) -> list[str]:
+    """Return the metrics that anybody has a figure of; the first one where nobody has any."""
+    names = [name for name in group.metric_names if any(name in each.metrics for each in group.standings)]
+    return names or list(group.metric_names[:1])
+
+
 def _name(standing: Standing) -> Cell:
     model = standing.model or "model unknown"
     return Cell(
@@ -194,17 +201,19 @@ def _published_cell(standing: Standing) -> Cell:
 def _metric_notes(group: Group) -> list[str]:
     """Return what computed the figures, what has to be known beside them, and at length why some are missing."""
     tools: dict[str, dict[str, None]] = {}
-    notes: dict[tuple[str, str], dict[str, None]] = {}
+    notes: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    shown = _list_columns(group)
     lower: dict[str, None] = {}
     for standing in group.standings:
-        for name in group.metric_names:
+        for name in dict.fromkeys(metric.name for metric in (standing.quality.metrics if standing.quality else ())):
             metric = standing.metrics.get(name)
-            note = metric.note if metric else _missing_why(standing, name)[1]
+            short, long = _missing_why(standing, name)
+            note = metric.note if metric else long or (None if name in shown else short)
             if metric:
                 tools.setdefault(metric.implementation, {})[name] = None
                 lower |= {} if metric.higher_is_better else {name: None}
             if note:
-                notes.setdefault((note, "" if metric else f"{UNKNOWN} "), {})[f"{name}, {standing.label}"] = None
+                notes.setdefault((note, "" if metric else f"{UNKNOWN} "), []).append((name, standing.label))
     better = f"Lower is better for {join_words(lower)}, higher for all others." if lower else "Higher is better."
     return [
         f"Beneath each figure: its 95\u00a0% confidence interval, by bootstrap over images. {better}",
@@ -213,11 +222,10 @@ def _metric_notes(group: Group) -> list[str]:
     ]
 
 
-def _gather_places(places: Iterable[str]) -> str:
+def _gather_places(places: Iterable[tuple[str, str]]) -> str:
     """Return metrics with the rungs that a note is about: ``"mAP and mAP50 (openai and local)"``."""
     rungs: dict[str, list[str]] = {}
-    for place in places:
-        name, _, label = place.partition(", ")
+    for name, label in places:
         rungs.setdefault(name, []).append(label)
     names: dict[str, list[str]] = {}
     for name, labels in rungs.items():

@@ -164,7 +164,7 @@ def _introduce(group: Group, top: Standing | None) -> Sentence:
         f"{show_time(top.median_s)} a call" if top.median_s is not None else "time not measured",
         _price(top),
     ]
-    model = f" ({shorten(top.model)})" if top.model else ""
+    model = f" ({shorten(top.model)})" if top.model and top.label == top.backend else ""
     start = "Beside " if len(group.standings) > 1 else "Only "
     return (Piece(start), Piece(top.label, backend=top.backend), Piece(f"{model}: {', '.join(facts)}."))
 

@@ -36,7 +36,7 @@ def test_a_rung_with_two_models_has_two_rows_and_times_find_their_model():
     quality, latency = synthetic.make_quality("local", "describe"), synthetic.make_latency("local", "describe")
     large = latency.contestant.model_copy(update={"model": "somebody/large"})
     [group] = gather_groups([synthetic.make_part(quality, latency, latency.model_copy(update={"contestant": large}))])
-    assert [each.label for each in group.standings] == ["local, blip-image-captioning-base", "local, large"]
+    assert [each.label for each in group.standings] == ["local blip-image-captioning-base", "local large"]
     assert [(each.quality is None, each.latency is None) for each in group.standings] == [(False, False), (True, False)]
 
 

@@ -30,12 +30,14 @@ def test_missing_figures_of_time_are_dashes_with_a_reason():
 
 
 def test_a_long_reason_stands_beneath_the_table_once():
-    """The cells that it is about say where it is."""
+    """The cells that it is about say where it is; a figure that nobody has is no column."""
     reason = "it embeds no texts, because nobody has given it a tower for them"
-    metrics = [synthetic.make_metric(name, None).model_copy(update={"note": reason}) for name in ("R@1 a", "R@5 a")]
+    names = ("R@1 text→image", "R@5 text→image")
+    metrics = [synthetic.make_metric(name, None).model_copy(update={"note": reason}) for name in names]
     results = [synthetic.make_quality(name, "embed") for name in ("local", "embedded")]
     results[1] = results[1].model_copy(update={"metrics": (*metrics, results[1].metrics[1])})
     [group] = gather_groups([synthetic.make_part(*results)])
     table = tabulate_quality(group)
-    assert read_table(table)[1]["R@1 a"] == ("–", "see below")
-    assert [note for note in table.notes if reason in note] == [f"– R@1 a and R@5 a (embedded): {reason}."]
+    assert read_table(table)[1]["R@1 text→image"] == ("–", "see below")
+    assert "R@5 text→image" not in [column.name for column in table.columns]
+    assert [note for note in table.notes if reason in note] == [f"– {names[0]} and {names[1]} (embedded): {reason}."]
