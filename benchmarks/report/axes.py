@@ -112,7 +112,7 @@ def write_labels(axes: Axes, labels: Sequence[Label], marks: Mapping[str | None,
     field = axes.get_window_extent()
     taken = [line.get_window_extent() for line in axes.lines]
     taken += [
-        Bbox.from_extents(x - 9, y - 9, x + 9, y + 9)
+        Bbox.from_extents(x - 13, y - 13, x + 13, y + 13)
         for x, y in axes.transData.transform([label[:2] for label in labels])
     ]
     for x, y, standing, detail in labels:
@@ -129,7 +129,7 @@ def write_labels(axes: Axes, labels: Sequence[Label], marks: Mapping[str | None,
                 gap,
                 rise,
             )
-            for gap in (12 * scale, 20 * scale)
+            for gap in (14 * scale, 22 * scale)
             for rise in (0.0, 10.0 * scale, -10.0 * scale, 18 * scale, -18 * scale)
             for ha in ("left", "right")
         ]
