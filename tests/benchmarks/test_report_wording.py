@@ -102,7 +102,7 @@ def test_a_moment_is_a_date_that_people_read(moment, text):
 
 
 @pytest.mark.parametrize(
-    "text", ["javascript:alert(1)", "data:text/html,x", "ftp://host/x", "http://", "https://[x", "x"]
+    "text", ["javascript:alert(1)", "data:text/html,x", "ftp://host/x", "http://", "http://:80", "https://[x", "x"]
 )
 def test_what_is_no_web_address_is_no_link(text):
     """Only http and https with a host count, and no letter gets lost."""
