@@ -23,7 +23,15 @@ if TYPE_CHECKING:
     from .palette import Mark
     from .standings import Standing
 
-__all__ = ["ROW_SHIFT", "Label", "make_panel", "make_rows", "set_time_axis", "write_labels"]
+__all__ = [
+    "ROW_SHIFT",
+    "SHORTEST_S",
+    "Label",
+    "make_panel",
+    "make_rows",
+    "set_time_axis",
+    "write_labels",
+]
 
 _POINTS_PER_INCH = 72.0
 
@@ -48,6 +56,9 @@ _MIN_TICKS = 3
 
 ROW_SHIFT = 0.14
 """By how much of a row its marks stand below its middle: the name stands above them."""
+
+SHORTEST_S = 1e-6
+"""Seconds at which a logarithmic axis begins at the latest: a clock may say 0."""
 
 Label = tuple[float, float, "Standing", str]
 """Where a rung's point is, whose it is, and what stands beneath its name."""
@@ -80,7 +91,7 @@ def make_rows(standings: Sequence[Standing], marks: Mapping[str | None, Mark]) -
 
 def set_time_axis(axes: Axes, seconds: Sequence[float], *, vertical: bool = False) -> None:
     """Make an axis logarithmic in time, with room around what is drawn, and more ticks the shorter it is."""
-    low, high = min(seconds) / 1.5, max(seconds) * 1.5
+    low, high = max(min(seconds), SHORTEST_S) / 1.5, max(*seconds, SHORTEST_S) * 1.5
     axis = axes.yaxis if vertical else axes.xaxis
     (axes.set_yscale if vertical else axes.set_xscale)("log")
     (axes.set_ylim if vertical else axes.set_xlim)(low, high)

@@ -5,6 +5,7 @@ This module decides what is in a report and in which order. It must not know how
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from .verdicts import Sentence, Verdict
 
 __all__ = ["QUESTION", "Contents", "gather_contents"]
+
+_KEPT = {"thumbnail", "xyxy"}
+"""Fields that are looked at where they are drawn."""
 
 QUESTION = "How much worse, how much slower and how much cheaper is the fallback?"
 
@@ -105,15 +109,18 @@ def _join_examples(runs: Sequence[Run]) -> tuple[Example, ...]:
 
 
 def _clean_run(run: Run) -> Run:
-    """Return a run whose texts can be shown: they come from files, models and configurations of strangers."""
+    """Return a run that can be shown: its texts come from strangers, and what is no number was not measured."""
     return Run.model_validate(_clean(run.model_dump()))
 
 
 def _clean(value: object) -> object:
     if isinstance(value, str):
         return clean_text(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     if isinstance(value, dict):
-        return {_clean(key): each if key == "thumbnail" else _clean(each) for key, each in value.items()}
+        cleaned = {_clean(key): each if key in _KEPT else _clean(each) for key, each in value.items()}
+        return None if cleaned.keys() == {"low", "high"} and None in cleaned.values() else cleaned
     if isinstance(value, list | tuple):
-        return [_clean(each) for each in value]
+        return [kept for each in value if (kept := _clean(each)) is not None or each is None]
     return value

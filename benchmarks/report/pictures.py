@@ -6,6 +6,7 @@ captions, labels and answers are strangers' data; only a picture that is one is 
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -126,6 +127,7 @@ def _merge(answers: Sequence[Answer], example: Example) -> Saying:
 
 def _outline(boxes: Sequence[Box], example: Example) -> tuple[Outline, ...]:
     """Return boxes as shapes, the largest first, so that small ones stay in sight; the surest get a chip."""
+    boxes = [box for box in boxes if all(map(math.isfinite, box.xyxy))]
     surest = sorted(boxes, key=lambda box: -(box.score if box.score is not None else 1.0))[:_MAX_CHIPS]
     taken: list[tuple[float, float, float]] = []
     shapes = []

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from .axes import ROW_SHIFT, make_panel, make_rows, set_time_axis, write_labels
+from .axes import ROW_SHIFT, SHORTEST_S, make_panel, make_rows, set_time_axis, write_labels
 from .palette import INKS, PARTS
 from .svg import chart_style, embed_figure
 from .wording import join_words, show_figure, show_time
@@ -107,18 +107,17 @@ def draw_loads(group: Group, marks: Mapping[str | None, Mark], *, name: str) -> 
 
 def _draw_calls(axes: Axes, result: LatencyResult, mark: Mark, *, y: float, chance: np.random.Generator) -> None:
     colour, paper = mark.ink.light, INKS["paper"].light
-    if result.warm_s:
-        low, left, middle, right, high = np.percentile(result.warm_s, [10, 25, 50, 75, 90])
-        spread = y + chance.uniform(-0.13, 0.13, len(result.warm_s))
-        axes.scatter(result.warm_s, spread, s=7, marker="o", color=colour, alpha=0.35, linewidth=0)
+    warm_s, cold_s = (np.maximum(samples, SHORTEST_S) for samples in (result.warm_s, result.cold_s))
+    if len(warm_s):
+        low, left, middle, right, high = np.percentile(warm_s, [10, 25, 50, 75, 90])
+        spread = y + chance.uniform(-0.13, 0.13, len(warm_s))
+        axes.scatter(warm_s, spread, s=7, marker="o", color=colour, alpha=0.35, linewidth=0)
         axes.plot([low, high], [y, y], color=colour, linewidth=1.2)
         axes.plot([left, right], [y, y], color=colour, linewidth=6, solid_capstyle="butt")
         axes.plot([middle, middle], [y - 0.17, y + 0.17], color=INKS["ink"].light, linewidth=2, zorder=4)
-    if result.cold_s:
-        y_cold = [y] * len(result.cold_s)
-        axes.scatter(
-            result.cold_s, y_cold, s=34, marker="D", facecolor=paper, edgecolor=colour, linewidth=1.3, zorder=3
-        )
+    if len(cold_s):
+        y_cold = [y] * len(cold_s)
+        axes.scatter(cold_s, y_cold, s=34, marker="D", facecolor=paper, edgecolor=colour, linewidth=1.3, zorder=3)
 
 
 def _mark_load_axes(axes: Axes, sizes: list[int]) -> None:

@@ -7,6 +7,7 @@ import synthetic
 from markdown_it import MarkdownIt
 from pages import read_page, text_of
 
+from benchmarks.records import Interval
 from benchmarks.report import write_report
 
 EVIL = (
@@ -105,3 +106,19 @@ def test_no_text_becomes_a_heading_or_a_list(tmp_path, text):
     assert {token.type for token in tokens} & {"ordered_list_open", "code_block", "hr"} == set()
     assert [token.tag for token in tokens if token.type == "heading_open"].count("h1") == 1
     assert not [token for token in tokens if token.type == "text" and "\\" in token.content]
+
+
+@pytest.mark.parametrize(
+    "warm_s", [(0.0,) * 9, (0.0, 0.1, 0.2), (0.1,), (float("nan"), 0.1), (float("inf"),), (1e-6, 1e5) * 9]
+)
+def test_a_clock_that_stands_still_or_a_figure_that_is_none_breaks_no_chart(tmp_path, warm_s):
+    """What is no number was not measured."""
+    latency = synthetic.make_latency("local", "describe").model_copy(update={"warm_s": warm_s})
+    quality = synthetic.make_quality("local", "describe")
+    metric = quality.metrics[0].model_copy(
+        update={"value": float("nan"), "interval": Interval(low=float("nan"), high=float("inf"))}
+    )
+    quality = quality.model_copy(update={"metrics": (metric,), "cost_usd": float("nan"), "median_s": None})
+    page = read_page(write_report([synthetic.make_part(latency, quality)], tmp_path)[1])
+    assert [row[1] for row in page.tables()["Quality: describe on synthetic-24"][1:]] == ["– not measured"]
+    assert len(page.all("svg", "chart")) == 3 + any(0 < each < float("inf") for each in warm_s)
