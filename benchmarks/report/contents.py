@@ -1,0 +1,126 @@
+"""All that a report says, put together once for the page and the Markdown file.
+
+This module decides what is in a report and in which order. It must not know how it is written.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..records import Run
+from .comparison import compare_runs
+from .settings import tabulate_contestants, tabulate_runs
+from .standings import gather_groups
+from .tables import tabulate_days, tabulate_quality, tabulate_times
+from .verdicts import judge_day, judge_group, list_warnings
+from .wording import clean_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..records import Example, FailoverResult
+    from .cells import Table
+    from .standings import Group
+    from .verdicts import Sentence, Verdict
+
+__all__ = ["QUESTION", "Contents", "gather_contents"]
+
+_KEPT = {"thumbnail", "xyxy"}
+"""Fields that are looked at where they are drawn."""
+
+QUESTION = "How much worse, how much slower and how much cheaper is the fallback?"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """What a report says.
+
+    Attributes:
+        runs: What it is made of, with strangers' texts made fit to be shown.
+        groups: Rungs by task and data set.
+        verdicts: The answer for each group.
+        days: What each library did on the played day.
+        day_verdicts: The same in a sentence each.
+        warnings: What a reader has to know before any figure.
+        quality: A table for each group that was asked for quality.
+        times: A table for each task that was timed.
+        failover: The table of the played day; None where none was played.
+        comparisons: A table for each later run that can be compared with the first.
+        examples: Images with what was said.
+        contestants: Who was measured; None where nobody was.
+        circumstances: How it was measured.
+    """
+
+    runs: tuple[Run, ...]
+    groups: tuple[Group, ...]
+    verdicts: tuple[Verdict, ...]
+    days: tuple[FailoverResult, ...]
+    day_verdicts: tuple[Sentence, ...]
+    warnings: tuple[str, ...]
+    quality: tuple[Table, ...]
+    times: tuple[Table, ...]
+    failover: Table | None
+    comparisons: tuple[Table, ...]
+    examples: tuple[Example, ...]
+    contestants: Table | None
+    circumstances: Table
+
+
+def gather_contents(runs: Sequence[Run]) -> Contents:
+    """Return what a report of these runs says.
+
+    Raises:
+        ValueError: There is no run.
+    """
+    if not runs:
+        raise ValueError("A report needs at least one run: name the JSON file of one.")
+    clean = [_clean_run(run) for run in runs]
+    groups = gather_groups(clean)
+    timed = {group.task: group for group in groups if any(each.latency for each in group.standings)}
+    days = tuple({day.library: day for run in clean for day in run.failover}.values())
+    return Contents(
+        runs=tuple(clean),
+        groups=groups,
+        verdicts=tuple(judge_group(group) for group in groups),
+        days=days,
+        day_verdicts=tuple(judge_day(day) for day in days),
+        warnings=tuple(list_warnings(clean, groups)),
+        quality=tuple(tabulate_quality(group) for group in groups if group.dataset is not None),
+        times=tuple(tabulate_times(group) for group in timed.values()),
+        failover=tabulate_days(days) if days else None,
+        comparisons=tuple(compare_runs(clean)),
+        examples=_join_examples(clean),
+        contestants=tabulate_contestants(clean),
+        circumstances=tabulate_runs(clean),
+    )
+
+
+def _join_examples(runs: Sequence[Run]) -> tuple[Example, ...]:
+    """Return each image once, with what each rung said in the last run that asked it."""
+    found: dict[str, Example] = {}
+    for example in (example for run in runs for example in run.examples):
+        earlier = found.get(example.image)
+        asked = {answer.backend for answer in example.answers}
+        kept = tuple(answer for answer in earlier.answers if answer.backend not in asked) if earlier else ()
+        found[example.image] = example.model_copy(update={"answers": (*kept, *example.answers)})
+    return tuple(found.values())
+
+
+def _clean_run(run: Run) -> Run:
+    """Return a run that can be shown: its texts come from strangers, and what is no number was not measured."""
+    return Run.model_validate(_clean(run.model_dump()))
+
+
+def _clean(value: object) -> object:
+    if isinstance(value, str):
+        return clean_text(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        cleaned = {_clean(key): each if key in _KEPT else _clean(each) for key, each in value.items()}
+        return None if cleaned.keys() == {"low", "high"} and None in cleaned.values() else cleaned
+    if isinstance(value, list | tuple):
+        return [kept for each in value if (kept := _clean(each)) is not None or each is None]
+    return value

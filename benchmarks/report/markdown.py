@@ -1,0 +1,92 @@
+"""The report as a Markdown file: the answer in sentences, and all tables.
+
+This module decides how text becomes Markdown that shows it and does nothing else. It must not know what it says.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from .contents import QUESTION
+from .wording import split_links
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .cells import Cell, Column, Table
+    from .contents import Contents
+    from .verdicts import Sentence
+
+__all__ = ["write_markdown"]
+
+
+def write_markdown(contents: Contents) -> str:
+    """Return the file's text."""
+    return "\n".join(_write_lines(contents))
+
+
+def _write_lines(contents: Contents) -> Iterator[str]:
+    yield f"# {QUESTION}"
+    yield ""
+    for warning in contents.warnings:
+        yield f"> {_escape(warning)}"
+        yield ">"
+    for verdict in contents.verdicts:
+        yield from ("", f"## {_escape(verdict.title)}", "", _write_sentence(verdict.reference), "")
+        for sentence in verdict.sentences:
+            yield f"- {_write_sentence(sentence)}"
+    if contents.day_verdicts:
+        yield from ("", "## A day of trouble", "")
+        for sentence in contents.day_verdicts:
+            yield f"- {_write_sentence(sentence)}"
+    tables = (
+        *contents.quality,
+        *contents.times,
+        contents.failover,
+        *contents.comparisons,
+        contents.contestants,
+        contents.circumstances,
+    )
+    for table in tables:
+        if table is not None:
+            yield from _write_table(table)
+
+
+def _write_sentence(sentence: Sentence) -> str:
+    return "".join(f"**{_escape(piece.text)}**" if piece.strong else _escape(piece.text) for piece in sentence)
+
+
+def _write_table(table: Table) -> Iterator[str]:
+    yield from ("", f"## {_escape(table.caption)}", "")
+    yield _write_row([_escape(column.name) for column in table.columns])
+    yield _write_row(["---:" if column.is_number else "---" for column in table.columns])
+    for row in table.rows:
+        yield _write_row([_write_cell(cell, column) for cell, column in zip(row, table.columns, strict=True)])
+    for note in table.notes:
+        yield from ("", _escape(note))
+
+
+def _write_row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _write_cell(cell: Cell, column: Column) -> str:
+    text = _link(cell.text) if column.is_published else _escape(cell.text)
+    return f"{text} ({_escape(cell.detail)})" if cell.detail else text
+
+
+def _link(text: str) -> str:
+    return "".join(f"<{address}>" if address else _escape(piece) for piece, address in split_links(text))
+
+
+def _escape(text: str) -> str:
+    """Return text that Markdown shows as it is: no tag, picture, link or table comes of it."""
+    escaped = re.sub(r"([\\`*_{}\[\]<>#|~&!$])", r"\\\1", text)
+    escaped = re.sub(
+        r"(?i)(://)|(www)\.|@", lambda found: _BROKEN.get(found[0], "www\\."), escaped
+    )  # GitHub's own links
+    return re.sub(r"^(\d*)([-+=.)](?=\s|[-=]|$))", r"\1\\\2", escaped)  # no list, no heading
+
+
+_BROKEN = {"://": ":\\/\\/", "@": "\\@"}

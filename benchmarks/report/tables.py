@@ -1,0 +1,272 @@
+"""What the tables of quality, time and failures hold: every measured figure, and published ones in a column apart.
+
+This module decides which figures stand where, and which reason a missing one gets. It must not know how a table is
+written, nor how figures are compared.
+"""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .cells import Cell, Column, Table
+from .standings import median_interval
+from .verdicts import RANDOM_WEIGHTS, show_declined
+from .wording import (
+    UNKNOWN,
+    join_words,
+    show_bytes,
+    show_count,
+    show_figure,
+    show_interval,
+    show_time,
+    show_usd,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from ..records import FailoverResult, LatencyResult, Load
+    from .standings import Group, Standing
+
+__all__ = ["tabulate_classes", "tabulate_days", "tabulate_quality", "tabulate_times"]
+
+_SHORT = 30
+"""Letters of a reason that stands in the cell itself."""
+
+_MIN_FOR_P99 = 100
+"""With fewer calls, the 99th percentile is the slowest one or close to it."""
+
+
+def tabulate_quality(group: Group) -> Table:
+    """Return a row for each rung with all of its figures of quality, and what others published of its model."""
+    published = any(each.published for each in group.standings)
+    names = _list_columns(group)
+    return Table(
+        caption=f"Quality: {group.task}{f' on {group.dataset}' if group.dataset else ''}",
+        columns=(
+            Column("rung", is_number=False),
+            *(Column(name) for name in names),
+            Column("answered"),
+            Column("cost of 1,000"),
+            *(
+                [Column("published by others, measured otherwise", is_number=False, is_published=True)]
+                if published
+                else []
+            ),
+        ),
+        rows=tuple(
+            (
+                _name(each),
+                *(_metric_cell(each, name) for name in names),
+                Cell(*_split_answers(each)),
+                _price_cell(each),
+                *([_published_cell(each)] if published else []),
+            )
+            for each in group.standings
+        ),
+        notes=tuple(_metric_notes(group)),
+    )
+
+
+def tabulate_classes(group: Group) -> Table | None:
+    """Return a row for each class of objects, with the headline figure of each rung; None where there is none."""
+    name = group.headline(group.standings)
+    found = {
+        each.label: each.metrics[name].per_class or {} for each in group.standings if name and name in each.metrics
+    }
+    classes = sorted({label for figures in found.values() for label in figures})
+    if not classes:
+        return None
+    return Table(
+        caption=f"{name} by class",
+        columns=(Column("class", is_number=False), *(Column(label) for label in found)),
+        rows=tuple(
+            (Cell(label), *(Cell(show_figure(figures.get(label))) for figures in found.values())) for label in classes
+        ),
+    )
+
+
+def tabulate_times(group: Group) -> Table:
+    """Return a row for each rung with all that was measured of its time, its memory and its price."""
+    timed = [each for each in group.standings if each.latency]
+    sizes = sorted({load.concurrency for each in timed if each.latency for load in each.latency.loads})
+    notes = [f"{each.label}: {each.latency.note}" for each in timed if each.latency and each.latency.note]
+    return Table(
+        caption=f"Time: {group.task}",
+        columns=(
+            Column("rung", is_number=False),
+            *(Column(name) for name in ("first answer", "warm: median", "p90", "p99")),
+            *(Column(f"images a second, {size} at once") for size in sizes),
+            *(Column(name) for name in ("peak memory", "cost of 1,000")),
+        ),
+        rows=tuple(
+            (
+                _name(each),
+                *_time_cells(each.latency),
+                *_load_cells(each.latency, sizes),
+                _memory_cell(each),
+                _price_cell(each),
+            )
+            for each in timed
+            if each.latency
+        ),
+        notes=tuple(notes),
+    )
+
+
+def tabulate_days(days: Sequence[FailoverResult]) -> Table:
+    """Return a row for each library and phase of the played day."""
+    return Table(
+        caption="The played day",
+        columns=(
+            Column("phase", is_number=False),
+            Column("library", is_number=False),
+            Column("calls"),
+            Column("answered by", is_number=False),
+            *(Column(name) for name in ("median", "p90", "p99", "requests on the wire", "cost")),
+        ),
+        rows=tuple(
+            (
+                Cell(phase.name),
+                Cell(f"{day.library} {day.version}"),
+                Cell(show_count(phase.calls)),
+                Cell(join_words(f"{name} {show_count(count)}" for name, count in phase.answered_by.items())),
+                *(Cell(show_time(seconds)) for seconds in (phase.p50_s, phase.p90_s, phase.p99_s)),
+                Cell(show_count(phase.wire_requests)),
+                Cell(show_usd(phase.cost_usd), "not known" if phase.cost_usd is None else None),
+            )
+            for name in dict.fromkeys(phase.name for day in days for phase in day.phases)
+            for day in days
+            for phase in day.phases
+            if phase.name == name
+        ),
+        notes=tuple(f"{day.library} {day.version}: {day.settings}" for day in days),
+    )
+
+
+def _list_columns(group: Group) -> list[str]:
+    """Return the metrics that anybody has a figure of; the first one where nobody has any."""
+    names = [name for name in group.metric_names if any(name in each.metrics for each in group.standings)]
+    return names or list(group.metric_names[:1])
+
+
+def _name(standing: Standing) -> Cell:
+    model = standing.model or "model unknown"
+    return Cell(
+        standing.label,
+        f"{model} – random weights: {RANDOM_WEIGHTS}" if standing.random_weights else model,
+        backend=standing.backend,
+    )
+
+
+def _metric_cell(standing: Standing, name: str) -> Cell:
+    if name in standing.metrics:
+        return Cell(show_figure(standing.metrics[name].value), show_interval(standing.metrics[name].interval))
+    return Cell(detail=_missing_why(standing, name)[0])
+
+
+def _missing_why(standing: Standing, name: str) -> tuple[str, str | None]:
+    """Return why a figure is missing: in few words, and at length where there is more to say."""
+    if standing.quality is None:
+        return "only time was measured", None
+    if not standing.has_quality:
+        return "random weights" if standing.random_weights else "not asked", None
+    if standing.answered_nothing:
+        return "it answered none", None
+    note = next((metric.note for metric in standing.quality.metrics if metric.name == name and metric.note), None)
+    if note is None:
+        return "not measured", None
+    return (note, None) if len(note) <= _SHORT else ("see below", note)
+
+
+def _split_answers(standing: Standing) -> tuple[str, str | None]:
+    text, _, reasons = show_declined(standing).partition(" (")
+    return text, reasons.removesuffix(")") or ("not asked" if text == UNKNOWN else None)
+
+
+def _price_cell(standing: Standing) -> Cell:
+    cost = standing.cost_per_1000_usd
+    return Cell(show_usd(cost), "not known" if cost is None else None)
+
+
+def _published_cell(standing: Standing) -> Cell:
+    if not standing.published:
+        return Cell(detail="none known")
+    return Cell("; ".join(f"{each.metric}: {each.value:g}, {each.source}" for each in standing.published))
+
+
+def _metric_notes(group: Group) -> list[str]:
+    """Return what computed the figures, what has to be known beside them, and at length why some are missing."""
+    tools: dict[str, dict[str, None]] = {}
+    notes: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    shown = _list_columns(group)
+    lower: dict[str, None] = {}
+    for standing in group.standings:
+        for name in dict.fromkeys(metric.name for metric in (standing.quality.metrics if standing.quality else ())):
+            metric = standing.metrics.get(name)
+            short, long = _missing_why(standing, name)
+            note = metric.note if metric else long or (None if name in shown else short)
+            if metric:
+                tools.setdefault(metric.implementation, {})[name] = None
+                lower |= {} if metric.higher_is_better else {name: None}
+            if note:
+                notes.setdefault((note, "" if metric else f"{UNKNOWN} "), []).append((name, standing.label))
+    better = f"Lower is better for {join_words(lower)}, higher for all others." if lower else "Higher is better."
+    return [
+        f"Beneath each figure: its 95\u00a0% confidence interval, by bootstrap over images. {better}",
+        *(f"{join_words(names)} by {tool}." for tool, names in tools.items()),
+        *(f"{dash}{_gather_places(places)}: {note.rstrip('.')}." for (note, dash), places in notes.items()),
+    ]
+
+
+def _gather_places(places: Iterable[tuple[str, str]]) -> str:
+    """Return metrics with the rungs that a note is about: ``"mAP and mAP50 (openai and local)"``."""
+    rungs: dict[str, list[str]] = {}
+    for name, label in places:
+        rungs.setdefault(name, []).append(label)
+    names: dict[str, list[str]] = {}
+    for name, labels in rungs.items():
+        names.setdefault(join_words(labels), []).append(name)
+    return "; ".join(f"{join_words(metrics)} ({labels})" for labels, metrics in names.items())
+
+
+def _time_cells(result: LatencyResult) -> list[Cell]:
+    cold, warm = result.cold_s, result.warm_s
+    cells = [Cell(show_time(median(cold)), _spread(cold)) if cold else Cell(detail="not measured")]
+    if not warm:
+        return [*cells, *[Cell(detail="not measured")] * 3]
+    interval = median_interval(warm)
+    p90, p99 = (float(each) for each in np.percentile(warm, [90, 99]))
+    detail = show_interval(interval, show_time) or f"{len(warm)} calls: no interval"
+    return [
+        *cells,
+        Cell(show_time(median(warm)), detail),
+        Cell(show_time(p90)),
+        Cell(show_time(p99), None if len(warm) >= _MIN_FOR_P99 else f"of {len(warm)} calls"),
+    ]
+
+
+def _spread(samples: Sequence[float]) -> str | None:
+    return (
+        f"{show_time(min(samples))} to {show_time(max(samples))}, {len(samples)} processes"
+        if len(samples) > 1
+        else None
+    )
+
+
+def _load_cells(result: LatencyResult, sizes: Sequence[int]) -> list[Cell]:
+    loads = {load.concurrency: load for load in result.loads}
+    return [_load_cell(loads[size]) if size in loads else Cell(detail="not measured") for size in sizes]
+
+
+def _load_cell(load: Load) -> Cell:
+    failed = f", {show_count(load.failed)} of {show_count(load.calls)} failed" if load.failed else ""
+    return Cell(show_figure(load.images_per_s), f"p90 {show_time(load.p90_s)}, p99 {show_time(load.p99_s)}{failed}")
+
+
+def _memory_cell(standing: Standing) -> Cell:
+    size = standing.latency.memory_bytes if standing.latency else None
+    return Cell(show_bytes(size), "not measured" if size is None else None)
