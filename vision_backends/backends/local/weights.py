@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from vision_backends.backends.local.engine import EngineName, Engines
 from vision_backends.backends.local.lane import Lane
 from vision_backends.backends.local.precision import Dtype, choose_dtype, stays_whole
+from vision_backends.backends.local.processors import load_processor
 from vision_backends.backends.local.remembered import Remembered
 from vision_backends.backends.local.runtime import Loaded, free_device_memory, limit_threads, translated
 from vision_backends.errors import NotReadyError
@@ -98,7 +99,7 @@ def load(checkpoint: Checkpoint, *, auto_class: str, place: Place, chat: bool = 
             if absent:
                 message = f"The checkpoint {checkpoint.name} lacks {len(absent)} weights, such as {absent[0]}."
                 raise NotReadyError(message, remedy="Fetch or save it again, or choose another model.")
-            processor = part("AutoProcessor", backend="pil") if chat else None
+            processor = load_processor(checkpoint.folder, model.config, options) if chat else None
             images = processor.image_processor if processor else part("AutoImageProcessor", backend="pil")
             has_words = any((checkpoint.folder / name).is_file() for name in TOKENIZERS)
             tokenizer = part("AutoTokenizer") if has_words else None
