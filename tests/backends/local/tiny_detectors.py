@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import tiny
@@ -12,6 +13,29 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 COCO = {0: "person", 1: "motorbike", 2: "sofa", 3: "dog", 4: "tvmonitor"}
+
+
+SCALES = {
+    "box_head": 0.1,
+    "class_head": 0.3,
+    "detection_tokens": 40,
+    "patch_embeddings": 40,
+    "query": 8,
+    "class": 5,
+    "bbox": 5,
+}
+"""By how much the random weights of parts are scaled, so that neither queries nor pictures are all alike."""
+
+
+def _awake(model):
+    """Let what begins at nought, to be learned, take part: otherwise boxes would stay where they were guessed first."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1:
+                if not parameter.any():
+                    parameter.normal_(std=0.3)
+                parameter.mul_(next((scale for part, scale in SCALES.items() if part in name), 1.5))
+    return model.eval()
 
 
 def _labels() -> dict:
@@ -28,28 +52,57 @@ def _resnet(kind: type, **more):
     )
 
 
+def _detr_sizes() -> dict:
+    return {
+        "backbone_config": tf.ResNetConfig(
+            embedding_size=8, hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], out_features=["stage4"]
+        ),
+        "encoder_layers": 1,
+        "decoder_layers": 2,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+        "encoder_ffn_dim": 16,
+        "decoder_ffn_dim": 16,
+        "num_queries": 6,
+        **_labels(),
+    }
+
+
+RATIO = {"shortest_edge": 64, "longest_edge": 96}
+"""How DETR and its kin scale pictures: in their own aspect ratio."""
+
+
 def detr(folder: Path) -> Path:
     """DETR, which keeps the image's aspect ratio and has a class for nothing."""
     torch.manual_seed(6)
-    config = tf.DetrConfig(
-        use_timm_backbone=False,
-        backbone=None,
-        use_pretrained_backbone=False,
-        backbone_config=tf.ResNetConfig(
-            embedding_size=8, hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], out_features=["stage4"]
-        ),
-        d_model=16,
-        encoder_layers=1,
-        decoder_layers=1,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=16,
-        decoder_ffn_dim=16,
-        num_queries=6,
-        **_labels(),
+    model = _awake(tf.DetrForObjectDetection(tf.DetrConfig(d_model=16, **_detr_sizes())))
+    return tiny.saved(folder, model, tf.DetrImageProcessorPil(size=RATIO))
+
+
+def conditional_detr(folder: Path) -> Path:
+    """Conditional DETR, whose classes exclude nothing."""
+    torch.manual_seed(41)
+    config = tf.ConditionalDetrConfig(d_model=16, **_detr_sizes())
+    model = _awake(tf.ConditionalDetrForObjectDetection(config))
+    return tiny.saved(folder, model, tf.ConditionalDetrImageProcessorPil(size=RATIO))
+
+
+def deformable_detr(folder: Path) -> Path:
+    """Deformable DETR, which looks at few places."""
+    torch.manual_seed(42)
+    config = tf.DeformableDetrConfig(d_model=32, num_feature_levels=2, **_detr_sizes())
+    model = _awake(tf.DeformableDetrForObjectDetection(config))
+    return tiny.saved(
+        folder, model, tf.DeformableDetrImageProcessorPil(size={"shortest_edge": 128, "longest_edge": 192})
     )
-    processor = tf.DetrImageProcessorPil(size={"shortest_edge": 64, "longest_edge": 96})
-    return tiny.saved(folder, tf.DetrForObjectDetection(config).eval(), processor)
+
+
+def yolos(folder: Path) -> Path:
+    """YOLOS, a plain transformer with tokens for objects."""
+    torch.manual_seed(43)
+    config = tf.YolosConfig(**tiny.vision(image_size=[64, 96]), num_detection_tokens=6, **_labels())
+    model = _awake(tiny.decisive(tf.YolosForObjectDetection(config)))
+    return tiny.saved(folder, model, tf.YolosImageProcessorPil(size=RATIO))
 
 
 def _rt_sizes() -> dict:
@@ -72,12 +125,20 @@ def _rt_sizes() -> dict:
     }
 
 
+def rt_detr(folder: Path) -> Path:
+    """The first RT-DETR."""
+    torch.manual_seed(44)
+    config = tf.RTDetrConfig(backbone_config=_resnet(tf.RTDetrResNetConfig, layer_type="basic"), **_rt_sizes())
+    processor = tf.RTDetrImageProcessorPil(size={"height": 64, "width": 64})
+    return tiny.saved(folder, _awake(tf.RTDetrForObjectDetection(config)), processor)
+
+
 def rt_detr_v2(folder: Path) -> Path:
     """RT-DETRv2."""
     torch.manual_seed(7)
     config = tf.RTDetrV2Config(backbone_config=_resnet(tf.RTDetrResNetConfig, layer_type="basic"), **_rt_sizes())
     processor = tf.RTDetrImageProcessorPil(size={"height": 64, "width": 64})
-    return tiny.saved(folder, tf.RTDetrV2ForObjectDetection(config).eval(), processor)
+    return tiny.saved(folder, _awake(tf.RTDetrV2ForObjectDetection(config)), processor)
 
 
 def d_fine(folder: Path) -> Path:
@@ -100,14 +161,79 @@ def d_fine(folder: Path) -> Path:
     )
     config = tf.DFineConfig(backbone_config=backbone, **_rt_sizes())
     processor = tf.RTDetrImageProcessorPil(size={"height": 64, "width": 64})
-    return tiny.saved(folder, tf.DFineForObjectDetection(config).eval(), processor)
+    return tiny.saved(folder, _awake(tf.DFineForObjectDetection(config)), processor)
 
 
-def grounding_dino(folder: Path) -> Path:
-    """Grounding DINO, which finds what a text names."""
-    torch.manual_seed(9)
+def rf_detr(folder: Path) -> Path:
+    """RF-DETR, whose pictures are scaled without smoothing."""
+    torch.manual_seed(45)
+    config = tf.RfDetrConfig(
+        backbone_config=tf.RfDetrDinov2Config(
+            hidden_size=32,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            mlp_ratio=2,
+            image_size=64,
+            patch_size=8,
+            num_windows=2,
+            out_features=["stage2", "stage4"],
+        ),
+        d_model=16,
+        decoder_layers=2,
+        decoder_ffn_dim=16,
+        decoder_self_attention_heads=2,
+        decoder_cross_attention_heads=2,
+        num_queries=10,
+        group_detr=2,
+        **_labels(),
+    )
+    tiny.saved(folder, _awake(tf.RfDetrForObjectDetection(config)))
+    settings = {
+        "image_processor_type": "RfDetrImageProcessor",
+        "size": {"height": 64, "width": 64},
+        "resample": 2,
+        "rescale_factor": 1 / 255,
+        "image_mean": [0.485, 0.456, 0.406],
+        "image_std": [0.229, 0.224, 0.225],
+        "do_pad": True,
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+def lw_detr(folder: Path) -> Path:
+    """LW-DETR, from which RF-DETR comes."""
+    torch.manual_seed(46)
+    config = tf.LwDetrConfig(
+        backbone_config=tf.LwDetrViTConfig(
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            mlp_ratio=2,
+            image_size=64,
+            pretrain_image_size=64,
+            patch_size=8,
+            num_windows=4,
+            window_block_indices=[0],
+            out_indices=[1, 2],
+        ),
+        projector_scale_factors=[1.0],
+        d_model=16,
+        decoder_layers=2,
+        decoder_ffn_dim=16,
+        decoder_self_attention_heads=2,
+        decoder_cross_attention_heads=2,
+        num_queries=10,
+        group_detr=2,
+        **_labels(),
+    )
+    processor = tf.DeformableDetrImageProcessorPil(size={"height": 64, "width": 64})
+    return tiny.saved(folder, _awake(tf.LwDetrForObjectDetection(config)), processor)
+
+
+def _grounded(folder: Path, kind: str) -> Path:
     tokenizer = tiny.bert_tokenizer()
-    config = tf.GroundingDinoConfig(
+    config = getattr(tf, f"{kind}Config")(
         backbone_config=tf.SwinConfig(
             image_size=64,
             patch_size=4,
@@ -130,14 +256,25 @@ def grounding_dino(folder: Path) -> Path:
         num_feature_levels=4,
     )
     processor = tf.GroundingDinoImageProcessorPil(size={"shortest_edge": 128, "longest_edge": 192})
-    return tiny.saved(folder, tf.GroundingDinoForObjectDetection(config).eval(), processor, tokenizer)
+    model = _awake(getattr(tf, f"{kind}ForObjectDetection")(config))
+    return tiny.saved(folder, model, processor, tokenizer)
 
 
-def owlv2(folder: Path) -> Path:
-    """OWLv2, which does so with one vector per label."""
-    torch.manual_seed(10)
+def grounding_dino(folder: Path) -> Path:
+    """Grounding DINO, which finds what a text names."""
+    torch.manual_seed(9)
+    return _grounded(folder, "GroundingDino")
+
+
+def mm_grounding_dino(folder: Path) -> Path:
+    """MM Grounding DINO, which was trained anew in the open."""
+    torch.manual_seed(47)
+    return _grounded(folder, "MMGroundingDino")
+
+
+def _owl(folder: Path, kind: str) -> Path:
     tokenizer = tiny.clip_tokenizer()
-    config = tf.Owlv2Config(
+    config = getattr(tf, f"{kind}Config")(
         text_config=tiny.text(
             vocab_size=len(tokenizer),
             max_position_embeddings=16,
@@ -148,8 +285,38 @@ def owlv2(folder: Path) -> Path:
         vision_config=tiny.vision(),
         projection_dim=32,
     )
-    processor = tf.Owlv2ImageProcessorPil(size={"height": 32, "width": 32})
-    return tiny.saved(folder, tf.Owlv2ForObjectDetection(config).eval(), processor, tokenizer)
+    processor = getattr(tf, f"{kind}ImageProcessorPil")(size={"height": 32, "width": 32})
+    model = _awake(getattr(tf, f"{kind}ForObjectDetection")(config))
+    return tiny.saved(folder, model, processor, tokenizer)
 
 
-MAKERS = {maker.__name__: maker for maker in (detr, rt_detr_v2, d_fine, grounding_dino, owlv2)}
+def owlv2(folder: Path) -> Path:
+    """OWLv2, which has one vector per label, and sees pictures padded to a square."""
+    torch.manual_seed(10)
+    return _owl(folder, "Owlv2")
+
+
+def owlvit(folder: Path) -> Path:
+    """OWL-ViT, which sees them squeezed into one."""
+    torch.manual_seed(48)
+    return _owl(folder, "OwlViT")
+
+
+MAKERS = {
+    maker.__name__: maker
+    for maker in (
+        detr,
+        conditional_detr,
+        deformable_detr,
+        yolos,
+        rt_detr,
+        rt_detr_v2,
+        d_fine,
+        rf_detr,
+        lw_detr,
+        grounding_dino,
+        mm_grounding_dino,
+        owlv2,
+        owlvit,
+    )
+}

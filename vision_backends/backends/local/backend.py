@@ -65,9 +65,9 @@ class LocalBackend(Backend):
         caption_model: Model for descriptions: BLIP, BLIP-2 or Florence-2, which write captions, or an image-text-
             to-text model with a chat template, such as SmolVLM or Qwen-VL, which also follows prompts.
         embedding_model: Model for embeddings of images and texts: CLIP or SigLIP, plain or of sentence-transformers.
-        detection_model: Model for a closed vocabulary: D-FINE, RT-DETR, DETR.
-        open_vocabulary_model: Model for labels of any kind: Grounding DINO or OWLv2; ``""`` for none, then labels
-            have to be in the detection model's vocabulary.
+        detection_model: Model for a closed vocabulary: D-FINE, RT-DETR, RF-DETR, LW-DETR, DETR and its kin, YOLOS.
+        open_vocabulary_model: Model for labels of any kind: Grounding DINO, MM Grounding DINO, OWLv2 or OWL-ViT;
+            ``""`` for none, then labels have to be in the detection model's vocabulary.
         download: When weights that are not on this machine are fetched: ``"never"``; ``"background"``: from the first
             request on, while the next rung answers; ``"wait"``: by the first request, which waits for them.
         min_score: Lowest score that `detect` reports unless a request says otherwise, in [0, 1]; open vocabularies

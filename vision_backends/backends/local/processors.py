@@ -6,13 +6,16 @@ none is ever asked here. It must not know what a model is asked.
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
+
+from vision_backends.backends.local.rf_detr import RfDetrImages
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["load_processor"]
+__all__ = ["load_image_processor", "load_processor"]
 
 
 class NoVideos(dict[str, object]):
@@ -25,6 +28,22 @@ class NoVideos(dict[str, object]):
 
     num_frames = None
     fps = None
+
+
+def load_image_processor(folder: Path, config: Any, options: Mapping[str, Any]) -> Any:  # noqa: ANN401 — the same
+    """Return what prepares pictures for a checkpoint.
+
+    Args:
+        folder: Where its files are.
+        config: The configuration of its model.
+        options: For ``from_pretrained``.
+    """
+    from transformers import AutoImageProcessor
+
+    if config.model_type == "rf_detr":
+        return RfDetrImages(json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8")))
+    auto: Any = AutoImageProcessor  # it has no types
+    return auto.from_pretrained(folder, backend="pil", **options)
 
 
 def load_processor(folder: Path, config: Any, options: Mapping[str, Any]) -> Any:  # noqa: ANN401 — transformers' own
@@ -42,7 +61,7 @@ def load_processor(folder: Path, config: Any, options: Mapping[str, Any]) -> Any
     if kind is None or "video_processor" not in kind.get_attributes():
         return library.AutoProcessor.from_pretrained(folder, backend="pil", **options)
     parts = {
-        "image_processor": library.AutoImageProcessor.from_pretrained(folder, backend="pil", **options),
+        "image_processor": load_image_processor(folder, config, options),
         "tokenizer": library.AutoTokenizer.from_pretrained(folder, **options),
         "video_processor": NoVideos(),
     }
