@@ -20,6 +20,7 @@ SCALES = {
     "class_head": 0.3,
     "detection_tokens": 40,
     "patch_embeddings": 40,
+    "vit.": 6,
     "query": 8,
     "class": 5,
     "bbox": 5,
@@ -101,7 +102,7 @@ def yolos(folder: Path) -> Path:
     """YOLOS, a plain transformer with tokens for objects."""
     torch.manual_seed(43)
     config = tf.YolosConfig(**tiny.vision(image_size=[64, 96]), num_detection_tokens=6, **_labels())
-    model = _awake(tiny.decisive(tf.YolosForObjectDetection(config)))
+    model = _awake(tf.YolosForObjectDetection(config))
     return tiny.saved(folder, model, tf.YolosImageProcessorPil(size=RATIO))
 
 
