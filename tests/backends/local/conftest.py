@@ -10,6 +10,7 @@ import pytest
 import tiny
 import tiny_captioners
 import tiny_detectors
+import tiny_towers
 import torch
 
 from vision_backends.backends.local import LocalBackend
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-MAKERS = tiny.MAKERS | tiny_captioners.MAKERS | tiny_detectors.MAKERS
+MAKERS = tiny.MAKERS | tiny_captioners.MAKERS | tiny_detectors.MAKERS | tiny_towers.MAKERS
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 

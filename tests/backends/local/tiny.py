@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import torch
@@ -94,69 +93,6 @@ def saved(folder: Path, *parts) -> Path:
     return folder
 
 
-def clip(folder: Path) -> Path:
-    """CLIP as its own checkpoint."""
-    torch.manual_seed(1)
-    tokenizer = clip_tokenizer()
-    config = tf.CLIPConfig(
-        text_config=text(
-            vocab_size=len(tokenizer),
-            max_position_embeddings=16,
-            projection_dim=24,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        ),
-        vision_config=vision(projection_dim=24),
-        projection_dim=24,
-    )
-    processor = tf.CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-    return saved(folder, tf.CLIPModel(config).eval(), processor, tokenizer)
-
-
-def sentence_clip(folder: Path) -> Path:
-    """The same in the layout of sentence-transformers' clip-ViT-B-32, with its old processor and tokenizer files."""
-    inner = clip(folder / "0_CLIPModel")
-    module = {"idx": 0, "name": "0", "path": "0_CLIPModel", "type": "sentence_transformers.models.CLIPModel"}
-    (folder / "modules.json").write_text(json.dumps([module]))
-    (folder / "config_sentence_transformers.json").write_text(json.dumps({"__version__": {}}))
-    new = json.loads((inner / "preprocessor_config.json").read_text())
-    old = {key: value for key, value in new.items() if key.startswith(("do_", "image_m", "image_s", "resample"))}
-    kind = {"feature_extractor_type": "CLIPFeatureExtractor", "size": 32, "crop_size": 32}
-    (inner / "preprocessor_config.json").write_text(json.dumps(old | kind))
-    vocab = json.loads((inner / "tokenizer.json").read_text())["model"]["vocab"]
-    (inner / "tokenizer.json").unlink()
-    (inner / "vocab.json").write_text(json.dumps(vocab))
-    (inner / "merges.txt").write_text("#version: 0.2\n")
-    return folder
-
-
-def siglip(folder: Path) -> Path:
-    """SigLIP, whose texts are padded to one length."""
-    torch.manual_seed(2)
-    tokenizer = word_tokenizer()
-    tokenizer.model_max_length = 12
-    config = tf.SiglipConfig(
-        text_config=text(vocab_size=len(tokenizer), max_position_embeddings=12, projection_size=32),
-        vision_config=vision(),
-    )
-    processor = tf.SiglipImageProcessorPil(size={"height": 32, "width": 32})
-    return saved(folder, tf.SiglipModel(config).eval(), processor, tokenizer)
-
-
-def siglip2(folder: Path) -> Path:
-    """SigLIP 2 with patches of the image's own aspect ratio."""
-    torch.manual_seed(3)
-    tokenizer = word_tokenizer()
-    tokenizer.model_max_length = 12
-    config = tf.Siglip2Config(
-        text_config=text(vocab_size=len(tokenizer), max_position_embeddings=12, projection_size=32),
-        vision_config=vision(num_patches=16),
-    )
-    processor = tf.Siglip2ImageProcessorPil(patch_size=8, max_num_patches=16)
-    return saved(folder, tf.Siglip2Model(config).eval(), processor, tokenizer)
-
-
 def blip(folder: Path) -> Path:
     """BLIP for captions."""
     torch.manual_seed(4)
@@ -202,4 +138,4 @@ def llava(folder: Path) -> Path:
     return saved(folder, decisive(tf.LlavaForConditionalGeneration(config)), processor)
 
 
-MAKERS = {maker.__name__: maker for maker in (clip, sentence_clip, siglip, siglip2, blip, llava)}
+MAKERS = {maker.__name__: maker for maker in (blip, llava)}
