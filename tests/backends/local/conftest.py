@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 import tiny
+import tiny_captioners
+import tiny_detectors
+import tiny_towers
+import torch
 
 from vision_backends.backends.local import LocalBackend
 from vision_backends.backends.local.remembered import Remembered
@@ -17,7 +21,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+MAKERS = tiny.MAKERS | tiny_captioners.MAKERS | tiny_detectors.MAKERS | tiny_towers.MAKERS
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Tiny models gain nothing by more threads, which only wait for each other on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +41,7 @@ def model(tmp_path_factory) -> Callable[[str], Path]:
 
     def folder(kind: str) -> Path:
         if kind not in made:
-            made[kind] = tiny.MAKERS[kind](root / kind)
+            made[kind] = MAKERS[kind](root / kind)
         return made[kind]
 
     return folder

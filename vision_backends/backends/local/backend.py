@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from vision_backends.backends.base import Backend
 from vision_backends.backends.labels import match_labels
-from vision_backends.backends.local.captioner import Captioner, captions_only
+from vision_backends.backends.local.captioner import Captioner
 from vision_backends.backends.local.detector import ClosedDetector, OpenDetector, vocabulary
 from vision_backends.backends.local.embedder import Embedder
 from vision_backends.backends.local.engine import EngineName  # noqa: TC001 — a key of the table is read by its type
+from vision_backends.backends.local.families import captioning
 from vision_backends.backends.local.hub import Hub, HuggingFaceHub
 from vision_backends.backends.local.model import LocalModel, Role
 from vision_backends.backends.local.precision import Dtype  # noqa: TC001 — the same
@@ -61,11 +62,12 @@ class LocalBackend(Backend):
 
     Args:
         device: ``"auto"``, ``"cuda"``, ``"cuda:1"``, ``"mps"`` or ``"cpu"``.
-        caption_model: Model for descriptions: BLIP, or an image-text-to-text model, which also follows prompts.
+        caption_model: Model for descriptions: BLIP, BLIP-2 or Florence-2, which write captions, or an image-text-
+            to-text model with a chat template, such as SmolVLM or Qwen-VL, which also follows prompts.
         embedding_model: Model for embeddings of images and texts: CLIP or SigLIP, plain or of sentence-transformers.
-        detection_model: Model for a closed vocabulary: D-FINE, RT-DETR, DETR.
-        open_vocabulary_model: Model for labels of any kind: Grounding DINO or OWLv2; ``""`` for none, then labels
-            have to be in the detection model's vocabulary.
+        detection_model: Model for a closed vocabulary: D-FINE, RT-DETR, RF-DETR, LW-DETR, DETR and its kin, YOLOS.
+        open_vocabulary_model: Model for labels of any kind: Grounding DINO, MM Grounding DINO, OWLv2 or OWL-ViT;
+            ``""`` for none, then labels have to be in the detection model's vocabulary.
         download: When weights that are not on this machine are fetched: ``"never"``; ``"background"``: from the first
             request on, while the next rung answers; ``"wait"``: by the first request, which waits for them.
         min_score: Lowest score that `detect` reports unless a request says otherwise, in [0, 1]; open vocabularies
@@ -304,7 +306,7 @@ class LocalBackend(Backend):
                 raise NotSupportedError(message, backend=self.name)
         elif isinstance(request, DetectRequest):
             self._wanted(request)
-        elif checkpoint is not None and captions_only(checkpoint.kind):
+        elif checkpoint is not None and captioning(checkpoint.kind) is not None:
             self._check_caption(request, checkpoint.name)
 
     def _check_caption(self, request: DescribeRequest, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Descriptions: plain captions by BLIP, and answers to instructions by any model with a chat template.
+"""Descriptions: plain captions by BLIP and Florence-2, answers to instructions by any model with a chat template.
 
 This module decides what a model is asked and when it has said enough. It must not know where models come from.
 """
@@ -9,7 +9,8 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vision_backends.backends.local.runtime import aspect
+from vision_backends.backends.local.families import captioning, end_tokens, given_tokens, writers
+from vision_backends.backends.local.runtime import aspect, translated
 from vision_backends.errors import InvalidReplyError, NotReadyError
 
 if TYPE_CHECKING:
@@ -21,16 +22,15 @@ if TYPE_CHECKING:
     from vision_backends.backends.local.runtime import Countdown, Inputs, Loaded
     from vision_backends.images import Image
 
-__all__ = ["Caption", "Captioner", "captions_only"]
+__all__ = ["Caption", "Captioner"]
 
 PLAIN_PROMPT = "Describe this image in one or two sentences."
 
 TOKENS_PER_WORD = 1.5
 """English takes about 1.3 tokens a word, longer words more: https://platform.openai.com/tokenizer."""
 
-CAPTION_TOKENS = 50
 ANSWER_TOKENS = 256
-"""Most tokens unless a request says otherwise; BLIP's captions end by themselves after 10 to 20."""
+"""Most tokens of an answer to an instruction, unless a request says otherwise."""
 
 
 class Caption(NamedTuple):
@@ -45,11 +45,6 @@ class Caption(NamedTuple):
     complete: bool
 
 
-def captions_only(kind: str) -> bool:
-    """Tell whether a kind of model writes captions and follows no instructions."""
-    return kind == "blip"
-
-
 class _Said(NamedTuple):
     """The new tokens of one row, and whether all scores were finite."""
 
@@ -61,21 +56,22 @@ class Captioner:
     """One model that turns images into text, always the most probable one.
 
     Args:
-        loaded: BLIP, or an image-text-to-text model whose processor has a chat template.
+        loaded: BLIP, BLIP-2, Florence-2, or an image-text-to-text model whose processor has a chat template.
 
     Attributes:
         loaded: The same.
         plain: Whether it only writes captions.
 
     Raises:
-        NotReadyError: It is neither.
+        NotReadyError: It is none of them.
     """
 
     def __init__(self, loaded: Loaded) -> None:
         self.loaded = loaded
-        self.plain = captions_only(loaded.checkpoint.kind)
+        self._manner = captioning(loaded.checkpoint.kind)
+        self.plain = self._manner is not None
         if loaded.tokenizer is None or not (self.plain or getattr(loaded.processor, "chat_template", None)):
-            message = f"{loaded.checkpoint.name} has no chat template, and is no BLIP either."
+            message = f"{loaded.checkpoint.name} has no chat template, and is no BLIP or Florence-2 either."
             raise NotReadyError(message, remedy="Configure another model as [local] caption_model.")
         _decide_greedily(loaded.model)
 
@@ -102,19 +98,24 @@ class Captioner:
             OverloadedError: The memory or the time to get hold of the model was not enough.
             TimedOutError: The time was over before the last word.
         """
-        usual = CAPTION_TOKENS if self.plain else ANSWER_TOKENS
+        usual = self._manner.usual_tokens if self._manner else ANSWER_TOKENS
         most = usual if max_words is None else math.ceil(max_words * TOKENS_PER_WORD)
-        prepare = self.loaded.prepare if self.plain else partial(self._instruct, _question(prompt, language, max_words))
+        text = self._manner.task_for(max_words) if self._manner else self._chat(_question(prompt, language, max_words))
+        prepare = self.loaded.prepare if text is None else partial(self._instruct, text)
         said = self.loaded.ask(images, prepare=prepare, alike=aspect, run=self._write, options=most, time=time)
         return [self._read(each) for each in said]
 
-    def _instruct(self, question: str, image: Image) -> Inputs:
-        """Return the model's input for an image and what to do with it."""
+    def _chat(self, question: str) -> str:
+        """Return a question about an image as the model's chat template puts it."""
         content = [{"type": "image"}, {"type": "text", "text": question}]
-        processor = self.loaded.processor
+        messages = [{"role": "user", "content": content}]
+        with self.loaded.reading, translated(self.loaded.checkpoint.name):
+            return str(self.loaded.processor.apply_chat_template(messages, add_generation_prompt=True))
+
+    def _instruct(self, text: str, image: Image) -> Inputs:
+        """Return the model's input for an image and what to do with it."""
         with self.loaded.reading:
-            text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-            return dict(processor(images=[self.loaded.pixels(image)], text=[text], return_tensors="pt"))
+            return dict(self.loaded.processor(images=[self.loaded.pixels(image)], text=[text], return_tensors="pt"))
 
     def _write(self, batch: Inputs, most: int, wanted: Wanted) -> list[_Said]:
         """Return the new tokens of each row, as long as anybody wants them."""
@@ -127,40 +128,42 @@ class Captioner:
             logits_processor=LogitsProcessorList([watch.look]),
             stopping_criteria=StoppingCriteriaList([watch.stop]),
         )
-        begun = 1 if self.plain else batch["input_ids"].shape[1]  # BLIP begins with a token of its own
-        return [
-            _Said(tokens=row, finite=fine) for row, fine in zip(tokens[:, begun:].tolist(), watch.fine, strict=True)
-        ]
+        new = tokens[:, given_tokens(self.loaded.model, batch) :].tolist()
+        return [_Said(tokens=row, finite=fine) for row, fine in zip(new, watch.fine, strict=True)]
 
     def _read(self, said: _Said) -> Caption:
         if not said.finite:
             raise InvalidReplyError("The model computed scores that are not finite numbers.", code="not_finite")
         with self.loaded.reading:
             text = self.loaded.tokenizer.decode(said.tokens, skip_special_tokens=True)
-        ends = _ends(self.loaded)
+        ends = end_tokens(self.loaded.model, self.loaded.tokenizer)
         return Caption(text=text.strip(), complete=any(token in ends for token in said.tokens))
 
 
 class _Watch:
-    """Looks at every step of a generation: are the numbers finite, does anybody wait?"""
+    """Looks at every step of a generation: are the numbers finite, does anybody wait?
+
+    Where beams are searched, a picture has several rows; all of them count.
+    """
 
     def __init__(self, wanted: Wanted) -> None:
         self._wanted = wanted
         self._bad: torch.Tensor | None = None
 
     def look(self, _tokens: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Note in which rows something is wrong; −∞ is how a token is forbidden."""
-        bad = (scores.isnan() | scores.isposinf()).any(-1)
+        """Note for which pictures something is wrong; −∞ is how a token is forbidden."""
+        bad = (scores.isnan() | scores.isposinf()).view(len(self._wanted()), -1).any(-1)
         self._bad = bad if self._bad is None else self._bad | bad
         return scores
 
     def stop(self, tokens: torch.Tensor, _scores: object) -> torch.Tensor:
         """Tell transformers which rows nobody wants any more."""
-        return tokens.new_tensor([not wanted for wanted in self._wanted()]).bool()
+        given_up = tokens.new_tensor([not wanted for wanted in self._wanted()]).bool()
+        return given_up.repeat_interleave(len(tokens) // len(given_up))
 
     @property
     def fine(self) -> list[bool]:
-        """Which rows had finite numbers all the time."""
+        """For which pictures all numbers were finite."""
         return [] if self._bad is None else (~self._bad).tolist()
 
 
@@ -175,17 +178,7 @@ def _question(prompt: str | None, language: str | None, max_words: int | None) -
 
 def _decide_greedily(model: Any) -> None:  # noqa: ANN401 — any model of transformers
     """Take chance out of the checkpoint's defaults, and the settings of chance, which would be warned about."""
-    text_decoder = getattr(model, "text_decoder", model)
-    for part in (model, text_decoder):
+    for part in writers(model):
         part.generation_config.do_sample = False
         for setting in ("temperature", "top_p", "top_k", "min_p", "typical_p"):
             setattr(part.generation_config, setting, None)
-
-
-def _ends(loaded: Loaded) -> set[int]:
-    """Return the tokens that end a text."""
-    if captions_only(loaded.checkpoint.kind):
-        return {loaded.model.config.text_config.sep_token_id}
-    ends = loaded.model.generation_config.eos_token_id
-    found = {ends} if isinstance(ends, int) else set(ends or ())
-    return found | {loaded.tokenizer.eos_token_id}

@@ -1,4 +1,4 @@
-"""Objects and their boxes: a closed vocabulary by DETR's family, any words by Grounding DINO and OWLv2.
+"""Objects and their boxes: a closed vocabulary by DETR's family, any words by Grounding DINO and OWL.
 
 This module decides how scores and boxes become detections. It must not know where models come from.
 """
@@ -132,7 +132,7 @@ class OpenDetector:
     """A model that looks for whatever it is told.
 
     Args:
-        loaded: A model of ``AutoModelForZeroShotObjectDetection``: Grounding DINO or OWLv2.
+        loaded: A model of ``AutoModelForZeroShotObjectDetection``: Grounding DINO, MM Grounding DINO, OWLv2 or OWL-ViT.
 
     Raises:
         NotReadyError: It is another kind of model.
@@ -144,6 +144,7 @@ class OpenDetector:
             message = f"{loaded.checkpoint.name} is none of {', '.join(OPEN_MIN_SCORES)}."
             raise NotReadyError(message, remedy="Configure one of them as [local] open_vocabulary_model.")
         self._grounded = "dino" in loaded.checkpoint.kind
+        self._squared = loaded.checkpoint.kind == "owlv2"  # it sees images padded to a square
 
     def detect(
         self,
@@ -156,7 +157,7 @@ class OpenDetector:
         """Return what the labels name in each image; arguments and errors as in `ClosedDetector.detect`.
 
         Raises:
-            NotSupportedError: The labels are more than the model can read at once.
+            NotSupportedError: The labels are more than the model can read at once, or one is nothing to it.
         """
         least = OPEN_MIN_SCORES[self.loaded.checkpoint.kind] if min_score is None else min_score
         coco = coco_categories()
@@ -173,8 +174,7 @@ class OpenDetector:
         for raw, image in zip(_checked(seen), images, strict=True):
             size = _size(image)
             scores = _label_scores(raw.logits.sigmoid(), spans)
-            # OWLv2 has seen the image padded to a square.
-            frame = size if self._grounded else (max(size), max(size))
+            frame = (max(size), max(size)) if self._squared else size
             best = scores.max(-1)
             rows = zip(best.values.tolist(), best.indices.tolist(), _pixels(raw.boxes, frame).tolist(), strict=True)
             kept = [(score, labels[number], _inside(box, size)) for score, number, box in rows if score >= least]
@@ -194,7 +194,7 @@ class OpenDetector:
         """Return the labels as Grounding DINO reads them, and which tokens are whose.
 
         Raises:
-            NotSupportedError: They are more than the model reads at once.
+            NotSupportedError: They are more than the model reads at once, or one is nothing to it.
         """
         text, spans = _sentence(labels)
         with self.loaded.reading:
@@ -204,10 +204,14 @@ class OpenDetector:
         if len(offsets) > longest:
             message = f"{len(labels)} labels are {len(offsets)} tokens; the model reads {longest} at once."
             raise NotSupportedError(message, remedy="Ask for fewer labels at a time.")
-        return dict(read), [[i for i, (a, b) in enumerate(offsets) if start <= a < b <= end] for start, end in spans]
+        tokens = [[i for i, (a, b) in enumerate(offsets) if start <= a < b <= end] for start, end in spans]
+        if not all(tokens):
+            label = labels[tokens.index([])]
+            raise NotSupportedError(f"The model reads nothing in the label {label!r}.", remedy="Use words.")
+        return dict(read), tokens
 
     def _words(self, labels: Sequence[str]) -> Inputs:
-        """Return the labels as OWLv2 reads them, one row each."""
+        """Return the labels as OWL reads them, one row each."""
         longest = self.loaded.model.config.text_config.max_position_embeddings
         with self.loaded.reading:
             read = self.loaded.tokenizer(

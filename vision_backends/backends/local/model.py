@@ -8,10 +8,11 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
-from vision_backends.backends.local.captioner import Captioner, captions_only
+from vision_backends.backends.local.captioner import Captioner
 from vision_backends.backends.local.checkpoint import read_checkpoint
 from vision_backends.backends.local.detector import ClosedDetector, OpenDetector
 from vision_backends.backends.local.embedder import Embedder
+from vision_backends.backends.local.families import captioning
 from vision_backends.backends.local.hub import Source
 from vision_backends.backends.local.loading import Slot
 from vision_backends.backends.local.memory import check_memory
@@ -173,8 +174,8 @@ class LocalModel:
         place = self._place
         check_memory(checkpoint, device=place.device, max_bytes=place.max_memory_bytes)
         engine, auto_class = ENGINES[self._role]
-        plain = captions_only(checkpoint.kind)
-        chat = self._role == "caption" and not plain
+        manner = captioning(checkpoint.kind)
+        chat = self._role == "caption" and (manner is None or manner.task is not None)
         made = engine(load(checkpoint, auto_class=auto_class, place=place, chat=chat))
         made.loaded.lower()
         return made

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from vision_backends.backends.local.engine import EngineName, Engines
 from vision_backends.backends.local.lane import Lane
 from vision_backends.backends.local.precision import Dtype, choose_dtype, stays_whole
+from vision_backends.backends.local.processors import load_image_processor, load_processor
 from vision_backends.backends.local.remembered import Remembered
 from vision_backends.backends.local.runtime import Loaded, free_device_memory, limit_threads, translated
 from vision_backends.errors import NotReadyError
@@ -80,9 +81,6 @@ def load(checkpoint: Checkpoint, *, auto_class: str, place: Place, chat: bool = 
     options = {"local_files_only": True, "trust_remote_code": False}
     folder = str(checkpoint.folder)
 
-    def part(name: str, **more: str) -> Any:  # noqa: ANN401 — a class of transformers
-        return getattr(transformers, name).from_pretrained(folder, **options, **more)
-
     with _loading, translated(checkpoint.name, error=NotReadyError):
         import torch
         import transformers
@@ -98,10 +96,14 @@ def load(checkpoint: Checkpoint, *, auto_class: str, place: Place, chat: bool = 
             if absent:
                 message = f"The checkpoint {checkpoint.name} lacks {len(absent)} weights, such as {absent[0]}."
                 raise NotReadyError(message, remedy="Fetch or save it again, or choose another model.")
-            processor = part("AutoProcessor", backend="pil") if chat else None
-            images = processor.image_processor if processor else part("AutoImageProcessor", backend="pil")
+            processor = load_processor(checkpoint.folder, model.config, options) if chat else None
+            images = (
+                processor.image_processor
+                if processor
+                else load_image_processor(checkpoint.folder, model.config, options)
+            )
             has_words = any((checkpoint.folder / name).is_file() for name in TOKENIZERS)
-            tokenizer = part("AutoTokenizer") if has_words else None
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options) if has_words else None
         return Loaded(
             checkpoint=checkpoint,
             model=model.eval().requires_grad_(requires_grad=False).to(device),

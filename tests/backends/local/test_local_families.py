@@ -1,0 +1,117 @@
+"""Every family of describing models says here what it says by transformers alone, on the same weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import transformers as tf
+from PIL import Image as PILImage
+
+from vision_backends.backends.requests import DescribeRequest
+from vision_backends.errors import NotSupportedError
+from vision_backends.images import open_image
+
+CAPTIONERS = ["blip", "blip_large", "blip2_opt", "blip2_t5"]
+QWENS = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"]
+INSTRUCTED = ["llava", "llava_onevision", "idefics3", "smolvlm", *QWENS]
+QUESTION = "two cats ?"
+WORDS = 8
+TOKENS = 12
+
+
+@pytest.fixture
+def pictures(photos):
+    """Photos of several sizes and shapes, without colour profiles, which `open_image` would apply."""
+    sizes = {"cat": (96, 64), "coffee": (64, 96), "raccoon": (130, 40)}
+    return [PILImage.open(photos / f"{name}.jpg").convert("RGB").resize(size) for name, size in sizes.items()]
+
+
+def described(backend, pictures, **wishes):
+    """Return the texts of a batch, having seen that one is the same alone."""
+    images, request = [open_image(picture) for picture in pictures], DescribeRequest(max_words=WORDS, **wishes)
+    together = [each.text for each in backend.describe(images, request, timeout_s=60)]
+    (alone,) = backend.describe(images[:1], request, timeout_s=60)
+    assert alone.text == together[0]
+    return together
+
+
+def written(folder, inputs, *, begun):
+    """Return what transformers writes for each input by itself, without the tokens that it was given."""
+    model = tf.AutoModelForImageTextToText.from_pretrained(folder).eval()
+    words = tf.AutoTokenizer.from_pretrained(folder)
+    texts = []
+    for each in inputs:
+        with torch.inference_mode():
+            (row,) = model.generate(**each, max_new_tokens=TOKENS, do_sample=False)
+        texts.append(words.decode(row[begun(each) :], skip_special_tokens=True).strip())
+    assert len(set(texts)) == len(texts), "a model that says the same of all pictures shows nothing"
+    return texts
+
+
+def inputs_of(folder, kind, picture, question):
+    """Return a question about a picture as transformers reads it, without those of its processors that want videos."""
+    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
+    images = tf.AutoImageProcessor.from_pretrained(folder, backend="pil")
+    words = tf.AutoTokenizer.from_pretrained(folder)
+    template = (folder / "chat_template.jinja").read_text()
+    text = words.apply_chat_template(messages, chat_template=template, tokenize=False, add_generation_prompt=True)
+    if kind == "llava":
+        return tf.AutoProcessor.from_pretrained(folder, backend="pil")(picture, text, return_tensors="pt")
+    if kind in {"idefics3", "smolvlm"}:  # the same words around the tiles
+        return tf.Idefics3Processor(images, words, image_seq_len=4)([picture], [text], return_tensors="pt")
+    seen = images(images=[picture], return_tensors="pt")
+    model = tf.AutoModelForImageTextToText.from_pretrained(folder).eval()
+    features = torch.cat(list(model.get_image_features(**seen).pooler_output))
+    image = words.convert_ids_to_tokens(model.config.image_token_id)
+    read = words([text.replace(image, image * len(features))], return_tensors="pt")
+    if kind in QWENS:  # which places are a picture's decides where they stand
+        read["mm_token_type_ids"] = (read["input_ids"] == model.config.image_token_id).int()
+    return {**read, **seen}
+
+
+@pytest.mark.parametrize("kind", CAPTIONERS)
+def test_captions_equal_those_of_transformers(make_backend, model, pictures, kind):
+    """Token for token, alone and in a batch; of pictures alone."""
+    processor = tf.AutoImageProcessor.from_pretrained(model(kind), backend="pil")
+    inputs = [processor(images=[picture], return_tensors="pt") for picture in pictures]
+    expected = written(model(kind), inputs, begun=lambda _: 5 if kind == "blip2_opt" else 1)
+    assert described(make_backend(caption_model=model(kind)), pictures) == expected
+
+
+@pytest.mark.parametrize(("max_words", "task"), [(WORDS, "<CAPTION>"), (24, "<DETAILED_CAPTION>")])
+def test_florence2_is_given_its_task(make_backend, model, pictures, max_words, task):
+    """A short one where few words are wanted; beams and repetitions are as the checkpoint wants them."""
+    processor = tf.AutoProcessor.from_pretrained(model("florence2"), backend="pil")
+    plain = tf.AutoModelForImageTextToText.from_pretrained(model("florence2")).eval()
+    backend = make_backend(caption_model=model("florence2"))
+    images, request = [open_image(picture) for picture in pictures], DescribeRequest(max_words=max_words)
+    found = backend.describe(images, request, timeout_s=60)
+    expected = []
+    for picture in pictures:
+        inputs = processor(images=[picture], text=[task], return_tensors="pt")
+        with torch.inference_mode():
+            (row,) = plain.generate(**inputs, max_new_tokens=max_words * 3 // 2)
+        expected.append(processor.decode(row, skip_special_tokens=True).strip())
+    assert [each.text for each in found] == expected
+    assert len(set(expected)) == 3
+
+
+@pytest.mark.parametrize("kind", ["blip2_opt", "florence2"])
+def test_families_that_only_caption_take_no_prompt(make_backend, model, kind):
+    """That is known before they are loaded."""
+    backend = make_backend(caption_model=model(kind))
+    for request in (DescribeRequest(prompt=QUESTION), DescribeRequest(language="de")):
+        with pytest.raises(NotSupportedError):
+            backend.check(request)
+    backend.check(DescribeRequest(language="en"))
+    assert backend.status()["caption"]["state"] == "not loaded"
+
+
+@pytest.mark.parametrize("kind", INSTRUCTED)
+def test_answers_equal_those_of_transformers(make_backend, model, pictures, kind):
+    """Token for token, asked by the checkpoint's own chat template."""
+    backend = make_backend(caption_model=model(kind))
+    asked = f"{QUESTION} Use at most {WORDS} words."
+    inputs = [inputs_of(model(kind), kind, picture, asked) for picture in pictures]
+    expected = written(model(kind), inputs, begun=lambda each: each["input_ids"].shape[1])
+    assert described(backend, pictures, prompt=QUESTION) == expected
