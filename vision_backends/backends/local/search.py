@@ -6,16 +6,20 @@ knows slots, each of which holds one text that is being found.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 import torch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from transformers import LogitsProcessor
+
     from vision_backends.backends.local.decoding import Decoding
 
 __all__ = ["Search", "begin_search"]
+
+T = TypeVar("T")
 
 
 class Search(Protocol):
@@ -60,7 +64,7 @@ class _Chains:
         self._end = end
         self._texts = [[begin] for _ in range(slots)]
         self._chances: list[torch.Generator] = []
-        self._limits = []
+        self._limits: list[LogitsProcessor] = []
         if decoding.seed is not None:
             self._chances = [torch.Generator(device).manual_seed(decoding.seed) for _ in range(slots)]
             self._limits = _limits(decoding)
@@ -88,10 +92,10 @@ class _Chains:
         ]
 
 
-def _limits(decoding: Decoding) -> list:
+def _limits(decoding: Decoding) -> list[LogitsProcessor]:
     from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-    limits = [TemperatureLogitsWarper(float(decoding.temperature))]
+    limits: list[LogitsProcessor] = [TemperatureLogitsWarper(float(decoding.temperature))]
     if decoding.top_k is not None:
         limits.append(TopKLogitsWarper(decoding.top_k))
     return [*limits, TopPLogitsWarper(float(decoding.top_p))]
@@ -118,10 +122,10 @@ class _Beams:
         self._complete: list[list[_Text]] = [[] for _ in range(slots)]
 
     def advance(self, logits: torch.Tensor) -> tuple[list[int], list[int]]:
-        running = torch.tensor([[beam.score for beam in beams] for beams in self._running], device=logits.device)
-        scores = logits.log_softmax(dim=-1).unflatten(0, running.shape) + running[..., None]
+        running = torch.tensor([[beam.score] for beams in self._running for beam in beams], device=logits.device)
+        scores = (logits.log_softmax(dim=-1) + running).view(len(self._running), -1)
         vocabulary = logits.shape[-1]
-        best, places = (found.tolist() for found in scores.flatten(1).topk(2 * self.width))
+        best, places = (found.tolist() for found in scores.topk(2 * self.width))
         parents: list[int] = []
         for slot in range(len(self._running)):
             steps = [(score, *divmod(place, vocabulary)) for score, place in zip(best[slot], places[slot], strict=True)]
@@ -162,13 +166,12 @@ class _Beams:
             return False
         if decoding.early_stopping is True:
             return True
-        length = len(running[0].tokens) - 1
-        if decoding.early_stopping == "never" and decoding.length_penalty > 0:
-            length = decoding.max_new_tokens
-        return running[0].score / length**decoding.length_penalty <= complete[-1].score
+        never = decoding.early_stopping == "never" and decoding.length_penalty > 0
+        length = decoding.max_new_tokens if never else len(running[0].tokens) - 1
+        return bool(running[0].score / length**decoding.length_penalty <= complete[-1].score)
 
 
-def _take(slots: list, slot: int) -> list:
+def _take(slots: list[T], slot: int) -> T:
     """Take what is in a slot; the last slot takes its place."""
     slots[slot], taken = slots[-1], slots[slot]
     slots.pop()
