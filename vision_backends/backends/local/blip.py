@@ -188,8 +188,8 @@ def _see(vision: Any, pixel_values: torch.Tensor) -> torch.Tensor:  # noqa: ANN4
     The faster attention rounds once where the model rounds at each step: no matter in float32, but in 16 bits enough
     to change a token.
     """
-    attend = scaled_dot_product_attention if pixel_values.dtype == torch.float32 else _attend
     states = vision.embeddings(pixel_values)
+    attend = scaled_dot_product_attention if states.dtype == torch.float32 else _attend
     for layer in vision.encoder.layers:
         own = layer.self_attn
         parts = own.qkv(layer.layer_norm1(states)).unflatten(-1, (3, own.num_heads, -1)).permute(2, 0, 3, 1, 4)
