@@ -132,25 +132,41 @@ def siglip2(folder: Path) -> Path:
     return _saved(folder, tf.Siglip2Model(config).eval(), processor, tokenizer)
 
 
-def blip(folder: Path) -> Path:
-    """BLIP for captions."""
-    torch.manual_seed(4)
+def blip_model(
+    *, seed: int = 4, std: float = 0.02, vision: dict | None = None, **text
+) -> tf.BlipForConditionalGeneration:
+    """BLIP as a model alone.
+
+    Args:
+        seed: Of its weights.
+        std: How widely they are spread; 0.3 makes it say different things of different images.
+        vision: What differs in its vision tower.
+        text: What differs in its text decoder.
+    """
+    torch.manual_seed(seed)
     tokenizer = _bert_tokenizer()
     config = tf.BlipConfig(
         text_config=_text(
             vocab_size=len(tokenizer),
             max_position_embeddings=64,
-            encoder_hidden_size=32,
+            initializer_range=std,
             bos_token_id=tokenizer.convert_tokens_to_ids("[MASK]"),
             pad_token_id=tokenizer.pad_token_id,
             sep_token_id=tokenizer.sep_token_id,
             eos_token_id=tokenizer.sep_token_id,
-        ),
-        vision_config=_vision(),
+        )
+        | text,
+        vision_config=_vision(initializer_range=std) | (vision or {}),
         projection_dim=24,
+        initializer_range=std,
     )
+    return tf.BlipForConditionalGeneration(config).eval()
+
+
+def blip(folder: Path) -> Path:
+    """BLIP for captions."""
     processor = tf.BlipImageProcessorPil(size={"height": 32, "width": 32})
-    return _saved(folder, tf.BlipForConditionalGeneration(config).eval(), processor, tokenizer)
+    return _saved(folder, blip_model(), processor, _bert_tokenizer())
 
 
 def llava(folder: Path) -> Path:
