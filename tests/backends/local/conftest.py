@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 import tiny
+import torch
 
 from vision_backends.backends.local import LocalBackend
 from vision_backends.errors import NotReadyError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -30,6 +31,15 @@ def model(tmp_path_factory) -> Callable[[str], Path]:
         return made[kind]
 
     return folder
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread: in tiny models several have more to say to each other than to compute."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -16,13 +16,7 @@ END = 3
 LIKE_LARGE = {"vision": {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 6}, "num_attention_heads": 2}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Let torch use one thread: several have more to say to each other than to compute here."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def make_model(seed, *, end_bias=3.0, **more):
@@ -126,7 +120,7 @@ def test_chance_is_that_of_generate_and_of_no_neighbour():
 @pytest.mark.parametrize("beams", [1, 3])
 def test_rows_may_have_lengths_of_their_own(beams):
     """One that is no longer wanted has said what it would have said at that length; others go on."""
-    model, pixels = make_model(8), make_pixels(5)
+    model, pixels = make_model(1), make_pixels(5)
     limits = [3, 12, 1, 7, 5]
     expected = [
         plain(model, row[None], max_new_tokens=limit, num_beams=beams)[0]
@@ -139,7 +133,7 @@ def test_rows_may_have_lengths_of_their_own(beams):
         return [step < limit for limit in limits]
 
     assert BlipDecoder(model).generate(pixels, Decoding(max_new_tokens=12, num_beams=beams), wanted=wanted) == expected
-    assert {len(row) for row in expected} >= {1, 3}
+    assert len({len(row) for row in expected}) >= 4
     assert sorted(set(asked)) == list(range(max(map(len, expected))))
 
 

@@ -13,7 +13,10 @@ from vision_backends.backends.local.blip import BlipDecoder
 from vision_backends.backends.local.decoding import Decoding
 from vision_backends.backends.local.prepack import prepack
 
-pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN"),
+]
 
 
 def make_clock(*, plain_s, packed_s):
