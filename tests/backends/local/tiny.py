@@ -93,25 +93,41 @@ def saved(folder: Path, *parts) -> Path:
     return folder
 
 
-def blip(folder: Path) -> Path:
-    """BLIP for captions."""
-    torch.manual_seed(4)
+def blip_model(
+    *, seed: int = 4, std: float = 0.02, vision_changes: dict | None = None, **changes
+) -> tf.BlipForConditionalGeneration:
+    """BLIP as a model alone.
+
+    Args:
+        seed: Of its weights.
+        std: How widely they are spread; 0.3 makes it say different things of different images.
+        vision_changes: What differs in its vision tower.
+        changes: What differs in its text decoder.
+    """
+    torch.manual_seed(seed)
     tokenizer = bert_tokenizer()
     config = tf.BlipConfig(
         text_config=text(
             vocab_size=len(tokenizer),
             max_position_embeddings=64,
-            encoder_hidden_size=32,
+            initializer_range=std,
             bos_token_id=tokenizer.convert_tokens_to_ids("[MASK]"),
             pad_token_id=tokenizer.pad_token_id,
             sep_token_id=tokenizer.sep_token_id,
             eos_token_id=tokenizer.sep_token_id,
-        ),
-        vision_config=vision(initializer_range=0.02),  # BLIP's own would make all pictures look the same
+        )
+        | changes,
+        vision_config=vision(initializer_range=std) | (vision_changes or {}),
         projection_dim=24,
+        initializer_range=std,
     )
+    return tf.BlipForConditionalGeneration(config).eval()
+
+
+def blip(folder: Path) -> Path:
+    """BLIP for captions."""
     processor = tf.BlipImageProcessorPil(size={"height": 32, "width": 32})
-    return saved(folder, decisive(tf.BlipForConditionalGeneration(config)), processor, tokenizer)
+    return saved(folder, decisive(blip_model()), processor, bert_tokenizer())
 
 
 def llava(folder: Path) -> Path:
