@@ -42,7 +42,7 @@ __all__ = ["LocalBackend"]
 
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
-NUMBERS = "p1-fp32"
+NUMBERS = "p2"
 """Changes with anything that changes answers apart from the checkpoint."""
 
 EXPECTED_S = {"describe": 2.0, "embed": 0.2, "embed_text": 0.1, "detect": 1.0}
@@ -70,6 +70,9 @@ class LocalBackend(Backend):
             ``""`` for none, then labels have to be in the detection model's vocabulary.
         download: When weights that are not on this machine are fetched: ``"never"``; ``"background"``: from the first
             request on, while the next rung answers; ``"wait"``: by the first request, which waits for them.
+        caption_beams: How many texts a captioner follows at once, of which it takes the most probable; more are slower.
+        caption_seed: Lets a captioner draw its words by chance, the same for the same seed; by default it takes the
+            most probable ones.
         min_score: Lowest score that `detect` reports unless a request says otherwise, in [0, 1]; open vocabularies
             have the lower thresholds of their publishers.
         dtype: Numbers to compute in: ``"auto"`` takes 16-bit ones on a GPU, and on a CPU that has them and was measured
@@ -99,6 +102,8 @@ class LocalBackend(Backend):
         detection_model: str = "ustc-community/dfine-small-coco",
         open_vocabulary_model: str = "IDEA-Research/grounding-dino-tiny",
         download: Literal["never", "background", "wait"] = "background",
+        caption_beams: int = 1,
+        caption_seed: int | None = None,
         min_score: float = 0.5,
         dtype: Dtype = "auto",
         engine: EngineName = "auto",
@@ -119,7 +124,11 @@ class LocalBackend(Backend):
         if max_queue < 1:
             raise ConfigError(f"[local] max_queue = {max_queue} is less than 1.")
         self._min_score = min_score
+        if caption_beams < 1 or (caption_beams > 1 and caption_seed is not None):
+            message = f"[local] caption_beams = {caption_beams} is less than 1, or stands beside a caption_seed."
+            raise ConfigError(message, remedy="Configure one of them.")
         self._engine = engine
+        self._caption_beams, self._caption_seed = caption_beams, caption_seed
         self._clock = clock
         names: dict[Role, str] = {
             "caption": caption_model,
@@ -151,10 +160,15 @@ class LocalBackend(Backend):
         """Return the configured model; its revision is None until it is on this machine, unless it is pinned."""
         model = self._model(request)
         embeds = isinstance(request, EmbedRequest | EmbedTextRequest)
+        fingerprint = NUMBERS
+        if isinstance(request, DetectRequest):
+            fingerprint += f"-{self._min_score:g}"
+        elif isinstance(request, DescribeRequest):
+            fingerprint += f"-{self._caption_beams}-{self._caption_seed}"
         return Model(
             name=model.name,
             revision=model.revision,
-            fingerprint=f"{NUMBERS}-{self._min_score:g}" if isinstance(request, DetectRequest) else NUMBERS,
+            fingerprint=fingerprint,
             space=model.space if embeds else None,
         )
 
@@ -200,6 +214,8 @@ class LocalBackend(Backend):
                 prompt=request.prompt,
                 language=request.language,
                 max_words=request.max_words,
+                num_beams=self._caption_beams,
+                seed=self._caption_seed,
             )
         trace = self._trace(request, watch)
         return [Description(text=text, language=language, complete=done, trace=trace) for text, done in captions]

@@ -32,15 +32,23 @@ class BlipDecoder:
         model: A ``BlipForConditionalGeneration`` in evaluation mode, on any device, in any floating dtype. It stays as
             it is, and usable.
 
+        look: Sees images [B, 3, H, W] as the model's vision tower does [B, P, D]; returns None where the tower has to.
+
     Raises:
         ValueError: Its checkpoint asks for what this decoder cannot do, such as a repetition penalty.
     """
 
-    def __init__(self, model: Any) -> None:  # noqa: ANN401 — transformers has no types
+    def __init__(
+        self,
+        model: Any,  # noqa: ANN401 — transformers has no types
+        *,
+        look: Callable[[torch.Tensor], torch.Tensor | None] = lambda _pixels: None,
+    ) -> None:
         unmet = wishes_unmet(model.text_decoder.generation_config)
         if unmet:
             raise ValueError(f"The checkpoint decodes by {unmet}: use the model's own generate.")
         self._model = model
+        self._look_elsewhere = look
         self._text = model.config.text_config
 
     @torch.inference_mode()
@@ -100,9 +108,15 @@ class BlipDecoder:
             go_on = None if wanted is None else wanted(0)
             images = [image for image in batch if go_on is None or go_on[image]]
             if images:
-                seen.append(_see(self._model.vision_model, pixel_values[images]))
+                seen.append(self._see(pixel_values[images]))
                 slots += images
         return torch.cat(seen) if seen else pixel_values[:0], slots
+
+    def _see(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Return what is seen in images, in the numbers that the text decoder computes in."""
+        dtype = self._model.text_decoder.bert.embeddings.LayerNorm.weight.dtype
+        found = self._look_elsewhere(pixel_values)
+        return _see(self._model.vision_model, pixel_values.to(dtype)) if found is None else found.to(dtype)
 
     def _scores(self, tokens: Sequence[int], step: int, memory: _Memory) -> torch.Tensor:
         """Return the scores [rows, V] of what may come after each row's last token."""

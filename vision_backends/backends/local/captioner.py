@@ -5,10 +5,12 @@ This module decides what a model is asked and when it has said enough. It must n
 
 from __future__ import annotations
 
+import logging
 import math
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from vision_backends.backends.local.decoding import Decoding
 from vision_backends.backends.local.families import captioning, end_tokens, given_tokens, writers
 from vision_backends.backends.local.runtime import aspect, translated
 from vision_backends.errors import InvalidReplyError, NotReadyError
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from vision_backends.backends.local.blip import BlipDecoder
     from vision_backends.backends.local.lane import Wanted
     from vision_backends.backends.local.runtime import Countdown, Inputs, Loaded
     from vision_backends.images import Image
@@ -31,6 +34,15 @@ TOKENS_PER_WORD = 1.5
 
 ANSWER_TOKENS = 256
 """Most tokens of an answer to an instruction, unless a request says otherwise."""
+
+
+LEAST_COSINE = 0.999
+"""Of what another engine sees, patch by patch, to what torch sees."""
+
+PATCH_ROWS, TOKEN_ROWS = (577,), (1, 8)
+"""Rows that BLIP's linear layers mostly get: the patches of an image of 384 pixels, and a token of each caption."""
+
+_log = logging.getLogger(__name__)
 
 
 class Caption(NamedTuple):
@@ -74,6 +86,29 @@ class Captioner:
             message = f"{loaded.checkpoint.name} has no chat template, and is no BLIP or Florence-2 either."
             raise NotReadyError(message, remedy="Configure another model as [local] caption_model.")
         _decide_greedily(loaded.model)
+        self._blip = self._lean_decoder() if loaded.checkpoint.kind == "blip" else None
+
+    def _lean_decoder(self) -> BlipDecoder | None:
+        """Return what decodes BLIP without transformers' machinery; None for a checkpoint with wishes of its own."""
+        from vision_backends.backends.local.blip import BlipDecoder
+        from vision_backends.backends.local.parts import VisionStates
+
+        loaded = self.loaded
+        look = loaded.part("vision", VisionStates(loaded.model), agrees=_alike)
+
+        def see(pixels: torch.Tensor) -> torch.Tensor | None:
+            found = look({"pixel_values": pixels})
+            return found[0] if found else None
+
+        try:
+            decoder = BlipDecoder(loaded.model, look=see)
+        except ValueError as wish:
+            _log.info("%s is decoded by transformers: %s", loaded.checkpoint.name, wish)
+            return None
+        if look.leaves_to_torch:
+            loaded.pack(loaded.model.vision_model, rows=PATCH_ROWS)
+        loaded.pack(loaded.model.text_decoder, rows=TOKEN_ROWS)
+        return decoder
 
     def caption(
         self,
@@ -83,6 +118,8 @@ class Captioner:
         prompt: str | None = None,
         language: str | None = None,
         max_words: int | None = None,
+        num_beams: int = 1,
+        seed: int | None = None,
     ) -> list[Caption]:
         """Return a text for each image.
 
@@ -92,6 +129,8 @@ class Captioner:
             prompt: An instruction; only where the model follows any.
             language: BCP 47 tag of the wanted language; only where the model follows instructions.
             max_words: About how long a text may be.
+            num_beams: How many texts are followed at once, of which the most probable one is taken.
+            seed: Draws every token by chance instead, the same for the same seed.
 
         Raises:
             InvalidReplyError: The model computed numbers that are not finite.
@@ -100,9 +139,10 @@ class Captioner:
         """
         usual = self._manner.usual_tokens if self._manner else ANSWER_TOKENS
         most = usual if max_words is None else math.ceil(max_words * TOKENS_PER_WORD)
+        decoding = Decoding(max_new_tokens=most, num_beams=num_beams, seed=seed)
         text = self._manner.task_for(max_words) if self._manner else self._chat(_question(prompt, language, max_words))
         prepare = self.loaded.prepare if text is None else partial(self._instruct, text)
-        said = self.loaded.ask(images, prepare=prepare, alike=aspect, run=self._write, options=most, time=time)
+        said = self.loaded.ask(images, prepare=prepare, alike=aspect, run=self._write, options=decoding, time=time)
         return [self._read(each) for each in said]
 
     def _chat(self, question: str) -> str:
@@ -117,15 +157,26 @@ class Captioner:
         with self.loaded.reading:
             return dict(self.loaded.processor(images=[self.loaded.pixels(image)], text=[text], return_tensors="pt"))
 
-    def _write(self, batch: Inputs, most: int, wanted: Wanted) -> list[_Said]:
+    def _write(self, batch: Inputs, decoding: Decoding, wanted: Wanted) -> list[_Said]:
         """Return the new tokens of each row, as long as anybody wants them."""
+        if self._blip is not None:
+            said = self._blip.generate(batch["pixel_values"], decoding, wanted=lambda _step: wanted())
+            return [_Said(tokens=tokens, finite=True) for tokens in said]
+        return self._generate(batch, decoding, wanted)
+
+    def _generate(self, batch: Inputs, decoding: Decoding, wanted: Wanted) -> list[_Said]:
+        """Do the same by transformers' own machinery."""
         from transformers import LogitsProcessorList, StoppingCriteriaList
 
         watch = _Watch(wanted)
+        looks: list[Any] = [watch.look]
+        if decoding.seed is not None:
+            looks.append(_Dice(decoding, rows=len(batch["pixel_values"]), device=self.loaded.device).choose)
         tokens: torch.Tensor = self.loaded.model.generate(
             **self.loaded.cast(batch),
-            max_new_tokens=most,
-            logits_processor=LogitsProcessorList([watch.look]),
+            max_new_tokens=decoding.max_new_tokens,
+            num_beams=decoding.num_beams,
+            logits_processor=LogitsProcessorList(looks),
             stopping_criteria=StoppingCriteriaList([watch.stop]),
         )
         new = tokens[:, given_tokens(self.loaded.model, batch) :].tolist()
@@ -138,6 +189,22 @@ class Captioner:
             text = self.loaded.tokenizer.decode(said.tokens, skip_special_tokens=True)
         ends = end_tokens(self.loaded.model, self.loaded.tokenizer)
         return Caption(text=text.strip(), complete=any(token in ends for token in said.tokens))
+
+
+class _Dice:
+    """Lets chance choose each token, by forbidding all others; torch's own random numbers are the application's."""
+
+    def __init__(self, decoding: Decoding, *, rows: int, device: str) -> None:
+        import torch
+
+        from vision_backends.backends.local.search import Chances
+
+        self._chances = Chances(decoding, rows=rows, device=torch.device(device))
+
+    def choose(self, _tokens: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Return the scores with −∞ for all but one token of each row."""
+        drawn = scores.new_tensor(self._chances.draw(scores.float())).long()[:, None]
+        return scores.new_full(scores.shape, -math.inf).scatter(1, drawn, 0.0)
 
 
 class _Watch:
@@ -165,6 +232,12 @@ class _Watch:
     def fine(self) -> list[bool]:
         """For which pictures all numbers were finite."""
         return [] if self._bad is None else (~self._bad).tolist()
+
+
+def _alike(expected: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> bool:
+    from torch.nn.functional import cosine_similarity
+
+    return bool(cosine_similarity(expected[0], found[0], dim=-1).min() >= LEAST_COSINE)
 
 
 def _question(prompt: str | None, language: str | None, max_words: int | None) -> str:

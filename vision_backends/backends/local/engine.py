@@ -89,6 +89,11 @@ class PartRunner:
         self._compute = compute
         self._shape = tuple(shape)
 
+    @property
+    def leaves_to_torch(self) -> bool:
+        """Whether torch has to compute it, always."""
+        return self._compute is None
+
     def __call__(self, batch: Mapping[str, torch.Tensor]) -> Tensors | None:
         """Return what the part makes of pixels [B, …]; None where torch has to do it."""
         pixels = batch["pixel_values"]

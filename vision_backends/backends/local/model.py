@@ -177,7 +177,7 @@ class LocalModel:
         manner = captioning(checkpoint.kind)
         chat = self._role == "caption" and (manner is None or manner.task is not None)
         made = engine(load(checkpoint, auto_class=auto_class, place=place, chat=chat))
-        made.loaded.lower()
+        made.loaded.settle()
         return made
 
     def _find(self) -> Checkpoint | None:

@@ -88,6 +88,7 @@ class Loaded:
         lane: Where its callers wait.
         reading: To be held while the tokenizer works, which is not safe for many threads.
         parts: Parts that another engine than torch may compute, by name.
+        packable: Modules whose weights may be put into the order of the processor, until that has been tried.
     """
 
     checkpoint: Checkpoint
@@ -102,6 +103,7 @@ class Loaded:
     lane: Lane
     reading: threading.Lock = field(default_factory=threading.Lock)
     parts: dict[str, PartRunner] = field(default_factory=dict)
+    packable: list[tuple[Any, tuple[int, ...]]] = field(default_factory=list)
 
     @property
     def memory_bytes(self) -> int:
@@ -129,9 +131,24 @@ class Loaded:
             self.parts[name] = PartRunner(None, engine="torch")
         return self.parts[name]
 
-    def lower(self) -> None:
-        """Let torch compute in the chosen numbers; after this no part can be converted any more."""
+    def pack(self, module: Any, *, rows: Sequence[int]) -> None:  # noqa: ANN401 — torch has no types
+        """Let a module of the model have its weights in the order of the processor, if that turns out to be faster.
+
+        Args:
+            module: What torch will compute.
+            rows: Numbers of rows that its layers mostly get.
+        """
+        self.packable.append((module, tuple(rows)))
+
+    def settle(self) -> None:
+        """Let torch compute in the chosen numbers and as fast as it can; no part can be converted after this."""
+        from vision_backends.backends.local.prepack import prepack
+
         self.numbers = lower(self.model, kind=self.checkpoint.kind, dtype=self.dtype)
+        if self.device == "cpu":
+            for module, rows in self.packable:
+                prepack(module, rows=rows)
+        self.packable.clear()
 
     def cast(self, batch: Inputs) -> Inputs:
         """Return a batch in the numbers that the model takes."""

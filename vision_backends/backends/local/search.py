@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from vision_backends.backends.local.decoding import Decoding
 
-__all__ = ["Search", "begin_search"]
+__all__ = ["Chances", "Search", "begin_search"]
 
 T = TypeVar("T")
 
@@ -63,14 +63,10 @@ class _Chains:
     def __init__(self, decoding: Decoding, *, slots: int, begin: int, end: int, device: torch.device) -> None:
         self._end = end
         self._texts = [[begin] for _ in range(slots)]
-        self._chances: list[torch.Generator] = []
-        self._limits: list[LogitsProcessor] = []
-        if decoding.seed is not None:
-            self._chances = [torch.Generator(device).manual_seed(decoding.seed) for _ in range(slots)]
-            self._limits = _limits(decoding)
+        self._chances = None if decoding.seed is None else Chances(decoding, rows=slots, device=device)
 
     def advance(self, logits: torch.Tensor) -> tuple[list[int], list[int]]:
-        tokens = self._draw(logits) if self._chances else logits.argmax(dim=-1).tolist()
+        tokens = self._chances.draw(logits) if self._chances else logits.argmax(dim=-1).tolist()
         for text, token in zip(self._texts, tokens, strict=True):
             text.append(token)
         return list(range(len(tokens))), [slot for slot, token in enumerate(tokens) if token == self._end]
@@ -80,16 +76,34 @@ class _Chains:
 
     def take(self, slot: int) -> list[int]:
         if self._chances:
-            _take(self._chances, slot)
+            self._chances.take(slot)
         return _take(self._texts, slot)[1:]
 
-    def _draw(self, logits: torch.Tensor) -> list[int]:
+
+class Chances:
+    """Draws tokens by chance, for each row as if it were alone: what is drawn depends on the seed and its scores only.
+
+    Args:
+        decoding: Has a seed.
+        rows: For how many texts.
+        device: Where their scores are.
+    """
+
+    def __init__(self, decoding: Decoding, *, rows: int, device: torch.device) -> None:
+        seed = decoding.seed or 0
+        self._generators = [torch.Generator(device).manual_seed(seed) for _ in range(rows)]
+        self._limits = _limits(decoding)
+
+    def draw(self, logits: torch.Tensor) -> list[int]:
+        """Return a token for each row of scores [rows, V]."""
         for limit in self._limits:
             logits = limit(None, logits)
-        return [
-            int(torch.multinomial(row, 1, generator=chance))
-            for row, chance in zip(logits.softmax(dim=-1), self._chances, strict=True)
-        ]
+        pairs = zip(logits.softmax(dim=-1), self._generators, strict=True)
+        return [int(torch.multinomial(row, 1, generator=generator)) for row, generator in pairs]
+
+    def take(self, row: int) -> None:
+        """Draw for a row no more; the last one takes its place."""
+        _take(self._generators, row)
 
 
 def _limits(decoding: Decoding) -> list[LogitsProcessor]:

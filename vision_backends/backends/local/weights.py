@@ -65,7 +65,7 @@ class Place:
 def load(checkpoint: Checkpoint, *, auto_class: str, place: Place, chat: bool = False) -> Loaded:
     """Load a checkpoint from its folder: only safetensors, no code of its author, no network.
 
-    On a CPU it comes in 32-bit floats, from which parts can be converted for another engine; `Loaded.lower` is to be
+    On a CPU it comes in 32-bit floats, from which parts can be converted for another engine; `Loaded.settle` is to be
     called after that. On a GPU it comes in the numbers that it will compute in.
 
     Args:
