@@ -10,7 +10,6 @@ import torch
 
 from vision_backends.backends.local.blip import BlipDecoder
 from vision_backends.backends.local.decoding import Decoding
-from vision_backends.errors import InvalidReplyError
 
 END = 3
 LIKE_LARGE = {
@@ -184,8 +183,17 @@ def test_scores_that_are_not_finite_are_no_answer(bad, beams):
     assert BlipDecoder(model).generate(pixels, decoding) == plain(model, pixels, max_new_tokens=4, num_beams=beams)
     with torch.no_grad():
         bias[11] = bad
-    with pytest.raises(InvalidReplyError, match="not finite"):
-        BlipDecoder(model).generate(pixels, decoding)
+    assert BlipDecoder(model).generate(pixels, decoding) == [None]
+
+
+@pytest.mark.parametrize("wishes", [{}, {"num_beams": 3}, {"seed": 5}])
+def test_a_row_without_finite_scores_disturbs_no_other(wishes):
+    """It ends at once, and the others say what they would have said."""
+    model, pixels, decoding = make_model(3), make_pixels(5), Decoding(max_new_tokens=12, **wishes)
+    decoder = BlipDecoder(model)
+    expected = decoder.generate(pixels, decoding)
+    pixels[[0, 3]] = float("nan")
+    assert decoder.generate(pixels, decoding) == [None, expected[1], expected[2], None, expected[4]]
 
 
 def test_no_images_have_no_texts():

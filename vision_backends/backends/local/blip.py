@@ -14,7 +14,6 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from vision_backends.backends.local.decoding import wishes_unmet
 from vision_backends.backends.local.search import begin_search
-from vision_backends.errors import InvalidReplyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -58,8 +57,10 @@ class BlipDecoder:
         decoding: Decoding,
         *,
         wanted: Callable[[int], Sequence[bool]] | None = None,
-    ) -> list[list[int]]:
+    ) -> list[list[int] | None]:
         """Return the tokens of a text for each image, its end token among them unless the length cut it off.
+
+        A row whose scores are not finite numbers has no text: it ends at once, is None, and disturbs no other.
 
         Args:
             pixel_values: What the image processor made, [B, 3, H, W], on the model's device.
@@ -69,13 +70,12 @@ class BlipDecoder:
                 and has said what it had until then. What it raises ends everything.
 
         Raises:
-            InvalidReplyError: The model computed scores that are not finite numbers.
             ValueError: `decoding` is longer than the model can count.
         """
         longest = self._text.max_position_embeddings
         if decoding.max_new_tokens > longest:
             raise ValueError(f"max_new_tokens is {decoding.max_new_tokens}, but the model can only count to {longest}.")
-        said: list[list[int]] = [[] for _ in pixel_values]
+        said: list[list[int] | None] = [[] for _ in pixel_values]
         seen, slots = self._look(pixel_values, wanted)
         if not slots:
             return said
@@ -88,9 +88,14 @@ class BlipDecoder:
                 _leave([n for n, image in enumerate(slots) if not go_on[image]], slots, said, search, memory)
             if not slots:
                 break
-            parents, ended = search.advance(self._scores(search.last(), step, memory))
+            scores = self._scores(search.last(), step, memory)
+            spoilt = _clear_spoilt(scores, search.width)
+            lost = {slots[slot] for slot in spoilt}
+            parents, ended = search.advance(scores)
             memory.follow(parents)
-            _leave(ended, slots, said, search, memory)
+            _leave([*{*ended, *spoilt}], slots, said, search, memory)
+            for image in lost:
+                said[image] = None
         _leave(list(range(len(slots))), slots, said, search, memory)
         return said
 
@@ -129,9 +134,6 @@ class BlipDecoder:
             states = memory.recall_seen(number, layer.crossattention, states)
             states = layer.output(layer.intermediate(states), states)
         scores: torch.Tensor = head.decoder(head.transform(states)).float()
-        # −∞ is how a token is forbidden; NaN is above everything for amax
-        if not bool((scores.amax(dim=-1) < math.inf).all()):
-            raise InvalidReplyError("The model computed scores that are not finite numbers.", code="not_finite")
         return scores
 
 
@@ -225,7 +227,21 @@ def _attend(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> to
     return scores.softmax(dim=-1) @ values
 
 
-def _leave(ended: Sequence[int], slots: list[int], said: list[list[int]], search: Search, memory: _Memory) -> None:
+def _clear_spoilt(scores: torch.Tensor, width: int) -> list[int]:
+    """Return the slots with scores that are no finite numbers, and make these harmless.
+
+    −∞ is how a token is forbidden; NaN is above everything for amax.
+    """
+    bad = ~(scores.amax(dim=-1) < math.inf)
+    spoilt: list[int] = bad.view(-1, width).any(dim=-1).nonzero().flatten().tolist()
+    if spoilt:
+        scores[bad] = 0.0
+    return spoilt
+
+
+def _leave(
+    ended: Sequence[int], slots: list[int], said: list[list[int] | None], search: Search, memory: _Memory
+) -> None:
     """Take the texts out of slots that have ended; the highest first, as the last slot fills the gap."""
     for slot in sorted(ended, reverse=True):
         said[slots[slot]] = search.take(slot)

@@ -19,6 +19,9 @@ __all__ = ["prepack"]
 SAMPLES = 4
 """How many of the largest layers are measured: together they are more than a processor's cache holds."""
 
+MOST_ROWS = 128
+"""As many rows are measured at most: more take longer, and compare no differently."""
+
 ROUNDS = 3
 GAIN = 1.05
 """What the clock has to say at least for the faster way: below that it may be noise, and packed weights cannot be
@@ -28,8 +31,8 @@ shared with an embedding that uses the same table."""
 def prepack(module: nn.Module, *, rows: Sequence[int], clock: Callable[[], float] = time.perf_counter) -> bool:
     """Replace the linear layers of a module by packed ones, if these are faster here.
 
-    That is measured on its largest layers and takes a few milliseconds for few rows, up to a second for many. Results
-    are the same but for rounding. Neither weights can be read from a packed layer, nor can it be moved or saved.
+    That is measured on its largest layers, which takes a fraction of a second. Results are the same but for rounding.
+    Weights can no longer be read from a packed layer, nor can it be moved or saved.
 
     Args:
         module: In evaluation mode; changed in place.
@@ -89,7 +92,11 @@ def _is_faster(linears: Sequence[nn.Linear], rows: Sequence[int], clock: Callabl
         packed = [_Packed(linear, max(rows)) for linear in plain]
     except RuntimeError:
         return False
-    inputs = [torch.ones(count, linear.in_features).to(linear.weight.dtype) for linear in plain for count in rows]
+    inputs = [
+        torch.ones(min(count, MOST_ROWS), linear.in_features).to(linear.weight.dtype)
+        for linear in plain
+        for count in rows
+    ]
 
     def took_s(layers: Sequence[nn.Module]) -> float:
         began = clock()
