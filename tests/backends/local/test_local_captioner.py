@@ -48,6 +48,14 @@ def test_max_words_limits_the_length_and_says_so(make_backend, model, make_image
     assert not short.complete
 
 
+def test_a_text_is_no_longer_than_the_model_can_count(make_backend, model, make_image):
+    """Whatever was wished for."""
+    (long,) = make_backend(caption_model=model("blip")).describe(
+        [make_image(left="red")], DescribeRequest(max_words=1000), timeout_s=60
+    )
+    assert 0 < len(long.text.split()) <= 64
+
+
 def test_a_text_that_ends_by_itself_is_complete(make_backend, model_copy, make_image):
     """Here the model is made to end at once."""
     folder = model_copy("blip")

@@ -50,6 +50,11 @@ class BlipDecoder:
         self._look_elsewhere = look
         self._text = model.config.text_config
 
+    @property
+    def longest(self) -> int:
+        """Most tokens of a text."""
+        return int(self._text.max_position_embeddings)
+
     @torch.inference_mode()
     def generate(
         self,
@@ -72,9 +77,9 @@ class BlipDecoder:
         Raises:
             ValueError: `decoding` is longer than the model can count.
         """
-        longest = self._text.max_position_embeddings
-        if decoding.max_new_tokens > longest:
-            raise ValueError(f"max_new_tokens is {decoding.max_new_tokens}, but the model can only count to {longest}.")
+        most = decoding.max_new_tokens
+        if most > self.longest:
+            raise ValueError(f"max_new_tokens is {most}, but the model can only count to {self.longest}.")
         said: list[list[int] | None] = [[] for _ in pixel_values]
         seen, slots = self._look(pixel_values, wanted)
         if not slots:

@@ -139,6 +139,8 @@ class Captioner:
         """
         usual = self._manner.usual_tokens if self._manner else ANSWER_TOKENS
         most = usual if max_words is None else math.ceil(max_words * TOKENS_PER_WORD)
+        if self._blip is not None:
+            most = min(most, self._blip.longest)
         decoding = Decoding(max_new_tokens=most, num_beams=num_beams, seed=seed)
         text = self._manner.task_for(max_words) if self._manner else self._chat(_question(prompt, language, max_words))
         prepare = self.loaded.prepare if text is None else partial(self._instruct, text)
@@ -161,7 +163,7 @@ class Captioner:
         """Return the new tokens of each row, as long as anybody wants them."""
         if self._blip is not None:
             said = self._blip.generate(batch["pixel_values"], decoding, wanted=lambda _step: wanted())
-            return [_Said(tokens=tokens, finite=True) for tokens in said]
+            return [_Said(tokens=tokens or [], finite=tokens is not None) for tokens in said]
         return self._generate(batch, decoding, wanted)
 
     def _generate(self, batch: Inputs, decoding: Decoding, wanted: Wanted) -> list[_Said]:
