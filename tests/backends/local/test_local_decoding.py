@@ -8,7 +8,7 @@ import sys
 import pytest
 from transformers import GenerationConfig
 
-from vision_backends.backends.local.decoding import Decoding, wishes_unmet
+from vision_backends.backends.local.decoding import Decoding, decoding_of, wishes_unmet
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,18 @@ def test_wishes_need_no_torch():
     code = "import sys, vision_backends.backends.local.decoding; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ({}, {"top_k": 50}),
+        ({"top_k": 0, "temperature": 0.7, "top_p": 0.9}, {"top_k": None, "temperature": 0.7, "top_p": 0.9}),
+        ({"num_beams": 3, "early_stopping": True, "length_penalty": 2.0}, {"num_beams": 3, "early_stopping": True}),
+    ],
+)
+def test_a_checkpoint_may_want_its_own_way(settings, wanted):
+    """What it leaves open is what transformers takes then."""
+    found = decoding_of(GenerationConfig(**settings), max_new_tokens=9)
+    assert found == Decoding(**{"max_new_tokens": 9, "top_k": 50, "length_penalty": found.length_penalty, **wanted})
+    assert found.length_penalty == settings.get("length_penalty", 1.0)

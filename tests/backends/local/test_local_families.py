@@ -7,6 +7,7 @@ import torch
 import transformers as tf
 from PIL import Image as PILImage
 
+from vision_backends.backends.local.captioner import PLAIN_PROMPT
 from vision_backends.backends.requests import DescribeRequest
 from vision_backends.errors import NotSupportedError
 from vision_backends.images import open_image
@@ -49,9 +50,13 @@ def written(folder, inputs, *, begun):
 
 
 def inputs_of(folder, kind, picture, question):
-    """Return a question about a picture as transformers reads it, without those of its processors that want videos."""
+    """Return a picture and what is asked about it as transformers reads them, without processors that want videos."""
     messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
+    if kind == "florence2":
+        return tf.AutoProcessor.from_pretrained(folder, backend="pil")([picture], [question], return_tensors="pt")
     images = tf.AutoImageProcessor.from_pretrained(folder, backend="pil")
+    if kind in CAPTIONERS:
+        return images(images=[picture], return_tensors="pt")
     words = tf.AutoTokenizer.from_pretrained(folder)
     template = (folder / "chat_template.jinja").read_text()
     text = words.apply_chat_template(messages, chat_template=template, tokenize=False, add_generation_prompt=True)
@@ -72,8 +77,7 @@ def inputs_of(folder, kind, picture, question):
 @pytest.mark.parametrize("kind", CAPTIONERS)
 def test_captions_equal_those_of_transformers(make_backend, model, pictures, kind):
     """Token for token, alone and in a batch; of pictures alone."""
-    processor = tf.AutoImageProcessor.from_pretrained(model(kind), backend="pil")
-    inputs = [processor(images=[picture], return_tensors="pt") for picture in pictures]
+    inputs = [inputs_of(model(kind), kind, picture, None) for picture in pictures]
     expected = written(model(kind), inputs, begun=lambda _: 5 if kind == "blip2_opt" else 1)
     assert described(make_backend(caption_model=model(kind)), pictures) == expected
 
@@ -81,17 +85,17 @@ def test_captions_equal_those_of_transformers(make_backend, model, pictures, kin
 @pytest.mark.parametrize(("max_words", "task"), [(WORDS, "<CAPTION>"), (24, "<DETAILED_CAPTION>")])
 def test_florence2_is_given_its_task(make_backend, model, pictures, max_words, task):
     """A short one where few words are wanted; beams and repetitions are as the checkpoint wants them."""
-    processor = tf.AutoProcessor.from_pretrained(model("florence2"), backend="pil")
+    words = tf.AutoTokenizer.from_pretrained(model("florence2"))
     plain = tf.AutoModelForImageTextToText.from_pretrained(model("florence2")).eval()
     backend = make_backend(caption_model=model("florence2"))
     images, request = [open_image(picture) for picture in pictures], DescribeRequest(max_words=max_words)
     found = backend.describe(images, request, timeout_s=60)
     expected = []
     for picture in pictures:
-        inputs = processor(images=[picture], text=[task], return_tensors="pt")
+        inputs = inputs_of(model("florence2"), "florence2", picture, task)
         with torch.inference_mode():
             (row,) = plain.generate(**inputs, max_new_tokens=max_words * 3 // 2)
-        expected.append(processor.decode(row, skip_special_tokens=True).strip())
+        expected.append(words.decode(row, skip_special_tokens=True).strip())
     assert [each.text for each in found] == expected
     assert len(set(expected)) == 3
 
@@ -115,3 +119,29 @@ def test_answers_equal_those_of_transformers(make_backend, model, pictures, kind
     inputs = [inputs_of(model(kind), kind, picture, asked) for picture in pictures]
     expected = written(model(kind), inputs, begun=lambda each: each["input_ids"].shape[1])
     assert described(backend, pictures, prompt=QUESTION) == expected
+
+
+@pytest.mark.parametrize("kind", ["blip", "blip2_opt", "florence2", "qwen2_vl"])
+@pytest.mark.parametrize("way", [{"caption_beams": 3}, {"caption_beams": 1}, {"caption_seed": 7}, {"caption_seed": 8}])
+def test_beams_and_chance_equal_those_of_transformers(make_backend, model, pictures, capfd, kind, way):
+    """A seed draws for each picture what it draws for that alone; nobody is warned, and torch's own dice lie still."""
+    folder = model(kind)
+    backend = make_backend(caption_model=folder, **way)
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    capfd.readouterr()
+    texts = described(backend, pictures)
+    assert capfd.readouterr() == ("", "")
+    assert torch.equal(torch.get_rng_state(), before)
+    asked = "<CAPTION>" if kind == "florence2" else f"{PLAIN_PROMPT} Use at most {WORDS} words."
+    plain = tf.AutoModelForImageTextToText.from_pretrained(folder).eval()
+    words, expected = tf.AutoTokenizer.from_pretrained(folder), []
+    for picture in pictures:
+        inputs = inputs_of(folder, kind, picture, asked)
+        torch.manual_seed(way.get("caption_seed", 0))
+        beams = {"num_beams": way.get("caption_beams", 1), "do_sample": "caption_seed" in way}
+        with torch.inference_mode():
+            (row,) = plain.generate(**inputs, **beams, max_new_tokens=TOKENS)
+        begun = inputs["input_ids"].shape[1] if kind == "qwen2_vl" else 5 if kind == "blip2_opt" else 1
+        expected.append(words.decode(row[begun:], skip_special_tokens=True).strip())
+    assert texts == expected

@@ -32,7 +32,7 @@ def clip(folder: Path) -> Path:
         projection_dim=24,
     )
     processor = tf.CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-    return tiny.saved(folder, tiny.decisive(tf.CLIPModel(config)), processor, tokenizer)
+    return tiny.saved(folder, tf.CLIPModel(config).eval(), processor, tokenizer)
 
 
 def sentence_clip(folder: Path) -> Path:
@@ -85,7 +85,7 @@ def _siglip(folder: Path, tokenizer) -> Path:
         vision_config=tiny.vision(),
     )
     processor = tf.SiglipImageProcessorPil(size={"height": 32, "width": 32})
-    return tiny.saved(folder, tiny.decisive(tf.SiglipModel(config)), processor, tokenizer)
+    return tiny.saved(folder, tf.SiglipModel(config).eval(), processor, tokenizer)
 
 
 def siglip(folder: Path) -> Path:
@@ -109,7 +109,7 @@ def siglip2_naflex(folder: Path) -> Path:
         vision_config=tiny.vision(num_patches=16),
     )
     processor = tf.Siglip2ImageProcessorPil(patch_size=8, max_num_patches=16)
-    return tiny.saved(folder, tiny.decisive(tf.Siglip2Model(config)), processor, tokenizer)
+    return tiny.saved(folder, tf.Siglip2Model(config).eval(), processor, tokenizer)
 
 
 MAKERS = {maker.__name__: maker for maker in (clip, sentence_clip, siglip, siglip2, siglip2_naflex)}

@@ -71,6 +71,7 @@ class LocalBackend(Backend):
         download: When weights that are not on this machine are fetched: ``"never"``; ``"background"``: from the first
             request on, while the next rung answers; ``"wait"``: by the first request, which waits for them.
         caption_beams: How many texts a captioner follows at once, of which it takes the most probable; more are slower.
+            By default as many as the checkpoint wants, which is mostly 1.
         caption_seed: Lets a captioner draw its words by chance, the same for the same seed; by default it takes the
             most probable ones.
         min_score: Lowest score that `detect` reports unless a request says otherwise, in [0, 1]; open vocabularies
@@ -102,7 +103,7 @@ class LocalBackend(Backend):
         detection_model: str = "ustc-community/dfine-small-coco",
         open_vocabulary_model: str = "IDEA-Research/grounding-dino-tiny",
         download: Literal["never", "background", "wait"] = "background",
-        caption_beams: int = 1,
+        caption_beams: int | None = None,
         caption_seed: int | None = None,
         min_score: float = 0.5,
         dtype: Dtype = "auto",
@@ -124,7 +125,7 @@ class LocalBackend(Backend):
         if max_queue < 1:
             raise ConfigError(f"[local] max_queue = {max_queue} is less than 1.")
         self._min_score = min_score
-        if caption_beams < 1 or (caption_beams > 1 and caption_seed is not None):
+        if caption_beams is not None and (caption_beams < 1 or caption_seed is not None):
             message = f"[local] caption_beams = {caption_beams} is less than 1, or stands beside a caption_seed."
             raise ConfigError(message, remedy="Configure one of them.")
         self._engine = engine

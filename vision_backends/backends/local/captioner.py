@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vision_backends.backends.local.decoding import Decoding
+from vision_backends.backends.local.decoding import decoding_of
 from vision_backends.backends.local.families import captioning, end_tokens, given_tokens, writers
 from vision_backends.backends.local.runtime import aspect, translated
 from vision_backends.errors import InvalidReplyError, NotReadyError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from vision_backends.backends.local.blip import BlipDecoder
+    from vision_backends.backends.local.decoding import Decoding
     from vision_backends.backends.local.lane import Wanted
     from vision_backends.backends.local.runtime import Countdown, Inputs, Loaded
     from vision_backends.images import Image
@@ -85,6 +87,10 @@ class Captioner:
         if loaded.tokenizer is None or not (self.plain or getattr(loaded.processor, "chat_template", None)):
             message = f"{loaded.checkpoint.name} has no chat template, and is no BLIP or Florence-2 either."
             raise NotReadyError(message, remedy="Configure another model as [local] caption_model.")
+        *_, writer = writers(loaded.model)
+        self._usual = decoding_of(
+            writer.generation_config, max_new_tokens=self._manner.usual_tokens if self._manner else ANSWER_TOKENS
+        )
         _decide_greedily(loaded.model)
         self._blip = self._lean_decoder() if loaded.checkpoint.kind == "blip" else None
 
@@ -118,7 +124,7 @@ class Captioner:
         prompt: str | None = None,
         language: str | None = None,
         max_words: int | None = None,
-        num_beams: int = 1,
+        num_beams: int | None = None,
         seed: int | None = None,
     ) -> list[Caption]:
         """Return a text for each image.
@@ -129,7 +135,8 @@ class Captioner:
             prompt: An instruction; only where the model follows any.
             language: BCP 47 tag of the wanted language; only where the model follows instructions.
             max_words: About how long a text may be.
-            num_beams: How many texts are followed at once, of which the most probable one is taken.
+            num_beams: How many texts are followed at once, of which the most probable one is taken; by default as many
+                as the checkpoint wants.
             seed: Draws every token by chance instead, the same for the same seed.
 
         Raises:
@@ -137,11 +144,11 @@ class Captioner:
             OverloadedError: The memory or the time to get hold of the model was not enough.
             TimedOutError: The time was over before the last word.
         """
-        usual = self._manner.usual_tokens if self._manner else ANSWER_TOKENS
-        most = usual if max_words is None else math.ceil(max_words * TOKENS_PER_WORD)
+        most = self._usual.max_new_tokens if max_words is None else math.ceil(max_words * TOKENS_PER_WORD)
         if self._blip is not None:
             most = min(most, self._blip.longest)
-        decoding = Decoding(max_new_tokens=most, num_beams=num_beams, seed=seed)
+        beams = 1 if seed is not None else num_beams or self._usual.num_beams
+        decoding = replace(self._usual, max_new_tokens=most, num_beams=beams, seed=seed)
         text = self._manner.task_for(max_words) if self._manner else self._chat(_question(prompt, language, max_words))
         prepare = self.loaded.prepare if text is None else partial(self._instruct, text)
         said = self.loaded.ask(images, prepare=prepare, alike=aspect, run=self._write, options=decoding, time=time)
@@ -173,11 +180,13 @@ class Captioner:
         watch = _Watch(wanted)
         looks: list[Any] = [watch.look]
         if decoding.seed is not None:
-            looks.append(_Dice(decoding, rows=len(batch["pixel_values"]), device=self.loaded.device).choose)
+            looks.append(_Dice(decoding, rows=len(wanted()), device=self.loaded.device).choose)
         tokens: torch.Tensor = self.loaded.model.generate(
             **self.loaded.cast(batch),
             max_new_tokens=decoding.max_new_tokens,
             num_beams=decoding.num_beams,
+            early_stopping=decoding.early_stopping if decoding.num_beams > 1 else False,
+            length_penalty=decoding.length_penalty if decoding.num_beams > 1 else 1.0,
             logits_processor=LogitsProcessorList(looks),
             stopping_criteria=StoppingCriteriaList([watch.stop]),
         )

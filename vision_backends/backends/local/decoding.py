@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Decoding", "wishes_unmet"]
+__all__ = ["Decoding", "decoding_of", "wishes_unmet"]
 
 NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "bad_words_ids": (),
@@ -40,6 +40,11 @@ NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "watermarking_config": (),
 }
 """Settings of transformers' GenerationConfig beyond `Decoding`, with the values besides None that change nothing."""
+
+
+TOP_K = 50
+"""What transformers takes where a checkpoint says nothing:
+https://huggingface.co/docs/transformers/main_classes/text_generation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +86,24 @@ class Decoding:
             raise ValueError(f"top_p is {self.top_p}, but has to be above 0 and at most 1.")
         if self.seed is not None and self.num_beams > 1:
             raise ValueError(f"num_beams is {self.num_beams} and seed is {self.seed}: take one of them.")
+
+
+def decoding_of(settings: Any, *, max_new_tokens: int) -> Decoding:  # noqa: ANN401 — transformers' GenerationConfig
+    """Return the way of choosing that a checkpoint wants, as transformers reads what it leaves open.
+
+    Args:
+        settings: The checkpoint's.
+        max_new_tokens: Most tokens of a text.
+    """
+    return Decoding(
+        max_new_tokens=max_new_tokens,
+        num_beams=settings.num_beams or 1,
+        length_penalty=1.0 if settings.length_penalty is None else settings.length_penalty,
+        early_stopping=settings.early_stopping or False,
+        temperature=settings.temperature or 1.0,
+        top_k=(TOP_K if settings.top_k is None else settings.top_k) or None,
+        top_p=settings.top_p or 1.0,
+    )
 
 
 def wishes_unmet(generation_config: Any) -> dict[str, object]:  # noqa: ANN401 — transformers' GenerationConfig

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from vision_backends.errors import NotReadyError
 
 if TYPE_CHECKING:
@@ -66,6 +64,7 @@ class RfDetrImages:
         )
 
     def _prepared(self, image: PILImage.Image) -> torch.Tensor:
+        import numpy as np
         import torch
         from torch.nn.functional import interpolate
 
