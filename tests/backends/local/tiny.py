@@ -43,7 +43,7 @@ def clip_tokenizer() -> tf.PreTrainedTokenizerBase:
     special = ["<|startoftext|>", "<|endoftext|>"]
     pieces = [*WORDS, *(f"{word}</w>" for word in WORDS)]
     vocab = {piece: number for number, piece in enumerate([*pieces, *special])}
-    return tf.CLIPTokenizer(vocab=vocab, merges=[], model_max_length=16)
+    return tf.CLIPTokenizer(vocab=vocab, merges=[], model_max_length=21)
 
 
 def bert_tokenizer(**more) -> tf.PreTrainedTokenizerBase:

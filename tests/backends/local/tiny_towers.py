@@ -22,7 +22,7 @@ def clip(folder: Path) -> Path:
     config = tf.CLIPConfig(
         text_config=tiny.text(
             vocab_size=len(tokenizer),
-            max_position_embeddings=16,
+            max_position_embeddings=21,
             projection_dim=24,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,

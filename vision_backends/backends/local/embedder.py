@@ -5,6 +5,7 @@ This module decides how input reaches the towers and what leaves them. It must n
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from vision_backends.backends.local.runtime import aspect, check_finite
@@ -86,15 +87,15 @@ class Embedder:
 
     def _read(self, text: str) -> Inputs:
         """Return a text's tokens, padded to one of a few lengths, so that texts share batches."""
-        tokenizer = self.loaded.tokenizer
-        options = {"truncation": True, "max_length": self._longest, "return_tensors": "pt"}
+        tokenizer, longest = self.loaded.tokenizer, self._longest
         with self.loaded.reading:
-            if self._fixed_length:
-                return dict(tokenizer([text], padding="max_length", **options))
-            inputs = dict(tokenizer([text], padding=True, pad_to_multiple_of=STEP, **options))
-            if inputs["input_ids"].shape[1] > self._longest:
-                inputs = dict(tokenizer([text], padding="max_length", **options))
-        return inputs
+            length = longest
+            if not self._fixed_length:
+                tokens = len(tokenizer(text, truncation=True, max_length=longest)["input_ids"])
+                length = min(longest, math.ceil(tokens / STEP) * STEP)
+            return dict(
+                tokenizer([text], padding="max_length", truncation=True, max_length=length, return_tensors="pt")
+            )
 
     def _text_features(self, batch: Inputs, _options: object, _wanted: Wanted) -> list[torch.Tensor]:
         return _rows(self.loaded.model.get_text_features(**batch))
