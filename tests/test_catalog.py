@@ -17,9 +17,16 @@ licence = "Apache-2.0"
 source = "https://example.org"
 parameters = 12
 input_px = 64
-quality.metric = "COCO AP, percent"
-quality.value = 22.9
-quality.source = "https://example.org/paper"
+
+[[quality]]
+metric = "COCO AP, percent"
+value = 22.9
+source = "https://example.org/paper"
+
+[[quality]]
+metric = "LVIS AP, percent"
+value = 11.5
+source = "https://example.org/paper"
 """
 
 
@@ -27,8 +34,12 @@ def test_a_card_is_read():
     """A file in models/ becomes a record; what it leaves out is unknown."""
     card = ModelCard.from_toml(CARD)
     assert card.tasks == ("detect", "describe")
-    assert card.quality == Quality(metric="COCO AP, percent", value=22.9, source="https://example.org/paper")
+    assert card.quality == (
+        Quality(metric="COCO AP, percent", value=22.9, source="https://example.org/paper"),
+        Quality(metric="LVIS AP, percent", value=11.5, source="https://example.org/paper"),
+    )
     assert (card.dimension, card.memory_bytes, card.file, card.sha256, card.revision) == (None,) * 5
+    assert card.restriction is None
 
 
 @pytest.mark.parametrize(
@@ -41,7 +52,8 @@ def test_a_card_is_read():
         (('tasks = ["detect", "describe"]', 'tasks = [["detect"]]'), "must be a list of some of"),
         (('name = "tiny"', ""), "'name'"),
         (('name = "tiny"', 'name = "tiny"\ncolour = "red"'), "'colour'"),
-        (('quality.metric = "COCO AP, percent"', ""), "'metric'"),
+        (('metric = "COCO AP, percent"', ""), "'metric'"),
+        (("[[quality]]", "[quality]"), "line 15"),
         (('name = "tiny"', "name = tiny"), "line 2"),
     ],
 )

@@ -172,7 +172,7 @@ def test_an_unknown_model_is_told_apart_from_an_outage(serve, model):
     gone = HuggingFaceHub(cache=hub.cache, endpoint="http://127.0.0.1:9")
     with pytest.raises(NotReadyError, match="could not be fetched") as caught:
         gone.fetch(Source.parse("acme/tiny"), Progress())
-    assert caught.value.remedy == "When there is a network: hf download acme/tiny"
+    assert caught.value.remedy == "When there is a network: vision models pull acme/tiny"
 
 
 def test_a_model_without_safetensors_is_not_fetched(serve, model_copy):
