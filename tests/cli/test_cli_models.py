@@ -303,7 +303,7 @@ def test_ctrl_c_keeps_what_has_arrived(published, run, cache, tmp_path):
     ("words", "completed"),
     [
         ("vision models pull dfine-s", "dfine-small-coco\n"),
-        ("vision models show IDEA-Research/g", "IDEA-Research/grou"),
+        ("vision models show IDEA-Research/g", "IDEA-Research/grounding-dino-tiny\n"),
     ],
 )
 def test_shells_complete_the_names_of_models(vision, monkeypatch, words, completed):

@@ -34,9 +34,15 @@ models = typer.Typer(help="List the models, fetch them before they are needed, c
 def list_without_command(
     context: typer.Context, *, as_json: Json = False, config: ConfigFile = None, debug: Debug = False
 ) -> None:
-    """List the models, fetch them before they are needed, check and remove them; without a command: list."""
+    """Do what ``list`` does where no command is named.
+
+    Raises:
+        typer.BadParameter: An option stands before a command, which would never hear of it.
+    """
     if context.invoked_subcommand is None:
         list_models(as_json=as_json, config=config, debug=debug)
+    elif as_json or config or debug:
+        raise typer.BadParameter(f"Write it behind the command: vision models {context.invoked_subcommand} …")
 
 
 @models.command("list")
@@ -52,9 +58,6 @@ def list_models(*, as_json: Json = False, config: ConfigFile = None, debug: Debu
         print_models(found)
 
 
-models.command()(pull)
-
-
 @models.command()
 def show(*, name: ModelName, as_json: Json = False, config: ConfigFile = None, debug: Debug = False) -> None:
     """Show all that is known of a model: its card with published quality, and what of it is here."""
@@ -66,6 +69,9 @@ def show(*, name: ModelName, as_json: Json = False, config: ConfigFile = None, d
             typer.echo(dump_json(about_json(entry, held)))
             return
         print_paragraph(entry, lines_of_card(entry) + lines_of_holding(entry, held))
+
+
+models.command()(pull)
 
 
 @models.command()

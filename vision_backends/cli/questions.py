@@ -10,6 +10,7 @@ import sys
 import typer
 
 from vision_backends.cli.exits import INTERRUPTED
+from vision_backends.cli.text import printable
 
 __all__ = ["agreed"]
 
@@ -26,7 +27,9 @@ def agreed(question: str, *, yes: bool) -> bool:
     """
     if yes or not sys.stdin.isatty():
         return True
+    typer.echo(f"{printable(question)} [y/N]: ", nl=False, err=True)
     try:
-        return typer.confirm(question, err=True)
-    except typer.Abort:  # Ctrl-C, or the end of the input
+        return input().strip().lower() in {"y", "yes"}  # Typer's own question leaves a space on standard output
+    except (EOFError, KeyboardInterrupt):
+        typer.echo(err=True)
         raise typer.Exit(INTERRUPTED) from None

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -224,3 +228,22 @@ def test_damaged_files_are_thrown_away_and_come_anew(serve, tmp_path):
     hub.take(offer, Progress())
     assert server.fetched() == ["config.json", "model.safetensors"]
     assert hub.discard_damaged(offer, Progress()) == []
+
+
+def test_after_the_fetch_nothing_asks_the_network(loopback_hub, model, fresh_user, photos):
+    """A whole process that loads the model and answers with it, while the hub listens."""
+    loopback_hub.publish("acme/tiny", model("clip"))
+    (fresh_user / "vision.toml").write_text('ladder = ["local"]\n[local]\nembedding_model = "acme/tiny"\n')
+    env = {**os.environ, "HF_ENDPOINT": loopback_hub.endpoint}
+
+    def vision(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "vision_backends", *arguments], env=env, capture_output=True, check=True, timeout=100
+        )
+
+    vision("models", "pull", "acme/tiny")
+    assert loopback_hub.fetched()
+    loopback_hub.asked.clear()
+    answer = json.loads(vision("embed", str(photos / "cat.jpg"), "--json").stdout)
+    assert answer["space"] == f"local/acme/tiny@{COMMIT}"
+    assert loopback_hub.asked == []
