@@ -32,12 +32,16 @@ class Repository:
         offers: Authors and folders of open pull requests; the first is number 1.
         licence: As its tags have it.
         gated: Whether it is open to nobody here.
+        listed: What the hub says of further files, true or not.
+        commit: What the hub says is the commit, if not the right one.
     """
 
     branches: dict[str, Path]
     offers: list[tuple[str, Path]] = field(default_factory=list)
     licence: str | None = "mit"
     gated: bool = False
+    listed: list[dict[str, Any]] = field(default_factory=list)
+    commit: str | None = None
 
     def find(self, revision: str) -> tuple[Path, str] | None:
         """Return folder and commit of a branch, offer or commit."""
@@ -215,8 +219,15 @@ class _Storage(_Handler):
 
 def _listing(name: str, repository: Repository, folder: Path, commit: str) -> dict[str, Any]:
     tags = [f"license:{repository.licence}"] if repository.licence else []
-    siblings = [_sibling(path, folder) for path in sorted(folder.rglob("*")) if path.is_file()]
-    return {"id": name, "modelId": name, "sha": commit, "tags": tags, "gated": repository.gated, "siblings": siblings}
+    siblings = [_sibling(path, folder) for path in sorted(folder.rglob("*")) if path.is_file()] + repository.listed
+    return {
+        "id": name,
+        "modelId": name,
+        "sha": repository.commit or commit,
+        "tags": tags,
+        "gated": repository.gated,
+        "siblings": siblings,
+    }
 
 
 def _sibling(path: Path, folder: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from vision_backends.cli.options import ConfigFile, Debug, Json, ModelName, Mode
 from vision_backends.cli.progress import bytes_bar
 from vision_backends.cli.pull import pull
 from vision_backends.cli.questions import agreed
-from vision_backends.cli.text import bytes_text, dump_json, print_table
+from vision_backends.cli.text import bytes_text, dump_json, one_line, print_table
 from vision_backends.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def remove(
             raise InvalidRequestError(f"{entry.name} ships with the package and cannot be removed.")
         removal = plan_removal(entry.source, inventory.hub)
         for commit, refs in removal.revisions.items():
-            typer.echo(f"{removal.name}: revision {' '.join((commit, *refs))}", err=True)
+            typer.echo(one_line(f"{removal.name}: revision {' '.join((commit, *refs))}"), err=True)
         if entry.roles:
             tell(f"[local] {', '.join(entry.roles)} names it: the next request that needs it fetches it again")
         if not agreed(f"Remove it from {inventory.hub.cache}, {bytes_text(removal.freed_bytes)}?", yes=yes):
@@ -100,7 +100,7 @@ def remove(
             about = {"name": entry.name, "revisions": list(removal.revisions), "freed_bytes": removal.freed_bytes}
             typer.echo(dump_json(about))
         else:
-            typer.echo(f"{entry.name}: removed, {bytes_text(removal.freed_bytes)} are free again")
+            typer.echo(one_line(f"{entry.name}: removed, {bytes_text(removal.freed_bytes)} are free again"))
 
 
 @models.command()

@@ -14,7 +14,7 @@ from vision_backends.cli.inventory import Entry, Inventory
 from vision_backends.cli.options import ConfigFile, Debug, Json, ModelNames, Yes
 from vision_backends.cli.progress import bytes_bar
 from vision_backends.cli.questions import agreed
-from vision_backends.cli.text import bytes_text, dump_json
+from vision_backends.cli.text import bytes_text, dump_json, one_line
 from vision_backends.errors import BackendError, InvalidRequestError, ModelNotFoundError
 
 if TYPE_CHECKING:
@@ -157,6 +157,6 @@ def _report(inventory: Inventory, entry: Entry, *, as_json: bool) -> None:
     if as_json:
         typer.echo(dump_json(about_json(entry, held)))
     elif held.state == "installed":
-        typer.echo(f"{entry.name}: here, revision {held.revision}, {bytes_text(held.size_bytes)}")
+        typer.echo(one_line(f"{entry.name}: here, revision {held.revision}, {bytes_text(held.size_bytes)}"))
     elif held.flaw is not None:
         tell(held.flaw)

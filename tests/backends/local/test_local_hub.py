@@ -182,6 +182,32 @@ def test_an_offer_says_what_it_costs_before_anything_is_fetched(serve, tmp_path)
     assert hub.missing_bytes(offer) == 0
 
 
+@pytest.mark.parametrize(
+    "name", ["../../precious.json", "/precious.json", "a/../../../precious.json", "..\\precious.json"]
+)
+def test_names_that_lead_out_of_the_cache_are_not_followed(serve, tmp_path, name):
+    """Neither is such a file fetched nor, when the cache is mended, thrown away."""
+    (tmp_path / "precious.json").write_text("{}")
+    listed = [{"rfilename": name, "size": 2, "blobId": "0" * 40}]
+    hub, _ = serve(write_model(tmp_path / "model"), listed=listed)
+    offer = hub.offer(Source.parse("acme/tiny"))
+    assert [file.name for file in offer.settings] == ["config.json", "preprocessor_config.json"]
+    hub.take(offer, Progress())
+    assert hub.discard_damaged(offer, Progress()) == []
+    assert (tmp_path / "precious.json").read_text() == "{}"
+
+
+def test_checksums_and_commits_that_are_none_name_no_files(serve, tmp_path):
+    """Both become names of files in the cache."""
+    digest = "../" * 21 + "x"
+    large = {"rfilename": "words.txt", "size": 3, "lfs": {"sha256": digest, "size": 3, "pointerSize": 134}}
+    hub, server = serve(write_model(tmp_path / "model"), listed=[large])
+    assert {file.name: file.sha256 for file in hub.offer(Source.parse("acme/tiny")).settings}["words.txt"] is None
+    server.repositories["acme/tiny"].commit = "../../somewhere"
+    with pytest.raises(NotReadyError, match="is no commit"):
+        hub.offer(Source.parse("acme/tiny"))
+
+
 def test_a_model_that_is_open_to_others_only_needs_a_login(serve, tmp_path):
     """The remedy says how."""
     hub, _ = serve(write_model(tmp_path / "model"), gated=True)

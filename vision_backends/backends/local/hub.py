@@ -6,6 +6,7 @@ The cache is the one that every Hugging Face library shares, so what one of them
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from vision_backends.backends.local.checkpoint import check_settings, layout_of
 from vision_backends.backends.local.integrity import digest_of
-from vision_backends.backends.local.offers import CONVERSIONS, Offer, ask_for_offer
+from vision_backends.backends.local.offers import COMMIT, CONVERSIONS, Offer, ask_for_offer
 from vision_backends.backends.local.transfer import Warehouse, meter
 from vision_backends.errors import ModelNotFoundError, NotReadyError
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Hub", "HuggingFaceHub", "Source", "check_disk", "free_disk_bytes"]
 
-COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 ROOM = 1.05
@@ -222,6 +222,9 @@ def _translated(name: str, cache: Path) -> Iterator[None]:
         message = f"The hub has no model {name!r} that is open to this account."
         raise ModelNotFoundError(message, remedy="Correct its name under [local], or run: hf auth login") from error
     except Exception as error:  # the network and the disk fail in many ways
+        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            message = f"The disk of {cache} is full; what has arrived of {name} is kept."
+            raise NotReadyError(message, remedy="Make room there, and fetch it again.", code="disk_full") from error
         if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
             message = f"The cache {cache} cannot be written: {error.strerror}: {error.filename}."
             remedy = "Make it writable, or set HF_HOME to another folder."

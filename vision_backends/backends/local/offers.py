@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 
     from vision_backends.backends.local.hub import Source
 
-__all__ = ["CONVERSIONS", "Offer", "OfferedFile", "ask_for_offer"]
+__all__ = ["COMMIT", "CONVERSIONS", "Offer", "OfferedFile", "ask_for_offer"]
 
 SERVER_TIMEOUT_S = 20.0
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
+COMMIT = re.compile(r"[0-9a-f]{40}")
 
 ROBOT = "SFconvertbot"
 CONVERSIONS = "refs/pr"
@@ -46,8 +49,8 @@ class OfferedFile:
 
     @property
     def sha256(self) -> str | None:
-        """Its sha256, where that is what the hub has recorded."""
-        return self.digest if self.digest and len(self.digest) == 64 else None
+        """Its sha256, where that is what the hub has recorded; it names a file in the cache."""
+        return self.digest if self.digest and SHA256.fullmatch(self.digest) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +96,7 @@ def ask_for_offer(source: Source, repository: str, *, endpoint: str | None) -> O
 
     Raises:
         NotReadyError: It has no safetensors weights, or is no model for images.
+        ValueError: What it says cannot be trusted.
         HfHubHTTPError: What huggingface_hub raises, untranslated.
     """
     from huggingface_hub import HfApi
@@ -104,7 +108,9 @@ def ask_for_offer(source: Source, repository: str, *, endpoint: str | None) -> O
     if source.revision is None and not _weights(each.rfilename for each in info.siblings or []):
         branch = _conversion(api, repository) or branch
         info = ask(revision=branch)
-    files = {each.rfilename: _offered(each) for each in info.siblings or []}
+    if not COMMIT.fullmatch(str(info.sha)):
+        raise ValueError(f"{str(info.sha)!r} is no commit")
+    files = {each.rfilename: _offered(each) for each in info.siblings or [] if _is_inside(each.rfilename)}
     settings, weights = _wanted(repository, files)
     return Offer(
         repository=repository,
@@ -115,6 +121,11 @@ def ask_for_offer(source: Source, repository: str, *, endpoint: str | None) -> O
         settings=tuple(files[name] for name in settings),
         weights=tuple(files[name] for name in weights),
     )
+
+
+def _is_inside(name: str) -> bool:
+    """Tell whether a file would lie within the folder of its model; the hub's names become paths on this machine."""
+    return not name.startswith("/") and "\\" not in name and ":" not in name and ".." not in name.split("/")
 
 
 def _offered(sibling: Any) -> OfferedFile:  # noqa: ANN401 — a record of huggingface_hub
