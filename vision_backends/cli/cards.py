@@ -68,7 +68,7 @@ def lines_of_card(entry: Entry) -> Lines:
     if card.restriction:
         lines.append(("beware", card.restriction))
     facts = {
-        "weights": card.parameters and f"{card.parameters / 1e6:,.0f} million",
+        "parameters": card.parameters and f"{card.parameters / 1e6:,.0f} million",
         "input": card.input_px and f"{card.input_px} px",
         "vectors": card.dimension and f"{card.dimension} components",
         "memory": card.memory_bytes and f"about {bytes_text(card.memory_bytes)}",

@@ -100,7 +100,7 @@ def bytes_bar(progress: Bytes) -> Iterator[None]:
     console = Console(stderr=True)
     over = threading.Event()
     with Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
-        shown = bar.add_task(progress.stage, total=None, completed=progress.done_bytes)
+        shown = bar.add_task(progress.stage, total=progress.total_bytes or None, completed=progress.done_bytes)
 
         def show() -> None:
             total_bytes = progress.total_bytes or None
