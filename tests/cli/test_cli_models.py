@@ -122,6 +122,13 @@ def test_configured_models_without_a_card_are_rows_too(run, tmp_path):
     assert re.search(r"^acme/tiny +- +\? +\? +no +- +caption_model$", table, re.MULTILINE)
 
 
+def test_an_option_before_the_command_is_not_lost_in_silence(vision):
+    """It would be heard by nobody."""
+    result = vision("models", "--json", "list")
+    assert result.exit_code == 2
+    assert "vision models list" in result.stderr
+
+
 def test_a_card_is_shown_in_full(vision):
     """Under its short name as well as its full one."""
     result = vision("models", "show", "clip-vit-b-32")
