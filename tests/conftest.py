@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from loopback_hub import LoopbackHub
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from vision_backends import Image
 
@@ -27,6 +28,14 @@ def fresh_user(monkeypatch, tmp_path_factory) -> Path:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody fetches models in a test
     monkeypatch.chdir(home)
     return home
+
+
+@pytest.fixture
+def loopback_hub() -> Iterator[LoopbackHub]:
+    """A hub of models on loopback, empty at first."""
+    hub = LoopbackHub()
+    yield hub
+    hub.close()
 
 
 @pytest.fixture

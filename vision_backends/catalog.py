@@ -5,6 +5,7 @@ This module decides where shipped files are and what a model card says. It must 
 
 from __future__ import annotations
 
+import hashlib
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, Self, get_args
 
 from vision_backends.types import Task
 
-__all__ = ["ModelCard", "Quality", "asset", "coco_categories", "model_card", "model_cards"]
+__all__ = ["ModelCard", "Quality", "asset", "coco_categories", "flaw_of_asset", "model_card", "model_cards"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,15 +41,16 @@ class ModelCard:
         backend: The rung that runs it.
         licence: SPDX identifier of its licence.
         source: Where the weights come from.
+        restriction: What the licence does not allow, as a sentence; None when it allows any use.
         parameters: Number of weights.
-        input_px: Side of the square input in pixels.
+        input_px: Side of the square input in pixels, or the longest side; None when any size is taken.
         dimension: Components of its embedding; None when it makes none.
         memory_bytes: Memory that the loaded model takes, about.
         revision: Exact version; None when the newest is taken.
         file: Name of the shipped file; None when it is downloaded.
         sha256: Checksum of the shipped file.
         size_bytes: Size of the file or of the download.
-        quality: A published figure; None when there is none.
+        quality: Published figures, the best known first.
     """
 
     name: str
@@ -56,15 +58,21 @@ class ModelCard:
     backend: str
     licence: str
     source: str
-    parameters: int
-    input_px: int
+    restriction: str | None = None
+    parameters: int | None = None
+    input_px: int | None = None
     dimension: int | None = None
     memory_bytes: int | None = None
     revision: str | None = None
     file: str | None = None
     sha256: str | None = None
     size_bytes: int | None = None
-    quality: Quality | None = None
+    quality: tuple[Quality, ...] = ()
+
+    @property
+    def alias(self) -> str:
+        """A short name, which is also that of the card's file: ``"clip-vit-b-32"``."""
+        return self.name.rpartition("/")[2].lower()
 
     @classmethod
     def from_toml(cls, text: str) -> Self:
@@ -77,9 +85,9 @@ class ModelCard:
         tasks = table.pop("tasks", None)
         if not isinstance(tasks, list) or not tasks or not all(task in get_args(Task) for task in tasks):
             raise ValueError(f"tasks = {tasks!r} must be a list of some of {', '.join(get_args(Task))}.")
-        quality = table.pop("quality", None)
+        figures = table.pop("quality", [])
         try:
-            return cls(tasks=tuple(tasks), quality=quality and Quality(**quality), **table)
+            return cls(tasks=tuple(tasks), quality=tuple(Quality(**each) for each in figures), **table)
         except TypeError as error:
             raise ValueError(f"A model card has a wrong or missing key: {error}.") from error
 
@@ -92,6 +100,20 @@ def asset(name: str) -> Path:
     package = Path(__file__).parent
     inside = package / "models"
     return (inside if inside.is_dir() else package.parent / "models") / name
+
+
+def flaw_of_asset(card: ModelCard) -> str | None:
+    """Compare a shipped file with its card; return what is wrong with it, None for nothing.
+
+    Args:
+        card: One with a `ModelCard.file`.
+    """
+    path = asset(card.file or "")
+    if not path.is_file():
+        return f"{path} is not there"
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    return None if found == card.sha256 else f"{path} has the wrong sha256 {found}"
 
 
 def model_card(stem: str) -> ModelCard:

@@ -102,7 +102,7 @@ def vision_at_terminal(monkeypatch) -> Callable[..., tuple[int, str]]:
     def run(*arguments: str) -> tuple[int, str]:
         screen = io.BytesIO()
         keyboard, terminal = pty.openpty()
-        reader = threading.Thread(target=_drain, args=(keyboard, screen))
+        reader = threading.Thread(target=drain, args=(keyboard, screen))
         reader.start()
         code: object = None
         with (
@@ -122,7 +122,8 @@ def vision_at_terminal(monkeypatch) -> Callable[..., tuple[int, str]]:
     return run
 
 
-def _drain(descriptor: int, into: io.BytesIO) -> None:
+def drain(descriptor: int, into: io.BytesIO) -> None:
+    """Copy what a terminal shows until it is closed."""
     with contextlib.suppress(OSError):  # the terminal is closed
         while chunk := os.read(descriptor, 4096):
             into.write(chunk)

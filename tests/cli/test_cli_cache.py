@@ -12,8 +12,6 @@ import sys
 import pytest
 from conftest import process_env
 
-from vision_backends.cli.cache import _size
-
 FAKE = "vision_backends.testing.fake:FakeBackend"
 
 
@@ -94,19 +92,3 @@ def test_without_a_command_the_help_is_shown(vision):
     result = vision("cache")
     assert result.exit_code == 2
     assert "clear" in result.stdout + result.stderr
-
-
-@pytest.mark.parametrize(
-    ("size", "said"),
-    [
-        (0, "0 bytes"),
-        (999, "999 bytes"),
-        (1_000, "1 kB"),
-        (999_499, "999 kB"),
-        (999_500, "1 MB"),
-        (2_500_000_000, "2.5 GB"),
-    ],
-)
-def test_sizes_are_rounded_to_what_people_read(size, said):
-    """Never to 1,000 of a smaller unit."""
-    assert _size(size) == said

@@ -12,7 +12,8 @@ from vision_backends.cli import main
 GOLDEN = Path(__file__).with_name("help.txt")
 COMMANDS = (
     *("", "describe", "detect", "embed", "status", "usage", "reset", "cache", "cache info", "cache clear"),
-    *("doctor", "models", "config", "sandbox"),
+    *("models", "models list", "models show", "models pull", "models verify", "models remove"),
+    *("doctor", "config", "sandbox"),
 )
 
 

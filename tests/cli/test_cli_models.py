@@ -1,28 +1,321 @@
-"""``vision models``: the cards as a list."""
+"""``vision models``: the list, and what is fetched, checked and removed, as a process against a hub on loopback."""
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
 
-from vision_backends.catalog import model_cards
+import pytest
+from conftest import drain, process_env
+from loopback_hub import commit_of, write_model
+
+from vision_backends.catalog import asset, model_cards
+
+MAIN = commit_of("main")
+
+LOCAL = """
+[local]
+caption_model = "acme/tiny"
+embedding_model = "acme/second@next"
+detection_model = "{folder}"
+open_vocabulary_model = ""
+"""
 
 
-def test_every_card_is_a_row_with_its_published_quality(vision):
-    """Licence, size and where the figure was published included."""
-    result = vision("models")
+@pytest.fixture
+def published(loopback_hub, tmp_path, use_ladder, monkeypatch):
+    """A hub with acme/tiny and acme/second, both configured beside a folder."""
+    folder = write_model(tmp_path / "own")
+    loopback_hub.publish("acme/tiny", write_model(tmp_path / "tiny", megabytes=2), licence="bsd-3-clause")
+    loopback_hub.publish("acme/second", folder, licence=None).branches["next"] = folder
+    use_ladder("embedded", more=LOCAL.format(folder=folder))
+    monkeypatch.setenv("HF_ENDPOINT", loopback_hub.endpoint)
+    return loopback_hub
+
+
+@pytest.fixture
+def run(published, vision_process):
+    """The command as a process; returns exit code and both streams as text."""
+
+    def start(*arguments, **more):
+        done = vision_process("models", *arguments, **more)
+        return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+    return start
+
+
+@pytest.fixture
+def run_at_terminal(published):
+    """The command at a terminal whose user types something; returns exit code, standard output and the screen."""
+
+    def start(*arguments, typed):
+        keyboard, terminal = pty.openpty()
+        screen = io.BytesIO()
+        reader = threading.Thread(target=drain, args=(keyboard, screen))
+        reader.start()
+        command = [sys.executable, "-m", "vision_backends", "models", *arguments]
+        env = process_env({"COLUMNS": "100", "TERM": "xterm"})
+        with subprocess.Popen(command, stdin=terminal, stdout=-1, stderr=terminal, env=env) as process:
+            os.write(keyboard, typed)
+            out, _ = process.communicate(timeout=60)
+        os.close(terminal)
+        reader.join()
+        os.close(keyboard)
+        return process.returncode, out.decode(), re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", screen.getvalue().decode())
+
+    return start
+
+
+@pytest.fixture
+def cache(fresh_user):
+    """Where models are kept."""
+    return fresh_user / "huggingface" / "hub"
+
+
+def records(text):
+    """Return the objects of JSON lines by their names."""
+    return {each["name"]: each for each in map(json.loads, text.splitlines())}
+
+
+def test_every_card_is_a_row(vision):
+    """With its licence; without a command the list is what is meant."""
+    result = vision("models", "list")
     assert result.exit_code == 0
     for card in model_cards():
         row = next(line for line in result.stdout.splitlines() if line.startswith(f"{card.name}  "))
         assert card.licence in row
-        assert card.backend in row
-        assert card.quality is None or f"{card.name}: {card.quality.metric}: {card.quality.value:g}" in result.stdout
+        assert card.restriction is None or f"* {card.name}: {card.restriction}" in result.stdout
+        assert card.file is None or "in the package" in row
+    assert vision("models").stdout == result.stdout
+    assert vision("models", "--json").stdout == vision("models", "list", "--json").stdout
 
 
-def test_json_has_whole_cards_and_whether_they_are_installed(vision):
+def test_json_has_whole_cards_and_what_is_here(vision):
     """One object per line."""
-    cards = [json.loads(line) for line in vision("models", "--json").stdout.splitlines()]
-    assert [card["name"] for card in cards] == [card.name for card in model_cards()]
-    shipped = [card for card in cards if card["file"] is not None]
-    assert shipped
-    assert all(card["installed"] is True and card["sha256"] for card in shipped)
-    assert all(card["installed"] is None for card in cards if card["file"] is None)
+    found = records(vision("models", "--json").stdout)
+    assert list(found)[: len(model_cards())] == [card.name for card in model_cards()]
+    for card in model_cards():
+        assert found[card.name]["card"]["licence"] == card.licence
+        if card.file is not None:
+            assert found[card.name]["state"] == "installed"
+            assert found[card.name]["revision"] == card.revision
+            assert Path(found[card.name]["folder"]) == asset("")
+
+
+def test_configured_models_without_a_card_are_rows_too(run, tmp_path):
+    """Folders included; a model that is configured with a revision stands under that."""
+    found = records(run("--json")[1])
+    assert found["acme/tiny"]["configured_as"] == ["caption_model"]
+    assert found["acme/second@next"]["state"] == "absent"
+    assert found[str(tmp_path / "own")]["state"] == "installed"
+    assert found[str(tmp_path / "own")]["card"] is None
+    table = run("list")[1]
+    assert re.search(r"^acme/tiny +- +\? +\? +no +- +caption_model$", table, re.MULTILINE)
+
+
+def test_an_option_before_the_command_is_not_lost_in_silence(vision):
+    """It would be heard by nobody."""
+    result = vision("models", "--json", "list")
+    assert result.exit_code == 2
+    assert "vision models list" in result.stderr
+
+
+def test_a_card_is_shown_in_full(vision):
+    """Under its short name as well as its full one."""
+    result = vision("models", "show", "clip-vit-b-32")
+    assert result.exit_code == 0
+    assert result.stdout == vision("models", "show", "sentence-transformers/clip-ViT-B-32").stdout
+    card = next(card for card in model_cards() if card.alias == "clip-vit-b-32")
+    for figure in card.quality:
+        assert f"{figure.value:g} {figure.metric} ({figure.source})" in result.stdout
+    assert json.loads(vision("models", "show", card.alias, "--json").stdout)["card"]["dimension"] == 512
+
+
+def test_a_model_is_fetched_shown_checked_and_removed(run, published, cache):
+    """The way of a model through its life; a second fetch asks nobody."""
+    code, out, err = run("pull", "acme/tiny")
+    assert (code, out) == (0, f"acme/tiny: here, revision {MAIN}, 2 MB\n")
+    assert re.search(r"licence +bsd-3-clause", err)
+    assert re.search(r"size +2 MB$", err, re.MULTILINE)
+    assert f"{published.endpoint}/acme/tiny" in err
+    assert re.search(rf"into +{re.escape(str(cache))}, [\d.]+ GB free", err)
+    published.asked.clear()
+    assert run("pull", "acme/tiny")[:2] == (0, out)
+    assert records(run("--json")[1])["acme/tiny"]["state"] == "installed"
+    code, table, err = run("verify", "acme/tiny")
+    assert (code, err) == (0, "")
+    assert len(re.findall(r"^acme/tiny .* sound ", table, re.MULTILINE)) == 3
+    assert published.asked == []
+    code, out, err = run("remove", "acme/tiny")
+    assert (code, out) == (0, "acme/tiny: removed, 2 MB are free again\n")
+    assert f"revision {MAIN} main" in err
+    assert "the next request that needs it fetches it again" in err
+    assert not list(cache.glob("models--acme--tiny"))
+    code, _, err = run("remove", "acme/tiny")
+    assert code == 2
+    assert "is not in the cache" in err
+
+
+def test_all_configured_models_are_fetched_at_once(run, published):
+    """Folders need not be; JSON says what is here afterwards."""
+    code, out, _ = run("pull", "--all-configured", "--json")
+    assert code == 0
+    found = records(out)
+    assert list(found) == ["acme/tiny", "acme/second@next"]
+    assert {each["state"] for each in found.values()} == {"installed"}
+    assert found["acme/second@next"]["revision"] == commit_of("next")
+    assert run("pull", "--all-configured")[0] == 0
+
+
+def test_one_failure_does_not_keep_the_others_from_being_fetched(run, published, tmp_path):
+    """It is told, and the exit code is that of the failure."""
+    bad = write_model(tmp_path / "bad", config={"auto_map": {"AutoModel": "evil.Model"}})
+    published.publish("acme/bad", bad)
+    code, out, err = run("pull", "acme/bad", "acme/tiny", "--json")
+    assert code == 3
+    assert "config.json asks to run code of its own (auto_map)" in err
+    assert records(out)["acme/tiny"]["state"] == "installed"
+    assert records(out)["acme/bad"]["state"] != "installed"
+    assert "model.safetensors" in published.fetched()[-1:]
+    assert published.fetched().count("model.safetensors") == 1
+
+
+def test_damage_is_found_and_mended(run, cache):
+    """By the command that the check names."""
+    assert run("pull", "acme/tiny")[0] == 0
+    weights = next(cache.glob("models--acme--tiny/snapshots/*/model.safetensors")).resolve()
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    code, out, err = run("verify", "acme/tiny", "--json")
+    assert code == 3
+    states = {each["file"]: each["state"] for each in map(json.loads, out.splitlines())}
+    assert states.pop("model.safetensors") == "damaged"
+    assert set(states.values()) == {"sound"}
+    assert err == "vision: acme/tiny is not whole. Run: vision models pull --repair acme/tiny\n"
+    code, _, err = run("pull", "--repair", "acme/tiny")
+    assert code == 0
+    assert "model.safetensors was damaged and is fetched anew" in err
+    assert run("verify", "acme/tiny")[0] == 0
+
+
+def test_everything_that_is_here_is_checked(run):
+    """Shipped models, fetched ones and folders; what is not here needs no check, unless it is named."""
+    assert run("pull", "acme/tiny")[0] == 0
+    code, out, _ = run("verify", "--all", "--json")
+    assert code == 0
+    checked = {each["model"]: each["state"] for each in map(json.loads, out.splitlines())}
+    assert {"acme/tiny", "nanodet-g-416", "efficientnet-lite0-224"} < set(checked)
+    assert "unrecorded" in checked.values()
+    code, out, err = run("verify", "acme/second@next")
+    assert code == 3
+    assert "it is not on this machine" in out
+    assert "pull --repair acme/second@next" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["pull"], 2, "Name models, or say --all-configured"),
+        (["pull", "acme/tiny", "--all-configured"], 2, "Name models, or say --all-configured"),
+        (["verify"], 2, "Name models, or say --all"),
+        (["pull", "nanodet-g-416"], 2, "ships with the package"),
+        (["pull", "nanodet-g-416@v2"], 2, "one revision only"),
+        (["remove", "nanodet-g-416"], 2, "ships with the package"),
+        (["pull", "./nowhere"], 2, "is a folder of your own"),
+        (["pull", "acme/clip-vit-b-33"], 3, "open to this account"),
+        (["pull", "clip-vit-b-33"], 3, "Did you mean sentence-transformers/clip-ViT-B-32?"),
+        (["pull", "acme/tiny@v9"], 3, "'acme/tiny@v9'"),
+        (["list", "--config", "missing.toml"], 2, "missing.toml"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(run, arguments, code, says):
+    """With an exit code that tells usage from the rest, and without anything fetched."""
+    found = run(*arguments)
+    assert found[:2] == (code, "")
+    assert says in found[2]
+    assert found[2].count("\n") == 1
+
+
+def test_without_a_network_only_what_is_not_here_fails(run):
+    """And says which command to run later."""
+    assert run("pull", "acme/tiny")[0] == 0
+    offline = {"HF_ENDPOINT": "http://127.0.0.1:9"}
+    assert run("pull", "acme/tiny", env=offline)[0] == 0
+    code, out, err = run("pull", "--all-configured", env=offline)
+    assert (code, out) == (3, "")
+    assert "When there is a network: vision models pull acme/second@next" in err
+    assert run("pull", "acme/second@next", env={"HF_HUB_OFFLINE": "1"})[0] == 3
+
+
+def test_a_cache_that_cannot_be_written_is_named(run, fresh_user):
+    """The list still works."""
+    (fresh_user / "occupied").write_text("")
+    env = {"HF_HOME": str(fresh_user / "occupied" / "huggingface")}
+    code, out, err = run("pull", "acme/tiny", env=env)
+    assert (code, out) == (3, "")
+    assert "cannot be written" in err
+    assert err.rstrip().endswith("Make it writable, or set HF_HOME to another folder.")
+    assert run("list", env=env)[0] == 0
+
+
+def test_somebody_at_a_terminal_is_asked_first(run_at_terminal, published, cache):
+    """No is taken for an answer, and yes shows how fast it goes."""
+    code, out, screen = run_at_terminal("pull", "acme/tiny", typed=b"n\n")
+    assert (code, out) == (0, "")
+    assert "Fetch 2 MB? [y/N]" in screen
+    assert "nothing was fetched" in screen
+    assert published.fetched() == []
+    published.pace_s = 0.02
+    code, out, screen = run_at_terminal("pull", "acme/tiny", typed=b"y\n")
+    assert code == 0
+    assert "MB/s" in screen
+    code, out, screen = run_at_terminal("remove", "acme/tiny", typed=b"\n")
+    assert (code, out) == (0, "")
+    assert "nothing was removed" in screen
+    assert list(cache.glob("models--acme--tiny/snapshots/*/model.safetensors"))
+    assert run_at_terminal("remove", "acme/tiny", "--yes", typed=b"")[0] == 0
+    assert not list(cache.glob("models--acme--tiny"))
+
+
+def test_ctrl_c_keeps_what_has_arrived(published, run, cache, tmp_path):
+    """And the same command goes on from there."""
+    published.publish("acme/large", write_model(tmp_path / "large", megabytes=25))
+    published.pace_s = 0.02
+    command = [sys.executable, "-m", "vision_backends", "models", "pull", "acme/large"]
+    with subprocess.Popen(command, stdout=-1, stderr=-1, env=process_env()) as process:
+        while not any(path.stat().st_size > 1e7 for path in cache.glob("*/blobs/*.incomplete")):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (130, b"")
+    assert err.endswith(b"vision: what has arrived is kept; the same command goes on from there\n")
+    published.pace_s = 0.0
+    code, _, err = run("pull", "acme/large")
+    assert code == 0
+    assert re.search(r"size +25 MB, of which 10 MB are here", err)
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("vision models pull dfine-s", "dfine-small-coco\n"),
+        ("vision models show IDEA-Research/g", "IDEA-Research/grounding-dino-tiny\n"),
+    ],
+)
+def test_shells_complete_the_names_of_models(vision, monkeypatch, words, completed):
+    """Short ones; full ones once there is a slash."""
+    monkeypatch.setenv("_VISION_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
+    assert vision().stdout.startswith(completed)

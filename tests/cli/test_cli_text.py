@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vision_backends.cli.text import dump_json, one_line, print_table, printable
+from vision_backends.cli.text import bytes_text, dump_json, one_line, print_table, printable
 
 
 @given(st.text(st.characters(exclude_categories=[])))
@@ -65,3 +65,19 @@ def test_a_table_without_rows_has_its_header():
     with contextlib.redirect_stdout(stream):
         print_table(("name", "size"), [])
     assert stream.getvalue() == "name  size\n"
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        (0, "0 bytes"),
+        (999, "999 bytes"),
+        (1_000, "1 kB"),
+        (999_499, "999 kB"),
+        (999_500, "1 MB"),
+        (2_500_000_000, "2.5 GB"),
+    ],
+)
+def test_sizes_are_rounded_to_what_people_read(size, said):
+    """Never to 1,000 of a smaller unit."""
+    assert bytes_text(size) == said

@@ -3,7 +3,6 @@
 This module decides what a sound installation is made of. It must not judge any rung itself: the router does.
 """
 
-import hashlib
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from vision_backends.catalog import ModelCard, asset, model_cards
+from vision_backends.catalog import ModelCard, asset, flaw_of_asset, model_cards
 from vision_backends.cli.exits import NOTHING_ANSWERED, exit_codes
 from vision_backends.cli.options import ConfigFile, Debug, Json
 from vision_backends.cli.session import open_router
@@ -120,14 +119,10 @@ def _shipped() -> list[ModelCard]:
 
 def _model_file(card: ModelCard) -> Check:
     """Compare a shipped file with the checksum on its card."""
-    path = asset(card.file or "")
-    if not path.is_file():
-        return Check(name=card.name, state="broken", detail=f"{path} is not there", remedy=REINSTALL)
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != card.sha256:
-        return Check(name=card.name, state="broken", detail=f"{path} has the wrong sha256 {found}", remedy=REINSTALL)
-    return Check(name=card.name, state="ok", detail=f"{path}, sha256 is right")
+    flaw = flaw_of_asset(card)
+    if flaw is not None:
+        return Check(name=card.name, state="broken", detail=flaw, remedy=REINSTALL)
+    return Check(name=card.name, state="ok", detail=f"{asset(card.file or '')}, sha256 is right")
 
 
 def _configuration(config: Path | None) -> Check:

@@ -20,11 +20,14 @@ __all__ = [
     "Language",
     "LocalOnly",
     "MaxWait",
+    "ModelName",
+    "ModelNames",
     "OptionalBackend",
     "OptionalImages",
     "Prompt",
     "Space",
     "TaskName",
+    "Yes",
 ]
 
 
@@ -32,6 +35,12 @@ def _backend_names() -> list[str]:
     from vision_backends.backends.registry import BUILT_IN  # only when a shell asks
 
     return list(BUILT_IN)
+
+
+def _model_names(begun: str) -> list[str]:
+    from vision_backends.cli.inventory import complete_names
+
+    return complete_names(begun)
 
 
 Images = Annotated[
@@ -51,6 +60,14 @@ OptionalBackend = Annotated[
     str | None,
     typer.Argument(metavar="BACKEND", autocompletion=_backend_names, help="Which backend; all of them if left out."),
 ]
+ModelName = Annotated[
+    str,
+    typer.Argument(metavar="NAME", autocompletion=_model_names, help="A name as in the list, short, or on the hub."),
+]
+ModelNames = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="NAMES", autocompletion=_model_names, help="Names as in the list, short, or on the hub."),
+]
 LocalOnly = Annotated[bool, typer.Option("--local-only", help="Ask only backends that keep images on this machine.")]
 Deadline = Annotated[float | None, typer.Option(metavar="SECONDS", help="Stop after so many seconds altogether.")]
 Batch = Annotated[
@@ -62,6 +79,7 @@ MaxWait = Annotated[
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="Read this instead of ./vision.toml.")
 ]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask whether to.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and the log.")]
 Prompt = Annotated[str | None, typer.Option("--prompt", "-p", metavar="TEXT", help="A question or an instruction.")]
 Language = Annotated[str | None, typer.Option(metavar="TAG", help='Language of the text, such as "de".')]

@@ -1,11 +1,12 @@
-"""The bar on standard error while many inputs are asked about.
+"""The bars on standard error while many inputs are asked about, or large files are fetched and read.
 
-This module decides when there is a bar. It must not know what is asked.
+This module decides when there is a bar. It must not know what is asked or fetched.
 """
 
 from __future__ import annotations
 
 import sys
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -14,10 +15,15 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress, TaskID
 
-__all__ = ["Bar", "progress_bar"]
+    from vision_backends.backends.local.loading import Progress as Bytes
+
+__all__ = ["Bar", "bytes_bar", "progress_bar"]
 
 MANY = 5
 """From so many inputs on there is a bar."""
+
+LOOK_S = 0.1
+"""How often a bar of bytes looks how far it is."""
 
 
 class Bar:
@@ -69,3 +75,46 @@ def progress_bar(total: int) -> Iterator[Bar]:
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False) as progress:
         yield Bar(progress, progress.add_task("", total=total))
+
+
+@contextmanager
+def bytes_bar(progress: Bytes) -> Iterator[None]:
+    """Show how far something is, and how fast it goes, if standard error is a terminal.
+
+    Args:
+        progress: What the body of the ``with`` is at; its stage is the text before the bar.
+    """
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    over = threading.Event()
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
+        shown = bar.add_task(progress.stage, total=progress.total_bytes or None, completed=progress.done_bytes)
+
+        def show() -> None:
+            total_bytes = progress.total_bytes or None
+            bar.update(shown, description=progress.stage, total=total_bytes, completed=progress.done_bytes)
+
+        def watch() -> None:
+            while not over.wait(LOOK_S):
+                show()
+
+        watcher = threading.Thread(target=watch, name="bar", daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join()
+            show()

@@ -16,7 +16,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["dollars", "dump_json", "one_line", "print_table", "printable"]
+__all__ = ["bytes_text", "dollars", "dump_json", "one_line", "print_table", "printable"]
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """Control characters, which could drive the terminal, line separators, and undecodable bytes of file names."""
@@ -51,6 +51,14 @@ def dollars(amount: float, *, decimals: int = 2) -> str:
     if not amount:
         return "$0"
     return f"${amount:,.{max(decimals, 1 - math.floor(math.log10(amount)))}f}"
+
+
+def bytes_text(size_bytes: int) -> str:
+    """Return a size for people, rounded: ``312 bytes``, ``4 kB``, ``500 MB``."""
+    for factor, unit in ((1, "bytes"), (1e3, "kB"), (1e6, "MB")):
+        if round(size_bytes / factor) < 1_000:
+            return f"{size_bytes / factor:.0f} {unit}"
+    return f"{size_bytes / 1e9:,.1f} GB"
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -210,7 +210,7 @@ class TestFetching:
         ):
             with pytest.raises(NotReadyError, match="acme/tiny is not on this machine") as caught:
                 ask()
-            assert caught.value.remedy == "Run: hf download acme/tiny"
+            assert caught.value.remedy == "Run: vision models pull acme/tiny"
         assert hub.fetches == []
 
     def test_what_is_there_is_not_fetched(self, make_backend, folder_hub, model, make_image):

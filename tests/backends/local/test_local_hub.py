@@ -2,100 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING
-from urllib.parse import unquote
+import os
+import subprocess
+import sys
+from dataclasses import replace
 
 import pytest
+from loopback_hub import commit_of, write_model
 
 from vision_backends.backends.local.checkpoint import read_checkpoint
 from vision_backends.backends.local.hub import HuggingFaceHub, Source
 from vision_backends.backends.local.loading import Progress
 from vision_backends.errors import ModelNotFoundError, NotReadyError
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-COMMIT = "a" * 40
-
-
-class Hub(BaseHTTPRequestHandler):
-    """As much of the hub's protocol as a fetch needs."""
-
-    folder: Path
-    offers: list[tuple[str, Path]]
-    asked: list[str]
-
-    def do_GET(self):
-        """Serve a file or the list of files."""
-        self.asked.append(f"{self.command} {self.path}")
-        parts = [unquote(part) for part in self.path.split("?")[0].split("/")]
-        if parts[1:5] == ["api", "models", "acme", "tiny"]:
-            body = self.discussions() if parts[5:] == ["discussions"] else self.listing(parts[-1])
-            self.reply(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
-        elif parts[1:4] == ["acme", "tiny", "resolve"]:
-            folder, commit = self.revision(parts[4])
-            content = (folder / "/".join(parts[5:])).read_bytes()
-            self.reply(200, content, {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": commit})  # noqa: S324
-        else:
-            self.reply(404, b"", {"X-Error-Code": "RepoNotFound"})
-
-    def revision(self, name):
-        """Return folder and commit of a branch or commit."""
-        for number, (_, folder) in enumerate(self.offers, 1):
-            if name in {f"refs/pr/{number}", str(number) * 40}:
-                return folder, str(number) * 40
-        return self.folder, COMMIT
-
-    def listing(self, name):
-        """Return what the hub says about one revision."""
-        folder, commit = self.revision(name)
-        files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-        siblings = [{"rfilename": p.relative_to(folder).as_posix(), "size": p.stat().st_size} for p in files]
-        return {"id": "acme/tiny", "modelId": "acme/tiny", "sha": commit, "siblings": siblings}
-
-    def discussions(self):
-        """Return the open pull requests."""
-        each = {"title": "Adding `safetensors` variant of this model", "status": "open", "isPullRequest": True}
-        when = {"createdAt": "2023-01-01T00:00:00.000Z", "repo": {"name": "acme/tiny", "type": "model"}}
-        rows = [{**each, **when, "num": n, "author": {"name": who}} for n, (who, _) in enumerate(self.offers, 1)]
-        return {"discussions": rows, "count": len(rows), "start": 0}
-
-    do_HEAD = do_GET  # noqa: N815 — the library's name
-
-    def reply(self, status, body, headers):
-        """Send a whole reply."""
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(body))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    def log_message(self, *_):
-        """Say nothing."""
+COMMIT = commit_of("main")
 
 
 @pytest.fixture
-def serve(tmp_path):
-    """A maker of hubs that serve one folder, each with an empty cache."""
-    servers = []
+def serve(tmp_path, loopback_hub):
+    """A publisher of one folder as acme/tiny; returns the hub with an empty cache, and its server."""
 
-    def start(folder, *, offers=()):
-        asked = []
-        handler = type("Handler", (Hub,), {"folder": folder, "offers": list(offers), "asked": asked})
-        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        servers.append(server)
-        return HuggingFaceHub(cache=tmp_path / "cache", endpoint=f"http://127.0.0.1:{server.server_port}"), asked
+    def start(folder, **more):
+        loopback_hub.publish("acme/tiny", folder, **more)
+        return HuggingFaceHub(cache=tmp_path / "cache", endpoint=loopback_hub.endpoint), loopback_hub
 
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    return start
 
 
 @pytest.mark.parametrize(
@@ -137,7 +69,7 @@ def test_a_model_is_fetched_once_and_found_again(serve, model_copy, kind, capfd)
     (folder / "pytorch_model.bin").write_bytes(b"pickle")
     (folder / "README.md").write_text("a card")
     capfd.readouterr()
-    hub, asked = serve(folder)
+    hub, server = serve(folder)
     source, progress = Source.parse("acme/tiny"), Progress()
     assert hub.cached(source) is None
     fetched, commit = hub.fetch(source, progress)
@@ -145,23 +77,24 @@ def test_a_model_is_fetched_once_and_found_again(serve, model_copy, kind, capfd)
     checkpoint = read_checkpoint(fetched, revision=commit)
     assert (checkpoint.kind, checkpoint.revision) == ("clip", COMMIT)
     assert progress.done_bytes == progress.total_bytes > 10_000
-    files = [line.rpartition("/")[2] for line in asked if line.startswith("GET /acme")]
-    assert files[-1] == "model.safetensors"
-    assert not {"pytorch_model.bin", "README.md"} & set(files)
-    asked.clear()
+    assert server.fetched()[-1] == "model.safetensors"
+    assert not {"pytorch_model.bin", "README.md"} & set(server.fetched())
+    server.asked.clear()
     assert hub.cached(source) == (fetched, COMMIT)
     assert hub.cached(Source.parse(f"acme/tiny@{COMMIT}")) == (fetched, COMMIT)
-    assert asked == []
+    assert server.asked == []
     assert capfd.readouterr() == ("", "")
 
 
 def test_a_second_fetch_takes_what_is_there_already(serve, model):
     """What was interrupted goes on."""
-    hub, asked = serve(model("clip"))
+    hub, server = serve(model("clip"))
     hub.fetch(Source.parse("acme/tiny"), Progress())
-    asked.clear()
-    hub.fetch(Source.parse("acme/tiny"), Progress())
-    assert not [line for line in asked if line.startswith("GET /acme")]
+    server.asked.clear()
+    progress = Progress()
+    hub.fetch(Source.parse("acme/tiny"), progress)
+    assert server.fetched() == []
+    assert progress.done_bytes == progress.total_bytes > 0
 
 
 def test_an_unknown_model_is_told_apart_from_an_outage(serve, model):
@@ -172,17 +105,17 @@ def test_an_unknown_model_is_told_apart_from_an_outage(serve, model):
     gone = HuggingFaceHub(cache=hub.cache, endpoint="http://127.0.0.1:9")
     with pytest.raises(NotReadyError, match="could not be fetched") as caught:
         gone.fetch(Source.parse("acme/tiny"), Progress())
-    assert caught.value.remedy == "When there is a network: hf download acme/tiny"
+    assert caught.value.remedy == "When there is a network: vision models pull acme/tiny"
 
 
 def test_a_model_without_safetensors_is_not_fetched(serve, model_copy):
     """Nothing is downloaded that would not be loaded."""
     folder = model_copy("clip")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    hub, asked = serve(folder)
+    hub, server = serve(folder)
     with pytest.raises(NotReadyError, match="publishes no safetensors weights"):
         hub.fetch(Source.parse("acme/tiny"), Progress())
-    assert not [line for line in asked if line.startswith("GET /acme")]
+    assert server.fetched() == []
 
 
 def test_the_robots_safetensors_are_taken_where_the_publisher_has_none(serve, model, model_copy):
@@ -190,14 +123,14 @@ def test_the_robots_safetensors_are_taken_where_the_publisher_has_none(serve, mo
     folder = model_copy("clip")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     offers = [("SFconvertbot", model("clip")), ("mallory", model("siglip"))]
-    hub, asked = serve(folder, offers=offers)
+    hub, server = serve(folder, offers=offers)
     source = Source.parse("acme/tiny")
     fetched, commit = hub.fetch(source, Progress())
-    assert commit == "1" * 40
+    assert commit == commit_of("refs/pr/1")
     assert read_checkpoint(fetched).kind == "clip"
-    asked.clear()
+    server.asked.clear()
     assert hub.cached(source) == (fetched, commit)
-    assert asked == []
+    assert server.asked == []
 
 
 def test_a_pinned_revision_is_taken_as_it_is(serve, model, model_copy):
@@ -209,5 +142,134 @@ def test_a_pinned_revision_is_taken_as_it_is(serve, model, model_copy):
         hub.fetch(Source.parse(f"acme/tiny@{COMMIT}"), Progress())
     source = Source.parse("acme/tiny@refs/pr/1")
     fetched, commit = hub.fetch(source, Progress())
-    assert commit == "1" * 40
+    assert commit == commit_of("refs/pr/1")
     assert hub.cached(source) == (fetched, commit)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "code"),
+    [
+        ("config.json", '{"auto_map": {"AutoModel": "evil.Model"}}', "remote_code"),
+        ("config.json", '{"vision_config": {"auto_map": {"AutoConfig": "evil--x.C"}}}', "remote_code"),
+        ("adapter_config.json", '{"base_model_name_or_path": "other/model"}', "remote_code"),
+        ("modules.json", '[{"type": "sentence_transformers.models.Dense", "path": ""}]', "not_supported"),
+        ("preprocessor_config.json", None, "incomplete"),
+    ],
+)
+def test_what_the_small_files_forbid_costs_no_weights(serve, tmp_path, file, content, code):
+    """Remote code, adapters, models for texts only."""
+    folder = write_model(tmp_path / "model")
+    (folder / file).unlink(missing_ok=True)
+    if content is not None:
+        (folder / file).write_text(content)
+    hub, server = serve(folder)
+    with pytest.raises(NotReadyError) as caught:
+        hub.fetch(Source.parse("acme/tiny"), Progress())
+    assert caught.value.code == code
+    assert server.fetched()
+    assert "model.safetensors" not in server.fetched()
+
+
+def test_an_offer_says_what_it_costs_before_anything_is_fetched(serve, tmp_path):
+    """Size, licence, commit and address; after a part has arrived, less of it is missing."""
+    hub, server = serve(write_model(tmp_path / "model", megabytes=1.0), licence="cc-by-nc-4.0")
+    offer = hub.offer(Source.parse("acme/tiny"))
+    assert (offer.licence, offer.commit, offer.branch) == ("cc-by-nc-4.0", COMMIT, "main")
+    assert offer.address == f"{server.endpoint}/acme/tiny"
+    assert hub.missing_bytes(offer) == offer.size_bytes > 1_000_000
+    assert not hub.cache.exists()
+    hub.take(offer, Progress())
+    assert hub.missing_bytes(offer) == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["../../precious.json", "/precious.json", "a/../../../precious.json", "..\\precious.json"]
+)
+def test_names_that_lead_out_of_the_cache_are_not_followed(serve, tmp_path, name):
+    """Neither is such a file fetched nor, when the cache is mended, thrown away."""
+    (tmp_path / "precious.json").write_text("{}")
+    listed = [{"rfilename": name, "size": 2, "blobId": "0" * 40}]
+    hub, _ = serve(write_model(tmp_path / "model"), listed=listed)
+    offer = hub.offer(Source.parse("acme/tiny"))
+    assert [file.name for file in offer.settings] == ["config.json", "preprocessor_config.json"]
+    hub.take(offer, Progress())
+    assert hub.discard_damaged(offer, Progress()) == []
+    assert (tmp_path / "precious.json").read_text() == "{}"
+
+
+def test_checksums_and_commits_that_are_none_name_no_files(serve, tmp_path):
+    """Both become names of files in the cache."""
+    digest = "../" * 21 + "x"
+    large = {"rfilename": "words.txt", "size": 3, "lfs": {"sha256": digest, "size": 3, "pointerSize": 134}}
+    hub, server = serve(write_model(tmp_path / "model"), listed=[large])
+    assert {file.name: file.sha256 for file in hub.offer(Source.parse("acme/tiny")).settings}["words.txt"] is None
+    server.repositories["acme/tiny"].commit = "../../somewhere"
+    with pytest.raises(NotReadyError, match="is no commit"):
+        hub.offer(Source.parse("acme/tiny"))
+
+
+def test_a_model_that_is_open_to_others_only_needs_a_login(serve, tmp_path):
+    """The remedy says how."""
+    hub, _ = serve(write_model(tmp_path / "model"), gated=True)
+    with pytest.raises(ModelNotFoundError) as caught:
+        hub.fetch(Source.parse("acme/tiny"), Progress())
+    assert "hf auth login" in caught.value.remedy
+
+
+def test_a_full_disk_is_noticed_before_the_fetch(serve, tmp_path):
+    """Nothing arrives that could not be kept."""
+    hub, server = serve(write_model(tmp_path / "model"))
+    offer = hub.offer(Source.parse("acme/tiny"))
+    weights = replace(offer.weights[0], size_bytes=10**18)
+    with pytest.raises(NotReadyError, match="1000000000000 MB are to be fetched") as caught:
+        hub.take(replace(offer, weights=(weights,)), Progress())
+    assert caught.value.code == "disk_full"
+    assert server.fetched() == []
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path, loopback_hub):
+    """With what to do; a file is where the folder should be."""
+    loopback_hub.publish("acme/tiny", write_model(tmp_path / "model"))
+    (tmp_path / "occupied").write_text("")
+    hub = HuggingFaceHub(cache=tmp_path / "occupied" / "hub", endpoint=loopback_hub.endpoint)
+    with pytest.raises(NotReadyError, match="occupied") as caught:
+        hub.fetch(Source.parse("acme/tiny"), Progress())
+    assert caught.value.code == "cache_not_writable"
+    assert caught.value.remedy == "Make it writable, or set HF_HOME to another folder."
+
+
+def test_damaged_files_are_thrown_away_and_come_anew(serve, tmp_path):
+    """Large and small ones; sound ones are not fetched twice."""
+    hub, server = serve(write_model(tmp_path / "model"))
+    source = Source.parse("acme/tiny")
+    folder, _ = hub.fetch(source, Progress())
+    for name in ("model.safetensors", "config.json"):
+        content = bytearray((folder / name).read_bytes())
+        content[-3] ^= 1
+        (folder / name).resolve().write_bytes(content)
+    offer = hub.offer(source)
+    assert hub.missing_bytes(offer) == 0
+    assert hub.discard_damaged(offer, Progress()) == ["config.json", "model.safetensors"]
+    server.asked.clear()
+    hub.take(offer, Progress())
+    assert server.fetched() == ["config.json", "model.safetensors"]
+    assert hub.discard_damaged(offer, Progress()) == []
+
+
+def test_after_the_fetch_nothing_asks_the_network(loopback_hub, model, fresh_user, photos):
+    """A whole process that loads the model and answers with it, while the hub listens."""
+    loopback_hub.publish("acme/tiny", model("clip"))
+    (fresh_user / "vision.toml").write_text('ladder = ["local"]\n[local]\nembedding_model = "acme/tiny"\n')
+    env = {**os.environ, "HF_ENDPOINT": loopback_hub.endpoint}
+
+    def vision(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "vision_backends", *arguments], env=env, capture_output=True, check=True, timeout=100
+        )
+
+    vision("models", "pull", "acme/tiny")
+    assert loopback_hub.fetched()
+    loopback_hub.asked.clear()
+    answer = json.loads(vision("embed", str(photos / "cat.jpg"), "--json").stdout)
+    assert answer["space"] == f"local/acme/tiny@{COMMIT}"
+    assert loopback_hub.asked == []

@@ -153,7 +153,8 @@ class EmbeddedBackend(Backend):
             return 640 if self._reader is None else READING_PX
         if isinstance(request, DetectRequest):
             return self._cards[DETECTOR].input_px
-        return 2 * self._cards[CLASSIFIER].input_px
+        side_px = self._cards[CLASSIFIER].input_px
+        return side_px and 2 * side_px
 
     def expected_s(self, request: Request) -> float:
         """Return the time of a first call, which loads the models, on a slow machine."""

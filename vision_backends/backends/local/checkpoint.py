@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["Checkpoint", "layout_of", "read_checkpoint"]
+__all__ = ["Checkpoint", "check_settings", "flaws_of_weights", "layout_of", "read_checkpoint"]
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -102,11 +103,39 @@ def read_checkpoint(root: Path, *, name: str | None = None, revision: str | None
         NotReadyError: It is incomplete, has no safetensors weights, or asks for code to be run; ``code`` is
             ``"incomplete"``, ``"no_safetensors"``, ``"remote_code"`` or ``"not_supported"``.
     """
-    try:
+    with _refusing(name or root.name):
         return _read(root, name=name or root.name, revision=revision)
-    except _FlawError as flaw:
-        message = f"The checkpoint {name or root.name} cannot be used: {flaw.why}."
-        raise NotReadyError(message, remedy=REMEDIES[flaw.code], code=flaw.code) from flaw.__cause__
+
+
+def check_settings(root: Path, *, name: str) -> None:
+    """Return if the small files of a checkpoint allow it to be used, so that no weights are fetched in vain.
+
+    Args:
+        root: A folder that has everything but the weights.
+        name: How to call it in messages.
+
+    Raises:
+        NotReadyError: It would be refused with its weights as well.
+    """
+    with _refusing(name):
+        _read_settings(root)
+
+
+def flaws_of_weights(root: Path) -> dict[str, str]:
+    """Return what is wrong with the files of weights, by their path within the folder: cut short, no such file."""
+    flaws = {}
+    for path in sorted(root.rglob("*.safetensors")):
+        try:
+            _header(path)
+        except _FlawError as flaw:
+            flaws[path.relative_to(root).as_posix()] = flaw.why
+    with suppress(_FlawError):  # what is refused for other reasons may be whole all the same
+        folder = _inner_folder(root)
+        try:
+            _weights(folder)
+        except _FlawError as flaw:
+            flaws |= {(folder / name).relative_to(root).as_posix(): flaw.why for name in flaw.missing}
+    return flaws
 
 
 def layout_of(part: str) -> Sequence[str]:
@@ -120,30 +149,48 @@ class _FlawError(Exception):
     Args:
         why: The reason, to stand after a colon.
         code: Its code, a key of `REMEDIES`.
+        missing: Names of files that are not there.
     """
 
-    def __init__(self, why: str, *, code: str = "incomplete") -> None:
+    def __init__(self, why: str, *, code: str = "incomplete", missing: Sequence[str] = ()) -> None:
         super().__init__(why)
         self.why = why
         self.code = code
+        self.missing = missing
+
+
+@contextmanager
+def _refusing(name: str) -> Iterator[None]:
+    """Translate a flaw into the error that names the checkpoint and what to do."""
+    try:
+        yield
+    except _FlawError as flaw:
+        message = f"The checkpoint {name} cannot be used: {flaw.why}."
+        raise NotReadyError(message, remedy=REMEDIES[flaw.code], code=flaw.code) from flaw.__cause__
 
 
 def _read(root: Path, *, name: str, revision: str | None) -> Checkpoint:
-    _refuse_code(root)
-    folder = _inner_folder(root)
-    config = _read_json(folder / "config.json")
+    folder, config, processor = _read_settings(root)
     headers = [(path, _header(path)) for path in _weights(folder)]
-    processor = next((folder / name for name in layout_of("processor") if (folder / name).is_file()), None)
-    if processor is None:
-        raise _FlawError(f"it has none of {', '.join(layout_of('processor'))}")
     return Checkpoint(
         name=name,
         folder=folder,
         revision=revision or _derived_revision(root, headers),
         config=config,
-        input_px=_input_px(_read_json(processor)),
+        input_px=_input_px(processor),
         parameters=sum(count for _, header in headers for count in _counts(header)),
     )
+
+
+def _read_settings(root: Path) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+    """Return where the model is, and the content of its configuration and of its processor's."""
+    _refuse_code(root)
+    folder = _inner_folder(root)
+    config = _read_json(folder / "config.json")
+    processor = next((folder / name for name in layout_of("processor") if (folder / name).is_file()), None)
+    if processor is None:
+        raise _FlawError(f"it has none of {', '.join(layout_of('processor'))}")
+    return folder, config, _read_json(processor)
 
 
 def _refuse_code(root: Path) -> None:
@@ -190,13 +237,13 @@ def _weights(folder: Path) -> list[Path]:
             raise _FlawError(f"{INDEX} names files other than safetensors beside it", code="remote_code")
         missing = sorted(name for name in named if not (folder / name).is_file())
         if missing or not named:
-            raise _FlawError(f"{', '.join(missing) or 'every shard'} is missing")
+            raise _FlawError(f"{', '.join(missing) or 'every shard'} is missing", missing=missing)
         return [folder / name for name in sorted(named)]
     pickled = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
     if pickled:
         why = f"its weights are pickled ({pickled[0]}), and loading those could run anything"
-        raise _FlawError(why, code="no_safetensors")
-    raise _FlawError(f"there is no {WEIGHTS}")
+        raise _FlawError(why, code="no_safetensors", missing=[WEIGHTS])
+    raise _FlawError(f"there is no {WEIGHTS}", missing=[WEIGHTS])
 
 
 def _header(path: Path) -> dict[str, Any]:

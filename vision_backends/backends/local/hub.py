@@ -6,37 +6,33 @@ The cache is the one that every Hugging Face library shares, so what one of them
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from vision_backends.backends.local.checkpoint import PARTS_OF_REVISION, layout_of
+from vision_backends.backends.local.checkpoint import check_settings, layout_of
+from vision_backends.backends.local.integrity import digest_of
+from vision_backends.backends.local.offers import COMMIT, CONVERSIONS, Offer, ask_for_offer
+from vision_backends.backends.local.transfer import Warehouse, meter
 from vision_backends.errors import ModelNotFoundError, NotReadyError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from huggingface_hub import HfApi
+    from collections.abc import Iterator
 
     from vision_backends.backends.local.loading import Progress
 
-__all__ = ["Hub", "HuggingFaceHub", "Source"]
+__all__ = ["Hub", "HuggingFaceHub", "Source", "check_disk", "free_disk_bytes"]
 
-COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 ROOM = 1.05
 """A fetch wants this much of its size free on the disk."""
-
-SERVER_TIMEOUT_S = 20.0
-
-ROBOT = "SFconvertbot"
-CONVERSIONS = "refs/pr"
-"""The robot that offers safetensors of pickled weights, and where the cache notes the branches of offers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,11 +111,16 @@ class HuggingFaceHub:
 
         return Path(constants.HF_HUB_CACHE)
 
+    @property
+    def usable(self) -> bool:
+        """Whether huggingface_hub is installed; without it there is neither a cache nor a way to fetch anything."""
+        return find_spec("huggingface_hub") is not None
+
     def cached(self, source: Source) -> tuple[Path, str] | None:
         """Return folder and commit from the cache; reads one small file."""
-        if source.repository is None or find_spec("huggingface_hub") is None:
+        if source.repository is None or not self.usable:
             return None
-        home = self.cache / f"models--{source.repository.replace('/', '--')}"
+        home = Warehouse(self.cache, source.repository).home
         if source.commit is not None:
             found = [_snapshot(home, source.commit)]
         else:
@@ -130,84 +131,106 @@ class HuggingFaceHub:
         there = [each for each in found if each is not None]
         return next((each for each in there if _has_weights(each[0])), there[0] if there else None)
 
-    def fetch(self, source: Source, progress: Progress) -> tuple[Path, str]:
-        """Fetch weights, configuration and vocabulary; what was interrupted goes on where it stopped."""
-        from huggingface_hub import errors
+    def offer(self, source: Source) -> Offer:
+        """Ask the hub what it has under a name, before anything is fetched.
 
+        Raises:
+            ModelNotFoundError: There is no such model, or it is not open to this account.
+            NotReadyError: It has no safetensors weights, or the server cannot be reached.
+        """
         if source.repository is None:
             raise NotReadyError(f"{source.name} is a folder; it cannot be fetched.")
-        try:
-            return self._fetch(source.repository, source, progress)
-        except NotReadyError:
-            raise
-        except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
-            message = f"The hub has no model {source.name!r} that is open to this account."
-            raise ModelNotFoundError(message, remedy="Correct its name under [local], or run: hf auth login") from error
-        except Exception as error:  # the network and the disk fail in many ways
-            message = f"{source.name} could not be fetched: {type(error).__name__}: {_first_line(error)}"
-            raise NotReadyError(message, remedy=f"When there is a network: hf download {source.repository}") from error
+        with _translated(source.name, self.cache):
+            return ask_for_offer(source, source.repository, endpoint=self._endpoint)
 
-    def _fetch(self, repository: str, source: Source, progress: Progress) -> tuple[Path, str]:
-        from huggingface_hub import HfApi, hf_hub_download
+    def missing_bytes(self, offer: Offer) -> int:
+        """Return how much of a model is not in the cache yet; what an interrupted fetch has left there counts."""
+        stock = Warehouse(self.cache, offer.repository)
+        return sum(file.size_bytes - stock.stored_bytes(file, commit=offer.commit) for file in offer.files)
 
-        api = HfApi(endpoint=self._endpoint)
-        ask = partial(api.model_info, repository, files_metadata=True, timeout=SERVER_TIMEOUT_S)
-        revision = source.revision or "main"
-        info = ask(revision=revision)
-        sizes = {each.rfilename: each.size or 0 for each in info.siblings or []}
-        if not _weights(sizes) and source.revision is None:
-            revision = _conversion(api, repository) or revision
-            info = ask(revision=revision)
-            sizes = {each.rfilename: each.size or 0 for each in info.siblings or []}
-        wanted = _wanted(repository, sizes)
-        progress.total_bytes = sum(sizes[name] for name in wanted)
-        _check_disk(self.cache, progress.total_bytes)
-        commit = str(info.sha)
+    def discard_damaged(self, offer: Offer, progress: Progress) -> list[str]:
+        """Throw away what is in the cache but not as the hub has it, so that it is missing; return the files' names."""
+        folder = Warehouse(self.cache, offer.repository).snapshot(offer.commit)
+        here = [(file, folder / file.name) for file in offer.files if (folder / file.name).is_file()]
+        progress.total_bytes = sum(path.stat().st_size for _, path in here)
+        bad = [
+            (file, path) for file, path in here if file.digest and digest_of(path, file.digest, progress) != file.digest
+        ]
+        for _, path in bad:
+            if path.is_symlink():
+                (path.parent / path.readlink()).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+        return [file.name for file, _ in bad]
+
+    def fetch(self, source: Source, progress: Progress) -> tuple[Path, str]:
+        """Fetch weights, configuration and vocabulary; what was interrupted goes on where it stopped."""
+        return self.take(self.offer(source), progress)
+
+    def take(self, offer: Offer, progress: Progress) -> tuple[Path, str]:
+        """Fetch what was offered, as `Hub.fetch` does; the weights last, and only if the small files allow it."""
+        from huggingface_hub import hf_hub_download
+
+        check_disk(self.cache, self.missing_bytes(offer))
+        stock = Warehouse(self.cache, offer.repository)
         download = partial(
-            hf_hub_download, repository, cache_dir=self.cache, endpoint=self._endpoint, tqdm_class=_meter(progress)
+            hf_hub_download, offer.repository, cache_dir=self.cache, endpoint=self._endpoint, tqdm_class=meter(progress)
         )
-        for name in wanted:
-            path = Path(download(name, revision=commit))
-            folder = path.parents[name.count("/")]
-        if source.commit is None:  # this notes in the cache which commit the branch stands for
-            download(wanted[0], revision=revision)
-        return folder, commit
+        progress.total_bytes = offer.size_bytes
+        progress.done_bytes = offer.size_bytes - self.missing_bytes(offer)
+        folder = stock.snapshot(offer.commit)
+        with _translated(offer.repository, self.cache):
+            for files in (offer.settings, offer.weights):
+                for file in files:
+                    if file.sha256 is not None and not (folder / file.name).is_file():
+                        stock.receive(file, commit=offer.commit, endpoint=self._endpoint, progress=progress)
+                    download(file.name, revision=offer.commit)
+                if files is offer.settings:
+                    check_settings(folder, name=offer.repository)
+            if offer.branch != offer.commit:  # this notes in the cache which commit the branch stands for
+                download(offer.weights[0].name, revision=offer.branch)
+        return folder, offer.commit
 
 
-def _wanted(repository: str, sizes: Iterable[str]) -> list[str]:
-    """Return the files to fetch, the weights last: where they are, all else is there as well.
+def check_disk(cache: Path, wanted_bytes: int) -> None:
+    """Return if there is room for a fetch.
 
-    Only the folder that holds the weights matters, and of its weights only one format.
+    Raises:
+        NotReadyError: There is not; says how much is free.
     """
-    names = set(sizes)
-    found = _weights(names)
-    if not found:
-        message = f"{repository} publishes no safetensors weights; pickled ones are not loaded."
-        raise NotReadyError(message, remedy="Choose another model under [local].", code="no_safetensors")
-    folder = found[0].rpartition("/")[0]
-    inside = {name for name in names if name.rpartition("/")[0] in {folder, ""}}
-    whole = [name for name in found if name.rpartition("/")[0] == folder and not name.endswith(".json")]
-    weights = whole or [name for name in inside if re.search(r"model-\d+-of-\d+\.safetensors$", name)]
-    others = [name for name in inside if Path(name).suffix in PARTS_OF_REVISION and not _is_of_another_kind(name)]
-    return sorted(others) + sorted(weights)
+    free_bytes = free_disk_bytes(cache)
+    if free_bytes < wanted_bytes * ROOM:
+        message = f"{wanted_bytes / 1e6:.0f} MB are to be fetched, but {cache} has room for {free_bytes / 1e6:.0f} MB."
+        raise NotReadyError(message, remedy="Make room there, or set HF_HOME to another disk.", code="disk_full")
 
 
-def _weights(names: Iterable[str]) -> list[str]:
-    """Return the files that name or are safetensors weights, those of the outermost folder first."""
-    return sorted((name for name in names if name.rpartition("/")[2] in layout_of("weights")), key=_depth)
+def free_disk_bytes(cache: Path) -> int:
+    """Return how much room there is where the cache is or will be."""
+    nearest = next(place for place in (cache, *cache.parents) if place.exists())
+    return shutil.disk_usage(nearest).free
 
 
-def _conversion(api: HfApi, repository: str) -> str | None:
-    """Return the branch on which the hub's own robot offers the same weights as safetensors; None without.
+@contextmanager
+def _translated(name: str, cache: Path) -> Iterator[None]:
+    """Name what the hub, the network or the disk refuses, and what to do about it."""
+    from huggingface_hub import errors
 
-    Many publishers have never merged it. Only the robot's offer counts: anybody may open one. transformers does the
-    same: https://github.com/huggingface/transformers/blob/main/src/transformers/safetensors_conversion.py.
-    """
-    offers = api.get_repo_discussions(
-        repository, author=ROBOT, discussion_type="pull_request", discussion_status="open"
-    )
-    numbers = [offer.num for offer in offers if offer.author == ROBOT and offer.is_pull_request]
-    return f"{CONVERSIONS}/{max(numbers)}" if numbers else None
+    try:
+        yield
+    except NotReadyError:
+        raise
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+        message = f"The hub has no model {name!r} that is open to this account."
+        raise ModelNotFoundError(message, remedy="Correct its name under [local], or run: hf auth login") from error
+    except Exception as error:  # the network and the disk fail in many ways
+        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            message = f"The disk of {cache} is full; what has arrived of {name} is kept."
+            raise NotReadyError(message, remedy="Make room there, and fetch it again.", code="disk_full") from error
+        if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
+            message = f"The cache {cache} cannot be written: {error.strerror}: {error.filename}."
+            remedy = "Make it writable, or set HF_HOME to another folder."
+            raise NotReadyError(message, remedy=remedy, code="cache_not_writable") from error
+        message = f"{name} could not be fetched: {type(error).__name__}: {_first_line(error).rstrip('.')}."
+        raise NotReadyError(message, remedy=f"When there is a network: vision models pull {name}") from error
 
 
 def _snapshot(home: Path, commit: str | None) -> tuple[Path, str] | None:
@@ -227,41 +250,6 @@ def _read_ref(file: Path) -> str | None:
 
 def _has_weights(folder: Path) -> bool:
     return any(True for name in layout_of("weights") for _ in folder.rglob(name))
-
-
-def _depth(name: str) -> tuple[int, str]:
-    return name.count("/"), name
-
-
-def _is_of_another_kind(name: str) -> bool:
-    """Tell whether a file belongs to weights of other frameworks."""
-    return "index.json" in name and "safetensors" not in name
-
-
-def _check_disk(cache: Path, total_bytes: int) -> None:
-    nearest = next(place for place in (cache, *cache.parents) if place.exists())
-    free_bytes = shutil.disk_usage(nearest).free
-    if free_bytes < total_bytes * ROOM:
-        message = (
-            f"{total_bytes / 1e6:.0f} MB are to be fetched, but {nearest} has only {free_bytes / 1e6:.0f} MB free."
-        )
-        raise NotReadyError(message, remedy="Make room there, or set HF_HOME to another disk.", code="disk_full")
-
-
-def _meter(progress: Progress) -> type[Any]:
-    """Return a progress bar for huggingface_hub that shows nothing and counts bytes."""
-    from tqdm import tqdm
-
-    class Meter(tqdm):  # type: ignore[misc]  # it has no types
-        def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 — tqdm's own
-            options.pop("name", None)
-            super().__init__(*args, **{**options, "disable": True})
-            progress.done_bytes += int(options.get("initial") or 0)
-
-        def update(self, n: float | None = 1) -> None:
-            progress.done_bytes = min(progress.total_bytes, progress.done_bytes + int(n or 0))
-
-    return Meter
 
 
 def _first_line(error: BaseException) -> str:

@@ -214,4 +214,4 @@ class LocalModel:
     def _missing(self) -> NotReadyError:
         later = "; the first request that comes to this rung fetches it" if self._download == "background" else ""
         message = f"{self.name} is not on this machine yet{later}."
-        return NotReadyError(message, remedy=f"Run: hf download {self._source.repository}", code="not_fetched")
+        return NotReadyError(message, remedy=f"Run: vision models pull {self.name}", code="not_fetched")

@@ -1,0 +1,153 @@
+"""What of a model is on this machine, and how it leaves it again.
+
+This module decides what counts as installed and what may be removed: only what the cache of the hub holds, never a
+folder of the user's. It must not know how models are fetched.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from vision_backends.backends.local.checkpoint import read_checkpoint
+from vision_backends.backends.local.transfer import Warehouse
+from vision_backends.errors import InvalidRequestError, NotReadyError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vision_backends.backends.local.hub import HuggingFaceHub, Source
+
+__all__ = ["Holding", "Removal", "find_holding", "plan_removal"]
+
+LEAST_OF_COMMIT = 7
+"""So many digits name a commit, as git shortens it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holding:
+    """What of one model is on this machine.
+
+    Attributes:
+        state: ``"installed"``; ``"partly"``: files are missing or cut short; ``"refused"``: it may not be used;
+            ``"absent"``.
+        folder: Where it is.
+        revision: Its commit, or an id of its content.
+        size_bytes: Room that its files take.
+        flaw: Why it is not simply installed, with the remedy.
+    """
+
+    state: Literal["installed", "partly", "refused", "absent"]
+    folder: Path | None = None
+    revision: str | None = None
+    size_bytes: int = 0
+    flaw: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removal:
+    """What would leave the cache.
+
+    Attributes:
+        name: The model on the hub.
+        revisions: Commits, each with the branches and tags that stand for it.
+        freed_bytes: Room that this gives back.
+        folders: What is deleted.
+        strategy: huggingface_hub's own plan; None for a folder that it does not understand.
+    """
+
+    name: str
+    revisions: dict[str, tuple[str, ...]]
+    freed_bytes: int
+    folders: tuple[Path, ...]
+    strategy: Any
+
+    def execute(self) -> None:
+        """Delete it.
+
+        Raises:
+            NotReadyError: Something could not be deleted.
+        """
+        if self.strategy is not None:
+            self.strategy.execute()
+        else:
+            for folder in self.folders:
+                shutil.rmtree(folder, ignore_errors=True)
+        left = [str(folder) for folder in self.folders if folder.exists()]
+        if left:
+            message = f"{self.name} could not be removed: {', '.join(left)}."
+            raise NotReadyError(message, remedy="Look who may write there.", code="cache_not_writable")
+
+
+def find_holding(source: Source, hub: HuggingFaceHub) -> Holding:
+    """Look for a model; asks no network, and reads no more than small files and tables of contents."""
+    if source.folder is not None:
+        found: tuple[Path, str | None] | None = (source.folder, None) if source.folder.is_dir() else None
+    else:
+        found = hub.cached(source)
+    if found is None:
+        arrived_bytes = _arrived_bytes(source, hub)
+        return Holding(state="partly" if arrived_bytes else "absent", size_bytes=arrived_bytes)
+    folder, commit = found
+    held = Holding(state="installed", folder=folder, revision=commit, size_bytes=_size(folder))
+    try:
+        return replace(held, revision=read_checkpoint(folder, name=source.name, revision=commit).revision)
+    except NotReadyError as flaw:
+        may_be_mended = flaw.code in {"incomplete", "no_safetensors"}
+        return replace(held, state="partly" if may_be_mended else "refused", flaw=str(flaw))
+
+
+def plan_removal(source: Source, hub: HuggingFaceHub) -> Removal:
+    """Find out what removing a model means: all its revisions, or the one behind an ``@``.
+
+    Raises:
+        InvalidRequestError: It is a folder of the user's, or not in the cache.
+    """
+    if source.repository is None:
+        message = f"{source.name} is a folder of your own; only what was fetched from the hub is removed."
+        raise InvalidRequestError(message, remedy=f"Delete {source.folder} yourself.")
+    from huggingface_hub import scan_cache_dir
+
+    home = Warehouse(hub.cache, source.repository).home
+    if not home.is_dir():
+        raise InvalidRequestError(f"{source.name} is not in the cache {hub.cache}.", remedy="See: vision models list")
+    cache = scan_cache_dir(hub.cache)
+    repository = next((each for each in cache.repos if each.repo_path.resolve() == home.resolve()), None)
+    if repository is None and source.revision is not None:
+        message = f"The folder {home} is damaged, so that no revision of it can be told from others."
+        raise InvalidRequestError(message, remedy=f"Remove all of it: vision models remove {source.repository}")
+    if repository is None:  # or its fetch never got as far as a first file
+        return Removal(
+            name=source.name, revisions={}, freed_bytes=_size(home / "blobs"), folders=(home,), strategy=None
+        )
+    chosen = [each for each in repository.revisions if _is_meant(source.revision, each)]
+    if not chosen:
+        message = f"{source.repository} has no revision {source.revision!r} in the cache {hub.cache}."
+        raise InvalidRequestError(message, remedy=f"See: vision models show {source.repository}")
+    # Clones of one repository share commits: only this one's may go.
+    strategy = replace(cache, repos=frozenset({repository})).delete_revisions(*(each.commit_hash for each in chosen))
+    return Removal(
+        name=source.name,
+        revisions={each.commit_hash: tuple(sorted(each.refs)) for each in chosen},
+        freed_bytes=strategy.expected_freed_size,
+        folders=(*strategy.repos, *strategy.snapshots),
+        strategy=strategy,
+    )
+
+
+def _is_meant(wanted: str | None, revision: Any) -> bool:  # noqa: ANN401 — a record of huggingface_hub
+    if wanted is None or wanted in revision.refs:
+        return True
+    return len(wanted) >= LEAST_OF_COMMIT and revision.commit_hash.startswith(wanted)
+
+
+def _arrived_bytes(source: Source, hub: HuggingFaceHub) -> int:
+    """Return what an interrupted fetch has left; nothing notes which revision it belongs to."""
+    if source.repository is None or source.revision is not None or not hub.usable:
+        return 0
+    return _size(Warehouse(hub.cache, source.repository).home / "blobs")
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
