@@ -1,0 +1,99 @@
+"""The rungs as a measurement meets them: a router that caches nothing and cannot spend too much, and who answered.
+
+This module decides how a rung is opened and introduced. It must not know what it is asked.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vision_backends import Router
+from vision_backends.catalog import model_cards
+
+from .records import Contestant, Published
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vision_backends import Trace
+    from vision_backends.config import Settings
+
+    from .book import Book
+    from .plan import Plan, Task
+
+__all__ = ["BUDGET_KEY", "introduce", "open_router", "rung_names"]
+
+BUDGET_KEY = "monthly_budget_usd"
+"""The limit that holds the money: counted for this run alone, since its router keeps no state."""
+
+
+def open_router(plan: Plan, book: Book) -> Router:
+    """Open a router with all rungs of a plan, none of which begins a call that the rest of the budget may not pay.
+
+    Raises:
+        BudgetReached: Nothing is left.
+        ConfigError: A rung cannot be made.
+    """
+    book.check_budget()
+    settings = plan.settings
+    if book.left_usd is not None:
+        for name in plan.backends:
+            settings = _with_budget(settings, name, usd=book.left_usd)
+    return Router.from_config(settings)
+
+
+def rung_names(plan: Plan, router: Router) -> dict[str, str]:
+    """Return what each rung calls itself, by its name on the ladder; the two differ for ``package.module:Class``."""
+    return dict(zip(plan.backends, (rung.backend for rung in router.status()), strict=True))
+
+
+def introduce(router: Router, *, backend: str, task: Task, trace: Trace | None, random_weights: bool) -> Contestant:
+    """Say who was measured.
+
+    Args:
+        router: It has answered already, so that it knows where its models run.
+        backend: What the rung calls itself.
+        task: What it was asked for.
+        trace: Of one of its answers; None when it gave none.
+        random_weights: Whether its weights are random.
+    """
+    rung = next(rung for rung in router.status() if rung.backend == backend)
+    model = trace.model if trace is not None else rung.tasks[task].model
+    parts = (model or "").split("+")
+    cards = [card for card in model_cards() if card.name in parts and card.backend == backend]
+    known = len(cards) == len(parts)
+    facts = _facts_of(rung.facts, model)
+    return Contestant(
+        backend=backend,
+        task=task,
+        model=model,
+        revision=trace.revision if trace is not None else None,
+        engine=facts.get("engine") or ("onnxruntime" if "onnxruntime" in facts else None),
+        device=facts.get("device"),
+        dtype=facts.get("dtype"),
+        random_weights=random_weights,
+        parameters=sum(card.parameters for card in cards) if known else None,
+        licence=" and ".join(dict.fromkeys(card.licence for card in cards)) if known else None,
+        published=tuple(
+            Published(metric=card.quality.metric, value=card.quality.value, source=card.quality.source)
+            for card in cards
+            if card.quality is not None and len(parts) == 1  # of a part of a pipeline it says little
+        ),
+    )
+
+
+def _with_budget(settings: Settings, name: str, *, usd: float) -> Settings:
+    table = settings.table(name)
+    usd = min(usd, table.get(BUDGET_KEY, usd))
+    table = {**table, BUDGET_KEY: usd}
+    if name in {"openai", "local", "embedded"}:
+        return settings.model_copy(update={name: table})
+    return settings.model_copy(update={"backends": {**settings.backends, name: table}})
+
+
+def _facts_of(facts: Mapping[str, Any], model: str | None) -> Mapping[str, Any]:
+    """Return what a rung says of one of its models, or of all."""
+    for each in facts.values():
+        if isinstance(each, dict) and each.get("model") == model and "device" in each:
+            return each
+    return facts
