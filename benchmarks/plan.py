@@ -77,6 +77,12 @@ class Plan(BaseModel):
     install_peers: bool = False
     settings: Settings = Field(exclude=True, repr=False)
 
+    def without(self, backend: str) -> Plan:
+        """Return the plan of all rungs but one; it may have none then."""
+        names = tuple(name for name in self.backends if name != backend)
+        settings = self.settings.model_copy(update={"ladder": names})
+        return self.model_copy(update={"backends": names, "settings": settings})
+
 
 def resumed_plan(options: Mapping[str, Any]) -> Plan:
     """Make the plan of a run again, from the options in its file and the configuration as it is now.

@@ -15,7 +15,6 @@ from .records import Contestant, Published
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from vision_backends import Trace
     from vision_backends.config import Settings
 
     from .book import Book
@@ -47,18 +46,27 @@ def rung_names(plan: Plan, router: Router) -> dict[str, str]:
     return dict(zip(plan.backends, (rung.backend for rung in router.status()), strict=True))
 
 
-def introduce(router: Router, *, backend: str, task: Task, trace: Trace | None, random_weights: bool) -> Contestant:
+def introduce(
+    router: Router,
+    *,
+    backend: str,
+    task: Task,
+    model: str | None = None,
+    revision: str | None = None,
+    random_weights: bool = False,
+) -> Contestant:
     """Say who was measured.
 
     Args:
         router: It has answered already, so that it knows where its models run.
         backend: What the rung calls itself.
         task: What it was asked for.
-        trace: Of one of its answers; None when it gave none.
+        model: Who answered, as a trace says it; None when nobody did.
+        revision: Its version, likewise.
         random_weights: Whether its weights are random.
     """
     rung = next(rung for rung in router.status() if rung.backend == backend)
-    model = trace.model if trace is not None else rung.tasks[task].model
+    model = model or rung.tasks[task].model
     parts = (model or "").split("+")
     cards = [card for card in model_cards() if card.name in parts and card.backend == backend]
     known = len(cards) == len(parts)
@@ -67,7 +75,7 @@ def introduce(router: Router, *, backend: str, task: Task, trace: Trace | None, 
         backend=backend,
         task=task,
         model=model,
-        revision=trace.revision if trace is not None else None,
+        revision=revision,
         engine=facts.get("engine") or ("onnxruntime" if "onnxruntime" in facts else None),
         device=facts.get("device"),
         dtype=facts.get("dtype"),
