@@ -12,6 +12,7 @@ from ..datasets import open_dataset
 from ..records import Contestant, QualityResult
 from ..rungs import introduce, open_router
 from .asking import Asker
+from .captions import CaptionJudge
 from .clipscore import JUDGE, score_fit
 from .examples import examples_of
 from .figures import figures_of, missing
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ..book import Book
     from ..datasets import Dataset, Photo
     from ..plan import Plan
+    from ..records import Metric
     from .asking import Replies
 
 __all__ = ["measure"]
@@ -57,23 +59,28 @@ def measure(plan: Plan, book: Book) -> None:
         photos = asker.ask_all(dataset.photos)
         if not photos:
             return
-        for replies in asker.replies.values():
-            book.add_quality(_result(replies, photos, dataset, plan=plan, asker=asker, router=router))
+        with CaptionJudge() as judge:
+            for replies in asker.replies.values():
+                metrics = figures_of(replies, photos, dataset, judge=judge, resamples=plan.resamples, seed=plan.seed)
+                if replies.task == "describe":
+                    metrics += _fit(replies, photos, plan=plan, asker=asker, router=router)
+                book.add_quality(_result(replies, photos, dataset, metrics, router=router))
     for example in examples_of(photos, asker.replies.values(), count=plan.examples):
         book.add_example(example)
 
 
+def _fit(replies: Replies, photos: Sequence[Photo], *, plan: Plan, asker: Asker, router: Router) -> list[Metric]:
+    """Return how well descriptions fit their images, of a rung that has described some."""
+    said = {photo: text for photo in photos if (text := replies.of[photo.name, replies.task].text) is not None}
+    if not said:
+        return []
+    return [score_fit(asker, router, said, backend=replies.backend, resamples=plan.resamples, seed=plan.seed)]
+
+
 def _result(
-    replies: Replies, photos: Sequence[Photo], dataset: Dataset, *, plan: Plan, asker: Asker, router: Router
+    replies: Replies, photos: Sequence[Photo], dataset: Dataset, metrics: Sequence[Metric], *, router: Router
 ) -> QualityResult:
-    main = [reply for photo in photos if (reply := replies.main(photo)) is not None]
-    answers = [reply for reply in main if reply.declined is None]
-    metrics = figures_of(replies, photos, dataset, resamples=plan.resamples, seed=plan.seed)
-    if replies.task == "describe" and answers:
-        said = {photo: text for photo in photos if (text := replies.of[photo.name, replies.task].text) is not None}
-        metrics.append(
-            score_fit(asker, router, said, backend=replies.backend, resamples=plan.resamples, seed=plan.seed)
-        )
+    answers = [reply for photo in photos if (reply := replies.main(photo)) is not None and reply.declined is None]
     costs = [reply.usd for reply in replies.of.values()]
     times = [reply.elapsed_s for reply in answers if reply.elapsed_s is not None]
     return QualityResult(

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 
-from ..records import Metric
+from ..records import Interval, Metric
 from .bootstrap import interval_of, interval_of_mean
 from .silence import silence
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     Texts = dict[str, list[str]]
 
-__all__ = ["score_captions", "split_words"]
+__all__ = ["CaptionJudge", "bleu_4", "bleu_totals", "split_words"]
 
 BLEU_N = 4
 
@@ -39,58 +40,73 @@ SMALL, TINY = 1e-9, 1e-15
 JAVA_TOKENIZER = "words cut by the Stanford PTB tokenizer"
 OWN_TOKENIZER = "no Java: words cut by a regular expression, so that figures may differ in the third digit"
 
-_WORD = re.compile(r"[^\W_]+(?:['’.,:/-][^\W_]+)*", re.UNICODE)
+_WORD = re.compile(r"(?:[^\W\d_]\.){2,}|[^\W_]+(?:['’.,:/-][^\W_]+)*", re.UNICODE)
 
 _CLITIC = re.compile(r"(n['’]t|['’](?:s|m|d|ll|re|ve))$")
 
 
-def score_captions(
-    said: Mapping[str, str], written: Mapping[str, Sequence[str]], *, resamples: int, seed: int
-) -> list[Metric]:
-    """Compare descriptions with captions.
+class CaptionJudge:
+    """Scores descriptions; keeps METEOR's program, which takes seconds to start, until it is closed."""
 
-    Args:
-        said: A description for each image.
-        written: Captions for each image, at least one.
-        resamples: Bootstrap samples.
-        seed: Of the samples.
-    """
-    from pycocoevalcap.bleu.bleu import Bleu
-    from pycocoevalcap.cider.cider import Cider
-    from pycocoevalcap.rouge.rouge import Rouge
+    def __init__(self) -> None:
+        self._meteor: Any = None
 
-    implementation = f"pycocoevalcap {version('pycocoevalcap')}"
-    words, references, tokenizer = _tokenize(said, written)
-    with silence():
-        cider, ciders = Cider().compute_score(references, words)
-        bleus, _ = Bleu(BLEU_N).compute_score(references, words, verbose=0)
-        rouge, rouges = Rouge().compute_score(references, words)
-    sampling: dict[str, int] = {"resamples": resamples, "seed": seed}
-    return [
-        Metric(
-            name="CIDEr-D",
-            value=float(cider),
-            interval=interval_of_mean(np.asarray(ciders), **sampling),
-            implementation=implementation,
-            note=f"{tokenizer}; word weights from the captions of these {len(words)} images",
-        ),
-        Metric(
-            name="BLEU-4",
-            value=float(bleus[BLEU_N - 1]),
-            interval=_interval_of_bleu(words, references, **sampling),
-            implementation=implementation,
-            note=tokenizer,
-        ),
-        Metric(
-            name="ROUGE-L",
-            value=float(rouge),
-            interval=interval_of_mean(np.asarray(rouges), **sampling),
-            implementation=implementation,
-            note=tokenizer,
-        ),
-        _meteor(words, references, implementation, java=tokenizer == JAVA_TOKENIZER),
-        _spice(words, references, implementation, java=tokenizer == JAVA_TOKENIZER, **sampling),
-    ]
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def score(
+        self, said: Mapping[str, str], written: Mapping[str, Sequence[str]], *, resamples: int, seed: int
+    ) -> list[Metric]:
+        """Compare descriptions with captions.
+
+        Args:
+            said: A description for each image.
+            written: Captions for each image, at least one.
+            resamples: Bootstrap samples.
+            seed: Of the samples.
+        """
+        from pycocoevalcap.bleu.bleu import Bleu
+        from pycocoevalcap.cider.cider import Cider
+        from pycocoevalcap.rouge.rouge import Rouge
+
+        words, references, tokenizer = _tokenize(said, written)
+        with silence():
+            cider, ciders = Cider().compute_score(references, words)
+            bleus, _ = Bleu(BLEU_N).compute_score(references, words, verbose=0)
+            rouge, rouges = Rouge().compute_score(references, words)
+        sampling: dict[str, int] = {"resamples": resamples, "seed": seed}
+        weights = f"word weights from the captions of these {len(words)} images"
+        return [
+            _metric("CIDEr-D", cider, f"{tokenizer}; {weights}", interval_of_mean(np.asarray(ciders), **sampling)),
+            _metric("BLEU-4", bleus[BLEU_N - 1], tokenizer, _interval_of_bleu(words, references, **sampling)),
+            _metric("ROUGE-L", rouge, tokenizer, interval_of_mean(np.asarray(rouges), **sampling)),
+            self._score_meteor(words, references),
+            _score_spice(words, references, **sampling),
+        ]
+
+    def close(self) -> None:
+        """End METEOR's program; harmless twice."""
+        if self._meteor is not None:
+            program = self._meteor.meteor_p
+            self._meteor = None  # which closes its input and kills it
+            program.stdout.close()
+            program.stderr.close()
+
+    def _score_meteor(self, words: Texts, references: Texts) -> Metric:
+        if not _has_java():
+            return _metric("METEOR", None, "it needs Java")
+        from pycocoevalcap.meteor.meteor import Meteor
+
+        try:
+            if self._meteor is None:
+                self._meteor = Meteor()
+            value, _ = self._meteor.compute_score(references, words)
+        except (OSError, ValueError) as error:
+            return _metric("METEOR", None, f"its program failed: {error}")
+        return _metric("METEOR", value, f"{JAVA_TOKENIZER}; no interval: its program adds up over all images")
 
 
 def split_words(text: str) -> str:
@@ -139,7 +155,7 @@ def bleu_totals(words: Texts, references: Texts) -> npt.NDArray[np.float64]:
     return np.array(rows, dtype=np.float64)
 
 
-def _interval_of_bleu(words: Texts, references: Texts, *, resamples: int, seed: int) -> Any:  # noqa: ANN401
+def _interval_of_bleu(words: Texts, references: Texts, *, resamples: int, seed: int) -> Interval | None:
     totals = bleu_totals(words, references)
     return interval_of(lambda counts: bleu_4(counts, totals), images=len(totals), resamples=resamples, seed=seed)
 
@@ -147,7 +163,7 @@ def _interval_of_bleu(words: Texts, references: Texts, *, resamples: int, seed: 
 def _tokenize(said: Mapping[str, str], written: Mapping[str, Sequence[str]]) -> tuple[Texts, Texts, str]:
     """Return descriptions and captions as words with blanks between, and who cut them."""
     texts = {name: [said[name], *written[name]] for name in said}
-    cut = _cut_by_java(texts)
+    cut = _cut_by_java(texts) if _has_java() else None
     tokenizer = OWN_TOKENIZER if cut is None else JAVA_TOKENIZER
     if cut is None:
         cut = {name: [split_words(text) for text in each] for name, each in texts.items()}
@@ -157,9 +173,7 @@ def _tokenize(said: Mapping[str, str], written: Mapping[str, Sequence[str]]) -> 
 
 
 def _cut_by_java(texts: Texts) -> Texts | None:
-    """Cut by the Stanford tokenizer; None where there is no Java, or no right to write where it has to."""
-    if shutil.which("java") is None:
-        return None
+    """Cut by the Stanford tokenizer; None where it cannot write its file, which is in the folder of its package."""
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
     # A caption is one line to it, and every kind of line break would begin another.
@@ -173,34 +187,33 @@ def _cut_by_java(texts: Texts) -> Texts | None:
     return cut if whole else None
 
 
-def _meteor(words: Texts, references: Texts, implementation: str, *, java: bool) -> Metric:
-    if not java:
-        return Metric(name="METEOR", value=None, implementation=implementation, note="it needs Java")
-    from pycocoevalcap.meteor.meteor import Meteor
-
-    try:
-        with silence():
-            value, _ = Meteor().compute_score(references, words)
-    except (OSError, ValueError) as error:
-        return Metric(name="METEOR", value=None, implementation=implementation, note=f"it failed: {error}")
-    note = f"{JAVA_TOKENIZER}; no interval, because its own program adds up over all images"
-    return Metric(name="METEOR", value=float(value), implementation=implementation, note=note)
-
-
-def _spice(words: Texts, references: Texts, implementation: str, *, java: bool, resamples: int, seed: int) -> Metric:
+def _score_spice(words: Texts, references: Texts, *, resamples: int, seed: int) -> Metric:
     import pycocoevalcap.spice
 
-    models = sorted((Path(pycocoevalcap.spice.__path__[0]) / "lib").glob("stanford-corenlp-*.jar"))
-    if not java or not models:
-        note = "it needs Java" if not java else "it needs models that pycocoevalcap has to download: see its README"
-        return Metric(name="SPICE", value=None, implementation=implementation, note=note)
+    if not _has_java():
+        return _metric("SPICE", None, "it needs Java")
+    if not list((Path(pycocoevalcap.spice.__path__[0]) / "lib").glob("stanford-corenlp-*.jar")):
+        return _metric("SPICE", None, "it needs models that pycocoevalcap has to download: see its README")
     from pycocoevalcap.spice.spice import Spice
 
     try:
         with silence():
             value, scores = Spice().compute_score(references, words)
-    except (OSError, ValueError) as error:
-        return Metric(name="SPICE", value=None, implementation=implementation, note=f"it failed: {error}")
+    except (OSError, ValueError, subprocess.CalledProcessError) as error:
+        return _metric("SPICE", None, f"its program failed: {error}")
     each = np.array([score["All"]["f"] for score in scores], dtype=np.float64)
-    interval = interval_of_mean(each, resamples=resamples, seed=seed)
-    return Metric(name="SPICE", value=float(value), interval=interval, implementation=implementation)
+    return _metric("SPICE", value, JAVA_TOKENIZER, interval_of_mean(each, resamples=resamples, seed=seed))
+
+
+def _has_java() -> bool:
+    return shutil.which("java") is not None
+
+
+def _metric(name: str, value: float | None, note: str, interval: Interval | None = None) -> Metric:
+    return Metric(
+        name=name,
+        value=None if value is None else float(value),
+        interval=interval,
+        implementation=f"pycocoevalcap {version('pycocoevalcap')}",
+        note=note,
+    )

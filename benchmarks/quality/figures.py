@@ -12,23 +12,23 @@ import numpy as np
 
 from ..records import Metric
 from .asking import VIEWS
-from .captions import score_captions
 from .detection import score_boxes
 from .retrieval import halves_metrics, text_metrics, without_texts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from ..datasets import Dataset, Photo
     from .asking import Replies
+    from .captions import CaptionJudge
 
-__all__ = ["captions_figures", "figures_of", "missing"]
+__all__ = ["figures_of", "missing"]
 
 MAIN_FIGURES = {"describe": "CIDEr-D", "embed": "R@1 image↔image", "detect": "mAP"}
 
 
 def figures_of(
-    replies: Replies, photos: Sequence[Photo], dataset: Dataset, *, resamples: int, seed: int
+    replies: Replies, photos: Sequence[Photo], dataset: Dataset, *, judge: CaptionJudge, resamples: int, seed: int
 ) -> list[Metric]:
     """Return the figures of one rung in one task that compare its answers with the truth.
 
@@ -36,18 +36,20 @@ def figures_of(
         replies: What it said.
         photos: What it was asked about.
         dataset: Where they are from.
+        judge: Scores descriptions.
         resamples: Bootstrap samples of each interval.
         seed: Of the samples.
     """
     answered = [photo for photo in photos if (reply := replies.main(photo)) is not None and reply.declined is None]
+    sampling: dict[str, int] = {"resamples": resamples, "seed": seed}
     if not answered:
         return missing(replies.task, "it answered nothing")
-    make: dict[str, Callable[..., list[Metric]]] = {
-        "describe": captions_figures,
-        "embed": retrieval_figures,
-        "detect": detection_figures,
-    }
-    metrics = make[replies.task](replies, answered, dataset, resamples=resamples, seed=seed)
+    if replies.task == "describe":
+        metrics = captions_figures(replies, answered, judge, **sampling)
+    elif replies.task == "embed":
+        metrics = retrieval_figures(replies, answered, **sampling)
+    else:
+        metrics = detection_figures(replies, answered, dataset.labels, **sampling)
     if len(answered) == len(photos):
         return metrics
     left_out = f"{len(photos) - len(answered)} declined images are left out"
@@ -63,19 +65,17 @@ def missing(task: str, reason: str) -> list[Metric]:
 
 
 def captions_figures(
-    replies: Replies, photos: Sequence[Photo], _: Dataset, *, resamples: int, seed: int
+    replies: Replies, photos: Sequence[Photo], judge: CaptionJudge, *, resamples: int, seed: int
 ) -> list[Metric]:
     """Compare descriptions with captions."""
     told = {photo.name: photo.captions for photo in photos if photo.captions}
     if not told:
         return missing(replies.task, "the data set has no captions")
     said = {name: replies.of[name, replies.task].text or "" for name in told}
-    return score_captions(said, told, resamples=resamples, seed=seed)
+    return judge.score(said, told, resamples=resamples, seed=seed)
 
 
-def retrieval_figures(
-    replies: Replies, photos: Sequence[Photo], _: Dataset, *, resamples: int, seed: int
-) -> list[Metric]:
+def retrieval_figures(replies: Replies, photos: Sequence[Photo], *, resamples: int, seed: int) -> list[Metric]:
     """Look for captions, images and halves of images by their vectors."""
     spaces = {reply.space for reply in replies.of.values() if reply.space is not None}
     if len(spaces) > 1:
@@ -98,14 +98,14 @@ def retrieval_figures(
 
 
 def detection_figures(
-    replies: Replies, photos: Sequence[Photo], dataset: Dataset, *, resamples: int, seed: int
+    replies: Replies, photos: Sequence[Photo], labels: Sequence[str], *, resamples: int, seed: int
 ) -> list[Metric]:
     """Compare boxes with those of the data set."""
     true = {photo.name: photo.boxes for photo in photos if photo.boxes is not None}
     if not any(true.values()):
         return missing(replies.task, "the data set has no boxes")
     found = {name: replies.of[name, replies.task].boxes or () for name in true}
-    return score_boxes(found, true, dataset.labels, resamples=resamples, seed=seed)
+    return score_boxes(found, true, labels, resamples=resamples, seed=seed)
 
 
 def _vectors(replies: Replies, name: str, what: str) -> tuple[np.ndarray, ...] | None:
