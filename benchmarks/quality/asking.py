@@ -81,9 +81,12 @@ class Wishes(TypedDict):
 
     backend: str
     deadline_s: float | None
-    priority: Literal["batch"]
-    max_wait_s: float
+    priority: Literal["interactive", "batch"]
+    max_wait_s: float | None
 
+
+PASSING = frozenset({"rate_limited", "overloaded", "unavailable", "timed_out"})
+"""Reasons that may be over in a minute."""
 
 SPENT = frozenset({"budget_exhausted", "budget_reserved"})
 
@@ -221,18 +224,22 @@ class Asker:
             self._book.check_budget()
         is_first = kind not in self._met
         self._met.add(kind)
+        wishes: Wishes = {
+            "backend": question.backend,
+            "deadline_s": FIRST_CALL_S if is_first and local else None,
+            "priority": "interactive",
+            "max_wait_s": None,
+        }
         try:
-            answers = call(
-                {
-                    "backend": question.backend,
-                    "deadline_s": FIRST_CALL_S if is_first and local else None,
-                    "priority": "batch",
-                    "max_wait_s": MAX_WAIT_S,
-                }
-            )
+            try:
+                answers, alone = call(wishes), not is_first
+            except AllBackendsFailedError as error:
+                if error.attempts[-1].error not in PASSING:
+                    raise
+                answers, alone = call({**wishes, "priority": "batch", "max_wait_s": MAX_WAIT_S}), False
         except VisionError as error:
             return self._declined(error, key, kind)
-        reply = _reply_of(answers, is_first=is_first)
+        reply = _reply_of(answers, timed=alone)
         self._book.note(key, reply.to_note(), usd=reply.usd or 0.0)
         if reply.usd is None and self._book.left_usd is not None:
             raise BudgetReached(f"The price of {reply.model} is unknown, so that no budget can hold.")
@@ -311,12 +318,12 @@ def _labels_to_ask_for(dataset: Dataset) -> list[str] | None:
     return None if set(dataset.labels) <= coco_categories().keys() else list(dataset.labels)
 
 
-def _reply_of(answers: Sequence[Answer], *, is_first: bool) -> Reply:
+def _reply_of(answers: Sequence[Answer], *, timed: bool) -> Reply:
     answer = answers[0]
     trace = answer.trace
     costs = [each.trace.usage.cost_usd for each in answers]
     reply: dict[str, Any] = {
-        "elapsed_s": None if is_first or len(trace.attempts) > 1 else trace.elapsed_s,
+        "elapsed_s": trace.elapsed_s if timed else None,
         "usd": None if None in costs else sum(cost for cost in costs if cost is not None),
         "model": trace.model,
         "revision": trace.revision,
