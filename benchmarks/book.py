@@ -177,7 +177,7 @@ class Book:
         Raises:
             BudgetReached: There is none; says so in a sentence.
         """
-        if self.left_usd is not None and self._budget_usd and self.left_usd <= 0:
+        if self._budget_usd is not None and self._spent_usd >= self._budget_usd:
             raise BudgetReached(f"The budget of ${self._budget_usd:.4g} is spent.")
 
     def stop(self, reason: str) -> None:
@@ -189,6 +189,13 @@ class Book:
         """Write that all is measured; what was kept for the case of an interruption goes away."""
         self._change(finished_at=_now(), machine=look_at_machine())  # by now the accelerators are known
         self._partial.unlink(missing_ok=True)
+
+    def forget_if_empty(self) -> None:
+        """Remove the files of a run that could not even begin."""
+        run = self.run
+        if not (self._notes or self._spent_usd or run.quality or run.latency or run.failover):
+            self.path.unlink(missing_ok=True)
+            self._partial.unlink(missing_ok=True)
 
     def write(self) -> None:
         """Replace the file, as a whole or not at all."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import typer
 from pydantic import ValidationError
 
-from vision_backends import ConfigError, InvalidRequestError
+from vision_backends import ConfigError, InvalidRequestError, VisionError
 from vision_backends.cli.configuration import mask
 from vision_backends.cli.exits import INTERRUPTED, tell
 
@@ -58,6 +58,9 @@ def conduct(
         book.stop("It was interrupted.")
         tell(f"interrupted; go on with: {context.command_path.rpartition(' ')[0]} {plan.parts[0]} --resume {book.path}")
         raise typer.Exit(INTERRUPTED) from None
+    except VisionError:
+        book.forget_if_empty()
+        raise
     book.finish()
     if book.run.stopped:
         tell(book.run.stopped)

@@ -48,9 +48,7 @@ Dataset = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="So many images, drawn by the seed.")]
 Seed = Annotated[int, typer.Option(metavar="N", help="Of every random choice.")]
-BudgetUsd = Annotated[
-    float | None, typer.Option(min=0, metavar="USD", help="Stop before the run costs more than this.")
-]
+BudgetUsd = Annotated[float | None, typer.Option(metavar="USD", help="Stop before the run costs more than this.")]
 Out = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the run here; a new file if left out.")]
 Resume = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Go on with an interrupted run; its own options are in force.")

@@ -63,7 +63,7 @@ class Plan(BaseModel):
     dataset: str = "sample"
     limit: PositiveInt | None = None
     seed: int = 7
-    budget_usd: Annotated[float, Field(ge=0)] | None = None
+    budget_usd: PositiveFloat | None = None
     resamples: PositiveInt = 1000
     examples: Annotated[int, Field(ge=0)] = 6
     random_weights: bool = False

@@ -26,18 +26,22 @@ BUDGET_KEY = "monthly_budget_usd"
 """The limit that holds the money: counted for this run alone, since its router keeps no state."""
 
 
+NOTHING_USD = 1e-9
+"""The least budget that there can be; no call is that cheap."""
+
+
 def open_router(plan: Plan, book: Book) -> Router:
     """Open a router with all rungs of a plan, none of which begins a call that the rest of the budget may not pay.
 
+    Where nothing is left, those that cost nothing still answer.
+
     Raises:
-        BudgetReached: Nothing is left.
         ConfigError: A rung cannot be made.
     """
-    book.check_budget()
     settings = plan.settings
     if book.left_usd is not None:
         for name in plan.backends:
-            settings = _with_budget(settings, name, usd=book.left_usd)
+            settings = _with_budget(settings, name, usd=max(book.left_usd, NOTHING_USD))
     return Router.from_config(settings)
 
 
