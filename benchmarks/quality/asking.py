@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["VIEWS", "Asker", "Replies", "Reply"]
 
 VIEWS = ("whole", "first", "second")
-"""What is embedded of an image: all of it, and its two halves along the longer side."""
+"""What is embedded of an image: all of it, and two opposite quarters."""
 
 MIN_SCORE = 0.01
 """Below it boxes hardly change a mean average precision, which wants the doubtful ones as well."""
@@ -265,8 +265,8 @@ class Asker:
         whole, first, second = VIEWS
         return {
             whole: lambda wishes: [router.embed(photo.read(), **wishes)],
-            first: lambda wishes: [router.embed(half_of(photo, first=True), **wishes)],
-            second: lambda wishes: [router.embed(half_of(photo, first=False), **wishes)],
+            first: lambda wishes: [router.embed(quarter_of(photo, first=True), **wishes)],
+            second: lambda wishes: [router.embed(quarter_of(photo, first=False), **wishes)],
         }
 
     def _ask_about_captions(self, photo: Photo, replies: Replies) -> None:
@@ -302,15 +302,12 @@ class Asker:
         return reply
 
 
-def half_of(photo: Photo, *, first: bool) -> PILImage.Image:
-    """Return the left or right half of a photo; of an upright one the upper or lower half."""
+def quarter_of(photo: Photo, *, first: bool) -> PILImage.Image:
+    """Return the upper left or the lower right quarter of a photo."""
     picture = open_image(photo.read()).rgb()
     width, height = picture.size
-    if width >= height:
-        middle = width // 2
-        return picture.crop((0, 0, middle, height) if first else (middle, 0, width, height))
-    middle = height // 2
-    return picture.crop((0, 0, width, middle) if first else (0, middle, width, height))
+    across, down = max(1, width // 2), max(1, height // 2)
+    return picture.crop((0, 0, across, down) if first else (width - across, height - down, width, height))
 
 
 def _labels_to_ask_for(dataset: Dataset) -> list[str] | None:

@@ -13,7 +13,7 @@ import numpy as np
 from ..records import Metric
 from .asking import VIEWS
 from .detection import score_boxes
-from .retrieval import halves_metrics, text_metrics, without_texts
+from .retrieval import quarters_metrics, text_metrics, without_texts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,7 +76,7 @@ def captions_figures(
 
 
 def retrieval_figures(replies: Replies, photos: Sequence[Photo], *, resamples: int, seed: int) -> list[Metric]:
-    """Look for captions, images and halves of images by their vectors."""
+    """Look for captions, images and quarters of images by their vectors."""
     spaces = {reply.space for reply in replies.of.values() if reply.space is not None}
     if len(spaces) > 1:
         return missing(replies.task, f"the rung changed its vector space: {', '.join(sorted(spaces))}")
@@ -90,11 +90,11 @@ def retrieval_figures(replies: Replies, photos: Sequence[Photo], *, resamples: i
         texts = text_metrics(images, [np.stack(told[name]) for name in names], resamples=resamples, seed=seed)
     else:
         texts = without_texts(_why_no_texts(replies, photos))
-    halved = [name for name in first if name in second]
-    if not halved:
+    cut = [name for name in first if name in second]
+    if not cut:
         return texts
-    halves = [np.stack([half[name] for name in halved]) for half in (first, second)]
-    return [*texts, *halves_metrics(*halves, resamples=resamples, seed=seed)]
+    quarters = [np.stack([quarter[name] for name in cut]) for quarter in (first, second)]
+    return [*texts, *quarters_metrics(*quarters, resamples=resamples, seed=seed)]
 
 
 def detection_figures(

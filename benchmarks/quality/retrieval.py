@@ -3,9 +3,9 @@
 Text and image, for rungs that embed texts: each caption looks for its image among all images (text→image), and each
 image for one of its captions among all captions (image→text), as in the literature since Karpathy and Fei-Fei, 2015.
 
-Image and image, for every rung, since not all have a text tower: an image is cut into halves along its longer side,
-and each half looks for the other one among the other halves of all images. The halves share no pixel, so that a copy is
-not found by its pixels: what they share is the scene.
+Image and image, for every rung, since not all have a text tower: the upper left quarter of each image looks for the
+lower right quarter among those of all images, and the other way round. The two share neither a pixel nor an edge, so
+that nothing is found by its pixels or by lines that go on: what they share is the scene.
 
 Recall falls with the number of images to choose from, which is in the note; where there are no more than places, there
 is no figure, since it could only be 1. A tie counts against the rung.
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     Matrix = npt.NDArray[Any]
 
-__all__ = ["halves_metrics", "ranks", "text_metrics", "without_texts"]
+__all__ = ["quarters_metrics", "ranks", "text_metrics", "without_texts"]
 
 PLACES = (1, 5, 10)
 
@@ -73,12 +73,12 @@ def text_metrics(images: Matrix, captions: Sequence[Matrix], *, resamples: int, 
     return [*_recalls(i2t, **sampling), *_recalls(t2i, **sampling)]
 
 
-def halves_metrics(first: Matrix, second: Matrix, *, resamples: int, seed: int) -> list[Metric]:
-    """Return how often one half of an image finds the other, both ways together.
+def quarters_metrics(first: Matrix, second: Matrix, *, resamples: int, seed: int) -> list[Metric]:
+    """Return how often one quarter of an image finds the opposite one, both ways together.
 
     Args:
-        first: Vectors of the first halves, [N, D].
-        second: Vectors of the second halves, [N, D].
+        first: Vectors of the upper left quarters, [N, D].
+        second: Vectors of the lower right quarters, [N, D].
         resamples: Bootstrap samples.
         seed: Of the samples.
     """
@@ -86,7 +86,7 @@ def halves_metrics(first: Matrix, second: Matrix, *, resamples: int, seed: int) 
     similar = first @ second.T
     found = np.concatenate([ranks(similar, own), ranks(similar.T, own)])
     owner = np.tile(np.arange(len(first)), 2)
-    note = f"a half of an image looks for the other one among {len(first)}"
+    note = f"a quarter of an image looks for the opposite one among {len(first)}"
     return _recalls(Search("image↔image", found, owner, len(first), note), resamples=resamples, seed=seed)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import top_k_accuracy_score
 
-from benchmarks.quality.retrieval import halves_metrics, ranks, text_metrics, without_texts
+from benchmarks.quality.retrieval import quarters_metrics, ranks, text_metrics, without_texts
 
 
 def unit(rows):
@@ -61,13 +61,13 @@ def test_image_to_text_is_the_accuracy_of_sentence_transformers(vectors):
     assert 0.2 < expected[1] < 1
 
 
-def test_halves_look_for_each_other_both_ways():
+def test_quarters_look_for_each_other_both_ways():
     """The figure is the mean of both directions."""
     random = np.random.default_rng(4)
     first = unit(random.normal(size=(30, 8)))
     second = unit(first + 0.5 * random.normal(size=(30, 8)))
     expected = [top_k_accuracy_score(np.arange(30), scores, k=1) for scores in (first @ second.T, second @ first.T)]
-    metric = halves_metrics(first, second, resamples=5, seed=1)[0]
+    metric = quarters_metrics(first, second, resamples=5, seed=1)[0]
     assert metric.name == "R@1 image↔image"
     assert metric.value == pytest.approx(np.mean(expected), abs=1e-6)
     assert 0.2 < metric.value < 1
@@ -82,7 +82,7 @@ def test_a_tie_counts_against_the_rung():
 def test_there_is_no_figure_where_nothing_can_be_missed():
     """Among four images every one is among the first five."""
     vectors = np.eye(4)
-    found = {metric.name: metric for metric in halves_metrics(vectors, vectors, resamples=5, seed=1)}
+    found = {metric.name: metric for metric in quarters_metrics(vectors, vectors, resamples=5, seed=1)}
     assert found["R@1 image↔image"].value == 1.0
     assert found["R@5 image↔image"].value is None
     assert "nothing can be missed" in found["R@5 image↔image"].note
