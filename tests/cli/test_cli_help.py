@@ -13,6 +13,7 @@ GOLDEN = Path(__file__).with_name("help.txt")
 COMMANDS = (
     *("", "describe", "detect", "embed", "status", "usage", "reset", "cache", "cache info", "cache clear"),
     *("doctor", "models", "config", "sandbox"),
+    *("bench", "bench quality", "bench latency", "bench failover", "bench all", "bench report", "bench schema"),
 )
 
 
