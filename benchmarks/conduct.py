@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_extra", "conduct", "write_report"]
 
-NEEDED = ("pycocoevalcap", "pycocotools")
+NEEDED = ("jinja2", "matplotlib", "pycocoevalcap", "pycocotools", "scipy")
 """What the extra ``[bench]`` brings."""
 
 
