@@ -167,8 +167,9 @@ class Book:
         Raises:
             BudgetReached: Nothing is left for another call.
         """
-        self._spent_usd += usd
-        self._append({"usd": usd})
+        if usd:
+            self._spent_usd += usd
+            self._append({"usd": usd})
         self.check_budget()
 
     def check_budget(self) -> None:

@@ -17,7 +17,7 @@ from vision_backends.cli.exits import exit_codes
 from vision_backends.cli.options import ConfigFile, Debug
 
 from .book import read_run
-from .conduct import check_extra, conduct, write_report
+from .conduct import check_extra, conduct, report_folder, write_report
 from .options import (
     Backends,
     BudgetUsd,
@@ -157,7 +157,7 @@ def everything(
     """Quality, latency and failover in one run, and the report of it."""
     with exit_codes(debug=debug):
         book = conduct(context, PARTS, out=out, resume=resume)
-        write_report([book.run], folder or book.path.with_suffix(""))
+        write_report([book.run], folder or report_folder(book.path))
 
 
 @app.command(rich_help_panel=SHOW)
@@ -170,7 +170,7 @@ def report(
     """Write a run as a table and a page, or compare runs."""
     with exit_codes(debug=debug):
         check_extra()
-        write_report([read_run(path) for path in runs], folder or runs[0].with_suffix(""))
+        write_report([read_run(path) for path in runs], folder or report_folder(runs[0]))
 
 
 @app.command(rich_help_panel=SHOW)

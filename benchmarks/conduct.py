@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from .records import Run
 
-__all__ = ["check_extra", "conduct", "write_report"]
+__all__ = ["check_extra", "conduct", "report_folder", "write_report"]
 
 NEEDED = ("jinja2", "matplotlib", "pycocoevalcap", "pycocotools", "scipy")
 """What the extra ``[bench]`` brings."""
@@ -171,6 +171,11 @@ def _words(context: typer.Context) -> tuple[str, ...]:
         value = context.params[name]
         words += [option] if value is True else [option, str(value)]
     return tuple(words)
+
+
+def report_folder(run: Path) -> Path:
+    """Return where the report of a run is written unless another folder is named."""
+    return run.with_name(f"{run.stem}-report")
 
 
 def write_report(runs: Sequence[Run], folder: Path) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..datasets import Dataset, Photo
     from ..plan import Plan
     from ..records import Metric
-    from .asking import Replies
+    from .replies import Replies
 
 __all__ = ["measure"]
 

@@ -6,18 +6,10 @@ good an answer is.
 
 from __future__ import annotations
 
-from base64 import b64decode, b64encode
-from collections import Counter
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
-
-import numpy as np
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict
 
 from vision_backends import (
     AllBackendsFailedError,
-    Description,
-    Detections,
-    Embedding,
     SpaceUnavailableError,
     VisionError,
     open_image,
@@ -26,6 +18,7 @@ from vision_backends.catalog import coco_categories
 
 from ..book import BudgetReached
 from ..rungs import rung_names
+from .replies import VIEWS, Replies, Reply, reply_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,15 +30,11 @@ if TYPE_CHECKING:
     from ..book import Book
     from ..datasets import Dataset, Photo
     from ..plan import Plan, Task
+    from .replies import Answer
 
-    Answer = Description | Embedding | Detections
-    Call = Callable[["Wishes"], Sequence[Answer]]
-    Vector = np.ndarray[Any, np.dtype[np.float32]]
+    Call = Callable[["Wishes"], Sequence["Answer"]]
 
-__all__ = ["VIEWS", "Asker", "Replies", "Reply"]
-
-VIEWS = ("whole", "first", "second")
-"""What is embedded of an image: all of it, and two opposite quarters."""
+__all__ = ["Asker", "Question", "quarter_of"]
 
 MIN_SCORE = 0.01
 """Below it boxes hardly change a mean average precision, which wants the doubtful ones as well."""
@@ -89,80 +78,6 @@ PASSING = frozenset({"rate_limited", "overloaded", "unavailable", "timed_out"})
 """Reasons that may be over in a minute."""
 
 SPENT = frozenset({"budget_exhausted", "budget_reserved"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
-    """What came of one question.
-
-    Attributes:
-        text: A description.
-        boxes: Rows of label, score and the four coordinates.
-        vectors: Of an image, or of each caption.
-        space: Where the vectors live.
-        declined: Kind of the error; None when it was answered.
-        reason: Why it was declined, in a sentence.
-        elapsed_s: Seconds; None when it had to wait for something, or was a rung's first.
-        usd: What it has cost; None when nobody says.
-        model: Who answered.
-        revision: Its version.
-    """
-
-    text: str | None = None
-    boxes: tuple[tuple[str, float, tuple[float, float, float, float]], ...] | None = None
-    vectors: tuple[Vector, ...] | None = None
-    space: str | None = None
-    declined: str | None = None
-    reason: str | None = None
-    elapsed_s: float | None = None
-    usd: float | None = None
-    model: str | None = None
-    revision: str | None = None
-
-    def to_note(self) -> dict[str, Any]:
-        """Return what a book can keep."""
-        note = {name: getattr(self, name) for name in self.__slots__ if getattr(self, name) is not None}
-        if self.vectors is not None:
-            note["vectors"] = [b64encode(vector.astype("<f4").tobytes()).decode() for vector in self.vectors]
-        return note
-
-    @classmethod
-    def from_note(cls, note: dict[str, Any]) -> Reply:
-        """Return what a book has kept."""
-        kept = dict(note)
-        if "boxes" in kept:
-            kept["boxes"] = tuple((label, score, tuple(xyxy)) for label, score, xyxy in kept["boxes"])
-        if "vectors" in kept:
-            kept["vectors"] = tuple(np.frombuffer(b64decode(text), dtype="<f4") for text in kept["vectors"])
-        return cls(**kept)
-
-
-@dataclass(slots=True, kw_only=True)
-class Replies:
-    """All that one rung said in one task.
-
-    Attributes:
-        task: The task.
-        backend: What the rung calls itself.
-        of: By name of the photo and question: ``"describe"``, ``"detect"``, one of `VIEWS` or ``"captions"``.
-    """
-
-    task: Task
-    backend: str
-    of: dict[tuple[str, str], Reply] = field(default_factory=dict)
-
-    def main(self, photo: Photo) -> Reply | None:
-        """Return the reply that counts as the answer about a photo; None when it was not asked about."""
-        return self.of.get((photo.name, VIEWS[0] if self.task == "embed" else self.task))
-
-    def any_answer(self) -> Reply | None:
-        """Return an answer that is not declined."""
-        return next((reply for reply in self.of.values() if reply.declined is None), None)
-
-    def declined(self, photos: Sequence[Photo]) -> dict[str, int]:
-        """Return how often each reason kept an image from being answered."""
-        replies = [self.main(photo) for photo in photos]
-        return dict(Counter(reply.declined for reply in replies if reply is not None and reply.declined is not None))
 
 
 class Asker:
@@ -236,10 +151,11 @@ class Asker:
             except AllBackendsFailedError as error:
                 if error.attempts[-1].error not in PASSING:
                     raise
+                self._book.spend(error.attempts[-1].usage.cost_usd or 0.0)
                 answers, alone = call({**wishes, "priority": "batch", "max_wait_s": MAX_WAIT_S}), False
         except VisionError as error:
             return self._declined(error, key, kind)
-        reply = _reply_of(answers, timed=alone)
+        reply = reply_of(answers, timed=alone)
         self._book.note(key, reply.to_note(), usd=reply.usd or 0.0)
         if reply.usd is None and self._book.left_usd is not None:
             raise BudgetReached(f"The price of {reply.model} is unknown, so that no budget can hold.")
@@ -291,15 +207,22 @@ class Asker:
         attempts = error.attempts if isinstance(error, AllBackendsFailedError | SpaceUnavailableError) else ()
         attempt = attempts[-1] if attempts else None
         if attempt is not None and attempt.code in SPENT:
-            raise BudgetReached(str(attempt.message))
+            raise BudgetReached(self._spent_up(attempt.message))
         usd = attempt.usage.cost_usd if attempt is not None else error.usage.cost_usd if error.usage else 0.0
         declined = attempt.error if attempt is not None and attempt.error else error.kind
         reply = Reply(declined=declined, reason=attempt.message if attempt is not None else error.message, usd=usd)
         if declined in LASTING:
             self._lasting[kind] = reply
+            self._book.spend(usd or 0.0)
         elif usd != 0:
             self._book.note(key, reply.to_note(), usd=usd or 0.0)
         return reply
+
+    def _spent_up(self, message: str | None) -> str:
+        """Say that the next call could cost too much: more than is left of the run, or than the user's own limit."""
+        if self._book.left_usd is None:
+            return str(message)
+        return f"The next call could cost more than the ${self._book.left_usd:.4g} that are left of the budget."
 
 
 def quarter_of(photo: Photo, *, first: bool) -> PILImage.Image:
@@ -313,21 +236,3 @@ def quarter_of(photo: Photo, *, first: bool) -> PILImage.Image:
 def _labels_to_ask_for(dataset: Dataset) -> list[str] | None:
     """Return the labels of a data set that are not all COCO's; None where every rung knows them."""
     return None if set(dataset.labels) <= coco_categories().keys() else list(dataset.labels)
-
-
-def _reply_of(answers: Sequence[Answer], *, timed: bool) -> Reply:
-    answer = answers[0]
-    trace = answer.trace
-    costs = [each.trace.usage.cost_usd for each in answers]
-    reply: dict[str, Any] = {
-        "elapsed_s": trace.elapsed_s if timed else None,
-        "usd": None if None in costs else sum(cost for cost in costs if cost is not None),
-        "model": trace.model,
-        "revision": trace.revision,
-    }
-    if isinstance(answer, Description):
-        return Reply(text=answer.text, **reply)
-    if isinstance(answer, Detections):
-        return Reply(boxes=tuple((box.label, box.score, box.xyxy) for box in answer), **reply)
-    vectors = tuple(each.vector for each in answers if isinstance(each, Embedding))
-    return Reply(vectors=vectors, space=answer.space, **reply)

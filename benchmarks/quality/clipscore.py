@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..records import Metric
-from .asking import VIEWS, Question
+from .asking import Question
 from .bootstrap import interval_of_mean
+from .replies import VIEWS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from vision_backends import Router
 
     from ..datasets import Photo
-    from .asking import Asker, Reply
+    from .asking import Asker
+    from .replies import Reply
 
 __all__ = ["clip_score", "score_fit"]
 

@@ -15,13 +15,13 @@ from PIL import Image as PILImage
 from vision_backends import VisionError, open_image
 
 from ..records import Answer, Box, Example
-from .asking import VIEWS
+from .replies import VIEWS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from ..datasets import Photo
-    from .asking import Replies, Reply
+    from .replies import Replies, Reply
 
 __all__ = ["examples_of"]
 

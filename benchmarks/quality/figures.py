@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..records import Metric
-from .asking import VIEWS
 from .detection import score_boxes
+from .replies import VIEWS
 from .retrieval import quarters_metrics, text_metrics, without_texts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..datasets import Dataset, Photo
-    from .asking import Replies
     from .captions import CaptionJudge
+    from .replies import Replies
 
 __all__ = ["figures_of", "missing"]
 

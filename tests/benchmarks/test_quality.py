@@ -177,7 +177,7 @@ def test_the_run_stops_before_the_budget_is_passed(server, openai_toml, plain, m
     images = {result.contestant.backend: result.images for result in book.run.quality}
     assert images["openai"] == images["embedded"]
     assert 0 < images["openai"] < 4
-    assert "are spent" in book.run.stopped
+    assert "left of the budget" in book.run.stopped
 
 
 def test_a_budget_needs_prices(server, openai_toml, make_plan, open_book):
