@@ -7,6 +7,7 @@ called on a command line.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +31,9 @@ __all__ = ["check_extra", "conduct", "report_folder", "write_report"]
 
 NEEDED = ("jinja2", "matplotlib", "pycocoevalcap", "pycocotools", "scipy")
 """What the extra ``[bench]`` brings."""
+
+MODULES: dict[Part, str] = {"quality": "quality", "latency": "latency", "failover": "day"}
+"""Who measures each part; each has a function ``measure(plan, book)``, and is imported when its turn comes."""
 
 
 def conduct(
@@ -70,14 +74,9 @@ def conduct(
 
 def _measure(part: Part, plan: Plan, book: Book) -> None:
     """Let one part measure; what it measured before the money was spent is kept."""
-    if part == "quality":
-        from .quality import measure
-    elif part == "latency":
-        from .latency import measure
-    else:
-        from .day import measure
+    module = import_module(f".{MODULES[part]}", package=__package__)
     try:
-        measure(plan, book)
+        module.measure(plan, book)
     except BudgetReached as reached:
         book.stop(f"{part.capitalize()}: {reached}")
 
