@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 __all__ = ["API_KEY", "MODEL", "PROMPT", "Peer"]
 
@@ -165,7 +165,7 @@ def messages(image: bytes) -> list[dict[str, object]]:
     return [{"role": "user", "content": parts}]
 
 
-TRIALS = {
+TRIALS: dict[str, Callable[[Peer, str, str], Mapping[str, object]]] = {
     "quota": try_quota,
     "retry_after": try_once,
     "broken_image": try_once,

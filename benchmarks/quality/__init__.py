@@ -59,12 +59,13 @@ def measure(plan: Plan, book: Book) -> None:
         photos = asker.ask_all(dataset.photos)
         if not photos:
             return
-        with CaptionJudge() as judge:
+        with CaptionJudge() as judge, book.progress("scoring", total=len(asker.replies)) as advance:
             for replies in asker.replies.values():
                 metrics = figures_of(replies, photos, dataset, judge=judge, resamples=plan.resamples, seed=plan.seed)
                 if replies.task == "describe":
                     metrics += _fit(replies, photos, plan=plan, asker=asker, router=router)
                 book.add_quality(_result(replies, photos, dataset, metrics, router=router))
+                advance()
     for example in examples_of(photos, asker.replies.values(), count=plan.examples):
         book.add_example(example)
 
