@@ -80,7 +80,7 @@ def introduce(
         task=task,
         model=model,
         revision=revision,
-        engine=facts.get("engine") or ("onnxruntime" if "onnxruntime" in facts else None),
+        engine=_engine_of(facts),
         device=facts.get("device"),
         dtype=facts.get("dtype"),
         random_weights=random_weights,
@@ -109,3 +109,11 @@ def _facts_of(facts: Mapping[str, Any], model: str | None) -> Mapping[str, Any]:
         if isinstance(each, dict) and each.get("model") == model and "device" in each:
             return each
     return facts
+
+
+def _engine_of(facts: Mapping[str, Any]) -> str | None:
+    """Return what runs a model; several, where its parts run on different ones."""
+    engine = facts.get("engine") or ("onnxruntime" if "onnxruntime" in facts else None)
+    if isinstance(engine, dict):  # each part says which, and why it is no other one
+        return " and ".join(dict.fromkeys(str(each).partition(" ")[0] for each in engine.values()))
+    return engine
