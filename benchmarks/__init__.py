@@ -1,1 +1,1 @@
-"""How good, how fast and how cheap each rung is, measured through the public API."""
+"""How good, how fast and how cheap each rung is, measured through the public API: ``vision bench``."""

@@ -1,8 +1,10 @@
-"""pydantic-ai's ``FallbackModel``, in one event loop."""
+"""pydantic-ai's ``FallbackModel``, in one event loop that callers of any thread share."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
+from typing import TYPE_CHECKING, Any
 
 import openai
 from pydantic_ai import BinaryContent
@@ -13,6 +15,9 @@ from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 from trial import API_KEY, MODEL, PROMPT, Peer, messages
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
 
 __all__ = ["make"]
 
@@ -30,7 +35,11 @@ def make(settings: str, url_a: str, url_b: str, cooldown_s: float | None) -> Pee
         models.append(OpenAIChatModel(MODEL, provider=provider))
     model = FallbackModel(*models, **({"fallback_on": _is_trouble} if is_best else {}))
     sdk = openai.AsyncOpenAI(base_url=url_a, api_key=API_KEY, max_retries=0)
-    loop = asyncio.Runner()
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+
+    def run(work: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 — whatever the work returns
+        return asyncio.run_coroutine_threadsafe(work, loop).result()
 
     async def ask(image: bytes) -> str:
         content = [PROMPT, BinaryContent(data=image, media_type="image/png")]
@@ -45,9 +54,9 @@ def make(settings: str, url_a: str, url_b: str, cooldown_s: float | None) -> Pee
         await asyncio.gather(*(ask(image) for _ in range(callers)), return_exceptions=True)
 
     return Peer(
-        ask=lambda image: loop.run(ask(image)),
-        ask_at_once=lambda image, callers: loop.run(ask_at_once(image, callers)),
-        bare=lambda image: loop.run(bare(image)),
+        ask=lambda image: run(ask(image)),
+        ask_at_once=lambda image, callers: run(ask_at_once(image, callers)),
+        bare=lambda image: run(bare(image)),
     )
 
 

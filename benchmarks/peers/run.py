@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
-import tempfile
-import venv
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(1, str(Path(__file__).parents[1]))
+from libraries import FOLDER, LIBRARIES, Library, environment, install
+
+sys.path.insert(1, str(Path(__file__).parents[1] / "promises"))
 
 from sandbox_process import RemoteSandbox
 
@@ -25,33 +23,6 @@ HERE = Path(__file__).parent
 
 TRIAL_S = 150.0
 
-
-@dataclass(frozen=True)
-class Library:
-    """One of the libraries.
-
-    Attributes:
-        name: What the table calls it.
-        module: The module that asks it.
-        requirement: What is installed for it; None for this package, which runs in the present environment.
-        loosened: Names of requirements of it whose versions are not insisted on: where an index does not have a
-            release that new, the library would not install at all.
-        settings: The settings that are tried.
-    """
-
-    name: str
-    module: str
-    requirement: str | None = None
-    loosened: tuple[str, ...] = ()
-    settings: tuple[str, ...] = ("defaults", "best")
-
-
-LIBRARIES = (
-    Library("vision-backends", "ask_vision_backends", settings=("defaults",)),
-    Library("LiteLLM Router", "ask_litellm", "litellm==1.109.*", loosened=("certifi",)),
-    Library("pydantic-ai FallbackModel", "ask_pydantic_ai", "pydantic-ai-slim[openai]==2.68.*"),
-    Library("LangChain with_fallbacks", "ask_langchain", "langchain-openai==1.7.*"),
-)
 
 FAULTS = {
     "quota": "quota_gone",
@@ -79,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="This package and its peers, side by side.")
     parser.add_argument("--install", action="store_true", help="make the environments of the peers first")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "vision-backends-peers")
+    parser.add_argument("--folder", type=Path, default=FOLDER)
     options = parser.parse_args()
     if options.install:
         for library in LIBRARIES:
@@ -93,52 +64,27 @@ def main() -> None:
     print(json.dumps(rows, indent=2) if options.json else table(rows))
 
 
-def install(library: Library, folder: Path) -> None:
-    """Make an environment with one library; what cannot be installed is said, and left out."""
-    if library.requirement is None:
-        return
-    place = folder / library.module
-    python = str(place / "bin" / "python")
-    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    venv.create(place, with_pip=True, clear=True)
-    try:
-        if not library.loosened:
-            subprocess.run([*pip, library.requirement], check=True)
-            return
-        subprocess.run([*pip, "--no-deps", library.requirement], check=True)
-        name = library.requirement.partition("=")[0]
-        show = f"from importlib.metadata import requires; print(*requires({name!r}), sep='\\n')"
-        listed = subprocess.run([python, "-c", show], check=True, capture_output=True, text=True).stdout
-        wanted = [line for line in listed.splitlines() if "extra ==" not in line]
-        loose = [next((name for name in library.loosened if line.startswith(name)), line) for line in wanted]
-        subprocess.run([*pip, *loose], check=True)
-    except subprocess.CalledProcessError as error:
-        print(f"{library.name} cannot be installed: {error}", file=sys.stderr)
-
-
 def try_all(library: Library, settings: str, folder: Path, a: RemoteSandbox, b: RemoteSandbox) -> dict[str, Any]:
     """Return what came of each trial of one library with one kind of settings."""
-    python = sys.executable if library.requirement is None else str(folder / library.module / "bin" / "python")
+    python = library.python(folder)
     row: dict[str, Any] = {"library": library.name, "settings": settings, "trials": {}}
-    if not Path(python).exists():
+    if not python.exists():
         row["missing"] = "not installed"
         return row
     for name, fault in FAULTS.items():
         for sandbox in (a, b):
             sandbox.reset()
         a.play(fault)
-        row["trials"][name] = try_one([python, str(HERE / "trial.py"), library.module, settings, name, a.url, b.url])
+        words = [str(python), str(HERE / "trial.py"), library.module, settings, name, a.url, b.url]
+        row["trials"][name] = try_one(words)
     return row
 
 
 def try_one(command: list[str]) -> dict[str, Any]:
     """Run one trial in a process of its own and return its figures, or why there are none."""
-    own = ("VISION_", "OPENAI_", "XDG_", "LITELLM_", "LANGCHAIN_", "LANGSMITH_")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
-    environment |= {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "NO_PROXY": "127.0.0.1", "LANGSMITH_TRACING": "false"}
     try:
         run = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=TRIAL_S, cwd=HERE, check=True
+            command, env=environment(), capture_output=True, text=True, timeout=TRIAL_S, cwd=HERE, check=True
         )
     except subprocess.TimeoutExpired:
         return {"failed": f"not done after {TRIAL_S:.0f} s"}

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 __all__ = ["API_KEY", "MODEL", "PROMPT", "Peer"]
 
@@ -70,7 +70,7 @@ def main() -> None:
     import_s = time.perf_counter() - started
     peer = made.make(settings, url_a, url_b, COOLDOWN_S if name == "stampede" else None)
     figures = TRIALS[name](peer, url_a, url_b)
-    print(json.dumps(figures | {"import_s": import_s}))
+    print(json.dumps({**figures, "import_s": import_s}))
 
 
 def try_quota(peer: Peer, url_a: str, url_b: str) -> dict[str, float]:
@@ -80,7 +80,7 @@ def try_quota(peer: Peer, url_a: str, url_b: str) -> dict[str, float]:
     first_s, _ = timed(peer, image)
     first = count(url_a)
     until = time.monotonic() + PATIENCE_S
-    times_s = []
+    times_s: list[float] = []
     while len(times_s) < FOLLOWING and time.monotonic() < until:
         times_s.append(timed(peer, image)[0])
     return {
@@ -165,7 +165,7 @@ def messages(image: bytes) -> list[dict[str, object]]:
     return [{"role": "user", "content": parts}]
 
 
-TRIALS = {
+TRIALS: dict[str, Callable[[Peer, str, str], Mapping[str, object]]] = {
     "quota": try_quota,
     "retry_after": try_once,
     "broken_image": try_once,

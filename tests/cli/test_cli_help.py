@@ -14,6 +14,7 @@ COMMANDS = (
     *("", "describe", "detect", "embed", "status", "usage", "reset", "cache", "cache info", "cache clear"),
     *("models", "models list", "models show", "models pull", "models verify", "models remove"),
     *("doctor", "config", "sandbox"),
+    *("bench", "bench quality", "bench latency", "bench failover", "bench all", "bench report", "bench schema"),
 )
 
 

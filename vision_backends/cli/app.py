@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from vision_backends.cli.ask import describe, detect, embed
+from vision_backends.cli.bench import ANYTHING, bench
 from vision_backends.cli.cache import cache
 from vision_backends.cli.configuration import config
 from vision_backends.cli.doctor import doctor
@@ -44,6 +45,7 @@ app.add_typer(models, name="models", rich_help_panel=LOOK)
 app.command(rich_help_panel=LOOK)(doctor)
 app.command(rich_help_panel=LOOK)(config)
 app.command(rich_help_panel=DEVELOP)(sandbox)
+app.command(rich_help_panel=DEVELOP, context_settings=ANYTHING)(bench)
 
 
 def _print_version(asked: bool) -> None:  # noqa: FBT001 — Typer fixes the signature

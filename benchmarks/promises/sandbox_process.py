@@ -56,9 +56,10 @@ class RemoteSandbox:
             process.kill()
             process.communicate()
 
-    def play(self, plan: object, *, times: int | None = None) -> None:
-        """Play a fault by its name or fields, a script or chaos, instead of whatever it plays now."""
-        self._tell("POST", "heal", {})
+    def play(self, plan: object, *, times: int | None = None, instead: bool = True) -> None:
+        """Play a fault by its name or fields, a script or chaos, instead of whatever it plays now, or before that."""
+        if instead:
+            self._tell("POST", "heal", {})
         self._tell("POST", "play", {"play": plan, "times": times})
 
     def heal(self) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PHOTOS", "Figure", "measure", "run_python", "show", "time_in_turns"]
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 PHOTOS = ROOT / "benchmarks" / "photos"
 

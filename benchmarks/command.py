@@ -1,0 +1,196 @@
+"""``vision bench`` and ``python -m benchmarks``: how much worse, slower and cheaper is the fallback?
+
+This module decides which commands there are and which options each takes. It must not know what any of them does: an
+option is read from the context by its name, which is that of a field of `plan.Plan`.
+"""
+
+import io
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vision_backends.cli.exits import exit_codes
+from vision_backends.cli.options import ConfigFile, Debug
+
+from .book import read_run
+from .conduct import check_extra, conduct, report_folder, write_report
+from .options import (
+    Backends,
+    BudgetUsd,
+    Concurrency,
+    Dataset,
+    DayS,
+    Examples,
+    Folder,
+    InstallPeers,
+    Limit,
+    LoadS,
+    Out,
+    Peers,
+    Processes,
+    RandomWeights,
+    Resamples,
+    Resume,
+    Rounds,
+    Sandbox,
+    Seed,
+    Tasks,
+)
+from .plan import PARTS
+from .records import Run
+
+__all__ = ["app", "main"]
+
+MEASURE = "Measure"
+SHOW = "Show"
+
+ALL_TASKS = "describe,embed,detect"
+
+app = typer.Typer(
+    name="bench",
+    help="How much worse, slower and cheaper is the fallback? Measures the rungs of your configuration side by side.",
+    epilog="Exit codes: 0 measured, 2 usage or bad input, 130 interrupted: go on with --resume.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.command(rich_help_panel=MEASURE)
+def quality(
+    context: typer.Context,
+    *,
+    config: ConfigFile = None,
+    backends: Backends = None,
+    tasks: Tasks = ALL_TASKS,
+    dataset: Dataset = "sample",
+    limit: Limit = None,
+    seed: Seed = 7,
+    budget_usd: BudgetUsd = None,
+    resamples: Resamples = 1000,
+    examples: Examples = 6,
+    random_weights: RandomWeights = False,
+    out: Out = None,
+    resume: Resume = None,
+    debug: Debug = False,
+) -> None:
+    """Ask each rung about the same images, and compare its answers with the truth."""
+    with exit_codes(debug=debug):
+        conduct(context, ("quality",), out=out, resume=resume)
+
+
+@app.command(rich_help_panel=MEASURE)
+def latency(
+    context: typer.Context,
+    *,
+    config: ConfigFile = None,
+    backends: Backends = None,
+    tasks: Tasks = ALL_TASKS,
+    dataset: Dataset = "sample",
+    limit: Limit = None,
+    seed: Seed = 7,
+    budget_usd: BudgetUsd = None,
+    rounds: Rounds = 20,
+    processes: Processes = 3,
+    concurrency: Concurrency = "1,4,16",
+    load_s: LoadS = 5.0,
+    random_weights: RandomWeights = False,
+    sandbox: Sandbox = False,
+    out: Out = None,
+    resume: Resume = None,
+    debug: Debug = False,
+) -> None:
+    """Time each rung: cold, warm, many callers at once; and where the time goes."""
+    with exit_codes(debug=debug):
+        conduct(context, ("latency",), out=out, resume=resume)
+
+
+@app.command(rich_help_panel=MEASURE)
+def failover(
+    context: typer.Context,
+    *,
+    seed: Seed = 7,
+    day_s: DayS = 30.0,
+    peers: Peers = False,
+    install_peers: InstallPeers = False,
+    out: Out = None,
+    resume: Resume = None,
+    debug: Debug = False,
+) -> None:
+    """Play a day on which the best server fails and recovers: who answers, how fast, at what cost?"""
+    with exit_codes(debug=debug):
+        conduct(context, ("failover",), out=out, resume=resume)
+
+
+@app.command(name="all", rich_help_panel=MEASURE)
+def everything(
+    context: typer.Context,
+    *,
+    config: ConfigFile = None,
+    backends: Backends = None,
+    tasks: Tasks = ALL_TASKS,
+    dataset: Dataset = "sample",
+    limit: Limit = None,
+    seed: Seed = 7,
+    budget_usd: BudgetUsd = None,
+    resamples: Resamples = 1000,
+    examples: Examples = 6,
+    rounds: Rounds = 20,
+    processes: Processes = 3,
+    concurrency: Concurrency = "1,4,16",
+    load_s: LoadS = 5.0,
+    random_weights: RandomWeights = False,
+    sandbox: Sandbox = False,
+    day_s: DayS = 30.0,
+    peers: Peers = False,
+    install_peers: InstallPeers = False,
+    folder: Folder = None,
+    out: Out = None,
+    resume: Resume = None,
+    debug: Debug = False,
+) -> None:
+    """Quality, latency and failover in one run, and the report of it."""
+    with exit_codes(debug=debug):
+        book = conduct(context, PARTS, out=out, resume=resume)
+        write_report([book.run], folder or report_folder(book.path))
+
+
+@app.command(rich_help_panel=SHOW)
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUNS", help="Files of runs; several are compared.")],
+    *,
+    folder: Folder = None,
+    debug: Debug = False,
+) -> None:
+    """Write a run as a table and a page, or compare runs."""
+    with exit_codes(debug=debug):
+        check_extra()
+        write_report([read_run(path) for path in runs], folder or report_folder(runs[0]))
+
+
+@app.command(rich_help_panel=SHOW)
+def schema(*, debug: Debug = False) -> None:
+    """Print the JSON schema of a run's file."""
+    with exit_codes(debug=debug):
+        typer.echo(json.dumps(Run.model_json_schema(), indent=2))
+
+
+def main(arguments: Sequence[str] | None = None, *, name: str = "python -m benchmarks") -> None:
+    """Run the command line and leave with its exit code.
+
+    Args:
+        arguments: What stands after the program's name; by default what the shell gave.
+        name: What the program is called in its help.
+
+    Raises:
+        SystemExit: Always.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    app(arguments, prog_name=name)

@@ -1,0 +1,185 @@
+"""How a run is conducted: begun or resumed, part after part, until it is finished, interrupted or out of money.
+
+This module decides in which order things happen. It must not know how anything is measured, nor how options are
+called on a command line.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from pydantic import ValidationError
+
+from vision_backends import ConfigError, InvalidRequestError, VisionError
+from vision_backends.cli.configuration import mask
+from vision_backends.cli.exits import INTERRUPTED, tell
+
+from .book import Book, BudgetReached
+from .plan import TASKS, Part, Plan, resumed_plan, settings_to_measure
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .records import Run
+
+__all__ = ["check_extra", "conduct", "report_folder", "write_report"]
+
+NEEDED = ("jinja2", "matplotlib", "pycocoevalcap", "pycocotools", "scipy")
+"""What the extra ``[bench]`` brings."""
+
+MODULES: dict[Part, str] = {"quality": "quality", "latency": "latency", "failover": "day"}
+"""Who measures each part; each has a function ``measure(plan, book)``, and is imported when its turn comes."""
+
+
+def conduct(
+    context: typer.Context,
+    parts: tuple[Part, ...],
+    *,
+    out: Path | None,
+    resume: Path | None,
+) -> Book:
+    """Measure some parts into a new file, or what is missing in one that was begun."""
+    check_extra()
+    if resume is not None:
+        _check_alone(context)
+        plan, book = _reopen(resume)
+    else:
+        plan = _plan(context, parts)
+        begun = datetime.now(UTC)
+        path = out or Path(f"benchmark-{begun:%Y%m%d-%H%M%S}.json")
+        book = Book.begin(path, plan, command=_words(context), configuration=_configuration(plan))
+    try:
+        for part in plan.parts:
+            if not book.done(f"part/{part}"):
+                _measure(part, plan, book)
+                book.note(f"part/{part}", value=True)
+    except KeyboardInterrupt:
+        book.stop("It was interrupted.")
+        tell(f"interrupted; go on with: {context.command_path.rpartition(' ')[0]} {plan.parts[0]} --resume {book.path}")
+        raise typer.Exit(INTERRUPTED) from None
+    except VisionError:
+        book.forget_if_empty()
+        raise
+    book.finish()
+    if book.run.stopped:
+        tell(book.run.stopped)
+    typer.echo(str(book.path))
+    return book
+
+
+def _measure(part: Part, plan: Plan, book: Book) -> None:
+    """Let one part measure; what it measured before the money was spent is kept."""
+    module = import_module(f".{MODULES[part]}", package=__package__)
+    try:
+        module.measure(plan, book)
+    except BudgetReached as reached:
+        book.stop(f"{part.capitalize()}: {reached}")
+
+
+def _plan(context: typer.Context, parts: tuple[Part, ...]) -> Plan:
+    given = {name: value for name, value in context.params.items() if name in Plan.model_fields and value is not None}
+    backends = given.pop("backends", None)
+    config = given.get("config")
+    settings, names = settings_to_measure(
+        config if isinstance(config, Path) else None, backends=None if backends is None else _names(backends)
+    )
+    for name in ("tasks", "concurrency"):
+        if name in given:
+            given[name] = _names(given[name])
+    try:
+        return Plan.model_validate({"parts": parts, "backends": names, "settings": settings, **given})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        option = "--" + str(first["loc"][0]).replace("_", "-")
+        raise InvalidRequestError(
+            f"{option} {first['input']!r} has no meaning: {first['msg']}.", remedy=_remedy(str(first["loc"][0]))
+        ) from None
+
+
+def _remedy(option: str) -> str | None:
+    return {
+        "tasks": f"Name some of {', '.join(TASKS)}, with commas between.",
+        "concurrency": "Write numbers with commas between, as 1,4,16.",
+    }.get(option)
+
+
+def _names(text: object) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(word.strip() for word in str(text).split(",") if word.strip()))
+
+
+def _configuration(plan: Plan) -> dict[str, object]:
+    """Return the configuration in force, without secrets."""
+    masked: dict[str, object] = mask(plan.settings.model_dump(mode="json"))
+    return masked
+
+
+def _reopen(path: Path) -> tuple[Plan, Book]:
+    """Return an interrupted run and its plan.
+
+    Raises:
+        InvalidRequestError: There is no such run, or it was begun with another configuration.
+    """
+    book = Book.resume(path)
+    plan = resumed_plan(book.options)
+    if _configuration(plan) != book.run.settings["configuration"]:
+        raise InvalidRequestError(
+            f"The configuration has changed since {str(path)!r} was begun.",
+            remedy="Restore it, or begin a new run.",
+        )
+    return plan, book
+
+
+def _check_alone(context: typer.Context) -> None:
+    given = [option for name, option in _given(context).items() if name not in {"resume", "debug", "folder"}]
+    if given:
+        raise InvalidRequestError(f"--resume takes the options of the run: leave out {given[0]}.")
+
+
+def _given(context: typer.Context) -> dict[str, str]:
+    """Return the options that stand on the command line, as they are called there, by the name of the parameter."""
+    found = {}
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if source is not None and source.name == "COMMANDLINE":
+            found[parameter.name or ""] = parameter.opts[0]
+    return found
+
+
+def check_extra() -> None:
+    """Return if everything is installed that a run needs.
+
+    Raises:
+        ConfigError: Something is missing; names the command that brings it.
+    """
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"The benchmark needs {', '.join(missing)}.", remedy="Run: pip install 'vision-backends[bench]'"
+        )
+
+
+def _words(context: typer.Context) -> tuple[str, ...]:
+    """Return the command and those of its options that were given, as a user would write them."""
+    words = [str(context.info_name)]
+    for name, option in _given(context).items():
+        value = context.params[name]
+        words += [option] if value is True else [option, str(value)]
+    return tuple(words)
+
+
+def report_folder(run: Path) -> Path:
+    """Return where the report of a run is written unless another folder is named."""
+    return run.with_name(f"{run.stem}-report")
+
+
+def write_report(runs: Sequence[Run], folder: Path) -> None:
+    """Write the report of some runs into a folder, and print the paths of its files."""
+    from . import report
+
+    for path in report.write_report(runs, folder):
+        typer.echo(str(path))

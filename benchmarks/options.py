@@ -1,0 +1,74 @@
+"""Options that several commands share, so that they are called and explained alike.
+
+This module decides their names and help. It must not know what any command does with them: an option is called like
+the field of `plan.Plan` that it sets.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "Backends",
+    "BudgetUsd",
+    "Concurrency",
+    "Dataset",
+    "DayS",
+    "Examples",
+    "Folder",
+    "InstallPeers",
+    "Limit",
+    "LoadS",
+    "Out",
+    "Peers",
+    "Processes",
+    "RandomWeights",
+    "Resamples",
+    "Resume",
+    "Rounds",
+    "Sandbox",
+    "Seed",
+    "Tasks",
+]
+
+Backends = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES", help="Rungs, best first, as openai,embedded; those of the configuration if left out."
+    ),
+]
+Tasks = Annotated[str, typer.Option(metavar="NAMES", help="In which tasks they are compared.")]
+Dataset = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Folder of images (captions and boxes in a .jsonl, COCO, Flickr), hf:ID#SPLIT, or the bundled sample.",
+    ),
+]
+Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="So many images, drawn by the seed.")]
+Seed = Annotated[int, typer.Option(metavar="N", help="Of every random choice.")]
+BudgetUsd = Annotated[float | None, typer.Option(metavar="USD", help="Stop before the run costs more than this.")]
+Out = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the run here; a new file if left out.")]
+Resume = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Go on with an interrupted run; its own options are in force.")
+]
+Examples = Annotated[int, typer.Option(min=0, metavar="N", help="Keep so many images with what each rung said.")]
+Resamples = Annotated[int, typer.Option(min=1, metavar="N", help="Bootstrap samples of each interval.")]
+RandomWeights = Annotated[
+    bool,
+    typer.Option("--random-weights", help="Run models of the true sizes without their weights: only time is real."),
+]
+Sandbox = Annotated[
+    bool, typer.Option("--sandbox", help="Measure the openai rung against a server on this machine, for free.")
+]
+Rounds = Annotated[int, typer.Option(min=1, metavar="N", help="Time so many warm calls of each rung.")]
+Processes = Annotated[int, typer.Option(min=1, metavar="N", help="Time the first answer of so many processes.")]
+Concurrency = Annotated[str, typer.Option(metavar="NUMBERS", help="Numbers of callers at once.")]
+LoadS = Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="Each number of callers asks so long.")]
+DayS = Annotated[float, typer.Option(min=1, metavar="SECONDS", help="Play the day of the failover in this time.")]
+Peers = Annotated[bool, typer.Option("--peers", help="Let other libraries through the same day, where installed.")]
+InstallPeers = Annotated[
+    bool, typer.Option("--install-peers", help="Install them first, each in an environment of its own.")
+]
+Folder = Annotated[Path | None, typer.Option("--folder", metavar="FOLDER", help="Write the report here.")]

@@ -1,0 +1,69 @@
+"""One library among the callers of a day: runs in that library's own environment, and prints what each call got.
+
+``python visit.py <module> <settings> <url of A> <url of B> <cooldown> <distribution> <calls per s> <seconds> <image>``.
+It says ``ready`` with the library's version, waits for a line, and then calls at a fixed rate whether or not earlier
+calls have ended: so that a slow answer holds up nobody's question, as in real life. A call's time is counted from the
+moment when it was due. Only the standard library is imported here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from trial import Peer
+
+THREADS = 64
+
+
+def main() -> None:
+    """Make the library that the command line names, and let it call."""
+    module, settings, url_a, url_b, cooldown_s, distribution, rate, seconds, image = sys.argv[1:]
+    peer = importlib.import_module(module).make(settings, url_a, url_b, float(cooldown_s))
+    content = Path(image).read_bytes()
+    peer.ask(content)  # what is loaded at the first call is loaded before the day
+    print(json.dumps({"ready": version_of(distribution)}), flush=True)
+    sys.stdin.readline()
+    print(json.dumps(call_all(peer, content, calls_per_s=float(rate), seconds=float(seconds))), flush=True)
+
+
+def call_all(peer: Peer, image: bytes, *, calls_per_s: float, seconds: float) -> list[dict[str, Any]]:
+    """Return what became of each call: ``at_s`` when it was due, ``elapsed_s``, and ``text`` or ``error``."""
+    began = time.perf_counter()
+    calls: list[Future[dict[str, Any]]] = []
+    with ThreadPoolExecutor(THREADS) as pool:
+        for number in range(round(calls_per_s * seconds)):
+            at_s = (number + 0.5) / calls_per_s  # in the middle, where nothing else happens
+            time.sleep(max(0.0, began + at_s - time.perf_counter()))
+            calls.append(pool.submit(call, peer, image, began=began, at_s=at_s))
+    return [each.result() for each in calls]
+
+
+def call(peer: Peer, image: bytes, *, began: float, at_s: float) -> dict[str, Any]:
+    """Return what became of one call."""
+    try:
+        told = {"text": peer.ask(image)}
+    except Exception as error:  # noqa: BLE001 — each library has its own
+        told = {"error": type(error).__name__}
+    return {"at_s": at_s, "elapsed_s": time.perf_counter() - began - at_s, **told}
+
+
+def version_of(distribution: str) -> str:
+    """Return the version of what is installed here."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "of this checkout"
+
+
+if __name__ == "__main__":
+    main()

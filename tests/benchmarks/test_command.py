@@ -1,0 +1,135 @@
+"""``vision bench`` and ``python -m benchmarks``: options, messages, exit codes, and a file that fits its schema."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+from typer.testing import CliRunner
+
+from benchmarks.command import app
+from vision_backends.cli import main
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def bench():
+    """The command line in this process, as ``python -m benchmarks``."""
+
+    def run(*words):
+        return CliRunner().invoke(app, words, prog_name="bench")
+
+    return run
+
+
+@pytest.fixture
+def config(fresh_user):
+    """A configuration in the working directory with the embedded rung."""
+    (fresh_user / "vision.toml").write_text('ladder = ["embedded"]\n')
+
+
+def test_a_run_fits_the_schema_and_says_how_it_was_made(bench, config, lines, tmp_path):
+    """Options, configuration, machine, versions, seed and commit."""
+    out = tmp_path / "run.json"
+    done = bench(
+        "quality", "--dataset", str(lines), "--tasks", "detect", "--limit", "2", "--seed", "3", "--out", str(out)
+    )
+    assert (done.exit_code, done.stdout.strip()) == (0, str(out))
+    run = json.loads(out.read_text())
+    schema = json.loads(bench("schema").stdout)
+    Draft202012Validator.check_schema(schema)
+    Draft202012Validator(schema).validate(run)
+    assert run["command"][0] == "quality"
+    assert (run["seed"], run["settings"]["options"]["limit"]) == (3, 2)
+    assert run["settings"]["configuration"]["cache"]["enabled"] is False
+    assert run["settings"]["configuration"]["state"] == "memory"
+    assert run["machine"]["packages"]["onnxruntime"]
+    assert run["finished_at"] >= run["started_at"]
+    assert [result["images"] for result in run["quality"]] == [2]
+
+
+def test_a_run_without_a_name_gets_a_new_file(bench, config, lines, fresh_user):
+    """In the working directory; its path is the only thing on standard output."""
+    done = bench("quality", "--dataset", str(lines), "--tasks", "embed", "--limit", "1")
+    assert done.exit_code == 0
+    assert (fresh_user / done.stdout.strip()).is_file()
+
+
+def test_nothing_is_kept_in_the_users_state(bench, config, lines, fresh_user):
+    """Neither cache nor ledger nor gates."""
+    assert bench("quality", "--dataset", str(lines), "--tasks", "embed", "--limit", "1").exit_code == 0
+    assert not list(fresh_user.rglob("*.sqlite*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "trouble"),
+    [
+        (["quality", "--tasks", "describe,paint"], "--tasks 'paint' has no meaning"),
+        (["quality", "--backends", "opnai"], "Did you mean 'openai'?"),
+        (["quality", "--backends", ","], "--backends"),
+        (["quality", "--dataset", "no-such-folder"], "no data set 'no-such-folder'"),
+        (["quality", "--budget-usd", "0"], "--budget-usd 0"),
+        (["quality", "--config", "none.toml"], "none.toml"),
+        (["quality", "--out", "no/such/folder/run.json"], "cannot be written"),
+        (["latency", "--concurrency", "1,two"], "--concurrency 'two' has no meaning"),
+        (["quality", "--resume", "none.json"], "'none.json' cannot be read"),
+        (["quality", "--resume", "none.json", "--limit", "2"], "leave out --limit"),
+        (["report", "none.json"], "'none.json' cannot be read"),
+        (["paint"], "No such command"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_in_a_sentence(bench, config, fresh_user, words, trouble):
+    """With exit code 2, and no file is left behind."""
+    done = bench(*words)
+    assert done.exit_code == 2
+    assert trouble in " ".join(done.stderr.replace("│", "").split())
+    assert not list(fresh_user.glob("benchmark-*"))
+
+
+def test_a_run_is_resumed_only_with_the_configuration_that_it_was_begun_with(bench, config, lines, fresh_user):
+    """Else one run would hold answers of two."""
+    out = fresh_user / "run.json"
+    assert (
+        bench("quality", "--dataset", str(lines), "--tasks", "embed", "--limit", "1", "--out", str(out)).exit_code == 0
+    )
+    run = json.loads(out.read_text())
+    out.write_text(json.dumps(run | {"finished_at": None}))
+    (fresh_user / "vision.toml").write_text('ladder = ["embedded"]\n[embedded]\nmin_score = 0.4\n')
+    done = bench("quality", "--resume", str(out))
+    assert done.exit_code == 2
+    assert "configuration has changed" in done.stderr
+    (fresh_user / "vision.toml").write_text('ladder = ["embedded"]\n')
+    assert bench("quality", "--resume", str(out)).exit_code == 0
+
+
+def test_vision_bench_is_the_same_program(config, lines, fresh_user, capsys):
+    """All words go to it, its help included."""
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", "quality", "--dataset", str(lines), "--tasks", "embed", "--limit", "1", "--out", "run.json"])
+    assert ended.value.code == 0
+    assert json.loads((fresh_user / "run.json").read_text())["finished_at"]
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", "quality", "--help"])
+    assert ended.value.code == 0
+    assert "vision bench quality" in capsys.readouterr().out
+
+
+def test_a_missing_extra_is_named_with_the_command_that_brings_it(config, lines):
+    """Before anything is asked."""
+    program = (
+        "import sys\n"
+        "sys.modules['pycocotools'] = None\n"
+        "from benchmarks.command import main\n"
+        f"main(['quality', '--dataset', {str(lines)!r}])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 2
+    assert "pip install 'vision-backends[bench]'" in done.stderr
