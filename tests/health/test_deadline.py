@@ -280,6 +280,26 @@ def test_an_interrupted_caller_stops_waiting_at_once():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX only")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_an_interruption_just_as_the_answer_comes_leaves_nobody_waiting(workers):
+    """Ctrl-C may meet the caller when it has taken the answer, but not yet looked at it; it is handed on then."""
+    main = threading.main_thread().ident
+    late = []
+
+    def answer():
+        signal.pthread_kill(main, signal.SIGINT)
+        return "said"
+
+    interrupted = 0
+    for _ in range(500):
+        try:
+            workers.run_within(answer, 30, on_late=late.append)
+            time.sleep(30)  # the signal is still to come
+        except KeyboardInterrupt:
+            interrupted += 1
+    assert interrupted == 500
+    assert set(late) <= {"said"}
+
+
 def test_a_forked_child_has_workers_of_its_own(workers):
     """The parent's threads do not exist there."""
     assert workers.run_within(lambda: 1, 5) == 1

@@ -124,7 +124,7 @@ class Workers:
             outcome = job.outcome.get()  # it came in the very last moment
         except BaseException:  # the caller is interrupted
             if not crew.abandon(job):
-                job.deliver_late(job.outcome.get())
+                job.deliver_late(job.finished)  # which may have been taken from the queue already, and lost
             raise
         if outcome.error is None and self._clock.monotonic() - started > timeout_s + GRACE_S:
             job.deliver_late(outcome)
@@ -177,7 +177,9 @@ class _Outcome(Generic[T]):
 class _Job(Generic[T]):
     """One call, and whether its outcome is still waited for."""
 
-    __slots__ = ("_call", "_claim", "_context", "_on_late", "outcome")
+    __slots__ = ("_call", "_claim", "_context", "_on_late", "finished", "outcome")
+
+    finished: _Outcome[T]
 
     def __init__(self, call: Callable[[], T], on_late: Callable[[T], object] | None) -> None:
         self.outcome: queue.SimpleQueue[_Outcome[T]] = queue.SimpleQueue()
@@ -191,7 +193,8 @@ class _Job(Generic[T]):
         return self._claim.acquire(blocking=False)
 
     def run(self) -> _Outcome[T]:
-        return _Outcome(partial(self._context.run, self._call))
+        self.finished = _Outcome(partial(self._context.run, self._call))
+        return self.finished
 
     def deliver_late(self, outcome: _Outcome[T]) -> None:
         """Hand on what nobody waits for any more; trouble with it is logged, for there is nobody to tell."""
