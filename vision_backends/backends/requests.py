@@ -5,7 +5,7 @@ This module decides which requests have a meaning. It must not know any backend 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, ClassVar
 
 from vision_backends.errors import InvalidRequestError
@@ -21,6 +21,7 @@ __all__ = [
     "Model",
     "RateLimits",
     "Request",
+    "shape_of",
 ]
 
 
@@ -100,6 +101,11 @@ class DetectRequest:
 
 Request = DescribeRequest | EmbedRequest | EmbedTextRequest | DetectRequest
 """Everything that determines an answer, apart from the image or text itself and the model."""
+
+
+def shape_of(request: Request) -> tuple[str, ...]:
+    """Return the task of a request and which of its options are set: requests of one shape need the same models."""
+    return (request.task, *(spec.name for spec in fields(request) if getattr(request, spec.name) is not None))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
