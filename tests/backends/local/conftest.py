@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import pytest
@@ -63,7 +64,7 @@ def make_backend() -> Callable[..., LocalBackend]:
 
 
 def _plain(value):
-    return value if value is None or isinstance(value, int | float | str | FolderHub | Remembered) else str(value)
+    return str(value) if isinstance(value, PurePath) else value
 
 
 class FolderHub:
