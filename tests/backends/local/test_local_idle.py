@@ -154,7 +154,7 @@ class TestModels:
             finally:
                 enough.set()
             dropper.result()
-        assert all(vector == expected for vector in vectors)
+        assert min(vector.similarity(expected) for vector in vectors) > 0.99999
         assert dropped
 
     def test_a_real_clock_rings(self, make_backend, model, make_image):

@@ -34,7 +34,7 @@ from vision_backends.errors import ConfigError, NotReadyError, NotSupportedError
 from vision_backends.types import FREE, Description, Detections, Embedding, Trace
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from vision_backends.backends.requests import Request
     from vision_backends.images import Image

@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 
     from vision_backends.clock import Clock
 
-__all__ = ["Progress", "Slot"]
+__all__ = ["NOT_LOADED", "Progress", "Slot"]
 
 RETRY_AFTER_S = 300.0
 """How long a failed load is not tried again; `Slot.close` forgets it."""
 
 LONGEST_END_S = 10.0
 """How long the end of the interpreter waits for a load."""
+
+NOT_LOADED = "not loaded"
 
 T = TypeVar("T")
 
@@ -94,7 +96,7 @@ class Slot(Generic[T]):
             return "loaded"
         if job is not None:
             return str(job.progress)
-        return f"failed: {failure[0].message}" if failure else "not loaded"
+        return f"failed: {failure[0].message}" if failure else NOT_LOADED
 
     def check(self) -> None:
         """Return unless it is being loaded in the background, or has failed not long ago.

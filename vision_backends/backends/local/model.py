@@ -14,7 +14,7 @@ from vision_backends.backends.local.checkpoint import read_checkpoint
 from vision_backends.backends.local.detector import ClosedDetector, OpenDetector
 from vision_backends.backends.local.embedder import Embedder
 from vision_backends.backends.local.hub import Source
-from vision_backends.backends.local.loading import Slot
+from vision_backends.backends.local.loading import NOT_LOADED, Slot
 from vision_backends.backends.local.memory import memory_for
 from vision_backends.backends.local.weights import Place, load
 from vision_backends.errors import NotReadyError
@@ -191,7 +191,10 @@ class LocalModel:
     def status(self) -> dict[str, Any]:
         """Return JSON-able facts about it."""
         engine = self._slot.value
-        facts: dict[str, Any] = {"model": self.name, "revision": self.revision, "state": self._slot.state}
+        state = self._slot.state
+        if engine is None and state == NOT_LOADED and self._source.folder is None and self.checkpoint is None:
+            state = "not fetched"
+        facts: dict[str, Any] = {"model": self.name, "revision": self.revision, "state": state}
         if engine is not None:
             loaded = engine.loaded
             facts |= {"device": loaded.device, "dtype": loaded.numbers, "memory_bytes": loaded.memory_bytes}

@@ -1,0 +1,40 @@
+"""One pass over an example of each task."""
+
+from __future__ import annotations
+
+import pytest
+
+from vision_backends import (
+    DescribeRequest,
+    DetectRequest,
+    EmbedRequest,
+    EmbedTextRequest,
+    UnavailableError,
+)
+from vision_backends.backends.rehearsal import rehearse
+from vision_backends.testing import FakeBackend
+
+
+@pytest.mark.parametrize(
+    "request_", [EmbedRequest(), EmbedTextRequest(), DetectRequest(), DetectRequest(labels=("a scooter",))]
+)
+def test_each_task_is_run_once(request_):
+    """As it was asked for, with one input."""
+    backend = FakeBackend()
+    rehearse(backend, request_)
+    assert [(call.request, call.count) for call in backend.calls] == [(request_, 1)]
+
+
+def test_a_description_need_not_be_long():
+    """One word shows that it works; the prompt stays."""
+    backend = FakeBackend()
+    rehearse(backend, DescribeRequest(prompt="What?", max_words=200))
+    assert [call.request for call in backend.calls] == [DescribeRequest(prompt="What?", max_words=1)]
+
+
+def test_what_fails_is_told():
+    """A model that computes nonsense is not ready."""
+    backend = FakeBackend()
+    backend.play(UnavailableError("Broken."))
+    with pytest.raises(UnavailableError, match="Broken"):
+        rehearse(backend, EmbedRequest())
