@@ -1,0 +1,119 @@
+"""What warm standby saves: the first answer of the local rung after the quota of the better one has ended.
+
+The real SDK asks the sandbox, which answers a few calls, says once that they come too fast, answers again, and then has
+no quota left. Below it stands BLIP in its published size, with random weights: its time is real, its words are not.
+Each way is measured in fresh processes, in turns.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from pathlib import Path
+from statistics import median
+
+from sandbox_process import API_KEY, RemoteSandbox
+from timing import PHOTOS, Figure, measure, run_python, show
+
+PHOTO = PHOTOS / "cat.jpg"
+
+TOO_FAST = {
+    "name": "too fast",
+    "status": 429,
+    "body": {"error": {"message": "Too fast.", "type": "requests", "code": "rate_limit_exceeded"}},
+    "headers": {"retry-after": "1"},
+}
+"""A sign of trouble that the call itself survives, since a second's patience is worth the better answer."""
+
+DAY = {
+    "steps": [
+        {"play": "healthy", "times": 3},
+        {"play": TOO_FAST},
+        {"play": "healthy"},
+        {"play": "quota_gone", "times": None},
+    ]
+}
+
+WAYS = {"without": "off", "with warm standby": "standby", "with router.warm_up() at the start": "asked"}
+
+DAY_OF_A_PROCESS = """
+import json, sys, time
+from vision_backends import Router
+from vision_backends.backends.local import LocalBackend
+from vision_backends.backends.openai import OpenAIBackend
+
+url, key, photo, model, way, pause_s = sys.argv[1:]
+others = dict.fromkeys(("embedding_model", "detection_model", "open_vocabulary_model"), "")
+ladder = [OpenAIBackend(api_key=key, base_url=url), LocalBackend(caption_model=model, **others)]
+
+def ask():
+    started = time.perf_counter()
+    trace = router.describe(photo, max_words=8).trace
+    return trace.backend, time.perf_counter() - started
+
+with Router(ladder, caching=False, warm_standby=way == "standby") as router:
+    if way == "asked":
+        router.warm_up(["describe"], backend="local", wait_s=300)
+    good = [ask() for _ in range(4)]
+    time.sleep(float(pause_s))
+    first, *later = [ask() for _ in range(4)]
+    assert {name for name, _ in good} == {"openai"} and {name for name, _ in [first, *later]} == {"local"}
+    print(json.dumps({"first": first[1], "later": [seconds for _, seconds in later], "good": good[0][1]}))
+"""
+"""Prints the seconds of the first answer of the local rung, and of those after it."""
+
+
+def measure_standby(processes: int, pause: int) -> list[Figure]:
+    """Return the figures.
+
+    Args:
+        processes: How many fresh processes are measured each way.
+        pause: Seconds between the first sign of trouble and the end of the quota.
+    """
+    first_s: dict[str, list[float]] = {way: [] for way in WAYS}
+    ratios: dict[str, list[float]] = {way: [] for way in WAYS}
+    with tempfile.TemporaryDirectory() as folder, RemoteSandbox.started() as sandbox:
+        model = make_blip(Path(folder))
+        for _ in range(processes):
+            for way, argument in WAYS.items():
+                sandbox.play(DAY)
+                said, _ = run_python(
+                    "-c", DAY_OF_A_PROCESS, sandbox.url, API_KEY, str(PHOTO), str(model), argument, str(pause)
+                )
+                times = json.loads(said)
+                first_s[way].append(times["first"])
+                ratios[way].append(times["first"] / median(times["later"]))
+    targets = {"without": None}
+    return [
+        *(measure(f"first degraded answer, {way}", [each * 1e3 for each in first_s[way]], "ms") for way in WAYS),
+        *(
+            measure(f"… ÷ later ones of its process, {way}", ratios[way], "", target=targets.get(way, 1.2))
+            for way in WAYS
+        ),
+    ]
+
+
+def make_blip(folder: Path) -> Path:
+    """Save BLIP as large as Salesforce/blip-image-captioning-base, with random weights, and return its folder."""
+    import torch
+    import transformers
+
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    transformers.utils.logging.disable_progress_bar()
+    torch.manual_seed(1)
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    config = transformers.BlipConfig()
+    vocabulary = [*special, *(f"word{number}" for number in range(config.text_config.vocab_size - len(special)))]
+    tokenizer = transformers.BertTokenizer(vocab={word: number for number, word in enumerate(vocabulary)})
+    text = config.text_config
+    text.bos_token_id, text.pad_token_id = vocabulary.index("[MASK]"), vocabulary.index("[PAD]")
+    text.sep_token_id = text.eos_token_id = vocabulary.index("[SEP]")
+    processor = transformers.BlipImageProcessorPil(size={"height": 384, "width": 384})
+    for part in (transformers.BlipForConditionalGeneration(config).eval(), processor, tokenizer):
+        part.save_pretrained(folder)
+    return folder
+
+
+if __name__ == "__main__":
+    show("Warm standby", measure_standby, options={"processes": 5, "pause": 15})
