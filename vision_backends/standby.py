@@ -7,7 +7,6 @@ know how a backend becomes ready, nor what answers are made of.
 from __future__ import annotations
 
 import logging
-import threading
 from typing import TYPE_CHECKING
 
 from vision_backends.backends.requests import shape_of
@@ -65,7 +64,6 @@ class Standby:
     ) -> None:
         self._ladders = ladders
         self._warm_up = warm_up
-        self._lock = threading.Lock()
         self._asked: dict[tuple[str, ...], Request] = {}
         self._troubled: set[tuple[str, tuple[str, ...]]] = set()
 
@@ -101,10 +99,10 @@ class Standby:
         """Make ready what is below a rung, down to the first that can answer."""
         ladder = self._ladders[request.task]
         place = next((place for place, backend in enumerate(ladder) if backend.name == name), len(ladder))
-        with self._lock:
-            if (name, shape_of(request)) in self._troubled:
-                return
-            self._troubled.add((name, shape_of(request)))
+        trouble = (name, shape_of(request))
+        if trouble in self._troubled:
+            return
+        self._troubled.add(trouble)  # two threads may both get here: their warm-ups are one
         for backend in ladder[place + 1 :]:
             try:
                 backend.check(request)
