@@ -27,13 +27,14 @@ def test_every_model_has_a_row_and_every_fact_a_column(capsys):
             "idle_s": 61.4,
             "queue": 3,
             "speedup": 2.5,
+            "engine": {"image": "openvino", "text": "torch"},
         },
     )
     assert lines[0] == ""
     assert [" ".join(line.split()) for line in lines[1:]] == [
-        "local model revision state memory idle queue speedup",
-        "caption acme/tiny - being fetched: 1 of 2 MB, 50% - - - -",
-        "open vocabulary acme/finder 0123456789ab loaded 1,234 MB 61 s 3 2.5",
+        "local model revision state memory idle queue speedup engine",
+        "caption acme/tiny - being fetched: 1 of 2 MB, 50% - - - - -",
+        "open vocabulary acme/finder 0123456789ab loaded 1,234 MB 61 s 3 2.5 image openvino, text torch",
     ]
 
 

@@ -50,6 +50,8 @@ def _cell(column: str, value: object) -> str:
         return f"{value / 1e6:,.0f} MB"
     if isinstance(value, int | float) and column.endswith("_s"):
         return f"{value:,.0f} s"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {each}" for name, each in value.items())
     if column == "revision":
         return str(value)[:REVISION_LENGTH]
     return f"{value:g}" if isinstance(value, float) else str(value)

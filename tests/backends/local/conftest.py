@@ -11,7 +11,6 @@ import pytest
 import tiny
 
 from vision_backends.backends.local import LocalBackend
-from vision_backends.backends.local.remembered import Remembered
 from vision_backends.errors import NotReadyError
 
 if TYPE_CHECKING:
