@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from vision_backends import (
@@ -38,3 +41,18 @@ def test_what_fails_is_told():
     backend.play(UnavailableError("Broken."))
     with pytest.raises(UnavailableError, match="Broken"):
         rehearse(backend, EmbedRequest())
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 0.1, 0.2])
+def test_a_program_may_end_while_it_runs(pause_s):
+    """A thread that is stopped in native code would abort the process."""
+    code = f"""
+import threading, time
+from vision_backends import DescribeRequest
+from vision_backends.backends.embedded import EmbeddedBackend
+backend = EmbeddedBackend(threads=1)
+threading.Thread(target=backend.warm_up, args=(DescribeRequest(),), daemon=True).start()
+time.sleep({pause_s})
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (run.returncode, run.stderr) == (0, "")

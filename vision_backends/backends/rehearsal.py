@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from vision_backends.backends.endings import awaited_at_exit
 from vision_backends.backends.requests import DescribeRequest, EmbedTextRequest
 from vision_backends.images import open_image
 
@@ -20,6 +21,9 @@ __all__ = ["rehearse"]
 SIDE_PX = 64
 
 TIMEOUT_S = 120.0
+
+LONGEST_END_S = 10.0
+"""How long the end of the interpreter waits for it."""
 
 
 def rehearse(backend: Backend, request: Request) -> None:
@@ -34,4 +38,5 @@ def rehearse(backend: Backend, request: Request) -> None:
         request = replace(request, max_words=1)
     words = isinstance(request, EmbedTextRequest)
     example = "example" if words else open_image(PILImage.new("RGB", (SIDE_PX, SIDE_PX), "grey"))
-    getattr(backend, request.task)([example], request, timeout_s=TIMEOUT_S)
+    with awaited_at_exit(LONGEST_END_S):
+        getattr(backend, request.task)([example], request, timeout_s=TIMEOUT_S)

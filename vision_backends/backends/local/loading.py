@@ -9,7 +9,6 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from vision_backends.backends.local.endings import awaited_at_exit
 from vision_backends.errors import BackendError, NotReadyError
 
 if TYPE_CHECKING:
@@ -21,9 +20,6 @@ __all__ = ["NOT_LOADED", "Progress", "Slot"]
 
 RETRY_AFTER_S = 300.0
 """How long a failed load is not tried again; `Slot.close` forgets it."""
-
-LONGEST_END_S = 10.0
-"""How long the end of the interpreter waits for a load."""
 
 NOT_LOADED = "not loaded"
 
@@ -157,8 +153,7 @@ class Slot(Generic[T]):
 
     def _run(self, job: _Job[T]) -> None:
         try:
-            with awaited_at_exit(LONGEST_END_S):
-                job.value = self._load(job.progress)
+            job.value = self._load(job.progress)
         except BackendError as error:
             job.error = error
         except BaseException as error:  # noqa: BLE001 — whoever waits has to hear of it

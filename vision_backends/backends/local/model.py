@@ -9,6 +9,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
+from vision_backends.backends.endings import awaited_at_exit
 from vision_backends.backends.local.captioner import Captioner, captions_only
 from vision_backends.backends.local.checkpoint import read_checkpoint
 from vision_backends.backends.local.detector import ClosedDetector, OpenDetector
@@ -44,6 +45,9 @@ ENGINES: dict[Role, tuple[type[Engine], str]] = {
     "open_vocabulary": (OpenDetector, "AutoModelForZeroShotObjectDetection"),
 }
 """What runs a model of each role, and the class of transformers that loads it."""
+
+LONGEST_END_S = 10.0
+"""How long the end of the interpreter waits for a load; a fetch is broken off at once."""
 
 FETCHED_AGAIN = frozenset({"incomplete", "no_safetensors"})
 """Flaws of a cached model that a fetch may mend."""
@@ -227,7 +231,8 @@ class LocalModel:
         engine, auto_class = ENGINES[self._role]
         plain = captions_only(checkpoint.kind)
         chat = self._role == "caption" and not plain
-        with memory_for(checkpoint, device=place.device, max_bytes=place.max_memory_bytes):
+        room = memory_for(checkpoint, device=place.device, max_bytes=place.max_memory_bytes)
+        with room, awaited_at_exit(LONGEST_END_S):
             made = engine(load(checkpoint, auto_class=auto_class, place=place, chat=chat))
             made.loaded.lower()
         self._used_at = self._clock.monotonic()
