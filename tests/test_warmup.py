@@ -94,6 +94,15 @@ def test_a_crash_is_a_reason(clock, caplog):
     assert "Traceback" in caplog.text
 
 
+def test_the_log_has_the_outcome_but_not_what_was_asked(clock, caplog):
+    """A label or a prompt is nobody's business."""
+    caplog.set_level("INFO", logger="vision_backends")
+    backend = FakeBackend("fake", labels=["cat"])
+    ended(WarmUps(clock=clock).begin(backend, DetectRequest(labels=("a secret",))))
+    ended(WarmUps(clock=clock).begin(backend, DetectRequest()))
+    assert caplog.messages == ["fake is not ready (not_supported) for detect.", "fake is ready for detect."]
+
+
 def test_a_closed_one_begins_nothing(clock):
     """What would be loaded would stay."""
     backend, warm_ups = FakeBackend(), WarmUps(clock=clock)

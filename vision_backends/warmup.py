@@ -126,12 +126,9 @@ class WarmUps:
         except BaseException as crash:  # noqa: BLE001 — whoever waits has to hear of it
             _log.exception("The %s backend crashed while it was made ready.", job.backend.name)
             error = NotReadyError(f"The warm-up crashed with {type(crash).__name__}: {crash}")
-        _log.info(
-            "%s is %s for %s.",
-            job.backend.name,
-            "ready" if error is None else f"not ready ({error.message.rstrip('.')})",
-            job.request.task,
-        )
+        # Not the message: it may quote a label or a language that somebody has asked for.
+        outcome = "ready" if error is None else f"not ready ({error.code or error.kind})"
+        _log.info("%s is %s for %s.", job.backend.name, outcome, job.request.task)
         job.ended.set_result((self._clock.monotonic(), error))
 
     @staticmethod
