@@ -78,31 +78,34 @@ class Standby:
         if isinstance(event, AttemptEvent):
             self._judge(event.attempt, event.task)
             return
-        for request in tuple(self._asked.values()):
+        for shape, request in tuple(self._asked.items()):
             if isinstance(event, Alert) or self._is_closed_for(event, request):
                 reason = event.budget if isinstance(event, Alert) else event.reason
-                self._stand_by(event.backend, request, reason)
+                self._stand_by(event.backend, request, shape, reason)
 
     def _judge(self, attempt: Attempt, task: Task) -> None:
-        requests = [request for request in tuple(self._asked.values()) if request.task == task]
-        if attempt.outcome == "answered":
-            for request in requests:
-                if self._is_nearly_spent(attempt.backend, request):
-                    self._stand_by(attempt.backend, request, "limit_near")
-                else:
-                    self._troubled.discard((attempt.backend, shape_of(request)))
-        elif attempt.error in SIGNS and (attempt.outcome, attempt.error) != ("skipped", "timed_out"):
-            for request in requests:  # a rung that was skipped for want of time has done nothing wrong
-                self._stand_by(attempt.backend, request, attempt.code or attempt.error)
+        name, answered = attempt.backend, attempt.outcome == "answered"
+        # A rung that was skipped for want of time has done nothing wrong.
+        failed = attempt.error in SIGNS and (attempt.outcome, attempt.error) != ("skipped", "timed_out")
+        if not (answered or failed):
+            return
+        for shape, request in tuple(self._asked.items()):
+            if request.task != task:
+                continue
+            if failed:
+                self._stand_by(name, request, shape, attempt.code or attempt.error or "")
+            elif self._is_nearly_spent(name, request):
+                self._stand_by(name, request, shape, "limit_near")
+            else:
+                self._troubled.discard((name, shape))
 
-    def _stand_by(self, name: str, request: Request, reason: str) -> None:
+    def _stand_by(self, name: str, request: Request, shape: tuple[str, ...], reason: str) -> None:
         """Make ready what is below a rung, down to the first that can answer."""
+        if (name, shape) in self._troubled:
+            return
+        self._troubled.add((name, shape))  # two threads may both get here: their warm-ups are one
         ladder = self._ladders[request.task]
         place = next((place for place, backend in enumerate(ladder) if backend.name == name), len(ladder))
-        trouble = (name, shape_of(request))
-        if trouble in self._troubled:
-            return
-        self._troubled.add(trouble)  # two threads may both get here: their warm-ups are one
         for backend in ladder[place + 1 :]:
             try:
                 backend.check(request)

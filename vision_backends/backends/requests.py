@@ -5,7 +5,7 @@ This module decides which requests have a meaning. It must not know any backend 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from vision_backends.errors import InvalidRequestError
@@ -105,7 +105,7 @@ Request = DescribeRequest | EmbedRequest | EmbedTextRequest | DetectRequest
 
 def shape_of(request: Request) -> tuple[str, ...]:
     """Return the task of a request and which of its options are set: requests of one shape need the same models."""
-    return (request.task, *(spec.name for spec in fields(request) if getattr(request, spec.name) is not None))
+    return (request.task, *[name for name in request.__slots__ if getattr(request, name) is not None])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
