@@ -3,6 +3,9 @@
 The real SDK asks the sandbox, which answers a few calls, says once that they come too fast, answers again, and then has
 no quota left. Below it stands BLIP in its published size, with random weights: its time is real, its words are not.
 Each way is measured in fresh processes, in turns.
+
+An answer takes seconds, and on a busy machine twice as many from one moment to the next, so that the ratio of two answers
+hardly shows a load. What does is the part of the local rung's own time in which it neither decoded nor computed.
 """
 
 from __future__ import annotations
@@ -50,7 +53,9 @@ ladder = [OpenAIBackend(api_key=key, base_url=url), LocalBackend(caption_model=m
 def ask():
     started = time.perf_counter()
     trace = router.describe(photo, max_words=8).trace
-    return trace.backend, time.perf_counter() - started
+    seconds = time.perf_counter() - started
+    working_s = (trace.timing.decode_s or 0.0) + (trace.timing.model_s or 0.0)
+    return trace.backend, seconds, trace.attempts[-1].elapsed_s - working_s
 
 with Router(ladder, caching=False, warm_standby=way == "standby") as router:
     if way == "asked":
@@ -58,10 +63,10 @@ with Router(ladder, caching=False, warm_standby=way == "standby") as router:
     good = [ask() for _ in range(4)]
     time.sleep(float(pause_s))
     first, *later = [ask() for _ in range(4)]
-    assert {name for name, _ in good} == {"openai"} and {name for name, _ in [first, *later]} == {"local"}
-    print(json.dumps({"first": first[1], "later": [seconds for _, seconds in later], "good": good[0][1]}))
+    assert {each[0] for each in good} == {"openai"} and {each[0] for each in [first, *later]} == {"local"}
+    print(json.dumps({"first": first[1], "waited": first[2], "later": [each[1] for each in later]}))
 """
-"""Prints the seconds of the first answer of the local rung, and of those after it."""
+"""Prints the seconds of the first answer of the local rung, those in which it waited for the model, and later ones."""
 
 
 def measure_standby(processes: int, pause: int) -> list[Figure]:
@@ -72,6 +77,7 @@ def measure_standby(processes: int, pause: int) -> list[Figure]:
         pause: Seconds between the first sign of trouble and the end of the quota.
     """
     first_s: dict[str, list[float]] = {way: [] for way in WAYS}
+    waited_s: dict[str, list[float]] = {way: [] for way in WAYS}
     ratios: dict[str, list[float]] = {way: [] for way in WAYS}
     with tempfile.TemporaryDirectory() as folder, RemoteSandbox.started() as sandbox:
         model = make_blip(Path(folder))
@@ -83,15 +89,18 @@ def measure_standby(processes: int, pause: int) -> list[Figure]:
                 )
                 times = json.loads(said)
                 first_s[way].append(times["first"])
+                waited_s[way].append(times["waited"])
                 ratios[way].append(times["first"] / median(times["later"]))
-    targets = {"without": None}
-    return [
-        *(measure(f"first degraded answer, {way}", [each * 1e3 for each in first_s[way]], "ms") for way in WAYS),
-        *(
-            measure(f"… ÷ later ones of its process, {way}", ratios[way], "", target=targets.get(way, 1.2))
-            for way in WAYS
-        ),
-    ]
+    figures = []
+    for way in WAYS:
+        without = way == "without"
+        ms = [[each * 1e3 for each in seconds[way]] for seconds in (first_s, waited_s)]
+        figures += [
+            measure(f"first degraded answer, {way}", ms[0], "ms"),
+            measure("… of this, waited for the model", ms[1], "ms", target=None if without else 100),
+            measure("… ÷ later ones of its process", ratios[way], "", target=None if without else 1.2),
+        ]
+    return figures
 
 
 def make_blip(folder: Path) -> Path:
