@@ -87,9 +87,10 @@ def introduce(
         parameters=sum(card.parameters for card in cards) if known else None,
         licence=" and ".join(dict.fromkeys(card.licence for card in cards)) if known else None,
         published=tuple(
-            Published(metric=card.quality.metric, value=card.quality.value, source=card.quality.source)
+            Published(metric=figure.metric, value=figure.value, source=figure.source)
             for card in cards
-            if card.quality is not None and len(parts) == 1  # of a part of a pipeline it says little
+            for figure in card.quality
+            if len(parts) == 1  # of a part of a pipeline it says little
         ),
     )
 

@@ -52,7 +52,7 @@ from vision_backends.errors import (
     VisionError,
 )
 from vision_backends.images import Image, ImageLimits, open_image
-from vision_backends.reports import Explanation, RungStatus, Verdict
+from vision_backends.reports import Explanation, RungStatus, Verdict, WarmUp, WarmUpReport
 from vision_backends.types import (
     FREE,
     TASKS,
@@ -121,6 +121,8 @@ __all__ = [
     "Usage",
     "Verdict",
     "VisionError",
+    "WarmUp",
+    "WarmUpReport",
     "open_image",
 ]
 

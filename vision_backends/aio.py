@@ -115,6 +115,7 @@ class AsyncRouter:
     embed_text_many = _coroutine(Router.embed_text_many)
     detect = _coroutine(Router.detect)
     detect_many = _coroutine(Router.detect_many)
+    warm_up = _coroutine(Router.warm_up)
     explain = _coroutine(Router.explain)
     status = _coroutine(Router.status)
     reset = _coroutine(Router.reset)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from vision_backends.health.gates import Health, Permit, Scope
     from vision_backends.storage.base import Store
     from vision_backends.types import Outcome, Task, Usage
+    from vision_backends.warmup import WarmUps
 
 __all__ = ["Attempts", "Call", "Turn"]
 
@@ -104,14 +105,18 @@ class Attempts:
     Args:
         health: The gates that every rung stands behind.
         workers: Threads in which backends are called, so that a deadline holds whatever they do.
+        warm_ups: Makes a rung ready that had to be passed by.
         store: Where answers are kept.
         caching: Whether they are.
         clock: Where time comes from.
     """
 
-    def __init__(self, *, health: Health, workers: Workers, store: Store, caching: bool, clock: Clock) -> None:
+    def __init__(
+        self, *, health: Health, workers: Workers, warm_ups: WarmUps, store: Store, caching: bool, clock: Clock
+    ) -> None:
         self._health = health
         self._workers = workers
+        self._warm_ups = warm_ups
         self._store = store
         self._caching = caching
         self._lines: Lines[Scope] = Lines()
@@ -272,10 +277,10 @@ class Attempts:
         self._store.record(ledger_rows(late, task=turn.call.request.task, call_id=secrets.token_hex(8)))
 
     def pass_by(self, items: Sequence[Item], turn: Turn, refusal: BackendError) -> None:
-        """Note why a rung is not asked; one that is not ready may make itself so for the next time."""
+        """Note why a rung is not asked; one that is not ready is made so for the next time, if it can be."""
         self.note(items, turn, "skipped", refusal)
         if isinstance(refusal, NotReadyError):
-            turn.rung.backend.prepare(turn.call.request)
+            self._warm_ups.begin_unless_tried(turn.rung.backend, turn.call.request)
 
     def note(
         self, items: Sequence[Item], turn: Turn, outcome: Outcome, error: VisionError, *, elapsed_s: float = 0.0

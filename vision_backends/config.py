@@ -125,6 +125,7 @@ class Settings(BaseSettings):
         ladder: Backends, best first: built-in names, entry points or ``package.module:Class``.
         deadline_s: Seconds that a call may take altogether.
         hedge_after_s: When a call also asks the next rung; seconds or ``"p95"``; never by default.
+        warm_standby: Whether the first sign of trouble with a rung makes the next one ready in the background.
         state: Where cache, ledger and gates live: ``"auto"`` (the user's cache folder), ``"memory"`` or a path.
         cache: The ``[cache]`` table.
         images: The ``[images]`` table.
@@ -149,6 +150,7 @@ class Settings(BaseSettings):
     )
     deadline_s: PositiveFloat = Field(60.0, allow_inf_nan=False)
     hedge_after_s: PositiveFloat | Literal["p95"] | None = None
+    warm_standby: bool = True
     state: Literal["auto", "memory"] | Path = "auto"
     cache: CacheSettings = CacheSettings()
     images: ImageSettings = ImageSettings()

@@ -1,19 +1,20 @@
 """What the router says about its ladder before anybody is asked: how each rung stands, and why.
 
-This module decides the shape of `Router.explain` and `Router.status`. It must not know how a rung is judged.
+This module decides the shape of `Router.explain`, `Router.status` and `Router.warm_up`. It must not know how a rung is
+judged.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from vision_backends.types import Task
 
-__all__ = ["Explanation", "RungStatus", "Verdict"]
+__all__ = ["Explanation", "RungStatus", "Verdict", "WarmUp", "WarmUpReport"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,3 +111,67 @@ class RungStatus:
             "tasks": {task: verdict.to_dict() for task, verdict in self.tasks.items()},
             "facts": dict(self.facts),
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WarmUp:
+    """How far one rung has been made ready for one task.
+
+    Attributes:
+        backend: Name of the backend.
+        task: What for.
+        state: ``"ready"``; ``"warming"`` while it is under way; ``"not_ready"`` when it could not be done.
+        error: Kind of what stands in the way, such as ``"not_supported"``.
+        reason: What stands in the way, in a sentence.
+        remedy: What the reader can do about it.
+        elapsed_s: Seconds that it took; None while it is under way.
+    """
+
+    backend: str
+    task: Task
+    state: Literal["ready", "warming", "not_ready"]
+    error: str | None = None
+    reason: str | None = None
+    remedy: str | None = None
+    elapsed_s: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as JSON-able values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WarmUpReport:
+    """What `Router.warm_up` has come to; ``str(report)`` is a small table, iterating gives each `WarmUp`.
+
+    Attributes:
+        warm_ups: One for each rung of each task, best first.
+    """
+
+    warm_ups: tuple[WarmUp, ...]
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is under way any more."""
+        return all(each.state != "warming" for each in self.warm_ups)
+
+    def __iter__(self) -> Iterator[WarmUp]:
+        return iter(self.warm_ups)
+
+    def __str__(self) -> str:
+        widths = [max((len(text) for text in column), default=0) for column in zip(*map(_cells, self), strict=True)]
+        rows = []
+        for each in self:
+            named = "  ".join(f"{text:<{width}}" for text, width in zip(_cells(each), widths, strict=True))
+            took = f", after {each.elapsed_s:.2g} s" if each.state == "ready" and each.elapsed_s is not None else ""
+            rows.append(f"{named}  {each.error or each.state}{took}{f': {each.reason}' if each.reason else ''}")
+            rows += [f"{' ' * (sum(widths) + 2)}  → {each.remedy}"] if each.remedy else []
+        return "\n".join(rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as JSON-able values."""
+        return {"warm_ups": [each.to_dict() for each in self.warm_ups]}
+
+
+def _cells(warm_up: WarmUp) -> tuple[str, str]:
+    return warm_up.task, warm_up.backend

@@ -37,11 +37,13 @@ from vision_backends.hedging import Hedges
 from vision_backends.images import DEFAULT_LIMITS, ImageLimits
 from vision_backends.journal import Journal
 from vision_backends.ladder import Ladder
-from vision_backends.reports import RungStatus
+from vision_backends.reports import RungStatus, WarmUpReport
+from vision_backends.standby import Standby
 from vision_backends.storage.memory import MemoryStore
 from vision_backends.streams import DescriptionStream, stream
 from vision_backends.survey import explain, survey
 from vision_backends.types import TASKS, Description, Detections, Embedding, Task
+from vision_backends.warmup import WarmUps
 from vision_backends.wishes import Wishes, positive_seconds
 
 if TYPE_CHECKING:
@@ -87,6 +89,8 @@ class Router:
         caching: Whether answers are kept and asked for.
         hedge_after_s: When a single call also asks the next rung, while the better one still thinks: seconds, or
             ``"p95"`` for what 95 % of its answers did not need. At most one call in twenty is hedged.
+        warm_standby: Whether the first sign of trouble with a rung makes the next one ready in the background: it
+            loads the models of what this process has asked for so far, which take their memory from then on.
         limits: What the user allows, by name of the backend: calls and tokens per minute, budgets.
         alerts: Who tells people of trouble and recovery; by default only the log ``vision_backends.alerts``.
         image_limits: What images may cost to read.
@@ -105,6 +109,7 @@ class Router:
         store: Store | None = None,
         caching: bool = True,
         hedge_after_s: HedgeAfter = None,
+        warm_standby: bool = True,
         limits: Mapping[str, Limits] | None = None,
         alerts: Alerts | None = None,
         image_limits: ImageLimits = DEFAULT_LIMITS,
@@ -118,6 +123,8 @@ class Router:
         self._events = Events()
         self._alerts = alerts or Alerts()
         self._workers = Workers(clock=clock)
+        self._warm_ups = WarmUps(clock=clock)
+        self._standby = Standby(self._ladders, self._warm_ups.begin)
         self._health = Health(
             self._store,
             clock=clock,
@@ -127,14 +134,20 @@ class Router:
             on_alert=self._tell,
         )
         self._attempts = Attempts(
-            health=self._health, workers=self._workers, store=self._store, caching=caching, clock=clock
+            health=self._health,
+            workers=self._workers,
+            warm_ups=self._warm_ups,
+            store=self._store,
+            caching=caching,
+            clock=clock,
         )
         self._ladder = Ladder(self._attempts, hedges=Hedges(hedge_after_s))
         self._journal = Journal(store=self._store, events=self._events, clock=clock)
         self._batches = Batches(
             self._ladder, journal=self._journal, clock=clock, limits=image_limits, deadline_s=self._deadline_s
         )
-
+        if warm_standby:
+            self._events.subscribe(self._standby)
         if "opentelemetry.trace" in sys.modules:
             self._report_to_opentelemetry()
 
@@ -175,6 +188,7 @@ class Router:
             store=open_store(settings.state_file, max_cache_bytes=settings.cache.max_bytes),
             caching=settings.cache.enabled,
             hedge_after_s=settings.hedge_after_s,
+            warm_standby=settings.warm_standby,
             limits={name: allowed for name, allowed in limits.items() if allowed != Limits()},
             alerts=Alerts(webhook=Webhook(webhook.get_secret_value()) if webhook else None),
             image_limits=ImageLimits(**settings.images.model_dump()),
@@ -235,6 +249,7 @@ class Router:
         Arguments as for `describe`; errors of the image come at once, all others while iterating.
         """
         request = DescribeRequest(prompt=prompt, language=language, max_words=max_words)
+        self._standby.remember(request)
         rungs = survey(self._backends("describe", Wishes(backend=backend, local_only=local_only)), request)
         item = self._batches.open(image, request, rungs)
         seconds = self._deadline_s if deadline_s is None else positive_seconds(deadline_s)
@@ -424,6 +439,43 @@ class Router:
         )
         return self._run(images, request, Detections, wishes, progress)
 
+    def warm_up(
+        self, tasks: Iterable[Task | Request] = TASKS, *, backend: str | None = None, wait_s: float = 0.0
+    ) -> WarmUpReport:
+        """Make backends ready before they are needed: import, load, run once; a fetch of weights where it is allowed.
+
+        It happens in the background, once however often it is asked for; calls are answered meanwhile. No server is
+        asked for anything. The models stay in memory.
+
+        Args:
+            tasks: Tasks, or whole requests where options decide which model answers:
+                ``DetectRequest(labels=("a scooter",))``.
+            backend: Make only this rung ready.
+            wait_s: Seconds to wait for it; then the rest goes on alone, and asking again tells how far it is.
+
+        Returns:
+            How each rung of each task stands; one that cannot be made ready says why.
+
+        Raises:
+            InvalidRequestError: A task, or a backend on their ladders, does not exist.
+        """
+        if isinstance(tasks, str):
+            raise InvalidRequestError(f"tasks={tasks!r} is one string.", remedy=f"Pass a list: [{tasks!r}].")
+        requests = [_plain_request(task) if isinstance(task, str) else task for task in tasks]
+        pairs = [
+            (rung, request)
+            for request in requests
+            for rung in self._ladders[request.task]
+            if backend in {None, rung.name}
+        ]
+        if backend is not None and not pairs:
+            names = ", ".join(sorted({rung.name for rung in self._all_backends()}))
+            message = f"There is no backend {backend!r} for {', '.join(request.task for request in requests)}."
+            raise InvalidRequestError(message, remedy=f"The ladders have: {names}.")
+        jobs = [self._warm_ups.begin(rung, request) for rung, request in pairs]
+        self._warm_ups.wait(jobs, timeout_s=wait_s)
+        return WarmUpReport(warm_ups=tuple(job.report() for job in jobs))
+
     def explain(
         self,
         task: Task,
@@ -512,6 +564,7 @@ class Router:
 
     def close(self) -> None:
         """Release the backends, the worker threads and the store, and send the last alerts; harmless twice."""
+        self._warm_ups.close()
         for backend in self._all_backends():
             backend.close()
         self._workers.close()
@@ -539,6 +592,7 @@ class Router:
                 "A _many method takes a list of inputs, not a single one.",
                 remedy="Put it in brackets, or call the method without _many.",
             )
+        self._standby.remember(request)
         outcomes = self._batches.run(
             [Item(source=source) for source in sources],
             request,
@@ -571,6 +625,17 @@ class Router:
         """Return every backend once, in the order in which the ladders name them."""
         unique = {id(backend): backend for ladder in self._ladders.values() for backend in ladder}
         return list(unique.values())
+
+
+def _plain_request(task: Task) -> Request:
+    """Return the request of a task without options.
+
+    Raises:
+        InvalidRequestError: There is no such task.
+    """
+    if task not in PLAIN_REQUESTS:
+        raise InvalidRequestError(f"There is no task {task!r}.", remedy=f"Tasks: {', '.join(TASKS)}.")
+    return PLAIN_REQUESTS[task]
 
 
 def _only(outcomes: list[A | VisionError]) -> A:

@@ -11,9 +11,7 @@ from vision_backends import (
     EmbedRequest,
     EmbedTextRequest,
     Model,
-    NotReadyError,
     NotSupportedError,
-    Router,
 )
 from vision_backends.testing import FakeBackend
 
@@ -100,29 +98,8 @@ def test_closing_is_harmless():
     assert backend.model_for(DescribeRequest()).name == "tiny"
 
 
-class Preparing(FakeBackend):
-    """One that notes what it was told to prepare for."""
-
-    def __init__(self, *, not_ready):
-        super().__init__("preparing", not_ready=not_ready)
-        self.prepared = []
-
-    def prepare(self, request):
-        """Note the request."""
-        self.prepared.append(request)
-
-
-@pytest.mark.parametrize(
-    ("refusal", "prepared"),
-    [(NotReadyError("Not fetched."), [DescribeRequest()]), (NotSupportedError("Never."), [])],
-)
-def test_a_rung_that_was_not_ready_may_prepare_itself_when_it_is_passed_by(make_image, refusal, prepared):
-    """What it can never do needs no preparation; reports prepare nothing."""
-    backend = Preparing(not_ready=refusal)
-    with Router([backend, FakeBackend("spare")]) as router:
-        router.explain("describe")
-        router.status()
-        assert backend.prepared == []
-        assert router.describe(make_image().rgb()).trace.backend == "spare"
-        assert backend.prepared == prepared
-    assert Small().prepare(DescribeRequest()) is None
+def test_there_is_nothing_to_warm_up_by_default():
+    """A backend that loads nothing is ready as it is."""
+    backend = Small()
+    assert backend.warm_up(DescribeRequest()) is None
+    assert backend.model_for(DescribeRequest()).name == "tiny"

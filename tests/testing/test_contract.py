@@ -179,6 +179,22 @@ class Crowded(FakeBackend):
             self.inside.release()
 
 
+class Warming(FakeBackend):
+    """Answers something else once it is warm."""
+
+    def describe(self, images, request, *, timeout_s):
+        said = super().describe(images, request, timeout_s=timeout_s)
+        return [replace(each, text="Ready!") for each in said] if self.warm_ups else said
+
+
+class Chilly(FakeBackend):
+    """Is not ready after it was made ready."""
+
+    def warm_up(self, request):
+        super().warm_up(request)
+        self.not_ready = NotReadyError("Too cold.")
+
+
 class Demanding(FakeBackend):
     """Cannot be made from an empty table."""
 
@@ -216,6 +232,8 @@ BREACHES = [
     (Shrinking, "test_boxes_are_in_pixels_of_the_upright_image", AssertionError),
     (Scribbling, "test_images_are_left_as_they_were", AssertionError),
     (Crowded, "test_many_threads_may_ask_at_once", AssertionError),
+    (Warming, "test_warming_it_up_changes_no_answer", AssertionError),
+    (Chilly, "test_warming_it_up_changes_no_answer", NotReadyError),
     (Demanding, "test_it_can_be_configured", ConfigError),
     (Fragile, "test_closing_twice_is_harmless", RuntimeError),
 ]

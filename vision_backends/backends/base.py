@@ -79,11 +79,17 @@ class Backend(ABC):
             AuthenticationError: There is no usable credential.
         """
 
-    def prepare(self, request: Request) -> None:
-        """Begin, in the background, what `check` found missing for a request; returns at once and raises nothing.
+    def warm_up(self, request: Request) -> None:
+        """Make ready what a first answer would have to wait for: fetch what may be fetched, load, run once.
 
-        The router calls it when it passes by this rung because it was not ready. Reports on rungs never do, so that
-        looking at them changes nothing.
+        Returns when the next request of this kind would be answered at full speed, at once if that is so already. It
+        may take minutes; the router calls it in a thread of its own, when a user asks for it, when a better rung is in
+        trouble, and when it has passed by this rung because it was not ready. Whatever is loaded here stays
+        available to requests that come meanwhile. Nothing may be asked of a server that somebody pays for or counts.
+        By default there is nothing to do.
+
+        Raises:
+            BackendError: Why it cannot be made ready; as `check`.
         """
 
     @property

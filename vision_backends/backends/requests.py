@@ -21,6 +21,7 @@ __all__ = [
     "Model",
     "RateLimits",
     "Request",
+    "shape_of",
 ]
 
 
@@ -100,6 +101,11 @@ class DetectRequest:
 
 Request = DescribeRequest | EmbedRequest | EmbedTextRequest | DetectRequest
 """Everything that determines an answer, apart from the image or text itself and the model."""
+
+
+def shape_of(request: Request) -> tuple[str, ...]:
+    """Return the task of a request and which of its options are set: requests of one shape need the same models."""
+    return (request.task, *[name for name in request.__slots__ if getattr(request, name) is not None])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

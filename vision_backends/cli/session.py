@@ -22,6 +22,8 @@ __all__ = ["open_router"]
 def open_router(config: Path | None) -> Iterator[tuple[Router, Settings]]:
     """Open a router with its settings, which cost most of a command's start and are imported here only.
 
+    A command ends with its answers, so nothing is loaded for later ones.
+
     Args:
         config: The configuration file; None takes the usual one, if it is there.
 
@@ -32,5 +34,5 @@ def open_router(config: Path | None) -> Iterator[tuple[Router, Settings]]:
     from vision_backends.router import Router
 
     settings = load_settings(config)
-    with Router.from_config(settings) as router:
+    with Router.from_config(settings.model_copy(update={"warm_standby": False})) as router:
         yield router, settings

@@ -11,6 +11,7 @@ import typer
 from vision_backends.cli.budgets import print_budgets
 from vision_backends.cli.exits import exit_codes
 from vision_backends.cli.gates import print_gates
+from vision_backends.cli.loaded import print_models
 from vision_backends.cli.options import (
     BackendName,
     ConfigFile,
@@ -65,7 +66,10 @@ def status(
             about = {"gates": [*map(asdict, router.gates())], "budgets": [*map(asdict, router.spending())]}
             typer.echo(dump_json({"rungs": [rung.to_dict() for rung in router.status()], **about}))
         else:
-            _print_rungs(router.status())
+            rungs = router.status()
+            _print_rungs(rungs)
+            for rung in rungs:
+                print_models(rung)
             if gates := router.gates():
                 typer.echo()
                 print_gates(gates)

@@ -21,7 +21,7 @@ __all__ = ["bytes_text", "dollars", "dump_json", "one_line", "print_table", "pri
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """Control characters, which could drive the terminal, line separators, and undecodable bytes of file names."""
 
-_NUMBER = re.compile(r"-|unknown|(≥ )?-?\$?\d[\d.,]*( ?(%|s|ms))?")
+_NUMBER = re.compile(r"-|unknown|(≥ )?-?\$?\d[\d.,]*( ?(%|s|ms|MB))?")
 
 SHORT = 10
 """Characters of a cell, such as a date, that are not broken into two lines for the sake of longer ones."""

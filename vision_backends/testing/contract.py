@@ -149,6 +149,17 @@ class BackendContract:
                 for job in jobs:
                     assert all(map(_alike, alone, job.result()))
 
+    def test_warming_it_up_changes_no_answer(self) -> None:
+        """It returns when it is ready, as often as it is asked, and leaves it so."""
+        with self._backend() as backend:
+            for request in self._supported(backend):
+                (before,) = self._ask(backend, request, self._inputs(request)[:1])
+                backend.warm_up(request)
+                backend.warm_up(request)
+                backend.check(request)
+                (after,) = self._ask(backend, request, self._inputs(request)[:1])
+                assert _alike(before, after)
+
     def test_it_can_be_configured(self) -> None:
         """The types of its constructor can be read, so that a table of vision.toml can be checked."""
         with self._backend() as backend:

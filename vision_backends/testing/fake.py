@@ -79,6 +79,7 @@ class FakeBackend(Backend):
 
     Attributes:
         calls: Every call received, in order.
+        warm_ups: Every request that it was warmed up for, in order.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class FakeBackend(Backend):
         self.punctual = punctual
         self.not_ready = not_ready
         self.calls: list[FakeCall] = []
+        self.warm_ups: list[Request] = []
         self._tasks = tasks
         self._prompts = prompts
         self._labels = labels
@@ -148,6 +150,12 @@ class FakeBackend(Backend):
             raise NotSupportedError(f"{self.name} does not know {sorted(unknown)}.", backend=self.name)
         if self.not_ready is not None:
             raise self.not_ready
+
+    def warm_up(self, request: Request) -> None:
+        """Note the request; refuse as `check` does."""
+        with self._lock:
+            self.warm_ups.append(request)
+        self.check(request)
 
     def batch_size(self, request: Request) -> int:  # noqa: ARG002 — the same for all
         """Return what the constructor was given."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +15,6 @@ import tiny_towers
 import torch
 
 from vision_backends.backends.local import LocalBackend
-from vision_backends.backends.local.remembered import Remembered
 from vision_backends.errors import NotReadyError
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def make_backend() -> Callable[..., LocalBackend]:
 
 
 def _plain(value):
-    return value if value is None or isinstance(value, int | float | str | FolderHub | Remembered) else str(value)
+    return str(value) if isinstance(value, PurePath) else value
 
 
 class FolderHub:

@@ -284,13 +284,6 @@ class TestFetching:
         (vector,) = backend.embed([make_image()], EmbedRequest(), timeout_s=60)
         assert vector.space == backend.model_for(EmbedRequest()).space
 
-    def test_preparing_raises_nothing(self, make_backend, folder_hub):
-        """Whatever is wrong is told by the check."""
-        hub = folder_hub()
-        for settings in ({}, {"caption_model": "/nowhere/model"}, {"caption_model": "acme/x", "download": "never"}):
-            make_backend(hub=hub, **settings).prepare(DescribeRequest())
-        assert hub.fetches == []
-
     def test_a_stream_starts_it_as_well(self, make_backend, folder_hub, model, make_image):
         """However the description is asked for."""
         hub = folder_hub({"acme/tiny": model("blip")})

@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from vision_backends.backends.local.checkpoint import read_checkpoint
-from vision_backends.backends.local.memory import check_memory, free_memory_bytes
+from vision_backends.backends.local.memory import free_memory_bytes, memory_for
 from vision_backends.backends.local.runtime import Countdown, check_packages, translated
 from vision_backends.backends.local.weights import Place, load
 from vision_backends.errors import (
@@ -68,13 +68,13 @@ def test_free_memory_is_that_of_machine_and_container(tmp_path, available_kb, co
 def test_a_model_that_does_not_fit_is_not_loaded(model):
     """The message has both figures; with enough memory it passes."""
     checkpoint = read_checkpoint(model("clip"))
-    with pytest.raises(
-        NotReadyError, match=r"needs about \d+ MB of memory for cpu, but only 0 MB may be used"
-    ) as caught:
-        check_memory(checkpoint, device="cpu", max_bytes=1000)
+    refused = pytest.raises(NotReadyError, match=r"needs about \d+ MB of memory for cpu, but only 0 MB may be used")
+    with refused as caught, memory_for(checkpoint, device="cpu", max_bytes=1000):
+        pytest.fail("It was let through.")
     assert caught.value.code == "out_of_memory"
-    check_memory(checkpoint, device="cpu", max_bytes=10**9)
-    check_memory(checkpoint, device="cpu", max_bytes=None)
+    for most in (10**9, None):
+        with memory_for(checkpoint, device="cpu", max_bytes=most):
+            pass
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "mps"])

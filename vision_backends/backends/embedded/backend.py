@@ -16,6 +16,7 @@ from vision_backends.backends.embedded.ocr import IMAGE_PX as READING_PX
 from vision_backends.backends.embedded.ocr import Reader
 from vision_backends.backends.embedded.session import OnnxModel, default_threads
 from vision_backends.backends.labels import match_labels
+from vision_backends.backends.rehearsal import rehearse
 from vision_backends.backends.requests import (
     DescribeRequest,
     DetectRequest,
@@ -138,6 +139,11 @@ class EmbeddedBackend(Backend):
                 self._models[stem].check()
         if isinstance(request, DescribeRequest) and self._reader is not None:
             self._reader.check()
+
+    def warm_up(self, request: Request) -> None:
+        """Load the models, by running them once."""
+        self.check(request)
+        rehearse(self, request)
 
     def concurrency(self, request: Request) -> int:  # noqa: ARG002 — the same for all
         """Return 2: while the models work on one image the next is decoded and scaled."""

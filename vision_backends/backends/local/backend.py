@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import re
 import weakref
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from vision_backends.backends.base import Backend
 from vision_backends.backends.labels import match_labels
@@ -20,19 +20,22 @@ from vision_backends.backends.local.embedder import Embedder
 from vision_backends.backends.local.engine import EngineName  # noqa: TC001 — a key of the table is read by its type
 from vision_backends.backends.local.families import captioning
 from vision_backends.backends.local.hub import Hub, HuggingFaceHub
+from vision_backends.backends.local.idle import IdleWatch
+from vision_backends.backends.local.memory import give_back_memory
 from vision_backends.backends.local.model import LocalModel, Role
 from vision_backends.backends.local.precision import Dtype  # noqa: TC001 — the same
 from vision_backends.backends.local.remembered import Remembered
-from vision_backends.backends.local.runtime import Countdown, check_packages, free_device_memory
+from vision_backends.backends.local.runtime import Countdown, check_packages
 from vision_backends.backends.local.weights import BATCH, Place
+from vision_backends.backends.rehearsal import rehearse
 from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest, Model
 from vision_backends.backends.stopwatch import Stopwatch
 from vision_backends.clock import SYSTEM_CLOCK, Clock
-from vision_backends.errors import BackendError, ConfigError, NotReadyError, NotSupportedError
+from vision_backends.errors import ConfigError, NotReadyError, NotSupportedError
 from vision_backends.types import FREE, Description, Detections, Embedding, Trace
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from vision_backends.backends.requests import Request
     from vision_backends.images import Image
@@ -51,6 +54,20 @@ LOADING_S = 5.0
 the default sizes: an embedding 0.08 s, a caption of 20 tokens 1.4 s, a first call 3.4 s more from the page cache."""
 
 T = TypeVar("T")
+
+M = TypeVar("M", bound="Callable[..., Any]")
+
+
+def _in_use(method: M) -> M:
+    """Keep the model of a call from being dropped while the call runs."""
+
+    @wraps(method)
+    def call(self: LocalBackend, inputs: Sequence[Any], request: Request, *, timeout_s: float) -> Any:  # noqa: ANN401
+        with self._model(request).in_use(request.task):
+            self._watch_idle()
+            return method(self, inputs, request, timeout_s=timeout_s)
+
+    return cast("M", call)
 
 
 class LocalBackend(Backend):
@@ -84,6 +101,8 @@ class LocalBackend(Backend):
             rest of the process is left alone.
         max_queue: Inputs that may wait for one model; more are refused, so that the next rung answers.
         max_memory_bytes: Most memory that loading one model may take; by default what is free.
+        idle_unload_s: Seconds without use after which a model is dropped from memory, to be loaded again when it is
+            needed; by default it stays.
         hub: Where models come from by name.
         remembered: Where is kept what was measured and converted; by default in the user's cache folder.
         clock: Where time comes from.
@@ -111,6 +130,7 @@ class LocalBackend(Backend):
         threads: int | None = None,
         max_queue: int = 64,
         max_memory_bytes: int | None = None,
+        idle_unload_s: float | None = None,
         hub: Hub | None = None,
         remembered: Remembered | None = None,
         clock: Clock = SYSTEM_CLOCK,
@@ -124,6 +144,10 @@ class LocalBackend(Backend):
             raise ConfigError(f"[local] threads = {threads} is less than 1.")
         if max_queue < 1:
             raise ConfigError(f"[local] max_queue = {max_queue} is less than 1.")
+        if idle_unload_s is not None and not idle_unload_s > 0:
+            raise ConfigError(
+                f"[local] idle_unload_s = {idle_unload_s} is not positive.", remedy="Leave it out to keep models."
+            )
         self._min_score = min_score
         if caption_beams is not None and (caption_beams < 1 or caption_seed is not None):
             message = f"[local] caption_beams = {caption_beams} is less than 1, or stands beside a caption_seed."
@@ -152,6 +176,11 @@ class LocalBackend(Backend):
             for role, name in names.items()
             if name
         }
+        self._idle = (
+            IdleWatch([*self._models.values()], idle_s=idle_unload_s, on_dropped=give_back_memory)
+            if idle_unload_s is not None
+            else None
+        )
         self._forked = False
         if hasattr(os, "register_at_fork"):
             this = weakref.ref(self)
@@ -179,12 +208,16 @@ class LocalBackend(Backend):
         self._check_request(request)
         self._model(request).check()
 
-    def prepare(self, request: Request) -> None:
-        """Begin to fetch a missing model, with ``download="background"``."""
-        with suppress(BackendError):
-            self._check_process()
-            self._check_request(request)
-            self._model(request).prepare()
+    def warm_up(self, request: Request) -> None:
+        """Fetch a model where that is allowed, load it and run it once."""
+        self._check_process()
+        self._check_request(request)
+        model = self._model(request)
+        model.load()
+        self._watch_idle()
+        self._check_request(request)  # now it is known what the model can do
+        if model.needs_rehearsal(request.task):
+            rehearse(self, request)
 
     def batch_size(self, request: Request) -> int:  # noqa: ARG002 — the same for all
         """Return 16, two batches of the model: while it works on one, the next is decoded and scaled."""
@@ -203,6 +236,7 @@ class LocalBackend(Backend):
         """Return about what one call takes on two cores, with the load where that is still to come."""
         return EXPECTED_S[request.task] + (0.0 if self._model(request).loaded else LOADING_S)
 
+    @_in_use
     def describe(self, images: Sequence[Image], request: DescribeRequest, *, timeout_s: float) -> list[Description]:
         """Describe each image; plain captions are in English."""
         time = Countdown(timeout_s, clock=self._clock)
@@ -221,6 +255,7 @@ class LocalBackend(Backend):
         trace = self._trace(request, watch)
         return [Description(text=text, language=language, complete=done, trace=trace) for text, done in captions]
 
+    @_in_use
     def embed(self, images: Sequence[Image], request: EmbedRequest, *, timeout_s: float) -> list[Embedding]:
         """Embed each image in the space that texts share; no vector depends on what is embedded with it."""
         time = Countdown(timeout_s, clock=self._clock)
@@ -230,6 +265,7 @@ class LocalBackend(Backend):
         trace = self._trace(request, watch)
         return [Embedding(vector=vector, space=space, trace=trace) for vector in vectors]
 
+    @_in_use
     def embed_text(self, texts: Sequence[str], request: EmbedTextRequest, *, timeout_s: float) -> list[Embedding]:
         """Embed each text in the space that images share."""
         time = Countdown(timeout_s, clock=self._clock)
@@ -239,6 +275,7 @@ class LocalBackend(Backend):
         trace = self._trace(request, watch)
         return [Embedding(vector=vector, space=space, trace=trace) for vector in vectors]
 
+    @_in_use
     def detect(self, images: Sequence[Image], request: DetectRequest, *, timeout_s: float) -> list[Detections]:
         """Find the objects of the closed vocabulary, or what the labels name."""
         time = Countdown(timeout_s, clock=self._clock)
@@ -256,9 +293,15 @@ class LocalBackend(Backend):
 
     def close(self) -> None:
         """Free the models' memory; a later call loads them again."""
+        if self._idle is not None:
+            self._idle.stop()
         for model in self._models.values():
             model.close()
-        free_device_memory()
+        give_back_memory()
+
+    def _watch_idle(self) -> None:
+        if self._idle is not None:
+            self._idle.start()
 
     def _model(self, request: Request) -> LocalModel:
         if isinstance(request, DescribeRequest):
@@ -360,3 +403,5 @@ def _mark_forked(backend: LocalBackend | None) -> None:
     for model in backend._models.values():  # noqa: SLF001 — the same module
         backend._forked |= model.touched  # noqa: SLF001
         model.after_fork()
+    if backend._idle is not None:  # noqa: SLF001
+        backend._idle.after_fork()  # noqa: SLF001

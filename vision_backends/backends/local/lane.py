@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from vision_backends.backends.local.endings import awaited_at_exit
+from vision_backends.backends.endings import awaited_at_exit
 from vision_backends.errors import BackendError, OverloadedError, TimedOutError, UnavailableError
 
 if TYPE_CHECKING:

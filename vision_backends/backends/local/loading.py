@@ -9,7 +9,6 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from vision_backends.backends.local.endings import awaited_at_exit
 from vision_backends.errors import BackendError, NotReadyError
 
 if TYPE_CHECKING:
@@ -17,13 +16,12 @@ if TYPE_CHECKING:
 
     from vision_backends.clock import Clock
 
-__all__ = ["Progress", "Slot"]
+__all__ = ["NOT_LOADED", "Progress", "Slot"]
 
 RETRY_AFTER_S = 300.0
 """How long a failed load is not tried again; `Slot.close` forgets it."""
 
-LONGEST_END_S = 10.0
-"""How long the end of the interpreter waits for a load."""
+NOT_LOADED = "not loaded"
 
 T = TypeVar("T")
 
@@ -94,7 +92,7 @@ class Slot(Generic[T]):
             return "loaded"
         if job is not None:
             return str(job.progress)
-        return f"failed: {failure[0].message}" if failure else "not loaded"
+        return f"failed: {failure[0].message}" if failure else NOT_LOADED
 
     def check(self) -> None:
         """Return unless it is being loaded in the background, or has failed not long ago.
@@ -155,8 +153,7 @@ class Slot(Generic[T]):
 
     def _run(self, job: _Job[T]) -> None:
         try:
-            with awaited_at_exit(LONGEST_END_S):
-                job.value = self._load(job.progress)
+            job.value = self._load(job.progress)
         except BackendError as error:
             job.error = error
         except BaseException as error:  # noqa: BLE001 — whoever waits has to hear of it

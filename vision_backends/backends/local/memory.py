@@ -1,46 +1,119 @@
 """Whether a model will fit into the memory, known before it is loaded rather than when the kernel kills the process.
 
-This module decides how much a model needs and how much there is. It must not know how models are loaded.
+This module decides how much a model needs, how much there is, and how memory is given back. It must not know how
+models are loaded.
 """
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import sys
+import threading
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vision_backends.backends.local.runtime import free_device_memory
 from vision_backends.errors import NotReadyError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from vision_backends.backends.local.checkpoint import Checkpoint
 
-__all__ = ["check_memory", "free_memory_bytes"]
+__all__ = ["Room", "free_memory_bytes", "give_back_memory", "memory_for", "needed_bytes"]
 
-BYTES_PER_PARAMETER = 4
 OVERHEAD = 1.3
 """An assumption, not a measurement: what activations and a shard in transit take over the weights."""
 
 
-def check_memory(checkpoint: Checkpoint, *, device: str, max_bytes: int | None) -> None:
-    """Return if a model will fit into the memory, as far as that can be known before.
+class Room:
+    """How much memory there is for one more load while others are under way. Safe for many threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loads = 0
+        self._left = 0
+
+    @contextmanager
+    def reserve(self, needed: int, *, free: int) -> Iterator[int]:
+        """Keep memory for a load in this block, if it fits beside those that run.
+
+        What a load has taken already shows in what is free, but not what it will still take. So what was free when
+        the first of them began is counted, less all that they have reserved.
+
+        Args:
+            needed: Bytes that the load will take.
+            free: Bytes that are free now.
+
+        Returns:
+            Bytes that were left for it; with less than it needs, nothing is kept.
+        """
+        with self._lock:
+            left = free if self._loads == 0 else min(self._left, free)
+            kept = needed if needed <= left else 0
+            self._left = left - kept
+            self._loads += 1
+        try:
+            yield left
+        except BaseException:
+            with self._lock:
+                self._left += kept  # what has failed holds nothing
+            raise
+        finally:
+            with self._lock:
+                self._loads -= 1
+
+
+_room = Room()
+"""One for the whole process, as is the memory."""
+
+
+@contextmanager
+def memory_for(
+    checkpoint: Checkpoint, *, device: str, max_bytes: int | None, bytes_per_parameter: int = 4
+) -> Iterator[None]:
+    """Keep memory for a model while it is loaded in this block.
 
     Args:
-        checkpoint: What is to be loaded.
+        checkpoint: What is loaded.
         device: Where; memory of a GPU is not looked at here, as it reports its own shortage.
-        max_bytes: How much it may take; None for what is free on this machine.
+        max_bytes: How much it may take; None for whatever is free.
+        bytes_per_parameter: 4 for 32-bit floats, 2 for 16-bit ones.
 
     Raises:
         NotReadyError: It will not fit.
     """
-    needed = int(checkpoint.parameters * BYTES_PER_PARAMETER * OVERHEAD)
-    free = free_memory_bytes() if max_bytes is None else max_bytes
-    if free is not None and needed > free:
-        where = "may be used" if max_bytes is not None else "is free"
-        message = (
-            f"{checkpoint.name} needs about {needed / 1e6:.0f} MB of memory for {device}, "
-            f"but only {free / 1e6:.0f} MB {where}."
-        )
-        remedy = "Free some, or configure a smaller model under [local]."
-        raise NotReadyError(message, remedy=remedy, code="out_of_memory", retry_after_s=30.0)
+    needed = needed_bytes(checkpoint, bytes_per_parameter=bytes_per_parameter)
+    if max_bytes is not None and needed > max_bytes:
+        raise _shortage(checkpoint, needed, device, f"only {max_bytes / 1e6:.0f} MB may be used")
+    free = free_memory_bytes()
+    with _room.reserve(needed, free=sys.maxsize if free is None else free) as left:
+        if needed > left:
+            raise _shortage(checkpoint, needed, device, f"only {left / 1e6:.0f} MB is free")
+        yield
+
+
+def needed_bytes(checkpoint: Checkpoint, *, bytes_per_parameter: int) -> int:
+    """Return about how much memory a model takes."""
+    return int(checkpoint.parameters * bytes_per_parameter * OVERHEAD)
+
+
+def _shortage(checkpoint: Checkpoint, needed: int, device: str, limit: str) -> NotReadyError:
+    message = f"{checkpoint.name} needs about {needed / 1e6:.0f} MB of memory for {device}, but {limit}."
+    remedy = "Free some, or configure a smaller model under [local]."
+    return NotReadyError(message, remedy=remedy, code="out_of_memory", retry_after_s=30.0)
+
+
+def give_back_memory() -> None:
+    """Return the memory of what was dropped to the system: circles of references, what malloc and a GPU keep."""
+    gc.collect()
+    free_device_memory()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc; others have none
+        if trim is not None:
+            trim(0)
 
 
 def free_memory_bytes(root: Path = Path("/")) -> int | None:

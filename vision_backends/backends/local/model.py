@@ -5,21 +5,24 @@ This module decides what a caller hears of a model that is not loaded. It must n
 
 from __future__ import annotations
 
-from contextlib import suppress
+import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
+from vision_backends.backends.endings import awaited_at_exit
 from vision_backends.backends.local.captioner import Captioner
 from vision_backends.backends.local.checkpoint import read_checkpoint
 from vision_backends.backends.local.detector import ClosedDetector, OpenDetector
 from vision_backends.backends.local.embedder import Embedder
 from vision_backends.backends.local.families import captioning
 from vision_backends.backends.local.hub import Source
-from vision_backends.backends.local.loading import Slot
-from vision_backends.backends.local.memory import check_memory
+from vision_backends.backends.local.loading import NOT_LOADED, Slot
+from vision_backends.backends.local.memory import memory_for
 from vision_backends.backends.local.weights import Place, load
-from vision_backends.errors import BackendError, NotReadyError
+from vision_backends.errors import NotReadyError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from vision_backends.backends.local.checkpoint import Checkpoint
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from vision_backends.backends.local.loading import Progress
     from vision_backends.backends.local.runtime import Countdown
     from vision_backends.clock import Clock
+    from vision_backends.types import Task
 
 __all__ = ["Engine", "LocalModel", "Role"]
 
@@ -42,6 +46,9 @@ ENGINES: dict[Role, tuple[type[Engine], str]] = {
     "open_vocabulary": (OpenDetector, "AutoModelForZeroShotObjectDetection"),
 }
 """What runs a model of each role, and the class of transformers that loads it."""
+
+LONGEST_END_S = 10.0
+"""How long the end of the interpreter waits for a load; a fetch is broken off at once."""
 
 FETCHED_AGAIN = frozenset({"incomplete", "no_safetensors"})
 """Flaws of a cached model that a fetch may mend."""
@@ -75,6 +82,11 @@ class LocalModel:
         self._place = place
         self._hub = hub
         self._source = Source.parse(name)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._users = 0
+        self._used_at = clock.monotonic()
+        self._rehearsed: set[Task] = set()
         self._slot: Slot[Engine] = Slot(name, self._load, clock=clock)
         self._found: tuple[object, Checkpoint] | None = None
 
@@ -123,12 +135,6 @@ class LocalModel:
         if self._find() is None and self._download != "wait":
             raise self._missing()
 
-    def prepare(self) -> None:
-        """Begin to fetch it in the background where it is missing and may be fetched so; raises nothing."""
-        with suppress(BackendError):
-            if not self.loaded and self._download == "background" and self._find() is None:
-                self._slot.start()
-
     def get(self, time: Countdown) -> Engine:
         """Return it, loaded once however many threads ask.
 
@@ -138,19 +144,68 @@ class LocalModel:
         engine = self._slot.value
         if engine is not None:
             return engine
-        self.prepare()
+        self._begin_fetch()
         self.check()
         return self._slot.get(timeout_s=time.left_s())
+
+    def load(self) -> None:
+        """Return when it is in memory, after fetching it where it may be fetched.
+
+        Raises:
+            NotReadyError: It cannot be loaded.
+        """
+        if self._slot.value is None:
+            self._begin_fetch()
+            if self._download == "never" and self._find() is None:
+                raise self._missing()
+            self._slot.get(timeout_s=threading.TIMEOUT_MAX)
+
+    @contextmanager
+    def in_use(self, task: Task) -> Iterator[None]:
+        """Keep it from being dropped as idle while a task runs."""
+        with self._lock:
+            self._users += 1
+        try:
+            yield
+            self._rehearsed.add(task)
+        finally:
+            with self._lock:
+                self._users -= 1
+                self._used_at = self._clock.monotonic()
+
+    def needs_rehearsal(self, task: Task) -> bool:
+        """Whether it is loaded, and has not yet run for a task, nor is about to."""
+        with self._lock:
+            return self.loaded and not self._users and task not in self._rehearsed
+
+    def drop_if_idle(self, idle_s: float) -> float | None:
+        """Drop it from memory if nobody has used it for so long.
+
+        Returns:
+            The seconds until then, 0 when it was dropped now; None when it is neither there nor on its way.
+        """
+        with self._lock:
+            if not self.touched:
+                return None
+            left_s = idle_s if self._users or not self.loaded else self._used_at + idle_s - self._clock.monotonic()
+            if left_s > 0:
+                return left_s
+            self.close()
+            return 0.0
 
     def status(self) -> dict[str, Any]:
         """Return JSON-able facts about it."""
         engine = self._slot.value
-        facts: dict[str, Any] = {"model": self.name, "revision": self.revision, "state": self._slot.state}
+        state = self._slot.state
+        if engine is None and state == NOT_LOADED and self._source.folder is None and self.checkpoint is None:
+            state = "not fetched"
+        facts: dict[str, Any] = {"model": self.name, "revision": self.revision, "state": state}
         if engine is not None:
             loaded = engine.loaded
             facts |= {"device": loaded.device, "dtype": loaded.numbers, "memory_bytes": loaded.memory_bytes}
             facts |= {"queue": loaded.lane.waiting, "batch": loaded.lane.max_batch}
             facts["engine"] = {name: part.engine for name, part in loaded.parts.items()} or "torch"
+            facts["idle_s"] = 0.0 if self._users else self._clock.monotonic() - self._used_at
         return facts
 
     def close(self) -> None:
@@ -159,9 +214,11 @@ class LocalModel:
         self._slot.close()
         if engine is not None:
             engine.loaded.lane.close()
+        self._rehearsed.clear()
 
     def after_fork(self) -> None:
         """Make it usable in a forked child."""
+        self._lock = threading.Lock()
         self._slot.after_fork()
 
     def _load(self, progress: Progress) -> Engine:
@@ -172,13 +229,20 @@ class LocalModel:
             checkpoint = read_checkpoint(folder, name=self.name, revision=revision)
         progress.stage, progress.total_bytes = "being loaded", 0
         place = self._place
-        check_memory(checkpoint, device=place.device, max_bytes=place.max_memory_bytes)
         engine, auto_class = ENGINES[self._role]
         manner = captioning(checkpoint.kind)
         chat = self._role == "caption" and (manner is None or manner.task is not None)
-        made = engine(load(checkpoint, auto_class=auto_class, place=place, chat=chat))
-        made.loaded.settle()
+        room = memory_for(checkpoint, device=place.device, max_bytes=place.max_memory_bytes)
+        with room, awaited_at_exit(LONGEST_END_S):
+            made = engine(load(checkpoint, auto_class=auto_class, place=place, chat=chat))
+            made.loaded.settle()
+        self._used_at = self._clock.monotonic()
         return made
+
+    def _begin_fetch(self) -> None:
+        """Begin to fetch it in the background where it is missing and may be fetched so."""
+        if self._download == "background" and self._find() is None:
+            self._slot.start()
 
     def _find(self) -> Checkpoint | None:
         """Return what is on this machine; None for a model of the hub that has to be fetched.

@@ -182,6 +182,11 @@ class OpenAIBackend(Backend):
         if isinstance(request, EmbedRequest) and self._profile.image_embeddings == "direct":
             self._direct.check()
 
+    def warm_up(self, request: Request) -> None:
+        """Import the SDK and make its client; nothing is sent."""
+        self.check(request)
+        self._connection.open()
+
     def batch_size(self, request: Request) -> int:
         """Texts are embedded by the hundred; everything else is one request each."""
         return TEXTS_PER_CALL if isinstance(request, EmbedTextRequest) else 1

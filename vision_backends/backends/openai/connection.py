@@ -106,6 +106,12 @@ class Connection:
         """Return what the latest reply for a model said about limits."""
         return self._limits.get(model)
 
+    def open(self) -> None:
+        """Do all that can be done before the first request: most of the SDK is imported at its first use."""
+        client = self._client()
+        for part in (client.chat.completions, client.responses, client.embeddings):
+            part.with_streaming_response  # noqa: B018 — imports what it needs
+
     @measured("wire")
     def post(self, endpoint: Endpoint, body: dict[str, Any], *, timeout_s: float) -> Reply:
         """Send a request and read the whole reply.

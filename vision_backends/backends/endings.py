@@ -1,7 +1,7 @@
 """The end of the interpreter, while daemon threads still compute.
 
-This module decides how long the end waits for them: a thread that is stopped in the midst of native code of torch or
-OpenVINO takes the process down with an abort. It must not know what is computed.
+This module decides how long the end waits for them: a thread that is stopped in the midst of native code of torch,
+OpenVINO or onnxruntime takes the process down with an abort. It must not know what is computed.
 """
 
 from __future__ import annotations
