@@ -74,6 +74,7 @@ def introduce(
     parts = (model or "").split("+")
     cards = [card for card in model_cards() if card.name in parts and card.backend == backend]
     known = len(cards) == len(parts)
+    counts = [card.parameters for card in cards if card.parameters is not None]
     facts = _facts_of(rung.facts, model)
     return Contestant(
         backend=backend,
@@ -84,7 +85,7 @@ def introduce(
         device=facts.get("device"),
         dtype=facts.get("dtype"),
         random_weights=random_weights,
-        parameters=sum(card.parameters for card in cards) if known else None,
+        parameters=sum(counts) if known and len(counts) == len(cards) else None,
         licence=" and ".join(dict.fromkeys(card.licence for card in cards)) if known else None,
         published=tuple(
             Published(metric=figure.metric, value=figure.value, source=figure.source)

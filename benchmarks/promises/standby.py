@@ -5,7 +5,8 @@ no quota left. Below it stands BLIP in its published size, with random weights: 
 Each way is measured in fresh processes, in turns.
 
 An answer takes seconds, and on a busy machine twice as many from one moment to the next, so that the ratio of two
-answers hardly shows a load. What does is the part of the local rung's own time in which it neither decoded nor computed.
+answers hardly shows a load. What does is the part of the local rung's own time in which it neither decoded nor
+computed.
 """
 
 from __future__ import annotations
