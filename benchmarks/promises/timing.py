@@ -38,6 +38,7 @@ class Figure:
         unit: Its unit.
         target: The largest value that is good enough; None where there is no target.
         exact: Whether nothing but the target itself is good enough.
+        at_least: Whether the target is the smallest value instead.
         low: The tenth percentile; None where there was one measurement.
         high: The ninetieth percentile, likewise.
     """
@@ -47,6 +48,7 @@ class Figure:
     unit: str
     target: float | None = None
     exact: bool = False
+    at_least: bool = False
     low: float | None = None
     high: float | None = None
 
@@ -55,7 +57,9 @@ class Figure:
         """Whether the target is reached; None where there is none."""
         if self.target is None:
             return None
-        return self.value == self.target if self.exact else self.value <= self.target
+        if self.exact:
+            return self.value == self.target
+        return self.value >= self.target if self.at_least else self.value <= self.target
 
 
 def measure(name: str, samples: Sequence[float], unit: str, *, target: float | None = None) -> Figure:
@@ -132,7 +136,7 @@ def show(title: str, measured: Callable[..., Sequence[Figure]], *, options: Mapp
     print(f"{title} ({machine})\n")
     print(f"{'':<{width}}  {'target':>12}  {'figure':>12}  {'10 to 90 %':>17}")
     for figure in figures:
-        sign = "=" if figure.exact else "≤"
+        sign = "=" if figure.exact else "≥" if figure.at_least else "≤"
         target = "" if figure.target is None else f"{sign} {_number(figure.target)} {figure.unit}"
         spread = "" if figure.low is None or figure.high is None else f"{figure.low:.4g} to {figure.high:.4g}"
         verdict = {True: "ok", False: "missed", None: ""}[figure.ok]

@@ -1,0 +1,299 @@
+"""The local rung beside what people would otherwise run: the plain libraries with the same weights, in the same run.
+
+Models of the published architectures and true sizes with random weights: their time is real, their quality none.
+References run as their documentation shows. All take turns, and a ratio is the median over the turns. The numbers and
+the engine that the rung has chosen on this machine are printed first: a target that was set for a processor with 16-bit
+instructions is missed on one without.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from embedded import make_photos
+from PIL import Image as PILImage
+from timing import PHOTOS, ROOT, Figure, measure, show, time_in_turns
+
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.weights import make_checkpoint
+from vision_backends import DescribeRequest, DetectRequest, EmbedRequest, Router, open_image
+from vision_backends.backends.local import LocalBackend
+from vision_backends.backends.local.remembered import Remembered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+WORDS, TOKENS = 13, 20
+"""So many words the rung makes of so many tokens."""
+
+CALLERS, CALLS = 8, 6
+
+BEST_BOXES = 20
+
+PLENTY_S = 600.0
+
+
+def times(name: str, reference: Sequence[float], ours: Sequence[float], *, least: float) -> Figure:
+    """Return how many times faster we are, turn by turn."""
+    ratios = [theirs / mine for theirs, mine in zip(reference, ours, strict=True)]
+    figure = measure(name, ratios, "×", target=least)
+    milliseconds = statistics.median(reference) * 1000, statistics.median(ours) * 1000
+    print(f"{name}: {milliseconds[0]:.0f} ms by the reference, {milliseconds[1]:.0f} ms here", file=sys.stderr)
+    return Figure(**{**vars(figure), "at_least": True})
+
+
+def measure_local(*, rounds: int, images: int, large: int) -> list[Figure]:
+    """Return the figures of all tasks, each with its model alone in memory."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        figures = []
+        for part in (measure_embeddings, measure_captions, measure_detection):
+            figures += part(folder, rounds=rounds, images=images, large=large)
+        return figures
+
+
+def backend_of(folder: Path, role: str, model: Path) -> LocalBackend:
+    """Return a rung with one model, loaded; what it chose is printed."""
+    keys = ("caption_model", "embedding_model", "detection_model", "open_vocabulary_model")
+    none = dict.fromkeys(keys, "")
+    backend = LocalBackend(**{**none, f"{role}_model": str(model)}, remembered=Remembered(folder / "remembered"))
+    photo = open_image(PHOTOS / "cat.jpg")
+    ask: dict[str, Callable[[], object]] = {
+        "caption": lambda: backend.describe([photo], DescribeRequest(max_words=1), timeout_s=PLENTY_S),
+        "embedding": lambda: backend.embed([photo], EmbedRequest(), timeout_s=PLENTY_S),
+        "detection": lambda: backend.detect([photo], DetectRequest(), timeout_s=PLENTY_S),
+    }
+    ask[role]()
+    status = backend.status()[role]
+    print(f"{role}: {status['dtype']} on {status['device']}, engine {status['engine']}", file=sys.stderr)
+    return backend
+
+
+def measure_embeddings(folder: Path, *, rounds: int, images: int, large: int) -> list[Figure]:
+    """CLIP ViT-B/32 beside sentence-transformers."""
+    from sentence_transformers import SentenceTransformer
+
+    model = make_checkpoint("embedding", folder / "clip", seed=1)
+    reference = SentenceTransformer(str(model), device="cpu")
+    backend = backend_of(folder, "embedding", model)
+    photos = [PILImage.open(path).convert("RGB") for path in sorted(PHOTOS.glob("*.jpg"))]
+    many = [photos[number % len(photos)].rotate(number) for number in range(images)]
+    _, scene = make_photos(folder)
+    files = [_copy(scene, folder / f"large-{number}.jpg", number) for number in range(large)]
+    with Router([backend], caching=False, deadline_s=PLENTY_S) as router:
+        one = time_in_turns(
+            {
+                "reference": lambda number: reference.encode([photos[number % len(photos)]]),
+                "ours": lambda number: router.embed(photos[number % len(photos)]),
+            },
+            rounds=4 * rounds,
+        )
+        batch = time_in_turns(
+            {"reference": lambda _: reference.encode(many), "ours": lambda _: router.embed_many(many)}, rounds=rounds
+        )
+        end_to_end = time_in_turns(
+            {
+                "reference": lambda _: reference.encode([PILImage.open(path) for path in files]),
+                "ours": lambda _: router.embed_many(files),
+            },
+            rounds=max(2, rounds // 2),
+        )
+        exact = reference.encode(many, normalize_embeddings=True)
+        found = np.stack([np.asarray(each) for each in router.embed_many(many)])
+    figures = [
+        times("CLIP: one image at a time", one["reference"], one["ours"], least=4),
+        times(f"CLIP: embed_many of {images}", batch["reference"], batch["ours"], least=4),
+        times(f"CLIP: {large} JPEG files of 12 MP", end_to_end["reference"], end_to_end["ours"], least=5),
+        Figure(
+            name="CLIP: smallest cosine to 32-bit",
+            value=float((exact * found).sum(-1).min()),
+            unit="",
+            target=0.999,
+            at_least=True,
+        ),
+        *measure_callers(backend, photos),
+        measure_overhead(backend, photos[0]),
+    ]
+    backend.close()
+    return figures
+
+
+def measure_callers(backend: LocalBackend, photos: Sequence[PILImage.Image]) -> list[Figure]:
+    """Callers at once with one image each: sharing batches, beside the same model behind a lock."""
+    opened = [open_image(photo) for photo in photos]
+    lock = threading.Lock()
+
+    def embed(number: int) -> None:
+        backend.embed([opened[number % len(opened)]], EmbedRequest(), timeout_s=PLENTY_S)
+
+    def embed_alone(number: int) -> None:
+        with lock:
+            embed(number)
+
+    rates: dict[str, list[float]] = {"lock": [], "shared": []}
+    slow: dict[str, list[float]] = {"lock": [], "shared": []}
+    for _ in range(3):
+        for name, action in (("lock", embed_alone), ("shared", embed)):
+            rate, late_s = _rush(action)
+            rates[name].append(rate)
+            slow[name].append(late_s)
+    return [
+        times(f"CLIP: throughput of {CALLERS} callers", rates["shared"], rates["lock"], least=1.3),
+        Figure(
+            name=f"CLIP: p95 of {CALLERS} callers, share of a lock's",
+            value=statistics.median(slow["shared"]) / statistics.median(slow["lock"]),
+            unit="",
+            target=1.0,
+        ),
+    ]
+
+
+def _rush(action: Callable[[int], None]) -> tuple[float, float]:
+    """Let everybody call again and again; return calls per second, and the seconds that 95 % stayed below."""
+    taken_s: list[float] = []
+
+    def call(caller: int) -> None:
+        for number in range(CALLS):
+            started = time.perf_counter()
+            action(caller + number)
+            taken_s.append(time.perf_counter() - started)
+
+    callers = [threading.Thread(target=call, args=(number,)) for number in range(CALLERS)]
+    started = time.perf_counter()
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    rate = CALLERS * CALLS / (time.perf_counter() - started)
+    return rate, statistics.quantiles(taken_s, n=20)[-1]
+
+
+def measure_overhead(backend: LocalBackend, photo: PILImage.Image) -> Figure:
+    """What the rung adds to preparing the image and computing."""
+    image, added_ms = open_image(photo), []
+    for _ in range(20):
+        started = time.perf_counter()
+        (answer,) = backend.embed([image], EmbedRequest(), timeout_s=PLENTY_S)
+        timing = answer.trace.timing
+        spent_s = (timing.decode_s or 0.0) + (timing.model_s or 0.0) if timing else 0.0
+        added_ms.append((time.perf_counter() - started - spent_s) * 1000)
+    return measure("the rung's own time in a call", added_ms, "ms", target=2)
+
+
+def measure_captions(folder: Path, *, rounds: int, images: int, large: int) -> list[Figure]:  # noqa: ARG001
+    """BLIP-base beside transformers' generate."""
+    import torch
+    from transformers import AutoImageProcessor, AutoTokenizer, BlipForConditionalGeneration
+
+    model = make_checkpoint("caption", folder / "blip", seed=2)
+    reference = BlipForConditionalGeneration.from_pretrained(model).eval()
+    processor = AutoImageProcessor.from_pretrained(model, backend="pil")
+    backend = backend_of(folder, "caption", model)
+    photos = [PILImage.open(path).convert("RGB") for path in sorted(PHOTOS.glob("*.jpg"))][:8]
+
+    def generate(some: Sequence[PILImage.Image], plain: Any = reference) -> Any:  # noqa: ANN401 — transformers'
+        pixels = processor(images=list(some), return_tensors="pt")["pixel_values"]
+        with torch.inference_mode():
+            return plain.generate(pixel_values=pixels.to(plain.dtype), max_new_tokens=TOKENS)
+
+    with Router([backend], caching=False, deadline_s=PLENTY_S) as router:
+        one = time_in_turns(
+            {
+                "reference": lambda number: generate([photos[number % 8]]),
+                "ours": lambda number: router.describe(photos[number % 8], max_words=WORDS),
+            },
+            rounds=rounds,
+        )
+        batch = time_in_turns(
+            {
+                "reference": lambda _: generate(photos),
+                "ours": lambda _: router.describe_many(photos, max_words=WORDS),
+            },
+            rounds=rounds,
+        )
+        said = [str(each) for each in router.describe_many(photos, max_words=WORDS)]
+    numbers = getattr(torch, backend.status()["caption"]["dtype"])
+    tokens = generate(photos, reference.to(numbers))
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    expected = [tokenizer.decode(row[1:], skip_special_tokens=True).strip() for row in tokens]
+    backend.close()
+    return [
+        times(f"BLIP: a caption of {TOKENS} tokens", one["reference"], one["ours"], least=2.5),
+        times("BLIP: a batch of 8 captions", batch["reference"], batch["ours"], least=2.5),
+        Figure(
+            name="BLIP: captions equal to the reference's",
+            value=float(np.mean([a == b for a, b in zip(said, expected, strict=True)])),
+            unit="",
+            target=1.0,
+            exact=True,
+        ),
+    ]
+
+
+def measure_detection(folder: Path, *, rounds: int, images: int, large: int) -> list[Figure]:  # noqa: ARG001
+    """D-FINE-S and RT-DETRv2-R18 beside transformers."""
+    import torch
+    from transformers import AutoImageProcessor, AutoModelForObjectDetection
+
+    figures = []
+    photo = PILImage.open(PHOTOS / "coffee.jpg").convert("RGB")
+    for name, role in (("D-FINE-S", "detection"), ("RT-DETRv2-R18", "detection-rtdetr")):
+        model = make_checkpoint(role, folder / role, seed=3)  # type: ignore[arg-type]  # both are roles
+        reference = AutoModelForObjectDetection.from_pretrained(model).eval()
+        processor = AutoImageProcessor.from_pretrained(model, backend="pil")
+        backend = backend_of(folder, "detection", model)
+
+        def detect(reference: Any = reference, processor: Any = processor) -> Any:  # noqa: ANN401 — transformers'
+            with torch.inference_mode():
+                outputs = reference(**processor(images=[photo], return_tensors="pt"))
+            return processor.post_process_object_detection(outputs, threshold=0.0, target_sizes=[photo.size[::-1]])[0]
+
+        with Router([backend], caching=False, deadline_s=PLENTY_S) as router:
+            taken_s = time_in_turns(
+                {"reference": lambda _, detect=detect: detect(), "ours": lambda _, router=router: router.detect(photo)},
+                rounds=2 * rounds,
+            )
+            found = router.detect(photo, min_score=0.0)
+        best = detect()
+        rows = list(zip(best["scores"].tolist(), best["boxes"].tolist(), strict=True))[:BEST_BOXES]
+        near = [
+            any(abs(item.score - score) <= 0.02 and np.abs(np.subtract(item.xyxy, box)).max() <= 1 for item in found)
+            for score, box in rows
+        ]
+        backend.close()
+        figures += [
+            times(f"{name} at 640", taken_s["reference"], taken_s["ours"], least=2.5),
+            Figure(
+                name=f"{name}: best boxes within 1 px and 0.02",
+                value=float(np.mean(near)),
+                unit="",
+                target=1.0,
+                exact=True,
+            ),
+        ]
+    return figures
+
+
+def _copy(scene: Path, path: Path, number: int) -> Path:
+    """Write a file of its own for every image, so that nobody can know it from before."""
+    data = scene.read_bytes()
+    path.write_bytes(data + bytes([number % 256]))
+    return path
+
+
+if __name__ == "__main__":
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    show(
+        "The local rung beside the plain libraries",
+        measure_local,
+        options={"rounds": 5, "images": 256, "large": 64},
+    )
