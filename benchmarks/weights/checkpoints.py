@@ -117,7 +117,7 @@ def _dfine_small() -> PreTrainedModel:
         decoder_n_points=[3, 6, 3],
         **_coco_labels(),
     )
-    return DFineForObjectDetection(config)
+    return _seeing(DFineForObjectDetection(config))
 
 
 def _rtdetr_v2_r18() -> PreTrainedModel:
@@ -137,7 +137,29 @@ def _rtdetr_v2_r18() -> PreTrainedModel:
         decoder_layers=3,
         **_coco_labels(),
     )
-    return RTDetrV2ForObjectDetection(config)
+    return _seeing(RTDetrV2ForObjectDetection(config))
+
+
+def _seeing(model: PreTrainedModel) -> PreTrainedModel:
+    """Let what a detector sees depend on the picture, as of one that has learned.
+
+    Normalisation as it is initialised lets every picture fade away in the backbone: all queries would be alike, and
+    rounding would choose among them. So each layer gets the mean and variance that it meets in one picture of noise.
+    """
+    import torch
+
+    def meet(layer: Any, inputs: tuple[torch.Tensor, ...]) -> None:  # noqa: ANN401 — torch has no types
+        variance, mean = torch.var_mean(inputs[0], dim=(0, 2, 3))
+        layer.running_mean.copy_(mean)
+        layer.running_var.copy_(variance)
+
+    layers = [layer for layer in model.modules() if hasattr(layer, "running_mean")]
+    hooks = [layer.register_forward_pre_hook(meet) for layer in layers]
+    with torch.no_grad():
+        model.train(mode=False)(pixel_values=torch.rand(1, 3, 640, 640))
+    for hook in hooks:
+        hook.remove()
+    return model
 
 
 def _coco_labels() -> dict[str, Any]:
