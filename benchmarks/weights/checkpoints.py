@@ -50,6 +50,8 @@ def make_checkpoint(role: Role, folder: Path, *, seed: int) -> Path:
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         model = build_model(role).train(mode=False)
+        if role.startswith("detection"):
+            _let_see(model)
     inner = folder
     if role == "embedding":
         inner = folder / "0_CLIPModel"
@@ -117,7 +119,7 @@ def _dfine_small() -> PreTrainedModel:
         decoder_n_points=[3, 6, 3],
         **_coco_labels(),
     )
-    return _seeing(DFineForObjectDetection(config))
+    return DFineForObjectDetection(config)
 
 
 def _rtdetr_v2_r18() -> PreTrainedModel:
@@ -137,10 +139,10 @@ def _rtdetr_v2_r18() -> PreTrainedModel:
         decoder_layers=3,
         **_coco_labels(),
     )
-    return _seeing(RTDetrV2ForObjectDetection(config))
+    return RTDetrV2ForObjectDetection(config)
 
 
-def _seeing(model: PreTrainedModel) -> PreTrainedModel:
+def _let_see(model: PreTrainedModel) -> None:
     """Let what a detector sees depend on the picture, as of one that has learned.
 
     Normalisation as it is initialised lets every picture fade away in the backbone: all queries would be alike, and
@@ -156,10 +158,9 @@ def _seeing(model: PreTrainedModel) -> PreTrainedModel:
     layers = [layer for layer in model.modules() if hasattr(layer, "running_mean")]
     hooks = [layer.register_forward_pre_hook(meet) for layer in layers]
     with torch.no_grad():
-        model.train(mode=False)(pixel_values=torch.rand(1, 3, 640, 640))
+        model(pixel_values=torch.rand(1, 3, 640, 640))
     for hook in hooks:
         hook.remove()
-    return model
 
 
 def _coco_labels() -> dict[str, Any]:
