@@ -209,6 +209,16 @@ def test_a_failure_hurts_only_its_own_caller(raised):
     assert lane.collect(lane.submit(order(model, [5]))) == [10]
 
 
+def test_a_model_that_loses_results_is_a_failure_and_not_the_end():
+    """Whoever waited hears of it, and the next caller is served."""
+    model, lane = Model(), make_lane()
+    short = order(model, [1, 2])
+    short.run = lambda inputs, _wanted: [0] * (len(inputs) - 1)
+    with pytest.raises(UnavailableError, match="ValueError"):
+        lane.collect(lane.submit(short))
+    assert lane.collect(lane.submit(order(model, [5]))) == [10]
+
+
 def test_the_thread_ends_when_nothing_is_left_to_do():
     """And a later caller gets a new one."""
     model, lane = Model(), make_lane(idle_s=30)

@@ -131,10 +131,8 @@ class Lane:
             return order
         with self._condition:
             self._refuse_too_much(order)
+            self._start_thread()
             self._orders.append(order)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._serve, name=f"run {self._name}", daemon=True)
-                self._thread.start()
             self._condition.notify()
         return order
 
@@ -184,6 +182,16 @@ class Lane:
             message = f"{self._name} has work for {wait_s:.3g} s, which is more than the {left_s:.3g} s that are left."
             raise OverloadedError(message, code="queue_full", retry_after_s=wait_s - left_s)
 
+    def _start_thread(self) -> None:
+        if self._thread is not None:
+            return
+        thread = threading.Thread(target=self._serve, name=f"run {self._name}", daemon=True)
+        try:
+            thread.start()  # it waits for the condition, which the caller holds
+        except RuntimeError as error:
+            raise OverloadedError(f"The system starts no more threads: {error}.") from error
+        self._thread = thread
+
     def _serve(self) -> None:
         """Run batch after batch, until there was no work for a while."""
         self._begin()
@@ -228,6 +236,7 @@ class Lane:
         try:
             run = parts[0][0].run
             results = run([order.inputs[number] for order, number in parts], partial(self._wanted, parts))
+            answered = list(zip(parts, results, strict=True))
         except BackendError as error:
             self._retreat(parts, error)
             return
@@ -241,7 +250,7 @@ class Lane:
         self._each_s = each_s if self._each_s is None else self._each_s + SMOOTHING * (each_s - self._each_s)
         for order in {id(order): order for order, _ in parts}.values():
             order.model_s += elapsed_s
-        for (order, number), result in zip(parts, results, strict=True):
+        for (order, number), result in answered:
             order.results[number] = result
             self._finish(order, 1)
 
