@@ -47,7 +47,7 @@ def test_the_score_is_that_of_the_paper(folder, lines, make_plan, open_book):
     for path in lines.glob("*.jpg"):  # the rung decodes fewer pixels of a JPEG, and heeds profiles
         PILImage.open(path).resize((64, 64)).save(small / f"{path.stem}.png", icc_profile=None)
     plan = make_plan(
-        f'[local]\nembedding_model = "{folder}"\n',
+        f'[local]\nembedding_model = "{folder}"\ndtype = "float32"\n',
         backends=("embedded", "local"),
         tasks=("describe",),
         dataset=str(small),

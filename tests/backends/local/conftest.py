@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAKERS = tiny.MAKERS | tiny_captioners.MAKERS | tiny_detectors.MAKERS | tiny_towers.MAKERS
+PLAIN = {"engine": "torch", "dtype": "float32"}
+"""How the libraries that a backend is compared with compute by default, whatever would be faster on this processor."""
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -66,7 +69,7 @@ def make_backend() -> Callable[..., LocalBackend]:
     def make(**settings) -> LocalBackend:
         none = dict.fromkeys(("caption_model", "embedding_model", "detection_model", "open_vocabulary_model"), "")
         backend = LocalBackend(
-            **{**none, "engine": "torch", "hub": FolderHub(), **{k: _plain(v) for k, v in settings.items()}}
+            **{**none, **PLAIN, "hub": FolderHub(), **{k: _plain(v) for k, v in settings.items()}}
         )
         made.append(backend)
         return backend
