@@ -68,9 +68,7 @@ def make_backend() -> Callable[..., LocalBackend]:
 
     def make(**settings) -> LocalBackend:
         none = dict.fromkeys(("caption_model", "embedding_model", "detection_model", "open_vocabulary_model"), "")
-        backend = LocalBackend(
-            **{**none, **PLAIN, "hub": FolderHub(), **{k: _plain(v) for k, v in settings.items()}}
-        )
+        backend = LocalBackend(**{**none, **PLAIN, "hub": FolderHub(), **{k: _plain(v) for k, v in settings.items()}})
         made.append(backend)
         return backend
 

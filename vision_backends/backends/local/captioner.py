@@ -111,8 +111,7 @@ class Captioner:
         except ValueError as wish:
             _log.info("%s is decoded by transformers: %s", loaded.checkpoint.name, wish)
             return None
-        if look.leaves_to_torch:
-            loaded.pack(loaded.model.vision_model, rows=PATCH_ROWS)
+        loaded.pack(loaded.model.vision_model, rows=PATCH_ROWS, unless=look)
         loaded.pack(loaded.model.text_decoder, rows=TOKEN_ROWS)
         return decoder
 

@@ -1,15 +1,17 @@
 """Which engine computes a part of a model: torch, or OpenVINO where that is installed, right and faster.
 
 This module decides between engines, by a trial on this machine whose verdict is remembered. It must not know what a
-part computes, nor how an engine works. Torch in 32-bit floats is the measure of what is right; whatever is off about
-another engine, be it its conversion, its results or its speed, leaves the part with torch.
+part computes, nor how an engine works. Torch in 32-bit floats is the measure of what is right, and torch as it will
+run here, in whatever numbers, the measure of what is fast; whatever is off about another engine, be it its conversion,
+its results or its speed, leaves the part with torch.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from vision_backends.backends.local.openvino import OpenVino
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     Tensors = tuple[torch.Tensor, ...]
     Compute = Callable[..., Tensors]
+    Cast = Callable[[torch.Tensor], torch.Tensor]
 
 __all__ = ["EngineName", "Engines", "Part", "PartRunner", "Trial"]
 
@@ -34,6 +37,8 @@ ROUNDS = 3
 
 GAIN = 0.95
 """The largest share of torch's time at which another engine is worth its disk and memory."""
+
+DISAGREES = "openvino computes something else"
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +67,7 @@ class Trial:
     Attributes:
         good: Whether it is to be used.
         why: In a few words, for ``vision status`` and the log.
-        torch_s: Seconds of torch in 32-bit floats for one input.
+        torch_s: Seconds of torch for one input, in the numbers that it computes in here.
         engine_s: Seconds of the engine.
     """
 
@@ -79,20 +84,41 @@ class PartRunner:
         compute: The engine's function; None leaves everything to torch.
         engine: What to call it, such as ``"openvino"``.
         shape: Of the inputs that it takes, without the rows.
+        race: Tells whether it is faster than torch, where that is not known yet; given what turns an input into the
+            numbers that torch computes in.
 
     Attributes:
         engine: The same; says why when it is torch after all.
     """
 
-    def __init__(self, compute: Compute | None, *, engine: str, shape: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        compute: Compute | None,
+        *,
+        engine: str,
+        shape: Sequence[int] = (),
+        race: Callable[[Cast], Trial] | None = None,
+    ) -> None:
         self.engine = engine
         self._compute = compute
         self._shape = tuple(shape)
+        self._race = race
 
     @property
     def leaves_to_torch(self) -> bool:
-        """Whether torch has to compute it, always."""
-        return self._compute is None
+        """Whether torch has to compute it, or may have to after the race."""
+        return self._compute is None or self._race is not None
+
+    def settle(self, cast: Cast) -> None:
+        """Run the race, if there is to be one; torch has to be as fast by now as it will ever be.
+
+        Args:
+            cast: Turns an input into the numbers that torch computes in.
+        """
+        race, self._race = self._race, None
+        trial = race(cast) if race else None
+        if trial is not None and not trial.good:
+            self._compute, self.engine = None, f"torch ({trial.why})"
 
     def __call__(self, batch: Mapping[str, torch.Tensor]) -> Tensors | None:
         """Return what the part makes of pixels [B, …]; None where torch has to do it."""
@@ -121,19 +147,28 @@ class Engines:
         wanted: As configured.
         device: Where models run; OpenVINO is for CPUs only.
         threads: Threads of each model; None for all.
+        numbers: What torch will compute in, such as ``"bfloat16"``.
         full: Whether to compute in 32-bit floats, whatever the processor can.
         remembered: Where verdicts and converted parts are kept.
     """
 
     def __init__(
-        self, wanted: EngineName, *, device: str, threads: int | None, full: bool, remembered: Remembered
+        self,
+        wanted: EngineName,
+        *,
+        device: str,
+        threads: int | None,
+        numbers: str,
+        full: bool,
+        remembered: Remembered,
     ) -> None:
         self._remembered = remembered
         self._openvino = OpenVino(threads=threads, full=full) if wanted != "torch" and device == "cpu" else None
+        self._numbers = numbers
         self._wanted = wanted
 
     def runner(self, part: Part, checkpoint: Checkpoint) -> PartRunner:
-        """Return what computes a part if that is better than torch.
+        """Return what computes a part if that is as good as torch, and, after `PartRunner.settle`, faster.
 
         The first time a part is converted and tried, which takes seconds; later ones only read what came of it.
         """
@@ -146,45 +181,58 @@ class Engines:
             "part": part.name,
             "input": list(part.example.shape[1:]),
             "processor": processor_name(),
+            "numbers": self._numbers,
             **engine.state(),
         }
         name = f"{checkpoint.name}-{part.name}"
         folder = self._remembered.place(name, state=state)
         known = self._remembered.read(name, state=state)
-        try:
-            if known is not None and not known.get("good"):
-                return PartRunner(None, engine=f"torch ({known.get('why')})")
-            compute = engine.load(part, folder)
-            if known is None:
-                trial = self._try(part, compute)
-                self._remembered.write(name, _fact(trial), state=state)
-                if not trial.good:
-                    engine.discard(folder)
-                    return PartRunner(None, engine=f"torch ({trial.why})")
-            return PartRunner(compute, engine=engine.name, shape=part.example.shape[1:])
-        except Exception as error:  # noqa: BLE001 — an engine that fails in whatever way is not used
-            why = f"openvino failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            _log.info("%s of %s stays with torch: %s", part.name, checkpoint.name, why)
-            self._remembered.write(name, _fact(Trial(good=False, why=why)), state=state)
-            engine.discard(folder)
-            return PartRunner(None, engine=f"torch ({why})")
 
-    def _try(self, part: Part, compute: Compute) -> Trial:
+        def judged(trial: Trial) -> Trial:
+            self._remembered.write(name, asdict(trial), state=state)
+            if not trial.good:
+                _log.info("%s of %s stays with torch: %s", part.name, checkpoint.name, trial.why)
+                engine.discard(folder)
+            return trial
+
+        if known is not None and not known.get("good"):
+            return PartRunner(None, engine=f"torch ({known.get('why')})")
+        try:
+            compute = engine.load(part, folder)
+            trial = None if known is not None or _agree(part, compute) else Trial(good=False, why=DISAGREES)
+        except Exception as error:  # noqa: BLE001 — an engine that fails in whatever way is not used
+            trial = Trial(good=False, why=_failure(error))
+        if trial is not None:
+            return PartRunner(None, engine=f"torch ({judged(trial).why})")
+        race = partial(self._race, part, compute, judged) if known is None else None
+        return PartRunner(compute, engine=engine.name, shape=part.example.shape[1:], race=race)
+
+    def _race(self, part: Part, compute: Compute, judged: Callable[[Trial], Trial], cast: Cast) -> Trial:
+        """Let torch and the engine compute in turns; the best round of each counts."""
         import torch
 
-        with torch.inference_mode():
-            expected, found = _tensors(part.module(part.example)), compute(part.example)
-            if not part.agrees(expected, found):
-                return Trial(good=False, why="openvino computes something else")
-            turns = [(_seconds(part.module, part.example), _seconds(compute, part.example)) for _ in range(ROUNDS)]
+        inputs = cast(part.example)
+        try:
+            with torch.inference_mode():
+                turns = [(_seconds(part.module, inputs), _seconds(compute, part.example)) for _ in range(ROUNDS)]
+        except Exception as error:  # noqa: BLE001 — the same
+            return judged(Trial(good=False, why=_failure(error)))
         torch_s, engine_s = (min(times) for times in zip(*turns, strict=True))
         faster = engine_s <= GAIN * torch_s or self._wanted == "openvino"
         why = f"openvino takes {engine_s * 1000:.0f} ms, torch {torch_s * 1000:.0f} ms"
-        return Trial(good=faster, why=why, torch_s=torch_s, engine_s=engine_s)
+        return judged(Trial(good=faster, why=why, torch_s=torch_s, engine_s=engine_s))
 
 
-def _fact(trial: Trial) -> dict[str, Any]:
-    return {"good": trial.good, "why": trial.why, "torch_s": trial.torch_s, "engine_s": trial.engine_s}
+def _agree(part: Part, compute: Compute) -> bool:
+    """Tell whether an engine computes what torch computes in 32-bit floats."""
+    import torch
+
+    with torch.inference_mode():
+        return part.agrees(_tensors(part.module(part.example)), compute(part.example))
+
+
+def _failure(error: Exception) -> str:
+    return f"openvino failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def _seconds(compute: Callable[[torch.Tensor], object], example: torch.Tensor) -> float:

@@ -103,7 +103,7 @@ class Loaded:
     lane: Lane
     reading: threading.Lock = field(default_factory=threading.Lock)
     parts: dict[str, PartRunner] = field(default_factory=dict)
-    packable: list[tuple[Any, tuple[int, ...]]] = field(default_factory=list)
+    packable: list[tuple[Any, tuple[int, ...], PartRunner | None]] = field(default_factory=list)
 
     @property
     def memory_bytes(self) -> int:
@@ -131,24 +131,31 @@ class Loaded:
             self.parts[name] = PartRunner(None, engine="torch")
         return self.parts[name]
 
-    def pack(self, module: Any, *, rows: Sequence[int]) -> None:  # noqa: ANN401 — torch has no types
+    def pack(self, module: Any, *, rows: Sequence[int], unless: PartRunner | None = None) -> None:  # noqa: ANN401
         """Let a module of the model have its weights in the order of the processor, if that turns out to be faster.
 
         Args:
             module: What torch will compute.
             rows: Numbers of rows that its layers mostly get.
+            unless: Whoever computes it in place of torch, where that is certain.
         """
-        self.packable.append((module, tuple(rows)))
+        self.packable.append((module, tuple(rows), unless))
 
     def settle(self) -> None:
-        """Let torch compute in the chosen numbers and as fast as it can; no part can be converted after this."""
+        """Let torch compute in the chosen numbers and as fast as it can, and other engines only what they do faster.
+
+        No part can be converted after this.
+        """
         from vision_backends.backends.local.prepack import prepack
 
         self.numbers = lower(self.model, kind=self.checkpoint.kind, dtype=self.dtype)
         if self.device == "cpu":
-            for module, rows in self.packable:
-                prepack(module, rows=rows)
+            for module, rows, other in self.packable:
+                if other is None or other.leaves_to_torch:
+                    prepack(module, rows=rows)
         self.packable.clear()
+        for part in self.parts.values():
+            part.settle(lambda pixels: self.cast({"pixel_values": pixels})["pixel_values"])
 
     def cast(self, batch: Inputs) -> Inputs:
         """Return a batch in the numbers that the model takes."""

@@ -2,8 +2,8 @@
 
 This module decides how transformers is told to load. It must not know what any model computes.
 
-All models run in 32-bit floats, on every device, with the attention that transformers chooses (sdpa where the model
-has it). Torch's process-wide settings, such as the matmul precision, are the host application's and left as they are.
+Models run with the attention that transformers chooses (sdpa where the model has it). Torch's process-wide settings,
+such as the matmul precision, are the host application's and left as they are.
 """
 
 from __future__ import annotations
@@ -117,6 +117,7 @@ def load(checkpoint: Checkpoint, *, auto_class: str, place: Place, chat: bool = 
                 place.engine,
                 device=device,
                 threads=place.threads,
+                numbers=str(dtype).removeprefix("torch."),
                 full=place.dtype == "float32",
                 remembered=place.remembered,
             ),
