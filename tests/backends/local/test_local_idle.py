@@ -57,6 +57,23 @@ def test_the_next_look_is_when_the_first_may_have_become_idle():
     assert dropped == [1]
 
 
+def test_a_watch_that_is_stopped_while_it_looks_does_not_go_on():
+    """Not even when something is still there."""
+    looks = []
+
+    class Stopping:
+        def drop_if_idle(self, _idle_s):
+            """Stop the watch from within."""
+            looks.append(1)
+            idle.stop()
+            return 0.01
+
+    idle = watch(Stopping())
+    idle.start()
+    wait_for_timers()
+    assert looks == [1]
+
+
 def test_one_timer_runs_while_there_is_something_to_watch():
     """And ends by itself."""
     thing = Thing(0.01, 0.01, 0.0)

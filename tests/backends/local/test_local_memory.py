@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from vision_backends.backends.local.checkpoint import read_checkpoint
-from vision_backends.backends.local.memory import Room, give_back_memory, memory_for, needed_bytes
+from vision_backends.backends.local.memory import (
+    CONVERTED,
+    OVERHEAD,
+    WORK_BYTES,
+    Room,
+    give_back_memory,
+    memory_for,
+    needed_bytes,
+)
+from vision_backends.backends.local.weights import Place, spot_for
+from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest
 from vision_backends.errors import NotReadyError
 
 
@@ -62,7 +73,7 @@ def test_two_models_that_fit_alone_do_not_load_together(model):
 
     from vision_backends.backends.local.memory import free_memory_bytes
 
-    half = int(free_memory_bytes() * 0.6 / 1.3 / checkpoint.parameters)
+    half = int(free_memory_bytes() * 0.6 / OVERHEAD / checkpoint.parameters)
     with load(half), pytest.raises(NotReadyError, match=r"MB is free") as caught, load(half):
         pytest.fail("It was let through.")
     assert (caught.value.code, caught.value.retry_after_s) == ("out_of_memory", 30.0)
@@ -73,11 +84,55 @@ def test_two_models_that_fit_alone_do_not_load_together(model):
 
 
 def test_half_the_bytes_for_each_parameter_need_half_the_memory(model):
-    """16-bit floats."""
+    """16-bit floats; what computing takes comes on top."""
     checkpoint = read_checkpoint(model("clip"))
-    full = needed_bytes(checkpoint, bytes_per_parameter=4)
+    full, half = (needed_bytes(checkpoint, bytes_per_parameter=size) - WORK_BYTES for size in (4, 2))
     assert full > 4 * checkpoint.parameters
-    assert needed_bytes(checkpoint, bytes_per_parameter=2) == pytest.approx(full / 2, abs=1)
+    assert half == pytest.approx(full / 2, abs=1)
+
+
+def test_an_engine_with_weights_of_its_own_needs_them_twice(model):
+    """Torch keeps its own, to take over."""
+    checkpoint = read_checkpoint(model("clip"))
+    assert needed_bytes(checkpoint, bytes_per_parameter=4, converted=True) - WORK_BYTES > 8 * checkpoint.parameters
+
+
+@pytest.mark.parametrize(
+    ("settings", "per_parameter"),
+    [
+        ({"embedding_model": "clip", "engine": "auto"}, 4 * CONVERTED),
+        ({"embedding_model": "clip", "engine": "torch"}, 4 * OVERHEAD),
+        ({"caption_model": "blip", "engine": "openvino"}, 4 * CONVERTED),
+        ({"caption_model": "qwen2_vl", "engine": "auto"}, 4 * OVERHEAD),
+        ({"open_vocabulary_model": "owlv2", "engine": "auto"}, 4 * OVERHEAD),
+    ],
+)
+def test_what_is_counted_depends_on_who_will_compute(make_backend, model, settings, per_parameter):
+    """Only some kinds have parts that another engine computes."""
+    settings = {key: model(value) if key.endswith("_model") else value for key, value in settings.items()}
+    backend = make_backend(**settings, max_memory_bytes=1)
+    request = DescribeRequest() if "caption_model" in settings else EmbedRequest()
+    if "open_vocabulary_model" in settings:
+        request = DetectRequest(labels=("a purple thing",))
+    (folder,) = (value for key, value in settings.items() if key.endswith("_model"))
+    needed = WORK_BYTES + read_checkpoint(folder).parameters * per_parameter
+    with pytest.raises(NotReadyError, match=f"needs about {needed / 1e6:.0f} MB"):
+        backend.warm_up(request)
+
+
+def test_a_gpu_takes_16_bit_numbers_from_the_start(model, monkeypatch):
+    """So that half as much passes through this memory; kinds that stay whole in 32 bits do not."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    place = Place(device="cuda:0", dtype="bfloat16")
+    for kind, size in (("clip", 2), ("grounding_dino", 4)):
+        assert spot_for(read_checkpoint(model(kind)), place).loaded_as.itemsize == size
+    assert spot_for(read_checkpoint(model("clip")), Place(device="cpu", dtype="bfloat16")).loaded_as.itemsize == 4
+
+
+def _resident_bytes():
+    with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123
+        return int(file.read().split()[1]) * 4096
 
 
 @pytest.mark.skipif("sys.platform != 'linux'")

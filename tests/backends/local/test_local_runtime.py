@@ -12,7 +12,7 @@ import transformers
 from vision_backends.backends.local.checkpoint import read_checkpoint
 from vision_backends.backends.local.memory import free_memory_bytes, memory_for
 from vision_backends.backends.local.runtime import Countdown, check_packages, translated
-from vision_backends.backends.local.weights import Place, load
+from vision_backends.backends.local.weights import Place, load, spot_for
 from vision_backends.errors import (
     InvalidRequestError,
     NotReadyError,
@@ -26,7 +26,8 @@ from vision_backends.testing import FakeClock
 def loaded(folder, *, device="cpu", threads=None):
     """Return a tiny CLIP in memory."""
     place = Place(device=device, threads=threads, engine="torch")
-    return load(read_checkpoint(folder), auto_class="AutoModel", place=place)
+    checkpoint = read_checkpoint(folder)
+    return load(checkpoint, spot_for(checkpoint, place), auto_class="AutoModel", place=place)
 
 
 class Linux:

@@ -9,6 +9,7 @@ its results or its speed, leaves the part with torch.
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     Compute = Callable[..., Tensors]
     Cast = Callable[[torch.Tensor], torch.Tensor]
 
-__all__ = ["EngineName", "Engines", "Part", "PartRunner", "Trial"]
+__all__ = ["EngineName", "Engines", "Part", "PartRunner", "Trial", "may_convert"]
 
 EngineName = Literal["auto", "torch", "openvino"]
 """What ``[local] engine`` may be."""
@@ -38,7 +39,10 @@ ROUNDS = 3
 GAIN = 0.95
 """The largest share of torch's time at which another engine is worth its disk and memory."""
 
-DISAGREES = "openvino computes something else"
+VERSIONS = frozenset({"openvino", "torch", "transformers", "parts"})
+
+PARTS = 1
+"""Changes with any change of the modules in `parts`: what was converted from the old ones is not theirs."""
 
 _log = logging.getLogger(__name__)
 
@@ -65,16 +69,22 @@ class Trial:
     """What came of trying an engine on a part.
 
     Attributes:
-        good: Whether it is to be used.
-        why: In a few words, for ``vision status`` and the log.
+        flaw: Why it cannot be used; None where it computes what torch computes.
         torch_s: Seconds of torch for one input, in the numbers that it computes in here.
         engine_s: Seconds of the engine.
     """
 
-    good: bool
-    why: str
+    flaw: str | None = None
     torch_s: float | None = None
     engine_s: float | None = None
+
+    def reason_against(self, wanted: EngineName) -> str | None:
+        """Return why the engine is not to be used, in a few words for ``vision status`` and the log."""
+        if self.flaw is not None or self.torch_s is None or self.engine_s is None:
+            return self.flaw or "openvino was not measured"
+        if self.engine_s <= GAIN * self.torch_s or wanted == "openvino":
+            return None
+        return f"openvino takes {self.engine_s * 1000:.0f} ms, torch {self.torch_s * 1000:.0f} ms"
 
 
 class PartRunner:
@@ -84,7 +94,7 @@ class PartRunner:
         compute: The engine's function; None leaves everything to torch.
         engine: What to call it, such as ``"openvino"``.
         shape: Of the inputs that it takes, without the rows.
-        race: Tells whether it is faster than torch, where that is not known yet; given what turns an input into the
+        race: Returns why torch is better, or None, where that is not known yet; given what turns an input into the
             numbers that torch computes in.
 
     Attributes:
@@ -97,7 +107,7 @@ class PartRunner:
         *,
         engine: str,
         shape: Sequence[int] = (),
-        race: Callable[[Cast], Trial] | None = None,
+        race: Callable[[Cast], str | None] | None = None,
     ) -> None:
         self.engine = engine
         self._compute = compute
@@ -116,9 +126,9 @@ class PartRunner:
             cast: Turns an input into the numbers that torch computes in.
         """
         race, self._race = self._race, None
-        trial = race(cast) if race else None
-        if trial is not None and not trial.good:
-            self._compute, self.engine = None, f"torch ({trial.why})"
+        why = race(cast) if race else None
+        if why is not None:
+            self._compute, self.engine = None, f"torch ({why})"
 
     def __call__(self, batch: Mapping[str, torch.Tensor]) -> Tensors | None:
         """Return what the part makes of pixels [B, …]; None where torch has to do it."""
@@ -163,7 +173,7 @@ class Engines:
         remembered: Remembered,
     ) -> None:
         self._remembered = remembered
-        self._openvino = OpenVino(threads=threads, full=full) if wanted != "torch" and device == "cpu" else None
+        self._openvino = OpenVino(threads=threads, full=full) if may_convert(wanted, device=device) else None
         self._numbers = numbers
         self._wanted = wanted
 
@@ -173,7 +183,7 @@ class Engines:
         The first time a part is converted and tried, which takes seconds; later ones only read what came of it.
         """
         engine = self._openvino
-        if engine is None or not engine.available():
+        if engine is None:
             return PartRunner(None, engine="torch")
         state = {
             "model": checkpoint.name,
@@ -182,32 +192,28 @@ class Engines:
             "input": list(part.example.shape[1:]),
             "processor": processor_name(),
             "numbers": self._numbers,
+            "parts": PARTS,
             **engine.state(),
         }
-        name = f"{checkpoint.name}-{part.name}"
-        folder = self._remembered.place(name, state=state)
-        known = self._remembered.read(name, state=state)
-
-        def judged(trial: Trial) -> Trial:
-            self._remembered.write(name, asdict(trial), state=state)
-            if not trial.good:
-                _log.info("%s of %s stays with torch: %s", part.name, checkpoint.name, trial.why)
-                engine.discard(folder)
-            return trial
-
-        if known is not None and not known.get("good"):
-            return PartRunner(None, engine=f"torch ({known.get('why')})")
+        kept = _Kept(f"{checkpoint.name}-{part.name}", state, remembered=self._remembered)
+        known = kept.trial()
+        why = known.reason_against(self._wanted) if known else None
+        if why is not None:
+            return PartRunner(None, engine=f"torch ({why})")
         try:
-            compute = engine.load(part, folder)
-            trial = None if known is not None or _agree(part, compute) else Trial(good=False, why=DISAGREES)
+            compute = engine.load(part, kept.folder)
+            flaw = None if known or _agree(part, compute) else "openvino computes something else"
         except Exception as error:  # noqa: BLE001 — an engine that fails in whatever way is not used
-            trial = Trial(good=False, why=_failure(error))
-        if trial is not None:
-            return PartRunner(None, engine=f"torch ({judged(trial).why})")
-        race = partial(self._race, part, compute, judged) if known is None else None
+            flaw = _failure(error)
+            if known or isinstance(error, OSError | MemoryError):  # it may be better next time
+                kept.forget()
+                return PartRunner(None, engine=f"torch ({flaw})")
+        if flaw is not None:
+            return PartRunner(None, engine=f"torch ({kept.judge(Trial(flaw=flaw), self._wanted)})")
+        race = None if known else partial(self._race, part, compute, kept)
         return PartRunner(compute, engine=engine.name, shape=part.example.shape[1:], race=race)
 
-    def _race(self, part: Part, compute: Compute, judged: Callable[[Trial], Trial], cast: Cast) -> Trial:
+    def _race(self, part: Part, compute: Compute, kept: _Kept, cast: Cast) -> str | None:
         """Let torch and the engine compute in turns; the best round of each counts."""
         import torch
 
@@ -216,11 +222,45 @@ class Engines:
             with torch.inference_mode():
                 turns = [(_seconds(part.module, inputs), _seconds(compute, part.example)) for _ in range(ROUNDS)]
         except Exception as error:  # noqa: BLE001 — the same
-            return judged(Trial(good=False, why=_failure(error)))
+            return kept.judge(Trial(flaw=_failure(error)), self._wanted)
         torch_s, engine_s = (min(times) for times in zip(*turns, strict=True))
-        faster = engine_s <= GAIN * torch_s or self._wanted == "openvino"
-        why = f"openvino takes {engine_s * 1000:.0f} ms, torch {torch_s * 1000:.0f} ms"
-        return judged(Trial(good=faster, why=why, torch_s=torch_s, engine_s=engine_s))
+        return kept.judge(Trial(torch_s=torch_s, engine_s=engine_s), self._wanted)
+
+
+class _Kept:
+    """What is kept of an engine and a part on this machine: what came of the trial, and the converted part."""
+
+    def __init__(self, name: str, state: dict[str, Any], *, remembered: Remembered) -> None:
+        self.folder = remembered.place(name, state=state)
+        self._name, self._state = name, state
+        self._remembered = remembered
+
+    def trial(self) -> Trial | None:
+        known = self._remembered.read(self._name, state=self._state)
+        return Trial(**{key: known.get(key) for key in ("flaw", "torch_s", "engine_s")}) if known else None
+
+    def judge(self, trial: Trial, wanted: EngineName) -> str | None:
+        """Keep what came of a trial; return why the engine is not to be used, and then keep nothing else."""
+        self._remembered.write(self._name, asdict(trial), state=self._state)
+        why = trial.reason_against(wanted)
+        if why is not None:
+            _log.info("%s stays with torch: %s", self._name, why)
+            shutil.rmtree(self.folder, ignore_errors=True)
+        else:  # what was made by other versions will hardly be wanted again
+            self._remembered.forget(lambda state: state != self._state and _lasting(state) == _lasting(self._state))
+        return why
+
+    def forget(self) -> None:
+        self._remembered.forget(lambda state: state == self._state)
+
+
+def _lasting(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in state.items() if key not in VERSIONS}
+
+
+def may_convert(wanted: EngineName, *, device: str) -> bool:
+    """Tell whether parts of models will be tried on another engine than torch."""
+    return wanted != "torch" and device == "cpu" and OpenVino.available()
 
 
 def _agree(part: Part, compute: Compute) -> bool:

@@ -40,11 +40,12 @@ class IdleWatch:
         self._on_dropped = on_dropped
         self._lock = threading.Lock()
         self._timer: threading.Timer | None = None
+        self._stops = 0
 
     def start(self) -> None:
         """Watch, as long as there is something to watch; harmless while it does."""
         if self._timer is None:
-            self._arm(self._idle_s)
+            self._arm(self._idle_s, stops=self._stops)
 
     def look(self) -> float | None:
         """Drop what is idle; return the seconds until the next look, None when nothing is left."""
@@ -56,6 +57,7 @@ class IdleWatch:
     def stop(self) -> None:
         """Watch no more, until `start`."""
         with self._lock:
+            self._stops += 1
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
@@ -64,9 +66,9 @@ class IdleWatch:
         """Begin anew in a forked child, where the timer does not exist."""
         self._lock, self._timer = threading.Lock(), None
 
-    def _arm(self, wait_s: float) -> None:
+    def _arm(self, wait_s: float, *, stops: int) -> None:
         with self._lock:
-            if self._timer is None:
+            if self._timer is None and self._stops == stops:  # nobody has stopped it meanwhile
                 self._timer = threading.Timer(max(wait_s, LEAST_PAUSE_S), self._ring)
                 self._timer.name, self._timer.daemon = "drop idle models", True
                 self._timer.start()
@@ -75,7 +77,7 @@ class IdleWatch:
         with self._lock:
             if self._timer is not threading.current_thread():
                 return  # it was stopped in the last moment
-            self._timer = None
+            self._timer, stops = None, self._stops
         wait_s = self.look()
         if wait_s is not None:
-            self._arm(wait_s)
+            self._arm(wait_s, stops=stops)

@@ -14,11 +14,12 @@ from vision_backends.backends.local.captioner import Captioner
 from vision_backends.backends.local.checkpoint import read_checkpoint
 from vision_backends.backends.local.detector import ClosedDetector, OpenDetector
 from vision_backends.backends.local.embedder import Embedder
+from vision_backends.backends.local.engine import may_convert
 from vision_backends.backends.local.families import captioning
 from vision_backends.backends.local.hub import Source
 from vision_backends.backends.local.loading import NOT_LOADED, Slot
 from vision_backends.backends.local.memory import memory_for
-from vision_backends.backends.local.weights import Place, load
+from vision_backends.backends.local.weights import Place, load, spot_for
 from vision_backends.errors import NotReadyError
 
 if TYPE_CHECKING:
@@ -232,9 +233,16 @@ class LocalModel:
         engine, auto_class = ENGINES[self._role]
         manner = captioning(checkpoint.kind)
         chat = self._role == "caption" and (manner is None or manner.task is not None)
-        room = memory_for(checkpoint, device=place.device, max_bytes=place.max_memory_bytes)
+        spot = spot_for(checkpoint, place)
+        room = memory_for(
+            checkpoint,
+            device=spot.device,
+            max_bytes=place.max_memory_bytes,
+            bytes_per_parameter=spot.loaded_as.itemsize,
+            converted=_has_parts(self._role, checkpoint.kind) and may_convert(place.engine, device=spot.device),
+        )
         with room, awaited_at_exit(LONGEST_END_S):
-            made = engine(load(checkpoint, auto_class=auto_class, place=place, chat=chat))
+            made = engine(load(checkpoint, spot, auto_class=auto_class, place=place, chat=chat))
             made.loaded.settle()
         self._used_at = self._clock.monotonic()
         return made
@@ -279,3 +287,8 @@ class LocalModel:
         later = "; the first request that comes to this rung fetches it" if self._download == "background" else ""
         message = f"{self.name} is not on this machine yet{later}."
         return NotReadyError(message, remedy=f"Run: vision models pull {self.name}", code="not_fetched")
+
+
+def _has_parts(role: Role, kind: str) -> bool:
+    """Tell whether a model has parts that another engine than torch can compute."""
+    return role in {"embedding", "detection"} or (role == "caption" and kind == "blip")

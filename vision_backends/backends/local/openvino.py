@@ -48,7 +48,8 @@ class OpenVino:
         self._threads = threads
         self._full = full
 
-    def available(self) -> bool:
+    @staticmethod
+    def available() -> bool:
         """Tell whether it is installed; imports nothing."""
         return find_spec("openvino") is not None
 
@@ -91,10 +92,6 @@ class OpenVino:
 
         return compute
 
-    def discard(self, folder: Path) -> None:
-        """Remove a converted part."""
-        shutil.rmtree(folder, ignore_errors=True)
-
 
 def _convert(openvino: Any, part: Part, folder: Path) -> None:  # noqa: ANN401 â€” the module
     """Convert a part with any number of rows; it is in its folder whole or not at all, whoever else converts it."""
@@ -102,6 +99,8 @@ def _convert(openvino: Any, part: Part, folder: Path) -> None:  # noqa: ANN401 â
     folder.parent.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(folder.parent).free < weights * ROOM:
         raise OSError(f"{folder.parent} has less than {weights * ROOM / 1e6:.0f} MB free")
+    if folder.exists() and not (folder / MODEL).is_file():
+        shutil.rmtree(folder)  # somebody has taken it apart
     model = _traced(openvino, part)
     model.reshape([-1, *part.example.shape[1:]])
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".convert-") as draft:
@@ -137,7 +136,7 @@ def _without_telemetry() -> Iterator[None]:
         yield
     finally:
         if hidden:
-            del sys.modules[TELEMETRY]
+            sys.modules.pop(TELEMETRY, None)  # another load may have been faster
 
 
 def _version(package: str) -> str:

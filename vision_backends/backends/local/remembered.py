@@ -11,15 +11,21 @@ import json
 import os
 import platform
 import re
+import shutil
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 __all__ = ["Remembered", "processor_name"]
+
+
+WORK_S = 24 * 3600.0
+"""Nobody works longer on what is kept here."""
 
 
 class Remembered:
@@ -68,6 +74,31 @@ class Remembered:
                 Path(draft).unlink(missing_ok=True)
                 raise
 
+    def forget(self, about: Callable[[dict[str, Any]], bool]) -> int:
+        """Remove facts, what is kept beside them, and what others have left half made; return the bytes of all that.
+
+        Args:
+            about: Tells by its state whether a fact is to go.
+        """
+        gone = self._concerned(about)
+        freed = sum(_size(path) for path in gone)
+        for path in gone:
+            with suppress(OSError):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        return freed
+
+    def kept_bytes(self, about: Callable[[dict[str, Any]], bool]) -> int:
+        """Return how many bytes `forget` would free."""
+        return sum(_size(path) for path in self._concerned(about))
+
+    def _concerned(self, about: Callable[[dict[str, Any]], bool]) -> list[Path]:
+        facts = [file for file in self.folder.glob("*.json") if not file.name.startswith(".")]
+        gone = [file for file in facts if about(_state_in(file))]
+        known = {file.with_suffix("") for file in facts}
+        rest = (path for path in self.folder.glob("*") if path.is_dir() or path.name.startswith("."))
+        killed = [path for path in rest if path not in known and _age_s(path) > WORK_S]
+        return [*gone, *(file.with_suffix("") for file in gone), *killed]
+
     def place(self, name: str, *, state: Mapping[str, Any]) -> Path:
         """Return the folder for what is too large for a fact; it need not exist."""
         return self._file(name, state).with_suffix("")
@@ -86,6 +117,25 @@ def processor_name() -> str:
         if found:
             return " ".join(found)
     return platform.processor() or platform.machine()
+
+
+def _state_in(file: Path) -> dict[str, Any]:
+    with suppress(OSError, ValueError, AttributeError):
+        state = json.loads(file.read_text(encoding="utf-8")).get("state")
+        return state if isinstance(state, dict) else {}
+    return {}
+
+
+def _size(path: Path) -> int:
+    with suppress(OSError):
+        return sum(each.stat().st_size for each in (path, *path.rglob("*")) if each.is_file())
+    return 0
+
+
+def _age_s(path: Path) -> float:
+    with suppress(OSError):
+        return time.time() - path.stat().st_mtime
+    return 0.0
 
 
 def _plain(value: object) -> object:

@@ -25,9 +25,11 @@ from vision_backends.errors import NotReadyError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import torch
+
     from vision_backends.backends.local.checkpoint import Checkpoint
 
-__all__ = ["BATCH", "Place", "load"]
+__all__ = ["BATCH", "Place", "Spot", "load", "spot_for"]
 
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json")
 """Any of these makes a checkpoint one that reads words."""
@@ -62,16 +64,47 @@ class Place:
     remembered: Remembered = field(default_factory=Remembered)
 
 
-def load(checkpoint: Checkpoint, *, auto_class: str, place: Place, chat: bool = False) -> Loaded:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spot:
+    """Where one model runs, and in which numbers.
+
+    Attributes:
+        device: Such as ``"cuda:1"``.
+        dtype: What torch computes in, where its kind may.
+        loaded_as: What the weights are read as: on a CPU, 32-bit floats, from which parts can be converted for another
+            engine.
+    """
+
+    device: str
+    dtype: torch.dtype
+    loaded_as: torch.dtype
+
+
+def spot_for(checkpoint: Checkpoint, place: Place) -> Spot:
+    """Return where a model will run.
+
+    Raises:
+        NotReadyError: There is no such device.
+    """
+    with translated(checkpoint.name, error=NotReadyError):
+        import torch
+
+        device = _choose_device(torch, place.device)
+        dtype = choose_dtype(place.dtype, device=device, remembered=place.remembered)
+        at_once = device != "cpu" and stays_whole(checkpoint.kind)
+        return Spot(device=device, dtype=dtype, loaded_as=dtype if at_once else torch.float32)
+
+
+def load(checkpoint: Checkpoint, spot: Spot, *, auto_class: str, place: Place, chat: bool = False) -> Loaded:
     """Load a checkpoint from its folder: only safetensors, no code of its author, no network.
 
-    On a CPU it comes in 32-bit floats, from which parts can be converted for another engine; `Loaded.settle` is to be
-    called after that. On a GPU it comes in the numbers that it will compute in.
+    `Loaded.settle` is to be called when its parts have been converted.
 
     Args:
         checkpoint: What `read_checkpoint` has let pass.
+        spot: As `spot_for` says.
         auto_class: The class of transformers that loads it, such as ``"AutoModel"``.
-        place: Where it shall run, and how.
+        place: What is configured.
         chat: Whether to load the processor with its chat template as well.
 
     Raises:
@@ -82,15 +115,11 @@ def load(checkpoint: Checkpoint, *, auto_class: str, place: Place, chat: bool = 
     folder = str(checkpoint.folder)
 
     with _loading, translated(checkpoint.name, error=NotReadyError):
-        import torch
         import transformers
 
-        device = _choose_device(torch, place.device)
-        dtype = choose_dtype(place.dtype, device=device, remembered=place.remembered)
-        at_once = dtype if device != "cpu" and stays_whole(checkpoint.kind) else torch.float32
         with _quiet(transformers):
             model, report = getattr(transformers, auto_class).from_pretrained(
-                folder, use_safetensors=True, dtype=at_once, output_loading_info=True, **options
+                folder, use_safetensors=True, dtype=spot.loaded_as, output_loading_info=True, **options
             )
             absent = sorted(report["missing_keys"])
             if absent:
@@ -106,18 +135,18 @@ def load(checkpoint: Checkpoint, *, auto_class: str, place: Place, chat: bool = 
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options) if has_words else None
         return Loaded(
             checkpoint=checkpoint,
-            model=model.eval().requires_grad_(requires_grad=False).to(device),
+            model=model.eval().requires_grad_(requires_grad=False).to(spot.device),
             image_processor=images,
             tokenizer=tokenizer,
             processor=processor,
-            device=device,
-            dtype=dtype,
-            numbers=str(at_once).removeprefix("torch."),
+            device=spot.device,
+            dtype=spot.dtype,
+            numbers=str(spot.loaded_as).removeprefix("torch."),
             engines=Engines(
                 place.engine,
-                device=device,
+                device=spot.device,
                 threads=place.threads,
-                numbers=str(dtype).removeprefix("torch."),
+                numbers=str(spot.dtype).removeprefix("torch."),
                 full=place.dtype == "float32",
                 remembered=place.remembered,
             ),
