@@ -415,3 +415,13 @@ def wait_until(happens):
             return
         pause.wait(0.01)
     raise AssertionError("it has not happened within 10 s")
+
+
+def test_answers_of_other_numbers_are_others(make_backend, model):
+    """A cache must not give those of one engine or type of numbers for those of another."""
+    prints = {
+        make_backend(caption_model=model("blip"), dtype=dtype, engine=engine).model_for(DescribeRequest()).fingerprint
+        for dtype in ("float32", "bfloat16")
+        for engine in ("torch", "openvino")
+    }
+    assert len(prints) == 4

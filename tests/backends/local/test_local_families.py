@@ -145,3 +145,11 @@ def test_beams_and_chance_equal_those_of_transformers(make_backend, model, pictu
         begun = inputs["input_ids"].shape[1] if kind == "qwen2_vl" else 5 if kind == "blip2_opt" else 1
         expected.append(words.decode(row[begun:], skip_special_tokens=True).strip())
     assert texts == expected
+
+
+@pytest.mark.parametrize("kind", ["blip", "florence2", "blip2_opt", "qwen2_vl"])
+def test_nobody_can_ask_for_more_words_than_a_model_can_count_to(make_backend, model, pictures, kind):
+    """The text ends there; a client may choose the number."""
+    backend = make_backend(caption_model=model(kind))
+    (found,) = backend.describe([open_image(pictures[0])], DescribeRequest(max_words=2_000), timeout_s=100)
+    assert found.text

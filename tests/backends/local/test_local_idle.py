@@ -57,6 +57,16 @@ def test_the_next_look_is_when_the_first_may_have_become_idle():
     assert dropped == [1]
 
 
+def test_a_warm_up_of_what_is_there_counts_as_use(make_backend, model):
+    """Whoever asks for it is about to need it."""
+    clock = FakeClock()
+    backend = make_backend(embedding_model=model("clip"), idle_unload_s=60, clock=clock)
+    for _ in range(3):
+        backend.warm_up(EmbedRequest())
+        clock.advance(50)
+        assert backend.status()["embedding"]["idle_s"] == 50.0
+
+
 def test_a_watch_that_is_stopped_while_it_looks_does_not_go_on():
     """Not even when something is still there."""
     looks = []

@@ -56,13 +56,15 @@ def test_what_the_killed_have_left_goes_when_it_is_old(remembered):
     """Somebody may still be at work on what is new."""
     for age_s, name in ((0.0, "new"), (2 * WORK_S, "old")):
         (remembered.folder / f".convert-{name}").mkdir()
-        (remembered.folder / f".{name}.json").write_text("{")
+        (remembered.folder / f".draft-{name}").write_text("{")
+        (remembered.folder / f"somebody elses {name}").mkdir()
         (remembered.folder / f"{name}-0123456789abcdef").mkdir()
         for path in remembered.folder.glob(f"*{name}*"):
             os.utime(path, (time.time() - age_s,) * 2)
     remembered.forget(lambda _state: False)
     left = {path.name for path in remembered.folder.iterdir()}
-    assert left == {".convert-new", ".new.json", "new-0123456789abcdef"}
+    gone = {".convert-old", ".draft-old", "old-0123456789abcdef"}
+    assert left == {name.replace("old", "new") for name in gone} | {"somebody elses new", "somebody elses old"}
 
 
 def test_a_folder_that_is_not_there_is_empty(tmp_path):

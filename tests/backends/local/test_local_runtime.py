@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -25,9 +27,9 @@ from vision_backends.testing import FakeClock
 
 def loaded(folder, *, device="cpu", threads=None):
     """Return a tiny CLIP in memory."""
-    place = Place(device=device, threads=threads, engine="torch")
+    place = Place(device=device, threads=threads, engine="torch", dtype="float32")
     checkpoint = read_checkpoint(folder)
-    return load(checkpoint, spot_for(checkpoint, place), auto_class="AutoModel", place=place)
+    return load(checkpoint, spot_for(checkpoint, place, has_parts=True), auto_class="AutoModel", place=place)
 
 
 class Linux:
@@ -101,7 +103,8 @@ def threads_of_torch():
 def test_the_applications_threads_are_left_alone(model, extra):
     """Whether the rung's are configured or not: in this thread, in new ones, and where the model runs."""
     before = torch.get_num_threads()
-    made = loaded(model("clip"), threads=before + extra if extra else None)
+    with ThreadPoolExecutor(1) as pool:  # as the rung does
+        made = pool.submit(loaded, model("clip"), threads=before + extra if extra else None).result()
     seen = ask(made, [1], run=lambda batch, _options, _wanted: [torch.get_num_threads()] * len(batch["x"]))
     assert seen == [before + extra]
     assert torch.get_num_threads() == before
@@ -124,9 +127,13 @@ def test_loading_is_quiet_and_leaves_the_settings_of_others(model, capfd, caplog
     assert transformers.utils.logging.is_progress_bar_enabled() == bars
 
 
-def test_weights_are_float32_and_cannot_learn(model):
+def test_weights_are_float32_and_cannot_learn(model, tmp_path):
     """Whatever they were saved as."""
-    made = loaded(model("clip"))
+    folder = tmp_path / "clip"
+    shutil.copytree(model("clip"), folder)
+    transformers.AutoModel.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(folder)
+    made = loaded(folder)
+    made.settle()
     assert {(p.dtype, p.requires_grad) for p in made.model.parameters()} == {(torch.float32, False)}
     assert not made.model.training
     assert made.memory_bytes >= 4 * made.checkpoint.parameters

@@ -45,7 +45,7 @@ __all__ = ["LocalBackend"]
 
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
-NUMBERS = "p2"
+NUMBERS = "p3"
 """Changes with anything that changes answers apart from the checkpoint."""
 
 EXPECTED_S = {"describe": 2.0, "embed": 0.2, "embed_text": 0.1, "detect": 1.0}
@@ -152,7 +152,7 @@ class LocalBackend(Backend):
         if caption_beams is not None and (caption_beams < 1 or caption_seed is not None):
             message = f"[local] caption_beams = {caption_beams} is less than 1, or stands beside a caption_seed."
             raise ConfigError(message, remedy="Configure one of them.")
-        self._engine = engine
+        self._dtype, self._engine = dtype, engine
         self._caption_beams, self._caption_seed = caption_beams, caption_seed
         self._clock = clock
         names: dict[Role, str] = {
@@ -190,7 +190,7 @@ class LocalBackend(Backend):
         """Return the configured model; its revision is None until it is on this machine, unless it is pinned."""
         model = self._model(request)
         embeds = isinstance(request, EmbedRequest | EmbedTextRequest)
-        fingerprint = NUMBERS
+        fingerprint = f"{NUMBERS}-{self._dtype}-{self._engine}"
         if isinstance(request, DetectRequest):
             fingerprint += f"-{self._min_score:g}"
         elif isinstance(request, DescribeRequest):

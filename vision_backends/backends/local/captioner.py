@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vision_backends.backends.local.decoding import decoding_of
-from vision_backends.backends.local.families import captioning, end_tokens, given_tokens, writers
+from vision_backends.backends.local.families import captioning, end_tokens, given_tokens, longest_text, writers
 from vision_backends.backends.local.runtime import aspect, translated
 from vision_backends.errors import InvalidReplyError, NotReadyError
 
@@ -162,8 +162,9 @@ class Captioner:
 
     def _instruct(self, text: str, image: Image) -> Inputs:
         """Return the model's input for an image and what to do with it."""
+        pixels = self.loaded.pixels(image)
         with self.loaded.reading:
-            return dict(self.loaded.processor(images=[self.loaded.pixels(image)], text=[text], return_tensors="pt"))
+            return dict(self.loaded.processor(images=[pixels], text=[text], return_tensors="pt"))
 
     def _write(self, batch: Inputs, decoding: Decoding, wanted: Wanted) -> list[_Said]:
         """Return the new tokens of each row, as long as anybody wants them."""
@@ -177,19 +178,22 @@ class Captioner:
         from transformers import LogitsProcessorList, StoppingCriteriaList
 
         watch = _Watch(wanted)
+        given = given_tokens(self.loaded.model, batch)
+        longest = longest_text(self.loaded.model)
+        room = decoding.max_new_tokens if longest is None else max(1, longest - given)
         looks: list[Any] = [watch.look]
         if decoding.seed is not None:
             looks.append(_Dice(decoding, rows=len(wanted()), device=self.loaded.device).choose)
         tokens: torch.Tensor = self.loaded.model.generate(
             **self.loaded.cast(batch),
-            max_new_tokens=decoding.max_new_tokens,
+            max_new_tokens=min(decoding.max_new_tokens, room),
             num_beams=decoding.num_beams,
             early_stopping=decoding.early_stopping if decoding.num_beams > 1 else False,
             length_penalty=decoding.length_penalty if decoding.num_beams > 1 else 1.0,
             logits_processor=LogitsProcessorList(looks),
             stopping_criteria=StoppingCriteriaList([watch.stop]),
         )
-        new = tokens[:, given_tokens(self.loaded.model, batch) :].tolist()
+        new = tokens[:, given:].tolist()
         return [_Said(tokens=row, finite=fine) for row, fine in zip(new, watch.fine, strict=True)]
 
     def _read(self, said: _Said) -> Caption:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["Manner", "captioning", "end_tokens", "given_tokens", "writers"]
+__all__ = ["Manner", "captioning", "end_tokens", "given_tokens", "longest_text", "writers"]
 
 
 class Manner(NamedTuple):
@@ -71,3 +71,9 @@ def given_tokens(model: Any, batch: Mapping[str, Any]) -> int:  # noqa: ANN401 â
     if "input_ids" in batch:
         return int(batch["input_ids"].shape[1])
     return int(config.num_query_tokens) + 1  # BLIP-2 writes down where the picture stands, and a beginning
+
+
+def longest_text(model: Any) -> int | None:  # noqa: ANN401 â€” any model of transformers
+    """Return how many tokens a model can count to, what it was given among them; None where there is no limit."""
+    longest: int | None = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    return longest

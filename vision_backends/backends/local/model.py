@@ -14,7 +14,6 @@ from vision_backends.backends.local.captioner import Captioner
 from vision_backends.backends.local.checkpoint import read_checkpoint
 from vision_backends.backends.local.detector import ClosedDetector, OpenDetector
 from vision_backends.backends.local.embedder import Embedder
-from vision_backends.backends.local.engine import may_convert
 from vision_backends.backends.local.families import captioning
 from vision_backends.backends.local.hub import Source
 from vision_backends.backends.local.loading import NOT_LOADED, Slot
@@ -160,6 +159,8 @@ class LocalModel:
             if self._download == "never" and self._find() is None:
                 raise self._missing()
             self._slot.get(timeout_s=threading.TIMEOUT_MAX)
+        with self._lock:
+            self._used_at = self._clock.monotonic()  # who asks for it is about to use it
 
     @contextmanager
     def in_use(self, task: Task) -> Iterator[None]:
@@ -233,13 +234,13 @@ class LocalModel:
         engine, auto_class = ENGINES[self._role]
         manner = captioning(checkpoint.kind)
         chat = self._role == "caption" and (manner is None or manner.task is not None)
-        spot = spot_for(checkpoint, place)
+        spot = spot_for(checkpoint, place, has_parts=_has_parts(self._role, checkpoint.kind))
         room = memory_for(
             checkpoint,
             device=spot.device,
             max_bytes=place.max_memory_bytes,
             bytes_per_parameter=spot.loaded_as.itemsize,
-            converted=_has_parts(self._role, checkpoint.kind) and may_convert(place.engine, device=spot.device),
+            converted=spot.converted,
         )
         with room, awaited_at_exit(LONGEST_END_S):
             made = engine(load(checkpoint, spot, auto_class=auto_class, place=place, chat=chat))

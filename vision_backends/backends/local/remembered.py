@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["Remembered", "processor_name"]
 
 
+DRAFT = re.compile(r"\.(draft|convert)-.*|.*-[0-9a-f]{16}")
+"""What a folder is called, here or by who converts, and a fact before it is whole."""
+
 WORK_S = 24 * 3600.0
 """Nobody works longer on what is kept here."""
 
@@ -65,7 +68,7 @@ class Remembered:
         file = self._file(name, state)
         with suppress(OSError):
             file.parent.mkdir(parents=True, exist_ok=True)
-            handle, draft = tempfile.mkstemp(dir=file.parent, prefix=".", suffix=".json")
+            handle, draft = tempfile.mkstemp(dir=file.parent, prefix=".draft-")
             try:
                 with os.fdopen(handle, "w", encoding="utf-8") as writing:
                     json.dump({"fact": fact, "state": state}, writing, indent=1)
@@ -95,8 +98,8 @@ class Remembered:
         facts = [file for file in self.folder.glob("*.json") if not file.name.startswith(".")]
         gone = [file for file in facts if about(_state_in(file))]
         known = {file.with_suffix("") for file in facts}
-        rest = (path for path in self.folder.glob("*") if path.is_dir() or path.name.startswith("."))
-        killed = [path for path in rest if path not in known and _age_s(path) > WORK_S]
+        ours = (path for path in self.folder.glob("*") if DRAFT.fullmatch(path.name))
+        killed = [path for path in ours if path not in known and _age_s(path) > WORK_S]
         return [*gone, *(file.with_suffix("") for file in gone), *killed]
 
     def place(self, name: str, *, state: Mapping[str, Any]) -> Path:

@@ -71,5 +71,5 @@ class RfDetrImages:
         pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float() * self._factor
         smooth = {} if self._mode.startswith("nearest") else {"align_corners": False}
         scaled = interpolate(pixels[None], self._size, mode=self._mode, **smooth)[0]
-        mean, std = (torch.tensor(three)[:, None, None] for three in (self._mean, self._std))
+        mean, std = (torch.tensor(three, dtype=torch.float32)[:, None, None] for three in (self._mean, self._std))
         return (scaled - mean) / std

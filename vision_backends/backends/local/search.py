@@ -136,7 +136,8 @@ class _Beams:
         self._complete: list[list[_Text]] = [[] for _ in range(slots)]
 
     def advance(self, logits: torch.Tensor) -> tuple[list[int], list[int]]:
-        running = torch.tensor([[beam.score] for beams in self._running for beam in beams], device=logits.device)
+        so_far = [[beam.score] for beams in self._running for beam in beams]
+        running = torch.tensor(so_far, dtype=torch.float32, device=logits.device)
         scores = (logits.log_softmax(dim=-1) + running).view(len(self._running), -1)
         vocabulary = logits.shape[-1]
         best, places = (found.tolist() for found in scores.topk(2 * self.width))

@@ -3,7 +3,8 @@
 This module decides how transformers is told to load. It must not know what any model computes.
 
 Models run with the attention that transformers chooses (sdpa where the model has it). Torch's process-wide settings,
-such as the matmul precision, are the host application's and left as they are.
+such as the matmul precision, are the host application's and left as they are; but for a fraction of a second, while
+transformers makes a model in 16-bit numbers, these are torch's default for new tensors.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from vision_backends.backends.local.engine import EngineName, Engines
+from vision_backends.backends.local.engine import EngineName, Engines, may_convert
 from vision_backends.backends.local.lane import Lane
 from vision_backends.backends.local.precision import Dtype, choose_dtype, stays_whole
 from vision_backends.backends.local.processors import load_image_processor, load_processor
@@ -71,28 +72,36 @@ class Spot:
     Attributes:
         device: Such as ``"cuda:1"``.
         dtype: What torch computes in, where its kind may.
-        loaded_as: What the weights are read as: on a CPU, 32-bit floats, from which parts can be converted for another
-            engine.
+        loaded_as: What the weights are read as.
+        converted: Whether another engine may convert parts of it, which wants them in 32-bit floats.
     """
 
     device: str
     dtype: torch.dtype
     loaded_as: torch.dtype
+    converted: bool
 
 
-def spot_for(checkpoint: Checkpoint, place: Place) -> Spot:
-    """Return where a model will run.
+def spot_for(checkpoint: Checkpoint, place: Place, *, has_parts: bool) -> Spot:
+    """Return where a model will run; whatever the calling thread computes from now on has the model's threads.
+
+    Args:
+        checkpoint: What will be loaded.
+        place: What is configured.
+        has_parts: Whether another engine could compute parts of it.
 
     Raises:
         NotReadyError: There is no such device.
     """
-    with translated(checkpoint.name, error=NotReadyError):
+    with _loading, translated(checkpoint.name, error=NotReadyError):
         import torch
 
+        limit_threads(place.threads)
         device = _choose_device(torch, place.device)
         dtype = choose_dtype(place.dtype, device=device, remembered=place.remembered)
-        at_once = device != "cpu" and stays_whole(checkpoint.kind)
-        return Spot(device=device, dtype=dtype, loaded_as=dtype if at_once else torch.float32)
+        converted = has_parts and may_convert(place.engine, device=device)
+        at_once = stays_whole(checkpoint.kind) and not converted
+        return Spot(device=device, dtype=dtype, loaded_as=dtype if at_once else torch.float32, converted=converted)
 
 
 def load(checkpoint: Checkpoint, spot: Spot, *, auto_class: str, place: Place, chat: bool = False) -> Loaded:
