@@ -53,6 +53,28 @@ def test_code_of_the_author_is_refused_wherever_it_is_asked_for(model_copy, name
     assert name in error.message
 
 
+@pytest.mark.parametrize("weights", ["adapter_model.bin", "other.safetensors", "other.safetensors.index.json"])
+@pytest.mark.parametrize("nest", [lambda inner: inner, lambda inner: {"vision_config": inner}])
+def test_weights_that_nobody_has_checked_are_refused(model_copy, weights, nest):
+    """Transformers would load those that the configuration names, pickled ones too, and not the ones beside it."""
+    folder = model_copy("clip")
+    (folder / weights).write_bytes(b"pickle")
+    edit(folder / "config.json", lambda table: table.update(nest({"transformers_weights": weights})))
+    error = refusal(folder)
+    assert error.code == "other_weights"
+    assert "config.json names weights that were not checked (transformers_weights)" in error.message
+    assert "transformers_weights" in error.remedy
+
+
+def test_a_configuration_for_one_version_of_transformers_is_searched_as_well(model_copy):
+    """The usual one may point at it, and then it alone counts."""
+    folder = model_copy("clip")
+    table = json.loads((folder / "config.json").read_text())
+    (folder / "config.4.0.0.json").write_text(json.dumps({**table, "transformers_weights": "adapter_model.bin"}))
+    edit(folder / "config.json", lambda table: table.update(configuration_files=["config.4.0.0.json"]))
+    assert refusal(folder).code == "other_weights"
+
+
 def test_an_escaped_auto_map_is_found_as_well(model_copy):
     """JSON has many spellings of one key."""
     folder = model_copy("clip")

@@ -151,6 +151,7 @@ def test_a_pinned_revision_is_taken_as_it_is(serve, model, model_copy):
     [
         ("config.json", '{"auto_map": {"AutoModel": "evil.Model"}}', "remote_code"),
         ("config.json", '{"vision_config": {"auto_map": {"AutoConfig": "evil--x.C"}}}', "remote_code"),
+        ("config.json", '{"transformers_weights": "adapter_model.bin"}', "other_weights"),
         ("adapter_config.json", '{"base_model_name_or_path": "other/model"}', "remote_code"),
         ("modules.json", '[{"type": "sentence_transformers.models.Dense", "path": ""}]', "not_supported"),
         ("preprocessor_config.json", None, "incomplete"),

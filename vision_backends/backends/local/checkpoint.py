@@ -45,8 +45,15 @@ REMEDIES = {
     "incomplete": "Fetch or save it again.",
     "no_safetensors": "Convert them: model.save_pretrained(...) writes safetensors.",
     "not_supported": "Only models of one CLIP-like module embed images and texts in one space.",
+    "other_weights": "Take transformers_weights out of the file, or use another checkpoint.",
     "remote_code": "Use a checkpoint that needs no code of its own.",
 }
+
+FORBIDDEN = {
+    "auto_map": ("remote_code", "asks to run code of its own"),
+    "transformers_weights": ("other_weights", "names weights that were not checked"),
+}
+"""Keys that no file of a checkpoint may have at any depth, each with the code and the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,8 +107,9 @@ def read_checkpoint(root: Path, *, name: str | None = None, revision: str | None
             training changes, though not a few numbers changed by hand.
 
     Raises:
-        NotReadyError: It is incomplete, has no safetensors weights, or asks for code to be run; ``code`` is
-            ``"incomplete"``, ``"no_safetensors"``, ``"remote_code"`` or ``"not_supported"``.
+        NotReadyError: It is incomplete, has no safetensors weights, asks for code to be run, or names other weights;
+            ``code`` is ``"incomplete"``, ``"no_safetensors"``, ``"remote_code"``, ``"other_weights"`` or
+            ``"not_supported"``.
     """
     with _refusing(name or root.name):
         return _read(root, name=name or root.name, revision=revision)
@@ -197,13 +205,17 @@ def _refuse_code(root: Path) -> None:
     """Refuse what would make transformers run code of the checkpoint's author, however deep it is nested.
 
     Transformers is told ``trust_remote_code=False`` as well, but nested configurations have got round that before
-    (CVE-2026-5241). Adapters name a second model, which nobody has checked.
+    (CVE-2026-5241). Adapters name a second model, which nobody has checked; ``transformers_weights`` names other
+    weights, pickled ones among them, and comes before ``use_safetensors=True``:
+    https://github.com/huggingface/transformers/blob/v5.24.0/src/transformers/modeling_utils.py.
     """
     for path in sorted(root.rglob("*.json")):
         if path.name == "adapter_config.json":
             raise _FlawError(f"{path.name} makes it an adapter of another model", code="remote_code")
-        if path.name not in VOCABULARIES and _mentions(_read_json(path), "auto_map"):
-            raise _FlawError(f"{path.name} asks to run code of its own (auto_map)", code="remote_code")
+        content = None if path.name in VOCABULARIES else _read_json(path)
+        for key, (code, why) in FORBIDDEN.items():
+            if _mentions(content, key):
+                raise _FlawError(f"{path.name} {why} ({key})", code=code)
 
 
 def _mentions(value: object, key: str) -> bool:
