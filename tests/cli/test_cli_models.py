@@ -208,6 +208,26 @@ def test_damage_is_found_and_mended(run, cache):
     assert run("verify", "acme/tiny")[0] == 0
 
 
+def test_links_into_nothing_are_no_bug_but_a_flaw(run, cache, use_ladder, vision_process, make_photo, tmp_path):
+    """Every command goes on, and the one that mends does; the next rung answers meanwhile."""
+    assert run("pull", "acme/tiny")[0] == 0
+    config = next(cache.glob("models--acme--tiny/snapshots/*/config.json"))
+    config.resolve().unlink()
+    (config.parent / "README.md").symlink_to("gone")
+    (tmp_path / "own" / "index.md").symlink_to("gone")
+    use_ladder("local", "embedded", more=LOCAL.format(folder=tmp_path / "own") + 'download = "never"\n')
+    assert records(run("--json")[1])["acme/tiny"]["state"] == "partly"
+    assert vision_process("status").returncode == 0
+    done = vision_process("describe", make_photo(), "--json")
+    assert json.loads(done.stdout)["trace"]["backend"] == "embedded"
+    assert "acme/tiny is not on this machine" in done.stderr.decode()
+    code, out, _ = run("verify", "acme/tiny")
+    assert code == 3
+    assert "the cache links to a file that is gone" in out
+    assert run("pull", "--repair", "acme/tiny")[0] == 0
+    assert run("verify", "acme/tiny")[0] == 0
+
+
 def test_everything_that_is_here_is_checked(run):
     """Shipped models, fetched ones and folders; what is not here needs no check, unless it is named."""
     assert run("pull", "acme/tiny")[0] == 0

@@ -14,6 +14,7 @@ from loopback_hub import commit_of, write_model
 from vision_backends.backends.local.checkpoint import read_checkpoint
 from vision_backends.backends.local.hub import HuggingFaceHub, Source
 from vision_backends.backends.local.loading import Progress
+from vision_backends.backends.requests import EmbedRequest
 from vision_backends.errors import ModelNotFoundError, NotReadyError
 
 COMMIT = commit_of("main")
@@ -255,6 +256,45 @@ def test_damaged_files_are_thrown_away_and_come_anew(serve, tmp_path):
     hub.take(offer, Progress())
     assert server.fetched() == ["config.json", "model.safetensors"]
     assert hub.discard_damaged(offer, Progress()) == []
+
+
+def test_a_file_that_cannot_be_read_is_damaged(serve, tmp_path):
+    """It comes anew like any other; what a link out of the cache leads to is left alone."""
+    hub, _ = serve(write_model(tmp_path / "model"))
+    source = Source.parse("acme/tiny")
+    folder, _ = hub.fetch(source, Progress())
+    (tmp_path / "precious.json").write_text("{}")
+    for name, target in {
+        "config.json": "/proc/self/mem",
+        "preprocessor_config.json": tmp_path / "precious.json",
+    }.items():
+        (folder / name).unlink()
+        (folder / name).symlink_to(target)
+    offer = hub.offer(source)
+    assert hub.discard_damaged(offer, Progress()) == ["config.json", "preprocessor_config.json"]
+    assert (tmp_path / "precious.json").read_text() == "{}"
+    hub.take(offer, Progress())
+    assert hub.discard_damaged(offer, Progress()) == []
+
+
+def test_revisions_that_share_a_damaged_file_are_mended_one_by_one(serve, model, make_backend):
+    """Throwing it away for one leaves a link into nothing in the other, which is then incomplete and no more."""
+    hub, server = serve(model("clip"))
+    server.repositories["acme/tiny"].branches["next"] = model("clip")
+    folders = {branch: hub.fetch(Source.parse(f"acme/tiny@{branch}"), Progress())[0] for branch in ("main", "next")}
+    (folders["main"] / "config.json").resolve().write_text("{")
+    (folders["next"] / "README.md").symlink_to("gone")
+    offers = {branch: hub.offer(Source.parse(f"acme/tiny@{branch}")) for branch in folders}
+    assert hub.discard_damaged(offers["main"], Progress()) == ["config.json"]
+    assert (folders["next"] / "config.json").is_symlink()
+    backend = make_backend(embedding_model="acme/tiny@next", hub=hub, download="never")
+    assert backend.status()["embedding"]["state"] == "not fetched"
+    with pytest.raises(NotReadyError, match="not on this machine"):
+        backend.check(EmbedRequest())
+    hub.take(offers["next"], Progress())
+    assert not (folders["next"] / "README.md").is_symlink()
+    assert backend.status()["embedding"]["state"] == "not loaded"
+    backend.check(EmbedRequest())
 
 
 def test_after_the_fetch_nothing_asks_the_network(loopback_hub, model, fresh_user, photos):

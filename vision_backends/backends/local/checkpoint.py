@@ -33,6 +33,9 @@ PARTS_OF_REVISION = frozenset({".json", ".txt", ".model", ".jinja"})
 MOST_HEADER_BYTES = 100_000_000
 """The limit of the format's own reader: https://github.com/huggingface/safetensors."""
 
+ODD = (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
+"""What comes of a file that cannot be read, or whose content is not of the form that its name promises."""
+
 SAMPLE_BYTES = 4096
 DTYPE_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}
 
@@ -137,7 +140,7 @@ def flaws_of_weights(root: Path) -> dict[str, str]:
             _header(path)
         except _FlawError as flaw:
             flaws[path.relative_to(root).as_posix()] = flaw.why
-    with suppress(_FlawError):  # what is refused for other reasons may be whole all the same
+    with suppress(_FlawError), _odd_files_are_flaws():  # what is refused for other reasons may be whole all the same
         folder = _inner_folder(root)
         try:
             _weights(folder)
@@ -171,10 +174,21 @@ class _FlawError(Exception):
 def _refusing(name: str) -> Iterator[None]:
     """Translate a flaw into the error that names the checkpoint and what to do."""
     try:
-        yield
+        with _odd_files_are_flaws():
+            yield
     except _FlawError as flaw:
         message = f"The checkpoint {name} cannot be used: {flaw.why}."
         raise NotReadyError(message, remedy=REMEDIES[flaw.code], code=flaw.code) from flaw.__cause__
+
+
+@contextmanager
+def _odd_files_are_flaws() -> Iterator[None]:
+    """Translate what comes of a file that is not what its name promises."""
+    try:
+        yield
+    except ODD as error:
+        why = f"a file of it is not what its name promises ({type(error).__name__}: {error})"
+        raise _FlawError(why) from error
 
 
 def _read(root: Path, *, name: str, revision: str | None) -> Checkpoint:
@@ -194,11 +208,11 @@ def _read_settings(root: Path) -> tuple[Path, dict[str, Any], dict[str, Any]]:
     """Return where the model is, and the content of its configuration and of its processor's."""
     _refuse_code(root)
     folder = _inner_folder(root)
-    config = _read_json(folder / "config.json")
+    config = _read_table(folder / "config.json")
     processor = next((folder / name for name in layout_of("processor") if (folder / name).is_file()), None)
     if processor is None:
         raise _FlawError(f"it has none of {', '.join(layout_of('processor'))}")
-    return folder, config, _read_json(processor)
+    return folder, config, _read_table(processor)
 
 
 def _refuse_code(root: Path) -> None:
@@ -209,7 +223,7 @@ def _refuse_code(root: Path) -> None:
     weights, pickled ones among them, and comes before ``use_safetensors=True``:
     https://github.com/huggingface/transformers/blob/v5.24.0/src/transformers/modeling_utils.py.
     """
-    for path in sorted(root.rglob("*.json")):
+    for path in (part for part in _parts_of_revision(root) if part.suffix == ".json"):
         if path.name == "adapter_config.json":
             raise _FlawError(f"{path.name} makes it an adapter of another model", code="remote_code")
         content = None if path.name in VOCABULARIES else _read_json(path)
@@ -244,7 +258,7 @@ def _weights(folder: Path) -> list[Path]:
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     if (folder / INDEX).is_file():
-        named = set(_read_json(folder / INDEX).get("weight_map", {}).values())
+        named = set(_read_table(folder / INDEX).get("weight_map", {}).values())
         if any("/" in name or "\\" in name or not name.endswith(".safetensors") for name in named):
             raise _FlawError(f"{INDEX} names files other than safetensors beside it", code="remote_code")
         missing = sorted(name for name in named if not (folder / name).is_file())
@@ -267,7 +281,7 @@ def _header(path: Path) -> dict[str, Any]:
         end = max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
         if path.stat().st_size == 8 + length + end:
             return {**header, "__start__": 8 + length}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, struct.error) as error:
+    except (*ODD, struct.error) as error:
         raise _FlawError(f"{path.name} is no safetensors file") from error
     raise _FlawError(f"{path.name} is cut short")
 
@@ -284,7 +298,7 @@ def _counts(header: Mapping[str, Any]) -> Iterator[int]:
 
 def _derived_revision(root: Path, headers: Sequence[tuple[Path, Mapping[str, Any]]]) -> str:
     digest = hashlib.sha256()
-    for path in sorted(path for path in root.rglob("*") if path.suffix in PARTS_OF_REVISION):
+    for path in _parts_of_revision(root):
         digest.update(f"{path.relative_to(root).as_posix()}\n".encode() + path.read_bytes())
     for path, header in headers:
         digest.update(f"{path.name}\n{json.dumps(header, sort_keys=True)}".encode())
@@ -296,6 +310,15 @@ def _derived_revision(root: Path, headers: Sequence[tuple[Path, Mapping[str, Any
     return digest.hexdigest()[:12]
 
 
+def _parts_of_revision(root: Path) -> list[Path]:
+    """Return the files that change answers, beside the weights; other files need not even be there."""
+    parts = sorted(path for path in root.rglob("*") if path.suffix in PARTS_OF_REVISION and not path.is_dir())
+    gone = [path.name for path in parts if not path.exists()]
+    if gone:  # links into nothing, as they stay in the cache where only a blob is deleted
+        raise _FlawError(f"{', '.join(gone)} is missing")
+    return parts
+
+
 def _input_px(processor: Mapping[str, Any]) -> int | None:
     size = processor.get("image_processor", processor).get("size")
     sides = size.values() if isinstance(size, dict) else [size]
@@ -305,5 +328,12 @@ def _input_px(processor: Mapping[str, Any]) -> int | None:
 def _read_json(path: Path) -> Any:  # noqa: ANN401 — whatever the file holds
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _FlawError(f"{path.name} is missing or no JSON") from error
+
+
+def _read_table(path: Path) -> dict[str, Any]:
+    table = _read_json(path)
+    if not isinstance(table, dict):
+        raise _FlawError(f"{path.name} is no JSON object")
+    return table

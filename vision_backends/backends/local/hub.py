@@ -150,15 +150,16 @@ class HuggingFaceHub:
 
     def discard_damaged(self, offer: Offer, progress: Progress) -> list[str]:
         """Throw away what is in the cache but not as the hub has it, so that it is missing; return the files' names."""
-        folder = Warehouse(self.cache, offer.repository).snapshot(offer.commit)
+        stock = Warehouse(self.cache, offer.repository)
+        folder = stock.snapshot(offer.commit)
         here = [(file, folder / file.name) for file in offer.files if (folder / file.name).is_file()]
         progress.total_bytes = sum(path.stat().st_size for _, path in here)
-        bad = [
-            (file, path) for file, path in here if file.digest and digest_of(path, file.digest, progress) != file.digest
-        ]
+        bad = [(file, path) for file, path in here if file.digest and _is_damaged(path, file.digest, progress)]
         for _, path in bad:
             if path.is_symlink():
-                (path.parent / path.readlink()).unlink(missing_ok=True)
+                blob = path.parent / path.readlink()  # one step: it may itself be a link to a shared one
+                if blob.parent.resolve() == (stock.home / "blobs").resolve():
+                    blob.unlink(missing_ok=True)
             path.unlink(missing_ok=True)
         return [file.name for file, _ in bad]
 
@@ -179,6 +180,7 @@ class HuggingFaceHub:
         progress.done_bytes = offer.size_bytes - self.missing_bytes(offer)
         folder = stock.snapshot(offer.commit)
         with _translated(offer.repository, self.cache):
+            _unlink_dangling(folder)
             for files in (offer.settings, offer.weights):
                 for file in files:
                     if file.sha256 is not None and not (folder / file.name).is_file():
@@ -250,6 +252,20 @@ def _read_ref(file: Path) -> str | None:
 
 def _has_weights(folder: Path) -> bool:
     return any(True for name in layout_of("weights") for _ in folder.rglob(name))
+
+
+def _is_damaged(path: Path, digest: str, progress: Progress) -> bool:
+    try:
+        return digest_of(path, digest, progress) != digest
+    except OSError:  # the disk cannot read it any more
+        return True
+
+
+def _unlink_dangling(folder: Path) -> None:
+    """Remove links whose blob is gone; revisions share blobs, and whoever removes one may leave another's link."""
+    for path in folder.rglob("*"):
+        if path.is_symlink() and not path.exists():
+            path.unlink(missing_ok=True)
 
 
 def _first_line(error: BaseException) -> str:

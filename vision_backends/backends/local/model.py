@@ -267,8 +267,7 @@ class LocalModel:
 
     def _read(self, folder: Path, revision: str | None) -> Checkpoint:
         """Read a folder again only when a file in it has changed."""
-        files = ((path, path.stat()) for path in sorted(folder.rglob("*")))
-        stamp = (revision, *((str(path), stat.st_size, stat.st_mtime_ns) for path, stat in files))
+        stamp = (revision, *((str(path), *_marks(path)) for path in sorted(folder.rglob("*"))))
         found = self._found
         if found is None or found[0] != stamp:
             found = (stamp, read_checkpoint(folder, name=self.name, revision=revision))
@@ -279,3 +278,12 @@ class LocalModel:
         later = "; the first request that comes to this rung fetches it" if self._download == "background" else ""
         message = f"{self.name} is not on this machine yet{later}."
         return NotReadyError(message, remedy=f"Run: vision models pull {self.name}", code="not_fetched")
+
+
+def _marks(path: Path) -> tuple[int, ...]:
+    """Return what changes when a file does; nothing of one that is a link into nothing."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return ()
+    return stat.st_size, stat.st_mtime_ns

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from vision_backends.backends.local.checkpoint import read_checkpoint
-from vision_backends.backends.local.transfer import Warehouse
+from vision_backends.backends.local.transfer import Warehouse, size_of
 from vision_backends.errors import InvalidRequestError, NotReadyError
 
 if TYPE_CHECKING:
@@ -150,4 +150,4 @@ def _arrived_bytes(source: Source, hub: HuggingFaceHub) -> int:
 
 
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return sum(size_of(path) for path in folder.rglob("*") if not path.is_dir())

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vision_backends.backends.local.loading import Progress
     from vision_backends.backends.local.offers import OfferedFile
 
-__all__ = ["Warehouse", "meter"]
+__all__ = ["Warehouse", "meter", "size_of"]
 
 WAITING_S = 0.5
 """How often it is looked how far another process is."""
@@ -54,7 +54,7 @@ class Warehouse:
             return file.size_bytes
         if file.sha256 is None:
             return 0
-        sizes = (_size(self._blob(file.sha256)), _size(self._partial(file.sha256)))
+        sizes = (size_of(self._blob(file.sha256)), size_of(self._partial(file.sha256)))
         return min(file.size_bytes, max(sizes))
 
     def receive(self, file: OfferedFile, *, commit: str, endpoint: str | None, progress: Progress) -> None:
@@ -91,7 +91,7 @@ class Warehouse:
                 progress.done_bytes = before + file.size_bytes
                 return
             with partial.open("r+b" if partial.is_file() else "w+b") as arriving:
-                arriving.truncate(min(_size(partial), file.size_bytes))
+                arriving.truncate(min(size_of(partial), file.size_bytes))
                 here = arriving.seek(0, 2)
                 progress.done_bytes = before
                 http_get(
@@ -132,7 +132,8 @@ def meter(progress: Progress) -> type[Any]:
     return Meter
 
 
-def _size(file: Path) -> int:
+def size_of(file: Path) -> int:
+    """Return the size of a file; 0 of one that is not there, or a link into nothing."""
     try:
         return file.stat().st_size
     except OSError:
