@@ -258,6 +258,47 @@ def test_damaged_files_are_thrown_away_and_come_anew(serve, tmp_path):
     assert hub.discard_damaged(offer, Progress()) == []
 
 
+def in_shards(folder, *names):
+    """Give the weights of a folder the first name, with an index that names all; return the folder."""
+    (folder / "model.safetensors").rename(folder / names[0])
+    weight_map = {f"tensor {number}": name for number, name in enumerate(names)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    return folder
+
+
+@pytest.mark.parametrize("shard", ["model-00001-of-00001.safetensors", "model.safetensors-00001-of-00001.safetensors"])
+def test_shards_are_fetched_under_all_their_usual_names(serve, tmp_path, shard):
+    """Qwen has published some with the suffix twice; nothing else that ends like a shard is fetched."""
+    folder = in_shards(write_model(tmp_path / "model"), shard)
+    for other in ("diffusion_pytorch_model-1-of-2.safetensors", "text/model-00001-of-00001.safetensors"):
+        (folder / other).parent.mkdir(exist_ok=True)
+        (folder / other).write_bytes(b"another model")
+    hub, _ = serve(folder)
+    source = Source.parse("acme/tiny")
+    assert [file.name for file in hub.offer(source).weights] == [shard]
+    fetched, _ = hub.fetch(source, Progress())
+    assert read_checkpoint(fetched).parameters > 0
+    assert hub.cached(source) == (fetched, COMMIT)
+
+
+def test_an_index_without_shards_is_refused(serve, tmp_path):
+    """The message says what is missing."""
+    hub, server = serve(in_shards(write_model(tmp_path / "model"), "weights.part1.safetensors"))
+    with pytest.raises(NotReadyError, match=r"publishes model\.safetensors\.index\.json, but no shards") as caught:
+        hub.fetch(Source.parse("acme/tiny"), Progress())
+    assert (caught.value.code, server.fetched()) == ("no_safetensors", [])
+    assert caught.value.remedy == "Choose another model under [local]."
+
+
+def test_shards_that_the_index_names_and_nobody_publishes_cost_no_weights(serve, tmp_path):
+    """The index decides which there must be."""
+    shards = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+    hub, server = serve(in_shards(write_model(tmp_path / "model"), *shards))
+    with pytest.raises(NotReadyError, match=r"model-00002-of-00002\.safetensors is missing"):
+        hub.fetch(Source.parse("acme/tiny"), Progress())
+    assert shards[0] not in server.fetched()
+
+
 def test_a_file_that_cannot_be_read_is_damaged(serve, tmp_path):
     """It comes anew like any other; what a link out of the cache leads to is left alone."""
     hub, _ = serve(write_model(tmp_path / "model"))

@@ -11,13 +11,13 @@ import json
 import struct
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vision_backends.errors import NotReadyError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 __all__ = ["Checkpoint", "check_settings", "flaws_of_weights", "layout_of", "read_checkpoint"]
 
@@ -118,18 +118,21 @@ def read_checkpoint(root: Path, *, name: str | None = None, revision: str | None
         return _read(root, name=name or root.name, revision=revision)
 
 
-def check_settings(root: Path, *, name: str) -> None:
+def check_settings(root: Path, *, name: str, weights: Iterable[str]) -> None:
     """Return if the small files of a checkpoint allow it to be used, so that no weights are fetched in vain.
 
     Args:
         root: A folder that has everything but the weights.
         name: How to call it in messages.
+        weights: The files of weights that there will be, by their path within the folder.
 
     Raises:
         NotReadyError: It would be refused with its weights as well.
     """
+    coming = {_place(root / file) for file in weights}
     with _refusing(name):
-        _read_settings(root)
+        folder, _, _ = _read_settings(root)
+        _weights(folder, there=lambda path: _place(path) in coming)
 
 
 def flaws_of_weights(root: Path) -> dict[str, str]:
@@ -253,15 +256,15 @@ def _inner_folder(root: Path) -> Path:
     return inner
 
 
-def _weights(folder: Path) -> list[Path]:
-    """Return the files of weights, all of which are there."""
-    if (folder / WEIGHTS).is_file():
+def _weights(folder: Path, *, there: Callable[[Path], bool] = Path.is_file) -> list[Path]:
+    """Return the files of weights, all of which are there; of several the index says which there must be."""
+    if there(folder / WEIGHTS):
         return [folder / WEIGHTS]
     if (folder / INDEX).is_file():
         named = set(_read_table(folder / INDEX).get("weight_map", {}).values())
         if any("/" in name or "\\" in name or not name.endswith(".safetensors") for name in named):
             raise _FlawError(f"{INDEX} names files other than safetensors beside it", code="remote_code")
-        missing = sorted(name for name in named if not (folder / name).is_file())
+        missing = sorted(name for name in named if not there(folder / name))
         if missing or not named:
             raise _FlawError(f"{', '.join(missing) or 'every shard'} is missing", missing=missing)
         return [folder / name for name in sorted(named)]
@@ -270,6 +273,11 @@ def _weights(folder: Path) -> list[Path]:
         why = f"its weights are pickled ({pickled[0]}), and loading those could run anything"
         raise _FlawError(why, code="no_safetensors", missing=[WEIGHTS])
     raise _FlawError(f"there is no {WEIGHTS}", missing=[WEIGHTS])
+
+
+def _place(path: Path) -> Path:
+    """Return where a file is or will be, whatever it may link to."""
+    return path.parent.resolve() / path.name
 
 
 def _header(path: Path) -> dict[str, Any]:

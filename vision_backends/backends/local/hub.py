@@ -187,7 +187,7 @@ class HuggingFaceHub:
                         stock.receive(file, commit=offer.commit, endpoint=self._endpoint, progress=progress)
                     download(file.name, revision=offer.commit)
                 if files is offer.settings:
-                    check_settings(folder, name=offer.repository)
+                    check_settings(folder, name=offer.repository, weights=[file.name for file in offer.weights])
             if offer.branch != offer.commit:  # this notes in the cache which commit the branch stands for
                 download(offer.weights[0].name, revision=offer.branch)
         return folder, offer.commit

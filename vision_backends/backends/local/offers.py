@@ -28,6 +28,9 @@ SERVER_TIMEOUT_S = 20.0
 SHA256 = re.compile(r"[0-9a-f]{64}")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
+SHARD = re.compile(r"model(\.safetensors)?-\d+-of-\d+\.safetensors")
+"""Names of weights in parts, as transformers writes them, and as Qwen has published some."""
+
 ROBOT = "SFconvertbot"
 CONVERSIONS = "refs/pr"
 """The robot that offers safetensors of pickled weights, and where the cache notes the branches of offers."""
@@ -148,8 +151,12 @@ def _wanted(repository: str, names: Iterable[str]) -> tuple[list[str], list[str]
         raise NotReadyError(message, remedy="Choose another model under [local].", code="no_safetensors")
     folder = found[0].rpartition("/")[0]
     inside = {name for name in known if name.rpartition("/")[0] in {folder, ""}}
-    whole = [name for name in found if name.rpartition("/")[0] == folder and not name.endswith(".json")]
-    weights = whole or [name for name in inside if re.search(r"model-\d+-of-\d+\.safetensors$", name)]
+    beside = {name.rpartition("/")[2]: name for name in known if name.rpartition("/")[0] == folder}
+    whole = [name for name in found if name in beside.values() and not name.endswith(".json")]
+    weights = whole or [name for file, name in beside.items() if SHARD.fullmatch(file)]
+    if not weights:
+        message = f"{repository} publishes {found[0]}, but no shards such as model-00001-of-00002.safetensors."
+        raise NotReadyError(message, remedy="Choose another model under [local].", code="no_safetensors")
     others = [name for name in inside if Path(name).suffix in PARTS_OF_REVISION and not _is_of_another_kind(name)]
     return sorted(others), sorted(weights)
 
