@@ -208,6 +208,19 @@ def test_damage_is_found_and_mended(run, cache):
     assert run("verify", "acme/tiny")[0] == 0
 
 
+def test_what_is_not_whole_after_all_is_a_failure(run, cache):
+    """Nothing is missing, so nothing is fetched, and yet it cannot be used; with --repair it can."""
+    assert run("pull", "acme/tiny")[0] == 0
+    weights = next(cache.glob("models--acme--tiny/snapshots/*/model.safetensors")).resolve()
+    weights.write_bytes(weights.read_bytes()[:-5])
+    code, out, err = run("pull", "acme/tiny")
+    assert (code, out) == (3, "")
+    assert "model.safetensors is cut short" in err
+    code, out, _ = run("pull", "acme/tiny", "--json")
+    assert (code, json.loads(out)["state"]) == (3, "partly")
+    assert run("pull", "acme/tiny", "--repair")[0] == 0
+
+
 def test_links_into_nothing_are_no_bug_but_a_flaw(run, cache, use_ladder, vision_process, make_photo, tmp_path):
     """Every command goes on, and the one that mends does; the next rung answers meanwhile."""
     assert run("pull", "acme/tiny")[0] == 0
