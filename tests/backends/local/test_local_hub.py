@@ -134,6 +134,33 @@ def test_the_robots_safetensors_are_taken_where_the_publisher_has_none(serve, mo
     assert server.asked == []
 
 
+def test_an_offer_of_anybody_is_found_only_by_who_has_pinned_it(serve, model, model_copy):
+    """Without a revision it is the robot's conversion, whatever else has been fetched meanwhile."""
+    folder = model_copy("clip")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    hub, _ = serve(folder, offers=[("mallory", model("siglip")), ("SFconvertbot", model("clip"))])
+    source, pinned = Source.parse("acme/tiny"), Source.parse("acme/tiny@refs/pr/1")
+    theirs = hub.fetch(pinned, Progress())
+    assert hub.cached(pinned) == theirs
+    assert hub.cached(source) is None
+    ours = hub.fetch(source, Progress())
+    assert ours[1] == commit_of("refs/pr/2")
+    assert hub.cached(source) == hub.cached(Source.parse("acme/tiny@refs/pr/2")) == ours
+    assert hub.cached(pinned) == theirs
+
+
+def test_a_branch_that_moves_during_the_fetch_is_found_as_it_was(serve, model):
+    """What was offered is here, and what the branch stands for by now is not."""
+    hub, server = serve(model("clip"))
+    server.repositories["acme/tiny"].branches["next"] = model("clip")
+    offer = replace(hub.offer(Source.parse("acme/tiny@next")), branch="main")
+    folder, commit = hub.take(offer, Progress())
+    assert commit == commit_of("next")
+    assert hub.cached(Source.parse("acme/tiny")) == (folder, commit)
+    assert [path.name for path in folder.parent.iterdir()] == [commit]
+    assert not list((folder.parents[1] / "refs").glob("*.tmp"))
+
+
 def test_a_pinned_revision_is_taken_as_it_is(serve, model, model_copy):
     """Nothing else is looked for; a branch of an offer may be pinned by name."""
     folder = model_copy("clip")

@@ -126,7 +126,7 @@ def test_two_processes_fetch_it_once(hub, published):
         assert first.wait() == 0
     assert ranges(published) == [""]
     assert progress.done_bytes == progress.total_bytes
-    assert len(seen) > 3
+    assert len(seen - {0, progress.total_bytes}) > 1
     assert hub.missing_bytes(hub.offer(SOURCE)) == 0
 
 

@@ -15,10 +15,11 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+from uuid import uuid4
 
 from vision_backends.backends.local.checkpoint import check_settings, layout_of
 from vision_backends.backends.local.integrity import digest_of
-from vision_backends.backends.local.offers import COMMIT, CONVERSIONS, Offer, ask_for_offer
+from vision_backends.backends.local.offers import COMMIT, Offer, ask_for_offer
 from vision_backends.backends.local.transfer import Warehouse, meter
 from vision_backends.errors import ModelNotFoundError, NotReadyError
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["Hub", "HuggingFaceHub", "Source", "check_disk", "free_disk_bytes"]
 
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+CONVERSION = ".safetensors-conversion"
+"""Here the cache notes which conversion was chosen for a model without safetensors; no branch may be called so."""
 
 ROOM = 1.05
 """A fetch wants this much of its size free on the disk."""
@@ -124,10 +128,8 @@ class HuggingFaceHub:
         if source.commit is not None:
             found = [_snapshot(home, source.commit)]
         else:
-            refs = [home / "refs" / (source.revision or "main")]
-            if source.revision is None:
-                refs += sorted((home / "refs" / CONVERSIONS).glob("*"))
-            found = [_snapshot(home, _read_ref(ref)) for ref in refs]
+            refs = [source.revision] if source.revision else ["main", CONVERSION]
+            found = [_snapshot(home, _read_ref(home / "refs" / ref)) for ref in refs]
         there = [each for each in found if each is not None]
         return next((each for each in there if _has_weights(each[0])), there[0] if there else None)
 
@@ -188,8 +190,9 @@ class HuggingFaceHub:
                     download(file.name, revision=offer.commit)
                 if files is offer.settings:
                     check_settings(folder, name=offer.repository, weights=[file.name for file in offer.weights])
-            if offer.branch != offer.commit:  # this notes in the cache which commit the branch stands for
-                download(offer.weights[0].name, revision=offer.branch)
+            for ref in (offer.branch, CONVERSION) if offer.converted else (offer.branch,):
+                if ref != offer.commit:
+                    _write_ref(stock.home / "refs" / ref, offer.commit)
         return folder, offer.commit
 
 
@@ -248,6 +251,18 @@ def _read_ref(file: Path) -> str | None:
         return file.read_text(encoding="ascii").strip()
     except (OSError, ValueError):
         return None
+
+
+def _write_ref(file: Path, commit: str) -> None:
+    """Note which commit a branch stood for when it was fetched: it may have moved on since, and that is not here.
+
+    As huggingface_hub does it, so that nobody reads half of it.
+    """
+    if _read_ref(file) != commit:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        arriving = file.with_name(f"{file.name}.{uuid4().hex[:8]}.tmp")
+        arriving.write_text(commit, encoding="ascii")
+        arriving.replace(file)
 
 
 def _has_weights(folder: Path) -> bool:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from vision_backends.backends.local.hub import Source
 
-__all__ = ["COMMIT", "CONVERSIONS", "Offer", "OfferedFile", "ask_for_offer"]
+__all__ = ["COMMIT", "Offer", "OfferedFile", "ask_for_offer"]
 
 SERVER_TIMEOUT_S = 20.0
 
@@ -32,8 +32,7 @@ SHARD = re.compile(r"model(\.safetensors)?-\d+-of-\d+\.safetensors")
 """Names of weights in parts, as transformers writes them, and as Qwen has published some."""
 
 ROBOT = "SFconvertbot"
-CONVERSIONS = "refs/pr"
-"""The robot that offers safetensors of pickled weights, and where the cache notes the branches of offers."""
+"""It offers safetensors of pickled weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,11 +62,12 @@ class Offer:
     Attributes:
         repository: Its name there.
         address: Its page.
-        branch: The branch, tag or commit that was asked for.
+        branch: The branch, tag or commit that was asked for, or that of the robot's conversion.
         commit: What that stands for.
         licence: Its licence as the publisher states it; None where that is not done.
         settings: Configuration, processors and vocabulary; small.
         weights: The safetensors, which are fetched last: where they are, all else is there as well.
+        converted: Whether it is the robot's conversion, where nothing in particular was asked for.
     """
 
     repository: str
@@ -77,6 +77,7 @@ class Offer:
     licence: str | None
     settings: tuple[OfferedFile, ...]
     weights: tuple[OfferedFile, ...]
+    converted: bool = False
 
     @property
     def files(self) -> tuple[OfferedFile, ...]:
@@ -106,10 +107,11 @@ def ask_for_offer(source: Source, repository: str, *, endpoint: str | None) -> O
 
     api = HfApi(endpoint=endpoint)
     ask = partial(api.model_info, repository, files_metadata=True, timeout=SERVER_TIMEOUT_S)
-    branch = source.revision or "main"
+    branch, conversion = source.revision or "main", None
     info = ask(revision=branch)
     if source.revision is None and not _weights(each.rfilename for each in info.siblings or []):
-        branch = _conversion(api, repository) or branch
+        conversion = _conversion(api, repository)
+        branch = conversion or branch
         info = ask(revision=branch)
     if not COMMIT.fullmatch(str(info.sha)):
         raise ValueError(f"{str(info.sha)!r} is no commit")
@@ -123,6 +125,7 @@ def ask_for_offer(source: Source, repository: str, *, endpoint: str | None) -> O
         licence=_licence(info.tags or []),
         settings=tuple(files[name] for name in settings),
         weights=tuple(files[name] for name in weights),
+        converted=conversion is not None,
     )
 
 
@@ -176,7 +179,7 @@ def _conversion(api: HfApi, repository: str) -> str | None:
         repository, author=ROBOT, discussion_type="pull_request", discussion_status="open"
     )
     numbers = [offer.num for offer in offers if offer.author == ROBOT and offer.is_pull_request]
-    return f"{CONVERSIONS}/{max(numbers)}" if numbers else None
+    return f"refs/pr/{max(numbers)}" if numbers else None
 
 
 def _licence(tags: Iterable[str]) -> str | None:
