@@ -14,6 +14,7 @@ from loopback_hub import commit_of, write_model
 from vision_backends.backends.local.checkpoint import read_checkpoint
 from vision_backends.backends.local.hub import HuggingFaceHub, Source
 from vision_backends.backends.local.loading import Progress
+from vision_backends.backends.local.shelf import find_holding
 from vision_backends.backends.requests import EmbedRequest
 from vision_backends.errors import ModelNotFoundError, NotReadyError
 
@@ -48,13 +49,30 @@ def test_names_are_models_of_the_hub(name, repository, revision):
     assert source.short_name == repository
 
 
-@pytest.mark.parametrize("name", ["/abs/model", "./model", "../model", "~/model", "a/b/c", "..", "acme/.."])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("/abs/model", "./model", "../model", "~/model", "a/b/c", "..", "acme/..", "~nosuchuser/model"),
+        *("m" * 300, f"acme/{'m' * 300}", "/m" * 3000, "\N{HIRAGANA LETTER A}" * 90, "acme/\0"),
+        *("acme/tiny@../main", "acme/tiny@/main"),
+    ],
+)
 def test_whatever_looks_like_a_path_is_a_folder(name):
     """Even where it is not there yet; the name for spaces does not tell where it lies."""
     source = Source.parse(name)
     assert source.repository is None
     assert source.folder.is_absolute()
     assert "/" not in source.short_name
+    assert source.folder_exists == (name == "..")
+
+
+def test_a_folder_that_cannot_be_is_told_like_one_that_is_not_there(make_backend, tmp_path):
+    """The names come from a configuration, where anything may stand."""
+    for name in ("~nosuchuser/model", "m" * 300):
+        backend = make_backend(embedding_model=name, hub=HuggingFaceHub(cache=tmp_path))
+        with pytest.raises(NotReadyError, match=r"of \[local\] is not there"):
+            backend.check(EmbedRequest())
+        assert find_holding(Source.parse(name), HuggingFaceHub(cache=tmp_path)).state == "absent"
 
 
 def test_a_folder_that_is_there_comes_before_the_hub(fresh_user):

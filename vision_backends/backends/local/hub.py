@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import re
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Hub", "HuggingFaceHub", "Source", "check_disk", "free_disk_bytes"]
 
-HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+HUB_NAME = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?", re.ASCII)
+"""As huggingface_hub checks it."""
 
 CONVERSION = ".safetensors-conversion"
 """Here the cache notes which conversion was chosen for a model without safetensors; no branch may be called so."""
@@ -58,11 +59,13 @@ class Source:
     @classmethod
     def parse(cls, name: str) -> Source:
         """Read a configured name; what looks like a path or is a folder is one, anything else is on the hub."""
-        path = Path(name).expanduser()
-        if path.is_absolute() or name.startswith(("./", "../", ".\\", "..\\")) or path.is_dir():
+        path = Path(name)
+        with suppress(RuntimeError):  # there is no such user
+            path = path.expanduser()
+        if path.is_absolute() or name.startswith(("./", "../", ".\\", "..\\")) or _is_dir(path):
             return cls(name=name, folder=path.absolute())
         repository, _, revision = name.partition("@")
-        if not HUB_NAME.fullmatch(repository) or ".." in repository:
+        if not HUB_NAME.fullmatch(repository) or ".." in name or revision.startswith("/"):  # these become paths
             return cls(name=name, folder=path.absolute())
         return cls(name=name, repository=repository, revision=revision or None)
 
@@ -70,6 +73,11 @@ class Source:
     def short_name(self) -> str:
         """The name for vector spaces: that on the hub, or the folder's own without what is above it."""
         return self.repository or (self.folder.name if self.folder else self.name)
+
+    @property
+    def folder_exists(self) -> bool:
+        """Whether it is a folder of the user's that is there."""
+        return self.folder is not None and _is_dir(self.folder)
 
     @property
     def commit(self) -> str | None:
@@ -236,6 +244,13 @@ def _translated(name: str, cache: Path) -> Iterator[None]:
             raise NotReadyError(message, remedy=remedy, code="cache_not_writable") from error
         message = f"{name} could not be fetched: {type(error).__name__}: {_first_line(error).rstrip('.')}."
         raise NotReadyError(message, remedy=f"When there is a network: vision models pull {name}") from error
+
+
+def _is_dir(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # such as that its name is too long
+        return False
 
 
 def _snapshot(home: Path, commit: str | None) -> tuple[Path, str] | None:

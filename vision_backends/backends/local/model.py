@@ -251,7 +251,7 @@ class LocalModel:
             NotReadyError: A folder is not there, or what is there is refused.
         """
         if self._source.folder is not None:
-            if not self._source.folder.is_dir():
+            if not self._source.folder_exists:
                 message = f"The folder {self._source.name} of [local] is not there."
                 raise NotReadyError(message, remedy="Put a checkpoint there, or correct the configuration.")
             return self._read(self._source.folder, None)

@@ -83,7 +83,7 @@ class Removal:
 def find_holding(source: Source, hub: HuggingFaceHub) -> Holding:
     """Look for a model; asks no network, and reads no more than small files and tables of contents."""
     if source.folder is not None:
-        found: tuple[Path, str | None] | None = (source.folder, None) if source.folder.is_dir() else None
+        found: tuple[Path, str | None] | None = (source.folder, None) if source.folder_exists else None
     else:
         found = hub.cached(source)
     if found is None:
