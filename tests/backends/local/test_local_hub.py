@@ -229,6 +229,13 @@ def test_an_offer_says_what_it_costs_before_anything_is_fetched(serve, tmp_path)
     assert hub.missing_bytes(offer) == 0
 
 
+def test_the_size_of_a_large_file_may_be_stated_with_its_checksum_only(serve, tmp_path):
+    """The hub has two places for it."""
+    large = {"rfilename": "words.txt", "size": None, "lfs": {"sha256": "0" * 64, "size": 3, "pointerSize": 134}}
+    hub, _ = serve(write_model(tmp_path / "model"), listed=[large])
+    assert {file.name: file.size_bytes for file in hub.offer(Source.parse("acme/tiny")).settings}["words.txt"] == 3
+
+
 @pytest.mark.parametrize(
     "name", ["../../precious.json", "/precious.json", "a/../../../precious.json", "..\\precious.json"]
 )

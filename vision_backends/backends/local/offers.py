@@ -137,7 +137,7 @@ def _is_inside(name: str) -> bool:
 def _offered(sibling: Any) -> OfferedFile:  # noqa: ANN401 — a record of huggingface_hub
     return OfferedFile(
         name=sibling.rfilename,
-        size_bytes=sibling.size or 0,
+        size_bytes=sibling.size or (sibling.lfs.size if sibling.lfs else 0) or 0,
         digest=sibling.lfs.sha256 if sibling.lfs else sibling.blob_id,
     )
 
