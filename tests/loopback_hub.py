@@ -202,6 +202,9 @@ class _Storage(_Handler):
         total = len(content)
         first = re.fullmatch(r"bytes=(\d+)-(\d+)?", self.headers.get("Range", ""))
         start = int(first[1]) if first else 0
+        if first and start >= total:
+            self.reply(416, Content_Range=f"bytes */{total}")
+            return
         self.send_response(206 if first else 200)
         if first:
             self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")

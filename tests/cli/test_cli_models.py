@@ -208,6 +208,58 @@ def test_damage_is_found_and_mended(run, cache):
     assert run("verify", "acme/tiny")[0] == 0
 
 
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
+def test_a_small_file_that_is_not_there_is_missed_and_comes_anew(run, cache, tmp_path, name):
+    """Though nothing is wrong with any that is; in the cache as in a folder of the user's."""
+    assert run("pull", "acme/tiny")[0] == 0
+    next(cache.glob(f"models--acme--tiny/snapshots/*/{name}")).unlink()
+    code, out, err = run("verify", "acme/tiny", "--json")
+    assert code == 3
+    bad = [each for each in map(json.loads, out.splitlines()) if each["state"] not in {"sound", "unrecorded"}]
+    assert [(each["file"], each["state"]) for each in bad] == [("-", "missing")]
+    assert name in bad[0]["detail"]
+    assert err == "vision: acme/tiny is not whole. Run: vision models pull --repair acme/tiny\n"
+    assert run("pull", "--repair", "acme/tiny")[0] == 0
+    assert run("verify", "acme/tiny")[0] == 0
+    (tmp_path / "own" / name).unlink()
+    code, out, err = run("verify", str(tmp_path / "own"))
+    assert (code, name in out) == (3, True)
+    assert "Save or copy it again" in err
+
+
+def test_what_is_not_whole_after_all_is_a_failure(run, cache):
+    """Nothing is missing, so nothing is fetched, and yet it cannot be used; with --repair it can."""
+    assert run("pull", "acme/tiny")[0] == 0
+    weights = next(cache.glob("models--acme--tiny/snapshots/*/model.safetensors")).resolve()
+    weights.write_bytes(weights.read_bytes()[:-5])
+    code, out, err = run("pull", "acme/tiny")
+    assert (code, out) == (3, "")
+    assert "model.safetensors is cut short" in err
+    code, out, _ = run("pull", "acme/tiny", "--json")
+    assert (code, json.loads(out)["state"]) == (3, "partly")
+    assert run("pull", "acme/tiny", "--repair")[0] == 0
+
+
+def test_links_into_nothing_are_no_bug_but_a_flaw(run, cache, use_ladder, vision_process, make_photo, tmp_path):
+    """Every command goes on, and the one that mends does; the next rung answers meanwhile."""
+    assert run("pull", "acme/tiny")[0] == 0
+    config = next(cache.glob("models--acme--tiny/snapshots/*/config.json"))
+    config.resolve().unlink()
+    (config.parent / "README.md").symlink_to("gone")
+    (tmp_path / "own" / "index.md").symlink_to("gone")
+    use_ladder("local", "embedded", more=LOCAL.format(folder=tmp_path / "own") + 'download = "never"\n')
+    assert records(run("--json")[1])["acme/tiny"]["state"] == "partly"
+    assert vision_process("status").returncode == 0
+    done = vision_process("describe", make_photo(), "--json")
+    assert json.loads(done.stdout)["trace"]["backend"] == "embedded"
+    assert "acme/tiny is not on this machine" in done.stderr.decode()
+    code, out, _ = run("verify", "acme/tiny")
+    assert code == 3
+    assert "the cache links to a file that is gone" in out
+    assert run("pull", "--repair", "acme/tiny")[0] == 0
+    assert run("verify", "acme/tiny")[0] == 0
+
+
 def test_everything_that_is_here_is_checked(run):
     """Shipped models, fetched ones and folders; what is not here needs no check, unless it is named."""
     assert run("pull", "acme/tiny")[0] == 0

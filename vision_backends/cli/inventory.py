@@ -114,7 +114,12 @@ class Inventory:
                 file=str(card.file), state="damaged" if flaw else "sound", detail=detail, size_bytes=held.size_bytes
             )
         else:
-            yield from verify_files(held.folder, progress=progress)
+            good = True
+            for verdict in verify_files(held.folder, progress=progress):
+                good = good and verdict.good
+                yield verdict
+            if good and held.state == "partly":  # no file tells of another that is not there, such as config.json
+                yield Verdict(file="-", state="missing", detail=str(held.flaw))
 
     def check_hub(self) -> None:
         """Return if models can be fetched and removed.

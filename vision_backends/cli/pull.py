@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vision_backends.cli.cards import about_json, lines_of_offer, print_paragraph
-from vision_backends.cli.exits import exit_code_of, exit_codes, tell, tell_error
+from vision_backends.cli.exits import NOTHING_ANSWERED, exit_code_of, exit_codes, tell, tell_error
 from vision_backends.cli.inventory import Entry, Inventory
 from vision_backends.cli.options import ConfigFile, Debug, Json, ModelNames, Yes
 from vision_backends.cli.progress import bytes_bar
@@ -72,10 +72,9 @@ def pull(
             tell("nothing was fetched")
             return
         failures = [failure for order in orders if (failure := _take(inventory, order))]
-        for entry, _ in fetched:
-            _report(inventory, entry, as_json=as_json)
-        if failures:
-            raise typer.Exit(max(map(exit_code_of, failures)))
+        here = [_report(inventory, entry, as_json=as_json) for entry, _ in fetched]
+        if failures or not all(here):
+            raise typer.Exit(max(map(exit_code_of, failures), default=NOTHING_ANSWERED))
 
 
 def _fetched(entry: Entry, *, named: bool) -> "Source | None":
@@ -151,8 +150,12 @@ def _take(inventory: Inventory, order: Order) -> BackendError | None:
     return None
 
 
-def _report(inventory: Inventory, entry: Entry, *, as_json: bool) -> None:
-    """Say what is here now; of a model that is not, standard error has the reason."""
+def _report(inventory: Inventory, entry: Entry, *, as_json: bool) -> bool:
+    """Say what is here now; of a model that is not, standard error has the reason.
+
+    Returns:
+        Whether it is, whole and fit for use.
+    """
     held = inventory.hold(entry)
     if as_json:
         typer.echo(dump_json(about_json(entry, held)))
@@ -160,3 +163,4 @@ def _report(inventory: Inventory, entry: Entry, *, as_json: bool) -> None:
         typer.echo(one_line(f"{entry.name}: here, revision {held.revision}, {bytes_text(held.size_bytes)}"))
     elif held.flaw is not None:
         tell(held.flaw)
+    return held.state == "installed"

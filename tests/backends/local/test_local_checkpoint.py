@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from vision_backends.backends.local.checkpoint import read_checkpoint
+from vision_backends.backends.local.checkpoint import flaws_of_weights, read_checkpoint
 from vision_backends.errors import NotReadyError
 
 
@@ -51,6 +51,28 @@ def test_code_of_the_author_is_refused_wherever_it_is_asked_for(model_copy, name
     error = refusal(folder)
     assert error.code == "remote_code"
     assert name in error.message
+
+
+@pytest.mark.parametrize("weights", ["adapter_model.bin", "other.safetensors", "other.safetensors.index.json"])
+@pytest.mark.parametrize("nest", [lambda inner: inner, lambda inner: {"vision_config": inner}])
+def test_weights_that_nobody_has_checked_are_refused(model_copy, weights, nest):
+    """Transformers would load those that the configuration names, pickled ones too, and not the ones beside it."""
+    folder = model_copy("clip")
+    (folder / weights).write_bytes(b"pickle")
+    edit(folder / "config.json", lambda table: table.update(nest({"transformers_weights": weights})))
+    error = refusal(folder)
+    assert error.code == "other_weights"
+    assert "config.json names weights that were not checked (transformers_weights)" in error.message
+    assert "transformers_weights" in error.remedy
+
+
+def test_a_configuration_for_one_version_of_transformers_is_searched_as_well(model_copy):
+    """The usual one may point at it, and then it alone counts."""
+    folder = model_copy("clip")
+    table = json.loads((folder / "config.json").read_text())
+    (folder / "config.4.0.0.json").write_text(json.dumps({**table, "transformers_weights": "adapter_model.bin"}))
+    edit(folder / "config.json", lambda table: table.update(configuration_files=["config.4.0.0.json"]))
+    assert refusal(folder).code == "other_weights"
 
 
 def test_an_escaped_auto_map_is_found_as_well(model_copy):
@@ -129,6 +151,69 @@ def test_a_broken_configuration_is_incomplete(model_copy):
     folder = model_copy("clip")
     (folder / "config.json").write_text("{")
     assert "config.json is missing or no JSON" in refusal(folder).message
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("model.safetensors.index.json", "[]"),
+        ("model.safetensors.index.json", '{"weight_map": ["a"]}'),
+        ("model.safetensors.index.json", '{"weight_map": {"a": 1}}'),
+        ("model.safetensors.index.json", '{"weight_map": {"a": {}}}'),
+        ("preprocessor_config.json", "[]"),
+        ("preprocessor_config.json", '{"image_processor": null}'),
+        ("modules.json", '["x"]'),
+        ("config.json", "[]"),
+        ("config.json", "[" * 100_000),
+        ("generation_config.json", '{"a":' * 100_000),
+    ],
+)
+def test_files_of_an_odd_form_make_it_incomplete(model_copy, name, content):
+    """Whatever they hold, other models and the commands that mend go on."""
+    folder = model_copy("clip")
+    if name.endswith("index.json"):
+        (folder / "model.safetensors").unlink()
+    (folder / name).write_text(content)
+    assert refusal(folder).code == "incomplete"
+    assert flaws_of_weights(folder) == {}
+
+
+@pytest.mark.parametrize("entry", [{"data_offsets": [0, 0]}, {"dtype": "F32", "data_offsets": [0]}, 7])
+def test_tensors_of_an_odd_form_make_it_incomplete(model_copy, entry):
+    """The table of contents is no more to be believed than any other file."""
+    folder = model_copy("clip")
+    header = json.dumps({"a": entry}).encode()
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    assert refusal(folder).code == "incomplete"
+
+
+def test_files_that_cannot_be_read_make_it_incomplete(model_copy):
+    """Those that configure nothing but words are read only for the revision."""
+    folder = model_copy("clip")
+    (folder / "vocab.json").unlink(missing_ok=True)
+    (folder / "vocab.json").symlink_to("/proc/self/mem")
+    assert refusal(folder).code == "incomplete"
+
+
+@pytest.mark.parametrize("name", ["config.json", "vocab.json", "merges.txt"])
+@pytest.mark.parametrize("revision", [None, "abc"])
+def test_links_into_nothing_make_it_incomplete(model_copy, name, revision):
+    """Where they stand for files that it needs."""
+    folder = model_copy("clip")
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to("gone")
+    with pytest.raises(NotReadyError, match=f"{name} is missing") as caught:
+        read_checkpoint(folder, revision=revision)
+    assert caught.value.code == "incomplete"
+
+
+def test_what_it_does_not_need_may_be_anything(model, model_copy):
+    """A link into nothing, or a folder with the name of a file."""
+    folder = model_copy("clip")
+    (folder / "README.md").symlink_to("gone")
+    (folder / "pytorch_model.bin").symlink_to("gone")
+    (folder / "notes.json").mkdir()
+    assert read_checkpoint(folder).revision == read_checkpoint(model("clip")).revision
 
 
 def test_other_models_of_sentence_transformers_are_not_supported(model_copy):

@@ -14,6 +14,8 @@ from loopback_hub import commit_of, write_model
 from vision_backends.backends.local.checkpoint import read_checkpoint
 from vision_backends.backends.local.hub import HuggingFaceHub, Source
 from vision_backends.backends.local.loading import Progress
+from vision_backends.backends.local.shelf import find_holding
+from vision_backends.backends.requests import EmbedRequest
 from vision_backends.errors import ModelNotFoundError, NotReadyError
 
 COMMIT = commit_of("main")
@@ -47,13 +49,30 @@ def test_names_are_models_of_the_hub(name, repository, revision):
     assert source.short_name == repository
 
 
-@pytest.mark.parametrize("name", ["/abs/model", "./model", "../model", "~/model", "a/b/c", "..", "acme/.."])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("/abs/model", "./model", "../model", "~/model", "a/b/c", "..", "acme/..", "~nosuchuser/model"),
+        *("m" * 300, f"acme/{'m' * 300}", "/m" * 3000, "\N{HIRAGANA LETTER A}" * 90, "acme/\0"),
+        *("acme/tiny@../main", "acme/tiny@/main"),
+    ],
+)
 def test_whatever_looks_like_a_path_is_a_folder(name):
     """Even where it is not there yet; the name for spaces does not tell where it lies."""
     source = Source.parse(name)
     assert source.repository is None
     assert source.folder.is_absolute()
     assert "/" not in source.short_name
+    assert source.folder_exists == (name == "..")
+
+
+def test_a_folder_that_cannot_be_is_told_like_one_that_is_not_there(make_backend, tmp_path):
+    """The names come from a configuration, where anything may stand."""
+    for name in ("~nosuchuser/model", "m" * 300):
+        backend = make_backend(embedding_model=name, hub=HuggingFaceHub(cache=tmp_path))
+        with pytest.raises(NotReadyError, match=r"of \[local\] is not there"):
+            backend.check(EmbedRequest())
+        assert find_holding(Source.parse(name), HuggingFaceHub(cache=tmp_path)).state == "absent"
 
 
 def test_a_folder_that_is_there_comes_before_the_hub(fresh_user):
@@ -133,6 +152,33 @@ def test_the_robots_safetensors_are_taken_where_the_publisher_has_none(serve, mo
     assert server.asked == []
 
 
+def test_an_offer_of_anybody_is_found_only_by_who_has_pinned_it(serve, model, model_copy):
+    """Without a revision it is the robot's conversion, whatever else has been fetched meanwhile."""
+    folder = model_copy("clip")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    hub, _ = serve(folder, offers=[("mallory", model("siglip")), ("SFconvertbot", model("clip"))])
+    source, pinned = Source.parse("acme/tiny"), Source.parse("acme/tiny@refs/pr/1")
+    theirs = hub.fetch(pinned, Progress())
+    assert hub.cached(pinned) == theirs
+    assert hub.cached(source) is None
+    ours = hub.fetch(source, Progress())
+    assert ours[1] == commit_of("refs/pr/2")
+    assert hub.cached(source) == hub.cached(Source.parse("acme/tiny@refs/pr/2")) == ours
+    assert hub.cached(pinned) == theirs
+
+
+def test_a_branch_that_moves_during_the_fetch_is_found_as_it_was(serve, model):
+    """What was offered is here, and what the branch stands for by now is not."""
+    hub, server = serve(model("clip"))
+    server.repositories["acme/tiny"].branches["next"] = model("clip")
+    offer = replace(hub.offer(Source.parse("acme/tiny@next")), branch="main")
+    folder, commit = hub.take(offer, Progress())
+    assert commit == commit_of("next")
+    assert hub.cached(Source.parse("acme/tiny")) == (folder, commit)
+    assert [path.name for path in folder.parent.iterdir()] == [commit]
+    assert not list((folder.parents[1] / "refs").glob("*.tmp"))
+
+
 def test_a_pinned_revision_is_taken_as_it_is(serve, model, model_copy):
     """Nothing else is looked for; a branch of an offer may be pinned by name."""
     folder = model_copy("clip")
@@ -151,6 +197,7 @@ def test_a_pinned_revision_is_taken_as_it_is(serve, model, model_copy):
     [
         ("config.json", '{"auto_map": {"AutoModel": "evil.Model"}}', "remote_code"),
         ("config.json", '{"vision_config": {"auto_map": {"AutoConfig": "evil--x.C"}}}', "remote_code"),
+        ("config.json", '{"transformers_weights": "adapter_model.bin"}', "other_weights"),
         ("adapter_config.json", '{"base_model_name_or_path": "other/model"}', "remote_code"),
         ("modules.json", '[{"type": "sentence_transformers.models.Dense", "path": ""}]', "not_supported"),
         ("preprocessor_config.json", None, "incomplete"),
@@ -180,6 +227,13 @@ def test_an_offer_says_what_it_costs_before_anything_is_fetched(serve, tmp_path)
     assert not hub.cache.exists()
     hub.take(offer, Progress())
     assert hub.missing_bytes(offer) == 0
+
+
+def test_the_size_of_a_large_file_may_be_stated_with_its_checksum_only(serve, tmp_path):
+    """The hub has two places for it."""
+    large = {"rfilename": "words.txt", "size": None, "lfs": {"sha256": "0" * 64, "size": 3, "pointerSize": 134}}
+    hub, _ = serve(write_model(tmp_path / "model"), listed=[large])
+    assert {file.name: file.size_bytes for file in hub.offer(Source.parse("acme/tiny")).settings}["words.txt"] == 3
 
 
 @pytest.mark.parametrize(
@@ -254,6 +308,86 @@ def test_damaged_files_are_thrown_away_and_come_anew(serve, tmp_path):
     hub.take(offer, Progress())
     assert server.fetched() == ["config.json", "model.safetensors"]
     assert hub.discard_damaged(offer, Progress()) == []
+
+
+def in_shards(folder, *names):
+    """Give the weights of a folder the first name, with an index that names all; return the folder."""
+    (folder / "model.safetensors").rename(folder / names[0])
+    weight_map = {f"tensor {number}": name for number, name in enumerate(names)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    return folder
+
+
+@pytest.mark.parametrize("shard", ["model-00001-of-00001.safetensors", "model.safetensors-00001-of-00001.safetensors"])
+def test_shards_are_fetched_under_all_their_usual_names(serve, tmp_path, shard):
+    """Qwen has published some with the suffix twice; nothing else that ends like a shard is fetched."""
+    folder = in_shards(write_model(tmp_path / "model"), shard)
+    for other in ("diffusion_pytorch_model-1-of-2.safetensors", "text/model-00001-of-00001.safetensors"):
+        (folder / other).parent.mkdir(exist_ok=True)
+        (folder / other).write_bytes(b"another model")
+    hub, _ = serve(folder)
+    source = Source.parse("acme/tiny")
+    assert [file.name for file in hub.offer(source).weights] == [shard]
+    fetched, _ = hub.fetch(source, Progress())
+    assert read_checkpoint(fetched).parameters > 0
+    assert hub.cached(source) == (fetched, COMMIT)
+
+
+def test_an_index_without_shards_is_refused(serve, tmp_path):
+    """The message says what is missing."""
+    hub, server = serve(in_shards(write_model(tmp_path / "model"), "weights.part1.safetensors"))
+    with pytest.raises(NotReadyError, match=r"publishes model\.safetensors\.index\.json, but no shards") as caught:
+        hub.fetch(Source.parse("acme/tiny"), Progress())
+    assert (caught.value.code, server.fetched()) == ("no_safetensors", [])
+    assert caught.value.remedy == "Choose another model under [local]."
+
+
+def test_shards_that_the_index_names_and_nobody_publishes_cost_no_weights(serve, tmp_path):
+    """The index decides which there must be."""
+    shards = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+    hub, server = serve(in_shards(write_model(tmp_path / "model"), *shards))
+    with pytest.raises(NotReadyError, match=r"model-00002-of-00002\.safetensors is missing"):
+        hub.fetch(Source.parse("acme/tiny"), Progress())
+    assert shards[0] not in server.fetched()
+
+
+def test_a_file_that_cannot_be_read_is_damaged(serve, tmp_path):
+    """It comes anew like any other; what a link out of the cache leads to is left alone."""
+    hub, _ = serve(write_model(tmp_path / "model"))
+    source = Source.parse("acme/tiny")
+    folder, _ = hub.fetch(source, Progress())
+    (tmp_path / "precious.json").write_text("{}")
+    for name, target in {
+        "config.json": "/proc/self/mem",
+        "preprocessor_config.json": tmp_path / "precious.json",
+    }.items():
+        (folder / name).unlink()
+        (folder / name).symlink_to(target)
+    offer = hub.offer(source)
+    assert hub.discard_damaged(offer, Progress()) == ["config.json", "preprocessor_config.json"]
+    assert (tmp_path / "precious.json").read_text() == "{}"
+    hub.take(offer, Progress())
+    assert hub.discard_damaged(offer, Progress()) == []
+
+
+def test_revisions_that_share_a_damaged_file_are_mended_one_by_one(serve, model, make_backend):
+    """Throwing it away for one leaves a link into nothing in the other, which is then incomplete and no more."""
+    hub, server = serve(model("clip"))
+    server.repositories["acme/tiny"].branches["next"] = model("clip")
+    folders = {branch: hub.fetch(Source.parse(f"acme/tiny@{branch}"), Progress())[0] for branch in ("main", "next")}
+    (folders["main"] / "config.json").resolve().write_text("{")
+    (folders["next"] / "README.md").symlink_to("gone")
+    offers = {branch: hub.offer(Source.parse(f"acme/tiny@{branch}")) for branch in folders}
+    assert hub.discard_damaged(offers["main"], Progress()) == ["config.json"]
+    assert (folders["next"] / "config.json").is_symlink()
+    backend = make_backend(embedding_model="acme/tiny@next", hub=hub, download="never")
+    assert backend.status()["embedding"]["state"] == "not fetched"
+    with pytest.raises(NotReadyError, match="not on this machine"):
+        backend.check(EmbedRequest())
+    hub.take(offers["next"], Progress())
+    assert not (folders["next"] / "README.md").is_symlink()
+    assert backend.status()["embedding"]["state"] == "not loaded"
+    backend.check(EmbedRequest())
 
 
 def test_after_the_fetch_nothing_asks_the_network(loopback_hub, model, fresh_user, photos):

@@ -86,3 +86,15 @@ def test_a_blob_that_is_itself_a_link_is_known_by_its_own_name(fetched, tmp_path
     blob.rename(tmp_path / ("0" * 64))
     blob.symlink_to(tmp_path / ("0" * 64))
     assert verdicts(fetched)["model.safetensors"][0] == "sound"
+
+
+def test_a_file_that_cannot_be_read_is_damaged(fetched, tmp_path):
+    """The others are read all the same."""
+    for name in ("config.json", "model.safetensors"):
+        blob = (fetched / name).resolve()
+        blob.unlink()
+        blob.symlink_to("/proc/self/mem")
+    found = verdicts(fetched)
+    assert found.pop("config.json") == ("damaged", "it cannot be read: Input/output error")
+    assert found.pop("model.safetensors")[0] == "damaged"
+    assert {state for state, _ in found.values()} == {"sound"}

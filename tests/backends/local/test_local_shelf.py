@@ -33,6 +33,13 @@ def fetch(hub):
     return lambda name="acme/tiny": hub.fetch(Source.parse(name), Progress())[0]
 
 
+def begin(hub):
+    """Leave of the weights of acme/tiny what an interrupted fetch leaves."""
+    arriving = hub.cache / "models--acme--tiny" / "blobs" / f"{'0' * 64}.incomplete"
+    arriving.parent.mkdir(parents=True, exist_ok=True)
+    arriving.write_bytes(b"x" * 1_000_000)
+
+
 def test_what_was_never_fetched_is_absent(hub):
     """There need not even be a cache."""
     held = find_holding(TINY, hub)
@@ -64,11 +71,51 @@ def test_what_lacks_a_file_or_was_cut_short_is_there_partly(hub, fetch):
 
 def test_what_was_interrupted_before_its_end_is_there_partly(hub):
     """Nothing has a name yet, but bytes have arrived."""
-    arriving = hub.cache / "models--acme--tiny" / "blobs" / f"{'0' * 64}.incomplete"
-    arriving.parent.mkdir(parents=True)
-    arriving.write_bytes(b"x" * 1000)
+    begin(hub)
     held = find_holding(TINY, hub)
-    assert (held.state, held.size_bytes, held.folder) == ("partly", 1000, None)
+    assert (held.state, held.size_bytes, held.folder) == ("partly", 1_000_000, None)
+
+
+@pytest.mark.parametrize("name", ["acme/tiny", f"acme/tiny@{MAIN}"])
+def test_half_fetched_weights_count(hub, fetch, name):
+    """In what is here, and in what a removal gives back."""
+    folder = fetch()
+    whole = plan_removal(TINY, hub).freed_bytes
+    (folder / "model.safetensors").resolve().unlink()
+    (folder / "model.safetensors").unlink()
+    begin(hub)
+    source = Source.parse(name)
+    held = find_holding(source, hub)
+    assert held.state == "partly"
+    assert held.size_bytes == sum(path.stat().st_size for path in folder.iterdir()) + 1_000_000
+    removal = plan_removal(source, hub)
+    assert removal.freed_bytes == held.size_bytes > 1_000_000 > whole
+    removal.execute()
+    assert not list(hub.cache.glob("models--acme--tiny"))
+
+
+def test_what_arrives_stays_with_the_revisions_that_stay(hub, fetch):
+    """So it gives nothing back to remove another one."""
+    fetch()
+    fetch("acme/tiny@next")
+    begin(hub)
+    removal = plan_removal(Source.parse("acme/tiny@next"), hub)
+    assert removal.freed_bytes < 1_000_000
+    removal.execute()
+    assert list(hub.cache.glob("models--acme--tiny/blobs/*.incomplete"))
+    assert plan_removal(TINY, hub).freed_bytes > 1_000_000
+
+
+def test_what_never_became_a_revision_is_removed_as_a_whole(hub):
+    """A fetch was interrupted before its first file had a name."""
+    begin(hub)
+    (hub.cache / "models--acme--tiny" / "snapshots").mkdir()
+    with pytest.raises(InvalidRequestError, match="no revision 'next'"):
+        plan_removal(Source.parse("acme/tiny@next"), hub)
+    removal = plan_removal(TINY, hub)
+    assert (removal.freed_bytes, removal.revisions) == (1_000_000, {})
+    removal.execute()
+    assert not list(hub.cache.glob("models--acme--tiny"))
 
 
 def test_what_may_not_be_used_is_refused(hub, fetch):

@@ -11,13 +11,13 @@ import json
 import struct
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vision_backends.errors import NotReadyError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 __all__ = ["Checkpoint", "check_settings", "flaws_of_weights", "layout_of", "read_checkpoint"]
 
@@ -33,6 +33,9 @@ PARTS_OF_REVISION = frozenset({".json", ".txt", ".model", ".jinja"})
 MOST_HEADER_BYTES = 100_000_000
 """The limit of the format's own reader: https://github.com/huggingface/safetensors."""
 
+ODD = (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
+"""What comes of a file that cannot be read, or whose content is not of the form that its name promises."""
+
 SAMPLE_BYTES = 4096
 DTYPE_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}
 
@@ -45,8 +48,15 @@ REMEDIES = {
     "incomplete": "Fetch or save it again.",
     "no_safetensors": "Convert them: model.save_pretrained(...) writes safetensors.",
     "not_supported": "Only models of one CLIP-like module embed images and texts in one space.",
+    "other_weights": "Take transformers_weights out of the file, or use another checkpoint.",
     "remote_code": "Use a checkpoint that needs no code of its own.",
 }
+
+FORBIDDEN = {
+    "auto_map": ("remote_code", "asks to run code of its own"),
+    "transformers_weights": ("other_weights", "names weights that were not checked"),
+}
+"""Keys that no file of a checkpoint may have at any depth, each with the code and the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,25 +110,29 @@ def read_checkpoint(root: Path, *, name: str | None = None, revision: str | None
             training changes, though not a few numbers changed by hand.
 
     Raises:
-        NotReadyError: It is incomplete, has no safetensors weights, or asks for code to be run; ``code`` is
-            ``"incomplete"``, ``"no_safetensors"``, ``"remote_code"`` or ``"not_supported"``.
+        NotReadyError: It is incomplete, has no safetensors weights, asks for code to be run, or names other weights;
+            ``code`` is ``"incomplete"``, ``"no_safetensors"``, ``"remote_code"``, ``"other_weights"`` or
+            ``"not_supported"``.
     """
     with _refusing(name or root.name):
         return _read(root, name=name or root.name, revision=revision)
 
 
-def check_settings(root: Path, *, name: str) -> None:
+def check_settings(root: Path, *, name: str, weights: Iterable[str]) -> None:
     """Return if the small files of a checkpoint allow it to be used, so that no weights are fetched in vain.
 
     Args:
         root: A folder that has everything but the weights.
         name: How to call it in messages.
+        weights: The files of weights that there will be, by their path within the folder.
 
     Raises:
         NotReadyError: It would be refused with its weights as well.
     """
+    coming = {_place(root / file) for file in weights}
     with _refusing(name):
-        _read_settings(root)
+        folder, _, _ = _read_settings(root)
+        _weights(folder, there=lambda path: _place(path) in coming)
 
 
 def flaws_of_weights(root: Path) -> dict[str, str]:
@@ -129,7 +143,7 @@ def flaws_of_weights(root: Path) -> dict[str, str]:
             _header(path)
         except _FlawError as flaw:
             flaws[path.relative_to(root).as_posix()] = flaw.why
-    with suppress(_FlawError):  # what is refused for other reasons may be whole all the same
+    with suppress(_FlawError), _odd_files_are_flaws():  # what is refused for other reasons may be whole all the same
         folder = _inner_folder(root)
         try:
             _weights(folder)
@@ -163,10 +177,21 @@ class _FlawError(Exception):
 def _refusing(name: str) -> Iterator[None]:
     """Translate a flaw into the error that names the checkpoint and what to do."""
     try:
-        yield
+        with _odd_files_are_flaws():
+            yield
     except _FlawError as flaw:
         message = f"The checkpoint {name} cannot be used: {flaw.why}."
         raise NotReadyError(message, remedy=REMEDIES[flaw.code], code=flaw.code) from flaw.__cause__
+
+
+@contextmanager
+def _odd_files_are_flaws() -> Iterator[None]:
+    """Translate what comes of a file that is not what its name promises."""
+    try:
+        yield
+    except ODD as error:
+        why = f"a file of it is not what its name promises ({type(error).__name__}: {error})"
+        raise _FlawError(why) from error
 
 
 def _read(root: Path, *, name: str, revision: str | None) -> Checkpoint:
@@ -186,24 +211,28 @@ def _read_settings(root: Path) -> tuple[Path, dict[str, Any], dict[str, Any]]:
     """Return where the model is, and the content of its configuration and of its processor's."""
     _refuse_code(root)
     folder = _inner_folder(root)
-    config = _read_json(folder / "config.json")
+    config = _read_table(folder / "config.json")
     processor = next((folder / name for name in layout_of("processor") if (folder / name).is_file()), None)
     if processor is None:
         raise _FlawError(f"it has none of {', '.join(layout_of('processor'))}")
-    return folder, config, _read_json(processor)
+    return folder, config, _read_table(processor)
 
 
 def _refuse_code(root: Path) -> None:
     """Refuse what would make transformers run code of the checkpoint's author, however deep it is nested.
 
     Transformers is told ``trust_remote_code=False`` as well, but nested configurations have got round that before
-    (CVE-2026-5241). Adapters name a second model, which nobody has checked.
+    (CVE-2026-5241). Adapters name a second model, which nobody has checked; ``transformers_weights`` names other
+    weights, pickled ones among them, and comes before ``use_safetensors=True``:
+    https://github.com/huggingface/transformers/blob/v5.24.0/src/transformers/modeling_utils.py.
     """
-    for path in sorted(root.rglob("*.json")):
+    for path in (part for part in _parts_of_revision(root) if part.suffix == ".json"):
         if path.name == "adapter_config.json":
             raise _FlawError(f"{path.name} makes it an adapter of another model", code="remote_code")
-        if path.name not in VOCABULARIES and _mentions(_read_json(path), "auto_map"):
-            raise _FlawError(f"{path.name} asks to run code of its own (auto_map)", code="remote_code")
+        content = None if path.name in VOCABULARIES else _read_json(path)
+        for key, (code, why) in FORBIDDEN.items():
+            if _mentions(content, key):
+                raise _FlawError(f"{path.name} {why} ({key})", code=code)
 
 
 def _mentions(value: object, key: str) -> bool:
@@ -227,15 +256,15 @@ def _inner_folder(root: Path) -> Path:
     return inner
 
 
-def _weights(folder: Path) -> list[Path]:
-    """Return the files of weights, all of which are there."""
-    if (folder / WEIGHTS).is_file():
+def _weights(folder: Path, *, there: Callable[[Path], bool] = Path.is_file) -> list[Path]:
+    """Return the files of weights, all of which are there; of several the index says which there must be."""
+    if there(folder / WEIGHTS):
         return [folder / WEIGHTS]
     if (folder / INDEX).is_file():
-        named = set(_read_json(folder / INDEX).get("weight_map", {}).values())
+        named = set(_read_table(folder / INDEX).get("weight_map", {}).values())
         if any("/" in name or "\\" in name or not name.endswith(".safetensors") for name in named):
             raise _FlawError(f"{INDEX} names files other than safetensors beside it", code="remote_code")
-        missing = sorted(name for name in named if not (folder / name).is_file())
+        missing = sorted(name for name in named if not there(folder / name))
         if missing or not named:
             raise _FlawError(f"{', '.join(missing) or 'every shard'} is missing", missing=missing)
         return [folder / name for name in sorted(named)]
@@ -244,6 +273,11 @@ def _weights(folder: Path) -> list[Path]:
         why = f"its weights are pickled ({pickled[0]}), and loading those could run anything"
         raise _FlawError(why, code="no_safetensors", missing=[WEIGHTS])
     raise _FlawError(f"there is no {WEIGHTS}", missing=[WEIGHTS])
+
+
+def _place(path: Path) -> Path:
+    """Return where a file is or will be, whatever it may link to."""
+    return path.parent.resolve() / path.name
 
 
 def _header(path: Path) -> dict[str, Any]:
@@ -255,7 +289,7 @@ def _header(path: Path) -> dict[str, Any]:
         end = max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
         if path.stat().st_size == 8 + length + end:
             return {**header, "__start__": 8 + length}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, struct.error) as error:
+    except (*ODD, struct.error) as error:
         raise _FlawError(f"{path.name} is no safetensors file") from error
     raise _FlawError(f"{path.name} is cut short")
 
@@ -272,7 +306,7 @@ def _counts(header: Mapping[str, Any]) -> Iterator[int]:
 
 def _derived_revision(root: Path, headers: Sequence[tuple[Path, Mapping[str, Any]]]) -> str:
     digest = hashlib.sha256()
-    for path in sorted(path for path in root.rglob("*") if path.suffix in PARTS_OF_REVISION):
+    for path in _parts_of_revision(root):
         digest.update(f"{path.relative_to(root).as_posix()}\n".encode() + path.read_bytes())
     for path, header in headers:
         digest.update(f"{path.name}\n{json.dumps(header, sort_keys=True)}".encode())
@@ -284,6 +318,15 @@ def _derived_revision(root: Path, headers: Sequence[tuple[Path, Mapping[str, Any
     return digest.hexdigest()[:12]
 
 
+def _parts_of_revision(root: Path) -> list[Path]:
+    """Return the files that change answers, beside the weights; other files need not even be there."""
+    parts = sorted(path for path in root.rglob("*") if path.suffix in PARTS_OF_REVISION and not path.is_dir())
+    gone = [path.name for path in parts if not path.exists()]
+    if gone:  # links into nothing, as they stay in the cache where only a blob is deleted
+        raise _FlawError(f"{', '.join(gone)} is missing")
+    return parts
+
+
 def _input_px(processor: Mapping[str, Any]) -> int | None:
     size = processor.get("image_processor", processor).get("size")
     sides = size.values() if isinstance(size, dict) else [size]
@@ -293,5 +336,12 @@ def _input_px(processor: Mapping[str, Any]) -> int | None:
 def _read_json(path: Path) -> Any:  # noqa: ANN401 — whatever the file holds
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _FlawError(f"{path.name} is missing or no JSON") from error
+
+
+def _read_table(path: Path) -> dict[str, Any]:
+    table = _read_json(path)
+    if not isinstance(table, dict):
+        raise _FlawError(f"{path.name} is no JSON object")
+    return table

@@ -9,16 +9,17 @@ from __future__ import annotations
 import errno
 import re
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+from uuid import uuid4
 
 from vision_backends.backends.local.checkpoint import check_settings, layout_of
 from vision_backends.backends.local.integrity import digest_of
-from vision_backends.backends.local.offers import COMMIT, CONVERSIONS, Offer, ask_for_offer
+from vision_backends.backends.local.offers import COMMIT, Offer, ask_for_offer
 from vision_backends.backends.local.transfer import Warehouse, meter
 from vision_backends.errors import ModelNotFoundError, NotReadyError
 
@@ -29,7 +30,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Hub", "HuggingFaceHub", "Source", "check_disk", "free_disk_bytes"]
 
-HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+HUB_NAME = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?", re.ASCII)
+"""As huggingface_hub checks it."""
+
+CONVERSION = ".safetensors-conversion"
+"""Here the cache notes which conversion was chosen for a model without safetensors; no branch may be called so."""
 
 ROOM = 1.05
 """A fetch wants this much of its size free on the disk."""
@@ -54,11 +59,13 @@ class Source:
     @classmethod
     def parse(cls, name: str) -> Source:
         """Read a configured name; what looks like a path or is a folder is one, anything else is on the hub."""
-        path = Path(name).expanduser()
-        if path.is_absolute() or name.startswith(("./", "../", ".\\", "..\\")) or path.is_dir():
+        path = Path(name)
+        with suppress(RuntimeError):  # there is no such user
+            path = path.expanduser()
+        if path.is_absolute() or name.startswith(("./", "../", ".\\", "..\\")) or _is_dir(path):
             return cls(name=name, folder=path.absolute())
         repository, _, revision = name.partition("@")
-        if not HUB_NAME.fullmatch(repository) or ".." in repository:
+        if not HUB_NAME.fullmatch(repository) or ".." in name or revision.startswith("/"):  # these become paths
             return cls(name=name, folder=path.absolute())
         return cls(name=name, repository=repository, revision=revision or None)
 
@@ -66,6 +73,11 @@ class Source:
     def short_name(self) -> str:
         """The name for vector spaces: that on the hub, or the folder's own without what is above it."""
         return self.repository or (self.folder.name if self.folder else self.name)
+
+    @property
+    def folder_exists(self) -> bool:
+        """Whether it is a folder of the user's that is there."""
+        return self.folder is not None and _is_dir(self.folder)
 
     @property
     def commit(self) -> str | None:
@@ -124,10 +136,8 @@ class HuggingFaceHub:
         if source.commit is not None:
             found = [_snapshot(home, source.commit)]
         else:
-            refs = [home / "refs" / (source.revision or "main")]
-            if source.revision is None:
-                refs += sorted((home / "refs" / CONVERSIONS).glob("*"))
-            found = [_snapshot(home, _read_ref(ref)) for ref in refs]
+            refs = [source.revision] if source.revision else ["main", CONVERSION]
+            found = [_snapshot(home, _read_ref(home / "refs" / ref)) for ref in refs]
         there = [each for each in found if each is not None]
         return next((each for each in there if _has_weights(each[0])), there[0] if there else None)
 
@@ -150,15 +160,16 @@ class HuggingFaceHub:
 
     def discard_damaged(self, offer: Offer, progress: Progress) -> list[str]:
         """Throw away what is in the cache but not as the hub has it, so that it is missing; return the files' names."""
-        folder = Warehouse(self.cache, offer.repository).snapshot(offer.commit)
+        stock = Warehouse(self.cache, offer.repository)
+        folder = stock.snapshot(offer.commit)
         here = [(file, folder / file.name) for file in offer.files if (folder / file.name).is_file()]
         progress.total_bytes = sum(path.stat().st_size for _, path in here)
-        bad = [
-            (file, path) for file, path in here if file.digest and digest_of(path, file.digest, progress) != file.digest
-        ]
+        bad = [(file, path) for file, path in here if file.digest and _is_damaged(path, file.digest, progress)]
         for _, path in bad:
             if path.is_symlink():
-                (path.parent / path.readlink()).unlink(missing_ok=True)
+                blob = path.parent / path.readlink()  # one step: it may itself be a link to a shared one
+                if blob.parent.resolve() == (stock.home / "blobs").resolve():
+                    blob.unlink(missing_ok=True)
             path.unlink(missing_ok=True)
         return [file.name for file, _ in bad]
 
@@ -179,15 +190,17 @@ class HuggingFaceHub:
         progress.done_bytes = offer.size_bytes - self.missing_bytes(offer)
         folder = stock.snapshot(offer.commit)
         with _translated(offer.repository, self.cache):
+            _unlink_dangling(folder)
             for files in (offer.settings, offer.weights):
                 for file in files:
                     if file.sha256 is not None and not (folder / file.name).is_file():
                         stock.receive(file, commit=offer.commit, endpoint=self._endpoint, progress=progress)
                     download(file.name, revision=offer.commit)
                 if files is offer.settings:
-                    check_settings(folder, name=offer.repository)
-            if offer.branch != offer.commit:  # this notes in the cache which commit the branch stands for
-                download(offer.weights[0].name, revision=offer.branch)
+                    check_settings(folder, name=offer.repository, weights=[file.name for file in offer.weights])
+            for ref in (offer.branch, CONVERSION) if offer.converted else (offer.branch,):
+                if ref != offer.commit:
+                    _write_ref(stock.home / "refs" / ref, offer.commit)
         return folder, offer.commit
 
 
@@ -233,6 +246,13 @@ def _translated(name: str, cache: Path) -> Iterator[None]:
         raise NotReadyError(message, remedy=f"When there is a network: vision models pull {name}") from error
 
 
+def _is_dir(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # such as that its name is too long
+        return False
+
+
 def _snapshot(home: Path, commit: str | None) -> tuple[Path, str] | None:
     """Return the folder of a commit in the cache, where there is one."""
     if commit is None or not COMMIT.fullmatch(commit) or not (home / "snapshots" / commit).is_dir():
@@ -248,8 +268,34 @@ def _read_ref(file: Path) -> str | None:
         return None
 
 
+def _write_ref(file: Path, commit: str) -> None:
+    """Note which commit a branch stood for when it was fetched: it may have moved on since, and that is not here.
+
+    As huggingface_hub does it, so that nobody reads half of it.
+    """
+    if _read_ref(file) != commit:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        arriving = file.with_name(f"{file.name}.{uuid4().hex[:8]}.tmp")
+        arriving.write_text(commit, encoding="ascii")
+        arriving.replace(file)
+
+
 def _has_weights(folder: Path) -> bool:
     return any(True for name in layout_of("weights") for _ in folder.rglob(name))
+
+
+def _is_damaged(path: Path, digest: str, progress: Progress) -> bool:
+    try:
+        return digest_of(path, digest, progress) != digest
+    except OSError:  # the disk cannot read it any more
+        return True
+
+
+def _unlink_dangling(folder: Path) -> None:
+    """Remove links whose blob is gone; revisions share blobs, and whoever removes one may leave another's link."""
+    for path in folder.rglob("*"):
+        if path.is_symlink() and not path.exists():
+            path.unlink(missing_ok=True)
 
 
 def _first_line(error: BaseException) -> str:

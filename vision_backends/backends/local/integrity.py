@@ -93,7 +93,10 @@ def _verdict(name: str, path: Path, flaw: str | None, progress: Progress) -> Ver
         path.readlink().name if path.is_symlink() else ""
     )  # one step: a blob may itself be a link to a shared one
     if flaw is None and DIGEST.fullmatch(recorded):
-        found = digest_of(path, recorded, progress)
+        try:
+            found = digest_of(path, recorded, progress)
+        except OSError as error:
+            return Verdict(file=name, state="damaged", detail=f"it cannot be read: {error.strerror}")
         kind = "sha256" if len(recorded) == 64 else "git's sha1"
         if found == recorded:
             return Verdict(file=name, state="sound", detail=f"{kind} {found[:12]}", size_bytes=size_bytes)

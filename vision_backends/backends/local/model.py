@@ -260,7 +260,7 @@ class LocalModel:
             NotReadyError: A folder is not there, or what is there is refused.
         """
         if self._source.folder is not None:
-            if not self._source.folder.is_dir():
+            if not self._source.folder_exists:
                 message = f"The folder {self._source.name} of [local] is not there."
                 raise NotReadyError(message, remedy="Put a checkpoint there, or correct the configuration.")
             return self._read(self._source.folder, None)
@@ -276,8 +276,7 @@ class LocalModel:
 
     def _read(self, folder: Path, revision: str | None) -> Checkpoint:
         """Read a folder again only when a file in it has changed."""
-        files = ((path, path.stat()) for path in sorted(folder.rglob("*")))
-        stamp = (revision, *((str(path), stat.st_size, stat.st_mtime_ns) for path, stat in files))
+        stamp = (revision, *((str(path), *_marks(path)) for path in sorted(folder.rglob("*"))))
         found = self._found
         if found is None or found[0] != stamp:
             found = (stamp, read_checkpoint(folder, name=self.name, revision=revision))
@@ -293,3 +292,12 @@ class LocalModel:
 def _has_parts(role: Role, kind: str) -> bool:
     """Tell whether a model has parts that another engine than torch can compute."""
     return role in {"embedding", "detection"} or (role == "caption" and kind == "blip")
+
+
+def _marks(path: Path) -> tuple[int, ...]:
+    """Return what changes when a file does; nothing of one that is a link into nothing."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return ()
+    return stat.st_size, stat.st_mtime_ns

@@ -21,16 +21,18 @@ if TYPE_CHECKING:
 
     from vision_backends.backends.local.hub import Source
 
-__all__ = ["COMMIT", "CONVERSIONS", "Offer", "OfferedFile", "ask_for_offer"]
+__all__ = ["COMMIT", "Offer", "OfferedFile", "ask_for_offer"]
 
 SERVER_TIMEOUT_S = 20.0
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
+SHARD = re.compile(r"model(\.safetensors)?-\d+-of-\d+\.safetensors")
+"""Names of weights in parts, as transformers writes them, and as Qwen has published some."""
+
 ROBOT = "SFconvertbot"
-CONVERSIONS = "refs/pr"
-"""The robot that offers safetensors of pickled weights, and where the cache notes the branches of offers."""
+"""It offers safetensors of pickled weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,11 +62,12 @@ class Offer:
     Attributes:
         repository: Its name there.
         address: Its page.
-        branch: The branch, tag or commit that was asked for.
+        branch: The branch, tag or commit that was asked for, or that of the robot's conversion.
         commit: What that stands for.
         licence: Its licence as the publisher states it; None where that is not done.
         settings: Configuration, processors and vocabulary; small.
         weights: The safetensors, which are fetched last: where they are, all else is there as well.
+        converted: Whether it is the robot's conversion, where nothing in particular was asked for.
     """
 
     repository: str
@@ -74,6 +77,7 @@ class Offer:
     licence: str | None
     settings: tuple[OfferedFile, ...]
     weights: tuple[OfferedFile, ...]
+    converted: bool = False
 
     @property
     def files(self) -> tuple[OfferedFile, ...]:
@@ -103,10 +107,11 @@ def ask_for_offer(source: Source, repository: str, *, endpoint: str | None) -> O
 
     api = HfApi(endpoint=endpoint)
     ask = partial(api.model_info, repository, files_metadata=True, timeout=SERVER_TIMEOUT_S)
-    branch = source.revision or "main"
+    branch, conversion = source.revision or "main", None
     info = ask(revision=branch)
     if source.revision is None and not _weights(each.rfilename for each in info.siblings or []):
-        branch = _conversion(api, repository) or branch
+        conversion = _conversion(api, repository)
+        branch = conversion or branch
         info = ask(revision=branch)
     if not COMMIT.fullmatch(str(info.sha)):
         raise ValueError(f"{str(info.sha)!r} is no commit")
@@ -120,6 +125,7 @@ def ask_for_offer(source: Source, repository: str, *, endpoint: str | None) -> O
         licence=_licence(info.tags or []),
         settings=tuple(files[name] for name in settings),
         weights=tuple(files[name] for name in weights),
+        converted=conversion is not None,
     )
 
 
@@ -131,7 +137,7 @@ def _is_inside(name: str) -> bool:
 def _offered(sibling: Any) -> OfferedFile:  # noqa: ANN401 — a record of huggingface_hub
     return OfferedFile(
         name=sibling.rfilename,
-        size_bytes=sibling.size or 0,
+        size_bytes=sibling.size or (sibling.lfs.size if sibling.lfs else 0) or 0,
         digest=sibling.lfs.sha256 if sibling.lfs else sibling.blob_id,
     )
 
@@ -148,8 +154,12 @@ def _wanted(repository: str, names: Iterable[str]) -> tuple[list[str], list[str]
         raise NotReadyError(message, remedy="Choose another model under [local].", code="no_safetensors")
     folder = found[0].rpartition("/")[0]
     inside = {name for name in known if name.rpartition("/")[0] in {folder, ""}}
-    whole = [name for name in found if name.rpartition("/")[0] == folder and not name.endswith(".json")]
-    weights = whole or [name for name in inside if re.search(r"model-\d+-of-\d+\.safetensors$", name)]
+    beside = {name.rpartition("/")[2]: name for name in known if name.rpartition("/")[0] == folder}
+    whole = [name for name in found if name in beside.values() and not name.endswith(".json")]
+    weights = whole or [name for file, name in beside.items() if SHARD.fullmatch(file)]
+    if not weights:
+        message = f"{repository} publishes {found[0]}, but no shards such as model-00001-of-00002.safetensors."
+        raise NotReadyError(message, remedy="Choose another model under [local].", code="no_safetensors")
     others = [name for name in inside if Path(name).suffix in PARTS_OF_REVISION and not _is_of_another_kind(name)]
     return sorted(others), sorted(weights)
 
@@ -169,7 +179,7 @@ def _conversion(api: HfApi, repository: str) -> str | None:
         repository, author=ROBOT, discussion_type="pull_request", discussion_status="open"
     )
     numbers = [offer.num for offer in offers if offer.author == ROBOT and offer.is_pull_request]
-    return f"{CONVERSIONS}/{max(numbers)}" if numbers else None
+    return f"refs/pr/{max(numbers)}" if numbers else None
 
 
 def _licence(tags: Iterable[str]) -> str | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from vision_backends.backends.local.checkpoint import read_checkpoint
-from vision_backends.backends.local.transfer import Warehouse
+from vision_backends.backends.local.transfer import Warehouse, size_of
 from vision_backends.errors import InvalidRequestError, NotReadyError
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Removal:
 def find_holding(source: Source, hub: HuggingFaceHub) -> Holding:
     """Look for a model; asks no network, and reads no more than small files and tables of contents."""
     if source.folder is not None:
-        found: tuple[Path, str | None] | None = (source.folder, None) if source.folder.is_dir() else None
+        found: tuple[Path, str | None] | None = (source.folder, None) if source.folder_exists else None
     else:
         found = hub.cached(source)
     if found is None:
@@ -94,8 +94,10 @@ def find_holding(source: Source, hub: HuggingFaceHub) -> Holding:
     try:
         return replace(held, revision=read_checkpoint(folder, name=source.name, revision=commit).revision)
     except NotReadyError as flaw:
-        may_be_mended = flaw.code in {"incomplete", "no_safetensors"}
-        return replace(held, state="partly" if may_be_mended else "refused", flaw=str(flaw))
+        if flaw.code not in {"incomplete", "no_safetensors"}:
+            return replace(held, state="refused", flaw=str(flaw))
+        size_bytes = held.size_bytes + _arriving_bytes(source, hub)
+        return replace(held, state="partly", flaw=str(flaw), size_bytes=size_bytes)
 
 
 def plan_removal(source: Source, hub: HuggingFaceHub) -> Removal:
@@ -117,10 +119,8 @@ def plan_removal(source: Source, hub: HuggingFaceHub) -> Removal:
     if repository is None and source.revision is not None:
         message = f"The folder {home} is damaged, so that no revision of it can be told from others."
         raise InvalidRequestError(message, remedy=f"Remove all of it: vision models remove {source.repository}")
-    if repository is None:  # or its fetch never got as far as a first file
-        return Removal(
-            name=source.name, revisions={}, freed_bytes=_size(home / "blobs"), folders=(home,), strategy=None
-        )
+    if repository is None or (source.revision is None and not repository.revisions):  # its fetch never got far
+        return Removal(name=source.name, revisions={}, freed_bytes=_own_bytes(home), folders=(home,), strategy=None)
     chosen = [each for each in repository.revisions if _is_meant(source.revision, each)]
     if not chosen:
         message = f"{source.repository} has no revision {source.revision!r} in the cache {hub.cache}."
@@ -130,7 +130,7 @@ def plan_removal(source: Source, hub: HuggingFaceHub) -> Removal:
     return Removal(
         name=source.name,
         revisions={each.commit_hash: tuple(sorted(each.refs)) for each in chosen},
-        freed_bytes=strategy.expected_freed_size,
+        freed_bytes=strategy.expected_freed_size + (_unnamed_bytes(repository) if strategy.repos else 0),
         folders=(*strategy.repos, *strategy.snapshots),
         strategy=strategy,
     )
@@ -149,5 +149,25 @@ def _arrived_bytes(source: Source, hub: HuggingFaceHub) -> int:
     return _size(Warehouse(hub.cache, source.repository).home / "blobs")
 
 
+def _arriving_bytes(source: Source, hub: HuggingFaceHub) -> int:
+    """Return the size of what has arrived of files that are not whole yet."""
+    if source.repository is None:
+        return 0
+    blobs = Warehouse(hub.cache, source.repository).home / "blobs"
+    return sum(size_of(path) for path in blobs.glob("*.incomplete"))
+
+
+def _unnamed_bytes(repository: Any) -> int:  # noqa: ANN401 — a record of huggingface_hub
+    """Return the size of what no revision names, such as files that are still arriving; it goes with the last one."""
+    named = {file.blob_path for revision in repository.revisions for file in revision.files}
+    blobs = (path for path in (repository.repo_path / "blobs").glob("*") if not path.is_symlink())
+    return sum(size_of(path) for path in blobs if path not in named)
+
+
+def _own_bytes(folder: Path) -> int:
+    """Return what a folder takes itself, without what it links to."""
+    return sum(size_of(path) for path in folder.rglob("*") if not path.is_symlink() and not path.is_dir())
+
+
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return sum(size_of(path) for path in folder.rglob("*") if not path.is_dir())

@@ -9,7 +9,9 @@ so that neither another process of ours nor ``hf download`` fetches the same fil
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from os import SEEK_END
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vision_backends.backends.local.integrity import digest_of
 from vision_backends.errors import NotReadyError
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
     from vision_backends.backends.local.loading import Progress
     from vision_backends.backends.local.offers import OfferedFile
 
-__all__ = ["Warehouse", "meter"]
+__all__ = ["Warehouse", "meter", "size_of"]
+
+RANGE_NOT_SATISFIABLE = 416
 
 WAITING_S = 0.5
 """How often it is looked how far another process is."""
@@ -54,7 +58,7 @@ class Warehouse:
             return file.size_bytes
         if file.sha256 is None:
             return 0
-        sizes = (_size(self._blob(file.sha256)), _size(self._partial(file.sha256)))
+        sizes = (size_of(self._blob(file.sha256)), size_of(self._partial(file.sha256)))
         return min(file.size_bytes, max(sizes))
 
     def receive(self, file: OfferedFile, *, commit: str, endpoint: str | None, progress: Progress) -> None:
@@ -71,11 +75,10 @@ class Warehouse:
         """
         from filelock import Timeout
         from huggingface_hub import hf_hub_url
-        from huggingface_hub.file_download import http_get
-        from huggingface_hub.utils import WeakFileLock, build_hf_headers  # type: ignore[attr-defined]  # lazy exports
+        from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # lazy exports
 
         sha256 = str(file.sha256)
-        blob, partial = self._blob(sha256), self._partial(sha256)
+        blob, incomplete = self._blob(sha256), self._partial(sha256)
         before = progress.done_bytes - self.stored_bytes(file, commit=commit)
         lock = self._cache / ".locks" / self._name / f"{sha256}.lock"
         for folder in (blob.parent, lock.parent):
@@ -90,24 +93,16 @@ class Warehouse:
             if blob.is_file():
                 progress.done_bytes = before + file.size_bytes
                 return
-            with partial.open("r+b" if partial.is_file() else "w+b") as arriving:
-                arriving.truncate(min(_size(partial), file.size_bytes))
-                here = arriving.seek(0, 2)
-                progress.done_bytes = before
-                http_get(
-                    hf_hub_url(self._repository, file.name, revision=commit, endpoint=endpoint),
-                    arriving,
-                    resume_size=here,
-                    headers=build_hf_headers(),
-                    expected_size=file.size_bytes,
-                    tqdm_class=meter(progress),
-                )
-            progress.done_bytes = before + file.size_bytes
-            if digest_of(partial, sha256) != sha256:
-                partial.unlink()
+            progress.done_bytes = before
+            with incomplete.open("r+b" if incomplete.is_file() else "w+b") as arriving:
+                url = hf_hub_url(self._repository, file.name, revision=commit, endpoint=endpoint)
+                _go_on(url, arriving, size_bytes=file.size_bytes, progress=progress)
+            progress.done_bytes = before + (file.size_bytes or size_of(incomplete))
+            if digest_of(incomplete, sha256) != sha256:
+                incomplete.unlink()
                 message = f"{file.name} of {self._repository} arrived damaged: its sha256 is not the announced one."
                 raise NotReadyError(message, remedy="Fetch it again.", code="damaged")
-            partial.replace(blob)
+            incomplete.replace(blob)
 
     def _blob(self, sha256: str) -> Path:
         return self.home / "blobs" / sha256
@@ -116,14 +111,52 @@ class Warehouse:
         return self.home / "blobs" / f"{sha256}.incomplete"
 
 
-def meter(progress: Progress) -> type[Any]:
-    """Return a progress bar for huggingface_hub that shows nothing and counts bytes."""
+def _go_on(url: str, arriving: BinaryIO, *, size_bytes: int, progress: Progress) -> None:
+    """Fetch what is missing at the end of a file, or all of it where what is there is not the beginning.
+
+    Args:
+        url: Where it comes from.
+        arriving: The file.
+        size_bytes: How long it will be; 0 where that is not known.
+        progress: Is told how far it is.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # lazy exports
+
+    here = arriving.seek(0, SEEK_END)
+    if size_bytes:
+        here = arriving.truncate(min(here, size_bytes))
+    fetch = partial(
+        http_get,
+        url,
+        arriving,
+        headers=build_hf_headers(),
+        expected_size=size_bytes or None,
+        tqdm_class=meter(progress, learn=not size_bytes),
+    )
+    try:
+        fetch(resume_size=arriving.seek(here))
+    except HfHubHTTPError as error:
+        if not here or error.response.status_code != RANGE_NOT_SATISFIABLE:
+            raise
+        fetch(resume_size=arriving.seek(arriving.truncate(0)))
+
+
+def meter(progress: Progress, *, learn: bool = False) -> type[Any]:
+    """Return a progress bar for huggingface_hub that shows nothing and counts bytes.
+
+    Args:
+        progress: Where they are counted.
+        learn: Whether only the reply tells how many there will be.
+    """
     from tqdm import tqdm
 
     class Meter(tqdm):  # type: ignore[misc]  # it has no types
         def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 — tqdm's own
             options.pop("name", None)
             super().__init__(*args, **{**options, "disable": True})
+            progress.total_bytes += int(options.get("total") or 0) if learn else 0
             progress.done_bytes += int(options.get("initial") or 0)
 
         def update(self, n: float | None = 1) -> None:
@@ -132,7 +165,8 @@ def meter(progress: Progress) -> type[Any]:
     return Meter
 
 
-def _size(file: Path) -> int:
+def size_of(file: Path) -> int:
+    """Return the size of a file; 0 of one that is not there, or a link into nothing."""
     try:
         return file.stat().st_size
     except OSError:
