@@ -71,7 +71,7 @@ def lines_of_card(entry: Entry) -> Lines:
         "parameters": card.parameters and f"{card.parameters / 1e6:,.0f} million",
         "input": card.input_px and f"{card.input_px} px",
         "vectors": card.dimension and f"{card.dimension} components",
-        "memory": card.memory_bytes and f"about {bytes_text(card.memory_bytes)}",
+        "memory": card.memory_bytes and f"about {bytes_text(card.memory_bytes)}, in 32-bit floats",
         "download": card.size_bytes and card.file is None and f"about {bytes_text(card.size_bytes)}",
     }
     lines += [(about, text) for about, text in facts.items() if text]

@@ -11,6 +11,7 @@ from loopback_hub import commit_of, write_model
 
 from vision_backends.backends.local.hub import HuggingFaceHub, Source
 from vision_backends.backends.local.loading import Progress
+from vision_backends.backends.local.remembered import Remembered
 from vision_backends.backends.local.shelf import find_holding, plan_removal
 from vision_backends.errors import InvalidRequestError, NotReadyError
 
@@ -146,6 +147,29 @@ def test_removing_a_model_removes_all_its_revisions_and_nothing_else(hub, fetch)
     assert find_holding(TINY, hub).state == "absent"
     assert not list(hub.cache.glob("models--acme--tiny"))
     assert (clone / "model.safetensors").is_file()
+
+
+def test_what_was_converted_from_a_model_goes_with_it(hub, fetch, tmp_path):
+    """Of the revisions that go, under whatever name they were configured; of no other model."""
+    for name in ("acme/tiny", "acme/tiny@next"):
+        fetch(name)
+    remembered = Remembered(tmp_path / "remembered")
+    states = [
+        {"model": "acme/tiny", "revision": MAIN},
+        {"model": "acme/tiny@next", "revision": NEXT},
+        {"model": "acme/clone", "revision": MAIN},
+    ]
+    for state in states:
+        remembered.write("image", {}, state=state)
+        folder = remembered.place("image", state=state)
+        folder.mkdir()
+        (folder / "model.bin").write_bytes(bytes(5_000_000))
+    removal = plan_removal(Source.parse("acme/tiny@next"), hub, remembered)
+    assert 5_000_000 < removal.freed_bytes < 10_000_000
+    removal.execute()
+    assert [remembered.place("image", state=state).exists() for state in states] == [True, False, True]
+    plan_removal(TINY, hub, remembered).execute()
+    assert [remembered.place("image", state=state).exists() for state in states] == [False, False, True]
 
 
 @pytest.mark.parametrize("revision", ["next", NEXT, NEXT[:7]])

@@ -11,10 +11,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from vision_backends.backends.local.checkpoint import read_checkpoint
+from vision_backends.backends.local.remembered import Remembered
 from vision_backends.backends.local.transfer import Warehouse, size_of
 from vision_backends.errors import InvalidRequestError, NotReadyError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from vision_backends.backends.local.hub import HuggingFaceHub, Source
@@ -55,6 +57,7 @@ class Removal:
         freed_bytes: Room that this gives back.
         folders: What is deleted.
         strategy: huggingface_hub's own plan; None for a folder that it does not understand.
+        remembered: Where its converted parts are kept, which go as well.
     """
 
     name: str
@@ -62,6 +65,13 @@ class Removal:
     freed_bytes: int
     folders: tuple[Path, ...]
     strategy: Any
+    remembered: Remembered
+
+    def concerns(self, state: Mapping[str, Any]) -> bool:
+        """Tell whether something was made of what leaves; without revisions, all of the model does."""
+        model, _, _ = str(state.get("model")).partition("@")
+        repository, _, _ = self.name.partition("@")
+        return model == repository and (not self.revisions or state.get("revision") in self.revisions)
 
     def execute(self) -> None:
         """Delete it.
@@ -78,6 +88,7 @@ class Removal:
         if left:
             message = f"{self.name} could not be removed: {', '.join(left)}."
             raise NotReadyError(message, remedy="Look who may write there.", code="cache_not_writable")
+        self.remembered.forget(self.concerns)
 
 
 def find_holding(source: Source, hub: HuggingFaceHub) -> Holding:
@@ -100,8 +111,13 @@ def find_holding(source: Source, hub: HuggingFaceHub) -> Holding:
         return replace(held, state="partly", flaw=str(flaw), size_bytes=size_bytes)
 
 
-def plan_removal(source: Source, hub: HuggingFaceHub) -> Removal:
-    """Find out what removing a model means: all its revisions, or the one behind an ``@``.
+def plan_removal(source: Source, hub: HuggingFaceHub, remembered: Remembered | None = None) -> Removal:
+    """Find out what removing a model means: all its revisions, or the one behind an ``@``, and what was made of them.
+
+    Args:
+        source: The model.
+        hub: Has the cache.
+        remembered: Where converted parts are kept; by default in the user's cache folder.
 
     Raises:
         InvalidRequestError: It is a folder of the user's, or not in the cache.
@@ -109,9 +125,15 @@ def plan_removal(source: Source, hub: HuggingFaceHub) -> Removal:
     if source.repository is None:
         message = f"{source.name} is a folder of your own; only what was fetched from the hub is removed."
         raise InvalidRequestError(message, remedy=f"Delete {source.folder} yourself.")
+    removal = _planned(source, hub, remembered or Remembered())
+    return replace(removal, freed_bytes=removal.freed_bytes + removal.remembered.kept_bytes(removal.concerns))
+
+
+def _planned(source: Source, hub: HuggingFaceHub, remembered: Remembered) -> Removal:
+    """Return the plan, with the bytes in the cache of the hub."""
     from huggingface_hub import scan_cache_dir
 
-    home = Warehouse(hub.cache, source.repository).home
+    home = Warehouse(hub.cache, str(source.repository)).home
     if not home.is_dir():
         raise InvalidRequestError(f"{source.name} is not in the cache {hub.cache}.", remedy="See: vision models list")
     cache = scan_cache_dir(hub.cache)
@@ -120,7 +142,14 @@ def plan_removal(source: Source, hub: HuggingFaceHub) -> Removal:
         message = f"The folder {home} is damaged, so that no revision of it can be told from others."
         raise InvalidRequestError(message, remedy=f"Remove all of it: vision models remove {source.repository}")
     if repository is None or (source.revision is None and not repository.revisions):  # its fetch never got far
-        return Removal(name=source.name, revisions={}, freed_bytes=_own_bytes(home), folders=(home,), strategy=None)
+        return Removal(
+            name=source.name,
+            revisions={},
+            freed_bytes=_own_bytes(home),
+            folders=(home,),
+            strategy=None,
+            remembered=remembered,
+        )
     chosen = [each for each in repository.revisions if _is_meant(source.revision, each)]
     if not chosen:
         message = f"{source.repository} has no revision {source.revision!r} in the cache {hub.cache}."
@@ -133,6 +162,7 @@ def plan_removal(source: Source, hub: HuggingFaceHub) -> Removal:
         freed_bytes=strategy.expected_freed_size + (_unnamed_bytes(repository) if strategy.repos else 0),
         folders=(*strategy.repos, *strategy.snapshots),
         strategy=strategy,
+        remembered=remembered,
     )
 
 
