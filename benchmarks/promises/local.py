@@ -146,6 +146,14 @@ def backend_of(folder: Path, role: str, model: Path) -> LocalBackend:
     return backend
 
 
+def plain_photos() -> list[PILImage.Image]:
+    """Return photos without their colour profiles, which the rung applies and the references do not know."""
+    photos = [PILImage.open(path).convert("RGB") for path in sorted(PHOTOS.glob("*.jpg"))]
+    for photo in photos:
+        photo.info.pop("icc_profile", None)
+    return photos
+
+
 def numbers_of(backend: LocalBackend) -> str:
     """Return what the one model of a rung computes in."""
     (status,) = backend.status().values()
@@ -159,7 +167,7 @@ def measure_embeddings(folder: Path, *, rounds: int, images: int, large: int) ->
     model = make_checkpoint("embedding", folder / "clip", seed=1)
     reference = SentenceTransformer(str(model), device="cpu")
     backend = backend_of(folder, "embedding", model)
-    photos = [PILImage.open(path).convert("RGB") for path in sorted(PHOTOS.glob("*.jpg"))]
+    photos = plain_photos()
     many = [photos[number % len(photos)].rotate(number) for number in range(images)]
     _, scene = make_photos(folder)
     files = [_copy(scene, folder / f"large-{number}.jpg", number) for number in range(large)]
@@ -282,7 +290,7 @@ def measure_captions(folder: Path, *, rounds: int) -> list[Figure]:
     reference = BlipForConditionalGeneration.from_pretrained(model).eval()
     processor = AutoImageProcessor.from_pretrained(model, backend="pil")
     backend = backend_of(folder, "caption", model)
-    photos = [PILImage.open(path).convert("RGB") for path in sorted(PHOTOS.glob("*.jpg"))][:8]
+    photos = plain_photos()[:8]
 
     def generate(some: Sequence[PILImage.Image], plain: Any = reference) -> Any:  # noqa: ANN401 — transformers'
         pixels = processor(images=list(some), return_tensors="pt")["pixel_values"]
