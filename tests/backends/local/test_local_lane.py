@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -228,6 +230,44 @@ def test_the_thread_ends_when_nothing_is_left_to_do():
     wait_until(lambda: lane._thread is None)
     assert lane.collect(lane.submit(order(model, [2]))) == [4]
     wait_until(lambda: lane._thread is None)
+
+
+def test_the_end_of_the_interpreter_lets_nothing_begin():
+    """The batch that runs is told and awaited; what waits or still comes fails, and no daemon thread is cut off."""
+    program = """
+import threading, time
+from vision_backends.backends.local.lane import Lane, Order
+from vision_backends.backends.local.runtime import Countdown
+from vision_backends.clock import SYSTEM_CLOCK
+
+def run(inputs, wanted):
+    print("begun", inputs, flush=True)
+    while any(wanted()):
+        time.sleep(0.01)
+    print("told", flush=True)
+    return inputs
+
+def submit(number):
+    return lane.submit(Order(key=1, run=run, inputs=[number], time=Countdown(600, clock=SYSTEM_CLOCK)))
+
+def call():
+    for number in range(3):
+        try:
+            lane.collect(submit(number))
+        except Exception as error:
+            print(type(error).__name__, error.code, flush=True)
+
+lane = Lane("the model", max_batch=1, max_waiting=64)
+threading.Thread(target=call, daemon=True).start()
+time.sleep(0.3)
+others = [submit(7), submit(8)]
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    said = done.stdout.splitlines()
+    assert said[:1] == ["begun [0]"]
+    assert "told" in said
+    assert set(said[1:]) <= {"told", "NotReadyError ending"}
+    assert done.stderr == ""
 
 
 @settings(max_examples=30, deadline=None)

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from vision_backends.backends.endings import awaited_at_exit
-from vision_backends.errors import BackendError, OverloadedError, TimedOutError, UnavailableError
+from vision_backends.backends.endings import awaited_at_exit, ending_error, interpreter_ends, wait_for
+from vision_backends.errors import BackendError, NotReadyError, OverloadedError, TimedOutError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
@@ -109,7 +109,6 @@ class Lane:
         self._orders: deque[Order] = deque()
         self._each_s: float | None = None
         self._thread: threading.Thread | None = None
-        self._ending: threading.Event | None = None
 
     @property
     def waiting(self) -> int:
@@ -142,10 +141,11 @@ class Lane:
         Raises:
             OverloadedError: Others kept the model busy all the time, or the memory was not enough.
             TimedOutError: It was begun, but not finished in time.
+            NotReadyError: The interpreter ends.
             BackendError: What the batch failed with.
         """
         try:
-            finished = order.done.wait(order.time.left_s())
+            finished = wait_for(order.done, timeout_s=order.time.left_s())
         finally:
             self.leave(order)
         if not finished:
@@ -195,17 +195,23 @@ class Lane:
     def _serve(self) -> None:
         """Run batch after batch, until there was no work for a while."""
         self._begin()
-        while True:
-            with self._condition:
-                if not self._orders:
-                    self._condition.wait(self._idle_s)
-                if not self._orders:
-                    self._thread = None
-                    return
-                parts = self._take()
-            with awaited_at_exit(LONGEST_END_S) as self._ending:
-                self._run(parts)
-            parts.clear()  # an idle thread keeps nobody's pixels
+        while parts := self._next():
+            try:
+                with awaited_at_exit(LONGEST_END_S):
+                    self._run(parts)
+                    parts.clear()  # an idle thread keeps nobody's pixels
+            except NotReadyError:  # the end has come; whatever waits fails, batch by batch
+                self._still_wanted(parts)
+
+    def _next(self) -> list[_Part]:
+        """Return the next batch as soon as there is one; an empty one when the thread shall end."""
+        with self._condition:
+            if not self._orders:
+                self._condition.wait(self._idle_s)
+            if not self._orders:
+                self._thread = None
+                return []
+            return self._take()
 
     def _take(self) -> list[_Part]:
         """Return the next batch: inputs of the longest waiting key, one of each caller in turn."""
@@ -226,10 +232,7 @@ class Lane:
 
     def _run(self, parts: Sequence[_Part]) -> None:
         """Compute one batch and hand out its results; a failure is narrowed down to whom it concerns."""
-        for order, _ in parts:
-            if not order.wanted and not order.done.is_set():
-                self._fail(order, TimedOutError(f"The time was over before {self._name} came to it."))
-        parts = [part for part in parts if part[0].wanted]
+        parts = self._still_wanted(parts)
         if not parts:
             return
         started = real_time.monotonic()
@@ -256,8 +259,18 @@ class Lane:
 
     def _wanted(self, parts: Sequence[_Part]) -> list[bool]:
         """Tell which rows anybody still waits for; none when the interpreter ends."""
-        ending = self._ending is not None and self._ending.is_set()
+        ending = interpreter_ends()
         return [order.wanted and not ending for order, _ in parts]
+
+    def _still_wanted(self, parts: Sequence[_Part]) -> list[_Part]:
+        """Return what of a batch anybody still waits for; fail the rest, or all of it when the interpreter ends."""
+        ending = interpreter_ends()
+        for order, _ in parts:
+            if ending and not order.done.is_set():
+                self._fail(order, ending_error())
+            elif not order.wanted and not order.done.is_set():
+                self._fail(order, TimedOutError(f"The time was over before {self._name} came to it."))
+        return [part for part in parts if part[0].wanted]
 
     def _retreat(self, parts: Sequence[_Part], error: BackendError) -> None:
         """Try again in smaller pieces: halves where memory was short, else each caller alone."""

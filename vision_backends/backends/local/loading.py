@@ -9,6 +9,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from vision_backends.backends.endings import wait_for
 from vision_backends.errors import BackendError, NotReadyError
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class Slot(Generic[T]):
         """Return what is loaded; load it if need be, once however many threads ask.
 
         Raises:
-            NotReadyError: It was not loaded in time; the load goes on.
+            NotReadyError: It was not loaded in time, and the load goes on; or the interpreter ends.
             BackendError: What the load failed with.
         """
         with self._lock:
@@ -128,7 +129,7 @@ class Slot(Generic[T]):
             if job is None:
                 self._raise_failure()
                 job = self._begin(background=False)
-        if not job.done.wait(timeout_s):
+        if not wait_for(job.done, timeout_s=timeout_s):
             message = f"{self._name} was still {job.progress} after {timeout_s:.3g} s."
             raise NotReadyError(message, code="loading", retry_after_s=1.0)
         if job.value is None:
