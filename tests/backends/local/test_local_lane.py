@@ -120,6 +120,27 @@ def test_a_batch_hears_which_rows_are_still_wanted():
     assert model.wanted[-1] == [False, True]
 
 
+def test_what_was_cut_off_by_the_clock_is_no_result():
+    """Not even for a caller who looks late; the others of the batch have theirs."""
+    clock, lane = FakeClock(), make_lane()
+
+    def write(_inputs, wanted):
+        clock.advance(6)
+        return ["whole" if each else "cut off" for each in wanted()]
+
+    model = Model(free=False)
+    hold(lane, model)
+    short, long = (
+        lane.submit(Order(key="a", run=write, inputs=[1], time=Countdown(timeout_s, clock=clock)))
+        for timeout_s in (5, 50)
+    )
+    model.allowed.release(20)
+    assert lane.collect(long) == ["whole"]
+    assert short.done.wait(20)
+    assert isinstance(short.error, TimedOutError)
+    assert short.results == [None]
+
+
 def test_who_waits_too_long_hears_why():
     """Busy with others, or begun and not finished."""
     model, lane = Model(free=False), make_lane()

@@ -249,13 +249,15 @@ class Lane:
             self._retreat(parts, failure)
             return
         elapsed_s = real_time.monotonic() - started
+        self._still_wanted(parts)  # a run ends rows early that nobody wants: those are no results
         each_s = elapsed_s / len(parts)
         self._each_s = each_s if self._each_s is None else self._each_s + SMOOTHING * (each_s - self._each_s)
         for order in {id(order): order for order, _ in parts}.values():
             order.model_s += elapsed_s
         for (order, number), result in answered:
-            order.results[number] = result
-            self._finish(order, 1)
+            if not order.done.is_set():
+                order.results[number] = result
+                self._finish(order, 1)
 
     def _wanted(self, parts: Sequence[_Part]) -> list[bool]:
         """Tell which rows anybody still waits for; none when the interpreter ends."""
@@ -269,7 +271,7 @@ class Lane:
             if ending and not order.done.is_set():
                 self._fail(order, ending_error())
             elif not order.wanted and not order.done.is_set():
-                self._fail(order, TimedOutError(f"The time was over before {self._name} came to it."))
+                self._fail(order, TimedOutError(f"The time was over before {self._name} had done it."))
         return [part for part in parts if part[0].wanted]
 
     def _retreat(self, parts: Sequence[_Part], error: BackendError) -> None:
