@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 import threading
+import weakref
 
 import pytest
 from hypothesis import given, settings
@@ -207,6 +208,37 @@ def test_a_shortage_of_memory_halves_the_batch(caplog):
     assert lane.max_batch == 2
     assert freed
     assert "at most 2" in caplog.text
+
+
+def test_what_a_failed_batch_has_computed_is_given_back_before_the_next_try():
+    """Else there would be less memory for the halves than for the whole; nor does the caller's error keep it."""
+
+    class Activations:
+        """Something large."""
+
+    computed, kept = [], []
+
+    def forward():
+        activations = Activations()
+        computed.append(weakref.ref(activations))
+        raise MemoryError
+
+    def run(_inputs, _wanted):
+        kept.append([each() for each in computed if each() is not None])
+        try:
+            forward()
+        except MemoryError as cause:
+            raise OverloadedError("too little", code="out_of_memory") from cause
+
+    lane = make_lane(free=lambda: kept.append([each() for each in computed if each() is not None]))
+    wish = order(Model(), range(4))
+    wish.run = run
+    with pytest.raises(OverloadedError, match="too little") as caught:
+        lane.collect(lane.submit(wish))
+    assert caught.value.__cause__ is not None
+    assert len(kept) > 3
+    assert not any(kept)
+    assert not any(each() for each in computed)
 
 
 def test_one_input_that_does_not_fit_is_an_error():

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 import time as real_time
+import traceback
 from collections import deque
 from dataclasses import dataclass, field
 from functools import partial
@@ -236,16 +237,18 @@ class Lane:
         if not parts:
             return
         started = real_time.monotonic()
+        failure: BackendError | None = None
         try:
             run = parts[0][0].run
             results = run([order.inputs[number] for order, number in parts], partial(self._wanted, parts))
             answered = list(zip(parts, results, strict=True))
         except BackendError as error:
-            self._retreat(parts, error)
-            return
+            failure = error
         except BaseException as crash:  # noqa: BLE001 — whoever waits has to hear of it
             failure = UnavailableError(f"{self._name} crashed with {type(crash).__name__}: {crash}")
             failure.__cause__ = crash
+        if failure is not None:  # not in the handler, where Python would keep hold of what the batch has computed
+            _let_go(failure)
             self._retreat(parts, failure)
             return
         elapsed_s = real_time.monotonic() - started
@@ -305,3 +308,11 @@ class Lane:
         order.unfinished -= count
         if order.unfinished == 0:
             order.done.set()
+
+
+def _let_go(failure: BaseException) -> None:
+    """Give up what the frames of an error and its causes keep: the memory that was not enough for it."""
+    error: BaseException | None = failure
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
