@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 import weakref
 
 import pytest
@@ -170,20 +171,92 @@ def test_a_full_queue_refuses():
     assert lane.collect(lane.submit(order(model, [5]))) == [10]
 
 
-def test_who_would_certainly_come_too_late_is_refused_at_once():
-    """By what an input has lately taken."""
-    model, lane = Model(free=False), make_lane()
-    slow = hold(lane, model)
-    pause = threading.Event()
-    pause.wait(0.2)
-    model.allowed.release()
-    lane.collect(slow)  # 0.2 s for one input
-    hold(lane, model)
-    lane.submit(order(model, range(10)))
+class Slow:
+    """A lane that was measured: its batches take so many seconds by themselves, and so many more for each input.
+
+    Args:
+        batch_s: By themselves.
+        each_s: For each input.
+        inputs: How many a batch had when it was measured.
+        cold_s: What the first batch of the thread takes besides.
+    """
+
+    def __init__(self, *, batch_s, each_s=0.0, inputs=1, cold_s=0.0):
+        self.gate = threading.Event()
+        self.lane = make_lane(idle_s=30)
+        self.seconds = cold_s
+
+        def run(inputs, _wanted):
+            time.sleep(self.seconds + batch_s + each_s * len(inputs))
+            self.seconds = 0.0
+            return inputs
+
+        for _ in range(3):
+            self.lane.collect(self.ask(inputs, run=run))
+        begun = threading.Event()
+        self.ask(1, run=lambda inputs, _wanted: (begun.set(), self.gate.wait(20), inputs)[2], key="held")
+        assert begun.wait(20)
+
+    def ask(self, inputs, *, run=lambda inputs, _wanted: inputs, key="a", timeout_s=20.0):
+        """Submit an order of so many inputs."""
+        time = Countdown(timeout_s, clock=SYSTEM_CLOCK)
+        return self.lane.submit(Order(key=key, run=run, inputs=list(range(inputs)), time=time))
+
+
+@pytest.fixture
+def slow():
+    """A maker of lanes that are busy and were measured; they go on afterwards."""
+    made = []
+
+    def make(**seconds):
+        made.append(Slow(**seconds))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.gate.set()
+        each.lane.close()
+
+
+def test_who_would_certainly_come_too_late_is_refused_at_once(slow):
+    """By what batches have lately taken."""
+    busy = slow(batch_s=0.1, inputs=4)
+    for _ in range(12):
+        busy.ask(1)
     with pytest.raises(OverloadedError, match="work for") as caught:
-        lane.submit(order(model, [1], timeout_s=0.5))
+        busy.ask(1, timeout_s=0.2)
     assert caught.value.code == "queue_full"
-    model.allowed.release(20)
+    assert caught.value.retry_after_s > 0
+
+
+def test_inputs_that_will_share_a_batch_are_not_counted_one_by_one(slow):
+    """Eight single ones were slow; eight that wait are two batches."""
+    busy = slow(batch_s=0.1)
+    for _ in range(8):
+        busy.ask(1)
+    assert busy.ask(1, timeout_s=0.5)
+
+
+def test_a_small_batch_is_not_expected_to_take_as_long_as_a_large_one(slow):
+    """One input waits, where batches had four."""
+    busy = slow(batch_s=0.0, each_s=0.05, inputs=4)
+    busy.ask(1)
+    assert busy.ask(1, timeout_s=0.15)
+
+
+def test_a_long_list_is_not_expected_to_be_served_before_a_lone_input(slow):
+    """They take turns."""
+    busy = slow(batch_s=0.1, inputs=4)
+    busy.ask(12)
+    assert busy.ask(1, timeout_s=0.2)
+
+
+def test_the_first_batch_of_a_thread_says_nothing_about_the_next(slow):
+    """It pays for what others do not."""
+    busy = slow(batch_s=0.01, cold_s=1.0)
+    for _ in range(8):
+        busy.ask(1)
+    assert busy.ask(1, timeout_s=0.3)
 
 
 def test_a_shortage_of_memory_halves_the_batch(caplog):

@@ -11,6 +11,7 @@ does, is started when there is work, and ends by itself when there was none for 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time as real_time
 import traceback
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Lane", "Order"]
 
 SMOOTHING = 0.2
-"""Weight of the newest batch in the running mean of seconds per input."""
+"""Weight of the newest batch in the running means of seconds."""
 
 LONGEST_END_S = 5.0
 """How long the end of the interpreter waits for a batch."""
@@ -108,7 +109,9 @@ class Lane:
         self._idle_s = idle_s
         self._condition = threading.Condition()
         self._orders: deque[Order] = deque()
+        self._batch_s: float | None = None
         self._each_s: float | None = None
+        self._cold = True
         self._thread: threading.Thread | None = None
 
     @property
@@ -177,11 +180,33 @@ class Lane:
         waiting = self._count()
         if waiting and waiting + len(order.inputs) > self._max_waiting:
             message = f"{waiting} inputs wait for {self._name} already, of at most {self._max_waiting}."
-            raise OverloadedError(message, code="queue_full", retry_after_s=waiting * (self._each_s or 0.0))
-        wait_s, left_s = waiting * (self._each_s or 0.0), order.time.left_s()
+            raise OverloadedError(message, code="queue_full", retry_after_s=self._least_s(waiting))
+        ahead = sum(min(len(each.inputs) - each.next, len(order.inputs)) for each in self._orders)  # one each in turn
+        wait_s, left_s = self._least_s(ahead), order.time.left_s()
         if wait_s > left_s:
             message = f"{self._name} has work for {wait_s:.3g} s, which is more than the {left_s:.3g} s that are left."
             raise OverloadedError(message, code="queue_full", retry_after_s=wait_s - left_s)
+
+    def _least_s(self, inputs: int) -> float:
+        """Return the least that inputs will take, by what was measured of batches that may have been larger or smaller.
+
+        A batch costs something by itself and something for each input; how much of either is not known. Counting full
+        batches of the usual time takes too little for batches that are larger than usual, and counting inputs too
+        little for smaller ones; of the two, the lower one is never too much.
+        """
+        if self._batch_s is None or self._each_s is None:
+            return 0.0
+        return min(math.ceil(inputs / self.max_batch) * self._batch_s, inputs * self._each_s)
+
+    def _measure(self, elapsed_s: float, *, inputs: int) -> None:
+        """Count a batch in the means; not the first of a thread, which also pays for what is put off until then."""
+        if self._cold:
+            return
+        each_s = elapsed_s / inputs
+        if self._batch_s is None or self._each_s is None:
+            self._batch_s, self._each_s = elapsed_s, each_s
+        self._batch_s += SMOOTHING * (elapsed_s - self._batch_s)
+        self._each_s += SMOOTHING * (each_s - self._each_s)
 
     def _start_thread(self) -> None:
         if self._thread is not None:
@@ -196,11 +221,13 @@ class Lane:
     def _serve(self) -> None:
         """Run batch after batch, until there was no work for a while."""
         self._begin()
+        self._cold = True
         while parts := self._next():
             try:
                 with awaited_at_exit(LONGEST_END_S):
                     self._run(parts)
                     parts.clear()  # an idle thread keeps nobody's pixels
+                self._cold = False
             except NotReadyError:  # the end has come; whatever waits fails, batch by batch
                 self._still_wanted(parts)
 
@@ -253,8 +280,7 @@ class Lane:
             return
         elapsed_s = real_time.monotonic() - started
         self._still_wanted(parts)  # a run ends rows early that nobody wants: those are no results
-        each_s = elapsed_s / len(parts)
-        self._each_s = each_s if self._each_s is None else self._each_s + SMOOTHING * (each_s - self._each_s)
+        self._measure(elapsed_s, inputs=len(parts))
         for order in {id(order): order for order, _ in parts}.values():
             order.model_s += elapsed_s
         for (order, number), result in answered:
