@@ -347,6 +347,21 @@ def test_a_model_that_loses_results_is_a_failure_and_not_the_end():
     assert lane.collect(lane.submit(order(model, [5]))) == [10]
 
 
+def test_a_thread_that_cannot_begin_fails_its_callers_and_not_the_lane():
+    """They hear of it at once, and the next one is served."""
+    refusals = [RuntimeError("can't start new thread")]
+
+    def begin():
+        if refusals:
+            raise refusals.pop()
+
+    model, lane = Model(), make_lane(begin=begin)
+    with pytest.raises(OverloadedError, match="can't start new thread"):
+        lane.collect(lane.submit(order(model, [1])))
+    assert lane.waiting == 0
+    assert lane.collect(lane.submit(order(model, [2]))) == [4]
+
+
 def test_the_thread_ends_when_nothing_is_left_to_do():
     """And a later caller gets a new one."""
     model, lane = Model(), make_lane(idle_s=30)
@@ -362,6 +377,7 @@ def test_the_end_of_the_interpreter_lets_nothing_begin():
     """The batch that runs is told and awaited; what waits or still comes fails, and no daemon thread is cut off."""
     program = """
 import threading, time
+from vision_backends.backends.endings import awaited_at_exit
 from vision_backends.backends.local.lane import Lane, Order
 from vision_backends.backends.local.runtime import Countdown
 from vision_backends.clock import SYSTEM_CLOCK
@@ -377,11 +393,12 @@ def submit(number):
     return lane.submit(Order(key=1, run=run, inputs=[number], time=Countdown(600, clock=SYSTEM_CLOCK)))
 
 def call():
-    for number in range(3):
-        try:
-            lane.collect(submit(number))
-        except Exception as error:
-            print(type(error).__name__, error.code, flush=True)
+    with awaited_at_exit(30):
+        for number in range(3):
+            try:
+                lane.collect(submit(number))
+            except Exception as error:
+                print(type(error).__name__, error.code, flush=True)
 
 lane = Lane("the model", max_batch=1, max_waiting=64)
 threading.Thread(target=call, daemon=True).start()

@@ -21,7 +21,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vision_backends.backends.endings import awaited_at_exit, ending_error, interpreter_ends, wait_for
-from vision_backends.errors import BackendError, NotReadyError, OverloadedError, TimedOutError, UnavailableError
+from vision_backends.errors import BackendError, OverloadedError, TimedOutError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
@@ -220,16 +220,18 @@ class Lane:
 
     def _serve(self) -> None:
         """Run batch after batch, until there was no work for a while."""
-        self._begin()
-        self._cold = True
-        while parts := self._next():
-            try:
+        parts: list[_Part] = []
+        try:
+            with awaited_at_exit(LONGEST_END_S):
+                self._begin()
+            self._cold = True
+            while parts := self._next():
                 with awaited_at_exit(LONGEST_END_S):
                     self._run(parts)
                     parts.clear()  # an idle thread keeps nobody's pixels
                 self._cold = False
-            except NotReadyError:  # the end has come; whatever waits fails, batch by batch
-                self._still_wanted(parts)
+        except BaseException as error:  # noqa: BLE001 — whoever waits has to hear of it
+            self._give_up(parts, error)
 
     def _next(self) -> list[_Part]:
         """Return the next batch as soon as there is one; an empty one when the thread shall end."""
@@ -324,6 +326,19 @@ class Lane:
                 return
         for piece in pieces:
             self._run(piece)
+
+    def _give_up(self, parts: Sequence[_Part], error: BaseException) -> None:
+        """Fail everybody who waits; the next caller gets another thread."""
+        with self._condition:
+            self._thread = None
+            for order in [*(order for order, _ in parts), *self._orders]:
+                if not order.done.is_set():
+                    self._fail(order, ending_error() if interpreter_ends() else self._not_begun(error))
+
+    def _not_begun(self, error: BaseException) -> OverloadedError:
+        failure = OverloadedError(f"{self._name} cannot run now: {type(error).__name__}: {error}")
+        failure.__cause__ = error
+        return failure
 
     def _fail(self, order: Order, error: BackendError) -> None:
         self.leave(order)

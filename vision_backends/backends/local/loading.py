@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from vision_backends.backends.endings import wait_for
-from vision_backends.errors import BackendError, NotReadyError
+from vision_backends.errors import BackendError, NotReadyError, OverloadedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,7 +109,12 @@ class Slot(Generic[T]):
             self._raise_failure()
 
     def start(self) -> None:
-        """Begin to load in the background, unless that has been done."""
+        """Begin to load in the background, unless that has been done.
+
+        Raises:
+            OverloadedError: The system starts no more threads.
+            BackendError: What the load failed with.
+        """
         with self._lock:
             if self._value is None and self._job is None:
                 self._raise_failure()
@@ -120,6 +125,7 @@ class Slot(Generic[T]):
 
         Raises:
             NotReadyError: It was not loaded in time, and the load goes on; or the interpreter ends.
+            OverloadedError: The system starts no more threads.
             BackendError: What the load failed with.
         """
         with self._lock:
@@ -148,8 +154,12 @@ class Slot(Generic[T]):
 
     def _begin(self, *, background: bool) -> _Job[T]:
         job: _Job[T] = _Job(background=background)
-        self._job = job
-        threading.Thread(target=self._run, args=(job,), name=f"load {self._name}", daemon=True).start()
+        thread = threading.Thread(target=self._run, args=(job,), name=f"load {self._name}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise OverloadedError(f"The system starts no more threads: {error}.") from error
+        self._job = job  # the thread waits for the lock, which the caller holds, before it looks
         return job
 
     def _run(self, job: _Job[T]) -> None:
