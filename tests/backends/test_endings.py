@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -79,6 +80,36 @@ begin(work)
 """)
     assert said == ["NotReadyError ending True", "NotReadyError ending"]
     assert took_s < 15
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_waits_for_nobody_in_its_parent():
+    """It has not the threads; its own are awaited."""
+    said, took_s = lines("""
+import os, sys, warnings
+warnings.simplefilter("ignore")  # Python's own, about forking with threads
+enough = threading.Event()
+
+def work():
+    with awaited_at_exit(30):
+        enough.wait(600)
+
+def work_shortly():
+    with awaited_at_exit(30):
+        time.sleep(1)
+        say("done")
+
+begin(work)
+if os.fork() == 0:
+    begin(work_shortly)
+    sys.exit()
+began = time.monotonic()
+os.wait()
+say(time.monotonic() - began < 15)
+enough.set()
+""")
+    assert took_s < 15
+    assert said == ["done", "True"]
 
 
 def test_a_script_whose_threads_work_on_has_not_ended():

@@ -7,6 +7,7 @@ native code of torch, OpenVINO or onnxruntime takes the process down with an abo
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 import time
 from contextlib import contextmanager
@@ -42,13 +43,13 @@ class _End:
     """
 
     def __init__(self) -> None:
-        self._blocks: dict[threading.Event, float] = {}
+        self._blocks: dict[threading.Event, tuple[float, int]] = {}
         self._hooked = False
 
     def enter(self, *, timeout_s: float) -> threading.Event:
         """Begin to be awaited, so many seconds at most; until `leave`."""
         left = threading.Event()
-        self._blocks[left] = timeout_s
+        self._blocks[left] = (timeout_s, os.getpid())
         if not self._hooked:
             self._hooked = True
             atexit.register(self._wait)
@@ -61,8 +62,9 @@ class _End:
 
     def _wait(self) -> None:
         came = time.monotonic()
-        for left, timeout_s in self._blocks.copy().items():
-            left.wait(max(0.0, came + timeout_s - time.monotonic()))
+        for left, (timeout_s, process) in self._blocks.copy().items():
+            if process == os.getpid():  # a forked child has not the threads of its parent
+                left.wait(max(0.0, came + timeout_s - time.monotonic()))
 
 
 _end = _End()

@@ -161,6 +161,7 @@ def test_what_arrives_after_closing_is_dropped():
     assert work.begun.wait(10)
     (loader,) = (thread for thread in threading.enumerate() if thread.name == "load The model")
     slot.close()
+    assert (slot.state, slot.touched) == ("not loaded", True)  # a child forked now would lack the thread
     work.allowed.set()
     loader.join(10)
     assert (slot.value, slot.touched) == (None, False)

@@ -72,6 +72,7 @@ class Slot(Generic[T]):
         self._clock = clock
         self._lock = threading.Lock()
         self._job: _Job[T] | None = None
+        self._loads = 0
         self._value: T | None = None
         self._failure: tuple[BackendError, float] | None = None
 
@@ -82,8 +83,8 @@ class Slot(Generic[T]):
 
     @property
     def touched(self) -> bool:
-        """Whether anything is loaded or being loaded."""
-        return self._value is not None or self._job is not None
+        """Whether anything is loaded or being loaded, be it for nobody since `close`."""
+        return self._value is not None or self._loads > 0
 
     @property
     def state(self) -> str:
@@ -150,7 +151,7 @@ class Slot(Generic[T]):
     def after_fork(self) -> None:
         """Make it usable in a forked child, where the loading thread does not exist."""
         self._lock = threading.Lock()
-        self._job = None
+        self._job, self._loads = None, 0
 
     def _begin(self, *, background: bool) -> _Job[T]:
         job: _Job[T] = _Job(background=background)
@@ -159,6 +160,7 @@ class Slot(Generic[T]):
             thread.start()
         except RuntimeError as error:
             raise OverloadedError(f"The system starts no more threads: {error}.") from error
+        self._loads += 1
         self._job = job  # the thread waits for the lock, which the caller holds, before it looks
         return job
 
@@ -171,6 +173,7 @@ class Slot(Generic[T]):
             job.error = NotReadyError(f"{self._name} cannot be loaded: {type(error).__name__}: {error}")
             job.error.__cause__ = error
         with self._lock:
+            self._loads -= 1
             if self._job is job:  # nobody has closed it meanwhile
                 self._job, self._value = None, job.value
                 if job.error is not None:
