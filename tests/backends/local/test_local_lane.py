@@ -160,7 +160,7 @@ def test_a_full_queue_refuses():
     model, lane = Model(free=False), make_lane(max_waiting=4)
     first = hold(lane, model)
     waiting = lane.submit(order(model, range(6)))  # one caller alone may bring more
-    with pytest.raises(OverloadedError, match="6 inputs wait") as caught:
+    with pytest.raises(OverloadedError, match="6 inputs of others wait") as caught:
         lane.submit(order(model, [1]))
     assert caught.value.code == "queue_full"
     assert lane.waiting == 6
@@ -169,6 +169,19 @@ def test_a_full_queue_refuses():
     lane.collect(waiting)
     assert lane.waiting == 0
     assert lane.collect(lane.submit(order(model, [5]))) == [10]
+
+
+def test_a_caller_is_not_in_their_own_way():
+    """A list that comes in several orders fills no queue for itself, however short that is; for others it does."""
+    model, lane, time = Model(free=False), make_lane(max_waiting=1), Countdown(20, clock=SYSTEM_CLOCK)
+    hold(lane, model)
+    orders = [
+        lane.submit(Order(key=key, run=model.run, inputs=[1, 2, 3], time=time)) for key in ("tall", "wide", "tall")
+    ]
+    with pytest.raises(OverloadedError, match="9 inputs of others wait"):
+        lane.submit(order(model, [7]))
+    model.allowed.release(20)
+    assert [lane.collect(each) for each in orders] == [[2, 4, 6]] * 3
 
 
 class Slow:

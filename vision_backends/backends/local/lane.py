@@ -3,9 +3,9 @@
 This module decides who is served next and with whom, how much may wait, and what a failure of one batch means for
 those in it. It must not know what is computed. There is no artificial wait: a lone caller is served at once.
 
-Fair: a batch takes one input from each waiting caller in turn, so a long list delays nobody by more than the batch
-that is running. Cancel-safe: who leaves takes its inputs along. The thread that runs the model is the only one that
-does, is started when there is work, and ends by itself when there was none for a while.
+Fair: a batch takes one input from each waiting caller in turn, so a long list delays others by the batch that is
+running, and as far as it shares theirs. Cancel-safe: who leaves takes its inputs along. The thread that runs the model
+is the only one that does, is started when there is work, and ends by itself when there was none for a while.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Order:
         key: Orders of equal keys can share a batch.
         run: Computes the results of a batch; is told which of its rows are still wanted.
         inputs: One per result.
-        time: How long the caller waits.
+        time: How long the caller waits; one for all orders of a call.
         results: Filled in as batches end.
         queue_s: Seconds until its first input was taken.
         model_s: Seconds of the batches that it had a part in.
@@ -85,7 +85,7 @@ class Lane:
     Args:
         name: What to call the model in messages.
         max_batch: Most inputs in one batch; halved for good when the memory does not suffice for one.
-        max_waiting: Most inputs that may wait, beside those of a first caller.
+        max_waiting: Most inputs that may wait, beside those of a caller who waits alone.
         begin: Called first in the thread that runs the model.
         free: Called after a shortage of memory, to give back what can be.
         idle_s: Seconds without work after which the thread ends.
@@ -173,13 +173,13 @@ class Lane:
             self._idle_s = 0.0
             self._condition.notify()
 
-    def _count(self) -> int:
-        return sum(len(order.inputs) - order.next for order in self._orders)
+    def _count(self, *, but_of: Countdown | None = None) -> int:
+        return sum(len(order.inputs) - order.next for order in self._orders if order.time is not but_of)
 
     def _refuse_too_much(self, order: Order) -> None:
-        waiting = self._count()
+        waiting = self._count(but_of=order.time)
         if waiting and waiting + len(order.inputs) > self._max_waiting:
-            message = f"{waiting} inputs wait for {self._name} already, of at most {self._max_waiting}."
+            message = f"{waiting} inputs of others wait for {self._name} already, of at most {self._max_waiting}."
             raise OverloadedError(message, code="queue_full", retry_after_s=self._least_s(waiting))
         ahead = sum(min(len(each.inputs) - each.next, len(order.inputs)) for each in self._orders)  # one each in turn
         wait_s, left_s = self._least_s(ahead), order.time.left_s()
