@@ -395,6 +395,33 @@ os.wait()
     assert done.stdout.splitlines() == ["1", "NotReadyError forked"]
 
 
+def test_a_process_may_end_while_daemon_threads_ask(model):
+    """Torch is not cut off in the midst of its code, which would abort the process."""
+    code = f"""
+import contextlib, threading, time
+from PIL import Image
+from vision_backends import DetectRequest, open_image
+from vision_backends.backends.local import LocalBackend
+backend = LocalBackend(detection_model={str(model("d_fine"))!r}, engine="torch", min_score=0.0)
+images = [open_image(Image.new("RGB", (640, 480)))] * 8
+backend.detect(images, DetectRequest(), timeout_s=60)
+
+def ask():
+    while True:
+        backend.detect(images, DetectRequest(), timeout_s=60)
+
+def keep_asking():
+    with contextlib.suppress(Exception):
+        ask()
+
+for _ in range(2):
+    threading.Thread(target=keep_asking, daemon=True).start()
+time.sleep(0.5)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stderr == ""
+
+
 def test_no_request_touches_the_network_or_the_terminal(make_backend, model, make_image, capfd):
     """Sockets are blocked in these tests anyway; nothing is printed either."""
     backend = make_backend(

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import threading
+import time
+import weakref
 
 import pytest
 from hypothesis import given, settings
@@ -118,6 +122,27 @@ def test_a_batch_hears_which_rows_are_still_wanted():
     assert model.wanted[-1] == [False, True]
 
 
+def test_what_was_cut_off_by_the_clock_is_no_result():
+    """Not even for a caller who looks late; the others of the batch have theirs."""
+    clock, lane = FakeClock(), make_lane()
+
+    def write(_inputs, wanted):
+        clock.advance(6)
+        return ["whole" if each else "cut off" for each in wanted()]
+
+    model = Model(free=False)
+    hold(lane, model)
+    short, long = (
+        lane.submit(Order(key="a", run=write, inputs=[1], time=Countdown(timeout_s, clock=clock)))
+        for timeout_s in (5, 50)
+    )
+    model.allowed.release(20)
+    assert lane.collect(long) == ["whole"]
+    assert short.done.wait(20)
+    assert isinstance(short.error, TimedOutError)
+    assert short.results == [None]
+
+
 def test_who_waits_too_long_hears_why():
     """Busy with others, or begun and not finished."""
     model, lane = Model(free=False), make_lane()
@@ -135,7 +160,7 @@ def test_a_full_queue_refuses():
     model, lane = Model(free=False), make_lane(max_waiting=4)
     first = hold(lane, model)
     waiting = lane.submit(order(model, range(6)))  # one caller alone may bring more
-    with pytest.raises(OverloadedError, match="6 inputs wait") as caught:
+    with pytest.raises(OverloadedError, match="6 inputs of others wait") as caught:
         lane.submit(order(model, [1]))
     assert caught.value.code == "queue_full"
     assert lane.waiting == 6
@@ -146,20 +171,105 @@ def test_a_full_queue_refuses():
     assert lane.collect(lane.submit(order(model, [5]))) == [10]
 
 
-def test_who_would_certainly_come_too_late_is_refused_at_once():
-    """By what an input has lately taken."""
-    model, lane = Model(free=False), make_lane()
-    slow = hold(lane, model)
-    pause = threading.Event()
-    pause.wait(0.2)
-    model.allowed.release()
-    lane.collect(slow)  # 0.2 s for one input
+def test_a_caller_is_not_in_their_own_way():
+    """A list that comes in several orders fills no queue for itself, however short that is; for others it does."""
+    model, lane, time = Model(free=False), make_lane(max_waiting=1), Countdown(20, clock=SYSTEM_CLOCK)
     hold(lane, model)
-    lane.submit(order(model, range(10)))
-    with pytest.raises(OverloadedError, match="work for") as caught:
-        lane.submit(order(model, [1], timeout_s=0.5))
-    assert caught.value.code == "queue_full"
+    orders = [
+        lane.submit(Order(key=key, run=model.run, inputs=[1, 2, 3], time=time)) for key in ("tall", "wide", "tall")
+    ]
+    with pytest.raises(OverloadedError, match="9 inputs of others wait"):
+        lane.submit(order(model, [7]))
     model.allowed.release(20)
+    assert [lane.collect(each) for each in orders] == [[2, 4, 6]] * 3
+
+
+class Slow:
+    """A lane that was measured: its batches take so many seconds by themselves, and so many more for each input.
+
+    Args:
+        batch_s: By themselves.
+        each_s: For each input.
+        inputs: How many a batch had when it was measured.
+        cold_s: What the first batch of the thread takes besides.
+    """
+
+    def __init__(self, *, batch_s, each_s=0.0, inputs=1, cold_s=0.0):
+        self.gate = threading.Event()
+        self.lane = make_lane(idle_s=30)
+        self.seconds = cold_s
+
+        def run(inputs, _wanted):
+            time.sleep(self.seconds + batch_s + each_s * len(inputs))
+            self.seconds = 0.0
+            return inputs
+
+        for _ in range(3):
+            self.lane.collect(self.ask(inputs, run=run))
+        begun = threading.Event()
+        self.ask(1, run=lambda inputs, _wanted: (begun.set(), self.gate.wait(20), inputs)[2], key="held")
+        assert begun.wait(20)
+
+    def ask(self, inputs, *, run=lambda inputs, _wanted: inputs, key="a", timeout_s=20.0):
+        """Submit an order of so many inputs."""
+        time = Countdown(timeout_s, clock=SYSTEM_CLOCK)
+        return self.lane.submit(Order(key=key, run=run, inputs=list(range(inputs)), time=time))
+
+
+@pytest.fixture
+def slow():
+    """A maker of lanes that are busy and were measured; they go on afterwards."""
+    made = []
+
+    def make(**seconds):
+        made.append(Slow(**seconds))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.gate.set()
+        each.lane.close()
+
+
+def test_who_would_certainly_come_too_late_is_refused_at_once(slow):
+    """By what batches have lately taken."""
+    busy = slow(batch_s=0.1, inputs=4)
+    for _ in range(12):
+        busy.ask(1)
+    with pytest.raises(OverloadedError, match="work for") as caught:
+        busy.ask(1, timeout_s=0.2)
+    assert caught.value.code == "queue_full"
+    assert caught.value.retry_after_s > 0
+
+
+def test_inputs_that_will_share_a_batch_are_not_counted_one_by_one(slow):
+    """Eight single ones were slow; eight that wait are two batches."""
+    busy = slow(batch_s=0.1)
+    for _ in range(8):
+        busy.ask(1)
+    assert busy.ask(1, timeout_s=0.5)
+
+
+def test_a_small_batch_is_not_expected_to_take_as_long_as_a_large_one(slow):
+    """One input waits, where batches had four."""
+    busy = slow(batch_s=0.0, each_s=0.05, inputs=4)
+    busy.ask(1)
+    assert busy.ask(1, timeout_s=0.15)
+
+
+def test_a_long_list_is_not_expected_to_be_served_before_a_lone_input(slow):
+    """They take turns."""
+    busy = slow(batch_s=0.1, inputs=4)
+    busy.ask(12)
+    assert busy.ask(1, timeout_s=0.2)
+
+
+def test_the_first_batch_of_a_thread_says_nothing_about_the_next(slow):
+    """It pays for what others do not."""
+    busy = slow(batch_s=0.01, cold_s=1.0)
+    for _ in range(8):
+        busy.ask(1)
+    assert busy.ask(1, timeout_s=0.3)
 
 
 def test_a_shortage_of_memory_halves_the_batch(caplog):
@@ -184,6 +294,37 @@ def test_a_shortage_of_memory_halves_the_batch(caplog):
     assert lane.max_batch == 2
     assert freed
     assert "at most 2" in caplog.text
+
+
+def test_what_a_failed_batch_has_computed_is_given_back_before_the_next_try():
+    """Else there would be less memory for the halves than for the whole; nor does the caller's error keep it."""
+
+    class Activations:
+        """Something large."""
+
+    computed, kept = [], []
+
+    def forward():
+        activations = Activations()
+        computed.append(weakref.ref(activations))
+        raise MemoryError
+
+    def run(_inputs, _wanted):
+        kept.append([each() for each in computed if each() is not None])
+        try:
+            forward()
+        except MemoryError as cause:
+            raise OverloadedError("too little", code="out_of_memory") from cause
+
+    lane = make_lane(free=lambda: kept.append([each() for each in computed if each() is not None]))
+    wish = order(Model(), range(4))
+    wish.run = run
+    with pytest.raises(OverloadedError, match="too little") as caught:
+        lane.collect(lane.submit(wish))
+    assert caught.value.__cause__ is not None
+    assert len(kept) > 3
+    assert not any(kept)
+    assert not any(each() for each in computed)
 
 
 def test_one_input_that_does_not_fit_is_an_error():
@@ -219,6 +360,21 @@ def test_a_model_that_loses_results_is_a_failure_and_not_the_end():
     assert lane.collect(lane.submit(order(model, [5]))) == [10]
 
 
+def test_a_thread_that_cannot_begin_fails_its_callers_and_not_the_lane():
+    """They hear of it at once, and the next one is served."""
+    refusals = [RuntimeError("can't start new thread")]
+
+    def begin():
+        if refusals:
+            raise refusals.pop()
+
+    model, lane = Model(), make_lane(begin=begin)
+    with pytest.raises(OverloadedError, match="can't start new thread"):
+        lane.collect(lane.submit(order(model, [1])))
+    assert lane.waiting == 0
+    assert lane.collect(lane.submit(order(model, [2]))) == [4]
+
+
 def test_the_thread_ends_when_nothing_is_left_to_do():
     """And a later caller gets a new one."""
     model, lane = Model(), make_lane(idle_s=30)
@@ -228,6 +384,46 @@ def test_the_thread_ends_when_nothing_is_left_to_do():
     wait_until(lambda: lane._thread is None)
     assert lane.collect(lane.submit(order(model, [2]))) == [4]
     wait_until(lambda: lane._thread is None)
+
+
+def test_the_end_of_the_interpreter_lets_nothing_begin():
+    """The batch that runs is told and awaited; what waits or still comes fails, and no daemon thread is cut off."""
+    program = """
+import threading, time
+from vision_backends.backends.endings import awaited_at_exit
+from vision_backends.backends.local.lane import Lane, Order
+from vision_backends.backends.local.runtime import Countdown
+from vision_backends.clock import SYSTEM_CLOCK
+
+def run(inputs, wanted):
+    print("begun", inputs, flush=True)
+    while any(wanted()):
+        time.sleep(0.01)
+    print("told", flush=True)
+    return inputs
+
+def submit(number):
+    return lane.submit(Order(key=1, run=run, inputs=[number], time=Countdown(600, clock=SYSTEM_CLOCK)))
+
+def call():
+    with awaited_at_exit(30):
+        for number in range(3):
+            try:
+                lane.collect(submit(number))
+            except Exception as error:
+                print(type(error).__name__, error.code, flush=True)
+
+lane = Lane("the model", max_batch=1, max_waiting=64)
+threading.Thread(target=call, daemon=True).start()
+time.sleep(0.3)
+others = [submit(7), submit(8)]
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    said = done.stdout.splitlines()
+    assert said[:1] == ["begun [0]"]
+    assert "told" in said
+    assert set(said[1:]) <= {"told", "NotReadyError ending"}
+    assert done.stderr == ""
 
 
 @settings(max_examples=30, deadline=None)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from vision_backends.backends.local.loading import RETRY_AFTER_S, Progress, Slot
-from vision_backends.errors import ModelNotFoundError, NotReadyError
+from vision_backends.errors import ModelNotFoundError, NotReadyError, OverloadedError
 from vision_backends.testing import FakeClock
 
 
@@ -123,6 +123,22 @@ def test_a_crash_of_the_load_is_a_reason_not_to_be_ready():
         slot_for(work).get(timeout_s=10)
 
 
+def test_a_system_without_room_for_threads_is_an_overload():
+    """Nothing is left half done: once there is room, it is loaded."""
+    work = Work("loaded")
+    work.allowed.set()
+    slot = slot_for(work)
+    usual = threading.stack_size(1 << 46)
+    try:
+        for ask in (slot.start, lambda: slot.get(timeout_s=1)):
+            with pytest.raises(OverloadedError, match="starts no more threads"):
+                ask()
+    finally:
+        threading.stack_size(usual)
+    assert (slot.state, slot.touched) == ("not loaded", False)
+    assert slot.get(timeout_s=10) == "loaded"
+
+
 def test_closing_forgets_what_is_loaded_and_what_has_failed():
     """The next caller loads again."""
     work = Work("one", NotReadyError("Broken."), "two")
@@ -145,6 +161,7 @@ def test_what_arrives_after_closing_is_dropped():
     assert work.begun.wait(10)
     (loader,) = (thread for thread in threading.enumerate() if thread.name == "load The model")
     slot.close()
+    assert (slot.state, slot.touched) == ("not loaded", True)  # a child forked now would lack the thread
     work.allowed.set()
     loader.join(10)
     assert (slot.value, slot.touched) == (None, False)

@@ -13,7 +13,7 @@ import transformers
 
 from vision_backends.backends.local.checkpoint import read_checkpoint
 from vision_backends.backends.local.memory import free_memory_bytes, memory_for
-from vision_backends.backends.local.runtime import Countdown, check_packages, translated
+from vision_backends.backends.local.runtime import Countdown, check_packages, free_device_memory, translated
 from vision_backends.backends.local.weights import Place, load, spot_for
 from vision_backends.errors import (
     InvalidRequestError,
@@ -88,6 +88,18 @@ def test_a_device_that_is_not_there_is_named(model, device):
     with pytest.raises(NotReadyError, match=f"no device '{device}'") as caught:
         loaded(model("clip"), device=device)
     assert 'device = "auto"' in caught.value.remedy
+
+
+def test_memory_of_a_mac_is_given_back_too(monkeypatch):
+    """Torch keeps some of it for itself, as on other GPUs."""
+    freed = []
+    monkeypatch.setattr(torch.mps, "empty_cache", lambda: freed.append("mps"))
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    free_device_memory()
+    assert freed == []
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    free_device_memory()
+    assert freed == ["mps"]
 
 
 def threads_of_torch():

@@ -13,6 +13,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from vision_backends.backends.base import Backend
+from vision_backends.backends.endings import awaited_at_exit
 from vision_backends.backends.labels import match_labels
 from vision_backends.backends.local.captioner import Captioner
 from vision_backends.backends.local.detector import ClosedDetector, OpenDetector, vocabulary
@@ -53,17 +54,20 @@ LOADING_S = 5.0
 """About what two cores take; a first call imports torch and reads the weights as well. Measured with random weights of
 the default sizes: an embedding 0.08 s, a caption of 20 tokens 1.4 s, a first call 3.4 s more from the page cache."""
 
+LONGEST_END_S = 5.0
+"""How long the end of the interpreter waits for a call, which prepares images and reads results by torch itself."""
+
 T = TypeVar("T")
 
 M = TypeVar("M", bound="Callable[..., Any]")
 
 
 def _in_use(method: M) -> M:
-    """Keep the model of a call from being dropped while the call runs."""
+    """Keep the model of a call from being dropped, and the interpreter from ending, while the call runs."""
 
     @wraps(method)
     def call(self: LocalBackend, inputs: Sequence[Any], request: Request, *, timeout_s: float) -> Any:  # noqa: ANN401
-        with self._model(request).in_use(request.task):
+        with awaited_at_exit(LONGEST_END_S), self._model(request).in_use(request.task):
             self._watch_idle()
             return method(self, inputs, request, timeout_s=timeout_s)
 

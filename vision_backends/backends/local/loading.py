@@ -9,7 +9,8 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from vision_backends.errors import BackendError, NotReadyError
+from vision_backends.backends.endings import wait_for
+from vision_backends.errors import BackendError, NotReadyError, OverloadedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,6 +72,7 @@ class Slot(Generic[T]):
         self._clock = clock
         self._lock = threading.Lock()
         self._job: _Job[T] | None = None
+        self._loads = 0
         self._value: T | None = None
         self._failure: tuple[BackendError, float] | None = None
 
@@ -81,8 +83,8 @@ class Slot(Generic[T]):
 
     @property
     def touched(self) -> bool:
-        """Whether anything is loaded or being loaded."""
-        return self._value is not None or self._job is not None
+        """Whether anything is loaded or being loaded, be it for nobody since `close`."""
+        return self._value is not None or self._loads > 0
 
     @property
     def state(self) -> str:
@@ -108,7 +110,12 @@ class Slot(Generic[T]):
             self._raise_failure()
 
     def start(self) -> None:
-        """Begin to load in the background, unless that has been done."""
+        """Begin to load in the background, unless that has been done.
+
+        Raises:
+            OverloadedError: The system starts no more threads.
+            BackendError: What the load failed with.
+        """
         with self._lock:
             if self._value is None and self._job is None:
                 self._raise_failure()
@@ -118,7 +125,8 @@ class Slot(Generic[T]):
         """Return what is loaded; load it if need be, once however many threads ask.
 
         Raises:
-            NotReadyError: It was not loaded in time; the load goes on.
+            NotReadyError: It was not loaded in time, and the load goes on; or the interpreter ends.
+            OverloadedError: The system starts no more threads.
             BackendError: What the load failed with.
         """
         with self._lock:
@@ -128,7 +136,7 @@ class Slot(Generic[T]):
             if job is None:
                 self._raise_failure()
                 job = self._begin(background=False)
-        if not job.done.wait(timeout_s):
+        if not wait_for(job.done, timeout_s=timeout_s):
             message = f"{self._name} was still {job.progress} after {timeout_s:.3g} s."
             raise NotReadyError(message, code="loading", retry_after_s=1.0)
         if job.value is None:
@@ -143,12 +151,17 @@ class Slot(Generic[T]):
     def after_fork(self) -> None:
         """Make it usable in a forked child, where the loading thread does not exist."""
         self._lock = threading.Lock()
-        self._job = None
+        self._job, self._loads = None, 0
 
     def _begin(self, *, background: bool) -> _Job[T]:
         job: _Job[T] = _Job(background=background)
-        self._job = job
-        threading.Thread(target=self._run, args=(job,), name=f"load {self._name}", daemon=True).start()
+        thread = threading.Thread(target=self._run, args=(job,), name=f"load {self._name}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise OverloadedError(f"The system starts no more threads: {error}.") from error
+        self._loads += 1
+        self._job = job  # the thread waits for the lock, which the caller holds, before it looks
         return job
 
     def _run(self, job: _Job[T]) -> None:
@@ -160,6 +173,7 @@ class Slot(Generic[T]):
             job.error = NotReadyError(f"{self._name} cannot be loaded: {type(error).__name__}: {error}")
             job.error.__cause__ = error
         with self._lock:
+            self._loads -= 1
             if self._job is job:  # nobody has closed it meanwhile
                 self._job, self._value = None, job.value
                 if job.error is not None:

@@ -353,8 +353,12 @@ def check_finite(tensor: torch.Tensor, *, what: str, but_minus_infinity: bool = 
 def free_device_memory() -> None:
     """Return what torch keeps for itself on a GPU after models were dropped."""
     torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
+    if torch is None:
+        return
+    if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():  # it cannot be asked whether it was used
+        torch.mps.empty_cache()
 
 
 def limit_threads(threads: int | None) -> None:
