@@ -63,7 +63,7 @@ def test_blips_words_are_as_many_as_the_published_ones():
 def test_the_local_rung_runs_a_checkpoint_as_it_is(role, tmp_path, photos):
     """It is complete: safetensors, processor, COCO's names."""
     folder = make_checkpoint(role, tmp_path / "made", seed=3)
-    with Router([LocalBackend(detection_model=str(folder))], caching=False) as router:
+    with Router([LocalBackend(detection_model=str(folder), engine="torch")], caching=False) as router:
         found = router.detect(photos / PHOTO, min_score=0.0)
     assert len(found) > 0
     assert {box.category_id for box in found} - {None}

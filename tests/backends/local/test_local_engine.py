@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from vision_backends import open_image
 from vision_backends.backends.local.checkpoint import read_checkpoint
@@ -247,6 +248,18 @@ def test_a_detector_finds_the_same_by_both_engines(make_backend, model, photos, 
             abs(one.score - other.score) <= 0.02 and np.abs(np.subtract(one.xyxy, other.xyxy)).max() <= 1
             for other in found["openvino"]
         )
+
+
+def test_a_conversion_is_quiet(make_backend, model, make_image, tmp_path, capfd):
+    """Transformers has remarks on a model that is traced, which are not for users."""
+    transformers.utils.logging.enable_propagation()
+    verbosity = transformers.utils.logging.get_verbosity()
+    backend = make_backend(embedding_model=model("clip"), engine="openvino", remembered=Remembered(tmp_path))
+    capfd.readouterr()
+    backend.embed([make_image()], EmbedRequest(), timeout_s=100)
+    assert backend.status()["embedding"]["engine"] == {"image": "openvino"}
+    assert capfd.readouterr() == ("", "")
+    assert transformers.utils.logging.get_verbosity() == verbosity
 
 
 def test_its_maker_hears_nothing(fresh_user, model):

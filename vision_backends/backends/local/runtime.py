@@ -55,6 +55,7 @@ __all__ = [
     "check_packages",
     "free_device_memory",
     "limit_threads",
+    "quiet",
     "translated",
 ]
 
@@ -67,6 +68,9 @@ AHEAD = 1
 
 PREPARERS = 2
 """Threads that decode and scale images beside the model; both release the interpreter lock."""
+
+_hush = threading.RLock()
+"""One at a time turns transformers' remarks off and on: they are the whole process's."""
 
 T = TypeVar("T")
 
@@ -126,7 +130,8 @@ class Loaded:
         example = dict(self.image_processor(images=[noise], return_tensors="pt"))
         if set(example) == {"pixel_values"}:
             part = Part(name=name, module=module.eval(), example=example["pixel_values"], agrees=agrees)
-            self.parts[name] = self.engines.runner(part, self.checkpoint)
+            with quiet():
+                self.parts[name] = self.engines.runner(part, self.checkpoint)
         else:
             self.parts[name] = PartRunner(None, engine="torch")
         return self.parts[name]
@@ -375,6 +380,24 @@ def limit_threads(threads: int | None) -> None:
     restoring = threading.Thread(target=torch.set_num_threads, args=(before,), name="vision-threads")
     restoring.start()
     restoring.join()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers' progress bars and remarks from the user's terminal while a model is loaded or converted."""
+    import transformers
+
+    logging: Any = transformers.utils.logging  # it has no types
+    with _hush:
+        verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        logging.set_verbosity(logging.CRITICAL)
+        logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            logging.set_verbosity(verbosity)
+            if bars:
+                logging.enable_progress_bar()
 
 
 @contextmanager

@@ -10,7 +10,6 @@ transformers makes a model in 16-bit numbers, these are torch's default for new 
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,12 +19,10 @@ from vision_backends.backends.local.lane import Lane
 from vision_backends.backends.local.precision import Dtype, choose_dtype, stays_whole
 from vision_backends.backends.local.processors import load_image_processor, load_processor
 from vision_backends.backends.local.remembered import Remembered
-from vision_backends.backends.local.runtime import Loaded, free_device_memory, limit_threads, translated
+from vision_backends.backends.local.runtime import Loaded, free_device_memory, limit_threads, quiet, translated
 from vision_backends.errors import NotReadyError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import torch
 
     from vision_backends.backends.local.checkpoint import Checkpoint
@@ -126,7 +123,7 @@ def load(checkpoint: Checkpoint, spot: Spot, *, auto_class: str, place: Place, c
     with _loading, translated(checkpoint.name, error=NotReadyError):
         import transformers
 
-        with _quiet(transformers):
+        with quiet():
             model, report = getattr(transformers, auto_class).from_pretrained(
                 folder, use_safetensors=True, dtype=spot.loaded_as, output_loading_info=True, **options
             )
@@ -180,18 +177,3 @@ def _choose_device(torch: Any, wanted: str) -> str:  # noqa: ANN401 — the modu
         message = f"This machine, or this build of torch, has no device {wanted!r}."
         raise NotReadyError(message, remedy='Set [local] device = "auto".', code="no_device")
     return wanted
-
-
-@contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:  # noqa: ANN401 — the module
-    """Keep transformers' progress bars and remarks from the user's terminal while a model is loaded."""
-    logging = transformers.utils.logging
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
