@@ -47,7 +47,7 @@ BEST_BOXES = 20
 PLENTY_S = 600.0
 
 PEAK_SIDE, READ_BYTES, PEAK_ROUNDS = 2048, 400_000_000, 10
-"""Side of the matrices and size of the table by which the processor is measured: far more than its caches hold."""
+"""Side of the matrices, and size of a table that no cache holds, by which the processor is measured."""
 
 
 def times(
@@ -60,7 +60,7 @@ def times(
         reference: Seconds of the reference in each turn.
         ours: Seconds of ours.
         least: The target.
-        floor_s: Seconds that the arithmetic takes at this processor's highest speed; None where that is not all.
+        floor_s: Seconds that it takes at least at this processor's highest speed; None where that was not counted.
     """
     ratios = [theirs / mine for theirs, mine in zip(reference, ours, strict=True)]
     figure = measure(name, ratios, "×", target=least)
@@ -69,7 +69,7 @@ def times(
     figures = [Figure(**{**vars(figure), "at_least": True})]
     if floor_s is not None:
         most = statistics.median(reference) / floor_s
-        figures.append(Figure(name="  the most that this processor allows", value=most, unit="×"))
+        figures.append(Figure(name=f"{name}: the most that this processor allows", value=most, unit="×"))
     return figures
 
 
@@ -79,7 +79,7 @@ class Processor:
 
     Attributes:
         flops: Floating-point operations per second of large matrix products.
-        bytes_per_s: What is read from memory, one thread beside the other.
+        bytes_per_s: What all threads together read from memory.
     """
 
     flops: float
@@ -317,7 +317,9 @@ def measure_captions(folder: Path, *, rounds: int) -> list[Figure]:
     speed, numbers = Processor.measured(chosen), getattr(torch, chosen)
     pixels = processor(images=photos[:1], return_tensors="pt")["pixel_values"]
     seeing = operations(lambda: BlipDecoder(reference).generate(pixels, Decoding(max_new_tokens=1)))
-    read = sum(each.numel() for each in reference.text_decoder.parameters()) * numbers.itemsize
+    once = ("crossattention.self.key", "crossattention.self.value", "position_embeddings")  # an image, not a token
+    weights = reference.text_decoder.named_parameters()
+    read = sum(each.numel() for name, each in weights if not any(part in name for part in once)) * numbers.itemsize
     telling_s = TOKENS * read / speed.bytes_per_s
     tokens = generate(photos, reference.to(numbers))
     tokenizer = AutoTokenizer.from_pretrained(model)

@@ -17,6 +17,7 @@ from vision_backends.images import open_image
 CLOSED = [
     "detr",
     "conditional_detr",
+    "table_transformer",
     "deformable_detr",
     "yolos",
     "rt_detr",

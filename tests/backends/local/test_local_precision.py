@@ -158,6 +158,7 @@ def test_embeddings_in_16_bits_stand_beside_those_in_32(make_backend, model, pho
         ("owlvit", "float16", 1),
         ("rf_detr", "bfloat16", 1),
         ("rt_detr_v2", "bfloat16", 1),
+        ("table_transformer", "bfloat16", 1),
         ("yolos", "bfloat16", 1),
     ],
 )

@@ -12,8 +12,9 @@ import torch
 import transformers
 
 from vision_backends.backends.local.checkpoint import read_checkpoint
+from vision_backends.backends.local.libraries import check_packages, free_device_memory, translated
 from vision_backends.backends.local.memory import free_memory_bytes, memory_for
-from vision_backends.backends.local.runtime import Countdown, check_packages, free_device_memory, translated
+from vision_backends.backends.local.runtime import Countdown
 from vision_backends.backends.local.weights import Place, load, spot_for
 from vision_backends.errors import (
     InvalidRequestError,

@@ -88,6 +88,14 @@ def conditional_detr(folder: Path) -> Path:
     return tiny.saved(folder, model, tf.ConditionalDetrImageProcessorPil(size=RATIO))
 
 
+def table_transformer(folder: Path) -> Path:
+    """Table Transformer, a DETR for tables."""
+    torch.manual_seed(47)
+    config = tf.TableTransformerConfig(d_model=16, **_detr_sizes())
+    model = _awake(tf.TableTransformerForObjectDetection(config))
+    return tiny.saved(folder, model, tf.DetrImageProcessorPil(size=RATIO))
+
+
 def deformable_detr(folder: Path) -> Path:
     """Deformable DETR, which looks at few places."""
     torch.manual_seed(42)
@@ -308,6 +316,7 @@ MAKERS = {
     for maker in (
         detr,
         conditional_detr,
+        table_transformer,
         deformable_detr,
         yolos,
         rt_detr,

@@ -22,11 +22,12 @@ from vision_backends.backends.local.engine import EngineName  # noqa: TC001 — 
 from vision_backends.backends.local.families import captioning
 from vision_backends.backends.local.hub import Hub, HuggingFaceHub
 from vision_backends.backends.local.idle import IdleWatch
+from vision_backends.backends.local.libraries import check_packages
 from vision_backends.backends.local.memory import give_back_memory
 from vision_backends.backends.local.model import LocalModel, Role
 from vision_backends.backends.local.precision import Dtype  # noqa: TC001 — the same
 from vision_backends.backends.local.remembered import Remembered
-from vision_backends.backends.local.runtime import Countdown, check_packages
+from vision_backends.backends.local.runtime import Countdown
 from vision_backends.backends.local.weights import BATCH, Place
 from vision_backends.backends.rehearsal import rehearse
 from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest, Model

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vision_backends.backends.local.decoding import decoding_of
 from vision_backends.backends.local.families import captioning, end_tokens, given_tokens, longest_text, writers
-from vision_backends.backends.local.runtime import aspect, translated
+from vision_backends.backends.local.libraries import translated
+from vision_backends.backends.local.runtime import aspect
 from vision_backends.errors import InvalidReplyError, NotReadyError
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vision_backends.backends.labels import match_labels
-from vision_backends.backends.local.runtime import aspect, check_finite, translated
+from vision_backends.backends.local.libraries import translated
+from vision_backends.backends.local.runtime import aspect, check_finite
 from vision_backends.catalog import coco_categories
 from vision_backends.errors import NotReadyError, NotSupportedError
 from vision_backends.types import Detection

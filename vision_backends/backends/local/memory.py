@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vision_backends.backends.local.runtime import free_device_memory
+from vision_backends.backends.local.libraries import free_device_memory
 from vision_backends.errors import NotReadyError
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ __all__ = ["Remembered", "processor_name"]
 
 
 DRAFT = re.compile(r"\.(draft|convert)-.*|.*-[0-9a-f]{16}")
-"""What a folder is called, here or by who converts, and a fact before it is whole."""
+"""Names of facts and conversions that are being made, and of folders beside facts."""
 
 WORK_S = 24 * 3600.0
 """Nobody works longer on what is kept here."""
@@ -95,7 +95,7 @@ class Remembered:
         return sum(_size(path) for path in self._concerned(about))
 
     def _concerned(self, about: Callable[[dict[str, Any]], bool]) -> list[Path]:
-        facts = [file for file in self.folder.glob("*.json") if not file.name.startswith(".")]
+        facts = [*self.folder.glob("*.json")]
         gone = [file for file in facts if about(_state_in(file))]
         known = {file.with_suffix("") for file in facts}
         ours = (path for path in self.folder.glob("*") if DRAFT.fullmatch(path.name))

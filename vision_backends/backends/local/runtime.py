@@ -1,35 +1,25 @@
-"""Running any loaded model: inputs prepared beside it, batches within everybody's time, trouble named as ours.
+"""Running any loaded model: inputs prepared beside it, batches within everybody's time.
 
-This module decides how input reaches a model and how the exceptions of torch and transformers are named. It must not
-know what any model computes, how it came into memory, nor who is served when (`lane` does).
+This module decides how input reaches a model. It must not know what any model computes, how it came into memory, nor
+who is served when (`lane` does).
 """
 
 from __future__ import annotations
 
-import sys
 import threading
 import time as real_time
 from collections import defaultdict, deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vision_backends.backends.local.engine import Part, PartRunner
 from vision_backends.backends.local.lane import Order
+from vision_backends.backends.local.libraries import quiet, translated
 from vision_backends.backends.local.precision import lower, stays_whole
 from vision_backends.backends.stopwatch import count
-from vision_backends.errors import (
-    BackendError,
-    CallerError,
-    InvalidReplyError,
-    NotReadyError,
-    OverloadedError,
-    TimedOutError,
-    UnavailableError,
-)
+from vision_backends.errors import InvalidReplyError, TimedOutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -47,30 +37,13 @@ if TYPE_CHECKING:
     Inputs = dict[str, torch.Tensor]
     Run = Callable[[Inputs, Any, Wanted], Sequence[Any]]
 
-__all__ = [
-    "Countdown",
-    "Loaded",
-    "aspect",
-    "check_finite",
-    "check_packages",
-    "free_device_memory",
-    "limit_threads",
-    "quiet",
-    "translated",
-]
-
-NEEDED = ("torch", "transformers", "huggingface_hub", "safetensors")
-INSTALL = "pip install 'vision-backends[local]'"
-INSTALL_OPENVINO = "pip install 'vision-backends[openvino]'"
+__all__ = ["Countdown", "Loaded", "aspect", "check_finite"]
 
 AHEAD = 1
 """Batches of one caller that wait while another runs: enough that the model never waits for the next."""
 
 PREPARERS = 2
 """Threads that decode and scale images beside the model; both release the interpreter lock."""
-
-_hush = threading.RLock()
-"""One at a time turns transformers' remarks off and on: they are the whole process's."""
 
 T = TypeVar("T")
 
@@ -317,24 +290,6 @@ class Countdown:
         return left_s
 
 
-def check_packages(*, engine: str) -> None:
-    """Return if everything is installed; imports nothing.
-
-    Args:
-        engine: As configured; ``"openvino"`` has to be there if it is asked for.
-
-    Raises:
-        NotReadyError: Something is missing; names the command.
-    """
-    missing = [name for name in NEEDED if find_spec(name) is None]
-    if missing:
-        message = f"Not installed, but needed by local models: {', '.join(missing)}."
-        raise NotReadyError(message, remedy=f"Run: {INSTALL}", code="missing_packages")
-    if engine == "openvino" and find_spec("openvino") is None:
-        message = "Not installed, but configured as [local] engine: openvino."
-        raise NotReadyError(message, remedy=f"Run: {INSTALL_OPENVINO}", code="missing_packages")
-
-
 def aspect(image: Image) -> float:
     """Return width by height, which decides the shape of the input of models that keep it."""
     return image.width / image.height
@@ -353,76 +308,3 @@ def check_finite(tensor: torch.Tensor, *, what: str, but_minus_infinity: bool = 
         good |= tensor.isneginf()
     if not bool(good.all()):
         raise InvalidReplyError(f"The model computed {what} that are not finite numbers.", code="not_finite")
-
-
-def free_device_memory() -> None:
-    """Return what torch keeps for itself on a GPU after models were dropped."""
-    torch = sys.modules.get("torch")
-    if torch is None:
-        return
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-    if torch.backends.mps.is_available():  # it cannot be asked whether it was used
-        torch.mps.empty_cache()
-
-
-def limit_threads(threads: int | None) -> None:
-    """Let what the calling thread computes with torch use so many threads; None leaves it as it is.
-
-    OpenMP keeps that number per thread, but torch also keeps it for threads to come: those get back what they had.
-    """
-    if threads is None:
-        return
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    restoring = threading.Thread(target=torch.set_num_threads, args=(before,), name="vision-threads")
-    restoring.start()
-    restoring.join()
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep transformers' progress bars and remarks from the user's terminal while a model is loaded or converted."""
-    import transformers
-
-    logging: Any = transformers.utils.logging  # it has no types
-    with _hush:
-        verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-        logging.set_verbosity(logging.CRITICAL)
-        logging.disable_progress_bar()
-        try:
-            yield
-        finally:
-            logging.set_verbosity(verbosity)
-            if bars:
-                logging.enable_progress_bar()
-
-
-@contextmanager
-def translated(name: str, *, error: type[BackendError] = UnavailableError) -> Iterator[None]:
-    """Name the exceptions of torch and transformers by this package's errors.
-
-    Args:
-        name: What was being run, for messages.
-        error: What to raise for anything but a shortage of memory.
-    """
-    try:
-        yield
-    except (BackendError, CallerError):
-        raise
-    except Exception as cause:  # third parties raise whatever they like
-        what = f"{name}: {type(cause).__name__}: {' '.join(str(cause).split())[:500]}"
-        if _is_shortage(cause):
-            raise OverloadedError(f"The memory was not enough for {what}", code="out_of_memory") from cause
-        raise error(f"transformers failed on {what}") from cause
-
-
-def _is_shortage(error: Exception) -> bool:
-    text = str(error)
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or (isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text))
-    )

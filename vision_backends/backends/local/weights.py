@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from vision_backends.backends.local.engine import EngineName, Engines, may_convert
 from vision_backends.backends.local.lane import Lane
+from vision_backends.backends.local.libraries import free_device_memory, limit_threads, quiet, translated
 from vision_backends.backends.local.precision import Dtype, choose_dtype, stays_whole
 from vision_backends.backends.local.processors import load_image_processor, load_processor
 from vision_backends.backends.local.remembered import Remembered
-from vision_backends.backends.local.runtime import Loaded, free_device_memory, limit_threads, quiet, translated
+from vision_backends.backends.local.runtime import Loaded
 from vision_backends.errors import NotReadyError
 
 if TYPE_CHECKING:

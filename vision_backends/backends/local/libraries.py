@@ -1,0 +1,118 @@
+"""Living with torch and transformers in a process that is somebody else's.
+
+This module decides what has to be installed, how the exceptions of these libraries are named, and how their settings
+and remarks, which are the whole process's, are left to the application. It must not know what any model computes.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from vision_backends.errors import BackendError, CallerError, NotReadyError, OverloadedError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["check_packages", "free_device_memory", "limit_threads", "quiet", "translated"]
+
+NEEDED = ("torch", "transformers", "huggingface_hub", "safetensors")
+INSTALL = "pip install 'vision-backends[local]'"
+INSTALL_OPENVINO = "pip install 'vision-backends[openvino]'"
+
+_hush = threading.RLock()
+"""One at a time turns transformers' remarks off and on: they are the whole process's."""
+
+
+def check_packages(*, engine: str) -> None:
+    """Return if everything is installed; imports nothing.
+
+    Args:
+        engine: As configured; ``"openvino"`` has to be there if it is asked for.
+
+    Raises:
+        NotReadyError: Something is missing; names the command.
+    """
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        message = f"Not installed, but needed by local models: {', '.join(missing)}."
+        raise NotReadyError(message, remedy=f"Run: {INSTALL}", code="missing_packages")
+    if engine == "openvino" and find_spec("openvino") is None:
+        message = "Not installed, but configured as [local] engine: openvino."
+        raise NotReadyError(message, remedy=f"Run: {INSTALL_OPENVINO}", code="missing_packages")
+
+
+def free_device_memory() -> None:
+    """Return what torch keeps for itself on a GPU after models were dropped."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():  # it cannot be asked whether it was used
+        torch.mps.empty_cache()
+
+
+def limit_threads(threads: int | None) -> None:
+    """Let what the calling thread computes with torch use so many threads; None leaves it as it is.
+
+    OpenMP keeps that number per thread, but torch also keeps it for threads to come: those get back what they had.
+    """
+    if threads is None:
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    restoring = threading.Thread(target=torch.set_num_threads, args=(before,), name="vision-threads")
+    restoring.start()
+    restoring.join()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers' progress bars and remarks from the user's terminal while a model is loaded or converted."""
+    import transformers
+
+    logging: Any = transformers.utils.logging  # it has no types
+    with _hush:
+        verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        logging.set_verbosity(logging.CRITICAL)
+        logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            logging.set_verbosity(verbosity)
+            if bars:
+                logging.enable_progress_bar()
+
+
+@contextmanager
+def translated(name: str, *, error: type[BackendError] = UnavailableError) -> Iterator[None]:
+    """Name the exceptions of torch and transformers by this package's errors.
+
+    Args:
+        name: What was being run, for messages.
+        error: What to raise for anything but a shortage of memory.
+    """
+    try:
+        yield
+    except (BackendError, CallerError):
+        raise
+    except Exception as cause:  # third parties raise whatever they like
+        what = f"{name}: {type(cause).__name__}: {' '.join(str(cause).split())[:500]}"
+        if _is_shortage(cause):
+            raise OverloadedError(f"The memory was not enough for {what}", code="out_of_memory") from cause
+        raise error(f"transformers failed on {what}") from cause
+
+
+def _is_shortage(error: Exception) -> bool:
+    text = str(error)
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text))
+    )
