@@ -4,8 +4,8 @@ Models of the published architectures and true sizes with random weights: their 
 References run as their documentation shows. All take turns, and a ratio is the median over the turns. The numbers and
 the engine that the rung has chosen on this machine are printed first, and under each ratio stands the most that this
 processor allows: how many times faster the same arithmetic would be at the highest speed at which it multiplies
-matrices, or reads weights where each is used once per token. Targets that were set for a processor with 16-bit
-instructions are out of reach on one without.
+matrices, or reads weights where each is used once per token. The targets were set for a processor with 16-bit
+instructions; on one without, some are out of reach. On a shared machine this bound moves with the reference's time.
 """
 
 from __future__ import annotations
