@@ -13,8 +13,8 @@ from typing import Annotated
 
 import typer
 
-from vision_backends.cli.exits import exit_codes
 from vision_backends.cli.options import ConfigFile, Debug
+from vision_backends.cli.rendering.exits import exit_codes
 
 from .book import read_run
 from .conduct import check_extra, conduct, report_folder, write_report

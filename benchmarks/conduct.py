@@ -16,8 +16,8 @@ import typer
 from pydantic import ValidationError
 
 from vision_backends import ConfigError, InvalidRequestError, VisionError
-from vision_backends.cli.configuration import mask
-from vision_backends.cli.exits import INTERRUPTED, tell
+from vision_backends.cli.commands.configuration import mask
+from vision_backends.cli.rendering.exits import INTERRUPTED, tell
 
 from .book import Book, BudgetReached
 from .plan import TASKS, Part, Plan, resumed_plan, settings_to_measure

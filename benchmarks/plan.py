@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
-from vision_backends.config import CacheSettings, Settings, TaskLadders, load_settings
+from vision_backends.config.settings import CacheSettings, Settings, TaskLadders, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,14 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vision_backends import Router
-from vision_backends.catalog import model_cards
+from vision_backends.backends.model_cards import model_cards
 
 from .records import Contestant, Published
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from vision_backends.config import Settings
+    from vision_backends.config.settings import Settings
 
     from .book import Book
     from .plan import Plan, Task

@@ -27,7 +27,7 @@ from vision_backends import (
     UnavailableError,
     Usage,
 )
-from vision_backends.events import AttemptEvent, CallEvent
+from vision_backends.observability.events import AttemptEvent, CallEvent
 from vision_backends.testing import FakeBackend, FakeClock
 
 

@@ -68,7 +68,7 @@ from vision_backends.types import (
 )
 
 if TYPE_CHECKING:
-    from vision_backends.aio import AsyncRouter
+    from vision_backends.async_router import AsyncRouter
     from vision_backends.router import Router
 
 __all__ = [
@@ -137,7 +137,7 @@ def __getattr__(name: str) -> object:
 
         return Router
     if name == "AsyncRouter":
-        from vision_backends.aio import AsyncRouter
+        from vision_backends.async_router import AsyncRouter
 
         return AsyncRouter
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,7 @@
 """What an application calls.
 
-The way of an image: here its options become a request → `batches` opens it → `ladder` asks cache, gate and
-backend of one rung after the other → `account` completes the trace → it is returned, or the error raised.
+The way of an image: here its options become a request → `pipeline` opens it → `ladder` asks cache, gate and
+backend of one rung after the other → `trace` completes the trace → it is returned, or the error raised.
 
 This module decides what callers can ask for and what they get back. It must not know any concrete backend,
 nor what a closed gate or a cache key is made of.
@@ -16,9 +16,6 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Self, TypeVar, cast
 
-from vision_backends.account import Item
-from vision_backends.alerts import Alerts
-from vision_backends.attempts import Attempts, Call
 from vision_backends.backends.requests import (
     DescribeRequest,
     DetectRequest,
@@ -26,25 +23,28 @@ from vision_backends.backends.requests import (
     EmbedTextRequest,
     Request,
 )
-from vision_backends.batches import Batches
-from vision_backends.clock import SYSTEM_CLOCK
+from vision_backends.clock import SYSTEM_CLOCK, Deadline
 from vision_backends.errors import InvalidRequestError, VisionError
-from vision_backends.events import Events
-from vision_backends.health.deadline import Deadline, Workers
-from vision_backends.health.gates import Health
-from vision_backends.health.quota import Limits
-from vision_backends.hedging import Hedges
+from vision_backends.health.admission import Health
+from vision_backends.health.limits import Limits
 from vision_backends.images import DEFAULT_LIMITS, ImageLimits
-from vision_backends.journal import Journal
-from vision_backends.ladder import Ladder
+from vision_backends.observability.alerts import Alerts
+from vision_backends.observability.events import Events
 from vision_backends.reports import RungStatus, WarmUpReport
-from vision_backends.standby import Standby
+from vision_backends.routing.attempts import Attempts
+from vision_backends.routing.call import Call, Item
+from vision_backends.routing.explain import explain, survey
+from vision_backends.routing.hedging import Hedges
+from vision_backends.routing.ladder import Ladder
+from vision_backends.routing.options import Wishes, positive_seconds
+from vision_backends.routing.pipeline import Batches
+from vision_backends.routing.recorder import Journal
+from vision_backends.routing.standby import Standby
+from vision_backends.routing.streaming import DescriptionStream, stream
+from vision_backends.routing.warm_up import WarmUps
+from vision_backends.routing.workers import Workers
 from vision_backends.storage.memory import MemoryStore
-from vision_backends.streams import DescriptionStream, stream
-from vision_backends.survey import explain, survey
 from vision_backends.types import TASKS, Description, Detections, Embedding, Task
-from vision_backends.warmup import WarmUps
-from vision_backends.wishes import Wishes, positive_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -53,15 +53,15 @@ if TYPE_CHECKING:
 
     from vision_backends.backends.base import Backend
     from vision_backends.clock import Clock
-    from vision_backends.config import Settings
-    from vision_backends.events import Event
-    from vision_backends.health.quota import Alert, Spending
+    from vision_backends.config.settings import Settings
+    from vision_backends.health.limits import Alert, Spending
     from vision_backends.health.scopes import GateReport, Transition
-    from vision_backends.hedging import HedgeAfter
     from vision_backends.images import ImageSource
+    from vision_backends.observability.events import Event
     from vision_backends.reports import Explanation
+    from vision_backends.routing.hedging import HedgeAfter
+    from vision_backends.routing.options import Priority
     from vision_backends.storage.base import CacheInfo, LedgerRow, Store
-    from vision_backends.wishes import Priority
 
     Progress = Callable[[int, int], None]
 
@@ -162,11 +162,11 @@ class Router:
             ConfigError: A file, key, value or backend name has no meaning.
         """
         from vision_backends.backends.registry import make_backend, section_of
-        from vision_backends.config import Settings as SettingsType
-        from vision_backends.config import TaskLadders, load_settings
+        from vision_backends.config.settings import Settings as SettingsType
+        from vision_backends.config.settings import TaskLadders, load_settings
+        from vision_backends.config.validation import parse_table
+        from vision_backends.observability.webhook import Webhook
         from vision_backends.storage import open_store
-        from vision_backends.tables import parse_table
-        from vision_backends.webhook import Webhook
 
         settings = config if isinstance(config, SettingsType) else load_settings(config)
         names = settings.ladder
@@ -615,7 +615,7 @@ class Router:
     def _report_to_opentelemetry(self) -> None:
         """Make spans and metrics for an application that uses OpenTelemetry, which is never imported otherwise."""
         try:
-            from vision_backends.telemetry import Telemetry
+            from vision_backends.observability.otel import Telemetry
 
             self._events.subscribe(Telemetry(self._all_backends()))
         except Exception:  # noqa: BLE001 — one that is too old or broken is no reason to answer nothing

@@ -24,7 +24,7 @@ def main() -> None:
 def answer(question: dict[str, Any]) -> dict[str, Any]:
     """Return what came of a question."""
     from vision_backends import Router, VisionError
-    from vision_backends.config import Settings
+    from vision_backends.config.settings import Settings
 
     source = question.get("path") or base64.b64decode(question["bytes"])
     with Router.from_config(Settings(**question["settings"])) as router:

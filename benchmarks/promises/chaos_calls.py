@@ -27,7 +27,7 @@ from vision_backends import (
     VisionError,
     open_image,
 )
-from vision_backends.events import AttemptEvent
+from vision_backends.observability.events import AttemptEvent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

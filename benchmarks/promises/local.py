@@ -31,8 +31,8 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.weights import make_checkpoint
 from vision_backends import DescribeRequest, DetectRequest, EmbedRequest, Router, open_image
 from vision_backends.backends.local import LocalBackend
-from vision_backends.backends.local.decoding import Decoding
-from vision_backends.backends.local.remembered import Remembered
+from vision_backends.backends.local.models.decoding import Decoding
+from vision_backends.backends.local.runtime.tuning_cache import Remembered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -284,7 +284,7 @@ def measure_captions(folder: Path, *, rounds: int) -> list[Figure]:
     import torch
     from transformers import AutoImageProcessor, AutoTokenizer, BlipForConditionalGeneration
 
-    from vision_backends.backends.local.blip import BlipDecoder
+    from vision_backends.backends.local.models.blip import BlipDecoder
 
     model = make_checkpoint("caption", folder / "blip", seed=2)
     reference = BlipForConditionalGeneration.from_pretrained(model).eval()

@@ -14,7 +14,7 @@ from vision_backends import (
     VisionError,
     open_image,
 )
-from vision_backends.catalog import coco_categories
+from vision_backends.backends.model_cards import coco_categories
 
 from ..book import BudgetReached
 from ..rungs import rung_names

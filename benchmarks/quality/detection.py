@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from vision_backends.catalog import coco_categories
+from vision_backends.backends.model_cards import coco_categories
 
 from ..records import Metric
 from .bootstrap import interval_of

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from vision_backends import InvalidRequestError
-from vision_backends.catalog import coco_categories
+from vision_backends.backends.model_cards import coco_categories
 
 from .vocabularies import byte_pairs, word_pieces
 

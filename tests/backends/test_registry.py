@@ -7,7 +7,7 @@ import pytest
 from vision_backends import ConfigError, DescribeRequest
 from vision_backends.backends.local import LocalBackend
 from vision_backends.backends.registry import BUILT_IN, ENTRY_POINT_GROUP, make_backend
-from vision_backends.tables import HiddenTable
+from vision_backends.config.validation import HiddenTable
 from vision_backends.testing import FakeBackend
 
 CANARY = "sk-canary-0123456789"

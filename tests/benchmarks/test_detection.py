@@ -21,7 +21,7 @@ from benchmarks.quality.detection import (
     score_boxes,
     truth_in_coco,
 )
-from vision_backends.catalog import coco_categories
+from vision_backends.backends.model_cards import coco_categories
 
 LABELS = ("person", "bicycle", "car", "cat", "dog", "cup")
 

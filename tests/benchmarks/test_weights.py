@@ -13,7 +13,7 @@ from benchmarks.weights.checkpoints import build_model
 from benchmarks.weights.vocabularies import BERT_WORDS, BLIP_MARKS, CLIP_WORDS, byte_pairs, word_pieces
 from vision_backends import InvalidRequestError, Router
 from vision_backends.backends.local import LocalBackend
-from vision_backends.catalog import model_card
+from vision_backends.backends.model_cards import model_card
 
 PHOTO = "astronaut.jpg"
 

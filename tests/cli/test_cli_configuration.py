@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vision_backends.cli.configuration import mask, to_toml
+from vision_backends.cli.commands.configuration import mask, to_toml
 
 WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 VALUES = st.recursive(

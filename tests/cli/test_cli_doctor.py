@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from vision_backends.catalog import model_card
-from vision_backends.cli.doctor import _installed, _model_file
+from vision_backends.backends.model_cards import model_card
+from vision_backends.cli.commands.doctor import _installed, _model_file
 
 FAKE = "vision_backends.testing.fake:FakeBackend"
 

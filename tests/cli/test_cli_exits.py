@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from vision_backends.cli import main
-from vision_backends.cli.exits import exit_code_of, exit_codes, tell, tell_error
+from vision_backends.cli.rendering.exits import exit_code_of, exit_codes, tell, tell_error
 from vision_backends.errors import (
     AllBackendsFailedError,
     CallerError,

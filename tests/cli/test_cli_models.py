@@ -18,7 +18,7 @@ import pytest
 from conftest import drain, process_env
 from loopback_hub import commit_of, write_model
 
-from vision_backends.catalog import asset, model_cards
+from vision_backends.backends.model_cards import asset, model_cards
 
 MAIN = commit_of("main")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vision_backends.health.gates import Health, Scope
+from vision_backends.health.admission import Health, Scope
 from vision_backends.storage.memory import MemoryStore
 from vision_backends.testing import FakeClock
 

@@ -12,8 +12,8 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from vision_backends.backends.base import Backend
+from vision_backends.config.validation import parse_table
 from vision_backends.errors import ConfigError
-from vision_backends.tables import parse_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -16,7 +16,7 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and leave with its exit code, as `cli.exits` lists them.
+    """Run the command line and leave with its exit code, as `cli.rendering.exits` lists them.
 
     Args:
         arguments: What stands after the program's name; by default what the shell gave.

@@ -8,16 +8,16 @@ from typing import Annotated
 
 import typer
 
-from vision_backends.cli.ask import describe, detect, embed
-from vision_backends.cli.bench import ANYTHING, bench
-from vision_backends.cli.cache import cache
-from vision_backends.cli.configuration import config
-from vision_backends.cli.doctor import doctor
-from vision_backends.cli.gates import reset
-from vision_backends.cli.models import models
-from vision_backends.cli.sandbox import sandbox
-from vision_backends.cli.status import status
-from vision_backends.cli.usage import usage
+from vision_backends.cli.commands.ask import describe, detect, embed
+from vision_backends.cli.commands.bench import ANYTHING, bench
+from vision_backends.cli.commands.cache import cache
+from vision_backends.cli.commands.configuration import config
+from vision_backends.cli.commands.doctor import doctor
+from vision_backends.cli.commands.models import models
+from vision_backends.cli.commands.reset import reset
+from vision_backends.cli.commands.sandbox import sandbox
+from vision_backends.cli.commands.status import status
+from vision_backends.cli.commands.usage import usage
 
 __all__ = ["app"]
 

@@ -11,17 +11,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from vision_backends.catalog import ModelCard, asset, flaw_of_asset, model_cards
+from vision_backends.backends.model_cards import ModelCard, asset, flaw_of_asset, model_cards
 from vision_backends.errors import InvalidRequestError, NotReadyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from vision_backends.backends.local.hub import HuggingFaceHub, Source
-    from vision_backends.backends.local.integrity import Verdict
-    from vision_backends.backends.local.loading import Progress
-    from vision_backends.backends.local.shelf import Holding
+    from vision_backends.backends.local.hub.hub import HuggingFaceHub
+    from vision_backends.backends.local.hub.progress import Progress
+    from vision_backends.backends.local.hub.source import Source
+    from vision_backends.backends.local.hub.verify import Verdict
+    from vision_backends.backends.local.installed import Holding
 
 __all__ = ["Entry", "Inventory", "complete_names"]
 
@@ -54,7 +55,8 @@ class Inventory:
     """
 
     def __init__(self, config: Path | None) -> None:
-        from vision_backends.backends.local.hub import HuggingFaceHub, Source
+        from vision_backends.backends.local.hub.hub import HuggingFaceHub
+        from vision_backends.backends.local.hub.source import Source
 
         self._parse = Source.parse
         self.hub: HuggingFaceHub = HuggingFaceHub()
@@ -82,7 +84,7 @@ class Inventory:
 
     def hold(self, entry: Entry) -> Holding:
         """Look what of it is on this machine."""
-        from vision_backends.backends.local.shelf import Holding, find_holding
+        from vision_backends.backends.local.installed import Holding, find_holding
 
         if entry.source is not None:
             return find_holding(entry.source, self.hub)
@@ -101,7 +103,7 @@ class Inventory:
             held: What `hold` has found of it.
             progress: Is told how much has been read.
         """
-        from vision_backends.backends.local.integrity import Verdict, verify_files
+        from vision_backends.backends.local.hub.verify import Verdict, verify_files
 
         card = entry.card
         if held.folder is None:
@@ -156,7 +158,7 @@ def complete_names(begun: str) -> list[str]:
 def _configured_models(config: Path | None) -> dict[str, list[str]]:
     """Return the models of ``[local]``, defaults included, each with the keys that name it."""
     from vision_backends.backends.registry import make_backend
-    from vision_backends.config import load_settings
+    from vision_backends.config.settings import load_settings
 
     found: dict[str, list[str]] = {}
     with closing(make_backend("local", load_settings(config).local)) as backend:

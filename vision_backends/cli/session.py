@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from vision_backends.config import Settings
+    from vision_backends.config.settings import Settings
     from vision_backends.router import Router
 
 __all__ = ["open_router"]
@@ -30,7 +30,7 @@ def open_router(config: Path | None) -> Iterator[tuple[Router, Settings]]:
     Raises:
         ConfigError: A file, key, value or backend name has no meaning.
     """
-    from vision_backends.config import load_settings
+    from vision_backends.config.settings import load_settings
     from vision_backends.router import Router
 
     settings = load_settings(config)

@@ -1,7 +1,7 @@
 """The books of all backends that the user has set limits for.
 
 This module decides when a book is opened: before a call to reserve, after it to settle, both atomically for all
-processes. How amounts are booked is `book`'s business, what is allowed `quota`'s.
+processes. How amounts are booked is `budget_state`'s business, what is allowed `limits`'s.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, TypeVar
 
-from vision_backends.health.book import Book
-from vision_backends.health.quota import Amount
-from vision_backends.health.shared import tell
+from vision_backends.health.budget_state import Book
+from vision_backends.health.limits import Amount
+from vision_backends.health.shared_state import tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from vision_backends.errors import BackendError
+    from vision_backends.health.limits import Alert, Limits, Spending
     from vision_backends.health.permits import Entry
-    from vision_backends.health.quota import Alert, Limits, Spending
-    from vision_backends.health.shared import SharedStates
+    from vision_backends.health.shared_state import SharedStates
 
 __all__ = ["Budgets"]
 

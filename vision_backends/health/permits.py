@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from vision_backends.backends.requests import RateLimits
     from vision_backends.errors import VisionError
-    from vision_backends.health.quota import Amount
+    from vision_backends.health.limits import Amount
     from vision_backends.health.scopes import Scope
     from vision_backends.types import Usage
 

@@ -1,7 +1,7 @@
 """A store in one SQLite file, shared by all threads and processes of a machine.
 
 This module decides how little work each operation is: one indexed statement or one short transaction. Whatever
-was put, recorded or updated survives the death of the process; see `schema.connect` for power failures.
+was put, recorded or updated survives the death of the process; see `sqlite_schema.connect` for power failures.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from vision_backends.clock import SYSTEM_CLOCK
 from vision_backends.errors import ConfigError
-from vision_backends.storage import schema
+from vision_backends.storage import sqlite_schema
 from vision_backends.storage.base import MAX_ENTRY_BYTES, CacheInfo, LedgerRow, Store, StoreError
-from vision_backends.storage.connections import Connections
+from vision_backends.storage.sqlite_connections import Connections
 
 if TYPE_CHECKING:
     import os
@@ -80,8 +80,8 @@ class SQLiteStore(Store):
         self._prune_at = clock.monotonic()
         self._repairing = threading.Lock()
         self._complained: set[str] = set()
-        schema.open_file(self._path, clock=clock)
-        self._connections = Connections(lambda: schema.connect(self._path))
+        sqlite_schema.open_file(self._path, clock=clock)
+        self._connections = Connections(lambda: sqlite_schema.connect(self._path))
 
     def get(self, key: str) -> bytes | None:
         """Return a cached answer and mark it as used, or None."""
@@ -209,7 +209,7 @@ class SQLiteStore(Store):
             with self._connections.mine() as db:
                 yield db
         except sqlite3.Error as error:
-            if schema.is_damage(error):
+            if sqlite_schema.is_damage(error):
                 self._repair(error)
             raise StoreError(f"The store {str(self._path)!r} cannot be used: {error}.") from error
 
@@ -226,7 +226,7 @@ class SQLiteStore(Store):
     def _repair(self, damage: sqlite3.Error) -> None:
         self._connections.renew()
         with self._repairing, suppress(OSError, sqlite3.Error):  # what keeps failing is reported each time it does
-            schema.replace_damaged(self._path, damage, clock=self._clock)
+            sqlite_schema.replace_damaged(self._path, damage, clock=self._clock)
 
     @contextmanager
     def _tolerated(self, purpose: str) -> Iterator[None]:

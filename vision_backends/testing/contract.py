@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest
+from vision_backends.config.validation import parse_table
 from vision_backends.errors import BackendError, NotSupportedError
 from vision_backends.images import open_image
-from vision_backends.tables import parse_table
 from vision_backends.types import Description, Detections, Embedding
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image as PILImage
 
 from vision_backends.backends.embedded import EmbeddedBackend
+from vision_backends.backends.model_cards import asset, coco_categories, model_cards
 from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest
-from vision_backends.catalog import asset, coco_categories, model_cards
+from vision_backends.config.validation import parse_table
 from vision_backends.errors import ConfigError, NotReadyError, NotSupportedError, TimedOutError
 from vision_backends.images import open_image
-from vision_backends.tables import parse_table
 from vision_backends.testing import BackendContract
 
 ROOT = Path(__file__).parents[3]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from vision_backends.backends.embedded.detector import Detector
 from vision_backends.backends.embedded.session import OnnxModel
-from vision_backends.catalog import asset, coco_categories, model_card
+from vision_backends.backends.model_cards import asset, coco_categories, model_card
 
 CARD = model_card("nanodet-g-416")
 LABELS = list(coco_categories())

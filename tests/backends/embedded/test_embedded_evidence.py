@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vision_backends.backends.embedded.classes import KINDS
 from vision_backends.backends.embedded.colours import Palette
 from vision_backends.backends.embedded.evidence import Observer
-from vision_backends.catalog import asset
+from vision_backends.backends.embedded.label_knowledge import KINDS
+from vision_backends.backends.model_cards import asset
 from vision_backends.types import Detection
 
 NAMES = asset("imagenet-1k.txt").read_text(encoding="utf-8").splitlines()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vision_backends.catalog import asset, model_cards
+from vision_backends.backends.model_cards import asset, model_cards
 
 CARDS = [card for card in model_cards() if card.backend == "embedded"]
 PHOTOS = Path(__file__).parents[3] / "benchmarks" / "photos"

@@ -20,9 +20,9 @@ from PIL import ImageDraw, ImageFont
 from vision_backends.backends.embedded import EmbeddedBackend
 from vision_backends.backends.embedded.ocr import MODELS, _Engine, _tallest, cleaned
 from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest
+from vision_backends.config.validation import parse_table
 from vision_backends.errors import UnavailableError
 from vision_backends.images import open_image
-from vision_backends.tables import parse_table
 
 ROOT = Path(__file__).parents[3]
 SIZE = (400, 640)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from vision_backends.backends.embedded.session import OnnxModel, default_threads
-from vision_backends.catalog import asset, model_card
+from vision_backends.backends.model_cards import asset, model_card
 from vision_backends.errors import NotReadyError, UnavailableError
 
 CARD = model_card("efficientnet-lite0-224")

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
+from vision_backends.backends.model_cards import coco_categories
 from vision_backends.backends.openai import OpenAIBackend
-from vision_backends.backends.openai.models import DEFAULT_MODEL
+from vision_backends.backends.openai.model_families import DEFAULT_MODEL
 from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest
-from vision_backends.catalog import coco_categories
+from vision_backends.config.validation import parse_table
 from vision_backends.errors import (
     ConfigError,
     ContentRejectedError,
@@ -22,7 +23,6 @@ from vision_backends.errors import (
     QuotaExhaustedError,
 )
 from vision_backends.images import open_image
-from vision_backends.tables import parse_table
 from vision_backends.testing.contract import BackendContract
 from vision_backends.testing.sandbox import Fault
 from vision_backends.types import Usage

@@ -11,9 +11,9 @@ import openai.types
 import pytest
 from pydantic import BaseModel
 
+from vision_backends.backends.openai.error_bodies import find_trouble, read_trouble
 from vision_backends.backends.openai.errors import RULES, Taxonomy
 from vision_backends.backends.openai.secret import Secret
-from vision_backends.backends.openai.trouble import find_trouble, read_trouble
 from vision_backends.errors import (
     AuthenticationError,
     CallerError,

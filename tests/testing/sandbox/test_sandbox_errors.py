@@ -10,7 +10,7 @@ import pytest
 from openai.types.responses import response_error
 
 from vision_backends.testing.sandbox import FAULTS, Fault
-from vision_backends.testing.sandbox.error_rows import ERRORS
+from vision_backends.testing.sandbox.api_errors import ERRORS
 
 EXCEPTIONS = {
     400: openai.BadRequestError,

@@ -12,11 +12,11 @@ from pathlib import Path  # noqa: TC003 — the configuration reads the construc
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vision_backends.backends.base import Backend
+from vision_backends.backends.dry_run import rehearse
 from vision_backends.backends.embedded.ocr import IMAGE_PX as READING_PX
 from vision_backends.backends.embedded.ocr import Reader
 from vision_backends.backends.embedded.session import OnnxModel, default_threads
-from vision_backends.backends.labels import match_labels
-from vision_backends.backends.rehearsal import rehearse
+from vision_backends.backends.model_cards import asset, coco_categories, model_card
 from vision_backends.backends.requests import (
     DescribeRequest,
     DetectRequest,
@@ -24,8 +24,8 @@ from vision_backends.backends.requests import (
     EmbedTextRequest,
     Model,
 )
-from vision_backends.backends.stopwatch import Stopwatch, measured
-from vision_backends.catalog import asset, coco_categories, model_card
+from vision_backends.backends.timing import Stopwatch, measured
+from vision_backends.backends.vocabulary import match_labels
 from vision_backends.clock import SYSTEM_CLOCK, Clock
 from vision_backends.errors import ConfigError, NotSupportedError, TimedOutError
 from vision_backends.types import FREE, Description, Detection, Detections, Embedding, Trace
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from vision_backends.backends.embedded.classifier import Classifier
     from vision_backends.backends.embedded.detector import Detector
     from vision_backends.backends.embedded.evidence import Observer
+    from vision_backends.backends.model_cards import ModelCard
     from vision_backends.backends.requests import Request
-    from vision_backends.catalog import ModelCard
     from vision_backends.images import Image
 
 __all__ = ["EmbeddedBackend"]
@@ -168,7 +168,7 @@ class EmbeddedBackend(Backend):
 
     def describe(self, images: Sequence[Image], request: DescribeRequest, *, timeout_s: float) -> list[Description]:
         """Describe each image by template from what the models support."""
-        from vision_backends.backends.embedded.sentence import compose
+        from vision_backends.backends.embedded.template import compose
 
         self._check_describe(request)
         described = []

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vision_backends.backends.stopwatch import measured
+from vision_backends.backends.timing import measured
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

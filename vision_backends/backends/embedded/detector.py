@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vision_backends.backends.embedded.boxes import Letterbox, suppress
-from vision_backends.backends.stopwatch import measured
+from vision_backends.backends.embedded.box_geometry import Letterbox, suppress
+from vision_backends.backends.timing import measured
 from vision_backends.types import Detection
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from vision_backends.backends.embedded.classes import (
+from vision_backends.backends.embedded.classifier import centre_box
+from vision_backends.backends.embedded.label_knowledge import (
     ANIMALS,
     GENERA,
     KINDS,
@@ -19,7 +20,6 @@ from vision_backends.backends.embedded.classes import (
     SPECIES,
     UNSPOKEN,
 )
-from vision_backends.backends.embedded.classifier import centre_box
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

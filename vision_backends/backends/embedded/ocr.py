@@ -17,9 +17,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vision_backends.backends.embedded.loading import Lazy
+from vision_backends.backends.embedded.lazy import Lazy
 from vision_backends.backends.embedded.session import import_onnxruntime
-from vision_backends.backends.stopwatch import measured
+from vision_backends.backends.timing import measured
 from vision_backends.errors import NotReadyError, UnavailableError
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import hashlib
 import os
 from typing import TYPE_CHECKING
 
-from vision_backends.backends.embedded.loading import Lazy
-from vision_backends.backends.stopwatch import measured
+from vision_backends.backends.embedded.lazy import Lazy
+from vision_backends.backends.timing import measured
 from vision_backends.errors import NotReadyError, UnavailableError
 
 if TYPE_CHECKING:

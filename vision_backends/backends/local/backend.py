@@ -13,26 +13,25 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from vision_backends.backends.base import Backend
-from vision_backends.backends.endings import awaited_at_exit
-from vision_backends.backends.labels import match_labels
-from vision_backends.backends.local.captioner import Captioner
-from vision_backends.backends.local.detector import ClosedDetector, OpenDetector, vocabulary
-from vision_backends.backends.local.embedder import Embedder
-from vision_backends.backends.local.engine import EngineName  # noqa: TC001 — a key of the table is read by its type
-from vision_backends.backends.local.families import captioning
-from vision_backends.backends.local.hub import Hub, HuggingFaceHub
-from vision_backends.backends.local.idle import IdleWatch
-from vision_backends.backends.local.libraries import check_packages
-from vision_backends.backends.local.memory import give_back_memory
-from vision_backends.backends.local.model import LocalModel, Role
-from vision_backends.backends.local.precision import Dtype  # noqa: TC001 — the same
-from vision_backends.backends.local.remembered import Remembered
-from vision_backends.backends.local.runtime import Countdown
-from vision_backends.backends.local.weights import BATCH, Place
-from vision_backends.backends.rehearsal import rehearse
+from vision_backends.backends.dry_run import rehearse
+from vision_backends.backends.local.configured_model import LocalModel, Role
+from vision_backends.backends.local.hub.hub import Hub, HuggingFaceHub
+from vision_backends.backends.local.models.captioner import Captioner
+from vision_backends.backends.local.models.detector import ClosedDetector, OpenDetector, vocabulary
+from vision_backends.backends.local.models.embedder import Embedder
+from vision_backends.backends.local.models.families import captioning
+from vision_backends.backends.local.runtime.engines import EngineName  # noqa: TC001 — a key of the table is read by its type
+from vision_backends.backends.local.runtime.idle_unload import IdleWatch
+from vision_backends.backends.local.runtime.loader import BATCH, Place
+from vision_backends.backends.local.runtime.memory import give_back_memory
+from vision_backends.backends.local.runtime.precision import Dtype  # noqa: TC001 — the same
+from vision_backends.backends.local.runtime.torch_environment import check_packages
+from vision_backends.backends.local.runtime.tuning_cache import Remembered
 from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest, Model
-from vision_backends.backends.stopwatch import Stopwatch
-from vision_backends.clock import SYSTEM_CLOCK, Clock
+from vision_backends.backends.shutdown import awaited_at_exit
+from vision_backends.backends.timing import Stopwatch
+from vision_backends.backends.vocabulary import match_labels
+from vision_backends.clock import SYSTEM_CLOCK, Clock, Countdown
 from vision_backends.errors import ConfigError, NotReadyError, NotSupportedError
 from vision_backends.types import FREE, Description, Detections, Embedding, Trace
 

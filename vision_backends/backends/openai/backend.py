@@ -14,24 +14,24 @@ from operator import add
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from vision_backends.backends.base import Backend
-from vision_backends.backends.openai.address import Address
+from vision_backends.backends.model_cards import coco_categories
+from vision_backends.backends.openai.base_url import Address
 from vision_backends.backends.openai.boxes import read_boxes
 from vision_backends.backends.openai.chat import Chat
-from vision_backends.backends.openai.connection import Connection
-from vision_backends.backends.openai.conversation import Conversation
-from vision_backends.backends.openai.direct import DirectImages
+from vision_backends.backends.openai.client import Connection
+from vision_backends.backends.openai.cost_estimates import estimate
 from vision_backends.backends.openai.embeddings import read_vectors, text_body
 from vision_backends.backends.openai.errors import Taxonomy
-from vision_backends.backends.openai.estimates import estimate
-from vision_backends.backends.openai.models import DEFAULT_EMBEDDING_MODEL, DEFAULT_MODEL, Detail, effort_of
+from vision_backends.backends.openai.image_embeddings import DirectImages
+from vision_backends.backends.openai.model_families import DEFAULT_EMBEDDING_MODEL, DEFAULT_MODEL, Detail, effort_of
 from vision_backends.backends.openai.prices import PriceList, Tokens, split_usage
-from vision_backends.backends.openai.profile import Profile
-from vision_backends.backends.openai.questions import ask_for_boxes, ask_for_description, encode_url
+from vision_backends.backends.openai.prompts import ask_for_boxes, ask_for_description, encode_url
+from vision_backends.backends.openai.protocol import Conversation
 from vision_backends.backends.openai.responses import Responses
 from vision_backends.backends.openai.secret import Secret
+from vision_backends.backends.openai.settings import Profile
 from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest
-from vision_backends.backends.stopwatch import Stopwatch
-from vision_backends.catalog import coco_categories
+from vision_backends.backends.timing import Stopwatch
 from vision_backends.clock import SYSTEM_CLOCK
 from vision_backends.errors import (
     ConfigError,
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from vision_backends.backends.openai.dialect import Ask, Said
+    from vision_backends.backends.openai.protocol import Ask, Said
     from vision_backends.backends.requests import Model, RateLimits, Request
     from vision_backends.images import Image
     from vision_backends.types import Usage

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from vision_backends.backends.openai.headers import read_retry_after_s
+from vision_backends.backends.openai.error_bodies import read_trouble
+from vision_backends.backends.openai.rate_limit_headers import read_retry_after_s
 from vision_backends.backends.openai.secret import scrub
-from vision_backends.backends.openai.trouble import read_trouble
 from vision_backends.errors import (
     AuthenticationError,
     BackendError,
@@ -37,8 +37,8 @@ from vision_backends.errors import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from vision_backends.backends.openai.error_bodies import Trouble
     from vision_backends.backends.openai.secret import Secret
-    from vision_backends.backends.openai.trouble import Trouble
 
 __all__ = ["RULES", "Rule", "Taxonomy"]
 

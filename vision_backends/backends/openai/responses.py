@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vision_backends.backends.openai.dialect import Ask, Dialect, Finish, Said, refused
 from vision_backends.backends.openai.prices import read_tokens
+from vision_backends.backends.openai.protocol import Ask, Dialect, Finish, Said, refused
 from vision_backends.errors import InvalidReplyError
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vision_backends.testing.sandbox.answers import text_tokens
-from vision_backends.testing.sandbox.bends import bend_reply, bend_vectors
-from vision_backends.testing.sandbox.desk import Desk, Draft
+from vision_backends.testing.sandbox.context import Desk, Draft
+from vision_backends.testing.sandbox.corruptions import bend_reply, bend_vectors
 from vision_backends.testing.sandbox.prompts import read_content
 from vision_backends.testing.sandbox.wire import ApiError, Reply
 

@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from vision_backends.testing.sandbox.error_rows import ERRORS
+from vision_backends.testing.sandbox.api_errors import ERRORS
 from vision_backends.testing.sandbox.faults import HEALTHY, Fault
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from vision_backends.testing.sandbox.bends import BENDS
+from vision_backends.testing.sandbox.corruptions import BENDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

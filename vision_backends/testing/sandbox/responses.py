@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vision_backends.testing.sandbox.answers import Answer, Prompt, compose
-from vision_backends.testing.sandbox.bends import bend_answer, bend_reply
-from vision_backends.testing.sandbox.desk import Desk, Draft
+from vision_backends.testing.sandbox.context import Desk, Draft
+from vision_backends.testing.sandbox.corruptions import bend_answer, bend_reply
 from vision_backends.testing.sandbox.prompts import read_responses
 from vision_backends.testing.sandbox.wire import Event, Reply
 

@@ -19,7 +19,7 @@ from vision_backends.testing.sandbox.service import Service
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from vision_backends.testing.sandbox.journal import ReceivedRequest
+    from vision_backends.testing.sandbox.request_log import ReceivedRequest
     from vision_backends.testing.sandbox.wire import Call, Reply
 
 __all__ = ["SandboxServer"]

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from vision_backends.testing.sandbox import chat, embeddings, responses
-from vision_backends.testing.sandbox.desk import Desk, Draft
+from vision_backends.testing.sandbox.context import Desk, Draft
 from vision_backends.testing.sandbox.fault_table import FAULTS
-from vision_backends.testing.sandbox.journal import Journal, ReceivedRequest, summary
 from vision_backends.testing.sandbox.limits import Limiter, Limits
 from vision_backends.testing.sandbox.pictures import Album
 from vision_backends.testing.sandbox.player import Player
+from vision_backends.testing.sandbox.request_log import Journal, ReceivedRequest, summary
 from vision_backends.testing.sandbox.wire import ApiError, Reply
 
 if TYPE_CHECKING:

@@ -1,0 +1,410 @@
+"""Names are told from folders, and models are fetched from a hub on loopback as from the real one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from loopback_hub import commit_of, write_model
+
+from vision_backends.backends.local.hub.checkpoint import read_checkpoint
+from vision_backends.backends.local.hub.hub import HuggingFaceHub
+from vision_backends.backends.local.hub.progress import Progress
+from vision_backends.backends.local.hub.source import Source
+from vision_backends.backends.local.installed import find_holding
+from vision_backends.backends.requests import EmbedRequest
+from vision_backends.errors import ModelNotFoundError, NotReadyError
+
+COMMIT = commit_of("main")
+
+
+@pytest.fixture
+def serve(tmp_path, loopback_hub):
+    """A publisher of one folder as acme/tiny; returns the hub with an empty cache, and its server."""
+
+    def start(folder, **more):
+        loopback_hub.publish("acme/tiny", folder, **more)
+        return HuggingFaceHub(cache=tmp_path / "cache", endpoint=loopback_hub.endpoint), loopback_hub
+
+    return start
+
+
+@pytest.mark.parametrize(
+    ("name", "repository", "revision"),
+    [
+        ("acme/tiny", "acme/tiny", None),
+        ("gpt2", "gpt2", None),
+        ("acme/tiny@v1.0", "acme/tiny", "v1.0"),
+        (f"acme/tiny@{COMMIT}", "acme/tiny", COMMIT),
+    ],
+)
+def test_names_are_models_of_the_hub(name, repository, revision):
+    """With a branch, tag or commit behind an @."""
+    source = Source.parse(name)
+    assert (source.folder, source.repository, source.revision) == (None, repository, revision)
+    assert source.commit == (COMMIT if revision == COMMIT else None)
+    assert source.short_name == repository
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("/abs/model", "./model", "../model", "~/model", "a/b/c", "..", "acme/..", "~nosuchuser/model"),
+        *("m" * 300, f"acme/{'m' * 300}", "/m" * 3000, "\N{HIRAGANA LETTER A}" * 90, "acme/\0"),
+        *("acme/tiny@../main", "acme/tiny@/main"),
+    ],
+)
+def test_whatever_looks_like_a_path_is_a_folder(name):
+    """Even where it is not there yet; the name for spaces does not tell where it lies."""
+    source = Source.parse(name)
+    assert source.repository is None
+    assert source.folder.is_absolute()
+    assert "/" not in source.short_name
+    assert source.folder_exists == (name == "..")
+
+
+def test_a_folder_that_cannot_be_is_told_like_one_that_is_not_there(make_backend, tmp_path):
+    """The names come from a configuration, where anything may stand."""
+    for name in ("~nosuchuser/model", "m" * 300):
+        backend = make_backend(embedding_model=name, hub=HuggingFaceHub(cache=tmp_path))
+        with pytest.raises(NotReadyError, match=r"of \[local\] is not there"):
+            backend.check(EmbedRequest())
+        assert find_holding(Source.parse(name), HuggingFaceHub(cache=tmp_path)).state == "absent"
+
+
+def test_a_folder_that_is_there_comes_before_the_hub(fresh_user):
+    """A name of two parts may be either."""
+    (fresh_user / "acme" / "tiny").mkdir(parents=True)
+    assert Source.parse("acme/tiny").folder == fresh_user / "acme" / "tiny"
+
+
+@pytest.mark.parametrize("kind", ["clip", "sentence_clip"])
+def test_a_model_is_fetched_once_and_found_again(serve, model_copy, kind, capfd):
+    """Weights come last, pickles not at all; afterwards the cache answers without network, and nothing is printed."""
+    folder = model_copy(kind)
+    (folder / "pytorch_model.bin").write_bytes(b"pickle")
+    (folder / "README.md").write_text("a card")
+    capfd.readouterr()
+    hub, server = serve(folder)
+    source, progress = Source.parse("acme/tiny"), Progress()
+    assert hub.cached(source) is None
+    fetched, commit = hub.fetch(source, progress)
+    assert commit == COMMIT
+    checkpoint = read_checkpoint(fetched, revision=commit)
+    assert (checkpoint.kind, checkpoint.revision) == ("clip", COMMIT)
+    assert progress.done_bytes == progress.total_bytes > 10_000
+    assert server.fetched()[-1] == "model.safetensors"
+    assert not {"pytorch_model.bin", "README.md"} & set(server.fetched())
+    server.asked.clear()
+    assert hub.cached(source) == (fetched, COMMIT)
+    assert hub.cached(Source.parse(f"acme/tiny@{COMMIT}")) == (fetched, COMMIT)
+    assert server.asked == []
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_second_fetch_takes_what_is_there_already(serve, model):
+    """What was interrupted goes on."""
+    hub, server = serve(model("clip"))
+    hub.fetch(Source.parse("acme/tiny"), Progress())
+    server.asked.clear()
+    progress = Progress()
+    hub.fetch(Source.parse("acme/tiny"), progress)
+    assert server.fetched() == []
+    assert progress.done_bytes == progress.total_bytes > 0
+
+
+def test_an_unknown_model_is_told_apart_from_an_outage(serve, model):
+    """The one needs another name, the other patience."""
+    hub, _ = serve(model("clip"))
+    with pytest.raises(ModelNotFoundError, match="no model 'acme/other'"):
+        hub.fetch(Source.parse("acme/other"), Progress())
+    gone = HuggingFaceHub(cache=hub.cache, endpoint="http://127.0.0.1:9")
+    with pytest.raises(NotReadyError, match="could not be fetched") as caught:
+        gone.fetch(Source.parse("acme/tiny"), Progress())
+    assert caught.value.remedy == "When there is a network: vision models pull acme/tiny"
+
+
+def test_a_model_without_safetensors_is_not_fetched(serve, model_copy):
+    """Nothing is downloaded that would not be loaded."""
+    folder = model_copy("clip")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    hub, server = serve(folder)
+    with pytest.raises(NotReadyError, match="publishes no safetensors weights"):
+        hub.fetch(Source.parse("acme/tiny"), Progress())
+    assert server.fetched() == []
+
+
+def test_the_robots_safetensors_are_taken_where_the_publisher_has_none(serve, model, model_copy):
+    """They are the same weights; an offer by anybody else is not looked at. Later calls find them without network."""
+    folder = model_copy("clip")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    offers = [("SFconvertbot", model("clip")), ("mallory", model("siglip"))]
+    hub, server = serve(folder, offers=offers)
+    source = Source.parse("acme/tiny")
+    fetched, commit = hub.fetch(source, Progress())
+    assert commit == commit_of("refs/pr/1")
+    assert read_checkpoint(fetched).kind == "clip"
+    server.asked.clear()
+    assert hub.cached(source) == (fetched, commit)
+    assert server.asked == []
+
+
+def test_an_offer_of_anybody_is_found_only_by_who_has_pinned_it(serve, model, model_copy):
+    """Without a revision it is the robot's conversion, whatever else has been fetched meanwhile."""
+    folder = model_copy("clip")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    hub, _ = serve(folder, offers=[("mallory", model("siglip")), ("SFconvertbot", model("clip"))])
+    source, pinned = Source.parse("acme/tiny"), Source.parse("acme/tiny@refs/pr/1")
+    theirs = hub.fetch(pinned, Progress())
+    assert hub.cached(pinned) == theirs
+    assert hub.cached(source) is None
+    ours = hub.fetch(source, Progress())
+    assert ours[1] == commit_of("refs/pr/2")
+    assert hub.cached(source) == hub.cached(Source.parse("acme/tiny@refs/pr/2")) == ours
+    assert hub.cached(pinned) == theirs
+
+
+def test_a_branch_that_moves_during_the_fetch_is_found_as_it_was(serve, model):
+    """What was offered is here, and what the branch stands for by now is not."""
+    hub, server = serve(model("clip"))
+    server.repositories["acme/tiny"].branches["next"] = model("clip")
+    offer = replace(hub.offer(Source.parse("acme/tiny@next")), branch="main")
+    folder, commit = hub.take(offer, Progress())
+    assert commit == commit_of("next")
+    assert hub.cached(Source.parse("acme/tiny")) == (folder, commit)
+    assert [path.name for path in folder.parent.iterdir()] == [commit]
+    assert not list((folder.parents[1] / "refs").glob("*.tmp"))
+
+
+def test_a_pinned_revision_is_taken_as_it_is(serve, model, model_copy):
+    """Nothing else is looked for; a branch of an offer may be pinned by name."""
+    folder = model_copy("clip")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    hub, _ = serve(folder, offers=[("SFconvertbot", model("clip"))])
+    with pytest.raises(NotReadyError, match="no safetensors"):
+        hub.fetch(Source.parse(f"acme/tiny@{COMMIT}"), Progress())
+    source = Source.parse("acme/tiny@refs/pr/1")
+    fetched, commit = hub.fetch(source, Progress())
+    assert commit == commit_of("refs/pr/1")
+    assert hub.cached(source) == (fetched, commit)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "code"),
+    [
+        ("config.json", '{"auto_map": {"AutoModel": "evil.Model"}}', "remote_code"),
+        ("config.json", '{"vision_config": {"auto_map": {"AutoConfig": "evil--x.C"}}}', "remote_code"),
+        ("config.json", '{"transformers_weights": "adapter_model.bin"}', "other_weights"),
+        ("adapter_config.json", '{"base_model_name_or_path": "other/model"}', "remote_code"),
+        ("modules.json", '[{"type": "sentence_transformers.models.Dense", "path": ""}]', "not_supported"),
+        ("preprocessor_config.json", None, "incomplete"),
+    ],
+)
+def test_what_the_small_files_forbid_costs_no_weights(serve, tmp_path, file, content, code):
+    """Remote code, adapters, models for texts only."""
+    folder = write_model(tmp_path / "model")
+    (folder / file).unlink(missing_ok=True)
+    if content is not None:
+        (folder / file).write_text(content)
+    hub, server = serve(folder)
+    with pytest.raises(NotReadyError) as caught:
+        hub.fetch(Source.parse("acme/tiny"), Progress())
+    assert caught.value.code == code
+    assert server.fetched()
+    assert "model.safetensors" not in server.fetched()
+
+
+def test_an_offer_says_what_it_costs_before_anything_is_fetched(serve, tmp_path):
+    """Size, licence, commit and address; after a part has arrived, less of it is missing."""
+    hub, server = serve(write_model(tmp_path / "model", megabytes=1.0), licence="cc-by-nc-4.0")
+    offer = hub.offer(Source.parse("acme/tiny"))
+    assert (offer.licence, offer.commit, offer.branch) == ("cc-by-nc-4.0", COMMIT, "main")
+    assert offer.address == f"{server.endpoint}/acme/tiny"
+    assert hub.missing_bytes(offer) == offer.size_bytes > 1_000_000
+    assert not hub.cache.exists()
+    hub.take(offer, Progress())
+    assert hub.missing_bytes(offer) == 0
+
+
+def test_the_size_of_a_large_file_may_be_stated_with_its_checksum_only(serve, tmp_path):
+    """The hub has two places for it."""
+    large = {"rfilename": "words.txt", "size": None, "lfs": {"sha256": "0" * 64, "size": 3, "pointerSize": 134}}
+    hub, _ = serve(write_model(tmp_path / "model"), listed=[large])
+    assert {file.name: file.size_bytes for file in hub.offer(Source.parse("acme/tiny")).settings}["words.txt"] == 3
+
+
+@pytest.mark.parametrize(
+    "name", ["../../precious.json", "/precious.json", "a/../../../precious.json", "..\\precious.json"]
+)
+def test_names_that_lead_out_of_the_cache_are_not_followed(serve, tmp_path, name):
+    """Neither is such a file fetched nor, when the cache is mended, thrown away."""
+    (tmp_path / "precious.json").write_text("{}")
+    listed = [{"rfilename": name, "size": 2, "blobId": "0" * 40}]
+    hub, _ = serve(write_model(tmp_path / "model"), listed=listed)
+    offer = hub.offer(Source.parse("acme/tiny"))
+    assert [file.name for file in offer.settings] == ["config.json", "preprocessor_config.json"]
+    hub.take(offer, Progress())
+    assert hub.discard_damaged(offer, Progress()) == []
+    assert (tmp_path / "precious.json").read_text() == "{}"
+
+
+def test_checksums_and_commits_that_are_none_name_no_files(serve, tmp_path):
+    """Both become names of files in the cache."""
+    digest = "../" * 21 + "x"
+    large = {"rfilename": "words.txt", "size": 3, "lfs": {"sha256": digest, "size": 3, "pointerSize": 134}}
+    hub, server = serve(write_model(tmp_path / "model"), listed=[large])
+    assert {file.name: file.sha256 for file in hub.offer(Source.parse("acme/tiny")).settings}["words.txt"] is None
+    server.repositories["acme/tiny"].commit = "../../somewhere"
+    with pytest.raises(NotReadyError, match="is no commit"):
+        hub.offer(Source.parse("acme/tiny"))
+
+
+def test_a_model_that_is_open_to_others_only_needs_a_login(serve, tmp_path):
+    """The remedy says how."""
+    hub, _ = serve(write_model(tmp_path / "model"), gated=True)
+    with pytest.raises(ModelNotFoundError) as caught:
+        hub.fetch(Source.parse("acme/tiny"), Progress())
+    assert "hf auth login" in caught.value.remedy
+
+
+def test_a_full_disk_is_noticed_before_the_fetch(serve, tmp_path):
+    """Nothing arrives that could not be kept."""
+    hub, server = serve(write_model(tmp_path / "model"))
+    offer = hub.offer(Source.parse("acme/tiny"))
+    weights = replace(offer.weights[0], size_bytes=10**18)
+    with pytest.raises(NotReadyError, match="1000000000000 MB are to be fetched") as caught:
+        hub.take(replace(offer, weights=(weights,)), Progress())
+    assert caught.value.code == "disk_full"
+    assert server.fetched() == []
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path, loopback_hub):
+    """With what to do; a file is where the folder should be."""
+    loopback_hub.publish("acme/tiny", write_model(tmp_path / "model"))
+    (tmp_path / "occupied").write_text("")
+    hub = HuggingFaceHub(cache=tmp_path / "occupied" / "hub", endpoint=loopback_hub.endpoint)
+    with pytest.raises(NotReadyError, match="occupied") as caught:
+        hub.fetch(Source.parse("acme/tiny"), Progress())
+    assert caught.value.code == "cache_not_writable"
+    assert caught.value.remedy == "Make it writable, or set HF_HOME to another folder."
+
+
+def test_damaged_files_are_thrown_away_and_come_anew(serve, tmp_path):
+    """Large and small ones; sound ones are not fetched twice."""
+    hub, server = serve(write_model(tmp_path / "model"))
+    source = Source.parse("acme/tiny")
+    folder, _ = hub.fetch(source, Progress())
+    for name in ("model.safetensors", "config.json"):
+        content = bytearray((folder / name).read_bytes())
+        content[-3] ^= 1
+        (folder / name).resolve().write_bytes(content)
+    offer = hub.offer(source)
+    assert hub.missing_bytes(offer) == 0
+    assert hub.discard_damaged(offer, Progress()) == ["config.json", "model.safetensors"]
+    server.asked.clear()
+    hub.take(offer, Progress())
+    assert server.fetched() == ["config.json", "model.safetensors"]
+    assert hub.discard_damaged(offer, Progress()) == []
+
+
+def in_shards(folder, *names):
+    """Give the weights of a folder the first name, with an index that names all; return the folder."""
+    (folder / "model.safetensors").rename(folder / names[0])
+    weight_map = {f"tensor {number}": name for number, name in enumerate(names)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    return folder
+
+
+@pytest.mark.parametrize("shard", ["model-00001-of-00001.safetensors", "model.safetensors-00001-of-00001.safetensors"])
+def test_shards_are_fetched_under_all_their_usual_names(serve, tmp_path, shard):
+    """Qwen has published some with the suffix twice; nothing else that ends like a shard is fetched."""
+    folder = in_shards(write_model(tmp_path / "model"), shard)
+    for other in ("diffusion_pytorch_model-1-of-2.safetensors", "text/model-00001-of-00001.safetensors"):
+        (folder / other).parent.mkdir(exist_ok=True)
+        (folder / other).write_bytes(b"another model")
+    hub, _ = serve(folder)
+    source = Source.parse("acme/tiny")
+    assert [file.name for file in hub.offer(source).weights] == [shard]
+    fetched, _ = hub.fetch(source, Progress())
+    assert read_checkpoint(fetched).parameters > 0
+    assert hub.cached(source) == (fetched, COMMIT)
+
+
+def test_an_index_without_shards_is_refused(serve, tmp_path):
+    """The message says what is missing."""
+    hub, server = serve(in_shards(write_model(tmp_path / "model"), "weights.part1.safetensors"))
+    with pytest.raises(NotReadyError, match=r"publishes model\.safetensors\.index\.json, but no shards") as caught:
+        hub.fetch(Source.parse("acme/tiny"), Progress())
+    assert (caught.value.code, server.fetched()) == ("no_safetensors", [])
+    assert caught.value.remedy == "Choose another model under [local]."
+
+
+def test_shards_that_the_index_names_and_nobody_publishes_cost_no_weights(serve, tmp_path):
+    """The index decides which there must be."""
+    shards = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+    hub, server = serve(in_shards(write_model(tmp_path / "model"), *shards))
+    with pytest.raises(NotReadyError, match=r"model-00002-of-00002\.safetensors is missing"):
+        hub.fetch(Source.parse("acme/tiny"), Progress())
+    assert shards[0] not in server.fetched()
+
+
+def test_a_file_that_cannot_be_read_is_damaged(serve, tmp_path):
+    """It comes anew like any other; what a link out of the cache leads to is left alone."""
+    hub, _ = serve(write_model(tmp_path / "model"))
+    source = Source.parse("acme/tiny")
+    folder, _ = hub.fetch(source, Progress())
+    (tmp_path / "precious.json").write_text("{}")
+    for name, target in {
+        "config.json": "/proc/self/mem",
+        "preprocessor_config.json": tmp_path / "precious.json",
+    }.items():
+        (folder / name).unlink()
+        (folder / name).symlink_to(target)
+    offer = hub.offer(source)
+    assert hub.discard_damaged(offer, Progress()) == ["config.json", "preprocessor_config.json"]
+    assert (tmp_path / "precious.json").read_text() == "{}"
+    hub.take(offer, Progress())
+    assert hub.discard_damaged(offer, Progress()) == []
+
+
+def test_revisions_that_share_a_damaged_file_are_mended_one_by_one(serve, model, make_backend):
+    """Throwing it away for one leaves a link into nothing in the other, which is then incomplete and no more."""
+    hub, server = serve(model("clip"))
+    server.repositories["acme/tiny"].branches["next"] = model("clip")
+    folders = {branch: hub.fetch(Source.parse(f"acme/tiny@{branch}"), Progress())[0] for branch in ("main", "next")}
+    (folders["main"] / "config.json").resolve().write_text("{")
+    (folders["next"] / "README.md").symlink_to("gone")
+    offers = {branch: hub.offer(Source.parse(f"acme/tiny@{branch}")) for branch in folders}
+    assert hub.discard_damaged(offers["main"], Progress()) == ["config.json"]
+    assert (folders["next"] / "config.json").is_symlink()
+    backend = make_backend(embedding_model="acme/tiny@next", hub=hub, download="never")
+    assert backend.status()["embedding"]["state"] == "not fetched"
+    with pytest.raises(NotReadyError, match="not on this machine"):
+        backend.check(EmbedRequest())
+    hub.take(offers["next"], Progress())
+    assert not (folders["next"] / "README.md").is_symlink()
+    assert backend.status()["embedding"]["state"] == "not loaded"
+    backend.check(EmbedRequest())
+
+
+def test_after_the_fetch_nothing_asks_the_network(loopback_hub, model, fresh_user, photos):
+    """A whole process that loads the model and answers with it, while the hub listens."""
+    loopback_hub.publish("acme/tiny", model("clip"))
+    (fresh_user / "vision.toml").write_text('ladder = ["local"]\n[local]\nembedding_model = "acme/tiny"\n')
+    env = {**os.environ, "HF_ENDPOINT": loopback_hub.endpoint}
+
+    def vision(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "vision_backends", *arguments], env=env, capture_output=True, check=True, timeout=100
+        )
+
+    vision("models", "pull", "acme/tiny")
+    assert loopback_hub.fetched()
+    loopback_hub.asked.clear()
+    answer = json.loads(vision("embed", str(photos / "cat.jpg"), "--json").stdout)
+    assert answer["space"] == f"local/acme/tiny@{COMMIT}"
+    assert loopback_hub.asked == []

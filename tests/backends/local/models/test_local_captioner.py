@@ -1,0 +1,150 @@
+"""What a captioner says and refuses; that it says the right things is tested by family."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import transformers as tf
+from safetensors.torch import load_file, save_file
+
+from vision_backends import open_image
+from vision_backends.backends.local import LocalBackend
+from vision_backends.backends.local.models.captioner import PLAIN_PROMPT
+from vision_backends.backends.requests import DescribeRequest
+from vision_backends.errors import ConfigError, InvalidReplyError, NotReadyError, NotSupportedError
+
+
+def test_blip_writes_english_captions_and_nothing_else(make_backend, model, make_image):
+    """That is known before it is loaded."""
+    backend = make_backend(caption_model=model("blip"))
+    for request in (DescribeRequest(prompt="What is it?"), DescribeRequest(language="de")):
+        with pytest.raises(NotSupportedError):
+            backend.check(request)
+        with pytest.raises(NotSupportedError):
+            backend.describe([make_image()], request, timeout_s=60)
+    assert backend.status()["caption"]["state"] == "not loaded"
+    backend.check(DescribeRequest(language="en-GB"))
+
+
+def test_a_model_with_a_chat_template_takes_prompts_and_languages(make_backend, model, make_image):
+    """Without a prompt it is asked for a plain description."""
+    backend = make_backend(caption_model=model("llava"))
+    backend.check(DescribeRequest(prompt="What is it?", language="de"))
+    plain, asked = (
+        backend.describe([make_image()], DescribeRequest(prompt=prompt), timeout_s=60)[0].text
+        for prompt in (None, PLAIN_PROMPT)
+    )
+    assert plain == asked
+    (german,) = backend.describe([make_image()], DescribeRequest(language="de", max_words=3), timeout_s=60)
+    assert german.language == "de"
+
+
+@pytest.mark.parametrize("kind", ["blip", "llava"])
+def test_max_words_limits_the_length_and_says_so(make_backend, model, make_image, kind):
+    """A text that was cut off is not complete."""
+    backend = make_backend(caption_model=model(kind))
+    (short,) = backend.describe([make_image(left="red")], DescribeRequest(max_words=2), timeout_s=60)
+    assert len(short.text.split()) <= 3
+    assert not short.complete
+
+
+def test_a_text_is_no_longer_than_the_model_can_count(make_backend, model, make_image):
+    """Whatever was wished for."""
+    (long,) = make_backend(caption_model=model("blip")).describe(
+        [make_image(left="red")], DescribeRequest(max_words=1000), timeout_s=60
+    )
+    assert 0 < len(long.text.split()) <= 64
+
+
+def test_a_text_that_ends_by_itself_is_complete(make_backend, model_copy, make_image):
+    """Here the model is made to end at once."""
+    folder = model_copy("blip")
+    tensors = load_file(folder / "model.safetensors")
+    bias = next(name for name in tensors if name.endswith("predictions.bias"))
+    tensors[bias][tf.AutoTokenizer.from_pretrained(folder).sep_token_id] = 100.0
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (caption,) = make_backend(caption_model=folder).describe([make_image()], DescribeRequest(), timeout_s=60)
+    assert (caption.text, caption.complete) == ("", True)
+
+
+def test_scores_that_are_not_finite_are_no_answer(make_backend, model_copy, make_image):
+    """They would come out as some word or other."""
+    folder = model_copy("blip")
+    tensors = load_file(folder / "model.safetensors")
+    tensors[next(name for name in tensors if name.endswith("predictions.bias"))][:] = float("nan")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InvalidReplyError, match="not finite"):
+        make_backend(caption_model=folder).describe([make_image()], DescribeRequest(), timeout_s=60)
+
+
+def test_chance_has_no_part_in_it(make_backend, model_copy, make_image):
+    """Even where the checkpoint's defaults would sample."""
+    folder = model_copy("llava")
+    (folder / "generation_config.json").write_text('{"do_sample": true, "temperature": 5.0, "top_k": 40}')
+    backend = make_backend(caption_model=folder)
+    texts = {backend.describe([make_image()], DescribeRequest(), timeout_s=60)[0].text for _ in range(3)}
+    assert len(texts) == 1
+
+
+def test_a_model_without_a_chat_template_is_refused(make_backend, model_copy, make_image):
+    """It could not be asked anything."""
+    folder = model_copy("llava")
+    (folder / "chat_template.jinja").unlink()
+    with pytest.raises(NotReadyError, match="has no chat template"):
+        make_backend(caption_model=folder).describe([make_image()], DescribeRequest(), timeout_s=60)
+
+
+@pytest.mark.parametrize("kind", ["blip", "llava"])
+def test_beams_find_what_those_of_transformers_find(make_backend, model, photos, kind):
+    """And a text at least as probable as the greedy one."""
+    folder = model(kind)
+    image = open_image(photos / "cat.jpg")
+    request = DescribeRequest(prompt=None if kind == "blip" else "a cat", max_words=4)
+    (found,) = make_backend(caption_model=folder, caption_beams=3).describe([image], request, timeout_s=60)
+    auto = tf.AutoModelForImageTextToText.from_pretrained(folder).eval()
+    tokenizer = tf.AutoTokenizer.from_pretrained(folder)
+    pixels = image.rgb(min_side_px=64)
+    if kind == "blip":
+        inputs = tf.AutoImageProcessor.from_pretrained(folder, backend="pil")(images=[pixels], return_tensors="pt")
+        begun = 1
+    else:
+        processor = tf.AutoProcessor.from_pretrained(folder, backend="pil")
+        content = [{"type": "image"}, {"type": "text", "text": "a cat Use at most 4 words."}]
+        text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+        inputs = processor(images=[pixels], text=[text], return_tensors="pt")
+        begun = inputs["input_ids"].shape[1]
+    tokens = auto.generate(**inputs, max_new_tokens=6, num_beams=3, do_sample=False)
+    assert found.text == tokenizer.decode(tokens[0, begun:], skip_special_tokens=True).strip()
+
+
+@pytest.mark.parametrize("kind", ["blip", "llava"])
+def test_a_seed_draws_words_by_chance_and_always_the_same(make_backend, model, photos, kind):
+    """Whatever else is asked in the same batch; the application's random numbers are left alone."""
+    images = [open_image(path) for path in sorted(photos.glob("*.jpg"))[:3]]
+    before = torch.random.get_rng_state()
+    said = {}
+    for seed in (None, 1, 2, 3):
+        backend = make_backend(caption_model=model(kind), caption_seed=seed)
+        request = DescribeRequest(max_words=6)
+        together = [each.text for each in backend.describe(images, request, timeout_s=60)]
+        alone = [backend.describe([image], request, timeout_s=60)[0].text for image in images]
+        assert together == alone
+        said[seed] = tuple(together)
+    assert len(set(said.values())) > 1
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_beams_and_chance_are_part_of_what_is_remembered(make_backend, model):
+    """An answer from the cache is that of the same settings."""
+    settings = ({}, {"caption_beams": 3}, {"caption_seed": 3})
+    prints = {
+        make_backend(caption_model=model("blip"), **each).model_for(DescribeRequest()).fingerprint for each in settings
+    }
+    assert len(prints) == 3
+
+
+@pytest.mark.parametrize("settings", [{"caption_beams": 0}, {"caption_beams": 2, "caption_seed": 1}])
+def test_wishes_that_exclude_each_other_are_an_error_of_the_configuration(settings):
+    """Before anything is loaded."""
+    with pytest.raises(ConfigError, match="caption_beams"):
+        LocalBackend(**settings)

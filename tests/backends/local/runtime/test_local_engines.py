@@ -1,0 +1,284 @@
+"""OpenVINO computes what it computes as well as torch; in all other cases nobody notices it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from vision_backends import open_image
+from vision_backends.backends.local.hub.checkpoint import read_checkpoint
+from vision_backends.backends.local.runtime.engines import Engines, PartRunner
+from vision_backends.backends.local.runtime.parts import Part
+from vision_backends.backends.local.runtime.tuning_cache import Remembered
+from vision_backends.backends.requests import DetectRequest, EmbedRequest
+
+SHAPE = (3, 8, 8)
+
+
+class Doubling(torch.nn.Module):
+    """A part that is easy to check.
+
+    Args:
+        factor: What it multiplies by.
+    """
+
+    def __init__(self, factor=2.0):
+        super().__init__()
+        self.factor = torch.nn.Parameter(torch.tensor(factor), requires_grad=False)
+
+    def forward(self, pixel_values):
+        """Return the product."""
+        return pixel_values * self.factor
+
+
+def close(expected, found):
+    """Tell whether results are the same."""
+    return torch.allclose(expected[0], found[0], atol=1e-4)
+
+
+@pytest.fixture
+def runner(tmp_path, model):
+    """A maker of runners of a part, all with the same memory."""
+
+    def make(part=None, *, wanted="openvino", agrees=close, device="cpu", cast=torch.clone, numbers="float32"):
+        engines = Engines(wanted, device=device, threads=1, numbers=numbers, full=True, remembered=Remembered(tmp_path))
+        module = (part or Doubling()).eval()
+        wish = Part(name="double", module=module, example=torch.randn(1, *SHAPE), agrees=agrees)
+        made = engines.runner(wish, read_checkpoint(model("clip"), name="acme/tiny"))
+        made.settle(cast)
+        return made
+
+    return make
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_it_computes_what_torch_computes(runner, count):
+    """For any number of rows."""
+    pixels = torch.randn(count, *SHAPE)
+    double = runner()
+    assert double.engine == "openvino"
+    assert torch.allclose(double({"pixel_values": pixels})[0], 2 * pixels)
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        {"pixel_values": torch.randn(1, 3, 8, 16)},
+        {"pixel_values": torch.randn(1, *SHAPE), "pixel_mask": torch.ones(1, 8, 8)},
+    ],
+)
+def test_what_it_was_not_tried_on_is_left_to_torch(runner, batch):
+    """Other shapes, other inputs."""
+    assert runner()(batch) is None
+
+
+def test_a_part_is_converted_once(runner, tmp_path):
+    """Later loads read the files, of which the verdict tells what they were worth."""
+    runner()
+    (weights,) = tmp_path.rglob("model.xml")
+    written = weights.stat().st_mtime_ns
+    assert runner().engine == "openvino"
+    assert weights.stat().st_mtime_ns == written
+    (verdict,) = tmp_path.glob("*.json")
+    fact = json.loads(verdict.read_text())["fact"]
+    assert fact["flaw"] is None
+    assert fact["torch_s"] > 0
+    assert fact["engine_s"] > 0
+
+
+def test_other_results_than_torchs_are_not_used(runner, tmp_path):
+    """It is remembered, and nothing is kept of the conversion."""
+    asked = []
+    for _ in range(2):
+        double = runner(agrees=lambda *both: bool(asked.append(both)))
+        assert double({"pixel_values": torch.randn(1, *SHAPE)}) is None
+        assert "computes something else" in double.engine
+    assert len(asked) == 1
+    assert list(tmp_path.rglob("model.xml")) == []
+
+
+def test_a_slower_engine_is_not_used_unless_it_is_asked_for(runner, tmp_path):
+    """A multiplication is done by torch in no time; the status says so."""
+    double = runner(wanted="auto")
+    (verdict,) = tmp_path.glob("*.json")
+    fact = json.loads(verdict.read_text())["fact"]
+    slower = fact["engine_s"] > 0.95 * fact["torch_s"]
+    assert (double({"pixel_values": torch.randn(1, *SHAPE)}) is None) == slower
+    assert ("ms, torch" in double.engine) == slower
+
+
+@pytest.mark.parametrize(
+    ("cast", "engine"), [(torch.Tensor.float, "openvino"), (torch.Tensor.bfloat16, "torch (openvino takes")]
+)
+def test_it_has_to_be_faster_than_torch_will_be(runner, cast, engine):
+    """Torch runs the race in its own numbers; results have been compared before, in 32-bit floats."""
+
+    class Slow(Doubling):
+        def forward(self, pixel_values):
+            """Return the product, at once in 16 bits only."""
+            if not torch.jit.is_tracing() and pixel_values.dtype == torch.float32:
+                time.sleep(0.05)
+            return pixel_values.float() * self.factor
+
+    for _ in range(2):  # the second time it is remembered
+        assert runner(Slow(), wanted="auto", cast=cast).engine.startswith(engine)
+
+
+@pytest.mark.parametrize("options", [{"wanted": "torch"}, {"device": "cuda"}])
+def test_nothing_is_tried_where_it_cannot_be_used(runner, tmp_path, options):
+    """With torch configured, or on a GPU."""
+    double = runner(**options)
+    assert (double({"pixel_values": torch.randn(1, *SHAPE)}), double.engine) == (None, "torch")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_converted_stays_with_torch(runner):
+    """The reason is in the status, not in the user's way."""
+
+    class Odd(torch.nn.Module):
+        def forward(self, pixel_values):
+            if not torch.jit.is_tracing():
+                return pixel_values
+            raise RuntimeError("not to be traced")
+
+    odd = runner(Odd())
+    assert odd({"pixel_values": torch.randn(1, *SHAPE)}) is None
+    assert odd.engine.startswith("torch (openvino failed")
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_damaged_files_are_made_again(runner, tmp_path, damage):
+    """At once where they are gone; after this load, which is torch's, where they are damaged."""
+    runner()
+    (weights,) = tmp_path.rglob("model.xml")
+    if damage == "cut":
+        weights.write_text("<net")
+        assert runner().engine.startswith("torch (openvino failed")
+    else:
+        weights.unlink()
+    assert runner().engine == "openvino"
+
+
+def test_a_full_disk_is_not_remembered(runner, tmp_path, monkeypatch):
+    """Tomorrow there may be room."""
+    full = shutil.disk_usage(tmp_path)._replace(free=0)
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "disk_usage", lambda _path: full)
+        assert "MB free" in runner().engine
+    assert runner().engine == "openvino"
+
+
+def test_who_wants_it_anyway_gets_what_was_found_slower(runner, tmp_path):
+    """And the other way round: what was wanted anyway is not taken for faster."""
+    for _ in range(2):
+        assert runner(Doubling(), wanted="openvino").engine == "openvino"
+        (verdict,) = tmp_path.glob("*.json")
+        kept = json.loads(verdict.read_text())
+        kept["fact"] |= {"torch_s": 0.001, "engine_s": 0.002}
+        verdict.write_text(json.dumps(kept))
+        assert runner(Doubling(), wanted="auto").engine == "torch (openvino takes 2 ms, torch 1 ms)"
+
+
+def test_what_other_versions_have_made_goes(runner, tmp_path, monkeypatch):
+    """Each is as large as the part; what serves other settings stays."""
+    runner()
+    runner(numbers="bfloat16")
+    assert len(list(tmp_path.rglob("model.xml"))) == 2
+    monkeypatch.setattr("vision_backends.backends.local.runtime.openvino.version", lambda _package: "9")
+    runner()
+    states = [json.loads(file.read_text())["state"] for file in tmp_path.glob("*.json")]
+    assert sorted((state["numbers"], state["torch"] == "9") for state in states) == [
+        ("bfloat16", False),
+        ("float32", True),
+    ]
+    assert len(list(tmp_path.rglob("model.xml"))) == 2
+
+
+@pytest.mark.parametrize("result", [RuntimeError("out of luck"), (torch.full((1, 4), torch.nan),)])
+def test_torch_takes_over_from_an_engine_that_fails_while_running(result, caplog):
+    """For good, with one warning."""
+
+    def compute(_pixels):
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    part = PartRunner(compute, engine="openvino", shape=SHAPE)
+    with caplog.at_level(logging.WARNING, logger="vision_backends"):
+        for _ in range(3):
+            assert part({"pixel_values": torch.randn(1, *SHAPE)}) is None
+    assert len(caplog.records) == 1
+    assert part.engine.startswith("torch (openvino failed")
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_vectors_of_both_engines_stand_beside_each_other(make_backend, model, photos, tmp_path, kind):
+    """They are of one space."""
+    images = [open_image(path) for path in sorted(photos.glob("*.jpg"))]
+    found = {}
+    for engine in ("torch", "openvino"):
+        backend = make_backend(embedding_model=model(kind), engine=engine, remembered=Remembered(tmp_path))
+        found[engine] = backend.embed(images, EmbedRequest(), timeout_s=100)
+        shown = backend.status()["embedding"]["engine"]
+    assert shown == {"image": "openvino"}
+    pairs = zip(found["torch"], found["openvino"], strict=True)
+    assert min(a.similarity(b) for a, b in pairs) > 0.9999
+
+
+def test_a_detector_finds_the_same_by_both_engines(make_backend, model, photos, tmp_path):
+    """Boxes within a pixel, scores within 0.02, or else it is not used."""
+    image = open_image(photos / "cat.jpg")
+    found = {}
+    for engine in ("torch", "openvino"):
+        backend = make_backend(detection_model=model("rt_detr_v2"), engine=engine, remembered=Remembered(tmp_path))
+        (found[engine],) = backend.detect([image], DetectRequest(min_score=0.01), timeout_s=100)
+        shown = backend.status()["detection"]["engine"]
+    assert shown["boxes"] == "openvino" or "something else" in shown["boxes"]
+    assert len(found["torch"]) == len(found["openvino"]) > 0
+    for one in found["torch"]:
+        assert any(
+            abs(one.score - other.score) <= 0.02 and np.abs(np.subtract(one.xyxy, other.xyxy)).max() <= 1
+            for other in found["openvino"]
+        )
+
+
+def test_a_conversion_is_quiet(make_backend, model, make_image, tmp_path, capfd):
+    """Transformers has remarks on a model that is traced, which are not for users."""
+    transformers.utils.logging.enable_propagation()
+    verbosity = transformers.utils.logging.get_verbosity()
+    backend = make_backend(embedding_model=model("clip"), engine="openvino", remembered=Remembered(tmp_path))
+    capfd.readouterr()
+    backend.embed([make_image()], EmbedRequest(), timeout_s=100)
+    assert backend.status()["embedding"]["engine"] == {"image": "openvino"}
+    assert capfd.readouterr() == ("", "")
+    assert transformers.utils.logging.get_verbosity() == verbosity
+
+
+def test_its_maker_hears_nothing(fresh_user, model):
+    """OpenVINO would report its import and every conversion, and put a number for this user into the home."""
+    code = f"""
+import sys
+def refuse(event, args):
+    if event in {{"socket.connect", "socket.getaddrinfo", "socket.sendto"}}:
+        print("network:", event, flush=True)
+sys.addaudithook(refuse)
+from PIL import Image
+from vision_backends import EmbedRequest, open_image
+from vision_backends.backends.local import LocalBackend
+backend = LocalBackend(embedding_model={str(model("clip"))!r}, engine="openvino")
+backend.embed([open_image(Image.new("RGB", (64, 64)))], EmbedRequest(), timeout_s=100)
+print(backend.status()["embedding"]["engine"]["image"])
+print(sorted(name for name in sys.modules if name.startswith("openvino_telemetry")))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=110)
+    assert done.stdout.splitlines() == ["openvino", "[]"]
+    assert {path.name for path in fresh_user.iterdir()} <= {".cache", "huggingface"}

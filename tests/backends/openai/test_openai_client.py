@@ -1,0 +1,310 @@
+"""The line to the server: a real socket, and everything that can go wrong on it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import vision_backends
+from vision_backends.backends.openai import OpenAIBackend
+from vision_backends.backends.openai.base_url import Address
+from vision_backends.backends.openai.client import MAX_REPLY_BYTES
+from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedTextRequest
+from vision_backends.errors import (
+    BackendError,
+    ConfigError,
+    InvalidReplyError,
+    QuotaExhaustedError,
+    RateLimitedError,
+    TimedOutError,
+    UnavailableError,
+    VisionError,
+)
+from vision_backends.testing.sandbox import FAULTS, Fault
+
+
+def describe(backend, photo, timeout_s=5.0):
+    """Return one description."""
+    return backend.describe([photo], DescribeRequest(), timeout_s=timeout_s)[0]
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        ("quota_gone", QuotaExhaustedError),
+        ("litellm_quota_gone", QuotaExhaustedError),
+        ("html_200", InvalidReplyError),
+        ("null_200", InvalidReplyError),
+        ("empty_200", InvalidReplyError),
+        ("invalid_json", InvalidReplyError),
+        ("error_200", UnavailableError),
+        ("half_body", InvalidReplyError),
+        ("reset_midway", InvalidReplyError),
+        ("connection_reset", UnavailableError),
+        ("connection_closed", UnavailableError),
+        ("redirect", UnavailableError),
+        ("plain_text_500", UnavailableError),
+    ],
+)
+def test_one_call_is_one_request_whatever_comes_back(backend, sandbox, photo, fault, expected):
+    """The SDK's own retries are off, and no redirect is followed."""
+    sandbox.play(fault)
+    with pytest.raises(expected):
+        describe(backend, photo)
+    assert sum(sandbox.counts.values()) == 1
+
+
+@pytest.mark.parametrize("fault", ["slow", "stall", "stall_midway", "slow_drip"])
+def test_the_time_limit_holds_for_the_whole_call(backend, sandbox, photo, fault):
+    """Also for a server that keeps sending a little now and then."""
+    sandbox.play(fault)
+    started = time.monotonic()
+    with pytest.raises(TimedOutError):
+        describe(backend, photo, timeout_s=0.15)
+    assert time.monotonic() - started < 2
+
+
+def test_the_configured_limit_holds_even_if_the_router_allows_more(make_backend, sandbox, photo):
+    """timeout_s of the configuration is the shorter of two limits."""
+    sandbox.play("stall")
+    with pytest.raises(TimedOutError):
+        describe(make_backend(timeout_s=0.1), photo, timeout_s=60)
+
+
+def test_a_server_that_is_not_there_is_unavailable(make_backend, photo):
+    """Nobody listens on port 9."""
+    with pytest.raises(UnavailableError) as caught:
+        describe(make_backend(base_url="http://127.0.0.1:9/v1"), photo)
+    assert caught.value.code == "connection_failed"
+    assert "127.0.0.1:9" in caught.value.message
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a full queue drops connections on Linux only")
+def test_a_server_that_accepts_no_connection_is_unavailable(make_backend, photo):
+    """Nothing was sent, hence nothing billed: that is no timeout of an answer."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(2):  # fill its queue
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        backend = make_backend(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}/v1")
+        with pytest.raises(UnavailableError) as caught:
+            describe(backend, photo, 0.1)
+    assert caught.value.code == "connect_timeout"
+
+
+def test_without_time_nothing_is_sent(backend, sandbox, photo):
+    """The deadline may pass before this rung is reached."""
+    with pytest.raises(TimedOutError):
+        describe(backend, photo, 0)
+    assert sum(sandbox.counts.values()) == 0
+
+
+def test_an_event_stream_that_nobody_asked_for_is_read_all_the_same(backend, sandbox, photo):
+    """One server's Responses API streams unless told otherwise, and some do it even then."""
+    expected = describe(backend, photo).text
+    sandbox.play("streamed")
+    assert describe(backend, photo).text == expected
+
+
+def test_a_stream_of_nothing_is_an_invalid_reply(make_backend, sandbox, photo):
+    """On every endpoint."""
+    sandbox.play(Fault(status=200, body="data: [DONE]\n\n"))
+    backend = make_backend()
+    with pytest.raises(InvalidReplyError):
+        backend.embed_text(["a"], EmbedTextRequest(), timeout_s=5)
+    with pytest.raises(InvalidReplyError):
+        describe(backend, photo)
+
+
+def test_a_reply_without_end_is_not_read_to_its_end(make_backend, sandbox):
+    """Memory is bounded."""
+    sandbox.play(Fault(status=200, body="x" * (MAX_REPLY_BYTES + 1)))
+    with pytest.raises(InvalidReplyError) as caught:
+        make_backend().embed_text(["a"], EmbedTextRequest(), timeout_s=20)
+    assert caught.value.code == "too_long"
+
+
+def test_the_latest_reply_says_what_is_left(backend, sandbox, photo):
+    """Per model, and from errors as well."""
+    assert backend.rate_limits(DescribeRequest()) is None
+    describe(backend, photo)
+    assert backend.rate_limits(DescribeRequest()).remaining_requests == 29_999
+    assert backend.rate_limits(EmbedTextRequest()) is None
+    sandbox.play("rate_limited")
+    with pytest.raises(RateLimitedError) as caught:
+        describe(backend, photo)
+    assert caught.value.retry_after_s == 20
+    assert backend.rate_limits(DescribeRequest()).remaining_requests == 0
+    sandbox.play("no_limit_headers")
+    describe(backend, photo)
+    assert backend.rate_limits(DescribeRequest()).remaining_requests == 0
+
+
+def test_connections_are_kept_and_shared(backend, sandbox, photo):
+    """Twenty calls from four threads need no more than four connections."""
+    before = sandbox.connections
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: describe(backend, photo), range(20)))
+    assert sandbox.connections - before <= 4
+
+
+def test_a_closed_backend_opens_again_when_it_is_asked(backend, photo):
+    """Closing twice is harmless, and no state stays behind."""
+    describe(backend, photo)
+    backend.close()
+    backend.close()
+    assert describe(backend, photo).text
+
+
+def test_an_abandoned_stream_gives_its_connection_back(backend, sandbox, photo):
+    """Whoever stops listening closes the generator, which closes the response."""
+    before = sandbox.connections
+    for _ in range(3):
+        stream = backend.describe_stream(photo, DescribeRequest(), timeout_s=5)
+        next(stream)
+        stream.close()
+    assert describe(backend, photo).text
+    assert sandbox.connections - before <= 4
+
+
+def test_every_fault_ends_in_an_answer_or_a_typed_error(backend, sandbox, photo):
+    """Nothing of the SDK or its HTTP library gets out, not even as the context of an error."""
+    errors = []
+    for name in FAULTS:
+        for ask in (
+            lambda: describe(backend, photo, 0.1),
+            lambda: list(backend.describe_stream(photo, DescribeRequest(), timeout_s=0.1)),
+            lambda: backend.detect([photo], DetectRequest(), timeout_s=0.1),
+            lambda: backend.embed_text(["a", "b"], EmbedTextRequest(), timeout_s=0.1),
+        ):
+            sandbox.reset()
+            sandbox.play(name)
+            try:
+                ask()
+            except VisionError as error:
+                errors.append(error)
+    assert len(errors) > 300
+    origins = {type(error.__context__).__module__.partition(".")[0] for error in errors}
+    assert not origins & {"openai", "httpx2", "httpcore2", "h11"}
+    assert all(error.code or error.status for error in errors if isinstance(error, BackendError))
+
+
+def test_no_variable_of_the_environment_changes_what_is_sent(sandbox, photo, monkeypatch):
+    """The SDK would read an organization, a project and an admin key; the configuration is the only reader here."""
+    for name in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_ADMIN_KEY", "OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.setenv(name, "from-the-environment")
+    backend = OpenAIBackend(base_url=sandbox.url)
+    describe(backend, photo)
+    backend.close()
+    assert "from-the-environment" not in str(sandbox.requests[-1].headers)
+
+
+def test_what_is_configured_is_sent(make_backend, sandbox, photo):
+    """Organization, project and headers of one's own."""
+    describe(make_backend(organization="org-1", project="proj-1", headers={"X-Team": "vision"}), photo)
+    sent = sandbox.requests[-1].headers
+    assert (sent["openai-organization"], sent["openai-project"], sent["x-team"]) == ("org-1", "proj-1", "vision")
+
+
+def test_a_client_that_cannot_be_made_is_an_outage(make_backend, photo, monkeypatch, tmp_path):
+    """A certificate file that is no certificate, for example."""
+    broken = tmp_path / "broken.pem"
+    broken.write_text("nothing")
+    monkeypatch.setenv("SSL_CERT_FILE", str(broken))
+    with pytest.raises(UnavailableError, match="HTTP client") as caught:
+        describe(make_backend(), photo)
+    assert caught.value.__context__ is None
+
+
+def run(script, *arguments):
+    """Run a script in an interpreter of its own and return what it prints."""
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(script), *arguments]
+    env = {**os.environ, "PYTHONPATH": str(Path(vision_backends.__file__).parents[1])}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=env)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_child_connects_anew(sandbox):
+    """Two processes on one connection would get each other's replies."""
+    script = """
+        import os, sys
+        from PIL import Image
+        from vision_backends.backends.openai import OpenAIBackend
+        from vision_backends.backends.requests import DescribeRequest
+        from vision_backends.images import open_image
+
+        backend = OpenAIBackend(api_key="sk-x", base_url=sys.argv[1])
+        image = open_image(Image.new("RGB", (8, 8)))
+        ask = lambda: backend.describe([image], DescribeRequest(), timeout_s=10)[0].text
+        expected = ask()
+        child = os.fork()
+        same = ask() == expected
+        if child == 0:
+            os._exit(0 if same else 1)
+        print(same and os.waitpid(child, 0)[1] == 0)
+        backend.close()
+    """
+    before = sandbox.connections
+    assert run(script, sandbox.url) == "True\n"
+    assert sandbox.connections - before == 2
+
+
+def test_importing_the_backend_imports_neither_the_sdk_nor_numpy():
+    """Both are needed at the first call only, and the SDK takes half a second."""
+    script = """
+        import sys
+        from vision_backends.backends.openai import OpenAIBackend
+        from vision_backends.backends.requests import DescribeRequest
+        OpenAIBackend(api_key="sk-x").check(DescribeRequest())
+        print(sorted({"openai", "httpx2", "numpy", "PIL"} & set(sys.modules)))
+    """
+    assert run(script) == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "official"),
+    [
+        ("https://api.openai.com/v1", "api.openai.com", True),
+        ("https://eu.api.openai.com/v1/", "eu.api.openai.com", True),
+        ("https://api.openai.com.evil.test/v1", "api.openai.com.evil.test", False),
+        (" http://localhost:8000/v1 ", "localhost:8000", False),
+        ("http://[::1]:8000/v1", "[::1]:8000", False),
+    ],
+)
+def test_addresses_are_read(url, host, official):
+    """Only OpenAI's own hosts are official."""
+    address = Address.parse(url)
+    assert (address.host, address.official) == (host, official)
+    assert not address.base_url.endswith("/")
+
+
+@pytest.mark.parametrize(
+    "url", ["", "localhost:8000", "ftp://x.test", "http://", "http://[", "http://x.test:99999/v1", "file:///etc/passwd"]
+)
+def test_what_is_no_address_is_refused(url):
+    """At once, with the value that is wrong."""
+    with pytest.raises(ConfigError, match="base_url"):
+        Address.parse(url)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://me:hunter22@x.test/v1", "ftp://me:hunter22@x.test", "https://x.test/v1?key=hunter22"]
+)
+def test_an_address_with_a_password_is_refused_without_showing_it(url):
+    """It would end up in logs and in the names of vector spaces."""
+    with pytest.raises(ConfigError) as caught:
+        Address.parse(url)
+    assert "hunter22" not in str(caught.value)

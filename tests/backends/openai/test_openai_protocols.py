@@ -1,0 +1,247 @@
+"""Chat Completions and Responses: what is asked, and how answers are read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from vision_backends.backends.openai.chat import Chat
+from vision_backends.backends.openai.prices import Tokens
+from vision_backends.backends.openai.protocol import Ask, Said, follow, join_parts, read_all, whole
+from vision_backends.backends.openai.responses import Responses
+from vision_backends.errors import ContentRejectedError, InvalidReplyError, UnavailableError
+
+ASK = Ask(
+    model="m",
+    instructions="Be brief.",
+    question="What?",
+    image_url="data:image/png;base64,AA==",
+    detail="high",
+    max_tokens=99,
+)
+CHAT, RESPONSES = Chat(official=False), Responses()
+
+
+def chat(message=None, finish="stop", **more):
+    """Return a reply of Chat Completions."""
+    return {"choices": [{"message": message, "finish_reason": finish}], **more}
+
+
+def delta(content=None, finish=None, **more):
+    """Return an event of Chat Completions."""
+    return {"choices": [{"delta": {"content": content}, "finish_reason": finish}], **more}
+
+
+def responses(*parts, status="completed", **more):
+    """Return a reply of Responses."""
+    return {"status": status, "output": [{"type": "reasoning"}, {"type": "message", "content": list(parts)}], **more}
+
+
+def text(words):
+    """Return a part of a message of Responses."""
+    return {"type": "output_text", "text": words}
+
+
+def test_chat_sends_what_compatible_servers_know():
+    """They do not know store, and call the limit max_tokens."""
+    body = CHAT.body(ASK, stream=False)
+    assert body["stream"] is False
+    assert body["max_tokens"] == 99
+    assert not {"store", "stream_options", "reasoning_effort", "response_format", "max_completion_tokens"} & set(body)
+    image = body["messages"][1]["content"][1]
+    assert image == {"type": "image_url", "image_url": {"url": ASK.image_url, "detail": "high"}}
+
+
+def test_chat_at_openai_stores_nothing_and_uses_its_names():
+    """The official API has a limit of its own name."""
+    body = Chat(official=True).body(ASK, stream=True)
+    assert body["store"] is False
+    assert body["max_completion_tokens"] == 99
+    assert body["stream_options"] == {"include_usage": True}
+
+
+def test_responses_stores_nothing_and_says_explicitly_whether_to_stream():
+    """One compatible server streams unless it is told not to."""
+    body = RESPONSES.body(ASK, stream=False)
+    assert (body["store"], body["stream"]) == (False, False)
+    assert body["input"][0]["content"][1] == {"type": "input_image", "image_url": ASK.image_url, "detail": "high"}
+    assert body["instructions"] == "Be brief."
+
+
+@pytest.mark.parametrize("dialect", [CHAT, RESPONSES])
+def test_effort_and_schema_are_sent_when_there_are_any(dialect):
+    """Each API has its own place for them."""
+    body = dialect.body(replace(ASK, effort="low", schema={"type": "object"}), stream=False)
+    effort = body.get("reasoning_effort") or body["reasoning"]["effort"]
+    form = body["response_format"]["json_schema"] if "response_format" in body else body["text"]["format"]
+    assert effort == "low"
+    assert (form["strict"], form["schema"]) == (True, {"type": "object"})
+
+
+@pytest.mark.parametrize(
+    ("payload", "expected"),
+    [
+        (chat({"content": "a cat"}), Said(text="a cat", finish="stop")),
+        (chat({"content": [{"type": "text", "text": "a "}, "cat", 5, {}]}), Said(text="a cat", finish="stop")),
+        (chat({"content": "a c"}, "length"), Said(text="a c", finish="length")),
+        (chat({"content": None}, "tool_calls"), Said(finish="stop")),
+        (chat({"content": "a cat"}, None, model="m-2026"), Said(text="a cat", model="m-2026")),
+        (
+            chat({"content": "x", "refusal": None}, usage={"prompt_tokens": 3}),
+            Said(text="x", finish="stop", tokens=Tokens(input=3)),
+        ),
+        (chat({"content": "x"}, "content_filter", model=5), Said(text="x", finish="filter")),
+    ],
+)
+def test_chat_replies_are_read_as_servers_bend_them(payload, expected):
+    """Content as parts, no usage, no finish reason, a renamed model."""
+    assert CHAT.read(payload) == expected
+
+
+@pytest.mark.parametrize(
+    "payload", [{}, {"choices": []}, {"choices": [{}]}, {"choices": ["x"]}, {"choices": None}, chat(None)]
+)
+def test_a_chat_reply_without_a_message_is_invalid(payload):
+    """There is nothing to read."""
+    with pytest.raises(InvalidReplyError):
+        CHAT.read(payload)
+
+
+@pytest.mark.parametrize(
+    ("payload", "expected"),
+    [
+        (responses(text("a "), text("cat")), Said(text="a cat", finish="stop", whole=True)),
+        (
+            responses(text("a c"), status="incomplete", incomplete_details={"reason": "max_output_tokens"}),
+            Said(text="a c", finish="length", whole=True),
+        ),
+        (
+            responses(status="incomplete", incomplete_details={"reason": "content_filter"}),
+            Said(finish="filter", whole=True),
+        ),
+        (
+            responses(text("x"), model="m", usage={"input_tokens": 3}),
+            Said(text="x", finish="stop", tokens=Tokens(input=3), model="m", whole=True),
+        ),
+        ({"output": [{"type": "message", "content": "odd"}, 3]}, Said(finish="stop", whole=True)),
+        ({"output": None}, Said(finish="stop", whole=True)),
+    ],
+)
+def test_responses_replies_are_read(payload, expected):
+    """Thoughts and tools are passed over."""
+    assert RESPONSES.read(payload) == expected
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"status": "failed"},
+        {"status": "queued"},
+        {"status": "incomplete"},
+        {"status": "incomplete", "incomplete_details": {"reason": "new"}},
+    ],
+)
+def test_a_response_that_is_not_completed_is_invalid(more):
+    """Whatever the reason, it is no answer."""
+    with pytest.raises(InvalidReplyError, match="response is"):
+        RESPONSES.read({"output": [], **more})
+
+
+def test_a_refusal_is_the_providers_policy():
+    """It never falls back: that would get round the policy."""
+    with pytest.raises(ContentRejectedError, match="cannot help"):
+        CHAT.read(chat({"content": None, "refusal": "I cannot help with that."}))
+    with pytest.raises(ContentRejectedError, match="cannot help"):
+        RESPONSES.read(responses({"type": "refusal", "refusal": "I cannot help with that."}))
+    with pytest.raises(ContentRejectedError, match="no reason"):
+        RESPONSES.read_event({"type": "response.refusal.done", "refusal": None})
+
+
+def pieces(dialect, events):
+    """Return the pieces of a stream and the whole."""
+    generator, found = follow(dialect, events), []
+    while True:
+        try:
+            found.append(next(generator))
+        except StopIteration as end:
+            return found, end.value
+
+
+def test_a_chat_stream_is_followed_piece_by_piece():
+    """Usage may come on any event, and an event may carry nothing."""
+    events = [
+        delta(""),
+        delta("a ", model="m-1"),
+        {"choices": []},
+        delta("cat"),
+        delta(finish="stop"),
+        {"choices": [], "usage": {"prompt_tokens": 5}},
+    ]
+    found, said = pieces(CHAT, events)
+    assert found == ["a ", "cat"]
+    assert said == Said(text="a cat", finish="stop", tokens=Tokens(input=5), model="m-1")
+
+
+def test_a_responses_stream_is_followed_piece_by_piece():
+    """The last event holds the whole text again, which is not a piece."""
+    events = [
+        {"type": "response.created", "response": {"status": "in_progress"}},
+        {"type": "response.output_text.delta", "delta": "a "},
+        {"type": "response.output_text.delta", "delta": "cat"},
+        {"type": "response.output_text.delta", "delta": None},
+        {"type": "response.completed", "response": responses(text("a cat"), usage={"input_tokens": 5}, model="m-1")},
+    ]
+    found, said = pieces(RESPONSES, events)
+    assert found == ["a ", "cat"]
+    assert said == Said(text="a cat", finish="stop", tokens=Tokens(input=5), model="m-1")
+
+
+@pytest.mark.parametrize(
+    ("dialect", "event"), [(CHAT, chat({"content": "a cat"})), (RESPONSES, responses(text("a cat")))]
+)
+def test_a_whole_reply_in_place_of_a_stream_is_one_piece(dialect, event):
+    """Some servers do not stream, whatever they are asked."""
+    found, said = pieces(dialect, [event])
+    assert found == ["a cat"]
+    assert said.finish == "stop"
+
+
+@pytest.mark.parametrize("dialect", [CHAT, RESPONSES])
+def test_a_stream_that_does_not_say_why_it_ends_was_cut(dialect):
+    """Half an answer looks like a whole one."""
+    events = [delta("a "), {"type": "response.output_text.delta", "delta": "a "}]
+    with pytest.raises(InvalidReplyError) as caught:
+        read_all(dialect, events)
+    assert caught.value.code == "stream_cut"
+
+
+def test_what_breaks_after_the_last_word_takes_nothing_from_the_answer():
+    """A server may hang up instead of saying goodbye."""
+
+    def events(finish):
+        yield delta("a cat", finish)
+        raise UnavailableError("The line broke.")
+
+    assert read_all(CHAT, events("stop")).text == "a cat"
+    with pytest.raises(UnavailableError):
+        read_all(CHAT, events(None))
+
+
+def test_an_answer_is_whole_or_an_error():
+    """Empty and filtered answers are none; a cut one is, marked as such."""
+    assert whole(Said(text="a c", finish="length")).finish == "length"
+    with pytest.raises(InvalidReplyError):
+        whole(Said(text=" \n", finish="stop"))
+    with pytest.raises(ContentRejectedError):
+        whole(Said(text="a cat", finish="filter"))
+
+
+def test_texts_come_as_strings_lists_or_null():
+    """Anything else is no text."""
+    assert [join_parts(content) for content in ("a", ["a", {"text": "b"}, {"text": None}], None, 5)] == [
+        "a",
+        "ab",
+        "",
+        "",
+    ]

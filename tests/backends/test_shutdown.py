@@ -1,0 +1,139 @@
+"""The end of the interpreter waits for those who compute, for a while, and lets nobody begin."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from vision_backends.backends.shutdown import awaited_at_exit, interpreter_ends, wait_for
+
+BEGIN = """
+import threading, time
+from vision_backends.backends.shutdown import awaited_at_exit, interpreter_ends, wait_for
+
+def begin(work, daemon=True):
+    threading.Thread(target=work, daemon=daemon).start()
+    time.sleep(0.2)
+
+def say(*words):
+    print(*words, flush=True)
+"""
+
+
+def lines(program):
+    """Return what a process prints, and its seconds from the end of its main thread on."""
+    code = f"{BEGIN}{program}\nprint(time.time(), flush=True)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    ended = time.time()
+    said = done.stdout.splitlines()
+    main_ended = next(line for line in said if line[:1].isdigit())
+    return [line for line in said if line != main_ended], ended - float(main_ended)
+
+
+def test_the_end_waits_for_who_computes():
+    """Until the block is left."""
+    said, took_s = lines("""
+def work():
+    with awaited_at_exit(30):
+        time.sleep(1)
+        say("done")
+begin(work)
+""")
+    assert said == ["done"]
+    assert took_s < 15
+
+
+def test_it_waits_for_all_together_and_not_for_ever():
+    """Nobody's time is added to that of others."""
+    said, took_s = lines("""
+def work():
+    with awaited_at_exit(1):
+        time.sleep(600)
+for _ in range(20):
+    threading.Thread(target=work, daemon=True).start()
+time.sleep(0.2)
+""")
+    assert said == []
+    assert 0.5 < took_s < 10
+
+
+def test_whoever_only_waits_is_sent_away_and_nothing_is_begun():
+    """Both hear that the interpreter ends."""
+    said, took_s = lines("""
+def work():
+    with awaited_at_exit(30):
+        try:
+            wait_for(threading.Event(), timeout_s=600)
+        except Exception as error:
+            say(type(error).__name__, error.code, interpreter_ends())
+        try:
+            with awaited_at_exit(30):
+                say("begun")
+        except Exception as error:
+            say(type(error).__name__, error.code)
+begin(work)
+""")
+    assert said == ["NotReadyError ending True", "NotReadyError ending"]
+    assert took_s < 15
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_waits_for_nobody_in_its_parent():
+    """It has not the threads; its own are awaited."""
+    said, took_s = lines("""
+import os, sys, warnings
+warnings.simplefilter("ignore")  # Python's own, about forking with threads
+enough = threading.Event()
+
+def work():
+    with awaited_at_exit(30):
+        enough.wait(600)
+
+def work_shortly():
+    with awaited_at_exit(30):
+        time.sleep(1)
+        say("done")
+
+begin(work)
+if os.fork() == 0:
+    begin(work_shortly)
+    sys.exit()
+began = time.monotonic()
+os.wait()
+say(time.monotonic() - began < 15)
+enough.set()
+""")
+    assert took_s < 15
+    assert said == ["done", "True"]
+
+
+def test_a_script_whose_threads_work_on_has_not_ended():
+    """Python waits for threads that are no daemons; they and what serves them go on."""
+    said, _ = lines("""
+def work():
+    time.sleep(1)
+    with awaited_at_exit(5):
+        say(threading.main_thread().is_alive(), interpreter_ends())
+begin(work, daemon=False)
+""")
+    assert said == ["False False"]
+
+
+def test_waiting_for_an_event_ends_with_it_or_with_the_time():
+    """As for any event."""
+    event = threading.Event()
+    assert wait_for(event, timeout_s=0.01) is False
+    threading.Timer(0.15, event.set).start()
+    assert wait_for(event, timeout_s=threading.TIMEOUT_MAX) is True
+    assert not interpreter_ends()
+
+
+def test_a_block_that_fails_is_left():
+    """And its error is that of the caller."""
+    with pytest.raises(LookupError), awaited_at_exit(5):
+        raise LookupError

@@ -1,0 +1,204 @@
+"""The gates as a state machine: calls of two processes begin, end, get lost, in any order."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, precondition, rule
+
+from vision_backends.errors import (
+    AuthenticationError,
+    InvalidReplyError,
+    ModelNotFoundError,
+    NotSupportedError,
+    OverloadedError,
+    QuotaExhaustedError,
+    RateLimitedError,
+    TimedOutError,
+    UnavailableError,
+)
+from vision_backends.health.account_gates import Panel
+from vision_backends.health.admission import Health, Scope
+from vision_backends.health.policy import DEFAULT_POLICY
+from vision_backends.storage.memory import MemoryStore
+from vision_backends.testing import FakeClock
+from vision_backends.types import FREE
+
+SCOPES = [
+    Scope(backend="openai", credential="account", model=model, task=task)
+    for model in ("gpt-x", "gpt-y")
+    for task in ("describe", "embed")
+]
+ERRORS = [
+    QuotaExhaustedError,
+    AuthenticationError,
+    ModelNotFoundError,
+    RateLimitedError,
+    OverloadedError,
+    UnavailableError,
+    TimedOutError,
+    InvalidReplyError,
+    NotSupportedError,
+]
+TIMEOUT_S = 20.0
+LEASE_S = 2 * TIMEOUT_S
+LONGEST_S = 3600.0
+
+
+class Call:
+    """A call under way."""
+
+    def __init__(self, process, permit, began_at, probed):
+        self.process, self.permit, self.began_at, self.probed = process, permit, began_at, probed
+
+
+class Gates(RuleBasedStateMachine):
+    """Two gatekeepers over one store, as in two processes."""
+
+    calls = Bundle("calls")
+
+    def __init__(self):
+        super().__init__()
+        self.clock = FakeClock()
+        self.store = MemoryStore()
+        self.told = []
+        self.healths = [self.make_health(process) for process in range(2)]
+        self.running = []
+        self.before = {}
+
+    def make_health(self, seed):
+        """A gatekeeper, as each process has one."""
+        random = Random(seed)  # noqa: S311 — repeatable on purpose
+        return Health(self.store, clock=self.clock, random=random, on_transition=self.told.append)
+
+    def panel(self):
+        """The shared state."""
+        return Panel.parse(self.store.read("gates/account"))
+
+    @rule(target=calls, scope=st.sampled_from(SCOPES), process=st.integers(0, 1))
+    def begin(self, scope, process):
+        """Somebody wants to ask."""
+        places = {place for place, _ in self.panel().concerning(scope, DEFAULT_POLICY)}
+        health = self.healths[process]
+        expected = health.peek(scope)
+        if expected is not None:
+            with pytest.raises(type(expected)):
+                health.admit(scope, timeout_s=TIMEOUT_S)
+            return multiple()
+        permit = health.admit(scope, timeout_s=TIMEOUT_S)
+        self.running.append(Call(process, permit, self.clock.time(), places))
+        return self.running[-1]
+
+    @rule(call=consumes(calls))
+    def succeed(self, call):
+        """It is answered."""
+        if call in self.running:
+            call.permit.succeeded(usage=FREE, elapsed_s=1.0)
+            self.running.remove(call)
+            self.before = {}
+
+    @rule(call=consumes(calls), kind=st.sampled_from(ERRORS), hint_s=st.none() | st.floats(0, 5000))
+    def fail(self, call, kind, hint_s):
+        """It fails."""
+        if call in self.running:
+            call.permit.failed(kind("?", retry_after_s=hint_s), elapsed_s=1.0)
+            self.running.remove(call)
+
+    @rule(call=consumes(calls))
+    def release(self, call):
+        """It is cancelled."""
+        if call in self.running:
+            call.permit.released()
+            self.running.remove(call)
+
+    @rule(process=st.integers(0, 1))
+    def kill(self, process):
+        """A process dies with all its calls, and is started again."""
+        self.running = [call for call in self.running if call.process != process]
+        self.healths[process] = self.make_health(process)
+
+    @rule(seconds=st.sampled_from([0.1, 1, 5, 20, 30, 60, 300, 900, 3600]))
+    def wait(self, seconds):
+        """Time passes."""
+        self.clock.advance(seconds)
+
+    @precondition(lambda self: self.panel().gates)
+    @rule()
+    def reset(self):
+        """Somebody has topped up."""
+        self.healths[0].reset("openai")
+        self.before = {}
+        assert self.healths[1].gates() == []
+
+    @invariant()
+    def at_most_one_probes_each_gate(self):
+        """Among all calls that were let in although a gate was not open, and whose lease has not ended."""
+        now = self.clock.time()
+        for place, shut in self.panel().gates.items():
+            probing = [
+                call
+                for call in self.running
+                if place in call.probed and shut.gate.since <= call.began_at and now < call.began_at + LEASE_S
+            ]
+            assert len(probing) <= 1
+
+    @invariant()
+    def no_closed_gate_opens_earlier(self):
+        """Only a probe's success and a reset may do that."""
+        now = self.clock.time()
+        gates = {place: shut.gate for place, shut in self.panel().gates.items()}
+        for place, until in self.before.items():
+            if now < until:
+                assert gates[place].until >= until
+        self.before = {place: gate.until for place, gate in gates.items()}
+
+    @invariant()
+    def no_gate_is_closed_for_longer_than_it_may_be(self):
+        """Whatever the server said."""
+        for place, shut in self.panel().gates.items():
+            assert shut.gate.until - self.clock.time() <= DEFAULT_POLICY.rule(place.kind).max_s + 0.001
+
+    @invariant()
+    def the_state_survives_being_written_down(self):
+        """And healthy is written as nothing."""
+        text = self.store.read("gates/account")
+        if text is not None:
+            assert Panel.parse(text).dump(DEFAULT_POLICY, now=self.written_at(text)) == text
+
+    def written_at(self, text):
+        """A time at which nothing in a state was over yet."""
+        panel = Panel.parse(text)
+        times = [tally.failed_at for tally in panel.tallies.values()]
+        return max([*times, *(throttle.since for throttle in panel.throttles.values())], default=self.clock.time())
+
+    @invariant()
+    def events_follow_each_other(self):
+        """Each gate moves from where the last event has left it; only a probe may be given up without one."""
+        states = {}
+        for event in self.told:
+            place = (event.gate, event.model, event.task)
+            state = states.get(place, "open")
+            assert event.before == state or (state, event.before) == ("probing", "closed")
+            states[place] = event.after
+
+    def teardown(self):
+        """Once the backend is healthy, everything recovers: whoever asks when he is told to is answered."""
+        for scope in SCOPES:
+            waited_s = 0.0
+            while (closed := self.healths[0].peek(scope)) is not None:
+                wait_s = closed.retry_after_s or 10.0
+                waited_s += wait_s
+                self.clock.advance(wait_s)
+                assert waited_s < 2 * LONGEST_S + 1000
+            self.healths[0].admit(scope, timeout_s=TIMEOUT_S).succeeded(usage=FREE, elapsed_s=1.0)
+        self.clock.advance(DEFAULT_POLICY.streak_gap_s + 1)
+        for scope in SCOPES:
+            self.healths[0].admit(scope, timeout_s=TIMEOUT_S).succeeded(usage=FREE, elapsed_s=1.0)
+        assert self.healths[0].gates() == []
+
+
+TestGates = Gates.TestCase
+TestGates.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

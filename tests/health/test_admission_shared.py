@@ -1,0 +1,127 @@
+"""Real threads and real processes at one gate and one budget, over one file."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from vision_backends.errors import QuotaExhaustedError
+from vision_backends.health.admission import Health, Scope
+from vision_backends.health.limits import Limits
+from vision_backends.storage.sqlite import SQLiteStore
+from vision_backends.testing import FakeClock
+from vision_backends.types import FREE, Usage
+
+SCOPE = Scope(backend="openai", credential="account", model="gpt-x", task="describe")
+START = 1_795_435_200.0
+CENT = Usage(input_tokens=7, output_tokens=3, cost_usd=0.01)
+BUDGET = {"openai": Limits(daily_budget_usd=1.0, daily_budget_tokens=10_000)}
+
+
+def rush(path, callers, passed_s):
+    """Let many callers in at the same moment; return how many got a permit."""
+    store = SQLiteStore(path)
+    health = Health(store, clock=FakeClock(start=START + passed_s))
+    start = threading.Barrier(callers)
+
+    def call(_):
+        start.wait()
+        try:
+            health.admit(SCOPE, timeout_s=20)
+        except QuotaExhaustedError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(callers) as pool:
+        admitted = sum(pool.map(call, range(callers)))
+    store.close()
+    return admitted
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A file with a gate that is closed for 15 minutes."""
+    file = tmp_path / "store.sqlite"
+    store = SQLiteStore(file)
+    permit = Health(store, clock=FakeClock(start=START)).admit(SCOPE, timeout_s=20)
+    permit.failed(QuotaExhaustedError("?"), elapsed_s=1.0)
+    store.close()
+    return file
+
+
+def test_of_fifty_threads_at_the_moment_the_gate_is_due_one_probes(path):
+    """And none of them a moment before."""
+    assert rush(path, 50, 899.9) == 0
+    assert rush(path, 50, 900) == 1
+
+
+def test_of_two_processes_one_probes(path):
+    """With 25 threads each."""
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        admitted = pool.starmap(rush, [(path, 25, 900)] * 2)
+        pool.close()
+        pool.join()
+    assert sum(admitted) == 1
+
+
+def test_each_transition_is_told_once_among_threads(tmp_path):
+    """Thirty calls fail together: one event."""
+    store = SQLiteStore(tmp_path / "store.sqlite")
+    told = []
+    health = Health(store, clock=FakeClock(), on_transition=told.append)
+    permits = [health.admit(SCOPE, timeout_s=20) for _ in range(30)]
+    with ThreadPoolExecutor(10) as pool:
+        list(pool.map(lambda permit: permit.failed(QuotaExhaustedError("?"), elapsed_s=1.0), permits))
+    assert [event.after for event in told] == ["closed"]
+    store.close()
+
+
+def spend(path, calls):
+    """Make calls of a cent each; return how many were paid, and what was told."""
+    store = SQLiteStore(path)
+    alerts = []
+    health = Health(store, clock=FakeClock(start=START), limits=BUDGET, on_alert=alerts.append)
+
+    def call(number):
+        try:
+            permit = health.admit(SCOPE, timeout_s=20, estimate=CENT)
+        except QuotaExhaustedError:
+            return 0
+        if number % 3 == 0:
+            permit.released()
+            return 0
+        permit.succeeded(usage=CENT if number % 3 == 1 else Usage(), elapsed_s=0.1)
+        return 1
+
+    with ThreadPoolExecutor(8) as pool:
+        paid = sum(pool.map(call, range(calls)))
+    store.close()
+    return paid, [alert.percent for alert in alerts]
+
+
+def test_two_processes_spend_one_budget_exactly(tmp_path):
+    """A hundred cents are a hundred calls, not one more, and each alert is given once."""
+    path = tmp_path / "store.sqlite"
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        results = pool.starmap(spend, [(path, 150)] * 2)
+        pool.close()
+        pool.join()
+    store = SQLiteStore(path)
+    late = []
+    health = Health(store, clock=FakeClock(start=START), limits=BUDGET, on_alert=late.append)
+    dollars, tokens = health.spending()
+    paid = sum(result[0] for result in results)
+    assert 90 < paid <= 100  # running calls may keep others out for a moment, in the end even from the last cent
+    assert (dollars.spent, dollars.reserved, tokens.spent) == (paid / 100, 0.0, paid * 10)
+    for _ in range(100 - paid):
+        health.admit(SCOPE, timeout_s=20, estimate=CENT).succeeded(usage=CENT, elapsed_s=0.1)
+    assert sorted([percent for result in results for percent in result[1]] + [each.percent for each in late]) == [
+        80,
+        100,
+    ]
+    with pytest.raises(QuotaExhaustedError, match=r"\$1.00 of \$1.00"):
+        health.admit(SCOPE, timeout_s=20, estimate=FREE)
+    store.close()

@@ -1,0 +1,247 @@
+"""The laws of one gate, its tally and its throttle: pure functions of state and time."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vision_backends.health.circuit_breaker import (
+    MAX_LEASE_S,
+    Gate,
+    Tally,
+    Throttle,
+    close,
+    count,
+    give_up,
+    halve,
+    is_tripped,
+    probe,
+    room,
+    wait_s,
+)
+from vision_backends.health.policy import DEFAULT_POLICY, Policy, Rule
+
+NOW = 1_800_000_000.0
+RULE = Rule(span="task", first_s=30, max_s=300)
+JITTERED = Rule(span="task", first_s=30, max_s=300, jitter=0.2)
+HINTED = Rule(span="task", first_s=20, max_s=120, obeys_hint=True)
+
+RULES = st.sampled_from([DEFAULT_POLICY.rule(kind) for kind in ("quota", "authentication", "model", "rate", "outage")])
+TIMES = st.floats(NOW - 1e5, NOW + 1e5)
+HINTS = st.none() | st.floats(-10, 1e6)
+SPREADS = st.floats(-1, 1)
+
+
+def closed(**more):
+    """A gate that closed now, for 30 s."""
+    return Gate(**({"since": NOW, "closed_at": NOW, "until": NOW + 30} | more))
+
+
+def test_a_gate_closes_for_its_first_length():
+    """Nobody passes before the time; then it is due."""
+    gate = close(None, RULE, now=NOW, caller="a")
+    assert gate == closed()
+    assert wait_s(gate, now=NOW + 29) == 1
+    assert wait_s(gate, now=NOW + 30) == 0
+
+
+def test_a_probe_keeps_everybody_else_out_for_its_lease():
+    """Afterwards it is taken for dead."""
+    gate = probe(closed(), caller="a", lease_s=10, now=NOW + 30)
+    assert wait_s(gate, now=NOW + 31) == 9
+    assert wait_s(gate, now=NOW + 40) == 0
+
+
+def test_a_failed_probe_doubles_the_length_up_to_the_most():
+    """And the trouble goes on from when it began."""
+    gate, now, lengths = closed(), NOW, []
+    for _ in range(5):
+        now = gate.until
+        gate = close(probe(gate, caller="a", lease_s=10, now=now), RULE, now=now, caller="a")
+        lengths.append(gate.until - now)
+    assert lengths == [60, 120, 240, 300, 300]
+    assert gate.since == NOW
+    assert gate.probe is None
+
+
+def test_a_straggler_changes_nothing():
+    """A call that was let in before the gate closed tells nothing new."""
+    assert close(closed(), RULE, now=NOW + 5, caller="late") == closed()
+    probed = probe(closed(), caller="a", lease_s=10, now=NOW + 30)
+    assert close(probed, RULE, now=NOW + 35, caller="late") == probed
+
+
+def test_a_straggler_may_bring_a_later_time():
+    """The server has told it when to come back."""
+    assert close(closed(), HINTED, now=NOW + 5, caller="late", hint_s=60).until == NOW + 65
+    assert close(closed(), HINTED, now=NOW + 5, caller="late", hint_s=10) == closed()
+
+
+@pytest.mark.parametrize(
+    ("rule", "hint_s", "length_s"),
+    [(HINTED, 7, 7), (HINTED, 0, 1), (HINTED, 5000, 120), (RULE, 7, 30), (RULE, 200, 200), (RULE, 5000, 300)],
+)
+def test_a_hint_is_obeyed_or_only_makes_it_longer(rule, hint_s, length_s):
+    """A rate limit ends when the server says so; an outage or an empty account is not over because it hopes so."""
+    assert close(None, rule, now=NOW, caller="a", hint_s=hint_s).until == NOW + length_s
+
+
+@pytest.mark.parametrize(("spread", "length_s"), [(-1, 24), (0, 30), (1, 36)])
+def test_the_length_varies_by_the_jitter(spread, length_s):
+    """Clients of one server do not come back all at once."""
+    assert close(None, JITTERED, now=NOW, caller="a", spread=spread).until == NOW + length_s
+
+
+def test_only_the_prober_can_give_up_its_probe():
+    """The place is free at once, and the gate still due."""
+    probed = probe(closed(), caller="a", lease_s=10, now=NOW + 30)
+    assert give_up(probed, caller="b") == probed
+    assert wait_s(give_up(probed, caller="a"), now=NOW + 31) == 0
+
+
+@given(st.none() | TIMES, TIMES, RULES, HINTS, SPREADS, st.booleans())
+def test_no_error_shortens_a_closed_gate(closed_at, now, rule, hint_s, spread, by_probe):
+    """Whatever fails later, however mildly: who had to wait still has to."""
+    if closed_at is None:
+        gate, waited_s = None, 0.0
+    else:
+        gate = close(None, rule, now=closed_at, caller="a")
+        waited_s = wait_s(gate, now=now)
+    if gate is not None and by_probe and waited_s == 0:
+        gate = probe(gate, caller="b", lease_s=5, now=now)
+    after = close(gate, rule, now=now, caller="b", hint_s=hint_s, spread=spread)
+    assert wait_s(after, now=now) >= waited_s
+
+
+@given(TIMES, TIMES, RULES, HINTS, SPREADS, st.floats(0, 1e6))
+def test_no_clock_closes_a_gate_for_longer_than_its_rule_allows(then, now, rule, hint_s, spread, lease_s):
+    """Wherever the clock is set: who has waited for what he was told may probe."""
+    gate = close(None, rule, now=then, caller="a", hint_s=hint_s, spread=spread)
+    probed = probe(gate, caller="b", lease_s=lease_s, now=gate.until)
+    for state, longest_s in ((gate, rule.max_s), (probed, max(rule.max_s, MAX_LEASE_S))):
+        waited_s = wait_s(state, now=now)
+        assert waited_s <= longest_s + 1.001
+    assert wait_s(gate, now=now + wait_s(gate, now=now)) == 0
+
+
+@given(TIMES, RULES, HINTS, SPREADS)
+def test_a_gate_that_closes_is_closed(now, rule, hint_s, spread):
+    """Rounding never makes it due at once."""
+    gate = close(None, rule, now=now, caller="a", hint_s=hint_s, spread=spread)
+    assert wait_s(gate, now=now) > 0.9
+
+
+def tally_of(outcomes, *, every_s=1.0, policy=DEFAULT_POLICY):
+    """The tally after calls that end one after the other; x failed."""
+    tally, now = None, NOW
+    for outcome in outcomes:
+        tally = count(tally, policy, failed=outcome == "x", now=now)
+        now += every_s
+    return tally
+
+
+@pytest.mark.parametrize("outcomes", ["", ".", "...."])
+def test_nothing_is_remembered_while_nothing_fails(outcomes):
+    """The healthy path keeps no state."""
+    assert tally_of(outcomes) is None
+
+
+@pytest.mark.parametrize("outcomes", ["xxxxx", "x.xxxxx", "x.x.x..x", "x.x.xx.x", "xx.x..x.x"])
+def test_five_in_a_row_or_half_of_eight_is_an_outage(outcomes):
+    """The last call decides."""
+    assert is_tripped(tally_of(outcomes), DEFAULT_POLICY)
+
+
+@pytest.mark.parametrize("outcomes", ["x", "xxxx", "xxxx.", "x.x.x.x", "x..x..x..x", "xxxx.xxx" + "." * 10])
+def test_less_is_none(outcomes):
+    """Neither many in a row, nor half of enough."""
+    assert not is_tripped(tally_of(outcomes), DEFAULT_POLICY)
+
+
+def test_failures_of_another_window_do_not_add_up():
+    """Half of the calls fail, but rarely is one asked."""
+    assert not is_tripped(tally_of("x.x.x.x.x.x.x.", every_s=5), DEFAULT_POLICY)
+
+
+def test_a_streak_outlasts_the_window():
+    """Calls that time out after 20 s would otherwise never be five."""
+    assert is_tripped(tally_of("xxxxx", every_s=25), DEFAULT_POLICY)
+
+
+def test_a_streak_is_forgotten_after_a_pause():
+    """Four failures of this morning do not make the next one an outage."""
+    assert not is_tripped(tally_of("xxxxx", every_s=301), DEFAULT_POLICY)
+
+
+def test_a_success_after_the_window_ends_the_counting():
+    """From then on nothing is written again."""
+    assert tally_of("x.", every_s=21) is None
+    assert tally_of("x.", every_s=19) is not None
+
+
+@given(st.lists(st.tuples(st.booleans(), st.floats(-1e4, 1e4)), max_size=30))
+def test_a_tally_is_sound_however_the_clock_jumps(calls):
+    """Never more failures than calls, no negative age, and five in a row always trip."""
+    tally, now = None, NOW
+    for failed, step in calls:
+        now += step
+        tally = count(tally, DEFAULT_POLICY, failed=failed, now=now)
+        if tally is not None:
+            assert 0 < tally.failures <= tally.calls
+            assert tally.since <= now
+    for _ in range(5):
+        tally = count(tally, DEFAULT_POLICY, failed=True, now=now)
+    assert is_tripped(tally, DEFAULT_POLICY)
+
+
+def test_an_overload_halves_what_runs_at_once():
+    """And it grows back by one every ten seconds, until it is where the trouble began."""
+    policy = Policy(regrow_s=10)
+    throttle = halve(None, policy, running=8, now=NOW)
+    assert [room(throttle, policy, now=NOW + passed) for passed in (0, 9, 10, 39, 40)] == [4, 4, 5, 7, None]
+
+
+def test_each_further_overload_halves_again():
+    """Down to one call at a time."""
+    policy, throttle, rooms = Policy(), None, []
+    for _ in range(4):
+        throttle = halve(throttle, policy, running=8, now=NOW)
+        rooms.append(room(throttle, policy, now=NOW))
+    assert rooms == [4, 2, 1, 1]
+    assert throttle.peak == 8
+
+
+def test_a_single_call_cannot_be_halved():
+    """Then the gate alone has to do."""
+    assert halve(None, DEFAULT_POLICY, running=1, now=NOW) is None
+
+
+def test_a_throttle_from_the_future_is_over():
+    """The clock has been put back: better too many calls than too few for ever."""
+    throttle = Throttle(limit=2, peak=8, since=NOW)
+    assert room(throttle, DEFAULT_POLICY, now=NOW - 1) is None
+    assert halve(throttle, DEFAULT_POLICY, running=4, now=NOW - 1) == Throttle(limit=2, peak=4, since=NOW - 1)
+
+
+@given(st.integers(1, 1000), st.lists(st.tuples(st.integers(1, 1000), st.floats(0, 500)), max_size=10))
+def test_a_throttle_always_lets_somebody_through(running, more):
+    """And never lasts for ever."""
+    now = NOW
+    throttle = halve(None, DEFAULT_POLICY, running=running, now=now)
+    for others, passed in more:
+        now += passed
+        throttle = halve(throttle, DEFAULT_POLICY, running=others, now=now)
+        if throttle is not None:
+            assert 1 <= throttle.limit < throttle.peak
+            assert room(throttle, DEFAULT_POLICY, now=now + 10_000) is None
+
+
+def test_states_are_made_of_plain_values():
+    """They go through JSON."""
+    states = [closed(probe="a", probe_until=NOW), tally_of("x"), halve(None, DEFAULT_POLICY, running=4, now=NOW)]
+    for state in states:
+        assert isinstance(state, Gate | Tally | Throttle)
+        assert all(isinstance(value, int | float | str | None) for value in asdict(state).values())

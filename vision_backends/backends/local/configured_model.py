@@ -1,0 +1,302 @@
+"""One configured model: where it is, whether it may be used, and how it comes into memory.
+
+This module decides what a caller hears of a model that is not loaded. It must not know any request.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+from vision_backends.backends.local.hub.checkpoint import read_checkpoint
+from vision_backends.backends.local.hub.source import Source
+from vision_backends.backends.local.models.captioner import Captioner
+from vision_backends.backends.local.models.detector import ClosedDetector, OpenDetector
+from vision_backends.backends.local.models.embedder import Embedder
+from vision_backends.backends.local.models.families import captioning
+from vision_backends.backends.local.runtime.lazy_load import NOT_LOADED, Slot
+from vision_backends.backends.local.runtime.loader import Place, load, spot_for
+from vision_backends.backends.local.runtime.memory import memory_for
+from vision_backends.backends.shutdown import awaited_at_exit
+from vision_backends.errors import NotReadyError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from vision_backends.backends.local.hub.checkpoint import Checkpoint
+    from vision_backends.backends.local.hub.hub import Hub
+    from vision_backends.backends.local.hub.progress import Progress
+    from vision_backends.clock import Clock, Countdown
+    from vision_backends.types import Task
+
+__all__ = ["Engine", "LocalModel", "Role"]
+
+Role = Literal["caption", "embedding", "detection", "open_vocabulary"]
+"""What a model is configured for."""
+
+Engine = Captioner | Embedder | ClosedDetector | OpenDetector
+
+ENGINES: dict[Role, tuple[type[Engine], str]] = {
+    "caption": (Captioner, "AutoModelForImageTextToText"),
+    "embedding": (Embedder, "AutoModel"),
+    "detection": (ClosedDetector, "AutoModelForObjectDetection"),
+    "open_vocabulary": (OpenDetector, "AutoModelForZeroShotObjectDetection"),
+}
+"""What runs a model of each role, and the class of transformers that loads it."""
+
+LONGEST_END_S = 10.0
+"""How long the end of the interpreter waits for a load; a fetch is broken off at once."""
+
+FETCHED_AGAIN = frozenset({"incomplete", "no_safetensors"})
+"""Flaws of a cached model that a fetch may mend."""
+
+
+class LocalModel:
+    """A model by name or folder, in memory or not yet.
+
+    Args:
+        name: As configured.
+        role: What it is for.
+        download: When it may be fetched.
+        place: Where it runs.
+        hub: Where models come from by name.
+        clock: Where time comes from.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        role: Role,
+        download: Literal["never", "background", "wait"],
+        place: Place,
+        hub: Hub,
+        clock: Clock,
+    ) -> None:
+        self.name = name
+        self._role = role
+        self._download = download
+        self._place = place
+        self._hub = hub
+        self._source = Source.parse(name)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._users = 0
+        self._used_at = clock.monotonic()
+        self._rehearsed: set[Task] = set()
+        self._slot: Slot[Engine] = Slot(name, self._load, clock=clock)
+        self._found: tuple[object, Checkpoint] | None = None
+
+    @property
+    def loaded(self) -> bool:
+        """Whether it is in memory."""
+        return self._slot.value is not None
+
+    @property
+    def touched(self) -> bool:
+        """Whether torch has been at work for it."""
+        return self._slot.touched
+
+    @property
+    def checkpoint(self) -> Checkpoint | None:
+        """What is in memory, or else on this machine and usable; None where nothing is."""
+        engine = self._slot.value
+        if engine is not None:
+            return engine.loaded.checkpoint
+        try:
+            return self._find()
+        except NotReadyError:
+            return None
+
+    @property
+    def revision(self) -> str | None:
+        """Its exact version: of what is in memory, or on this machine, or pinned; None while it is not known."""
+        checkpoint = self.checkpoint
+        return checkpoint.revision if checkpoint else self._source.commit
+
+    @property
+    def space(self) -> str:
+        """The vector space that it makes."""
+        revision = self.revision
+        return f"local/{self._source.short_name}@{revision}" if revision else f"local/{self._source.short_name}"
+
+    def check(self) -> None:
+        """Return if it is loaded, can be loaded, or may be waited for; quick, and without network.
+
+        Raises:
+            NotReadyError: It is missing, on its way, refused, or failed not long ago.
+        """
+        if self.loaded:
+            return
+        self._slot.check()
+        if self._find() is None and self._download != "wait":
+            raise self._missing()
+
+    def get(self, time: Countdown) -> Engine:
+        """Return it, loaded once however many threads ask.
+
+        Raises:
+            NotReadyError: It cannot be loaded, or not in time.
+        """
+        engine = self._slot.value
+        if engine is not None:
+            return engine
+        self._begin_fetch()
+        self.check()
+        return self._slot.get(timeout_s=time.left_s())
+
+    def load(self) -> None:
+        """Return when it is in memory, after fetching it where it may be fetched.
+
+        Raises:
+            NotReadyError: It cannot be loaded.
+        """
+        if self._slot.value is None:
+            self._begin_fetch()
+            if self._download == "never" and self._find() is None:
+                raise self._missing()
+            self._slot.get(timeout_s=threading.TIMEOUT_MAX)
+        with self._lock:
+            self._used_at = self._clock.monotonic()  # who asks for it is about to use it
+
+    @contextmanager
+    def in_use(self, task: Task) -> Iterator[None]:
+        """Keep it from being dropped as idle while a task runs."""
+        with self._lock:
+            self._users += 1
+        try:
+            yield
+            self._rehearsed.add(task)
+        finally:
+            with self._lock:
+                self._users -= 1
+                self._used_at = self._clock.monotonic()
+
+    def needs_rehearsal(self, task: Task) -> bool:
+        """Whether it is loaded, and has not yet run for a task, nor is about to."""
+        with self._lock:
+            return self.loaded and not self._users and task not in self._rehearsed
+
+    def drop_if_idle(self, idle_s: float) -> float | None:
+        """Drop it from memory if nobody has used it for so long.
+
+        Returns:
+            The seconds until then, 0 when it was dropped now; None when it is neither there nor on its way.
+        """
+        with self._lock:
+            if not self.touched:
+                return None
+            left_s = idle_s if self._users or not self.loaded else self._used_at + idle_s - self._clock.monotonic()
+            if left_s > 0:
+                return left_s
+            self.close()
+            return 0.0
+
+    def status(self) -> dict[str, Any]:
+        """Return JSON-able facts about it."""
+        engine = self._slot.value
+        state = self._slot.state
+        if engine is None and state == NOT_LOADED and self._source.folder is None and self.checkpoint is None:
+            state = "not fetched"
+        facts: dict[str, Any] = {"model": self.name, "revision": self.revision, "state": state}
+        if engine is not None:
+            loaded = engine.loaded
+            facts |= {"device": loaded.device, "dtype": loaded.numbers, "memory_bytes": loaded.memory_bytes}
+            facts |= {"queue": loaded.lane.waiting, "batch": loaded.lane.max_batch}
+            facts["engine"] = {name: part.engine for name, part in loaded.parts.items()} or "torch"
+            facts["idle_s"] = 0.0 if self._users else self._clock.monotonic() - self._used_at
+        return facts
+
+    def close(self) -> None:
+        """Drop it from memory, as soon as nobody waits for it."""
+        engine = self._slot.value
+        self._slot.close()
+        if engine is not None:
+            engine.loaded.lane.close()
+        self._rehearsed.clear()
+
+    def after_fork(self) -> None:
+        """Make it usable in a forked child."""
+        self._lock = threading.Lock()
+        self._slot.after_fork()
+
+    def _load(self, progress: Progress) -> Engine:
+        checkpoint = self._find()
+        if checkpoint is None:
+            progress.stage = "being fetched"
+            folder, revision = self._hub.fetch(self._source, progress)
+            checkpoint = read_checkpoint(folder, name=self.name, revision=revision)
+        progress.stage, progress.total_bytes = "being loaded", 0
+        place = self._place
+        engine, auto_class = ENGINES[self._role]
+        manner = captioning(checkpoint.kind)
+        chat = self._role == "caption" and (manner is None or manner.task is not None)
+        spot = spot_for(checkpoint, place, has_parts=_has_parts(self._role, checkpoint.kind))
+        room = memory_for(
+            checkpoint,
+            device=spot.device,
+            max_bytes=place.max_memory_bytes,
+            bytes_per_parameter=spot.loaded_as.itemsize,
+            converted=spot.converted,
+        )
+        with room, awaited_at_exit(LONGEST_END_S):
+            made = engine(load(checkpoint, spot, auto_class=auto_class, place=place, chat=chat))
+            made.loaded.settle()
+        self._used_at = self._clock.monotonic()
+        return made
+
+    def _begin_fetch(self) -> None:
+        """Begin to fetch it in the background where it is missing and may be fetched so."""
+        if self._download == "background" and self._find() is None:
+            self._slot.start()
+
+    def _find(self) -> Checkpoint | None:
+        """Return what is on this machine; None for a model of the hub that has to be fetched.
+
+        Raises:
+            NotReadyError: A folder is not there, or what is there is refused.
+        """
+        if self._source.folder is not None:
+            if not self._source.folder_exists:
+                message = f"The folder {self._source.name} of [local] is not there."
+                raise NotReadyError(message, remedy="Put a checkpoint there, or correct the configuration.")
+            return self._read(self._source.folder, None)
+        cached = self._hub.cached(self._source)
+        if cached is None:
+            return None
+        try:
+            return self._read(*cached)
+        except NotReadyError as flaw:
+            if flaw.code in FETCHED_AGAIN:
+                return None
+            raise
+
+    def _read(self, folder: Path, revision: str | None) -> Checkpoint:
+        """Read a folder again only when a file in it has changed."""
+        stamp = (revision, *((str(path), *_marks(path)) for path in sorted(folder.rglob("*"))))
+        found = self._found
+        if found is None or found[0] != stamp:
+            found = (stamp, read_checkpoint(folder, name=self.name, revision=revision))
+            self._found = found
+        return found[1]
+
+    def _missing(self) -> NotReadyError:
+        later = "; the first request that comes to this rung fetches it" if self._download == "background" else ""
+        message = f"{self.name} is not on this machine yet{later}."
+        return NotReadyError(message, remedy=f"Run: vision models pull {self.name}", code="not_fetched")
+
+
+def _has_parts(role: Role, kind: str) -> bool:
+    """Tell whether a model has parts that another engine than torch can compute."""
+    return role in {"embedding", "detection"} or (role == "caption" and kind == "blip")
+
+
+def _marks(path: Path) -> tuple[int, ...]:
+    """Return what changes when a file does; nothing of one that is a link into nothing."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return ()
+    return stat.st_size, stat.st_mtime_ns

@@ -1,0 +1,195 @@
+"""What a hub publishes under a model's name, and what of that is fetched.
+
+This module decides which files of a model are wanted, and in which order. It must not know how they are fetched.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vision_backends.backends.local.hub.checkpoint import PARTS_OF_REVISION, layout_of
+from vision_backends.backends.local.hub.source import COMMIT
+from vision_backends.errors import NotReadyError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from huggingface_hub import HfApi
+
+    from vision_backends.backends.local.hub.source import Source
+
+__all__ = ["Offer", "OfferedFile", "ask_for_offer"]
+
+SERVER_TIMEOUT_S = 20.0
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+SHARD = re.compile(r"model(\.safetensors)?-\d+-of-\d+\.safetensors")
+"""Names of weights in parts, as transformers writes them, and as Qwen has published some."""
+
+ROBOT = "SFconvertbot"
+"""It offers safetensors of pickled weights."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfferedFile:
+    """A file on the hub.
+
+    Attributes:
+        name: Its path within the model.
+        size_bytes: Its size; 0 where the hub does not say it.
+        digest: Its checksum: sha256 of a large file, git's sha1 of a small one; None where the hub does not say it.
+    """
+
+    name: str
+    size_bytes: int
+    digest: str | None = None
+
+    @property
+    def sha256(self) -> str | None:
+        """Its sha256, where that is what the hub has recorded; it names a file in the cache."""
+        return self.digest if self.digest and SHA256.fullmatch(self.digest) else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """A model as the hub has it now.
+
+    Attributes:
+        repository: Its name there.
+        address: Its page.
+        branch: The branch, tag or commit that was asked for, or that of the robot's conversion.
+        commit: What that stands for.
+        licence: Its licence as the publisher states it; None where that is not done.
+        settings: Configuration, processors and vocabulary; small.
+        weights: The safetensors, which are fetched last: where they are, all else is there as well.
+        converted: Whether it is the robot's conversion, where nothing in particular was asked for.
+    """
+
+    repository: str
+    address: str
+    branch: str
+    commit: str
+    licence: str | None
+    settings: tuple[OfferedFile, ...]
+    weights: tuple[OfferedFile, ...]
+    converted: bool = False
+
+    @property
+    def files(self) -> tuple[OfferedFile, ...]:
+        """All that is fetched, in this order."""
+        return self.settings + self.weights
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of all of it."""
+        return sum(file.size_bytes for file in self.files)
+
+
+def ask_for_offer(source: Source, repository: str, *, endpoint: str | None) -> Offer:
+    """Ask the hub what it has; one request, or three where only its robot offers safetensors.
+
+    Args:
+        source: Which branch, tag or commit is wanted; without one also the robot's conversion will do.
+        repository: The model's name on the hub.
+        endpoint: Address of the hub; None for the usual one.
+
+    Raises:
+        NotReadyError: It has no safetensors weights, or is no model for images.
+        ValueError: What it says cannot be trusted.
+        HfHubHTTPError: What huggingface_hub raises, untranslated.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi(endpoint=endpoint)
+    ask = partial(api.model_info, repository, files_metadata=True, timeout=SERVER_TIMEOUT_S)
+    branch, conversion = source.revision or "main", None
+    info = ask(revision=branch)
+    if source.revision is None and not _weights(each.rfilename for each in info.siblings or []):
+        conversion = _conversion(api, repository)
+        branch = conversion or branch
+        info = ask(revision=branch)
+    if not COMMIT.fullmatch(str(info.sha)):
+        raise ValueError(f"{str(info.sha)!r} is no commit")
+    files = {each.rfilename: _offered(each) for each in info.siblings or [] if _is_inside(each.rfilename)}
+    settings, weights = _wanted(repository, files)
+    return Offer(
+        repository=repository,
+        address=f"{api.endpoint}/{repository}",
+        branch=branch,
+        commit=str(info.sha),
+        licence=_licence(info.tags or []),
+        settings=tuple(files[name] for name in settings),
+        weights=tuple(files[name] for name in weights),
+        converted=conversion is not None,
+    )
+
+
+def _is_inside(name: str) -> bool:
+    """Tell whether a file would lie within the folder of its model; the hub's names become paths on this machine."""
+    return not name.startswith("/") and "\\" not in name and ":" not in name and ".." not in name.split("/")
+
+
+def _offered(sibling: Any) -> OfferedFile:  # noqa: ANN401 — a record of huggingface_hub
+    return OfferedFile(
+        name=sibling.rfilename,
+        size_bytes=sibling.size or (sibling.lfs.size if sibling.lfs else 0) or 0,
+        digest=sibling.lfs.sha256 if sibling.lfs else sibling.blob_id,
+    )
+
+
+def _wanted(repository: str, names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return the small files and the weights to fetch.
+
+    Only the folder that holds the weights matters, and of its weights only one format.
+    """
+    known = set(names)
+    found = _weights(known)
+    if not found:
+        message = f"{repository} publishes no safetensors weights; pickled ones are not loaded."
+        raise NotReadyError(message, remedy="Choose another model under [local].", code="no_safetensors")
+    folder = found[0].rpartition("/")[0]
+    inside = {name for name in known if name.rpartition("/")[0] in {folder, ""}}
+    beside = {name.rpartition("/")[2]: name for name in known if name.rpartition("/")[0] == folder}
+    whole = [name for name in found if name in beside.values() and not name.endswith(".json")]
+    weights = whole or [name for file, name in beside.items() if SHARD.fullmatch(file)]
+    if not weights:
+        message = f"{repository} publishes {found[0]}, but no shards such as model-00001-of-00002.safetensors."
+        raise NotReadyError(message, remedy="Choose another model under [local].", code="no_safetensors")
+    others = [name for name in inside if Path(name).suffix in PARTS_OF_REVISION and not _is_of_another_kind(name)]
+    return sorted(others), sorted(weights)
+
+
+def _weights(names: Iterable[str]) -> list[str]:
+    """Return the files that name or are safetensors weights, those of the outermost folder first."""
+    return sorted((name for name in names if name.rpartition("/")[2] in layout_of("weights")), key=_depth)
+
+
+def _conversion(api: HfApi, repository: str) -> str | None:
+    """Return the branch on which the hub's own robot offers the same weights as safetensors; None without.
+
+    Many publishers have never merged it. Only the robot's offer counts: anybody may open one. transformers does the
+    same: https://github.com/huggingface/transformers/blob/main/src/transformers/safetensors_conversion.py.
+    """
+    offers = api.get_repo_discussions(
+        repository, author=ROBOT, discussion_type="pull_request", discussion_status="open"
+    )
+    numbers = [offer.num for offer in offers if offer.author == ROBOT and offer.is_pull_request]
+    return f"refs/pr/{max(numbers)}" if numbers else None
+
+
+def _licence(tags: Iterable[str]) -> str | None:
+    return next((tag.removeprefix("license:") for tag in tags if tag.startswith("license:")), None)
+
+
+def _depth(name: str) -> tuple[int, str]:
+    return name.count("/"), name
+
+
+def _is_of_another_kind(name: str) -> bool:
+    """Tell whether a file belongs to weights of other frameworks."""
+    return "index.json" in name and "safetensors" not in name

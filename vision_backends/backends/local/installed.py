@@ -1,0 +1,204 @@
+"""What of a model is on this machine, and how it leaves it again.
+
+This module decides what counts as installed and what may be removed: only what the cache of the hub holds, never a
+folder of the user's. It must not know how models are fetched.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from vision_backends.backends.local.hub.checkpoint import read_checkpoint
+from vision_backends.backends.local.hub.download import Warehouse, size_of
+from vision_backends.backends.local.runtime.tuning_cache import Remembered
+from vision_backends.errors import InvalidRequestError, NotReadyError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from vision_backends.backends.local.hub.hub import HuggingFaceHub
+    from vision_backends.backends.local.hub.source import Source
+
+__all__ = ["Holding", "Removal", "find_holding", "plan_removal"]
+
+LEAST_OF_COMMIT = 7
+"""So many digits name a commit, as git shortens it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holding:
+    """What of one model is on this machine.
+
+    Attributes:
+        state: ``"installed"``; ``"partly"``: files are missing or cut short; ``"refused"``: it may not be used;
+            ``"absent"``.
+        folder: Where it is.
+        revision: Its commit, or an id of its content.
+        size_bytes: Room that its files take.
+        flaw: Why it is not simply installed, with the remedy.
+    """
+
+    state: Literal["installed", "partly", "refused", "absent"]
+    folder: Path | None = None
+    revision: str | None = None
+    size_bytes: int = 0
+    flaw: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removal:
+    """What would leave the cache.
+
+    Attributes:
+        name: The model on the hub.
+        revisions: Commits, each with the branches and tags that stand for it.
+        freed_bytes: Room that this gives back.
+        folders: What is deleted.
+        strategy: huggingface_hub's own plan; None for a folder that it does not understand.
+        remembered: Where its converted parts are kept, which go as well.
+    """
+
+    name: str
+    revisions: dict[str, tuple[str, ...]]
+    freed_bytes: int
+    folders: tuple[Path, ...]
+    strategy: Any
+    remembered: Remembered
+
+    def concerns(self, state: Mapping[str, Any]) -> bool:
+        """Tell whether something was made of what leaves; without revisions, all of the model does."""
+        model, _, _ = str(state.get("model")).partition("@")
+        repository, _, _ = self.name.partition("@")
+        return model == repository and (not self.revisions or state.get("revision") in self.revisions)
+
+    def execute(self) -> None:
+        """Delete it.
+
+        Raises:
+            NotReadyError: Something could not be deleted.
+        """
+        if self.strategy is not None:
+            self.strategy.execute()
+        else:
+            for folder in self.folders:
+                shutil.rmtree(folder, ignore_errors=True)
+        left = [str(folder) for folder in self.folders if folder.exists()]
+        if left:
+            message = f"{self.name} could not be removed: {', '.join(left)}."
+            raise NotReadyError(message, remedy="Look who may write there.", code="cache_not_writable")
+        self.remembered.forget(self.concerns)
+
+
+def find_holding(source: Source, hub: HuggingFaceHub) -> Holding:
+    """Look for a model; asks no network, and reads no more than small files and tables of contents."""
+    if source.folder is not None:
+        found: tuple[Path, str | None] | None = (source.folder, None) if source.folder_exists else None
+    else:
+        found = hub.cached(source)
+    if found is None:
+        arrived_bytes = _arrived_bytes(source, hub)
+        return Holding(state="partly" if arrived_bytes else "absent", size_bytes=arrived_bytes)
+    folder, commit = found
+    held = Holding(state="installed", folder=folder, revision=commit, size_bytes=_size(folder))
+    try:
+        return replace(held, revision=read_checkpoint(folder, name=source.name, revision=commit).revision)
+    except NotReadyError as flaw:
+        if flaw.code not in {"incomplete", "no_safetensors"}:
+            return replace(held, state="refused", flaw=str(flaw))
+        size_bytes = held.size_bytes + _arriving_bytes(source, hub)
+        return replace(held, state="partly", flaw=str(flaw), size_bytes=size_bytes)
+
+
+def plan_removal(source: Source, hub: HuggingFaceHub, remembered: Remembered | None = None) -> Removal:
+    """Find out what removing a model means: all its revisions, or the one behind an ``@``, and what was made of them.
+
+    Args:
+        source: The model.
+        hub: Has the cache.
+        remembered: Where converted parts are kept; by default in the user's cache folder.
+
+    Raises:
+        InvalidRequestError: It is a folder of the user's, or not in the cache.
+    """
+    if source.repository is None:
+        message = f"{source.name} is a folder of your own; only what was fetched from the hub is removed."
+        raise InvalidRequestError(message, remedy=f"Delete {source.folder} yourself.")
+    removal = _planned(source, hub, remembered or Remembered())
+    return replace(removal, freed_bytes=removal.freed_bytes + removal.remembered.kept_bytes(removal.concerns))
+
+
+def _planned(source: Source, hub: HuggingFaceHub, remembered: Remembered) -> Removal:
+    """Return the plan, with the bytes in the cache of the hub."""
+    from huggingface_hub import scan_cache_dir
+
+    home = Warehouse(hub.cache, str(source.repository)).home
+    if not home.is_dir():
+        raise InvalidRequestError(f"{source.name} is not in the cache {hub.cache}.", remedy="See: vision models list")
+    cache = scan_cache_dir(hub.cache)
+    repository = next((each for each in cache.repos if each.repo_path.resolve() == home.resolve()), None)
+    if repository is None and source.revision is not None:
+        message = f"The folder {home} is damaged, so that no revision of it can be told from others."
+        raise InvalidRequestError(message, remedy=f"Remove all of it: vision models remove {source.repository}")
+    if repository is None or (source.revision is None and not repository.revisions):  # its fetch never got far
+        return Removal(
+            name=source.name,
+            revisions={},
+            freed_bytes=_own_bytes(home),
+            folders=(home,),
+            strategy=None,
+            remembered=remembered,
+        )
+    chosen = [each for each in repository.revisions if _is_meant(source.revision, each)]
+    if not chosen:
+        message = f"{source.repository} has no revision {source.revision!r} in the cache {hub.cache}."
+        raise InvalidRequestError(message, remedy=f"See: vision models show {source.repository}")
+    # Clones of one repository share commits: only this one's may go.
+    strategy = replace(cache, repos=frozenset({repository})).delete_revisions(*(each.commit_hash for each in chosen))
+    return Removal(
+        name=source.name,
+        revisions={each.commit_hash: tuple(sorted(each.refs)) for each in chosen},
+        freed_bytes=strategy.expected_freed_size + (_unnamed_bytes(repository) if strategy.repos else 0),
+        folders=(*strategy.repos, *strategy.snapshots),
+        strategy=strategy,
+        remembered=remembered,
+    )
+
+
+def _is_meant(wanted: str | None, revision: Any) -> bool:  # noqa: ANN401 — a record of huggingface_hub
+    if wanted is None or wanted in revision.refs:
+        return True
+    return len(wanted) >= LEAST_OF_COMMIT and revision.commit_hash.startswith(wanted)
+
+
+def _arrived_bytes(source: Source, hub: HuggingFaceHub) -> int:
+    """Return what an interrupted fetch has left; nothing notes which revision it belongs to."""
+    if source.repository is None or source.revision is not None or not hub.usable:
+        return 0
+    return _size(Warehouse(hub.cache, source.repository).home / "blobs")
+
+
+def _arriving_bytes(source: Source, hub: HuggingFaceHub) -> int:
+    """Return the size of what has arrived of files that are not whole yet."""
+    if source.repository is None:
+        return 0
+    blobs = Warehouse(hub.cache, source.repository).home / "blobs"
+    return sum(size_of(path) for path in blobs.glob("*.incomplete"))
+
+
+def _unnamed_bytes(repository: Any) -> int:  # noqa: ANN401 — a record of huggingface_hub
+    """Return the size of what no revision names, such as files that are still arriving; it goes with the last one."""
+    named = {file.blob_path for revision in repository.revisions for file in revision.files}
+    blobs = (path for path in (repository.repo_path / "blobs").glob("*") if not path.is_symlink())
+    return sum(size_of(path) for path in blobs if path not in named)
+
+
+def _own_bytes(folder: Path) -> int:
+    """Return what a folder takes itself, without what it links to."""
+    return sum(size_of(path) for path in folder.rglob("*") if not path.is_symlink() and not path.is_dir())
+
+
+def _size(folder: Path) -> int:
+    return sum(size_of(path) for path in folder.rglob("*") if not path.is_dir())

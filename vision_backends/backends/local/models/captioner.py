@@ -1,0 +1,273 @@
+"""Descriptions: plain captions by BLIP and Florence-2, answers to instructions by any model with a chat template.
+
+This module decides what a model is asked and when it has said enough. It must not know where models come from.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from vision_backends.backends.local.models.decoding import decoding_of
+from vision_backends.backends.local.models.families import captioning, end_tokens, given_tokens, longest_text, writers
+from vision_backends.backends.local.runtime.loaded_model import aspect
+from vision_backends.backends.local.runtime.torch_environment import translated
+from vision_backends.errors import InvalidReplyError, NotReadyError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+
+    from vision_backends.backends.local.models.blip import BlipDecoder
+    from vision_backends.backends.local.models.decoding import Decoding
+    from vision_backends.backends.local.runtime.loaded_model import Inputs, Loaded
+    from vision_backends.backends.local.runtime.micro_batcher import Wanted
+    from vision_backends.clock import Countdown
+    from vision_backends.images import Image
+
+__all__ = ["Caption", "Captioner"]
+
+PLAIN_PROMPT = "Describe this image in one or two sentences."
+
+TOKENS_PER_WORD = 1.5
+"""English takes about 1.3 tokens a word, longer words more: https://platform.openai.com/tokenizer."""
+
+ANSWER_TOKENS = 256
+"""Most tokens of an answer to an instruction, unless a request says otherwise."""
+
+
+LEAST_COSINE = 0.999
+"""Of what another engine sees, patch by patch, to what torch sees."""
+
+PATCH_ROWS, TOKEN_ROWS = (577,), (1, 8)
+"""Rows that BLIP's linear layers mostly get: the patches of an image of 384 pixels, and a token of each caption."""
+
+_log = logging.getLogger(__name__)
+
+
+class Caption(NamedTuple):
+    """What a model said.
+
+    Attributes:
+        text: The words.
+        complete: False when the length limit cut them off.
+    """
+
+    text: str
+    complete: bool
+
+
+class _Said(NamedTuple):
+    """The new tokens of one row, and whether all scores were finite."""
+
+    tokens: list[int]
+    finite: bool
+
+
+class Captioner:
+    """One model that turns images into text, always the most probable one.
+
+    Args:
+        loaded: BLIP, BLIP-2, Florence-2, or an image-text-to-text model whose processor has a chat template.
+
+    Attributes:
+        loaded: The same.
+        plain: Whether it only writes captions.
+
+    Raises:
+        NotReadyError: It is none of them.
+    """
+
+    def __init__(self, loaded: Loaded) -> None:
+        self.loaded = loaded
+        self._manner = captioning(loaded.checkpoint.kind)
+        self.plain = self._manner is not None
+        if loaded.tokenizer is None or not (self.plain or getattr(loaded.processor, "chat_template", None)):
+            message = f"{loaded.checkpoint.name} has no chat template, and is no BLIP or Florence-2 either."
+            raise NotReadyError(message, remedy="Configure another model as [local] caption_model.")
+        *_, writer = writers(loaded.model)
+        self._usual = decoding_of(
+            writer.generation_config, max_new_tokens=self._manner.usual_tokens if self._manner else ANSWER_TOKENS
+        )
+        _decide_greedily(loaded.model)
+        self._blip = self._lean_decoder() if loaded.checkpoint.kind == "blip" else None
+
+    def _lean_decoder(self) -> BlipDecoder | None:
+        """Return what decodes BLIP without transformers' machinery; None for a checkpoint with wishes of its own."""
+        from vision_backends.backends.local.models.blip import BlipDecoder
+        from vision_backends.backends.local.runtime.parts import VisionStates
+
+        loaded = self.loaded
+        look = loaded.part("vision", VisionStates(loaded.model), agrees=_alike)
+
+        def see(pixels: torch.Tensor) -> torch.Tensor | None:
+            found = look({"pixel_values": pixels})
+            return found[0] if found else None
+
+        try:
+            decoder = BlipDecoder(loaded.model, look=see)
+        except ValueError as wish:
+            _log.info("%s is decoded by transformers: %s", loaded.checkpoint.name, wish)
+            return None
+        loaded.pack(loaded.model.vision_model, rows=PATCH_ROWS, unless=look)
+        loaded.pack(loaded.model.text_decoder, rows=TOKEN_ROWS)
+        return decoder
+
+    def caption(
+        self,
+        images: Sequence[Image],
+        *,
+        time: Countdown,
+        prompt: str | None = None,
+        language: str | None = None,
+        max_words: int | None = None,
+        num_beams: int | None = None,
+        seed: int | None = None,
+    ) -> list[Caption]:
+        """Return a text for each image.
+
+        Args:
+            images: Checked images.
+            time: When to stop.
+            prompt: An instruction; only where the model follows any.
+            language: BCP 47 tag of the wanted language; only where the model follows instructions.
+            max_words: About how long a text may be.
+            num_beams: How many texts are followed at once, of which the most probable one is taken; by default as many
+                as the checkpoint wants.
+            seed: Draws every token by chance instead, the same for the same seed.
+
+        Raises:
+            InvalidReplyError: The model computed numbers that are not finite.
+            OverloadedError: The memory or the time to get hold of the model was not enough.
+            TimedOutError: The time was over before the last word.
+        """
+        most = self._usual.max_new_tokens if max_words is None else math.ceil(max_words * TOKENS_PER_WORD)
+        if self._blip is not None:
+            most = min(most, self._blip.longest)
+        beams = 1 if seed is not None else num_beams or self._usual.num_beams
+        decoding = replace(self._usual, max_new_tokens=most, num_beams=beams, seed=seed)
+        text = self._manner.task_for(max_words) if self._manner else self._chat(_question(prompt, language, max_words))
+        prepare = self.loaded.prepare if text is None else partial(self._instruct, text)
+        said = self.loaded.ask(images, prepare=prepare, alike=aspect, run=self._write, options=decoding, time=time)
+        return [self._read(each) for each in said]
+
+    def _chat(self, question: str) -> str:
+        """Return a question about an image as the model's chat template puts it."""
+        content = [{"type": "image"}, {"type": "text", "text": question}]
+        messages = [{"role": "user", "content": content}]
+        with self.loaded.reading, translated(self.loaded.checkpoint.name):
+            return str(self.loaded.processor.apply_chat_template(messages, add_generation_prompt=True))
+
+    def _instruct(self, text: str, image: Image) -> Inputs:
+        """Return the model's input for an image and what to do with it."""
+        pixels = self.loaded.pixels(image)
+        with self.loaded.reading:
+            return dict(self.loaded.processor(images=[pixels], text=[text], return_tensors="pt"))
+
+    def _write(self, batch: Inputs, decoding: Decoding, wanted: Wanted) -> list[_Said]:
+        """Return the new tokens of each row, as long as anybody wants them."""
+        if self._blip is not None:
+            said = self._blip.generate(batch["pixel_values"], decoding, wanted=lambda _step: wanted())
+            return [_Said(tokens=tokens or [], finite=tokens is not None) for tokens in said]
+        return self._generate(batch, decoding, wanted)
+
+    def _generate(self, batch: Inputs, decoding: Decoding, wanted: Wanted) -> list[_Said]:
+        """Do the same by transformers' own machinery."""
+        from transformers import LogitsProcessorList, StoppingCriteriaList
+
+        watch = _Watch(wanted)
+        given = given_tokens(self.loaded.model, batch)
+        longest = longest_text(self.loaded.model)
+        room = decoding.max_new_tokens if longest is None else max(1, longest - given)
+        looks: list[Any] = [watch.look]
+        if decoding.seed is not None:
+            looks.append(_Dice(decoding, rows=len(wanted()), device=self.loaded.device).choose)
+        tokens: torch.Tensor = self.loaded.model.generate(
+            **self.loaded.cast(batch),
+            max_new_tokens=min(decoding.max_new_tokens, room),
+            num_beams=decoding.num_beams,
+            early_stopping=decoding.early_stopping if decoding.num_beams > 1 else False,
+            length_penalty=decoding.length_penalty if decoding.num_beams > 1 else 1.0,
+            logits_processor=LogitsProcessorList(looks),
+            stopping_criteria=StoppingCriteriaList([watch.stop]),
+        )
+        new = tokens[:, given:].tolist()
+        return [_Said(tokens=row, finite=fine) for row, fine in zip(new, watch.fine, strict=True)]
+
+    def _read(self, said: _Said) -> Caption:
+        if not said.finite:
+            raise InvalidReplyError("The model computed scores that are not finite numbers.", code="not_finite")
+        with self.loaded.reading:
+            text = self.loaded.tokenizer.decode(said.tokens, skip_special_tokens=True)
+        ends = end_tokens(self.loaded.model, self.loaded.tokenizer)
+        return Caption(text=text.strip(), complete=any(token in ends for token in said.tokens))
+
+
+class _Dice:
+    """Lets chance choose each token, by forbidding all others; torch's own random numbers are the application's."""
+
+    def __init__(self, decoding: Decoding, *, rows: int, device: str) -> None:
+        import torch
+
+        from vision_backends.backends.local.models.token_search import Chances
+
+        self._chances = Chances(decoding, rows=rows, device=torch.device(device))
+
+    def choose(self, _tokens: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Return the scores with −∞ for all but one token of each row."""
+        drawn = scores.new_tensor(self._chances.draw(scores.float())).long()[:, None]
+        return scores.new_full(scores.shape, -math.inf).scatter(1, drawn, 0.0)
+
+
+class _Watch:
+    """Looks at every step of a generation: are the numbers finite, does anybody wait?
+
+    Where beams are searched, a picture has several rows; all of them count.
+    """
+
+    def __init__(self, wanted: Wanted) -> None:
+        self._wanted = wanted
+        self._bad: torch.Tensor | None = None
+
+    def look(self, _tokens: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Note for which pictures something is wrong; −∞ is how a token is forbidden."""
+        bad = (scores.isnan() | scores.isposinf()).view(len(self._wanted()), -1).any(-1)
+        self._bad = bad if self._bad is None else self._bad | bad
+        return scores
+
+    def stop(self, tokens: torch.Tensor, _scores: object) -> torch.Tensor:
+        """Tell transformers which rows nobody wants any more."""
+        given_up = tokens.new_tensor([not wanted for wanted in self._wanted()]).bool()
+        return given_up.repeat_interleave(len(tokens) // len(given_up))
+
+    @property
+    def fine(self) -> list[bool]:
+        """For which pictures all numbers were finite."""
+        return [] if self._bad is None else (~self._bad).tolist()
+
+
+def _alike(expected: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> bool:
+    from torch.nn.functional import cosine_similarity
+
+    return bool(cosine_similarity(expected[0], found[0], dim=-1).min() >= LEAST_COSINE)
+
+
+def _question(prompt: str | None, language: str | None, max_words: int | None) -> str:
+    parts = [prompt or PLAIN_PROMPT]
+    if language is not None:
+        parts.append(f"Answer in the language with the tag {language!r}.")
+    if max_words is not None:
+        parts.append(f"Use at most {max_words} words.")
+    return " ".join(parts)
+
+
+def _decide_greedily(model: Any) -> None:  # noqa: ANN401 — any model of transformers
+    """Take chance out of the checkpoint's defaults, and the settings of chance, which would be warned about."""
+    for part in writers(model):
+        part.generation_config.do_sample = False
+        for setting in ("temperature", "top_p", "top_k", "min_p", "typical_p"):
+            setattr(part.generation_config, setting, None)

@@ -1,0 +1,295 @@
+"""Objects and their boxes: a closed vocabulary by DETR's family, any words by Grounding DINO and OWL.
+
+This module decides how scores and boxes become detections. It must not know where models come from.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from vision_backends.backends.local.runtime.loaded_model import aspect, check_finite
+from vision_backends.backends.local.runtime.torch_environment import translated
+from vision_backends.backends.model_cards import coco_categories
+from vision_backends.backends.vocabulary import match_labels
+from vision_backends.errors import NotReadyError, NotSupportedError
+from vision_backends.types import Detection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import torch
+
+    from vision_backends.backends.local.runtime.loaded_model import Inputs, Loaded
+    from vision_backends.backends.local.runtime.micro_batcher import Wanted
+    from vision_backends.clock import Countdown
+    from vision_backends.images import Image
+
+    Spans = Sequence[Sequence[int]]
+
+__all__ = ["ClosedDetector", "OpenDetector", "vocabulary"]
+
+NO_CLASS = "N/A"
+"""What DETR's files call the numbers that COCO left out."""
+
+MOST_DISTANCE = 0.005
+"""Of a score, or of the side of a box as a share of the image's: 3 pixels at 640."""
+
+MOST_STRAYS = 0.05
+
+OPEN_MIN_SCORES = {"grounding-dino": 0.35, "mm-grounding-dino": 0.35, "owlv2": 0.1, "owlvit": 0.1}
+"""Lowest scores by kind, as their publishers use them: https://github.com/IDEA-Research/GroundingDINO (demo), and
+https://huggingface.co/docs/transformers/model_doc/owlv2."""
+
+
+def vocabulary(labels: Mapping[int, str]) -> dict[int, tuple[str, int | None]]:
+    """Return for each class number what it is called here, and COCO's id of it.
+
+    A vocabulary of COCO's objects, however they are spelled ("motorbike", "tvmonitor"), gets COCO's own names, so
+    that all rungs use the same. Any other keeps its own words and has no ids: its "mouse" may be an animal.
+    """
+    coco = coco_categories()
+    words = {number: label for number, label in labels.items() if label != NO_CLASS}
+    meanings = match_labels(tuple(words.values()), known=coco)
+    if set(meanings.values()) >= set(coco) or (words and None not in meanings.values()):
+        names = {number: meanings[label] or label for number, label in words.items()}
+        return {number: (name, coco.get(name)) for number, name in names.items()}
+    return {number: (label, None) for number, label in words.items()}
+
+
+class _Raw(NamedTuple):
+    """What a model said of one image: scores before sigmoid or softmax [Q, C], boxes as shares [Q, 4]."""
+
+    logits: torch.Tensor
+    boxes: torch.Tensor
+
+
+class ClosedDetector:
+    """A model that knows the classes it was trained on.
+
+    Args:
+        loaded: A model of ``AutoModelForObjectDetection``.
+    """
+
+    def __init__(self, loaded: Loaded) -> None:
+        from vision_backends.backends.local.runtime.parts import Boxes
+
+        self.loaded = loaded
+        self._names = vocabulary(loaded.model.config.id2label)
+        self._boxes = loaded.part("boxes", Boxes(loaded.model), agrees=_alike)
+
+    def detect(
+        self,
+        images: Sequence[Image],
+        *,
+        wanted: Mapping[str, str] | None,
+        min_score: float,
+        time: Countdown,
+    ) -> list[list[Detection]]:
+        """Return the objects of each image.
+
+        Args:
+            images: Checked images.
+            wanted: The names to report, each with the word that the caller used for it; None reports all.
+            min_score: Lowest score to report, in [0, 1].
+            time: When to stop.
+
+        Raises:
+            InvalidReplyError: The model computed numbers that are not finite.
+            OverloadedError: The memory or the time to get hold of the model was not enough.
+            TimedOutError: The time was over before the last image.
+        """
+        loaded = self.loaded
+        seen = loaded.ask(images, prepare=loaded.prepare, alike=aspect, run=self._run, time=time)
+        with translated(loaded.checkpoint.name):
+            pairs = zip(_checked(seen), images, strict=True)
+            return [list(self._found(raw, _size(image), wanted, min_score)) for raw, image in pairs]
+
+    def _run(self, batch: Inputs, _options: object, _wanted: Wanted) -> list[_Raw]:
+        found = self._boxes(batch)
+        return _rows(*found) if found else _outputs(self.loaded.model(**self.loaded.cast(batch)))
+
+    def _found(
+        self, raw: _Raw, size: tuple[int, int], wanted: Mapping[str, str] | None, least: float
+    ) -> Iterator[Detection]:
+        """Yield the objects of one image, as the family's own processor reads scores and boxes."""
+        outputs = SimpleNamespace(logits=raw.logits[None], pred_boxes=raw.boxes[None])
+        processor = self.loaded.image_processor
+        (read,) = processor.post_process_object_detection(outputs, threshold=least, target_sizes=[size])
+        rows = zip(*(read[key].tolist() for key in ("labels", "scores", "boxes")), strict=True)
+        yield from self._kept(rows, size, wanted)
+
+    def _kept(
+        self, rows: Iterator[tuple[int, float, list[float]]], size: tuple[int, int], wanted: Mapping[str, str] | None
+    ) -> Iterator[Detection]:
+        for number, score, box in rows:
+            name, category = self._names.get(number, (None, None))
+            inside = _inside(box, size)
+            if name is not None and inside is not None and (wanted is None or name in wanted):
+                label = name if wanted is None else wanted[name]
+                yield Detection(label=label, score=score, xyxy=inside, category_id=category)
+
+
+class OpenDetector:
+    """A model that looks for whatever it is told.
+
+    Args:
+        loaded: A model of ``AutoModelForZeroShotObjectDetection``: Grounding DINO, MM Grounding DINO, OWLv2 or OWL-ViT.
+
+    Raises:
+        NotReadyError: It is another kind of model.
+    """
+
+    def __init__(self, loaded: Loaded) -> None:
+        self.loaded = loaded
+        if loaded.checkpoint.kind not in OPEN_MIN_SCORES or loaded.tokenizer is None:
+            message = f"{loaded.checkpoint.name} is none of {', '.join(OPEN_MIN_SCORES)}."
+            raise NotReadyError(message, remedy="Configure one of them as [local] open_vocabulary_model.")
+        self._grounded = "dino" in loaded.checkpoint.kind
+        self._squared = loaded.checkpoint.kind == "owlv2"  # it sees images padded to a square
+
+    def detect(
+        self,
+        images: Sequence[Image],
+        *,
+        labels: Sequence[str],
+        min_score: float | None,
+        time: Countdown,
+    ) -> list[list[Detection]]:
+        """Return what the labels name in each image; arguments and errors as in `ClosedDetector.detect`.
+
+        Raises:
+            NotSupportedError: The labels are more than the model can read at once, or one is nothing to it.
+        """
+        least = OPEN_MIN_SCORES[self.loaded.checkpoint.kind] if min_score is None else min_score
+        coco = coco_categories()
+        categories = {label: coco.get(word or "") for label, word in match_labels(labels, known=coco).items()}
+        words, spans = self._sentence(labels) if self._grounded else (self._words(labels), None)
+        seen = self.loaded.ask(
+            images,
+            prepare=lambda image: {**self.loaded.prepare(image), **words},
+            alike=aspect,
+            run=self._run,
+            time=time,
+        )
+        found = []
+        for raw, image in zip(_checked(seen), images, strict=True):
+            size = _size(image)
+            scores = _label_scores(raw.logits.sigmoid(), spans)
+            frame = (max(size), max(size)) if self._squared else size
+            best = scores.max(-1)
+            rows = zip(best.values.tolist(), best.indices.tolist(), _pixels(raw.boxes, frame).tolist(), strict=True)
+            kept = [(score, labels[number], _inside(box, size)) for score, number, box in rows if score >= least]
+            found.append(
+                [
+                    Detection(label=label, score=score, xyxy=box, category_id=categories[label])
+                    for score, label, box in kept
+                    if box is not None
+                ]
+            )
+        return found
+
+    def _run(self, batch: Inputs, _options: object, _wanted: Wanted) -> list[_Raw]:
+        return _outputs(self.loaded.model(**self.loaded.cast(batch)))
+
+    def _sentence(self, labels: Sequence[str]) -> tuple[Inputs, Spans]:
+        """Return the labels as Grounding DINO reads them, and which tokens are whose.
+
+        Raises:
+            NotSupportedError: They are more than the model reads at once, or one is nothing to it.
+        """
+        text, spans = _sentence(labels)
+        with self.loaded.reading:
+            read = self.loaded.tokenizer(text, return_tensors="pt", return_offsets_mapping=True)
+        offsets = read.pop("offset_mapping")[0].tolist()
+        longest = self.loaded.model.config.max_text_len
+        if len(offsets) > longest:
+            message = f"{len(labels)} labels are {len(offsets)} tokens; the model reads {longest} at once."
+            raise NotSupportedError(message, remedy="Ask for fewer labels at a time.")
+        tokens = [[i for i, (a, b) in enumerate(offsets) if start <= a < b <= end] for start, end in spans]
+        if not all(tokens):
+            label = labels[tokens.index([])]
+            raise NotSupportedError(f"The model reads nothing in the label {label!r}.", remedy="Use words.")
+        return dict(read), tokens
+
+    def _words(self, labels: Sequence[str]) -> Inputs:
+        """Return the labels as OWL reads them, one row each."""
+        longest = self.loaded.model.config.text_config.max_position_embeddings
+        with self.loaded.reading:
+            read = self.loaded.tokenizer(
+                list(labels), padding="max_length", truncation=True, max_length=longest, return_tensors="pt"
+            )
+        return dict(read)
+
+
+def _sentence(labels: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
+    """Return the labels as Grounding DINO was trained to read them, "a cat. a dog.", and where each stands."""
+    text, spans = "", []
+    for label in labels:
+        words = " ".join(label.lower().replace(".", " ").split())
+        spans.append((len(text), len(text) + len(words)))
+        text += f"{words}. "
+    return text.rstrip(), spans
+
+
+def _outputs(outputs: Any) -> list[_Raw]:  # noqa: ANN401 — a record of transformers
+    return _rows(outputs.logits, outputs.pred_boxes)
+
+
+def _rows(logits: torch.Tensor, boxes: torch.Tensor) -> list[_Raw]:
+    """Return what the model said of each image, in 32-bit floats on the CPU."""
+    return [_Raw(logits=a, boxes=b) for a, b in zip(logits.float().cpu(), boxes.float().cpu(), strict=True)]
+
+
+def _alike(expected: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> bool:
+    """Tell whether another engine sees what torch sees.
+
+    Queries come in an order that depends on rounding, and the last ones may be others: so each is compared with the
+    nearest, by its best score and box, and few may have none.
+    """
+    import torch
+
+    rows = [
+        torch.cat([boxes[0], logits[0].sigmoid().amax(-1, keepdim=True)], dim=-1) for logits, boxes in (expected, found)
+    ]
+    distances = (rows[0][:, None] - rows[1][None]).abs().amax(-1)
+    strays = [(distances.amin(axis) > MOST_DISTANCE).float().mean() for axis in (0, 1)]
+    return bool(max(strays) <= MOST_STRAYS)
+
+
+def _checked(seen: Sequence[_Raw]) -> Sequence[_Raw]:
+    for raw in seen:
+        check_finite(raw.boxes, what="boxes")
+        check_finite(raw.logits, what="scores", but_minus_infinity=True)
+    return seen
+
+
+def _label_scores(scores: torch.Tensor, spans: Spans | None) -> torch.Tensor:
+    """Return the score of each label [Q, labels]: that of its best token, where the columns are tokens."""
+    import torch
+
+    if spans is None:
+        return scores
+    return torch.stack([scores[:, columns].max(-1).values for columns in spans], dim=-1)
+
+
+def _pixels(boxes: torch.Tensor, frame: tuple[int, int]) -> torch.Tensor:
+    """Turn centre, width and height [Q, 4] in shares of a frame into left, top, right and bottom in pixels."""
+    import torch
+
+    height, width = frame
+    centre, half = boxes[:, :2], boxes[:, 2:] / 2
+    return torch.cat([centre - half, centre + half], dim=-1) * boxes.new_tensor([width, height, width, height])
+
+
+def _size(image: Image) -> tuple[int, int]:
+    """Return height and width in pixels, in which boxes are reported however few of them were decoded."""
+    return image.height, image.width
+
+
+def _inside(box: Sequence[float], size: tuple[int, int]) -> tuple[float, float, float, float] | None:
+    """Return a box cut to the image, or None where nothing of it is left."""
+    height, width = size
+    x1, y1 = max(0.0, box[0]), max(0.0, box[1])
+    x2, y2 = min(float(width), box[2]), min(float(height), box[3])
+    return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None

@@ -1,0 +1,120 @@
+"""Images and texts as vectors of one space, by any model with two towers: CLIP, SigLIP, SigLIP 2.
+
+This module decides how input reaches the towers and what leaves them. It must not know where models come from.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from vision_backends.backends.local.runtime.loaded_model import aspect, check_finite
+from vision_backends.errors import NotReadyError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    import numpy.typing as npt
+    import torch
+
+    from vision_backends.backends.local.runtime.loaded_model import Inputs, Loaded
+    from vision_backends.backends.local.runtime.micro_batcher import Wanted
+    from vision_backends.clock import Countdown
+    from vision_backends.images import Image
+
+    Floats = npt.NDArray[np.float32]
+
+__all__ = ["Embedder"]
+
+FIXED_LENGTH = ("siglip",)
+"""Kinds whose texts were padded to full length in training: https://huggingface.co/docs/transformers/model_doc/siglip."""
+
+
+LEAST_COSINE = 0.999
+
+PATCH_ROWS = (50, 400)
+"""Rows that the linear layers mostly get: the patches of ViT-B/32 for one image, and for a batch of 8."""
+
+STEP = 16
+"""Texts are padded to a multiple of so many tokens. The towers do not see the padding."""
+
+
+class Embedder:
+    """The two towers of one model.
+
+    Args:
+        loaded: A model with ``get_image_features`` and ``get_text_features``.
+
+    Raises:
+        NotReadyError: It has not both towers.
+    """
+
+    def __init__(self, loaded: Loaded) -> None:
+        self.loaded = loaded
+        from vision_backends.backends.local.runtime.parts import ImageFeatures
+
+        if loaded.tokenizer is None or not hasattr(loaded.model, "get_text_features"):
+            message = f"{loaded.checkpoint.name} has no tower for texts beside that for images."
+            raise NotReadyError(message, remedy="Configure a CLIP or SigLIP model as [local] embedding_model.")
+        limits = (loaded.tokenizer.model_max_length, loaded.model.config.text_config.max_position_embeddings)
+        self._longest = min(limits)
+        self._image = loaded.part("image", ImageFeatures(loaded.model), agrees=_alike)
+        loaded.pack(loaded.model, rows=PATCH_ROWS)
+        self._fixed_length = loaded.checkpoint.kind.startswith(FIXED_LENGTH)
+
+    def embed_images(self, images: Sequence[Image], *, time: Countdown) -> list[Floats]:
+        """Return a vector [D] of length 1 for each image.
+
+        Raises:
+            InvalidReplyError: The model computed numbers that are not finite.
+            OverloadedError: The memory or the time to get hold of the model was not enough.
+            TimedOutError: The time was over before the last image.
+        """
+        loaded = self.loaded
+        found = loaded.ask(images, prepare=loaded.prepare, alike=aspect, run=self._image_features, time=time)
+        return _normalised(found)
+
+    def embed_texts(self, texts: Sequence[str], *, time: Countdown) -> list[Floats]:
+        """Return a vector [D] of length 1 for each text; what is longer than the model reads is cut off.
+
+        Errors as in `embed_images`.
+        """
+        return _normalised(self.loaded.ask(texts, prepare=self._read, alike=len, run=self._text_features, time=time))
+
+    def _image_features(self, batch: Inputs, _options: object, _wanted: Wanted) -> list[torch.Tensor]:
+        found = self._image(batch)
+        return _rows(found[0] if found else self.loaded.model.get_image_features(**self.loaded.cast(batch)))
+
+    def _read(self, text: str) -> Inputs:
+        """Return a text's tokens, padded to one of a few lengths, so that texts share batches."""
+        tokenizer, longest = self.loaded.tokenizer, self._longest
+        with self.loaded.reading:
+            length = longest
+            if not self._fixed_length:
+                tokens = len(tokenizer(text, truncation=True, max_length=longest)["input_ids"])
+                length = min(longest, math.ceil(tokens / STEP) * STEP)
+            return dict(
+                tokenizer([text], padding="max_length", truncation=True, max_length=length, return_tensors="pt")
+            )
+
+    def _text_features(self, batch: Inputs, _options: object, _wanted: Wanted) -> list[torch.Tensor]:
+        return _rows(self.loaded.model.get_text_features(**batch))
+
+
+def _rows(features: Any) -> list[torch.Tensor]:  # noqa: ANN401 — a tensor, or a record around one
+    """Return one vector [D] per row, in 32-bit floats on the CPU."""
+    return list(getattr(features, "pooler_output", features).float().cpu())
+
+
+def _normalised(vectors: Sequence[torch.Tensor]) -> list[Floats]:
+    for vector in vectors:
+        check_finite(vector, what="vectors")
+    return [(vector / vector.norm()).numpy() for vector in vectors]
+
+
+def _alike(expected: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> bool:
+    """Tell whether vectors of another engine can stand beside torch's: a cosine of at least 0.999."""
+    from torch.nn.functional import cosine_similarity
+
+    return bool(cosine_similarity(expected[0], found[0]).min() >= LEAST_COSINE)

@@ -1,0 +1,1 @@
+"""How a model runs: loading, placement, engines, batches."""

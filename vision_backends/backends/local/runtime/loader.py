@@ -1,0 +1,185 @@
+"""From a checkpoint to a model in memory: a device, the weights, and what prepares the model's input.
+
+This module decides how transformers is told to load. It must not know what any model computes.
+
+Models run with the attention that transformers chooses (sdpa where the model has it). Torch's process-wide settings,
+such as the matmul precision, are the host application's and left as they are; but for a fraction of a second, while
+transformers makes a model in 16-bit numbers, these are torch's default for new tensors.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from vision_backends.backends.local.runtime.engines import EngineName, Engines, may_convert
+from vision_backends.backends.local.runtime.loaded_model import Loaded
+from vision_backends.backends.local.runtime.micro_batcher import Lane
+from vision_backends.backends.local.runtime.precision import Dtype, choose_dtype, stays_whole
+from vision_backends.backends.local.runtime.processors import load_image_processor, load_processor
+from vision_backends.backends.local.runtime.torch_environment import (
+    free_device_memory,
+    limit_threads,
+    quiet,
+    translated,
+)
+from vision_backends.backends.local.runtime.tuning_cache import Remembered
+from vision_backends.errors import NotReadyError
+
+if TYPE_CHECKING:
+    import torch
+
+    from vision_backends.backends.local.hub.checkpoint import Checkpoint
+
+__all__ = ["BATCH", "Place", "Spot", "load", "spot_for"]
+
+TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json")
+"""Any of these makes a checkpoint one that reads words."""
+
+BATCH = 8
+"""Inputs in one pass; more gains little on a CPU, and a caller waits for all of them."""
+
+_loading = threading.Lock()
+"""One load at a time in the whole process: transformers swaps torch's global initialisers while it loads."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where models run, and how.
+
+    Attributes:
+        device: As configured: ``"auto"``, ``"cpu"``, ``"mps"``, ``"cuda"`` or ``"cuda:<n>"``.
+        dtype: As configured.
+        engine: As configured.
+        threads: Threads of each model; None for as many as torch has.
+        max_queue: Inputs that may wait for one model.
+        max_memory_bytes: Most memory that one may take; None for what is free.
+        remembered: Where is kept what was measured on this machine.
+    """
+
+    device: str = "auto"
+    dtype: Dtype = "auto"
+    engine: EngineName = "auto"
+    threads: int | None = None
+    max_queue: int = 64
+    max_memory_bytes: int | None = None
+    remembered: Remembered = field(default_factory=Remembered)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spot:
+    """Where one model runs, and in which numbers.
+
+    Attributes:
+        device: Such as ``"cuda:1"``.
+        dtype: What torch computes in, where its kind may.
+        loaded_as: What the weights are read as.
+        converted: Whether another engine may convert parts of it, which wants them in 32-bit floats.
+    """
+
+    device: str
+    dtype: torch.dtype
+    loaded_as: torch.dtype
+    converted: bool
+
+
+def spot_for(checkpoint: Checkpoint, place: Place, *, has_parts: bool) -> Spot:
+    """Return where a model will run; whatever the calling thread computes from now on has the model's threads.
+
+    Args:
+        checkpoint: What will be loaded.
+        place: What is configured.
+        has_parts: Whether another engine could compute parts of it.
+
+    Raises:
+        NotReadyError: There is no such device.
+    """
+    with _loading, translated(checkpoint.name, error=NotReadyError):
+        import torch
+
+        limit_threads(place.threads)
+        device = _choose_device(torch, place.device)
+        dtype = choose_dtype(place.dtype, device=device, remembered=place.remembered)
+        converted = has_parts and may_convert(place.engine, device=device)
+        at_once = stays_whole(checkpoint.kind) and not converted
+        return Spot(device=device, dtype=dtype, loaded_as=dtype if at_once else torch.float32, converted=converted)
+
+
+def load(checkpoint: Checkpoint, spot: Spot, *, auto_class: str, place: Place, chat: bool = False) -> Loaded:
+    """Load a checkpoint from its folder: only safetensors, no code of its author, no network.
+
+    `Loaded.settle` is to be called when its parts have been converted.
+
+    Args:
+        checkpoint: What `read_checkpoint` has let pass.
+        spot: As `spot_for` says.
+        auto_class: The class of transformers that loads it, such as ``"AutoModel"``.
+        place: What is configured.
+        chat: Whether to load the processor with its chat template as well.
+
+    Raises:
+        NotReadyError: It cannot be loaded, or weights are missing from it.
+        OverloadedError: The memory was not enough.
+    """
+    options = {"local_files_only": True, "trust_remote_code": False}
+    folder = str(checkpoint.folder)
+
+    with _loading, translated(checkpoint.name, error=NotReadyError):
+        import transformers
+
+        with quiet():
+            model, report = getattr(transformers, auto_class).from_pretrained(
+                folder, use_safetensors=True, dtype=spot.loaded_as, output_loading_info=True, **options
+            )
+            absent = sorted(report["missing_keys"])
+            if absent:
+                message = f"The checkpoint {checkpoint.name} lacks {len(absent)} weights, such as {absent[0]}."
+                raise NotReadyError(message, remedy="Fetch or save it again, or choose another model.")
+            processor = load_processor(checkpoint.folder, model.config, options) if chat else None
+            images = (
+                processor.image_processor
+                if processor
+                else load_image_processor(checkpoint.folder, model.config, options)
+            )
+            has_words = any((checkpoint.folder / name).is_file() for name in TOKENIZERS)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options) if has_words else None
+        return Loaded(
+            checkpoint=checkpoint,
+            model=model.eval().requires_grad_(requires_grad=False).to(spot.device),
+            image_processor=images,
+            tokenizer=tokenizer,
+            processor=processor,
+            device=spot.device,
+            dtype=spot.dtype,
+            numbers=str(spot.loaded_as).removeprefix("torch."),
+            engines=Engines(
+                place.engine,
+                device=spot.device,
+                threads=place.threads,
+                numbers=str(spot.dtype).removeprefix("torch."),
+                full=place.dtype == "float32",
+                remembered=place.remembered,
+            ),
+            lane=Lane(
+                checkpoint.name,
+                max_batch=BATCH,
+                max_waiting=place.max_queue,
+                begin=partial(limit_threads, place.threads),
+                free=free_device_memory,
+            ),
+        )
+
+
+def _choose_device(torch: Any, wanted: str) -> str:  # noqa: ANN401 — the module
+    if wanted == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    kind, _, index = wanted.partition(":")
+    there = torch.cuda.is_available() and int(index or 0) < torch.cuda.device_count() if kind == "cuda" else True
+    if not there or (kind == "mps" and not torch.backends.mps.is_available()):
+        message = f"This machine, or this build of torch, has no device {wanted!r}."
+        raise NotReadyError(message, remedy='Set [local] device = "auto".', code="no_device")
+    return wanted

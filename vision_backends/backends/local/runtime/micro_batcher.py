@@ -1,0 +1,359 @@
+"""One model, many callers: what has arrived while the model was busy runs as one batch.
+
+This module decides who is served next and with whom, how much may wait, and what a failure of one batch means for
+those in it. It must not know what is computed. There is no artificial wait: a lone caller is served at once.
+
+Fair: a batch takes one input from each waiting caller in turn, so a long list delays others by the batch that is
+running, and as far as it shares theirs. Cancel-safe: who leaves takes its inputs along. The thread that runs the model
+is the only one that does, is started when there is work, and ends by itself when there was none for a while.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time as real_time
+import traceback
+from collections import deque
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from vision_backends.backends.shutdown import awaited_at_exit, ending_error, interpreter_ends, wait_for
+from vision_backends.errors import BackendError, OverloadedError, TimedOutError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Sequence
+
+    from vision_backends.clock import Countdown
+
+    Wanted = Callable[[], Sequence[bool]]
+    Run = Callable[[Sequence[Any], Wanted], Sequence[Any]]
+
+__all__ = ["Lane", "Order"]
+
+SMOOTHING = 0.2
+"""Weight of the newest batch in the running means of seconds."""
+
+LONGEST_END_S = 5.0
+"""How long the end of the interpreter waits for a batch."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Order:
+    """What one caller wants from the model.
+
+    Attributes:
+        key: Orders of equal keys can share a batch.
+        run: Computes the results of a batch; is told which of its rows are still wanted.
+        inputs: One per result.
+        time: How long the caller waits; one for all orders of a call.
+        results: Filled in as batches end.
+        queue_s: Seconds until its first input was taken.
+        model_s: Seconds of the batches that it had a part in.
+    """
+
+    key: Hashable
+    run: Run
+    inputs: Sequence[Any]
+    time: Countdown
+    results: list[Any] = field(default_factory=list)
+    queue_s: float | None = None
+    model_s: float = 0.0
+    next: int = 0
+    unfinished: int = 0
+    error: BackendError | None = None
+    left: bool = False
+    since: float = 0.0
+    done: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody still waits for it."""
+        return not (self.left or self.done.is_set() or self.time.is_over)
+
+
+_Part = tuple[Order, int]
+
+
+class Lane:
+    """The way to one model. Safe for many threads.
+
+    Args:
+        name: What to call the model in messages.
+        max_batch: Most inputs in one batch; halved for good when the memory does not suffice for one.
+        max_waiting: Most inputs that may wait, beside those of a caller who waits alone.
+        begin: Called first in the thread that runs the model.
+        free: Called after a shortage of memory, to give back what can be.
+        idle_s: Seconds without work after which the thread ends.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        max_batch: int,
+        max_waiting: int,
+        begin: Callable[[], None] = lambda: None,
+        free: Callable[[], None] = lambda: None,
+        idle_s: float = 60.0,
+    ) -> None:
+        self.max_batch = max_batch
+        self._name = name
+        self._max_waiting = max_waiting
+        self._begin = begin
+        self._free = free
+        self._idle_s = idle_s
+        self._condition = threading.Condition()
+        self._orders: deque[Order] = deque()
+        self._batch_s: float | None = None
+        self._each_s: float | None = None
+        self._cold = True
+        self._thread: threading.Thread | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many inputs wait."""
+        with self._condition:
+            return self._count()
+
+    def submit(self, order: Order) -> Order:
+        """Let an order wait for its turn.
+
+        Raises:
+            OverloadedError: So much is waiting that this would not be served in time, or not at all.
+        """
+        order.results = [None] * len(order.inputs)
+        order.unfinished = len(order.inputs)
+        order.since = real_time.monotonic()
+        if not order.inputs:
+            order.done.set()
+            return order
+        with self._condition:
+            self._refuse_too_much(order)
+            self._start_thread()
+            self._orders.append(order)
+            self._condition.notify()
+        return order
+
+    def collect(self, order: Order) -> list[Any]:
+        """Wait for an order, and return its results.
+
+        Raises:
+            OverloadedError: Others kept the model busy all the time, or the memory was not enough.
+            TimedOutError: It was begun, but not finished in time.
+            NotReadyError: The interpreter ends.
+            BackendError: What the batch failed with.
+        """
+        try:
+            finished = wait_for(order.done, timeout_s=order.time.left_s())
+        finally:
+            self.leave(order)
+        if not finished:
+            if order.queue_s is None:
+                raise OverloadedError(f"Others kept {self._name} busy all the time that there was.", code="busy")
+            raise TimedOutError(f"{self._name} had not finished in time.")
+        if order.error is not None:
+            raise order.error
+        return order.results
+
+    def leave(self, order: Order) -> None:
+        """Take back what has not begun of an order; what runs is finished for the others in its batch."""
+        with self._condition:
+            order.left = True
+            if order in self._orders:
+                self._orders.remove(order)
+
+    def close(self) -> None:
+        """Let the thread end as soon as nothing waits; calling it twice is harmless."""
+        with self._condition:
+            self._idle_s = 0.0
+            self._condition.notify()
+
+    def _count(self, *, but_of: Countdown | None = None) -> int:
+        return sum(len(order.inputs) - order.next for order in self._orders if order.time is not but_of)
+
+    def _refuse_too_much(self, order: Order) -> None:
+        waiting = self._count(but_of=order.time)
+        if waiting and waiting + len(order.inputs) > self._max_waiting:
+            message = f"{waiting} inputs of others wait for {self._name} already, of at most {self._max_waiting}."
+            raise OverloadedError(message, code="queue_full", retry_after_s=self._least_s(waiting))
+        ahead = sum(min(len(each.inputs) - each.next, len(order.inputs)) for each in self._orders)  # one each in turn
+        wait_s, left_s = self._least_s(ahead), order.time.left_s()
+        if wait_s > left_s:
+            message = f"{self._name} has work for {wait_s:.3g} s, which is more than the {left_s:.3g} s that are left."
+            raise OverloadedError(message, code="queue_full", retry_after_s=wait_s - left_s)
+
+    def _least_s(self, inputs: int) -> float:
+        """Return the least that inputs will take, by what was measured of batches that may have been larger or smaller.
+
+        A batch costs something by itself and something for each input; how much of either is not known. Counting full
+        batches of the usual time takes too little for batches that are larger than usual, and counting inputs too
+        little for smaller ones; of the two, the lower one is never too much.
+        """
+        if self._batch_s is None or self._each_s is None:
+            return 0.0
+        return min(math.ceil(inputs / self.max_batch) * self._batch_s, inputs * self._each_s)
+
+    def _measure(self, elapsed_s: float, *, inputs: int) -> None:
+        """Count a batch in the means; not the first of a thread, which also pays for what is put off until then."""
+        if self._cold:
+            return
+        each_s = elapsed_s / inputs
+        if self._batch_s is None or self._each_s is None:
+            self._batch_s, self._each_s = elapsed_s, each_s
+        self._batch_s += SMOOTHING * (elapsed_s - self._batch_s)
+        self._each_s += SMOOTHING * (each_s - self._each_s)
+
+    def _start_thread(self) -> None:
+        if self._thread is not None:
+            return
+        thread = threading.Thread(target=self._serve, name=f"run {self._name}", daemon=True)
+        try:
+            thread.start()  # it waits for the condition, which the caller holds
+        except RuntimeError as error:
+            raise OverloadedError(f"The system starts no more threads: {error}.") from error
+        self._thread = thread
+
+    def _serve(self) -> None:
+        """Run batch after batch, until there was no work for a while."""
+        parts: list[_Part] = []
+        try:
+            with awaited_at_exit(LONGEST_END_S):
+                self._begin()
+            self._cold = True
+            while parts := self._next():
+                with awaited_at_exit(LONGEST_END_S):
+                    self._run(parts)
+                    parts.clear()  # an idle thread keeps nobody's pixels
+                self._cold = False
+        except BaseException as error:  # noqa: BLE001 — whoever waits has to hear of it
+            self._give_up(parts, error)
+
+    def _next(self) -> list[_Part]:
+        """Return the next batch as soon as there is one; an empty one when the thread shall end."""
+        with self._condition:
+            if not self._orders:
+                self._condition.wait(self._idle_s)
+            if not self._orders:
+                self._thread = None
+                return []
+            return self._take()
+
+    def _take(self) -> list[_Part]:
+        """Return the next batch: inputs of the longest waiting key, one of each caller in turn."""
+        now = real_time.monotonic()
+        sharing = [order for order in self._orders if order.key == self._orders[0].key]
+        parts: list[_Part] = []
+        while sharing and len(parts) < self.max_batch:
+            for order in sharing[: self.max_batch - len(parts)]:
+                if order.queue_s is None:
+                    order.queue_s = now - order.since
+                parts.append((order, order.next))
+                order.next += 1
+            sharing = [order for order in sharing if order.next < len(order.inputs)]
+        served = {id(order) for order, _ in parts}
+        rest = [order for order in self._orders if order.next < len(order.inputs)]
+        self._orders = deque(sorted(rest, key=lambda order: id(order) in served))  # stable: the served stand behind
+        return parts
+
+    def _run(self, parts: Sequence[_Part]) -> None:
+        """Compute one batch and hand out its results; a failure is narrowed down to whom it concerns."""
+        parts = self._still_wanted(parts)
+        if not parts:
+            return
+        started = real_time.monotonic()
+        failure: BackendError | None = None
+        try:
+            run = parts[0][0].run
+            results = run([order.inputs[number] for order, number in parts], partial(self._wanted, parts))
+            answered = list(zip(parts, results, strict=True))
+        except BackendError as error:
+            failure = error
+        except BaseException as crash:  # noqa: BLE001 — whoever waits has to hear of it
+            failure = UnavailableError(f"{self._name} crashed with {type(crash).__name__}: {crash}")
+            failure.__cause__ = crash
+        if failure is not None:  # not in the handler, where Python would keep hold of what the batch has computed
+            _let_go(failure)
+            self._retreat(parts, failure)
+            return
+        elapsed_s = real_time.monotonic() - started
+        self._still_wanted(parts)  # a run ends rows early that nobody wants: those are no results
+        self._measure(elapsed_s, inputs=len(parts))
+        for order in {id(order): order for order, _ in parts}.values():
+            order.model_s += elapsed_s
+        for (order, number), result in answered:
+            if not order.done.is_set():
+                order.results[number] = result
+                self._finish(order, 1)
+
+    def _wanted(self, parts: Sequence[_Part]) -> list[bool]:
+        """Tell which rows anybody still waits for; none when the interpreter ends."""
+        ending = interpreter_ends()
+        return [order.wanted and not ending for order, _ in parts]
+
+    def _still_wanted(self, parts: Sequence[_Part]) -> list[_Part]:
+        """Return what of a batch anybody still waits for; fail the rest, or all of it when the interpreter ends."""
+        ending = interpreter_ends()
+        for order, _ in parts:
+            if ending and not order.done.is_set():
+                self._fail(order, ending_error())
+            elif not order.wanted and not order.done.is_set():
+                self._fail(order, TimedOutError(f"The time was over before {self._name} had done it."))
+        return [part for part in parts if part[0].wanted]
+
+    def _retreat(self, parts: Sequence[_Part], error: BackendError) -> None:
+        """Try again in smaller pieces: halves where memory was short, else each caller alone."""
+        if error.code == "out_of_memory" and len(parts) > 1:
+            half = len(parts) // 2
+            self.max_batch = min(self.max_batch, half)
+            self._free()
+            _log.warning(
+                "The memory was not enough for %d inputs of %s at once; from now on it gets at most %d.",
+                len(parts),
+                self._name,
+                self.max_batch,
+            )
+            pieces = [parts[:half], parts[half:]]
+        else:
+            orders = {id(order): order for order, _ in parts}
+            pieces = [[part for part in parts if part[0] is order] for order in orders.values()]
+            if len(pieces) == 1:
+                self._fail(parts[0][0], error)
+                return
+        for piece in pieces:
+            self._run(piece)
+
+    def _give_up(self, parts: Sequence[_Part], error: BaseException) -> None:
+        """Fail everybody who waits; the next caller gets another thread."""
+        with self._condition:
+            self._thread = None
+            for order in [*(order for order, _ in parts), *self._orders]:
+                if not order.done.is_set():
+                    self._fail(order, ending_error() if interpreter_ends() else self._not_begun(error))
+
+    def _not_begun(self, error: BaseException) -> OverloadedError:
+        failure = OverloadedError(f"{self._name} cannot run now: {type(error).__name__}: {error}")
+        failure.__cause__ = error
+        return failure
+
+    def _fail(self, order: Order, error: BackendError) -> None:
+        self.leave(order)
+        order.error = error
+        order.done.set()
+
+    def _finish(self, order: Order, count: int) -> None:
+        order.unfinished -= count
+        if order.unfinished == 0:
+            order.done.set()
+
+
+def _let_go(failure: BaseException) -> None:
+    """Give up what the frames of an error and its causes keep: the memory that was not enough for it."""
+    error: BaseException | None = failure
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__

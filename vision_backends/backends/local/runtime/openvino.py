@@ -1,0 +1,146 @@
+"""OpenVINO: parts of models converted once, kept on disk, and computed on the CPU.
+
+This module decides how a part is converted, kept and run. It must not know which part it is, nor whether it is worth
+using. OpenVINO is the extra ``[openvino]`` and imported when it is first used, without its telemetry, which would tell
+its maker of every import and conversion.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import warnings
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import torch
+
+    from vision_backends.backends.local.runtime.parts import Part
+
+__all__ = ["OpenVino"]
+
+MODEL = "model.xml"
+TELEMETRY = "openvino_telemetry"
+
+ROOM = 1.2
+"""A conversion wants this much of a part's weights free on the disk."""
+
+
+class OpenVino:
+    """The engine.
+
+    Args:
+        threads: Threads of each part; None for all cores.
+        full: Whether to compute in 32-bit floats; else OpenVINO takes bfloat16 where the processor has it.
+    """
+
+    name = "openvino"
+
+    def __init__(self, *, threads: int | None, full: bool) -> None:
+        self._threads = threads
+        self._full = full
+
+    @staticmethod
+    def available() -> bool:
+        """Tell whether it is installed; imports nothing."""
+        return find_spec("openvino") is not None
+
+    def state(self) -> dict[str, Any]:
+        """Return what converted parts and measurements depend on."""
+        return {
+            "openvino": _version("openvino"),
+            "torch": _version("torch"),
+            "transformers": _version("transformers"),
+            "threads": self._threads or os.cpu_count(),
+            "full": self._full,
+        }
+
+    def load(self, part: Part, folder: Path) -> Callable[[torch.Tensor], tuple[torch.Tensor, ...]]:
+        """Return what computes a part, converted into a folder unless it is there already.
+
+        Raises:
+            OSError: There is no room for it.
+            Exception: OpenVINO cannot convert or compile it.
+        """
+        with _without_telemetry():
+            import openvino
+
+        core = openvino.Core()
+        if not (folder / MODEL).is_file():
+            _convert(openvino, part, folder)
+        properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+        if self._threads is not None:
+            properties["INFERENCE_NUM_THREADS"] = self._threads
+        if self._full:
+            properties["INFERENCE_PRECISION_HINT"] = "f32"
+        compiled = core.compile_model(core.read_model(folder / MODEL), "CPU", properties)
+        request = compiled.create_infer_request()
+
+        def compute(inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            import torch
+
+            outputs = request.infer([inputs.float().contiguous().numpy()], share_inputs=True)
+            return tuple(torch.from_numpy(each) for each in outputs.values())
+
+        return compute
+
+
+def _convert(openvino: Any, part: Part, folder: Path) -> None:  # noqa: ANN401 — the module
+    """Convert a part with any number of rows; it is in its folder whole or not at all, whoever else converts it."""
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in part.module.parameters())
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(folder.parent).free < weights * ROOM:
+        raise OSError(f"{folder.parent} has less than {weights * ROOM / 1e6:.0f} MB free")
+    if folder.exists() and not (folder / MODEL).is_file():
+        shutil.rmtree(folder)  # somebody has taken it apart
+    model = _traced(openvino, part)
+    model.reshape([-1, *part.example.shape[1:]])
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".convert-") as draft:
+        openvino.save_model(model, Path(draft) / MODEL, compress_to_fp16=False)
+        try:
+            Path(draft).rename(folder)
+        except OSError:
+            if not (folder / MODEL).is_file():  # nobody else was faster
+                raise
+        else:
+            Path(draft).mkdir()  # for its removal
+
+
+def _traced(openvino: Any, part: Part) -> Any:  # noqa: ANN401 — both are OpenVINO's
+    """Return a part as a model of OpenVINO; ``openvino.convert_model`` does the same and reports it to its maker."""
+    import torch
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # remarks on tracing, about models that are not the user's
+        decoder = TorchScriptPythonDecoder(part.module, example_input=part.example)
+        frontend = openvino.frontend.FrontEndManager().load_by_framework("pytorch")
+        return frontend.convert(frontend.load(decoder))
+
+
+@contextmanager
+def _without_telemetry() -> Iterator[None]:
+    """Import OpenVINO as if its telemetry were not installed, unless the application has imported it before."""
+    hidden = TELEMETRY not in sys.modules
+    if hidden:
+        sys.modules[TELEMETRY] = None  # type: ignore[assignment]  # how Python marks what cannot be imported
+    try:
+        yield
+    finally:
+        if hidden:
+            sys.modules.pop(TELEMETRY, None)  # another load may have been faster
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""

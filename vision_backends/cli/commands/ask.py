@@ -1,0 +1,287 @@
+"""``vision describe``, ``detect`` and ``embed``.
+
+This module decides how options become a question to the router, and long lists become several. It must not know
+any backend.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Protocol, TypeVar
+
+import typer
+
+from vision_backends.cli.inputs import Input, find_images, texts
+from vision_backends.cli.options import (
+    BackendName,
+    Batch,
+    ConfigFile,
+    Deadline,
+    Debug,
+    Images,
+    Json,
+    Label,
+    Language,
+    LocalOnly,
+    MaxWait,
+    OptionalImages,
+    Prompt,
+    Space,
+)
+from vision_backends.cli.rendering.answers import (
+    Tally,
+    print_description,
+    print_detections,
+    print_embedding,
+    print_json,
+)
+from vision_backends.cli.rendering.exits import exit_codes, tell
+from vision_backends.cli.rendering.outputs import check_vector_file, drawing_paths, save_drawing, save_vectors
+from vision_backends.cli.rendering.progress import progress_bar
+from vision_backends.cli.rendering.streaming import only_input, print_pieces
+from vision_backends.cli.session import open_router
+from vision_backends.errors import InvalidRequestError, VisionError
+from vision_backends.images import ImageLimits
+from vision_backends.routing.options import Priority
+from vision_backends.types import Description, Detections, Embedding
+
+__all__ = ["describe", "detect", "embed"]
+
+A = TypeVar("A", Description, Embedding, Detections)
+A_co = TypeVar("A_co", Description, Embedding, Detections, covariant=True)
+
+AT_ONCE = 64
+"""Inputs of a long list that are asked about before their answers are printed."""
+
+
+class Ask(Protocol[A_co]):
+    """One of the router's ``_many`` methods, with everything filled in but the inputs."""
+
+    def __call__(
+        self,
+        sources: Sequence[Path | bytes | str],
+        /,
+        *,
+        deadline_s: float | None,
+        progress: Callable[[int, int], None],
+    ) -> Sequence[A_co | VisionError]:
+        """Return an answer or an error for each source, in order."""
+
+
+def describe(  # noqa: PLR0913 — every option is an argument
+    paths: Images,
+    *,
+    prompt: Prompt = None,
+    language: Language = None,
+    max_words: Annotated[int | None, typer.Option(metavar="N", help="About how long the text may be.")] = None,
+    stream: Annotated[bool, typer.Option("--stream", help="Print the text of one image while it is written.")] = False,
+    as_json: Json = False,
+    backend: BackendName = None,
+    local_only: LocalOnly = False,
+    deadline: Deadline = None,
+    batch: Batch = False,
+    max_wait: MaxWait = None,
+    config: ConfigFile = None,
+    debug: Debug = False,
+) -> None:
+    """Say in words what images show."""
+    with exit_codes(debug=debug), open_router(config) as (router, settings):
+        inputs = find_images(paths, max_bytes=settings.images.max_bytes)
+        priority = _priority(batch=batch, max_wait_s=max_wait)
+        if stream:
+            only = only_input(inputs, as_json=as_json, batch=batch)
+            pieces = router.describe_stream(
+                only.source,
+                prompt=prompt,
+                language=language,
+                max_words=max_words,
+                backend=backend,
+                local_only=local_only,
+                deadline_s=deadline,
+            )
+            print_pieces(only.name, pieces)
+            return
+        ask: Ask[Description] = partial(
+            router.describe_many,
+            prompt=prompt,
+            language=language,
+            max_words=max_words,
+            backend=backend,
+            local_only=local_only,
+            priority=priority,
+            max_wait_s=max_wait,
+        )
+        answers = _answers(inputs, ask, deadline_s=deadline, at_once=_at_once(inputs, batch=batch, deadline_s=deadline))
+        _present(inputs, answers, partial(print_description, many=len(inputs) > 1), as_json=as_json)
+
+
+def detect(
+    paths: Images,
+    *,
+    label: Label = None,
+    min_score: Annotated[float | None, typer.Option(metavar="SCORE", help="Lowest score to report, 0 to 1.")] = None,
+    draw: Annotated[
+        Path | None, typer.Option(metavar="OUT", help="Draw the boxes into OUT.png, or into a folder OUT.")
+    ] = None,
+    as_json: Json = False,
+    backend: BackendName = None,
+    local_only: LocalOnly = False,
+    deadline: Deadline = None,
+    batch: Batch = False,
+    max_wait: MaxWait = None,
+    config: ConfigFile = None,
+    debug: Debug = False,
+) -> None:
+    """Find the objects in images, each with a box and a score."""
+    with exit_codes(debug=debug), open_router(config) as (router, settings):
+        inputs = find_images(paths, max_bytes=settings.images.max_bytes)
+        drawings = None if draw is None else drawing_paths(draw, inputs)
+        ask: Ask[Detections] = partial(
+            router.detect_many,
+            labels=label,
+            min_score=min_score,
+            backend=backend,
+            local_only=local_only,
+            priority=_priority(batch=batch, max_wait_s=max_wait),
+            max_wait_s=max_wait,
+        )
+        answers = _answers(inputs, ask, deadline_s=deadline, at_once=_at_once(inputs, batch=batch, deadline_s=deadline))
+        if drawings is not None:
+            answers = _drawn(answers, drawings, ImageLimits(**settings.images.model_dump()))
+        _present(inputs, answers, partial(print_detections, many=len(inputs) > 1), as_json=as_json)
+
+
+def embed(
+    paths: OptionalImages = None,
+    *,
+    text: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="Embed this instead of an image; can be repeated.")
+    ] = None,
+    space: Space = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write to FILE.npy (and FILE.npy.json) or FILE.jsonl.")
+    ] = None,
+    as_json: Json = False,
+    backend: BackendName = None,
+    local_only: LocalOnly = False,
+    deadline: Deadline = None,
+    batch: Batch = False,
+    max_wait: MaxWait = None,
+    config: ConfigFile = None,
+    debug: Debug = False,
+) -> None:
+    """Turn images or texts into vectors that can be compared."""
+    with exit_codes(debug=debug), open_router(config) as (router, settings):
+        inputs = _embeddable(paths or (), text or (), max_bytes=settings.images.max_bytes)
+        if out is not None:
+            check_vector_file(out, inputs, as_json=as_json)
+        ask: Ask[Embedding] = partial(
+            router.embed_text_many if text else router.embed_many,
+            space=space,
+            backend=backend,
+            local_only=local_only,
+            priority=_priority(batch=batch, max_wait_s=max_wait),
+            max_wait_s=max_wait,
+        )
+        # All at once: in pieces, a list might end up in two vector spaces.
+        answers = _answers(inputs, ask, deadline_s=deadline, at_once=len(inputs))
+        show: Callable[[str, Embedding], None] | None = partial(print_embedding, many=len(inputs) > 1)
+        if out is not None:
+            answers, show = _saved(answers, out), None
+        _present(inputs, answers, show, as_json=as_json)
+
+
+def _priority(*, batch: bool, max_wait_s: float | None) -> Priority:
+    """Return the router's word for it.
+
+    Raises:
+        InvalidRequestError: There is a time to wait, but nothing to wait for.
+    """
+    if max_wait_s is not None and not batch:
+        raise InvalidRequestError("--max-wait needs --batch.")
+    return "batch" if batch else "interactive"
+
+
+def _at_once(inputs: Sequence[Input], *, batch: bool, deadline_s: float | None) -> int:
+    """Return how many inputs to ask about at once: all, where only the router knows how long it has waited."""
+    return len(inputs) if batch and deadline_s is not None else AT_ONCE
+
+
+def _embeddable(paths: Sequence[str], text: Sequence[str], *, max_bytes: int) -> list[Input]:
+    if bool(paths) == bool(text):
+        raise InvalidRequestError(
+            "Images and --text were both given." if text else "There is nothing to embed.",
+            remedy="Name images, or pass --text.",
+        )
+    return texts(text) if text else find_images(paths, max_bytes=max_bytes)
+
+
+def _answers(
+    inputs: Sequence[Input], ask: Ask[A], *, deadline_s: float | None, at_once: int = AT_ONCE
+) -> Iterator[tuple[Input, A | VisionError]]:
+    """Yield each input with its answer or error, in order, while the next ones are still to be asked about."""
+    started = time.monotonic()
+    with progress_bar(len(inputs)) as bar:
+        for start in range(0, len(inputs), at_once):
+            part = inputs[start : start + at_once]
+            left_s = deadline_s
+            if deadline_s is not None and start:
+                left_s = max(deadline_s - (time.monotonic() - started), 1e-3)  # the router wants more than nothing
+            outcomes = iter(
+                ask(
+                    [each.source for each in part if each.error is None],
+                    deadline_s=left_s,
+                    progress=bar.counter(before=start),
+                )
+            )
+            with bar.hidden():
+                for each in part:
+                    yield each, each.error or next(outcomes)
+                sys.stdout.flush()
+
+
+def _drawn(
+    answers: Iterator[tuple[Input, Detections | VisionError]], paths: dict[str, Path], limits: ImageLimits
+) -> Iterator[tuple[Input, Detections | VisionError]]:
+    """Pass answers on and draw each on its image."""
+    for each, outcome in answers:
+        if not isinstance(outcome, VisionError):
+            save_drawing(paths[each.name], each, outcome, limits=limits)
+        yield each, outcome
+
+
+def _saved(
+    answers: Iterator[tuple[Input, Embedding | VisionError]], path: Path
+) -> Iterator[tuple[Input, Embedding | VisionError]]:
+    """Save all vectors, then pass them on."""
+    outcomes = list(answers)
+    saved = save_vectors(path, [(each.name, outcome) for each, outcome in outcomes])
+    if saved:
+        tell(f"{saved} {'vector' if saved == 1 else 'vectors'} written to {path}")
+    yield from outcomes
+
+
+def _present(
+    inputs: Sequence[Input],
+    answers: Iterator[tuple[Input, A | VisionError]],
+    show: Callable[[str, A], None] | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Print every answer, tell every error, and end with the worst exit code.
+
+    Raises:
+        typer.Exit: Not all were answered.
+    """
+    tally = Tally(total=len(inputs))
+    for each, outcome in answers:
+        tally.count(each.name, outcome)
+        if as_json:
+            print_json(each.name, outcome)
+        elif show is not None and not isinstance(outcome, VisionError):
+            show(each.name, outcome)
+    tally.conclude()
+    if tally.exit_code:
+        raise typer.Exit(tally.exit_code)

@@ -1,0 +1,177 @@
+"""``vision doctor``: what is installed, what is missing, and the command that mends it.
+
+This module decides what a sound installation is made of. It must not judge any rung itself: the router does.
+"""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import typer
+
+from vision_backends.backends.model_cards import ModelCard, asset, flaw_of_asset, model_cards
+from vision_backends.cli.options import ConfigFile, Debug, Json
+from vision_backends.cli.rendering.exits import NOTHING_ANSWERED, exit_codes
+from vision_backends.cli.rendering.rungs import reasons
+from vision_backends.cli.rendering.text import dump_json, one_line
+from vision_backends.cli.session import open_router
+from vision_backends.errors import VisionError
+from vision_backends.reports import RungStatus
+from vision_backends.types import Task
+
+if TYPE_CHECKING:
+    from vision_backends.config.settings import Settings
+    from vision_backends.router import Router
+
+__all__ = ["doctor"]
+
+REQUIRED = ("numpy", "onnxruntime", "openai", "pillow", "platformdirs", "pydantic-settings", "rich", "typer")
+EXTRAS = {"local": ("torch", "transformers", "sentence-transformers"), "ocr": ("rapidocr",)}
+"""Packages that a rung can do without, by the extra that brings them."""
+
+REINSTALL = "pip install --force-reinstall vision-backends"
+
+NEEDED: tuple[Task, ...] = ("describe", "embed", "detect")
+"""What somebody must be able to answer; texts are embedded only by rungs that are not always there."""
+
+
+State = Literal["ok", "missing", "closed", "broken"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        name: What.
+        state: ``"missing"`` is a choice, ``"closed"`` the provider's; only what is ``"broken"`` needs mending here.
+        detail: What was found.
+        remedy: What mends it.
+    """
+
+    name: str
+    state: State
+    detail: str
+    remedy: str | None = None
+
+
+def doctor(*, as_json: Json = False, config: ConfigFile = None, debug: Debug = False) -> None:
+    """Check the installation, and name the command that mends what is missing."""
+    with exit_codes(debug=debug):
+        checks = [_python(), *_packages(), *map(_model_file, _shipped())]
+        rungs: list[RungStatus] = []
+        answers: dict[Task, str | None] = dict.fromkeys(NEEDED)
+        try:
+            with open_router(config) as (router, settings):
+                checks += [_configuration(config), _state(settings), _api_key(settings), *_accounts(router)]
+                rungs = router.status()
+                answers = {task: router.explain(task).chosen for task in NEEDED}
+        except VisionError as error:
+            checks.append(Check(name="configuration", state="broken", detail=error.message, remedy=error.remedy))
+        sound = all(check.state != "broken" for check in checks) and all(answers.values())
+        if as_json:
+            about = {"checks": [asdict(check) for check in checks], "rungs": [rung.to_dict() for rung in rungs]}
+            typer.echo(dump_json({"ok": sound, **about, "answers": answers}))
+        else:
+            _print(checks, rungs, answers)
+        if not sound:
+            raise typer.Exit(NOTHING_ANSWERED)
+
+
+def _python() -> Check:
+    found = ".".join(map(str, sys.version_info[:3]))
+    return Check(name="Python", state="ok", detail=f"{found} at {sys.executable}")
+
+
+def _packages() -> Iterator[Check]:
+    yield _installed("packages", REQUIRED, absent="broken", remedy=REINSTALL)
+    for extra, names in EXTRAS.items():
+        yield _installed(f"extra {extra}", names, absent="missing", remedy=f"pip install 'vision-backends[{extra}]'")
+
+
+def _installed(name: str, packages: Sequence[str], *, absent: State, remedy: str) -> Check:
+    """Look packages up in their metadata: importing torch alone would take seconds."""
+    versions = {package: _version(package) for package in packages}
+    complete = all(versions.values())
+    return Check(
+        name=name,
+        state="ok" if complete else absent,
+        detail=", ".join(f"{package} {found or 'not installed'}" for package, found in versions.items()),
+        remedy=None if complete else remedy,
+    )
+
+
+def _version(name: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _shipped() -> list[ModelCard]:
+    return [card for card in model_cards() if card.file is not None]
+
+
+def _model_file(card: ModelCard) -> Check:
+    """Compare a shipped file with the checksum on its card."""
+    flaw = flaw_of_asset(card)
+    if flaw is not None:
+        return Check(name=card.name, state="broken", detail=flaw, remedy=REINSTALL)
+    return Check(name=card.name, state="ok", detail=f"{asset(card.file or '')}, sha256 is right")
+
+
+def _configuration(config: Path | None) -> Check:
+    from vision_backends.config.settings import find_config
+
+    found = find_config(config)
+    detail = "defaults; there is no vision.toml here" if found is None else str(found.absolute())
+    return Check(name="configuration", state="ok", detail=detail)
+
+
+def _state(settings: "Settings") -> Check:
+    """Look whether the state's file, or the nearest folder above it that exists, can be written."""
+    file = settings.state_file
+    if file is None:
+        return Check(name="state", state="ok", detail="in memory, gone when the process ends")
+    nearest = next((place for place in (file, *file.parents) if place.exists()), Path())
+    if os.access(nearest, os.W_OK) and nearest.is_dir() == (nearest != file):
+        return Check(name="state", state="ok", detail=f"{file}, writable")
+    remedy = f'Make {nearest} writable, or set state = "memory" in vision.toml.'
+    return Check(name="state", state="broken", detail=f"{file} cannot be written", remedy=remedy)
+
+
+def _api_key(settings: "Settings") -> Check:
+    if settings.openai.get("api_key"):
+        return Check(name="OpenAI key", state="ok", detail="set; it is never shown")
+    return Check(name="OpenAI key", state="missing", detail="not set", remedy="export OPENAI_API_KEY=...")
+
+
+def _accounts(router: "Router") -> Iterator[Check]:
+    """Look for the trouble that does not pass by itself: an empty account, a key that is not accepted."""
+    for gate in router.gates():
+        if gate.gate in {"quota", "authentication"}:
+            yield Check(name=f"account of {gate.backend}", state="closed", detail=gate.message, remedy=gate.remedy)
+
+
+def _print(checks: Sequence[Check], rungs: Sequence[RungStatus], answers: Mapping[Task, str | None]) -> None:
+    width = max(len(check.name) for check in checks)
+    for check in checks:
+        typer.echo(f"{check.state:<7}  {check.name:<{width}}  {one_line(check.detail)}")
+        if check.remedy:
+            typer.echo(f"{'':<7}  {'':<{width}}  → {one_line(check.remedy)}")
+    for rung in rungs:
+        ready = [task for task, verdict in rung.tasks.items() if verdict.ready]
+        typer.echo()
+        typer.echo(f"{rung.backend}: {'ready for ' + ', '.join(ready) if ready else 'not ready'}")
+        for tasks, verdict in reasons(rung):
+            typer.echo(f"  {', '.join(tasks)}: {one_line(verdict.reason or 'it does not say why')}")
+            if verdict.remedy:
+                typer.echo(f"  → {one_line(verdict.remedy)}")
+    typer.echo()
+    for task, backend in answers.items():
+        typer.echo(f"{task}: {f'{backend} answers' if backend else 'nobody can answer'}")

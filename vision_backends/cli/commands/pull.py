@@ -1,0 +1,166 @@
+"""``vision models pull``: fetching models before they are needed.
+
+This module decides what somebody is shown and asked before anything large is fetched. It must not know how it is.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vision_backends.cli.inventory import Entry, Inventory
+from vision_backends.cli.options import ConfigFile, Debug, Json, ModelNames, Yes
+from vision_backends.cli.rendering.cards import about_json, lines_of_offer, print_paragraph
+from vision_backends.cli.rendering.confirm import agreed
+from vision_backends.cli.rendering.exits import NOTHING_ANSWERED, exit_code_of, exit_codes, tell, tell_error
+from vision_backends.cli.rendering.progress import bytes_bar
+from vision_backends.cli.rendering.text import bytes_text, dump_json, one_line
+from vision_backends.errors import BackendError, InvalidRequestError, ModelNotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vision_backends.backends.local.hub.listing import Offer
+    from vision_backends.backends.local.hub.source import Source
+
+__all__ = ["pull"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """A model that is to be fetched, or what is missing of it.
+
+    Attributes:
+        entry: The model.
+        offer: What the hub has.
+        missing_bytes: How much of that is not here.
+    """
+
+    entry: Entry
+    offer: "Offer"
+    missing_bytes: int
+
+
+def pull(
+    *,
+    names: ModelNames = None,
+    all_configured: Annotated[
+        bool, typer.Option("--all-configured", help="Fetch every model that the configuration names.")
+    ] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Compare what is here with the hub first, and fetch damaged files anew.")
+    ] = False,
+    yes: Yes = False,
+    as_json: Json = False,
+    config: ConfigFile = None,
+    debug: Debug = False,
+) -> None:
+    """Fetch models before they are needed; what was interrupted goes on where it stopped."""
+    with exit_codes(debug=debug):
+        inventory = Inventory(config)
+        if all_configured == bool(names):
+            raise InvalidRequestError("Name models, or say --all-configured.", remedy="See: vision models list")
+        inventory.check_hub()
+        chosen = inventory.configured if all_configured else [inventory.find(name) for name in names or ()]
+        fetched = [(entry, source) for entry in chosen if (source := _fetched(entry, named=not all_configured))]
+        orders = [
+            _order(inventory, entry, source, repair=repair)
+            for entry, source in fetched
+            if repair or inventory.hold(entry).state != "installed"
+        ]
+        if any(order.missing_bytes for order in orders) and not _agreed(inventory, orders, yes=yes):
+            tell("nothing was fetched")
+            return
+        failures = [failure for order in orders if (failure := _take(inventory, order))]
+        here = [_report(inventory, entry, as_json=as_json) for entry, _ in fetched]
+        if failures or not all(here):
+            raise typer.Exit(max(map(exit_code_of, failures), default=NOTHING_ANSWERED))
+
+
+def _fetched(entry: Entry, *, named: bool) -> "Source | None":
+    """Return where a model is fetched from; None for one that is a folder of the user's.
+
+    Raises:
+        InvalidRequestError: Somebody has asked to fetch what cannot be fetched.
+    """
+    if entry.source is not None and entry.source.repository is not None:
+        return entry.source
+    if named:
+        where = "is a folder of your own" if entry.source else "ships with the package"
+        raise InvalidRequestError(f"{entry.name} {where}; there is nothing to fetch.")
+    return None
+
+
+def _order(inventory: Inventory, entry: Entry, source: "Source", *, repair: bool) -> Order:
+    from vision_backends.backends.local.hub.progress import Progress
+
+    try:
+        offer = inventory.hub.offer(source)
+    except ModelNotFoundError as error:
+        nearest = inventory.nearest(source.name)
+        if nearest is not None and nearest != source.name:
+            error.remedy = f"Did you mean {nearest}? {error.remedy}"
+        raise
+    if repair:
+        progress = Progress(stage=f"reading {entry.name}")
+        with bytes_bar(progress):
+            for name in inventory.hub.discard_damaged(offer, progress):
+                tell(f"{entry.name}: {name} was damaged and is fetched anew")
+    return Order(entry=entry, offer=offer, missing_bytes=inventory.hub.missing_bytes(offer))
+
+
+def _agreed(inventory: Inventory, orders: "Sequence[Order]", *, yes: bool) -> bool:
+    """Show what will be fetched, whether there is room for it, and ask.
+
+    Raises:
+        NotReadyError: There is no room for it.
+    """
+    from vision_backends.backends.local.hub.hub import check_disk, free_disk_bytes
+
+    cache = inventory.hub.cache
+    for order in orders:
+        lines = lines_of_offer(
+            order.entry,
+            order.offer,
+            missing_bytes=order.missing_bytes,
+            folder=str(cache),
+            free_bytes=free_disk_bytes(cache),
+        )
+        print_paragraph(order.entry, lines, err=True)
+    missing_bytes = sum(order.missing_bytes for order in orders)
+    check_disk(cache, missing_bytes)
+    return agreed(f"Fetch {bytes_text(missing_bytes)}?", yes=yes)
+
+
+def _take(inventory: Inventory, order: Order) -> BackendError | None:
+    """Fetch one model; return what it failed with, so that others are fetched all the same."""
+    from vision_backends.backends.local.hub.progress import Progress
+
+    total_bytes = order.offer.size_bytes
+    progress = Progress(stage=order.entry.name, done_bytes=total_bytes - order.missing_bytes, total_bytes=total_bytes)
+    try:
+        with bytes_bar(progress):
+            inventory.hub.take(order.offer, progress)
+    except BackendError as error:
+        tell_error(error)
+        return error
+    except KeyboardInterrupt:
+        tell("what has arrived is kept; the same command goes on from there")
+        raise
+    return None
+
+
+def _report(inventory: Inventory, entry: Entry, *, as_json: bool) -> bool:
+    """Say what is here now; of a model that is not, standard error has the reason.
+
+    Returns:
+        Whether it is, whole and fit for use.
+    """
+    held = inventory.hold(entry)
+    if as_json:
+        typer.echo(dump_json(about_json(entry, held)))
+    elif held.state == "installed":
+        typer.echo(one_line(f"{entry.name}: here, revision {held.revision}, {bytes_text(held.size_bytes)}"))
+    elif held.flaw is not None:
+        tell(held.flaw)
+    return held.state == "installed"

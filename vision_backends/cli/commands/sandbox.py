@@ -1,0 +1,75 @@
+"""``vision sandbox``: an OpenAI server on this machine that answers for free and fails on demand.
+
+This module decides how its options are called. It must not know how anything is played.
+"""
+
+from typing import Annotated
+
+import typer
+
+from vision_backends.cli.options import Debug
+from vision_backends.cli.rendering.exits import exit_codes, tell
+from vision_backends.errors import InvalidRequestError
+
+__all__ = ["sandbox"]
+
+USUAL_RATE = 0.2
+
+
+def _faults() -> list[str]:
+    from vision_backends.testing.sandbox import FAULTS  # only when a shell asks
+
+    return list(FAULTS)
+
+
+def sandbox(
+    *,
+    port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="Listen here; 0 takes a free port.")] = 0,
+    play: Annotated[
+        str | None,
+        typer.Option(metavar="FAULT", autocompletion=_faults, help="Play this all the time, as quota_gone."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Play faults at random, the same for one seed.")] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, metavar="PART", help=f"With --seed: how many fail; {USUAL_RATE} if left out."),
+    ] = None,
+    script: Annotated[str | None, typer.Option(metavar="FILE", help="Play the faults of this JSON file.")] = None,
+    record: Annotated[str | None, typer.Option(metavar="FILE", help="Write what was played to this file.")] = None,
+    rpm: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Allow so many requests per minute and model.")
+    ] = None,
+    tpm: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Allow so many tokens per minute and model.")
+    ] = None,
+    quota_after: Annotated[int | None, typer.Option(min=0, metavar="N", help="End the quota after N requests.")] = None,
+    quota_tokens: Annotated[int | None, typer.Option(min=0, metavar="N", help="End the quota after N tokens.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Run an OpenAI server on this machine that answers for free and fails on demand, until Ctrl-C."""
+    with exit_codes(debug=debug):
+        from vision_backends.testing.sandbox.command import SandboxOptions, serve
+
+        if rate is not None and seed is None:
+            raise InvalidRequestError("--rate needs a --seed.")
+        options = SandboxOptions(
+            port=port,
+            seed=seed,
+            rate=USUAL_RATE if rate is None else rate,
+            play=play,
+            script=script,
+            record=record,
+            rpm=rpm,
+            tpm=tpm,
+            quota_after=quota_after,
+            quota_tokens=quota_tokens,
+        )
+        try:
+            serve(options, write=_announce)
+        except (ValueError, OSError) as error:
+            raise InvalidRequestError(f"The sandbox cannot run: {error}") from error
+
+
+def _announce(lines: str) -> None:
+    typer.echo(lines, nl=False)
+    tell("run these lines in another terminal; Ctrl-C stops the sandbox")

@@ -1,0 +1,108 @@
+"""``vision status``: how each rung stands now, which gates are closed, and what would happen if something were asked.
+
+This module decides how the router's reports read. It must not judge any rung itself.
+"""
+
+from dataclasses import asdict
+from typing import Any
+
+import typer
+
+from vision_backends.cli.options import (
+    BackendName,
+    ConfigFile,
+    Debug,
+    Json,
+    Label,
+    Language,
+    LocalOnly,
+    Prompt,
+    Space,
+    TaskName,
+)
+from vision_backends.cli.rendering.budgets import print_budgets
+from vision_backends.cli.rendering.exits import exit_codes
+from vision_backends.cli.rendering.gates import print_gates
+from vision_backends.cli.rendering.local_models import print_models
+from vision_backends.cli.rendering.rungs import reasons
+from vision_backends.cli.rendering.text import dump_json, one_line, print_table, printable
+from vision_backends.cli.session import open_router
+from vision_backends.errors import InvalidRequestError
+from vision_backends.reports import RungStatus, Verdict
+from vision_backends.types import TASKS, Task
+
+__all__ = ["status"]
+
+OPTIONS_OF: dict[Task, frozenset[str]] = {
+    "describe": frozenset({"prompt", "language"}),
+    "embed": frozenset({"space"}),
+    "embed_text": frozenset({"space"}),
+    "detect": frozenset({"labels"}),
+}
+"""Which of the router's options mean something to which task; the rest mean something to all."""
+
+
+def status(
+    *,
+    task: TaskName = None,
+    prompt: Prompt = None,
+    language: Language = None,
+    label: Label = None,
+    space: Space = None,
+    backend: BackendName = None,
+    local_only: LocalOnly = False,
+    as_json: Json = False,
+    config: ConfigFile = None,
+    debug: Debug = False,
+) -> None:
+    """Show how each backend stands, gates and budgets; with --task, what would happen now and why."""
+    with exit_codes(debug=debug), open_router(config) as (router, _):
+        asked: dict[str, Any] = {"prompt": prompt, "language": language, "labels": label, "space": space}
+        given = {name: value for name, value in asked.items() if value is not None}
+        _check_options(task, {*given} | ({"backend"} if backend else set()) | ({"local_only"} if local_only else set()))
+        if task is not None:
+            explanation = router.explain(task, backend=backend, local_only=local_only, **given)
+            typer.echo(dump_json(explanation.to_dict()) if as_json else printable(str(explanation), keep="\n"))
+        elif as_json:
+            about = {"gates": [*map(asdict, router.gates())], "budgets": [*map(asdict, router.spending())]}
+            typer.echo(dump_json({"rungs": [rung.to_dict() for rung in router.status()], **about}))
+        else:
+            rungs = router.status()
+            _print_rungs(rungs)
+            for rung in rungs:
+                print_models(rung)
+            if gates := router.gates():
+                typer.echo()
+                print_gates(gates)
+            if budgets := router.spending():
+                typer.echo()
+                print_budgets(budgets)
+
+
+def _check_options(task: Task | None, given: set[str]) -> None:
+    """Refuse options that would have no effect."""
+    useful = frozenset() if task is None else OPTIONS_OF[task] | {"backend", "local_only"}
+    for name in sorted(given - useful):
+        option = "--" + {"labels": "label"}.get(name, name).replace("_", "-")
+        if task is None:
+            raise InvalidRequestError(f"{option} needs a --task.", remedy=f"There are: {', '.join(TASKS)}.")
+        raise InvalidRequestError(f"{option} means nothing to {task}.")
+
+
+def _print_rungs(rungs: list[RungStatus]) -> None:
+    rows = [(rung.backend, *(_cell(rung.tasks.get(task)) for task in TASKS)) for rung in rungs]
+    print_table(("backend", *TASKS), rows)
+    for rung in rungs:
+        for tasks, verdict in reasons(rung):
+            typer.echo(f"{rung.backend} ({', '.join(tasks)}): {one_line(verdict.reason or 'it does not say why')}")
+            if verdict.remedy:
+                typer.echo(f"  → {one_line(verdict.remedy)}")
+
+
+def _cell(verdict: Verdict | None) -> str:
+    if verdict is None:
+        return "-"
+    if verdict.ready:
+        return "ready"
+    state = (verdict.error or "closed").replace("_", " ")
+    return state if verdict.retry_after_s is None else f"{state}, retry in {verdict.retry_after_s:.0f} s"

@@ -1,0 +1,128 @@
+"""``vision usage``: what was asked, answered, missed and spent, from the ledger.
+
+This module decides which part of the ledger is looked at, and how its sums read. It must not know how they are made.
+"""
+
+import math
+import re
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from vision_backends.cli.options import ConfigFile, Debug, Json
+from vision_backends.cli.rendering.budgets import print_budgets
+from vision_backends.cli.rendering.exits import exit_codes
+from vision_backends.cli.rendering.text import dollars, dump_json, print_table
+from vision_backends.cli.session import open_router
+from vision_backends.cli.usage_totals import KEYS, Key, Sums, sum_up, utc_day
+from vision_backends.errors import InvalidRequestError
+
+__all__ = ["since_of", "usage"]
+
+DAY_S = 86_400
+
+COLUMNS = ("calls", "cached", "fallbacks", "tokens in", "out", "cost", "mean")
+
+_DAYS = re.compile(r"([1-9]\d{0,3})d")
+
+
+def usage(
+    *,
+    since: Annotated[
+        str, typer.Option(metavar="WHEN", help="Begin so many days back, as 7d, or on a day, as 2026-11-01.")
+    ] = "30d",
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY",
+            autocompletion=lambda: list(KEYS),
+            help=f"Group by {', '.join(KEYS[:-1])} or {KEYS[-1]}; can be repeated. By day and model if left out.",
+        ),
+    ] = None,
+    as_json: Json = False,
+    config: ConfigFile = None,
+    debug: Debug = False,
+) -> None:
+    """Show calls, tokens, cost, cache hits and fallbacks by day (of UTC) and model, and how far budgets go."""
+    with exit_codes(debug=debug):
+        begin = since_of(since, now=time.time())
+        keys = _keys(by or ("day", "model"))
+        with open_router(config) as (router, settings):
+            groups = sum_up(router.ledger(since=begin), by=keys)
+            if as_json:
+                for group, sums in groups.items():
+                    typer.echo(dump_json({**dict(zip(keys, group, strict=True)), **sums.to_dict()}))
+                return
+            if groups:
+                typer.echo(f"Since {utc_day(begin)} (days of UTC):")
+                _print_groups(keys, groups)
+            else:
+                typer.echo(f"Nothing was asked since {utc_day(begin)} (UTC).")
+            if settings.state_file is None:
+                typer.echo('What other runs did is not known: state = "memory" keeps nothing.')
+            spending = router.spending()
+            if spending:
+                typer.echo()
+                print_budgets(spending)
+
+
+def since_of(text: str, *, now: float) -> float:
+    """Return when a period begins, in seconds since 1970 UTC.
+
+    Args:
+        text: A number of days, of which today is the last, as ``7d``; or a day, as ``2026-11-01``.
+        now: The time.
+
+    Raises:
+        InvalidRequestError: It is neither.
+    """
+    days = _DAYS.fullmatch(text)
+    if days is not None:
+        return (math.floor(now / DAY_S) - int(days[1]) + 1) * DAY_S
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        raise InvalidRequestError(
+            f"--since {text} is no time.", remedy="Write a number of days, as 7d, or a day, as 2026-11-01."
+        ) from None
+
+
+def _keys(names: Sequence[str]) -> list[Key]:
+    """Return what to group by, each key once."""
+    for name in names:
+        if name not in KEYS:
+            raise InvalidRequestError(f"--by {name} has no meaning.", remedy=f"There are: {', '.join(KEYS)}.")
+    return [key for key in dict.fromkeys(names) if key in KEYS]
+
+
+def _print_groups(keys: Sequence[Key], groups: Mapping[tuple[str | None, ...], Sums]) -> None:
+    """Print a row for each group, one for all of them together, and why others had to be asked."""
+    total = Sums()
+    for sums in groups.values():
+        total.include(sums)
+    rows = [[*(part or "-" for part in group), *_cells(sums)] for group, sums in groups.items()]
+    if len(groups) > 1:
+        rows.append(["total", *("" for _ in keys[1:]), *_cells(total)])
+    print_table((*keys, *COLUMNS), rows)
+    if total.fallbacks:
+        typer.echo(f"Fallbacks: {', '.join(f'{kind} {count}' for kind, count in total.fallbacks.most_common())}")
+
+
+def _cells(sums: Sums) -> list[str]:
+    return [
+        f"{sums.calls:,}",
+        f"{sums.cached:,}",
+        f"{sums.fallbacks.total():,}",
+        sums.input_tokens.show("{:,}".format),
+        sums.output_tokens.show("{:,}".format),
+        sums.cost_usd.show(partial(dollars, decimals=4)),
+        "-" if sums.mean_s is None else _duration(sums.mean_s),
+    ]
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"

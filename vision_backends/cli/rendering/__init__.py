@@ -1,0 +1,1 @@
+"""How answers, states and progress read on a terminal."""

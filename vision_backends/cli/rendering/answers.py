@@ -1,0 +1,129 @@
+"""Answers on standard output, and what went less than well on standard error.
+
+This module decides how an answer reads. It must not know how it was asked for.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from vision_backends.cli.rendering.exits import WITH_TABLE, exit_code_of, tell, tell_error
+from vision_backends.cli.rendering.text import dump_json, one_line, print_table, printable
+from vision_backends.errors import AllBackendsFailedError, SpaceUnavailableError, VisionError
+
+if TYPE_CHECKING:
+    from vision_backends.types import Description, Detections, Embedding, Trace
+
+    Answer = Description | Embedding | Detections
+
+__all__ = ["Tally", "print_description", "print_detections", "print_embedding", "print_json", "to_json"]
+
+SHOWN_COMPONENTS = 4
+"""Components of a vector that a person is shown."""
+
+
+def to_json(name: str, outcome: Answer | VisionError) -> dict[str, Any]:
+    """Return an answer or an error as one JSON-able object that names its source."""
+    if not isinstance(outcome, VisionError):
+        return {"source": name, **outcome.to_dict()}
+    error: dict[str, Any] = {"kind": outcome.kind, "message": outcome.message, "remedy": outcome.remedy}
+    if isinstance(outcome, WITH_TABLE):
+        error["attempts"] = [attempt.to_dict() for attempt in outcome.attempts]
+    return {"source": name, "error": error}
+
+
+def print_json(name: str, outcome: Answer | VisionError) -> None:
+    """Print an answer or an error as one line of JSON."""
+    typer.echo(dump_json(to_json(name, outcome)))
+
+
+def print_description(name: str, description: Description, *, many: bool) -> None:
+    """Print a text; among many on one line, after the name of its image."""
+    if many:
+        typer.echo(f"{printable(name)}: {one_line(description.text)}")
+    else:
+        typer.echo(printable(description.text, keep="\n\t"))
+
+
+def print_detections(name: str, found: Detections, *, many: bool) -> None:
+    """Print one object per line, as ``score x1 y1 x2 y2 label``; on a terminal as a table."""
+    if sys.stdout.isatty():
+        if many:
+            typer.echo(f"{printable(name)}: {len(found) or 'nothing'} found")
+        rows = [(item.label, f"{item.score:.2f}", *(f"{side:.0f}" for side in item.xyxy)) for item in found]
+        if rows:
+            print_table(("label", "score", "left", "top", "right", "bottom"), rows)
+        return
+    prefix = f"{printable(name)}: " if many else ""
+    for item in found:
+        box = " ".join(f"{side:.1f}" for side in item.xyxy)
+        typer.echo(f"{prefix}{item.score:.3f} {box} {one_line(item.label)}")
+
+
+def print_embedding(name: str, embedding: Embedding, *, many: bool) -> None:
+    """Print a vector's components with the nine digits that hold a float32; on a terminal only the first few."""
+    prefix = f"{printable(name)}: " if many else ""
+    if sys.stdout.isatty():
+        start = " ".join(f"{value:.4f}" for value in embedding.vector[:SHOWN_COMPONENTS])
+        typer.echo(f"{prefix}{start} … ({embedding.dimension} components of {one_line(embedding.space)})")
+    else:
+        typer.echo(prefix + " ".join(f"{value:.9g}" for value in embedding.vector))
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts how the inputs of one command ended.
+
+    Attributes:
+        total: How many inputs there are.
+        exit_code: The worst so far.
+    """
+
+    total: int
+    exit_code: int = 0
+    _degraded: dict[tuple[object, ...], tuple[int, Trace]] = field(default_factory=dict)
+    _failures: dict[tuple[object, ...], AllBackendsFailedError | SpaceUnavailableError] = field(default_factory=dict)
+    _empty: int = 0
+    _cut: int = 0
+
+    def count(self, name: str, outcome: Answer | VisionError) -> None:
+        """Note an answer, or tell an error."""
+        if isinstance(outcome, VisionError):
+            self._fail(name, outcome)
+            return
+        trace = outcome.trace
+        if trace.degraded:
+            key = (trace.backend, *((missed.backend, missed.error) for missed in trace.attempts[:-1]))
+            count, first = self._degraded.get(key, (0, trace))
+            self._degraded[key] = (count + 1, first)
+        self._empty += getattr(outcome, "items", None) == ()
+        self._cut += getattr(outcome, "complete", True) is False
+
+    def conclude(self) -> None:
+        """Say in one line each what holds for many answers."""
+        for count, trace in self._degraded.values():
+            tell(f"{self._of(count)}{trace.backend} answered, because {one_line(trace.reason or '')}")
+        if self._cut:
+            tell(f"{self._of(self._cut)}the text is cut at the model's length limit")
+        if self._empty:
+            tell(f"{self._of(self._empty)}nothing was found")
+        for error in self._failures.values():
+            tell_error(error)
+
+    def _fail(self, name: str, error: VisionError) -> None:
+        self.exit_code = max(self.exit_code, exit_code_of(error))
+        if isinstance(error, WITH_TABLE):
+            key = (error.kind, *((attempt.backend, attempt.error) for attempt in error.attempts))
+            self._failures.setdefault(key, error)  # the table of rungs is told once, in the end
+            if self.total > 1:
+                tell(f"{name}: {error.message}")
+        else:
+            named = self.total == 1 or name in error.message
+            tell(str(error) if named else f"{name}: {error}")
+
+    def _of(self, count: int) -> str:
+        return f"{count} of {self.total}: " if self.total > 1 else ""

@@ -1,0 +1,131 @@
+"""From what went wrong to lines on standard error and an exit code.
+
+This module decides how trouble is told to a person at a terminal. It must not know any command.
+
+    0    answered
+    1    a bug in this program
+    2    usage, configuration or an input is at fault
+    3    nothing could answer
+    130  interrupted with Ctrl-C
+    141  whoever read the output has gone away
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import typer
+
+from vision_backends.cli.rendering.text import printable
+from vision_backends.errors import (
+    AllBackendsFailedError,
+    CallerError,
+    ConfigError,
+    SpaceUnavailableError,
+    VisionError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["WITH_TABLE", "exit_code_of", "exit_codes", "tell", "tell_error"]
+
+BUG = 1
+BAD_INPUT = 2
+NOTHING_ANSWERED = 3
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+WITH_TABLE = (AllBackendsFailedError, SpaceUnavailableError)
+"""The errors that say rung by rung what was tried."""
+
+
+def exit_code_of(error: VisionError) -> int:
+    """Return the exit code that an error stands for."""
+    return BAD_INPUT if isinstance(error, CallerError | ConfigError) else NOTHING_ANSWERED
+
+
+def tell(message: str) -> None:
+    """Say in one line on standard error what is not the answer; it may hold file names of any kind."""
+    typer.echo(f"vision: {printable(message)}", err=True)
+
+
+def tell_error(error: VisionError) -> None:
+    """Tell an error and what can be done about it: in one line, or with the table of rungs that it has."""
+    first, *rows = str(error).split("\n") if isinstance(error, WITH_TABLE) else [str(error)]
+    tell(first)
+    for row in rows:
+        typer.echo(printable(row), err=True)
+
+
+@contextmanager
+def exit_codes(*, debug: bool) -> Iterator[None]:
+    """Turn every exception of a command's body into a message and an exit code.
+
+    Args:
+        debug: Also show the traceback, and the log of the package.
+
+    Raises:
+        typer.Exit: Something went wrong; carries the exit code.
+    """
+    with _logging(debug=debug):
+        try:
+            yield
+        except (typer.Exit, typer.Abort):
+            raise  # Typer knows what these mean, and Ctrl-C
+        except BrokenPipeError:
+            _abandon_output()
+            raise typer.Exit(BROKEN_PIPE) from None
+        except VisionError as error:
+            if debug:
+                traceback.print_exc()
+            tell_error(error)
+            raise typer.Exit(exit_code_of(error)) from None
+        except Exception as bug:  # noqa: BLE001 — the last place where it can be told
+            if debug:
+                traceback.print_exc()
+            remedy = "The traceback is above." if debug else "Run it again with --debug to see where."
+            tell(f"This is a bug in vision-backends: {type(bug).__name__}: {_one_line(bug)}. {remedy}")
+            raise typer.Exit(BUG) from None
+
+
+def _abandon_output() -> None:
+    """Let nobody read what is still buffered: writing it when the interpreter ends would fail once more."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+@contextmanager
+def _logging(*, debug: bool) -> Iterator[None]:
+    """Show the package's log when debugging; else only that the state cannot be kept, which no answer says."""
+    package, storage = logging.getLogger("vision_backends"), logging.getLogger("vision_backends.storage")
+    shown = logging.StreamHandler() if debug else logging.NullHandler()
+    told = _Teller(level=logging.CRITICAL if debug else logging.WARNING)
+    level = package.level
+    package.addHandler(shown)
+    storage.addHandler(told)
+    package.setLevel(logging.DEBUG if debug else level)
+    try:
+        yield
+    finally:
+        package.removeHandler(shown)
+        storage.removeHandler(told)
+        package.setLevel(level)
+
+
+class _Teller(logging.Handler):
+    """Tells a warning like everything else that is not the answer."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tell(record.getMessage())
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")

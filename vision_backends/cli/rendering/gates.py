@@ -1,0 +1,40 @@
+"""How gates read on a terminal.
+
+This module decides how a gate reads. It must not know what closes one.
+"""
+
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from vision_backends.cli.rendering.text import print_table
+
+if TYPE_CHECKING:
+    from vision_backends.health.scopes import GateReport
+
+__all__ = ["print_gates", "stands_before"]
+
+
+def print_gates(gates: Iterable["GateReport"]) -> None:
+    """Print before what each gate stands, for what it is closed, since when, and when somebody may try again."""
+    now = time.time()
+    rows = [(stands_before(gate), gate.gate, _utc(gate.since), _next_probe(gate, now=now)) for gate in gates]
+    print_table(("gate", "closed for", "since (UTC)", "next probe"), rows)
+
+
+def stands_before(gate: "GateReport") -> str:
+    """Return what a gate stands before: ``openai``, ``openai/gpt-x`` or ``openai/gpt-x/describe``."""
+    return "/".join(part for part in (gate.backend, gate.model, gate.task) if part)
+
+
+def _utc(at: float) -> str:
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M}"
+
+
+def _next_probe(gate: "GateReport", *, now: float) -> str:
+    from vision_backends.health.messages import duration
+
+    if gate.until > now:
+        return f"in {duration(gate.until - now)}"
+    return "running" if gate.state == "probing" else "with the next call"

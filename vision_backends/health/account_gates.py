@@ -1,0 +1,268 @@
+"""All gates of one account together: what one call finds closed, and what its outcome does to them.
+
+A panel is read from the shared state, changed and written back within one atomic update, so that every event
+happens exactly once among all threads and processes. This module decides which gates an outcome moves;
+`circuit_breaker` decides how. It must not know where the state is kept.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from vision_backends.health import circuit_breaker
+from vision_backends.health.circuit_breaker import Gate, Tally, Throttle
+from vision_backends.health.policy import GATE_KINDS
+from vision_backends.health.scopes import Place, Transition
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vision_backends.health.policy import GateKind, Policy
+    from vision_backends.health.scopes import GateState, Scope
+
+__all__ = ["Closed", "Failure", "Panel"]
+
+S = TypeVar("S", Gate, Tally, Throttle)
+
+VERSION = 1
+
+FORGOTTEN_S = 86_400.0
+
+KINDS: tuple[GateKind, ...] = (*GATE_KINDS.values(), "outage")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closed:
+    """A gate that is not open, and what is known about why.
+
+    Attributes:
+        gate: Its state.
+        backend: The backend whose call closed it.
+        reason: The provider's code, or the kind of the error.
+    """
+
+    gate: Gate
+    backend: str
+    reason: str
+
+    def is_forgotten(self, *, now: float) -> bool:
+        """Return whether it has been due for a day without a probe: its account or model is not used any more."""
+        return now - max(self.gate.until, self.gate.probe_until) > FORGOTTEN_S
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """What the gates need to know about a failed call.
+
+    Attributes:
+        kind: The gate that it concerns.
+        reason: The provider's code, or the kind of the error.
+        hint_s: Seconds after which the server says to come back.
+        running: Calls that were running at once when it failed.
+        spread: A random number in [-1, 1].
+    """
+
+    kind: GateKind
+    reason: str
+    hint_s: float | None = None
+    running: int = 1
+    spread: float = 0.0
+
+
+@dataclass(slots=True)
+class Panel:
+    """The gates of one account; lives within one update or one look."""
+
+    gates: dict[Place, Closed] = field(default_factory=dict)
+    tallies: dict[Place, Tally] = field(default_factory=dict)
+    throttles: dict[Place, Throttle] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str | None) -> Self:
+        """Read a panel; whatever cannot be read is taken for healthy, since a probe costs less than a lockout."""
+        if text is None:
+            return cls()
+        try:
+            state = json.loads(text)
+            if state["version"] != VERSION:
+                return cls()
+            return cls(
+                gates={
+                    _place(place): Closed(gate=_read(Gate, gate), backend=str(backend), reason=str(reason))
+                    for place, gate, backend, reason in state["gates"]
+                },
+                tallies={_place(place): _read(Tally, tally) for place, tally in state["tallies"]},
+                throttles={_place(place): _read(Throttle, throttle) for place, throttle in state["throttles"]},
+            )
+        except (ValueError, TypeError, KeyError):
+            return cls()
+
+    def dump(self, policy: Policy, *, now: float) -> str | None:
+        """Write the panel down without what is over; None when everything is healthy."""
+        memory_s = max(policy.window_s, policy.streak_gap_s)
+        tallies = [(place, tally) for place, tally in self.tallies.items() if abs(now - tally.failed_at) <= memory_s]
+        throttles = [
+            (place, throttle)
+            for place, throttle in self.throttles.items()
+            if circuit_breaker.room(throttle, policy, now=now) is not None
+        ]
+        gates = [(place, shut) for place, shut in self.gates.items() if not shut.is_forgotten(now=now)]
+        if not (gates or tallies or throttles):
+            return None
+        state = {
+            "version": VERSION,
+            "gates": [[place, asdict(shut.gate), shut.backend, shut.reason] for place, shut in gates],
+            "tallies": [[place, asdict(tally)] for place, tally in tallies],
+            "throttles": [[place, asdict(throttle)] for place, throttle in throttles],
+        }
+        return json.dumps(state, separators=(",", ":"))
+
+    def concerning(self, scope: Scope, policy: Policy) -> Iterator[tuple[Place, Closed]]:
+        """Yield the gates that stand before a scope and are not open."""
+        if not self.gates:
+            return
+        for kind in KINDS:
+            place = scope.place(kind, policy.rule(kind).span)
+            shut = self.gates.get(place)
+            if shut is not None:
+                yield place, shut
+
+    def obstacle(self, scope: Scope, policy: Policy, *, now: float) -> tuple[Place, Closed, float] | None:
+        """Return the gate that keeps a scope out for the longest, and the seconds; None when it may pass or probe."""
+        waits = [
+            (place, shut, circuit_breaker.wait_s(shut.gate, now=now)) for place, shut in self.concerning(scope, policy)
+        ]
+        return max((each for each in waits if each[2] > 0), key=lambda each: each[2], default=None)
+
+    def room(self, scope: Scope, policy: Policy, *, now: float) -> int | None:
+        """Return how many calls of a scope may run at once; None when nothing limits them."""
+        throttle = self.throttles.get(scope.place("overload", policy.overload.span))
+        return None if throttle is None else circuit_breaker.room(throttle, policy, now=now)
+
+    def take_probe(self, scope: Scope, policy: Policy, *, caller: str, lease_s: float, now: float) -> list[Transition]:
+        """Let a caller probe every gate before a scope; all of them are due."""
+        moved = []
+        for place, shut in list(self.concerning(scope, policy)):
+            gate = circuit_breaker.probe(shut.gate, caller=caller, lease_s=lease_s, now=now)
+            self.gates[place] = replace(shut, gate=gate)
+            moved.append(_moved(place, shut, scope, "closed", "probing", at=now, until=gate.probe_until))
+        return moved
+
+    def is_affected_by_success(self, scope: Scope, policy: Policy, *, caller: str) -> bool:
+        """Return whether `succeed` would change anything."""
+        counted = scope.place("outage", policy.outage.span) in self.tallies
+        return counted or self.is_probing(scope, policy, caller=caller)
+
+    def is_probing(self, scope: Scope, policy: Policy, *, caller: str) -> bool:
+        """Return whether a caller is the one who probes a gate before a scope."""
+        return any(shut.gate.probe == caller for _, shut in self.concerning(scope, policy))
+
+    def succeed(self, scope: Scope, policy: Policy, *, caller: str, now: float) -> list[Transition]:
+        """Open the gates that the caller has probed, and count the success where outages are being counted."""
+        moved = []
+        for place, shut in list(self.concerning(scope, policy)):
+            if shut.gate.probe == caller:
+                del self.gates[place]
+                moved.append(_moved(place, shut, scope, "probing", "open", at=now))
+        self._count(scope.place("outage", policy.outage.span), policy, failed=False, now=now)
+        return moved
+
+    def fail(self, scope: Scope, policy: Policy, failure: Failure, *, caller: str, now: float) -> list[Transition]:
+        """Close the gate that the failure concerns, or count towards closing it; give up all other probes."""
+        rule = policy.rule(failure.kind)
+        place = scope.place(failure.kind, rule.span)
+        shut = self.gates.get(place)
+        moved = []
+        if shut is not None or failure.kind != "outage" or self._is_outage(place, policy, now=now):
+            gate = circuit_breaker.close(
+                shut.gate if shut else None, rule, now=now, caller=caller, hint_s=failure.hint_s, spread=failure.spread
+            )
+            if shut is not None and shut.gate.probe != caller:
+                self.gates[place] = replace(shut, gate=gate)  # a straggler: let in before, it is no event
+            else:
+                before: GateState = "open" if shut is None else "probing"
+                after = self.gates[place] = Closed(gate=gate, backend=scope.backend, reason=failure.reason)
+                moved = [_moved(place, after, scope, before, "closed", at=now, until=gate.until)]
+        if moved and failure.kind == "overload":
+            self._throttle(scope, policy, running=failure.running, now=now)
+        self.give_up(scope, policy, caller=caller)
+        return moved
+
+    def give_up(self, scope: Scope, policy: Policy, *, caller: str) -> list[Transition]:
+        """Let somebody else probe the gates that this caller was probing; moves none of them."""
+        for place, shut in list(self.concerning(scope, policy)):
+            self.gates[place] = replace(shut, gate=circuit_breaker.give_up(shut.gate, caller=caller))
+        return []
+
+    def reset(self, backend: str | None, *, at: float) -> list[Transition]:
+        """Open the gates that calls of a backend have closed, or all of them for None, and forget its failures."""
+        moved = []
+        for place, shut in list(self.gates.items()):
+            if backend in {None, shut.backend}:
+                del self.gates[place]
+                moved.append(_moved(place, shut, None, "closed", "open", at=at))
+        for counts in (self.tallies, self.throttles):
+            for place in [place for place in counts if backend in {None, place.backend}]:
+                del counts[place]
+        return moved
+
+    def _is_outage(self, place: Place, policy: Policy, *, now: float) -> bool:
+        """Count a failure; return whether it is one too many, and then forget the others."""
+        tally = self._count(place, policy, failed=True, now=now)
+        tripped = tally is not None and circuit_breaker.is_tripped(tally, policy)
+        if tripped:
+            del self.tallies[place]
+        return tripped
+
+    def _count(self, place: Place, policy: Policy, *, failed: bool, now: float) -> Tally | None:
+        tally = circuit_breaker.count(self.tallies.pop(place, None), policy, failed=failed, now=now)
+        if tally is not None:
+            self.tallies[place] = tally
+        return tally
+
+    def _throttle(self, scope: Scope, policy: Policy, *, running: int, now: float) -> None:
+        place = scope.place("overload", policy.overload.span)
+        throttle = circuit_breaker.halve(self.throttles.pop(place, None), policy, running=running, now=now)
+        if throttle is not None:
+            self.throttles[place] = throttle
+
+
+def _place(values: list[Any]) -> Place:
+    kind, *rest = values
+    if kind not in KINDS:
+        raise ValueError(f"There is no gate {kind!r}.")
+    return Place(kind, *map(str, rest))
+
+
+def _read(kind: type[S], values: dict[str, Any]) -> S:
+    """Return a state from its fields; apart from the id of a probe they are finite numbers."""
+    numbers = [value for name, value in values.items() if name != "probe"]
+    if not all(math.isfinite(number) for number in numbers):
+        raise ValueError(f"{values} cannot be a {kind.__name__}.")
+    return kind(**values)
+
+
+def _moved(
+    place: Place,
+    shut: Closed,
+    scope: Scope | None,
+    before: GateState,
+    after: GateState,
+    *,
+    at: float,
+    until: float | None = None,
+) -> Transition:
+    return Transition(
+        at=at,
+        backend=scope.backend if scope else shut.backend,
+        model=place.model,
+        task=place.task,
+        gate=place.kind,
+        before=before,
+        after=after,
+        reason=shut.reason,
+        until=until,
+    )

@@ -1,0 +1,107 @@
+"""What a caller is told before whom a gate is closed: which one, since when, why, and what to do about it.
+
+This module decides the words; that a gate is closed has been decided before.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from vision_backends.errors import (
+    AuthenticationError,
+    BackendError,
+    ModelNotFoundError,
+    OverloadedError,
+    QuotaExhaustedError,
+    RateLimitedError,
+    UnavailableError,
+)
+from vision_backends.health.scopes import GateReport
+
+if TYPE_CHECKING:
+    from vision_backends.health.account_gates import Closed
+    from vision_backends.health.policy import GateKind
+    from vision_backends.health.scopes import Place
+
+__all__ = ["duration", "refusal", "report"]
+
+
+class _Words(NamedTuple):
+    error: type[BackendError]
+    trouble: str
+    remedy: str | None = None
+
+
+WORDS: dict[GateKind, _Words] = {
+    "quota": _Words(QuotaExhaustedError, "No quota", "Top up the account, then run `vision reset {backend}`."),
+    "authentication": _Words(
+        AuthenticationError, "The key is not accepted", "Correct the key, or run `vision reset {backend}`."
+    ),
+    "model": _Words(
+        ModelNotFoundError,
+        "The model {model!r} was not found",
+        "Configure a model that this account may use, or run `vision reset {backend}`.",
+    ),
+    "rate": _Words(RateLimitedError, "Rate limited"),
+    "overload": _Words(OverloadedError, "Overloaded"),
+    "outage": _Words(UnavailableError, "Out of order", "`vision reset {backend}` asks it again at once."),
+}
+
+
+def refusal(place: Place, closed: Closed, *, wait_s: float, now: float) -> BackendError:
+    """Return the error for a caller who finds a gate closed; its kind is that of the trouble.
+
+    Args:
+        place: Which gate.
+        closed: What is known about it.
+        wait_s: Seconds until somebody may probe it; 0 when it is due.
+        now: The time, in seconds since 1970 UTC.
+    """
+    words = WORDS[place.kind]
+    trouble = words.trouble.format(model=place.model)
+    since = _time_of_day(closed.gate.since, now=now)
+    if wait_s <= 0:
+        next_step = "the next call probes it"
+    elif closed.gate.until > now:
+        next_step = f"the next probe is due in {duration(wait_s)}"
+    else:
+        next_step = "another call is probing it now"
+    return words.error(
+        f"{trouble} ({closed.reason}) since {since}; {next_step}.",
+        remedy=words.remedy.format(backend=closed.backend) if words.remedy else None,
+        backend=closed.backend,
+        code=closed.reason,
+        retry_after_s=wait_s,
+    )
+
+
+def report(place: Place, closed: Closed, *, wait_s: float, now: float) -> GateReport:
+    """Return a gate for people who look at all of them; arguments as for `refusal`."""
+    error = refusal(place, closed, wait_s=wait_s, now=now)
+    return GateReport(
+        backend=closed.backend,
+        model=place.model,
+        task=place.task,
+        gate=place.kind,
+        state="closed" if closed.gate.probe is None else "probing",
+        since=closed.gate.since,
+        until=closed.gate.until,
+        message=error.message,
+        remedy=error.remedy,
+    )
+
+
+def duration(seconds: float) -> str:
+    """Return a duration for people, rounded up: ``45 s``, ``12 min``, ``3 h``, ``12 d``."""
+    for unit_s, unit, limit in ((1, "s", 120), (60, "min", 120), (3_600, "h", 72)):
+        if seconds <= unit_s * limit:
+            return f"{math.ceil(seconds / unit_s)} {unit}"
+    return f"{math.ceil(seconds / 86_400)} d"
+
+
+def _time_of_day(at: float, *, now: float) -> str:
+    """Return a time in UTC, with its date if that is not today's."""
+    then, today = datetime.fromtimestamp(at, UTC), datetime.fromtimestamp(now, UTC)
+    return f"{then:%H:%M} UTC" if then.date() == today.date() else f"{then:%Y-%m-%d %H:%M} UTC"

@@ -1,0 +1,1 @@
+"""Who is told what happens: events, alerts, the webhook, OpenTelemetry."""

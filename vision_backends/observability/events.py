@@ -1,0 +1,110 @@
+"""What happens, as records for whoever wants to know: logs, metrics, alerts, spans.
+
+This module decides the shape of events, how they read in the log (at debug level, as ``vision_backends.events``),
+and that a listener in trouble never hurts a call. It must not know who listens.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vision_backends.health.limits import Alert
+    from vision_backends.health.scopes import Transition
+    from vision_backends.types import Attempt, Task
+
+__all__ = ["AttemptEvent", "CallEvent", "Event", "Events"]
+
+_log = logging.getLogger("vision_backends.events")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptEvent:
+    """One rung was asked, or passed over.
+
+    Attributes:
+        call_id: The call that it belongs to, as in the ledger.
+        task: What was asked.
+        attempt: What became of it.
+    """
+
+    call_id: str
+    task: Task
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallEvent:
+    """A call of the router has ended.
+
+    Attributes:
+        call_id: As in its attempts.
+        task: What was asked.
+        count: How many inputs it had.
+        answered: How many of them were answered.
+        degraded: How many of the answers were not those of the best rung that could have given one.
+        at: When it ended, in seconds since 1970 UTC.
+        elapsed_s: How long it took.
+    """
+
+    call_id: str
+    task: Task
+    count: int
+    answered: int
+    degraded: int
+    at: float
+    elapsed_s: float
+
+
+Event: TypeAlias = "AttemptEvent | CallEvent | Transition | Alert"
+"""Attempts and calls as they end, gates as they move, and budgets as they are spent."""
+
+
+class Events:
+    """Hands every event to every listener, in the thread in which it happened."""
+
+    def __init__(self) -> None:
+        self._listeners: tuple[Callable[[Event], object], ...] = ()
+        self._lock = threading.Lock()
+
+    def subscribe(self, listener: Callable[[Event], object]) -> Callable[[], None]:
+        """Call a listener with every event from now on, until the returned function is called."""
+        with self._lock:
+            self._listeners = (*self._listeners, listener)
+
+        def unsubscribe() -> None:
+            with self._lock:
+                self._listeners = tuple(each for each in self._listeners if each is not listener)
+
+        return unsubscribe
+
+    @property
+    def has_listeners(self) -> bool:
+        """Whether anybody wants to know, be it only the log."""
+        return bool(self._listeners) or _log.isEnabledFor(logging.DEBUG)
+
+    def publish(self, event: Event) -> None:
+        """Tell every listener; one that raises is logged and told the next event all the same."""
+        if _log.isEnabledFor(logging.DEBUG):
+            fields = _loggable(event)
+            told = " ".join(f"{name}={value}" for name, value in fields.items())
+            extra = {f"vision_{name}": value for name, value in fields.items()}
+            _log.debug("%s %s", type(event).__name__, told, extra=extra)
+        for listener in self._listeners:
+            try:
+                listener(event)
+            except Exception:  # noqa: BLE001 — a listener may raise anything
+                _log.exception("A listener failed on %s.", type(event).__name__)
+
+
+def _loggable(event: Event) -> dict[str, Any]:
+    """Return what is known of an event, flat; without sentences, which may quote a prompt or a label."""
+    fields = asdict(event)
+    fields |= fields.pop("attempt", {})
+    fields |= fields.pop("usage", {})
+    return {name: value for name, value in fields.items() if value is not None and name not in {"message", "remedy"}}

@@ -1,0 +1,144 @@
+"""Telling another program over HTTP, in the background.
+
+This module decides how a message reaches a webhook without ever holding up or failing a call. It must not know what
+the message is about. Whoever has the address can write there: it is a secret, and shown nowhere.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from vision_backends.config.web_address import is_web_address
+from vision_backends.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Webhook"]
+
+TIMEOUT_S = 5.0
+PAUSE_S = 1.0
+FLUSH_S = 2.0
+
+MAX_WAITING = 100
+"""Messages that wait while the webhook is slow; what comes on top is dropped."""
+
+TOO_MANY_REQUESTS = 429
+SERVER_ERROR = 500
+
+_log = logging.getLogger(__name__)
+
+
+class _Failure(NamedTuple):
+    """Why a message has not arrived, without the address; and whether to try once more."""
+
+    reason: str
+    passing: bool
+
+
+class Webhook:
+    """Posts messages as JSON, one after the other, in a daemon thread that lives as long as some are waiting.
+
+    A message is tried twice at most, no redirect is followed, and trouble is logged once until a message arrives
+    again. The body of the reply is not read.
+
+    Args:
+        url: Where to post; never shown again.
+        timeout_s: Seconds to wait for the connection, and again for the reply.
+        pause_s: Seconds before the second try.
+
+    Raises:
+        ConfigError: The address is none.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float = TIMEOUT_S, pause_s: float = PAUSE_S) -> None:
+        usable = is_web_address(url)
+        self._url = url
+        del url  # a traceback with local variables shall not show it
+        if not usable:
+            raise ConfigError("The webhook is no http:// or https:// address.")
+        self._timeout_s = timeout_s
+        self._pause_s = pause_s
+        self._waiting: deque[bytes] = deque()
+        self._thread: threading.Thread | None = None
+        self._closing = threading.Event()
+        self._lock = threading.Lock()
+        self._complained = False
+
+    def post(self, message: Mapping[str, object]) -> None:
+        """Send a message soon; returns at once and never raises, whatever becomes of it."""
+        body = json.dumps(message).encode()
+        with self._lock:
+            if self._closing.is_set():
+                return
+            dropped = len(self._waiting) >= MAX_WAITING
+            if not dropped:
+                self._waiting.append(body)
+            if self._thread is None or not self._thread.is_alive():  # it is not, in a process forked meanwhile
+                self._thread = threading.Thread(target=self._deliver, name="vision-webhook", daemon=True)
+                with suppress(RuntimeError):  # the system starts no more threads: the next message tries again
+                    self._thread.start()
+        if dropped:
+            self._complain(f"{MAX_WAITING} others are waiting")
+
+    def close(self, *, timeout_s: float = FLUSH_S) -> None:
+        """Wait a little for what is still to be sent, and take no more; calling it twice is harmless."""
+        self._closing.set()
+        with self._lock:
+            thread = self._thread
+        if thread is not None and thread.is_alive():
+            thread.join(timeout_s)
+
+    def _next(self) -> bytes | None:
+        """Return the next message, or None when the thread may end."""
+        with self._lock:
+            if self._waiting:
+                return self._waiting.popleft()
+            self._thread = None
+            return None
+
+    def _deliver(self) -> None:
+        while (body := self._next()) is not None:
+            failure = self._try(body)
+            if failure is not None and failure.passing:
+                self._closing.wait(self._pause_s)
+                failure = self._try(body)
+            if failure is None:
+                self._complained = False
+            else:
+                self._complain(failure.reason)
+
+    def _try(self, body: bytes) -> _Failure | None:
+        """Post once; return what went wrong, in words of our own: those of others would name the address."""
+        from http.client import HTTPException
+        from urllib.error import HTTPError, URLError
+        from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+        class Unmoved(HTTPRedirectHandler):
+            """Follows nobody: whoever redirects would be told what was meant for another."""
+
+            def redirect_request(self, *_args: object) -> None:
+                """Return that there is nothing to follow."""
+
+        headers = {"Content-Type": "application/json", "User-Agent": "vision-backends"}
+        try:
+            request = Request(self._url, data=body, headers=headers, method="POST")  # noqa: S310 — http(s), checked
+            build_opener(Unmoved).open(request, timeout=self._timeout_s).close()
+        except HTTPError as error:
+            error.close()
+            return _Failure(f"HTTP {error.code}", error.code == TOO_MANY_REQUESTS or error.code >= SERVER_ERROR)
+        except URLError as error:
+            return _Failure(type(error.reason).__name__, passing=True)
+        except (OSError, ValueError, HTTPException) as error:
+            return _Failure(type(error).__name__, passing=isinstance(error, OSError))
+        return None
+
+    def _complain(self, reason: str) -> None:
+        if not self._complained:
+            self._complained = True
+            _log.warning("An alert has not reached its webhook (%s); further failures are not logged.", reason)

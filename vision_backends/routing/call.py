@@ -1,0 +1,138 @@
+"""The records that a call is made of: its inputs, its rungs, and the turn of one rung.
+
+This module decides what is known of a call while it runs. It must not know how a rung is asked, nor what its answer
+means.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from vision_backends.errors import BackendError, CallerError, SpaceUnavailableError
+from vision_backends.types import Attempt, Description, Detections, Embedding
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from vision_backends.backends.base import Backend
+    from vision_backends.backends.requests import Model, Request
+    from vision_backends.clock import Deadline
+    from vision_backends.health.scopes import Scope
+    from vision_backends.images import Image, ImageSource
+
+__all__ = ["Answer", "Call", "Item", "Rung", "Turn"]
+
+
+Answer = Description | Embedding | Detections
+
+
+@dataclass(slots=True)
+class Item:
+    """One input on its way down: what was tried for it, and how it ended."""
+
+    source: ImageSource | str
+    content: Image | str | None = None
+    attempts: list[Attempt] = field(default_factory=list)
+    answer: Answer | None = None
+    revision: str | None = None
+    error: CallerError | None = None
+    elapsed_s: float = 0.0
+    opening_s: float = 0.0
+
+    @property
+    def settled(self) -> bool:
+        """Whether nobody needs to be asked any more."""
+        return self.answer is not None or self.error is not None
+
+    @property
+    def opened(self) -> Image | str:
+        """The content, once it has been opened."""
+        if self.content is None:
+            raise AssertionError("An item is opened before it walks.")
+        return self.content
+
+    @property
+    def digest(self) -> str:
+        """Hash of the content, for the cache."""
+        if isinstance(self.opened, str):
+            return hashlib.sha256(self.opened.encode("utf-8", "surrogatepass")).hexdigest()
+        return self.opened.digest
+
+    def twin(self) -> Item:
+        """Return the same opened input with an account of its own, for being asked about twice at once."""
+        return Item(source=self.source, content=self.content, opening_s=self.opening_s)
+
+    def adopt(self, *twins: Item) -> None:
+        """Take over what was tried for twins, and how the last of them ended."""
+        for twin in twins:
+            self.attempts += twin.attempts
+            self.answer, self.revision, self.error = twin.answer, twin.revision, twin.error
+
+    def discard(self, reason: str) -> None:
+        """Take back an answer that may not be used after all; what it cost stays on the account."""
+        if self.answer is not None:
+            *before, last = self.attempts
+            kind = SpaceUnavailableError.kind
+            self.attempts = [*before, replace(last, outcome="failed", error=kind, message=reason)]
+            self.answer = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rung:
+    """One backend as it stands for one request, before anybody is asked.
+
+    Attributes:
+        backend: The backend.
+        scope: What a closed gate applies to.
+        model: What would answer; None when the backend has no model for this.
+        refusal: Why it cannot be asked, in its own words; None when it can. Closed gates come on top.
+    """
+
+    backend: Backend
+    scope: Scope
+    model: Model | None
+    refusal: BackendError | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """What one call asks of every rung.
+
+    Attributes:
+        request: What is asked of each item.
+        deadline: When to stop.
+        each_s: Seconds that one rung may spend on each item; a long list shall not wait for one that hangs.
+        patience_s: Seconds to wait for a rung to recover; None takes the next one at once.
+        tick: Told how many items have just been settled, from any thread.
+    """
+
+    request: Request
+    deadline: Deadline
+    each_s: float
+    patience_s: float | None = None
+    tick: Callable[[int], None] = lambda _count: None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One rung's turn in a call.
+
+    Attributes:
+        rung: Who is asked.
+        place: Its place on the ladder.
+        call: What is asked.
+        spare: The next rung that could be asked; None when this is the last one.
+        kept_s: Seconds of the deadline that are kept back for it.
+    """
+
+    rung: Rung
+    place: int
+    call: Call
+    spare: Rung | None
+    kept_s: float
+
+    def timeout_s(self, items: Sequence[Item]) -> float:
+        """Return the seconds that the rung is given now for some items."""
+        return min(self.call.deadline.share(self.kept_s), self.call.each_s * len(items))

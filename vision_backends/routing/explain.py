@@ -1,0 +1,65 @@
+"""How the rungs stand before anybody is asked, and how that is told.
+
+This module decides what `Router.explain` and `Router.status` say. It asks nobody and changes nothing, and must not
+know what comes of it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vision_backends.errors import BackendError, NotSupportedError
+from vision_backends.health.admission import Scope
+from vision_backends.reports import Explanation, Verdict
+from vision_backends.routing.call import Rung
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vision_backends.backends.base import Backend
+    from vision_backends.backends.requests import Model, Request
+    from vision_backends.routing.attempts import Attempts
+
+__all__ = ["explain", "survey"]
+
+
+def survey(backends: Sequence[Backend], request: Request) -> list[Rung]:
+    """Return how each backend stands for a request; asks nobody and changes nothing."""
+    return [_stand(backend, request) for backend in backends]
+
+
+def _stand(backend: Backend, request: Request) -> Rung:
+    model: Model | None = None
+    refusal: BackendError | None = None
+    try:
+        model = backend.model_for(request)
+        wanted = getattr(request, "space", None)
+        if wanted is not None and wanted != model.space:
+            raise NotSupportedError(f"Its vectors live in the space {model.space!r}.")
+        backend.check(request)
+    except BackendError as error:
+        refusal = error
+    name = model.name if model else ""
+    scope = Scope(backend=backend.name, credential=backend.credential, model=name, task=request.task)
+    return Rung(backend=backend, scope=scope, model=model, refusal=refusal)
+
+
+def explain(backends: Sequence[Backend], request: Request, attempts: Attempts) -> Explanation:
+    """Return what would happen if this were asked now."""
+    verdicts = tuple(_verdict(rung, request, attempts) for rung in survey(backends, request))
+    return Explanation(task=request.task, verdicts=verdicts)
+
+
+def _verdict(rung: Rung, request: Request, attempts: Attempts) -> Verdict:
+    closed = attempts.closed(rung)
+    return Verdict(
+        backend=rung.backend.name,
+        ready=closed is None,
+        model=rung.model.name if rung.model else None,
+        space=rung.model.space if rung.model else None,
+        error=closed.kind if closed else None,
+        reason=closed.message if closed else None,
+        remedy=closed.remedy if closed else None,
+        retry_after_s=closed.retry_after_s if closed else None,
+        expected_s=attempts.expected_s(rung, request) if rung.model else None,
+    )
