@@ -1,14 +1,18 @@
 """Time as a dependency: everything that waits or measures is handed a `Clock`.
 
-This module decides nothing but where time comes from; tests pass ``vision_backends.testing.FakeClock``.
+This module decides where time comes from and how a deadline is divided; tests pass
+``vision_backends.testing.FakeClock``.
 """
 
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from vision_backends.errors import TimedOutError
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
 
 __all__ = ["LEAST_SHARE", "SYSTEM_CLOCK", "Clock", "Countdown", "Deadline", "SystemClock"]
 
@@ -28,6 +32,13 @@ class Clock(Protocol):
         """Return after that many seconds."""
         ...
 
+    def timeout_at(self, at: float) -> AbstractAsyncContextManager[object]:
+        """Return a context that cancels its block when `monotonic` reaches a time, and then raises TimeoutError.
+
+        As `asyncio.timeout_at`, on the running event loop; every timer of the engine is one of these.
+        """
+        ...
+
 
 class SystemClock:
     """The clock of the machine."""
@@ -44,6 +55,12 @@ class SystemClock:
         """Return after `time.sleep`."""
         time.sleep(seconds)
 
+    def timeout_at(self, at: float) -> AbstractAsyncContextManager[object]:
+        """Return `asyncio.timeout_at`, for a time of `monotonic`."""
+        import asyncio
+
+        return asyncio.timeout(at - time.monotonic())
+
 
 SYSTEM_CLOCK = SystemClock()
 """The one to pass where nothing else is wanted; it has no state."""
@@ -55,26 +72,40 @@ certainly comes is worth less than an even chance of the better one."""
 
 
 class Deadline:
-    """One point in time that a whole call has to keep.
+    """One point in time that a call, or one rung in it, has to keep.
 
     Args:
         clock: Where time comes from.
         timeout_s: Seconds from now.
+
+    Attributes:
+        at: The point in time, by the clock's `monotonic`.
     """
 
     def __init__(self, clock: Clock, timeout_s: float) -> None:
         self._clock = clock
-        self._at = clock.monotonic() + timeout_s
+        self.at = clock.monotonic() + timeout_s
 
     @property
     def remaining_s(self) -> float:
         """Seconds that are left, never less than 0."""
-        return max(0.0, self._at - self._clock.monotonic())
+        return max(0.0, self.at - self._clock.monotonic())
 
     @property
     def expired(self) -> bool:
         """Whether no time is left."""
         return self.remaining_s == 0.0
+
+    def left_s(self) -> float:
+        """Return the seconds that are left.
+
+        Raises:
+            TimedOutError: None are.
+        """
+        left_s = self.remaining_s
+        if left_s == 0.0:
+            raise TimedOutError("The time was over before the work was done.")
+        return left_s
 
     def share(self, reserve_s: float = 0.0) -> float:
         """Return the seconds that one rung may take.

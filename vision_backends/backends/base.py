@@ -1,5 +1,7 @@
 """The interface of a rung: what can be asked, and what a backend must answer or raise.
 
+There are two kinds: a `Backend` has plain methods and knows nothing of asyncio; an `AsyncBackend` has coroutines.
+
 This module decides the contract between the router and every backend. It must not know any concrete backend,
 nor why or in which order backends are asked.
 """
@@ -13,7 +15,7 @@ from vision_backends.errors import NotSupportedError
 from vision_backends.types import FREE
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Generator, Mapping, Sequence
 
     from vision_backends.backends.requests import (
         DescribeRequest,
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from vision_backends.images import Image
     from vision_backends.types import Description, Detections, Embedding, Usage
 
-__all__ = ["Backend"]
+__all__ = ["AsyncBackend", "Backend"]
 
 
 class Backend(ABC):
@@ -35,7 +37,8 @@ class Backend(ABC):
 
     A subclass names itself, says which model would answer (`model_for`), refuses cheaply what it cannot do
     (`check`) and implements the tasks it has. It must be safe to call from many threads, must translate every
-    third-party exception into this package's errors, and must neither retry nor sleep: the router does both.
+    third-party exception into this package's errors, and must neither retry nor sleep: the router does both. Its tasks
+    are called in a bounded pool of threads of its own, where a call is left behind that has not returned in time.
 
     A task takes n inputs and returns n results in order, or raises for all of them. Results carry a
     ``Trace(model=…, revision=…, usage=…, timing=…)``; the router completes it.
@@ -43,14 +46,10 @@ class Backend(ABC):
     Attributes:
         name: The rung's name in ladders, traces and configuration.
         local: True when neither pixels nor texts leave this machine.
-        punctual: True when every call ends within its ``timeout_s`` by itself, since its work is bounded or it
-            watches the clock. Calls of other backends run in a thread of their own, which is left behind when its
-            time is up.
     """
 
     name: str
     local: bool = True
-    punctual: bool = False
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Self:
@@ -172,3 +171,51 @@ class Backend(ABC):
 
     def _unsupported(self, request: Request) -> NotSupportedError:
         return NotSupportedError(f"The {self.name} backend has no {request.task}.", backend=self.name)
+
+
+class AsyncBackend(Backend):
+    """A rung whose tasks are coroutines, which run on the router's event loop.
+
+    They must not block it: whatever computes, reads files or waits for a lock belongs in a thread (such as those of
+    `asyncio.to_thread`). A call is cancelled at its deadline, and when nobody waits for it any more; it then has to let
+    go of what it holds immediately. Everything else is as in `Backend`: the other methods are plain and quick.
+    """
+
+    async def describe(  # type: ignore[override]  # the same method as a coroutine
+        self, images: Sequence[Image], request: DescribeRequest, *, timeout_s: float
+    ) -> list[Description]:
+        """Describe each image. Errors as in `Backend.describe`."""
+        raise self._unsupported(request)
+
+    async def describe_stream(  # type: ignore[override]
+        self, image: Image, request: DescribeRequest, *, timeout_s: float
+    ) -> AsyncIterator[str | Description]:
+        """Yield a description piece by piece, and at last the whole record; all at once unless overridden.
+
+        Nothing is asked before the first piece is wanted. Errors as in `Backend.describe`; one that comes before the
+        first piece lets the next rung answer.
+        """
+        (description,) = await self.describe([image], request, timeout_s=timeout_s)
+        yield description.text
+        yield description
+
+    async def embed(  # type: ignore[override]
+        self, images: Sequence[Image], request: EmbedRequest, *, timeout_s: float
+    ) -> list[Embedding]:
+        """Embed each image in the space that `model_for` names. Errors as in `Backend.describe`."""
+        raise self._unsupported(request)
+
+    async def embed_text(  # type: ignore[override]
+        self, texts: Sequence[str], request: EmbedTextRequest, *, timeout_s: float
+    ) -> list[Embedding]:
+        """Embed each text in the space that `model_for` names. Errors as in `Backend.describe`."""
+        raise self._unsupported(request)
+
+    async def detect(  # type: ignore[override]
+        self, images: Sequence[Image], request: DetectRequest, *, timeout_s: float
+    ) -> list[Detections]:
+        """Find the objects of each image, in pixels of the upright image. Errors as in `Backend.describe`."""
+        raise self._unsupported(request)
+
+    async def aclose(self) -> None:
+        """Release what lives on the event loop, such as connections; harmless twice. `close` releases the rest."""
