@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from vision_backends.backends.base import Backend
+from vision_backends.backends.base import AsyncBackend, Backend
 from vision_backends.backends.requests import (
     DescribeRequest,
     DetectRequest,
@@ -30,6 +30,7 @@ from vision_backends.errors import (
     AllBackendsFailedError,
     AuthenticationError,
     BackendError,
+    CallCancelledError,
     CallerError,
     ConfigError,
     ContentRejectedError,
@@ -75,11 +76,13 @@ __all__ = [
     "FREE",
     "TASKS",
     "AllBackendsFailedError",
+    "AsyncBackend",
     "AsyncRouter",
     "Attempt",
     "AuthenticationError",
     "Backend",
     "BackendError",
+    "CallCancelledError",
     "CallerError",
     "ConfigError",
     "ContentRejectedError",

@@ -14,7 +14,7 @@ from vision_backends.errors import TimedOutError
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
-__all__ = ["LEAST_SHARE", "SYSTEM_CLOCK", "Clock", "Countdown", "Deadline", "SystemClock"]
+__all__ = ["LEAST_SHARE", "SYSTEM_CLOCK", "Clock", "Countdown", "Deadline", "SystemClock", "pause"]
 
 
 class Clock(Protocol):
@@ -64,6 +64,17 @@ class SystemClock:
 
 SYSTEM_CLOCK = SystemClock()
 """The one to pass where nothing else is wanted; it has no state."""
+
+
+async def pause(clock: Clock, seconds: float) -> None:
+    """Return after that many seconds of a clock, on the running event loop."""
+    import asyncio
+
+    try:
+        async with clock.timeout_at(clock.monotonic() + seconds):
+            await asyncio.get_running_loop().create_future()
+    except TimeoutError:
+        return
 
 
 LEAST_SHARE = 0.5

@@ -13,7 +13,8 @@ This module decides how trouble is named; it must not know any provider's codes,
     ├─ BackendError                falls back to the next rung
     │  ├─ QuotaExhaustedError · RateLimitedError · OverloadedError · UnavailableError · TimedOutError
     │  ├─ AuthenticationError · ModelNotFoundError      fall back, and are loud
-    │  └─ InvalidReplyError · NotSupportedError · NotReadyError · HedgedError
+    │  ├─ InvalidReplyError · NotSupportedError · NotReadyError
+    │  └─ HedgedError · CallCancelledError             only in traces and the ledger
     ├─ StreamInterruptedError      a stream broke off after its first piece; has the text so far
     ├─ SpaceUnavailableError       no rung can produce the pinned vector space now
     └─ AllBackendsFailedError      nothing could answer; its message is a table of rung, reason and remedy
@@ -32,6 +33,7 @@ __all__ = [
     "AllBackendsFailedError",
     "AuthenticationError",
     "BackendError",
+    "CallCancelledError",
     "CallerError",
     "ConfigError",
     "ContentRejectedError",
@@ -219,6 +221,12 @@ class HedgedError(BackendError):
     """It was still thinking when the next rung had answered; only ever seen in traces."""
 
     kind = "hedged"
+
+
+class CallCancelledError(BackendError):
+    """Nobody waited for its answer any more, so it was given up; only ever seen in traces and the ledger."""
+
+    kind = "cancelled"
 
 
 class StreamInterruptedError(VisionError):

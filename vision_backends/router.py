@@ -1,10 +1,11 @@
 """What an application calls.
 
-The way of an image: here its options become a request → `pipeline` opens it → `ladder` asks cache, gate and
-backend of one rung after the other → `trace` completes the trace → it is returned, or the error raised.
+The way of an image: here its options become a request → `pipeline` opens it and looks up what is known of it → `ladder`
+asks one rung after the other → `trace` completes the trace → it is returned, or the error raised. All of this is one
+coroutine on the engine's event loop, for which `Router` waits and which `AsyncRouter` awaits.
 
 This module decides what callers can ask for and what they get back. It must not know any concrete backend,
-nor what a closed gate or a cache key is made of.
+nor what a blocked gate or a cache key is made of.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import weakref
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Self, TypeVar, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, Unpack, cast
 
+from vision_backends.backends.base import AsyncBackend
 from vision_backends.backends.requests import (
     DescribeRequest,
     DetectRequest,
@@ -24,6 +28,9 @@ from vision_backends.backends.requests import (
     Request,
 )
 from vision_backends.clock import SYSTEM_CLOCK, Deadline
+from vision_backends.engine.cancellation import RunningCalls
+from vision_backends.engine.event_loop import engine_loop
+from vision_backends.engine.pools import Pool
 from vision_backends.errors import InvalidRequestError, VisionError
 from vision_backends.health.admission import Health
 from vision_backends.health.limits import Limits
@@ -33,21 +40,23 @@ from vision_backends.observability.events import Events
 from vision_backends.reports import RungStatus, WarmUpReport
 from vision_backends.routing.attempts import Attempts
 from vision_backends.routing.call import Call, Item
-from vision_backends.routing.explain import explain, survey
+from vision_backends.routing.callers import caller_of
+from vision_backends.routing.explain import explain
 from vision_backends.routing.hedging import Hedges
 from vision_backends.routing.ladder import Ladder
-from vision_backends.routing.options import Wishes, positive_seconds
-from vision_backends.routing.pipeline import Batches
-from vision_backends.routing.recorder import Journal
+from vision_backends.routing.options import CallKeywords, CallOptions, ChoiceKeywords, positive_seconds
+from vision_backends.routing.pipeline import Pipeline, failure
+from vision_backends.routing.recorder import CallRecorder
 from vision_backends.routing.standby import Standby
-from vision_backends.routing.streaming import DescriptionStream, stream
+from vision_backends.routing.streaming import DescriptionStream, Speaking
+from vision_backends.routing.trace import complete
+from vision_backends.routing.waiting import Waiting
 from vision_backends.routing.warm_up import WarmUps
-from vision_backends.routing.workers import Workers
 from vision_backends.storage.memory import MemoryStore
 from vision_backends.types import TASKS, Description, Detections, Embedding, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
     from random import Random
     from types import TracebackType
 
@@ -60,7 +69,9 @@ if TYPE_CHECKING:
     from vision_backends.observability.events import Event
     from vision_backends.reports import Explanation
     from vision_backends.routing.hedging import HedgeAfter
-    from vision_backends.routing.options import Priority
+    from vision_backends.engine.event_loop import EventLoop
+    from vision_backends.routing.call import Rung
+    from vision_backends.routing.streaming import Feed
     from vision_backends.storage.base import CacheInfo, LedgerRow, Store
 
     Progress = Callable[[int, int], None]
@@ -70,6 +81,10 @@ __all__ = ["Router"]
 _log = logging.getLogger(__name__)
 
 A = TypeVar("A", Description, Embedding, Detections)
+T = TypeVar("T")
+
+STORE_THREADS = 4
+"""Threads that read and write gates and budgets in a store that may block."""
 
 PLAIN_REQUESTS: dict[Task, Request] = {
     "describe": DescribeRequest(),
@@ -122,32 +137,46 @@ class Router:
         self._store = store or MemoryStore()
         self._events = Events()
         self._alerts = alerts or Alerts()
-        self._workers = Workers(clock=clock)
         self._warm_ups = WarmUps(clock=clock)
-        self._standby = Standby(self._ladders, self._warm_ups.begin)
-        self._health = Health(
+        self._standby = (
+            Standby(self._ladders, self._warm_ups.begin, later=self._events.call_later) if warm_standby else None
+        )
+        tell = partial(_tell, self._standby, self._events, self._alerts)  # not a method: a circle would outlive the router
+        health = self._health = Health(
             self._store,
             clock=clock,
             random=random,
             limits=limits,
-            on_transition=self._tell,
-            on_alert=self._tell,
+            on_transition=tell,
+            on_alert=tell,
         )
+        self._recorder = CallRecorder(store=self._store, events=self._events, standby=self._standby, clock=clock)
+        callers = {backend.name: caller_of(backend) for backend in self._all_backends()}
+        store_pool = Pool("store", size=STORE_THREADS) if self._store.blocking else None
         self._attempts = Attempts(
-            health=self._health,
-            workers=self._workers,
+            health=health,
+            callers=callers,
             warm_ups=self._warm_ups,
-            store=self._store,
-            caching=caching,
+            recorder=self._recorder,
+            store_pool=store_pool,
             clock=clock,
         )
         self._ladder = Ladder(self._attempts, hedges=Hedges(hedge_after_s))
-        self._journal = Journal(store=self._store, events=self._events, clock=clock)
-        self._batches = Batches(
-            self._ladder, journal=self._journal, clock=clock, limits=image_limits, deadline_s=self._deadline_s
+        self._speaking = Speaking(self._ladder, callers)
+        self._pipeline = Pipeline(
+            self._ladder,
+            waiting=Waiting(clock=clock),
+            recorder=self._recorder,
+            clock=clock,
+            limits=image_limits,
+            deadline_s=self._deadline_s,
+            caching=caching,
         )
-        if warm_standby:
-            self._events.subscribe(self._standby)
+        pools = [self._pipeline, self._events, *callers.values(), *([store_pool] if store_pool else [])]
+        self._running = RunningCalls("router")
+        engine = engine_loop()
+        engine.attach()
+        self._release = weakref.finalize(self, _release, engine, self._recorder, pools)
         if "opentelemetry.trace" in sys.modules:
             self._report_to_opentelemetry()
 
@@ -201,11 +230,7 @@ class Router:
         prompt: str | None = None,
         language: str | None = None,
         max_words: int | None = None,
-        backend: str | None = None,
-        local_only: bool = False,
-        deadline_s: float | None = None,
-        priority: Priority = "interactive",
-        max_wait_s: float | None = None,
+        **options: Unpack[CallKeywords],
     ) -> Description:
         """Return a text about an image.
 
@@ -214,22 +239,15 @@ class Router:
             prompt: A question or instruction; then only backends that follow instructions are asked.
             language: BCP 47 tag of the wanted language.
             max_words: About how long the text may be.
-            backend: Ask only this rung.
-            local_only: Ask only backends that keep the image on this machine.
-            deadline_s: Seconds for this call, instead of the router's.
-            priority: ``"batch"`` waits for a rate limit, an empty account or an outage to pass, first come first
-                served, instead of taking the next rung; ``"interactive"`` never stands behind those who wait.
-            max_wait_s: Seconds that a batch call waits at most, on top of the deadline; 600 by default.
+            **options: Who may answer, how fast, how patiently: ``backend``, ``local_only``, ``deadline_s``,
+                ``priority`` and ``max_wait_s``, as `CallKeywords` documents them.
 
         Raises:
             CallerError: The image or an option is at fault.
             AllBackendsFailedError: Nothing could answer; says why, rung by rung.
         """
         request = DescribeRequest(prompt=prompt, language=language, max_words=max_words)
-        wishes = Wishes(
-            backend=backend, local_only=local_only, deadline_s=deadline_s, priority=priority, max_wait_s=max_wait_s
-        )
-        return _only(self._run([image], request, Description, wishes))
+        return self._one(image, request, Description, options)
 
     def describe_stream(
         self,
@@ -238,23 +256,17 @@ class Router:
         prompt: str | None = None,
         language: str | None = None,
         max_words: int | None = None,
-        backend: str | None = None,
-        local_only: bool = False,
-        deadline_s: float | None = None,
+        **options: Unpack[ChoiceKeywords],
     ) -> DescriptionStream:
         """Return a text about an image piece by piece, as it is written.
 
         The next rung takes over as long as nothing has been said; after the first piece a failure is a
-        `StreamInterruptedError` with the text so far. ``stream.description`` is the whole record at the end.
-        Arguments as for `describe`; errors of the image come at once, all others while iterating.
+        `StreamInterruptedError` with the text so far. ``stream.description`` is the whole record at the end. Leaving
+        the loop and dropping the stream, or closing it, ends the request.
+        Arguments as for `describe`; errors of the image come immediately, all others while iterating.
         """
         request = DescribeRequest(prompt=prompt, language=language, max_words=max_words)
-        self._standby.remember(request)
-        rungs = survey(self._backends("describe", Wishes(backend=backend, local_only=local_only)), request)
-        item = self._batches.open(image, request, rungs)
-        seconds = self._deadline_s if deadline_s is None else positive_seconds(deadline_s)
-        call = Call(request=request, deadline=Deadline(self._clock, seconds), each_s=seconds, tick=lambda _count: None)
-        return DescriptionStream(stream(self._ladder, self._journal, rungs, call, item))
+        return self._open_stream(image, request, CallOptions(**options))
 
     def describe_many(
         self,
@@ -263,12 +275,8 @@ class Router:
         prompt: str | None = None,
         language: str | None = None,
         max_words: int | None = None,
-        backend: str | None = None,
-        local_only: bool = False,
-        deadline_s: float | None = None,
-        priority: Priority = "interactive",
-        max_wait_s: float | None = None,
         progress: Progress | None = None,
+        **options: Unpack[CallKeywords],
     ) -> list[Description | VisionError]:
         """Return a text or an error for each image, in order; one that fails leaves the others alone.
 
@@ -277,113 +285,67 @@ class Router:
             prompt: As for `describe`.
             language: As for `describe`.
             max_words: As for `describe`.
-            backend: As for `describe`.
-            local_only: As for `describe`.
-            deadline_s: Seconds for all of them together; by default each has the router's.
-            priority: As for `describe`.
-            max_wait_s: Seconds that a batch call waits at most for each of its inputs.
-            progress: Called with how many are done and how many there are.
+            progress: Called with how many are done and how many there are, in another thread.
+            **options: As for `describe`; ``deadline_s`` is for all of them together, by default each has the
+                router's, and ``max_wait_s`` for each.
 
         Raises:
             InvalidRequestError: An option has no meaning.
         """
         request = DescribeRequest(prompt=prompt, language=language, max_words=max_words)
-        wishes = Wishes(
-            backend=backend, local_only=local_only, deadline_s=deadline_s, priority=priority, max_wait_s=max_wait_s
-        )
-        return self._run(images, request, Description, wishes, progress)
+        return self._many(images, request, Description, options, progress)
 
     def embed(
-        self,
-        image: ImageSource,
-        *,
-        space: str | None = None,
-        backend: str | None = None,
-        local_only: bool = False,
-        deadline_s: float | None = None,
-        priority: Priority = "interactive",
-        max_wait_s: float | None = None,
+        self, image: ImageSource, *, space: str | None = None, **options: Unpack[CallKeywords]
     ) -> Embedding:
         """Return the vector of an image: float32 [D], L2-normalised, with the name of its space.
 
         Args:
             image: As for `describe`.
             space: Accept only vectors of this space, as an earlier ``embedding.space`` named it.
-            backend: Ask only this rung.
-            local_only: Ask only backends that keep the image on this machine.
-            deadline_s: Seconds for this call, instead of the router's.
-            priority: As for `describe`.
-            max_wait_s: As for `describe`.
+            **options: As for `describe`.
 
         Raises:
             CallerError: The image or an option is at fault.
             SpaceUnavailableError: A space was asked for and no rung can produce it now.
             AllBackendsFailedError: Nothing could answer.
         """
-        wishes = Wishes(
-            backend=backend, local_only=local_only, deadline_s=deadline_s, priority=priority, max_wait_s=max_wait_s
-        )
-        return _only(self._run([image], EmbedRequest(space=space), Embedding, wishes))
+        return self._one(image, EmbedRequest(space=space), Embedding, options)
 
     def embed_many(
         self,
         images: Iterable[ImageSource],
         *,
         space: str | None = None,
-        backend: str | None = None,
-        local_only: bool = False,
-        deadline_s: float | None = None,
-        priority: Priority = "interactive",
-        max_wait_s: float | None = None,
         progress: Progress | None = None,
+        **options: Unpack[CallKeywords],
     ) -> list[Embedding | VisionError]:
         """Return a vector or an error for each image, in order; all vectors are of one space.
 
         When a backend fails in the middle, the next one starts over, since two spaces cannot be mixed; what
         was already answered stays in the cache. Arguments and errors as for `embed` and `describe_many`.
         """
-        wishes = Wishes(
-            backend=backend, local_only=local_only, deadline_s=deadline_s, priority=priority, max_wait_s=max_wait_s
-        )
-        return self._run(images, EmbedRequest(space=space), Embedding, wishes, progress)
+        return self._many(images, EmbedRequest(space=space), Embedding, options, progress)
 
     def embed_text(
-        self,
-        text: str,
-        *,
-        space: str | None = None,
-        backend: str | None = None,
-        local_only: bool = False,
-        deadline_s: float | None = None,
-        priority: Priority = "interactive",
-        max_wait_s: float | None = None,
+        self, text: str, *, space: str | None = None, **options: Unpack[CallKeywords]
     ) -> Embedding:
         """Return the vector of a text; pass ``space=image_embedding.space`` to compare it with an image.
 
         Arguments and errors as for `embed`.
         """
-        wishes = Wishes(
-            backend=backend, local_only=local_only, deadline_s=deadline_s, priority=priority, max_wait_s=max_wait_s
-        )
-        return _only(self._run([text], EmbedTextRequest(space=space), Embedding, wishes))
+        return self._one(text, EmbedTextRequest(space=space), Embedding, options)
 
     def embed_text_many(
         self,
         texts: Iterable[str],
         *,
         space: str | None = None,
-        backend: str | None = None,
-        local_only: bool = False,
-        deadline_s: float | None = None,
-        priority: Priority = "interactive",
-        max_wait_s: float | None = None,
         progress: Progress | None = None,
+        **options: Unpack[CallKeywords],
     ) -> list[Embedding | VisionError]:
         """Return a vector or an error for each text, in order and in one space, as `embed_many` does."""
-        wishes = Wishes(
-            backend=backend, local_only=local_only, deadline_s=deadline_s, priority=priority, max_wait_s=max_wait_s
-        )
-        return self._run(texts, EmbedTextRequest(space=space), Embedding, wishes, progress)
+        return self._many(texts, EmbedTextRequest(space=space), Embedding, options, progress)
 
     def detect(
         self,
@@ -391,11 +353,7 @@ class Router:
         *,
         labels: Sequence[str] | None = None,
         min_score: float | None = None,
-        backend: str | None = None,
-        local_only: bool = False,
-        deadline_s: float | None = None,
-        priority: Priority = "interactive",
-        max_wait_s: float | None = None,
+        **options: Unpack[CallKeywords],
     ) -> Detections:
         """Return the objects of an image, in pixels of the upright image, best score first.
 
@@ -403,21 +361,14 @@ class Router:
             image: As for `describe`.
             labels: What to look for; by default what the backend knows (COCO's 80 objects).
             min_score: Lowest score to report, in [0, 1]; the backend's own choice by default.
-            backend: Ask only this rung.
-            local_only: Ask only backends that keep the image on this machine.
-            deadline_s: Seconds for this call, instead of the router's.
-            priority: As for `describe`.
-            max_wait_s: As for `describe`.
+            **options: As for `describe`.
 
         Raises:
             CallerError: The image or an option is at fault.
             AllBackendsFailedError: Nothing could answer.
         """
         request = DetectRequest(labels=_labels(labels), min_score=min_score)
-        wishes = Wishes(
-            backend=backend, local_only=local_only, deadline_s=deadline_s, priority=priority, max_wait_s=max_wait_s
-        )
-        return _only(self._run([image], request, Detections, wishes))
+        return self._one(image, request, Detections, options)
 
     def detect_many(
         self,
@@ -425,19 +376,12 @@ class Router:
         *,
         labels: Sequence[str] | None = None,
         min_score: float | None = None,
-        backend: str | None = None,
-        local_only: bool = False,
-        deadline_s: float | None = None,
-        priority: Priority = "interactive",
-        max_wait_s: float | None = None,
         progress: Progress | None = None,
+        **options: Unpack[CallKeywords],
     ) -> list[Detections | VisionError]:
-        """Return the objects or an error for each image, in order; arguments as for `detect`."""
+        """Return the objects of each image or an error, in order, as `describe_many` does; arguments as `detect`."""
         request = DetectRequest(labels=_labels(labels), min_score=min_score)
-        wishes = Wishes(
-            backend=backend, local_only=local_only, deadline_s=deadline_s, priority=priority, max_wait_s=max_wait_s
-        )
-        return self._run(images, request, Detections, wishes, progress)
+        return self._many(images, request, Detections, options, progress)
 
     def warm_up(
         self, tasks: Iterable[Task | Request] = TASKS, *, backend: str | None = None, wait_s: float = 0.0
@@ -500,7 +444,8 @@ class Router:
         }
         if task not in requests:
             raise InvalidRequestError(f"There is no task {task!r}.", remedy=f"Tasks: {', '.join(TASKS)}.")
-        backends = self._backends(task, Wishes(backend=backend, local_only=local_only))
+        options = CallOptions(backend=backend, local_only=local_only)
+        backends = options.choose(self._ladders[task], task)
         return explain(backends, requests[task](), self._attempts)
 
     def status(self) -> list[RungStatus]:
@@ -539,14 +484,17 @@ class Router:
 
     def ledger(self, *, since: float = 0.0, until: float = float("inf")) -> Iterator[LedgerRow]:
         """Return the booked attempts that ended in ``since <= at < until`` (seconds since 1970 UTC), oldest first."""
+        self._recorder.flush()
         return self._store.ledger(since=since, until=until)
 
     def cache_info(self) -> CacheInfo:
         """Return how full the cache is."""
+        self._recorder.flush()
         return self._store.cache_info()
 
     def clear_cache(self) -> int:
         """Forget every cached answer and return how many there were."""
+        self._recorder.flush()
         return self._store.clear_cache()
 
     def subscribe(self, listener: Callable[[Event], object]) -> Callable[[], None]:
@@ -563,11 +511,15 @@ class Router:
         return self._events.subscribe(listener)
 
     def close(self) -> None:
-        """Release the backends, the worker threads and the store, and send the last alerts; harmless twice."""
+        """Refuse new calls, give those that run a second, then cancel them and book what they have cost.
+
+        Releases the backends, the threads and the store, and sends the last alerts; harmless twice.
+        """
         self._warm_ups.close()
+        self._running.close(engine_loop(), self._close_on_loop)
         for backend in self._all_backends():
             backend.close()
-        self._workers.close()
+        self._release()
         self._store.close()
         self._alerts.close()
 
@@ -579,38 +531,108 @@ class Router:
     ) -> None:
         self.close()
 
-    def _run(
+    def _one(
+        self, source: ImageSource | str, request: Request, kind: type[A], options: CallKeywords
+    ) -> A:
+        """Wait for the answer to one input, or raise its error."""
+
+        async def answer() -> A:
+            (outcome,) = await self._answer([source], request, kind, CallOptions(**options), None)
+            if isinstance(outcome, VisionError):
+                raise outcome
+            return outcome
+
+        return self._wait(answer)
+
+    def _many(
         self,
         sources: Iterable[ImageSource] | Iterable[str],
         request: Request,
-        kind: type[A],  # noqa: ARG002 — says which records come back, for the type checker
-        wishes: Wishes,
-        progress: Progress | None = None,
+        kind: type[A],
+        options: CallKeywords,
+        progress: Progress | None,
     ) -> list[A | VisionError]:
+        """Wait for the answers to a list of inputs."""
         if isinstance(sources, str | bytes | bytearray | os.PathLike):
             raise InvalidRequestError(
                 "A _many method takes a list of inputs, not a single one.",
                 remedy="Put it in brackets, or call the method without _many.",
             )
-        self._standby.remember(request)
-        outcomes = self._batches.run(
-            [Item(source=source) for source in sources],
-            request,
-            survey(self._backends(request.task, wishes), request),
-            deadline_s=wishes.deadline_s,
-            patience_s=wishes.patience_s,
-            progress=progress,
-        )
+        inputs = list(sources)
+        return self._wait(lambda: self._answer(inputs, request, kind, CallOptions(**options), progress))
+
+    async def _answer(
+        self,
+        sources: Sequence[ImageSource | str],
+        request: Request,
+        kind: type[A],  # noqa: ARG002 — says which records come back, for the type checker
+        options: CallOptions,
+        progress: Progress | None,
+    ) -> list[A | VisionError]:
+        """Return an answer or an error for each input; the one coroutine that both routers wait for."""
+        backends = options.choose(self._ladders[request.task], request.task)
+        if self._standby is not None:
+            self._standby.remember(request)
+        with self._running.call():
+            outcomes = await self._pipeline.run(
+                [Item(source=source) for source in sources],
+                request,
+                backends,
+                deadline_s=options.deadline_s,
+                patience_s=options.patience_s,
+                progress=None if progress is None else self._in_listeners_thread(progress),
+            )
+            await self._events.delivered()
         return cast("list[A | VisionError]", outcomes)
 
-    def _backends(self, task: Task, wishes: Wishes) -> Sequence[Backend]:
-        """Return the backends that a caller's wishes leave on the ladder of a task."""
-        return wishes.choose(self._ladders[task], task)
+    def _wait(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Wait in the caller's thread for a coroutine on the engine's loop."""
+        return engine_loop().run(make)
 
-    def _tell(self, event: Transition | Alert) -> None:
-        """Tell whoever listens, and people."""
-        self._events.publish(event)
-        self._alerts(event)
+    def _open_stream(self, image: ImageSource, request: DescribeRequest, options: CallOptions) -> DescriptionStream:
+        item, rungs = self._wait(lambda: self._opened(image, request, options))
+
+        async def speak(feed: Feed) -> Description:
+            return await self._speak(item, rungs, request, options, feed)
+
+        return DescriptionStream(engine_loop(), speak)
+
+    async def _opened(
+        self, image: ImageSource, request: DescribeRequest, options: CallOptions
+    ) -> tuple[Item, list[Rung]]:
+        """Return an image, opened, and how the rungs stand; raise what is wrong with it."""
+        backends = options.choose(self._ladders[request.task], request.task)
+        if self._standby is not None:
+            self._standby.remember(request)
+        item = Item(source=image)
+        rungs = await self._pipeline.open(item, request, backends)
+        if item.error is not None:
+            raise item.error
+        return item, rungs
+
+    async def _speak(
+        self, item: Item, rungs: Sequence[Rung], request: DescribeRequest, options: CallOptions, feed: Feed
+    ) -> Description:
+        """Return a description whose pieces are handed on as they come."""
+        seconds = self._deadline_s if options.deadline_s is None else options.deadline_s
+        call = Call(request=request, deadline=Deadline(self._clock, seconds), each_s=seconds)
+        with self._running.call():
+            with self._recorder.call(request.task, [item]):
+                await self._speaking.walk(rungs, call, item, feed)
+            await self._events.delivered()
+        answer = complete(item)
+        if not isinstance(answer, Description):
+            raise item.error or failure(item, request)
+        return answer
+
+    async def _close_on_loop(self) -> None:
+        """Release what backends have on the engine's loop."""
+        for backend in self._all_backends():
+            if isinstance(backend, AsyncBackend):
+                await backend.aclose()
+
+    def _in_listeners_thread(self, progress: Progress) -> Progress:
+        return lambda done, total: self._events.call_later(partial(progress, done, total))
 
     def _report_to_opentelemetry(self) -> None:
         """Make spans and metrics for an application that uses OpenTelemetry, which is never imported otherwise."""
@@ -638,12 +660,24 @@ def _plain_request(task: Task) -> Request:
     return PLAIN_REQUESTS[task]
 
 
-def _only(outcomes: list[A | VisionError]) -> A:
-    """Return the answer of a list of one, or raise its error."""
-    (outcome,) = outcomes
-    if isinstance(outcome, VisionError):
-        raise outcome
-    return outcome
+def _tell(standby: Standby | None, events: Events, alerts: Alerts, event: Transition | Alert) -> None:
+    """Tell whoever listens, and people."""
+    if standby is not None:
+        standby(event)
+    events.publish(event)
+    events.call_later(partial(alerts, event))
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+def _release(engine: EventLoop, recorder: CallRecorder, pools: Sequence[_Closable]) -> None:
+    """Write what is left and let the threads end; when a router is closed, dropped or left to the interpreter's end."""
+    recorder.close()
+    for pool in pools:
+        pool.close()
+    engine.detach()
 
 
 def _labels(labels: Sequence[str] | None) -> tuple[str, ...] | None:

@@ -112,6 +112,11 @@ class EventLoop:
         """Begin a coroutine that nobody waits for and return what cancels it, from any thread."""
         return self._submit(make, lambda _outcome: None).cancel
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the thread runs now."""
+        return self._loop is not None
+
     def runs_here(self) -> bool:
         """Return whether the caller is on the loop's own thread."""
         return self._thread is not None and self._thread.ident == threading.get_ident()

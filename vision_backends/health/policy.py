@@ -33,7 +33,9 @@ GATE_KINDS: dict[str, GateKind] = {
 HARMLESS = frozenset({"not_supported", "not_ready"})
 """What a backend says before it has tried; it says nothing about the backend's health."""
 
-MAYBE_BILLED = frozenset({"timed_out", "invalid_reply", "unavailable", "stream_interrupted", "hedged", "backend_error"})
+MAYBE_BILLED = frozenset(
+    {"timed_out", "invalid_reply", "unavailable", "stream_interrupted", "hedged", "cancelled", "backend_error"}
+)
 """After these a server may have charged, and nobody has said how much."""
 
 

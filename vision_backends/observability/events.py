@@ -1,18 +1,25 @@
 """What happens, as records for whoever wants to know: logs, metrics, alerts, spans.
 
 This module decides the shape of events, how they read in the log (at debug level, as ``vision_backends.events``),
-and that a listener in trouble never hurts a call. It must not know who listens.
+and that a listener in trouble never hurts a call: all are told in one thread, in order, in the context variables of
+the call. It must not know who listens.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from vision_backends.clock import SYSTEM_CLOCK
+from vision_backends.engine.pools import Pool
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from vision_backends.health.limits import Alert
     from vision_backends.health.scopes import Transition
@@ -65,12 +72,21 @@ Event: TypeAlias = "AttemptEvent | CallEvent | Transition | Alert"
 """Attempts and calls as they end, gates as they move, and budgets as they are spent."""
 
 
+DELIVERY_S = 1.0
+"""A call does not wait any longer for its listeners."""
+
+_is_listener: ContextVar[bool] = ContextVar("called by a listener", default=False)
+
+
 class Events:
-    """Hands every event to every listener, in the thread in which it happened."""
+    """Hands every event to every listener, in a thread of its own."""
 
     def __init__(self) -> None:
         self._listeners: tuple[Callable[[Event], object], ...] = ()
         self._lock = threading.Lock()
+        self._thread = Pool("events", size=1)
+        self._told = 0
+        self._accepted = 0
 
     def subscribe(self, listener: Callable[[Event], object]) -> Callable[[], None]:
         """Call a listener with every event from now on, until the returned function is called."""
@@ -89,13 +105,46 @@ class Events:
         return bool(self._listeners) or _log.isEnabledFor(logging.DEBUG)
 
     def publish(self, event: Event) -> None:
-        """Tell every listener; one that raises is logged and told the next event all the same."""
+        """Tell every listener soon; one that raises is logged and told the next event all the same."""
+        if self.has_listeners:
+            self.call_later(partial(self._tell, event, self._listeners))
+
+    def call_later(self, callback: Callable[[], object]) -> None:
+        """Call something in the listeners' thread, after what was published before."""
+        with suppress(RuntimeError), self._lock:  # the first when the router is closed
+            self._thread.submit(partial(self._call, callback))
+            self._accepted += 1
+
+    async def delivered(self) -> None:
+        """Return when all that was published before was told, or after 1 s; immediately for a listener's own calls."""
+        if self._told == self._accepted or _is_listener.get():
+            return
+        with suppress(TimeoutError, RuntimeError):
+            async with SYSTEM_CLOCK.timeout_at(SYSTEM_CLOCK.monotonic() + DELIVERY_S):
+                await self._thread.start(lambda: None)
+
+    def close(self) -> None:
+        """Tell nobody anything any more."""
+        self._thread.close()
+
+    def _call(self, callback: Callable[[], object]) -> None:
+        _is_listener.set(True)
+        try:
+            callback()
+        except Exception:  # noqa: BLE001 — a listener may raise anything
+            _log.exception("A listener failed.")
+        finally:
+            with self._lock:
+                self._told += 1
+
+    @staticmethod
+    def _tell(event: Event, listeners: Sequence[Callable[[Event], object]]) -> None:
         if _log.isEnabledFor(logging.DEBUG):
             fields = _loggable(event)
             told = " ".join(f"{name}={value}" for name, value in fields.items())
             extra = {f"vision_{name}": value for name, value in fields.items()}
             _log.debug("%s %s", type(event).__name__, told, extra=extra)
-        for listener in self._listeners:
+        for listener in listeners:
             try:
                 listener(event)
             except Exception:  # noqa: BLE001 — a listener may raise anything

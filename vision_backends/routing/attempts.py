@@ -1,4 +1,4 @@
-"""One rung's turn: cache, gate, backend, in this order, and what is noted of each.
+"""One rung's turn: admission, backend, and what is noted of each outcome.
 
 This module decides what every outcome of one attempt means. It must not know which rung comes next, any concrete
 backend, or how images are decoded.
@@ -6,15 +6,16 @@ backend, or how images are decoded.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import secrets
-from dataclasses import asdict, replace
-from functools import reduce
+from dataclasses import replace
+from functools import partial, reduce
 from operator import add
 from typing import TYPE_CHECKING, TypeVar
 
 from vision_backends.errors import (
     BackendError,
+    CallCancelledError,
     CallerError,
     InvalidReplyError,
     NotReadyError,
@@ -22,24 +23,23 @@ from vision_backends.errors import (
     UnavailableError,
     VisionError,
 )
-from vision_backends.routing.call import Answer, Item, Rung, Turn
-from vision_backends.routing.retries import SHORT_PAUSE_S
-from vision_backends.routing.trace import ledger_rows, note, settle
-from vision_backends.routing.wait_queue import Lines
+from vision_backends.routing.single_flight import Flight, SingleFlight, reason_of
+from vision_backends.routing.trace import note, settle
 from vision_backends.storage.cache_codec import decode, encode
-from vision_backends.storage.cache_keys import cache_key
-from vision_backends.types import Description, Detections, Embedding
+from vision_backends.types import FREE, Description, Detections, Embedding, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from vision_backends.backends.requests import Request
     from vision_backends.clock import Clock
-    from vision_backends.health.admission import Health, Permit, Scope
+    from vision_backends.engine.pools import Pool
+    from vision_backends.health.admission import Health, Permit
+    from vision_backends.routing.call import Answer, Item, Rung, Turn
+    from vision_backends.routing.callers import Caller
+    from vision_backends.routing.recorder import CallRecorder
     from vision_backends.routing.warm_up import WarmUps
-    from vision_backends.routing.workers import Workers
-    from vision_backends.storage.base import Store
-    from vision_backends.types import Outcome, Task, Usage
+    from vision_backends.types import Attempt, Outcome, Task
 
 __all__ = ["Attempts"]
 
@@ -50,8 +50,8 @@ ANSWER_TYPES: dict[Task, type[Answer]] = {
     "detect": Detections,
 }
 
-LONGEST_NAP_S = 5.0
-"""How long a patient call sleeps before it looks at a closed gate again."""
+GRACE_S = 0.1
+"""An answer that is there this soon after its time is still taken: it has been paid for."""
 
 T = TypeVar("T")
 
@@ -59,47 +59,53 @@ _log = logging.getLogger(__name__)
 
 
 class Attempts:
-    """Makes single attempts. Safe for many threads.
+    """Makes single attempts; all of it runs on the event loop.
 
     Args:
         health: The gates that every rung stands behind.
-        workers: Threads in which backends are called, so that a deadline holds whatever they do.
+        callers: What calls each backend, by its name.
         warm_ups: Makes a rung ready that had to be passed by.
-        store: Where answers are kept.
-        caching: Whether they are.
+        recorder: Where answers and their costs are written down.
+        store_pool: Threads for gates and budgets in a store that may block; None where it does not.
         clock: Where time comes from.
     """
 
     def __init__(
-        self, *, health: Health, workers: Workers, warm_ups: WarmUps, store: Store, caching: bool, clock: Clock
+        self,
+        *,
+        health: Health,
+        callers: Mapping[str, Caller],
+        warm_ups: WarmUps,
+        recorder: CallRecorder,
+        store_pool: Pool | None,
+        clock: Clock,
     ) -> None:
         self._health = health
-        self._workers = workers
+        self._callers = callers
         self._warm_ups = warm_ups
-        self._store = store
-        self._caching = caching
-        self._lines: Lines[Scope] = Lines()
+        self._recorder = recorder
+        self._store_pool = store_pool
+        self._flights = SingleFlight()
         self.clock = clock
 
     def expected_s(self, rung: Rung, request: Request, *, percent: float = 90.0) -> float:
-        """Return the seconds that so many percent of a rung's calls are known or expected to take."""
+        """Return the seconds that this percentage of a rung's calls are known or expected to take."""
         return self._health.expected_s(rung.scope, rung.backend.expected_s(request), percent=percent)
 
-    def closed(self, rung: Rung) -> BackendError | None:
-        """Return why a rung would not be asked now, or None when it would."""
+    def blocked(self, rung: Rung) -> BackendError | None:
+        """Return why a rung would not be asked now, or None when it would; may block."""
         return rung.refusal or self._health.peek(rung.scope)
 
-    def flight_key(self, turn: Turn, items: Sequence[Item]) -> str | None:
-        """Return what identifies a call that others may be making as well; None where answers are not shared."""
-        return _key(turn, items[0]) if self._caching and len(items) == 1 else None
+    async def is_blocked(self, rung: Rung) -> BackendError | None:
+        """Return what `blocked` does, without blocking the loop."""
+        return await self._in_store(partial(self.blocked, rung))
 
     def recall(self, turn: Turn, items: Sequence[Item]) -> list[Item]:
         """Settle the items that this rung has answered before; return those that nobody has."""
         pending = [item for item in items if not item.settled]
-        if not self._caching or turn.rung.model is None:
-            return pending
+        name = turn.rung.backend.name
         for item in pending:
-            kept = self._store.get(_key(turn, item))
+            kept = item.recalled.pop(name, None)
             answer = None if kept is None else decode(kept)
             if isinstance(answer, ANSWER_TYPES[turn.call.request.task]):
                 settle(item, turn.rung, answer, "cached", at=self.clock.time())
@@ -107,181 +113,247 @@ class Attempts:
         turn.call.tick(len(pending) - len(left))
         return left
 
-    def make(self, turn: Turn, items: Sequence[Item]) -> BackendError | None:
-        """Put one call to a backend; settle its items, or note on them why not.
-
-        Returns:
-            What it failed with; None when it answered, was not asked, or the fault was the caller's.
-        """
-        rung, request = turn.rung, turn.call.request
-        permit = self.admit(turn, items)
-        if permit is None:
-            return None
-        started = self.clock.monotonic()
-        try:
-            answers = self._call(turn, items, permit)
-        except CallerError as error:
-            permit.released(usage=error.usage)
-            self._blame(turn, items, error)
-        except BackendError as error:
-            elapsed_s = self.clock.monotonic() - started
-            permit.failed(error, elapsed_s=elapsed_s, usage=error.usage)
-            self.note(items, turn, "failed", error, elapsed_s=elapsed_s)
-            return error
-        except BaseException:
-            permit.released()
-            raise
-        else:
-            elapsed_s = self.clock.monotonic() - started
-            permit.succeeded(usage=_usage(answers), elapsed_s=elapsed_s, limits=rung.backend.rate_limits(request))
-            for item, answer in zip(items, answers, strict=True):
-                self.settle(item, turn, answer, elapsed_s=elapsed_s)
-            turn.call.tick(len(items))
-        return None
-
-    def admit(self, turn: Turn, items: Sequence[Item]) -> Permit | None:
-        """Return the permission to ask, or None after noting why there is none."""
-        if turn.timeout_s(items) <= 0:
-            self.note(items, turn, "skipped", TimedOutError("No time was left of the deadline."))
-            return None
-        try:
-            if turn.call.patience_s is None or turn.rung.backend.local:
-                return self._enter(turn, items)
-            return self._wait_and_enter(turn, items, turn.call.patience_s)
-        except BackendError as closed:
-            self.note(items, turn, "skipped", closed)
-            return None
-
-    def _enter(self, turn: Turn, items: Sequence[Item]) -> Permit:
-        backend = turn.rung.backend
-        estimate = backend.estimate(turn.call.request, [item.opened for item in items])  # type: ignore[arg-type]
-        return self._health.admit(turn.rung.scope, timeout_s=turn.timeout_s(items), estimate=estimate)
-
-    def _wait_and_enter(self, turn: Turn, items: Sequence[Item], patience_s: float) -> Permit:
-        """Enter when the gate lets somebody in, in the order in which the waiting have come."""
-        ends = self.clock.monotonic() + patience_s
-        with self._lines.stand(turn.rung.scope, timeout_s=patience_s) as is_next:
-            while True:
-                try:
-                    return self._enter(turn, items)
-                except BackendError as closed:
-                    # Not longer than a moment at once: somebody may have topped up and reset the gate.
-                    pause_s = min(closed.retry_after_s or SHORT_PAUSE_S, LONGEST_NAP_S)
-                    if not is_next or self.clock.monotonic() + pause_s > ends:
-                        raise
-                self.clock.sleep(pause_s)
-
-    def settle(self, item: Item, turn: Turn, answer: Answer, *, elapsed_s: float) -> None:
-        """Give an item a fresh answer, and keep it for the next time."""
-        self._keep(turn, item, answer)
-        settle(item, turn.rung, answer, "answered", at=self.clock.time(), elapsed_s=elapsed_s)
-
-    def _blame(self, turn: Turn, items: Sequence[Item], error: CallerError) -> None:
-        """Let the one item that is at fault fail; the others of its batch are asked for again, each alone."""
-        if len(items) > 1:
-            for item in items:
-                self.make(turn, [item])
-            return
-        self.note(items, turn, "failed", error)
-        items[0].error = error
-        turn.call.tick(1)
-
-    def _call(self, turn: Turn, items: Sequence[Item], permit: Permit) -> Sequence[Answer]:
-        request, timeout_s = turn.call.request, turn.timeout_s(items)
-        method = getattr(turn.rung.backend, request.task)
-        inputs = [item.opened for item in items]
-
-        def ask() -> Sequence[Answer]:
-            return _verified(method(inputs, request, timeout_s=timeout_s), turn.rung, request, len(inputs))
-
-        def keep_late(answers: Sequence[Answer]) -> None:
-            """An answer that came too late was paid for all the same: the next call shall have it."""
-            late = [Item(source=item.source, content=each) for item, each in zip(items, inputs, strict=True)]
-            for item, answer in zip(late, answers, strict=True):
-                self.settle(item, turn, answer, elapsed_s=timeout_s)
-            permit.corrected(_usage(answers))
-            self.book_late(turn, late)
-
-        return self.run(turn, ask, timeout_s, on_late=keep_late)
-
-    def run(
-        self, turn: Turn, ask: Callable[[], T], timeout_s: float, *, on_late: Callable[[T], object] | None = None
-    ) -> T:
-        """Return what a backend answers in time; a bug in it counts as an outage.
-
-        Raises:
-            BackendError: It did not answer.
-            CallerError: The request is at fault.
-        """
-        run = self._workers.run_here if turn.rung.backend.punctual else self._workers.run_within
-        try:
-            return run(ask, timeout_s, on_late=on_late)
-        except (BackendError, CallerError):
-            raise
-        except Exception as crash:
-            _log.exception("The %s backend crashed; the next rung is asked.", turn.rung.backend.name)
-            raise UnavailableError(
-                f"The backend crashed with {type(crash).__name__}: {crash}",
-                remedy="This is a bug in the backend; the log has its traceback.",
-                code=type(crash).__name__,
-            ) from crash
-
-    def book_late(self, turn: Turn, items: Sequence[Item]) -> None:
-        """Write down what answers have cost that nobody waited for any more, beside the attempt without them."""
-        late = [
-            replace(item.attempts[-1], outcome="failed", error="timed_out", code="came_late")
-            for item in items
-            if item.answer is not None
-        ]
-        self._store.record(ledger_rows(late, task=turn.call.request.task, call_id=secrets.token_hex(8)))
-
     def pass_by(self, items: Sequence[Item], turn: Turn, refusal: BackendError) -> None:
         """Note why a rung is not asked; one that is not ready is made so for the next time, if it can be."""
         self.note(items, turn, "skipped", refusal)
         if isinstance(refusal, NotReadyError):
             self._warm_ups.begin_unless_tried(turn.rung.backend, turn.call.request)
 
-    def note(
-        self, items: Sequence[Item], turn: Turn, outcome: Outcome, error: VisionError, *, elapsed_s: float = 0.0
-    ) -> None:
-        """Note on each item why this rung has not answered it."""
-        note(items, turn.rung, outcome, error=error, at=self.clock.time(), elapsed_s=elapsed_s)
+    async def make(self, turn: Turn, items: Sequence[Item]) -> BackendError | None:
+        """Put one call to a backend, or join the same call of others; settle the items, or note on them why not.
 
-    def _keep(self, turn: Turn, item: Item, answer: Answer) -> None:
-        if not self._caching:
-            return
+        Returns:
+            What it failed with; None when it answered, was not asked, or the fault was the caller's.
+
+        Raises:
+            CancelledError: The caller was cancelled; what was tried is noted all the same.
+        """
+        timeout_s = turn.timeout_s(items)
+        if timeout_s <= 0:
+            self.note(items, turn, "skipped", TimedOutError("The deadline had already passed."))
+            return None
+        key = items[0].keys.get(turn.rung.backend.name) if len(items) == 1 else None
+        flight = self._flights.join(
+            key, lambda: Flight([item.twin() for item in items], partial(self._ask, turn, timeout_s))
+        )
         try:
-            kept = encode(answer)
-        except (TypeError, ValueError) as error:
-            _log.warning("An answer of %s cannot be cached, as it is no plain JSON: %s", turn.rung.backend.name, error)
+            ended = await flight.wait(self.clock, self.clock.monotonic() + timeout_s)
+        except asyncio.CancelledError as cancelled:
+            if flight.task.done():
+                _take_over(items, flight)
+            else:
+                self.note(items, turn, "failed", reason_of(cancelled), usage=FREE)
+            raise
+        if not ended:  # somebody else, who has more time, still waits for it
+            late = _late(timeout_s)
+            self.note(items, turn, "failed", late, elapsed_s=timeout_s, usage=FREE)
+            return late
+        _take_over(items, flight)
+        turn.call.on_admitted()
+        error = None if flight.task.cancelled() else flight.task.result()
+        if isinstance(error, CallerError) and len(items) > 1:
+            for item in items:  # one is at fault: each is asked for again, alone
+                await self.make(turn, [item])
+            return None
+        turn.call.tick(sum(item.settled for item in items))
+        return error if isinstance(error, BackendError) else None
+
+    async def admit(self, turn: Turn, items: Sequence[Item], *, timeout_s: float) -> tuple[Permit, Usage] | None:
+        """Return leave to ask and what that is estimated to cost, or note on the items why there is none."""
+        scope, backend = turn.rung.scope, turn.rung.backend
+        estimate = backend.estimate(turn.call.request, [item.opened for item in items])  # type: ignore[arg-type]
+        try:
+            permit = await self._in_store(
+                partial(self._health.admit, scope, timeout_s=timeout_s, estimate=estimate), on_late=_release
+            )
+        except BackendError as blocked:
+            self.note(items, turn, "skipped", blocked)
+            return None
+        turn.call.on_admitted()
+        return permit, estimate
+
+    async def ended(self, end: Callable[[], object]) -> None:
+        """End a permit, before the next call is let in."""
+        await self._in_store(end)
+
+    def ended_by_cancelling(self, end: Callable[[], object]) -> None:
+        """End a permit without awaiting, as a coroutine must that is being cancelled."""
+        if self._store_pool is None:
+            end()
         else:
-            self._store.put(_key(turn, item), kept)
+            self._store_pool.submit(end)
+
+    async def _ask(self, turn: Turn, timeout_s: float, flight: Flight) -> VisionError | None:
+        """Ask once, for whoever waits for the flight, and note on its items what became of it."""
+        items = flight.items
+        admitted = await self.admit(turn, items, timeout_s=timeout_s)
+        if admitted is None:
+            return None
+        permit, estimate = admitted
+        started = self.clock.monotonic()
+        keep_late = partial(self._keep_late, turn, items, permit)
+        try:
+            asked = self._callers[turn.rung.backend.name].start(
+                [item.opened for item in items], turn.call.request, timeout_s=timeout_s, on_late=keep_late
+            )
+        except BackendError as overloaded:  # all its threads are stuck
+            return await self._failed(turn, items, permit, overloaded, elapsed_s=0.0)
+        try:
+            await asyncio.wait([asked])
+        except asyncio.CancelledError:
+            if not asked.done() or self._is_late(flight):
+                self._give_up(turn, flight, permit, estimate, elapsed_s=self.clock.monotonic() - started)
+                if not asked.cancel() and asked.exception() is None:
+                    keep_late(asked.result())
+                raise
+        elapsed_s = self.clock.monotonic() - started
+        try:
+            answers = self._verified(asked, turn, len(items))
+        except CallerError as error:
+            await self.ended(partial(permit.released, usage=error.usage))
+            if len(items) == 1:
+                self.note(items, turn, "failed", error)
+                items[0].error = error
+            return error
+        except BackendError as error:
+            return await self._failed(turn, items, permit, error, elapsed_s=elapsed_s)
+        if self._is_late(flight):
+            keep_late(answers)
+            return await self._failed(turn, items, permit, _late(timeout_s), elapsed_s=elapsed_s)
+        for item, answer in zip(items, answers, strict=True):
+            self.settle(item, turn, answer, elapsed_s=elapsed_s)
+        limits = turn.rung.backend.rate_limits(turn.call.request)
+        await self.ended(partial(permit.succeeded, usage=_usage(answers), elapsed_s=elapsed_s, limits=limits))
+        return None
+
+    async def _failed(
+        self, turn: Turn, items: Sequence[Item], permit: Permit, error: BackendError, *, elapsed_s: float
+    ) -> BackendError:
+        self.note(items, turn, "failed", error, elapsed_s=elapsed_s)
+        await self.ended(partial(permit.failed, error, elapsed_s=elapsed_s, usage=error.usage))
+        return error
+
+    def _give_up(self, turn: Turn, flight: Flight, permit: Permit, estimate: Usage, *, elapsed_s: float) -> None:
+        """Note and book that a call was cancelled, or left behind; a server may charge for it all the same."""
+        backend = turn.rung.backend
+        error = flight.left_because or CallCancelledError("The event loop has ended.")
+        if isinstance(error, TimedOutError):
+            error = _late(elapsed_s)
+            self.ended_by_cancelling(partial(permit.failed, error, elapsed_s=elapsed_s))
+        else:
+            self.ended_by_cancelling(partial(permit.released, usage=None if backend.local else estimate))
+        # What is left behind in a thread books its true cost itself, when it comes.
+        is_over = self._callers[backend.name].gives_up and not backend.local and estimate != FREE
+        self.note(flight.items, turn, "failed", error, elapsed_s=elapsed_s, usage=_share(estimate, flight.items) if is_over else None)
+
+    def _is_late(self, flight: Flight) -> bool:
+        """Tell whether the time of all who wait is over, by a clock that was moved or a loop that was held up."""
+        return self.clock.monotonic() > flight.until + GRACE_S
+
+    def _keep_late(self, turn: Turn, items: Sequence[Item], permit: Permit, answers: Sequence[Answer]) -> None:
+        """Keep answers that nobody waited for any more: they were paid for, and the next call shall have them."""
+        late = [item.twin() for item in items]
+        for item, answer in zip(late, answers, strict=True):
+            self.settle(item, turn, answer, elapsed_s=0.0)
+        self.ended_by_cancelling(partial(permit.corrected, _usage(answers)))
+        attempts = [
+            replace(item.attempts[-1], outcome="failed", error=TimedOutError.kind, code="came_late") for item in late
+        ]
+        self._recorder.book(attempts, task=turn.call.request.task)
+
+    def _verified(self, asked: asyncio.Future[Sequence[Answer]], turn: Turn, count: int) -> Sequence[Answer]:
+        """Return the answers if they are what the contract promises; a backend is not trusted blindly.
+
+        Raises:
+            BackendError: It did not answer, or not so; a bug in it counts as an outage.
+            CallerError: The request is at fault.
+        """
+        try:
+            answers = asked.result()
+        except (BackendError, CallerError):
+            raise
+        except (Exception, asyncio.CancelledError) as crash:
+            raise self.crashed(turn, crash) from crash
+        rung, kind = turn.rung, ANSWER_TYPES[turn.call.request.task]
+        if len(answers) != count or not all(isinstance(answer, kind) for answer in answers):
+            raise InvalidReplyError(f"The backend did not return {count} {kind.__name__} records.")
+        space = rung.model.space if rung.model else None
+        for answer in answers:
+            if isinstance(answer, Embedding) and answer.space != space:
+                raise InvalidReplyError(f"It announced the space {space!r} and returned {answer.space!r}.")
+        return answers
+
+    def crashed(self, turn: Turn, crash: BaseException) -> UnavailableError:
+        """Log a bug of a backend, and return it as the outage that it is to the caller."""
+        name = turn.rung.backend.name
+        _log.error("The %s backend crashed; the next rung is asked.", name, exc_info=crash)
+        return UnavailableError(
+            f"The backend crashed with {type(crash).__name__}: {crash}",
+            remedy="This is a bug in the backend; the log has its traceback.",
+            code=type(crash).__name__,
+        )
+
+    def settle(self, item: Item, turn: Turn, answer: Answer, *, elapsed_s: float) -> None:
+        """Give an item a fresh answer, and keep it for the next time."""
+        key = item.keys.get(turn.rung.backend.name)
+        if key is not None:
+            try:
+                self._recorder.keep(key, encode(answer))
+            except (TypeError, ValueError) as error:
+                name = turn.rung.backend.name
+                _log.warning("An answer of %s cannot be cached, as it is not plain JSON: %s", name, error)
+        settle(item, turn.rung, answer, "answered", at=self.clock.time(), elapsed_s=elapsed_s)
+
+    def note(
+        self,
+        items: Sequence[Item],
+        turn: Turn,
+        outcome: Outcome,
+        error: VisionError,
+        *,
+        elapsed_s: float = 0.0,
+        usage: Usage | None = None,
+    ) -> None:
+        """Note on each item why this rung has not answered it; ``usage`` where the error does not say."""
+        note(items, turn.rung, outcome, error=error, at=self.clock.time(), elapsed_s=elapsed_s, usage=usage)
+
+    async def _in_store(self, action: Callable[[], T], *, on_late: Callable[[T], object] | None = None) -> T:
+        """Return what something returns that reads or writes gates and budgets, without blocking the loop."""
+        if self._store_pool is None:
+            return action()
+        return await self._store_pool.start(action, on_late=on_late)
+
+
+def _release(permit: Permit) -> None:
+    permit.released()
+
+
+def _take_over(items: Sequence[Item], flight: Flight) -> None:
+    """Give the items what the flight's own have; only the first caller books what that has cost."""
+    is_first = flight.take()
+    for item, twin in zip(items, flight.items, strict=True):
+        item.attempts += twin.attempts if is_first else map(_for_nothing, twin.attempts)
+        item.answer, item.revision, item.error = twin.answer, twin.revision, twin.error
+
+
+def _for_nothing(attempt: Attempt) -> Attempt:
+    """Return what an attempt is to a caller who has only waited while another call made it."""
+    return replace(attempt, outcome="cached" if attempt.outcome == "answered" else "skipped", usage=FREE)
 
 
 def _usage(answers: Sequence[Answer]) -> Usage:
     return reduce(add, (answer.trace.usage for answer in answers))
 
 
-def _verified(answers: Sequence[Answer], rung: Rung, request: Request, count: int) -> Sequence[Answer]:
-    """Return the answers if they are what the contract promises; a backend is not trusted blindly."""
-    kind = ANSWER_TYPES[request.task]
-    if len(answers) != count or not all(isinstance(answer, kind) for answer in answers):
-        raise InvalidReplyError(f"The backend returned something else than {count} {kind.__name__} records.")
-    space = rung.model.space if rung.model else None
-    for answer in answers:
-        if isinstance(answer, Embedding) and answer.space != space:
-            raise InvalidReplyError(f"It announced the space {space!r} and returned {answer.space!r}.")
-    return answers
-
-
-def _key(turn: Turn, item: Item) -> str:
-    request, model = turn.call.request, turn.rung.model
-    options = asdict(request)
-    options.pop("space", None)  # the model's space is the one that counts
-    return cache_key(
-        task=request.task,
-        content=item.digest,
-        backend=turn.rung.backend.name,
-        model={} if model is None else asdict(model),
-        options=options,
+def _share(usage: Usage, items: Sequence[Item]) -> Usage:
+    """Return one item's part of what a call for several is estimated to take."""
+    count = len(items)
+    return Usage(
+        input_tokens=None if usage.input_tokens is None else usage.input_tokens // count,
+        output_tokens=None if usage.output_tokens is None else usage.output_tokens // count,
+        cost_usd=None if usage.cost_usd is None else usage.cost_usd / count,
     )
+
+
+def _late(timeout_s: float) -> TimedOutError:
+    return TimedOutError(f"No answer within {timeout_s:.3g} s.")

@@ -10,8 +10,8 @@ import hashlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from vision_backends.errors import BackendError, CallerError, SpaceUnavailableError
-from vision_backends.types import Attempt, Description, Detections, Embedding
+from vision_backends.errors import SpaceUnavailableError
+from vision_backends.types import Description, Detections, Embedding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,21 +19,37 @@ if TYPE_CHECKING:
     from vision_backends.backends.base import Backend
     from vision_backends.backends.requests import Model, Request
     from vision_backends.clock import Deadline
+    from vision_backends.errors import BackendError, CallerError
     from vision_backends.health.scopes import Scope
     from vision_backends.images import Image, ImageSource
+    from vision_backends.types import Attempt
 
 __all__ = ["Answer", "Call", "Item", "Rung", "Turn"]
-
 
 Answer = Description | Embedding | Detections
 
 
 @dataclass(slots=True)
 class Item:
-    """One input on its way down: what was tried for it, and how it ended."""
+    """One input on its way down: what was tried for it, and how it ended.
+
+    Attributes:
+        source: As the caller gave it.
+        content: The opened image, or the text; None until it is opened, and again when it is settled.
+        keys: Its cache key for each rung that may answer, by the rung's name.
+        recalled: Cached answers that no better rung's would beat, as they are kept, by the rung's name.
+        attempts: What was tried, in order.
+        answer: The answer, once there is one.
+        revision: The revision of the model that gave it.
+        error: What the caller did wrong, if that is how it ended.
+        elapsed_s: Seconds that were spent on it.
+        opening_s: Seconds of them that it took to open.
+    """
 
     source: ImageSource | str
     content: Image | str | None = None
+    keys: dict[str, str] = field(default_factory=dict)
+    recalled: dict[str, bytes] = field(default_factory=dict)
     attempts: list[Attempt] = field(default_factory=list)
     answer: Answer | None = None
     revision: str | None = None
@@ -61,14 +77,24 @@ class Item:
         return self.opened.digest
 
     def twin(self) -> Item:
-        """Return the same opened input with an account of its own, for being asked about twice at once."""
-        return Item(source=self.source, content=self.content, opening_s=self.opening_s)
+        """Return the same opened input with an account of its own."""
+        return Item(
+            source=self.source,
+            content=self.content,
+            keys=self.keys,
+            recalled=self.recalled,
+            opening_s=self.opening_s,
+        )
 
     def adopt(self, *twins: Item) -> None:
         """Take over what was tried for twins, and how the last of them ended."""
         for twin in twins:
             self.attempts += twin.attempts
             self.answer, self.revision, self.error = twin.answer, twin.revision, twin.error
+
+    def forget_skipped(self) -> None:
+        """Strike from the account the rungs that were not asked; they get another chance."""
+        self.attempts = [attempt for attempt in self.attempts if attempt.outcome != "skipped"]
 
     def discard(self, reason: str) -> None:
         """Take back an answer that may not be used after all; what it cost stays on the account."""
@@ -85,9 +111,9 @@ class Rung:
 
     Attributes:
         backend: The backend.
-        scope: What a closed gate applies to.
+        scope: What a blocked gate applies to.
         model: What would answer; None when the backend has no model for this.
-        refusal: Why it cannot be asked, in its own words; None when it can. Closed gates come on top.
+        refusal: Why it cannot be asked, in its own words; None when it can. Blocked gates come on top.
     """
 
     backend: Backend
@@ -104,15 +130,15 @@ class Call:
         request: What is asked of each item.
         deadline: When to stop.
         each_s: Seconds that one rung may spend on each item; a long list shall not wait for one that hangs.
-        patience_s: Seconds to wait for a rung to recover; None takes the next one at once.
-        tick: Told how many items have just been settled, from any thread.
+        tick: Told how many items have just been settled.
+        on_admitted: Told when the first rung has been let in.
     """
 
     request: Request
     deadline: Deadline
     each_s: float
-    patience_s: float | None = None
     tick: Callable[[int], None] = lambda _count: None
+    on_admitted: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

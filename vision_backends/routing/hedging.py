@@ -1,21 +1,26 @@
-"""Asking the next rung as well when one thinks for too long: when, and how often that may happen.
+"""Asking the next rung as well when one thinks for too long: when, how often, and whose answer counts.
 
-This module decides what a hedge may cost. It must not know who is asked. Its source is Dean and Barroso, "The Tail
-at Scale" (2013): a second request after the 95th percentile cuts the tail for about 5 % more load.
+This module decides what a hedge may cost and how its race ends. It must not know who is asked. Its source is Dean and
+Barroso, "The Tail at Scale" (2013): a second request after the 95th percentile cuts the tail for about 5 % more load.
 """
 
 from __future__ import annotations
 
-import threading
-from contextvars import copy_context
+import asyncio
 from typing import TYPE_CHECKING, Literal
 
-from vision_backends.errors import InvalidRequestError
+from vision_backends.errors import HedgedError, InvalidRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
+    from typing import Any
 
-__all__ = ["Errand", "HedgeAfter", "Hedges"]
+    from vision_backends.clock import Clock
+    from vision_backends.routing.call import Item
+
+    Leg = Callable[[Item], Coroutine[Any, Any, object]]
+
+__all__ = ["HedgeAfter", "Hedges"]
 
 HedgeAfter = float | Literal["p95"] | None
 """Seconds after which the next rung is asked too; ``"p95"`` is what 95 % of the answers so far did not need."""
@@ -24,9 +29,8 @@ SHARE = 0.05
 MOST_SAVED = 5.0
 """At most one call in twenty is hedged; what was not needed can be saved up for a bad minute."""
 
-
 class Hedges:
-    """The allowance of second questions. Safe for many threads.
+    """The allowance of second questions, and the race of two.
 
     Args:
         after: When to ask the next rung as well; None never does.
@@ -43,7 +47,6 @@ class Hedges:
             raise InvalidRequestError(f"hedge_after_s={after} leaves the better rung no time.")
         self._after = after
         self._saved = 0.0
-        self._lock = threading.Lock()
 
     @property
     def wanted(self) -> bool:
@@ -56,46 +59,57 @@ class Hedges:
         Args:
             p95_s: What 95 % of its answers do not need.
         """
-        with self._lock:
-            self._saved = min(MOST_SAVED, self._saved + SHARE)
+        self._saved = min(MOST_SAVED, self._saved + SHARE)
         return p95_s if isinstance(self._after, str) or self._after is None else self._after
 
     def withdraw(self) -> bool:
         """Return whether one more call may be hedged, and count it."""
-        with self._lock:
-            if self._saved < 1.0 - 1e-9:  # twenty times 0.05 is not quite 1
-                return False
-            self._saved -= 1.0
-            return True
+        if self._saved < 1.0 - 1e-9:  # twenty times 0.05 is not quite 1
+            return False
+        self._saved -= 1.0
+        return True
 
+    async def race(self, item: Item, first: Leg, second: Leg, *, after_s: float, clock: Clock) -> bool:
+        """Start the first leg and, if it has not ended after a while, the second; the first good answer counts.
 
-class Errand:
-    """One piece of work in a thread of its own, which can be waited for or left to itself.
+        Args:
+            item: Gets the answer, and the account of both legs.
+            first: Asks the better rung about a twin of the item.
+            second: Asks the rungs below.
+            after_s: Seconds that the first leg has alone.
+            clock: Where time comes from.
 
-    Args:
-        work: What to do, in the caller's context variables.
-        on_left: Called in that thread when the work is done and nobody waits for it any more.
-    """
-
-    def __init__(self, work: Callable[[], object], *, on_left: Callable[[], object]) -> None:
-        self._work = work
-        self._on_left = on_left
-        self._done = threading.Event()
-        self._claim = threading.Lock()
-        threading.Thread(target=copy_context().run, args=(self._run,), name="vision-errand", daemon=True).start()
-
-    def wait(self, timeout_s: float | None = None) -> bool:
-        """Return whether it is done, after waiting for it; without a time, as long as it takes."""
-        return self._done.wait(timeout_s)
-
-    def leave(self) -> bool:
-        """Stop waiting for it; return False when it is just done."""
-        return self._claim.acquire(blocking=False)
-
-    def _run(self) -> None:
+        Returns:
+            Whether the second leg was started.
+        """
+        loop = asyncio.get_running_loop()
+        better, worse = item.twin(), item.twin()
+        legs = {loop.create_task(first(better)): better}
         try:
-            self._work()
+            (leading,) = legs
+            is_hedged = not await _ends_within(leading, after_s, clock) and self.withdraw()
+            if is_hedged:
+                legs[loop.create_task(second(worse))] = worse
+            running = set(legs)
+            while running and not any(twin.settled for leg, twin in legs.items() if leg.done()):
+                _, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for leg in [leg for leg in legs if leg.done() and not leg.cancelled()]:
+                leg.result()  # a bug is raised here
         finally:
-            if not self._claim.acquire(blocking=False):
-                self._on_left()
-            self._done.set()
+            slow = HedgedError(f"It had not answered after {after_s:.2g} s, so the next rung was asked as well.")
+            if left := [leg for leg in legs if not leg.done()]:
+                for leg in left:
+                    leg.cancel(msg=slow)
+                await asyncio.wait(left)
+            # Whoever has the answer comes last, the better rung where both have one.
+            item.adopt(*sorted(legs.values(), key=lambda twin: (twin.settled, twin is better)))
+        return is_hedged
+
+
+async def _ends_within(task: asyncio.Task[object], seconds: float, clock: Clock) -> bool:
+    try:
+        async with clock.timeout_at(clock.monotonic() + seconds):
+            await asyncio.wait([task])
+    except TimeoutError:
+        return task.done()
+    return True

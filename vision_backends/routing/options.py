@@ -1,12 +1,12 @@
-"""How a caller wants to be served: by whom, how fast, and how patiently.
+"""What a caller says beside the question itself: who may answer, how fast, and how patiently.
 
-This module decides which backends such wishes leave, and that they make sense. It must not know what is asked.
+This module decides which backends such options leave, and that they make sense. It must not know what is asked.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from vision_backends.errors import InvalidRequestError
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vision_backends.backends.base import Backend
     from vision_backends.types import Task
 
-__all__ = ["Priority", "Wishes", "positive_seconds"]
+__all__ = ["CallKeywords", "CallOptions", "ChoiceKeywords", "Priority", "positive_seconds"]
 
 Priority = Literal["interactive", "batch"]
 """Whether somebody waits for the answer, or it may come when it is cheap to give."""
@@ -24,16 +24,36 @@ Priority = Literal["interactive", "batch"]
 USUAL_PATIENCE_S = 600.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wishes:
-    """What a caller says beside the question itself.
+class ChoiceKeywords(TypedDict, total=False):
+    """The keywords by which a caller chooses who may answer, and how fast.
 
     Attributes:
-        backend: The only rung to ask; None asks all of them.
-        local_only: Whether the input has to stay on this machine.
-        deadline_s: Seconds for the whole call; None takes the router's for each input.
-        priority: Whether to degrade or to wait.
-        max_wait_s: Seconds to wait at most.
+        backend: Ask only this rung.
+        local_only: Ask only backends that keep the input on this machine.
+        deadline_s: Seconds for the call, instead of the router's for each input.
+    """
+
+    backend: str | None
+    local_only: bool
+    deadline_s: float | None
+
+
+class CallKeywords(ChoiceKeywords, total=False):
+    """The keywords that every call takes.
+
+    Attributes:
+        priority: ``"batch"`` waits for a rate limit, an empty account or an outage to pass, first come first served,
+            instead of taking the next rung; ``"interactive"`` never stands behind those who wait.
+        max_wait_s: Seconds that a batch call waits at most, on top of the deadline; 600 by default.
+    """
+
+    priority: Priority
+    max_wait_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallOptions:
+    """`CallKeywords` with their defaults, checked.
 
     Raises:
         InvalidRequestError: A value has no meaning.
@@ -52,10 +72,11 @@ class Wishes:
             raise InvalidRequestError(f"priority={self.priority!r} is neither 'interactive' nor 'batch'.")
         if self.max_wait_s is not None and self.priority != "batch":
             raise InvalidRequestError(
-                f"max_wait_s={self.max_wait_s} without patience.", remedy="Only priority='batch' waits."
+                f"max_wait_s={self.max_wait_s} has no effect on an interactive call.",
+                remedy="Only priority='batch' waits.",
             )
         if self.max_wait_s is not None and not self.max_wait_s >= 0:
-            raise InvalidRequestError(f"max_wait_s={self.max_wait_s} is no time.")
+            raise InvalidRequestError(f"max_wait_s={self.max_wait_s} is not a time.")
 
     @property
     def patience_s(self) -> float | None:

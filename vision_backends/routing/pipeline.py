@@ -1,74 +1,98 @@
 """From a list of inputs to a list of answers or errors, in order; a single input is a list of one.
 
 This module decides how a long list is cut into windows, that one bad input fails alone, and that one list of
-embeddings lives in one space. It must not know what callers' options are called, nor how a rung is asked.
+embeddings lives in one space. What may block (opening inputs, looking answers up) it does in a pool of threads, for a
+single input in one go. It must not know what callers' options are called, nor how a rung is asked.
 """
 
 from __future__ import annotations
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
+import asyncio
+import os
+from dataclasses import asdict
+from functools import partial
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from vision_backends.backends.requests import EmbedRequest, EmbedTextRequest
 from vision_backends.clock import Deadline
+from vision_backends.engine.pools import Pool
 from vision_backends.errors import (
     AllBackendsFailedError,
     CallerError,
     InvalidRequestError,
+    NotSupportedError,
     SpaceUnavailableError,
     VisionError,
 )
 from vision_backends.images import open_image
-from vision_backends.routing.call import Call, Item
+from vision_backends.routing.call import Call
+from vision_backends.routing.explain import survey
 from vision_backends.routing.trace import complete, note
+from vision_backends.storage.cache_keys import cache_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from concurrent.futures import Future
+    from collections.abc import AsyncIterator, Callable, Sequence
 
+    from vision_backends.backends.base import Backend
     from vision_backends.backends.requests import Request
     from vision_backends.clock import Clock
-    from vision_backends.images import ImageLimits, ImageSource
-    from vision_backends.routing.call import Answer, Rung
+    from vision_backends.images import ImageLimits
+    from vision_backends.routing.call import Answer, Item, Rung
     from vision_backends.routing.ladder import Ladder
-    from vision_backends.routing.recorder import Journal
+    from vision_backends.routing.recorder import CallRecorder
+    from vision_backends.routing.waiting import Waiting
 
-__all__ = ["Batches", "failure"]
+__all__ = ["Pipeline", "failure"]
 
 WINDOW = 32
 """Inputs that are open at once; bounds the memory of a long list."""
 
-OPENERS = 2
-"""Threads that open the next window beside the backend's work; decoding releases the interpreter lock."""
+OPENERS = max(2, os.cpu_count() or 1)
+"""Inputs of one list that are opened at once, beside the backend's work; decoding releases the interpreter lock."""
+
+THREADS = 64
+"""Inputs of all calls that are opened at once, those included whose file never answers."""
 
 
-class Batches:
+class Pipeline:
     """Runs calls of any length.
 
     Args:
         ladder: Who answers.
-        journal: Where calls are written down.
+        waiting: Where calls wait that would rather not degrade.
+        recorder: Where calls are written down and answers are kept.
         clock: Where time comes from.
         limits: What an image may cost to read.
         deadline_s: Seconds that each input may take where the call sets no deadline of its own.
+        caching: Whether answers are kept and asked for.
     """
 
     def __init__(
-        self, ladder: Ladder, *, journal: Journal, clock: Clock, limits: ImageLimits, deadline_s: float
+        self,
+        ladder: Ladder,
+        *,
+        waiting: Waiting,
+        recorder: CallRecorder,
+        clock: Clock,
+        limits: ImageLimits,
+        deadline_s: float,
+        caching: bool,
     ) -> None:
         self._ladder = ladder
-        self._journal = journal
+        self._waiting = waiting
+        self._recorder = recorder
         self._clock = clock
         self._limits = limits
         self._deadline_s = deadline_s
+        self._caching = caching
+        self._pool = Pool("open", size=THREADS)
 
-    def run(
+    async def run(
         self,
         items: Sequence[Item],
         request: Request,
-        rungs: Sequence[Rung],
+        backends: Sequence[Backend],
         *,
         deadline_s: float | None,
         patience_s: float | None,
@@ -79,45 +103,57 @@ class Batches:
         Args:
             items: The inputs, not yet opened.
             request: What is asked of each.
-            rungs: How the backends stand, best first.
+            backends: Who may be asked, best first.
             deadline_s: Seconds for all of them together; None gives each the configured time.
             patience_s: Seconds to wait for a better rung to recover; None takes the next one at once.
             progress: Told about every settled input.
         """
         budget = _TimeBudget(clock=self._clock, each_s=self._deadline_s, whole_s=deadline_s, patience_s=patience_s)
-        with self._journal.call(request.task, items):
+        tick = _counter(len(items), progress)
+        with self._recorder.call(request.task, items):
+            if len(items) == 1:
+                rungs = await self.open(items[0], request, backends)
+                tick(int(items[0].settled))
+            else:
+                rungs = await self._pool.start(partial(survey, backends, request))
             spaces = _by_space(rungs) if len(items) > 1 and _is_embedding(request) else [rungs]
             for place, group in enumerate(spaces):
                 below = [rung for later in spaces[place + 1 :] for rung in later]
-                retreat = any(self._ladder.attempts.closed(rung) is None for rung in below)
-                tick = _counter(len(items), progress)
-                if self._pass(items, request, group, tick=tick, budget=budget, retreat=retreat):
+                retreat = any([await self._ladder.attempts.is_blocked(rung) is None for rung in below])
+                if await self._pass(items, request, group, tick=tick, budget=budget, retreat=retreat):
                     break
                 if not retreat:
-                    self._give_up(items, below)
+                    await self._give_up(items, below)
                     break
                 for item in items:
                     item.discard("It could not answer the whole list, and one list is one vector space.")
         return [_outcome(item, request) for item in items]
 
-    def open(self, source: ImageSource, request: Request, rungs: Sequence[Rung]) -> Item:
-        """Return one opened image.
+    async def open(self, item: Item, request: Request, backends: Sequence[Backend]) -> list[Rung]:
+        """Open one input, look up what is known of it, and return how the rungs stand; one job for a thread.
 
-        Raises:
-            CallerError: It cannot be used.
+        An input that cannot be used has its error then.
         """
-        started = self._clock.monotonic()
-        content = open_image(source, min_side_px=self._side_px(request, rungs), limits=self._limits)
-        return Item(source=source, content=content, opening_s=self._clock.monotonic() - started)
+
+        def job() -> list[Rung]:
+            rungs = survey(backends, request)
+            self._open(item, request, rungs, self._side_px(request, rungs))
+            return rungs
+
+        return await self._pool.start(job)
+
+    def close(self) -> None:
+        """Let idle threads end."""
+        self._pool.close()
 
     def _side_px(self, request: Request, rungs: Sequence[Rung]) -> int | None:
         """Return how long the shorter side has to be for the rung that will be asked first."""
         if isinstance(request, EmbedTextRequest):
             return None
-        first = next((rung for rung in rungs if self._ladder.attempts.closed(rung) is None), None)
+        first = next((rung for rung in rungs if self._ladder.attempts.blocked(rung) is None), None)
         return None if first is None else first.backend.image_px(request)
 
-    def _pass(
+    async def _pass(
         self,
         items: Sequence[Item],
         request: Request,
@@ -129,10 +165,18 @@ class Batches:
     ) -> bool:
         """Take all items down these rungs; with ``retreat``, stop at the first window with a gap."""
         settled = True
-        for window in self._opened(items, request, rungs, tick):
+        async for window in self._opened(items, request, rungs, tick):
             started = self._clock.monotonic()
             pending = [item for item in window if not item.settled]
-            self._ladder.walk(rungs, budget.call(request, count=len(window), tick=tick), pending)
+            if budget.patience_s is not None:
+                await self._waiting.for_better(
+                    self._ladder,
+                    rungs,
+                    budget.call(request, count=len(window), tick=tick),
+                    pending,
+                    patience_s=budget.patience_s,
+                )
+            await self._ladder.walk(rungs, budget.call(request, count=len(window), tick=tick), pending)
             for item in pending:
                 item.elapsed_s += self._clock.monotonic() - started
             unsettled = sum(not item.settled for item in window)
@@ -144,53 +188,83 @@ class Batches:
                 item.content = None
         return settled
 
-    def _opened(
+    async def _opened(
         self, items: Sequence[Item], request: Request, rungs: Sequence[Rung], tick: Callable[[int], None]
-    ) -> Iterator[Sequence[Item]]:
+    ) -> AsyncIterator[Sequence[Item]]:
         """Yield window after window with its inputs opened, the next one being opened meanwhile."""
-        side_px = self._side_px(request, rungs)
         if len(items) == 1:
-            self._open(items[0], request, side_px, tick)
             yield items
             return
+        side_px = await self._pool.start(partial(self._side_px, request, rungs))
         windows = [items[start : start + WINDOW] for start in range(0, len(items), WINDOW)]
-        pool = ThreadPoolExecutor(OPENERS, thread_name_prefix="vision-open")
+        places = asyncio.Semaphore(OPENERS)
 
-        def begin(window: Sequence[Item]) -> list[Future[None]]:
-            return [pool.submit(self._open, item, request, side_px, tick) for item in window]
+        async def open_one(item: Item) -> None:
+            async with places:
+                if not item.settled and item.content is None:
+                    await self._pool.start(partial(self._open, item, request, rungs, side_px))
+                    tick(int(item.settled))
 
+        def begin(window: Sequence[Item]) -> asyncio.Future[list[None]]:
+            return asyncio.gather(*map(open_one, window))
+
+        coming = begin(windows[0]) if windows else None
         try:
-            coming = begin(windows[0]) if windows else []
             for window, following in zip_longest(windows, windows[1:], fillvalue=()):
-                for opened in coming:
-                    opened.result()
+                if coming is not None:
+                    await coming
                 coming = begin(following)
                 yield window
         finally:
-            pool.shutdown(cancel_futures=True)
+            if coming is not None:
+                coming.cancel()
 
-    def _open(self, item: Item, request: Request, side_px: int | None, tick: Callable[[int], None]) -> None:
-        if item.settled or item.content is not None:
-            return
+    def _open(self, item: Item, request: Request, rungs: Sequence[Rung], side_px: int | None) -> None:
+        """Open an input, and look up the best cached answer to it."""
         started = self._clock.monotonic()
         try:
             if isinstance(request, EmbedTextRequest):
                 item.content = _text(item.source)
             else:
                 item.content = open_image(item.source, min_side_px=side_px, limits=self._limits)
+            if self._caching:
+                self._look_up(item, request, rungs)
         except CallerError as error:
             item.error = error
-            tick(1)
         item.opening_s = self._clock.monotonic() - started
         item.elapsed_s += item.opening_s
 
-    def _give_up(self, items: Sequence[Item], below: Sequence[Rung]) -> None:
+    def _look_up(self, item: Item, request: Request, rungs: Sequence[Rung]) -> None:
+        """Note the cache keys of the rungs that may answer this request, and the best of their answers.
+
+        A rung that may answer but cannot now (blocked, loading, without a key) has its cached answers all the same.
+        """
+        options = asdict(request)
+        options.pop("space", None)  # the model's space is the one that counts
+        digest = item.digest
+        for rung in rungs:
+            if rung.model is None or isinstance(rung.refusal, NotSupportedError):
+                continue
+            key = cache_key(
+                task=request.task,
+                content=digest,
+                backend=rung.backend.name,
+                model=asdict(rung.model),
+                options=options,
+            )
+            item.keys[rung.backend.name] = key
+            if not item.recalled or _is_embedding(request):  # a list may have to change its space
+                kept = self._recorder.recall(key)
+                if kept is not None:
+                    item.recalled[rung.backend.name] = kept
+
+    async def _give_up(self, items: Sequence[Item], below: Sequence[Rung]) -> None:
         """Note on what is left why the rungs of other spaces did not answer either."""
         left = [item for item in items if not item.settled]
         for rung in below:
-            closed = self._ladder.attempts.closed(rung)
-            if closed is not None:
-                note(left, rung, "skipped", error=closed, at=self._clock.time())
+            blocked = await self._ladder.attempts.is_blocked(rung)
+            if blocked is not None:
+                note(left, rung, "skipped", error=blocked, at=self._clock.time())
 
 
 def _outcome(item: Item, request: Request) -> Answer | VisionError:
@@ -206,19 +280,13 @@ class _TimeBudget:
     def __init__(self, *, clock: Clock, each_s: float, whole_s: float | None, patience_s: float | None) -> None:
         self._clock = clock
         self._each_s = each_s if whole_s is None else whole_s
-        self._patience_s = patience_s
+        self.patience_s = patience_s
         self._whole = None if whole_s is None else Deadline(clock, whole_s + (patience_s or 0.0))
 
     def call(self, request: Request, *, count: int, tick: Callable[[int], None]) -> Call:
-        """Return what is asked of the next so many inputs."""
-        seconds = (self._each_s + (self._patience_s or 0.0)) * count
-        return Call(
-            request=request,
-            deadline=self._whole or Deadline(self._clock, seconds),
-            each_s=self._each_s,
-            patience_s=self._patience_s,
-            tick=tick,
-        )
+        """Return what is asked of the next ``count`` inputs."""
+        deadline = self._whole or Deadline(self._clock, self._each_s * count)
+        return Call(request=request, deadline=deadline, each_s=self._each_s, tick=tick)
 
 
 def _is_embedding(request: Request) -> bool:
@@ -234,15 +302,12 @@ def _by_space(rungs: Sequence[Rung]) -> list[list[Rung]]:
 
 
 def _counter(total: int, progress: Callable[[int, int], None] | None) -> Callable[[int], None]:
-    """Return a function that adds to what is done and tells ``progress``; callable from any thread."""
+    """Return a function that adds to what is done and tells ``progress``."""
     done = 0
-    lock = threading.Lock()
 
     def tick(count: int) -> None:
         nonlocal done
-        if progress is None or count == 0:
-            return
-        with lock:
+        if progress is not None and count:
             done += count
             progress(done, total)
 

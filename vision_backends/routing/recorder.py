@@ -1,14 +1,18 @@
-"""The record of every call: its attempts in the ledger, and events for whoever listens.
+"""The record of every call: its attempts in the ledger, its answers in the cache, and events for whoever listens.
 
-This module decides that nothing is forgotten, however a call ends. It must not know how answers come about.
+This module decides that nothing is forgotten, however a call ends, and that nobody waits for it: stores that may block
+are written behind the call, many calls at once, and what is on its way is found as if it were there. It must not know
+how answers come about.
 """
 
 from __future__ import annotations
 
 import secrets
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from vision_backends.engine.pools import Pool
 from vision_backends.observability.events import AttemptEvent, CallEvent
 from vision_backends.routing.trace import is_degraded, ledger_rows
 
@@ -18,25 +22,32 @@ if TYPE_CHECKING:
     from vision_backends.clock import Clock
     from vision_backends.observability.events import Events
     from vision_backends.routing.call import Item
-    from vision_backends.storage.base import Store
-    from vision_backends.types import Task
+    from vision_backends.routing.standby import Standby
+    from vision_backends.storage.base import LedgerRow, Store
+    from vision_backends.types import Attempt, Task
 
-__all__ = ["Journal"]
+__all__ = ["CallRecorder"]
 
-
-class Journal:
-    """Writes calls down.
+class CallRecorder:
+    """Writes calls down. Safe for many threads.
 
     Args:
-        store: Where the ledger is.
+        store: Where answers and the ledger are.
         events: Who is told.
+        standby: Who makes the next rung ready at the first sign of trouble, if anybody does.
         clock: Where time comes from.
     """
 
-    def __init__(self, *, store: Store, events: Events, clock: Clock) -> None:
+    def __init__(self, *, store: Store, events: Events, standby: Standby | None, clock: Clock) -> None:
         self._store = store
         self._events = events
+        self._standby = standby
         self._clock = clock
+        self._pool = Pool("recorder", size=1)
+        self._lock = threading.Lock()
+        self._writing = threading.Lock()
+        self._answers: dict[str, bytes] = {}
+        self._rows: list[LedgerRow] = []
 
     @contextmanager
     def call(self, task: Task, items: Sequence[Item]) -> Iterator[None]:
@@ -47,9 +58,63 @@ class Journal:
             yield
         finally:
             attempts = [attempt for item in items for attempt in item.attempts]
-            self._store.record(ledger_rows(attempts, task=task, call_id=call_id))
+            self.book(attempts, task=task, call_id=call_id)
+            if self._standby is not None:
+                for attempt in attempts:
+                    self._standby.judge(attempt, task)
             if self._events.has_listeners:
                 self._tell(call_id, task, items, elapsed_s=self._clock.monotonic() - started)
+
+    def book(self, attempts: Sequence[Attempt], *, task: Task, call_id: str | None = None) -> None:
+        """Put attempts into the ledger, without those that say nothing."""
+        rows = ledger_rows(attempts, task=task, call_id=call_id or secrets.token_hex(8))
+        if rows:
+            self._write({}, rows)
+
+    def keep(self, key: str, answer: bytes) -> None:
+        """Put an answer into the cache."""
+        self._write({key: answer}, [])
+
+    def recall(self, key: str) -> bytes | None:
+        """Return an answer that is in the cache or on its way there; may block."""
+        return self._answers.get(key) or self._store.get(key)
+
+    def flush(self) -> None:
+        """Return when all that has been recorded is written; may block."""
+        with self._writing:
+            with self._lock:
+                answers, rows, self._rows = self._answers.copy(), self._rows, []
+            if rows:
+                self._store.record(rows)
+            for key, answer in answers.items():
+                self._store.put(key, answer)
+            with self._lock:
+                for key, answer in answers.items():
+                    if self._answers.get(key) is answer:
+                        del self._answers[key]
+
+    def after_fork(self) -> None:
+        """Leave to the parent what it had on its way."""
+        self._lock, self._writing = threading.Lock(), threading.Lock()
+        self._answers, self._rows = {}, []
+
+    def close(self) -> None:
+        """Write what is left; harmless twice."""
+        self.flush()
+        self._pool.close()
+
+    def _write(self, answers: dict[str, bytes], rows: Sequence[LedgerRow]) -> None:
+        with self._lock:
+            is_first = not self._answers and not self._rows
+            self._answers |= answers
+            self._rows += rows
+        if not self._store.blocking:
+            self.flush()
+        elif is_first:
+            try:
+                self._pool.submit(self.flush)
+            except (RuntimeError, OSError):  # closed meanwhile
+                self.flush()
 
     def _tell(self, call_id: str, task: Task, items: Sequence[Item], *, elapsed_s: float) -> None:
         for item in items:

@@ -1,49 +1,107 @@
-"""Identical calls at the same time: one of them asks, the others wait for its answer.
+"""One task asks a backend, however many callers want the answer.
 
-This module decides who goes first. It must not know what is asked, nor where answers are kept.
+This module decides how long such a task lives: it belongs to no caller, goes on as long as somebody waits for it, and
+ends with the last of them. It must not know what is asked, nor where answers are kept.
 """
 
 from __future__ import annotations
 
-import threading
-from contextlib import contextmanager
+import asyncio
 from typing import TYPE_CHECKING
 
+from vision_backends.errors import BackendError, CallCancelledError, TimedOutError
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Coroutine, Sequence
+    from typing import Any
 
-__all__ = ["Flights"]
+    from vision_backends.clock import Clock
+    from vision_backends.errors import VisionError
+    from vision_backends.routing.call import Item
+
+__all__ = ["Flight", "SingleFlight", "reason_of"]
 
 
-class Flights:
-    """The keys that somebody is asking for right now. Safe for many threads."""
+class Flight:
+    """One task, and who waits for it.
+
+    Args:
+        items: The accounts on which the task notes what it has tried; no caller's own.
+        run: What it does; returns what the attempt has failed with, if it did.
+
+    Attributes:
+        items: As given.
+        until: The latest deadline of those who wait, by the clock's `monotonic`.
+        left_because: Why the last of them has stopped waiting, once that is so.
+    """
+
+    def __init__(self, items: Sequence[Item], run: Callable[[Flight], Coroutine[Any, Any, VisionError | None]]) -> None:
+        self.items = items
+        self.until = 0.0
+        self.left_because: BackendError | None = None
+        self._waiting = 0
+        self._is_taken = False
+        self.task = asyncio.get_running_loop().create_task(run(self))
+
+    def take(self) -> bool:
+        """Return True to the first who asks: what the task has cost is its to book, the others have it for nothing."""
+        is_first, self._is_taken = not self._is_taken, True
+        return is_first
+
+    async def wait(self, clock: Clock, until: float) -> bool:
+        """Wait for the end of the task; return False if the time was over before that.
+
+        Who cancels the caller may say why, with a `BackendError` as the message of the cancellation.
+
+        Raises:
+            CancelledError: The caller was cancelled; the task has ended, unless somebody else waits for it.
+        """
+        self.until = max(self.until, until)
+        self._waiting += 1
+        try:
+            async with clock.timeout_at(until):
+                await asyncio.wait([self.task])
+        except TimeoutError:
+            return await self._leave(TimedOutError("No answer came in time."))
+        except asyncio.CancelledError as cancelled:
+            await self._leave(reason_of(cancelled))
+            raise
+        self._waiting -= 1
+        return True
+
+    async def _leave(self, because: BackendError) -> bool:
+        """Stop waiting; the last one ends the task. Return whether it has ended."""
+        self._waiting -= 1
+        if self._waiting == 0 and not self.task.done():
+            self.left_because = because
+            self.task.cancel()
+            await asyncio.wait([self.task])
+        return self.task.done()
+
+
+class SingleFlight:
+    """The flights that identical calls may join."""
 
     def __init__(self) -> None:
-        self._flying: dict[str, threading.Event] = {}
-        self._lock = threading.Lock()
+        self._flights: dict[str, Flight] = {}
 
-    @contextmanager
-    def join(self, key: str, *, timeout_s: float) -> Iterator[bool]:
-        """Fly alone if nobody else has this key in the air; otherwise wait until they have landed.
+    def join(self, key: str | None, start: Callable[[], Flight]) -> Flight:
+        """Return the flight of a key that is under way, or a new one; None is a key that nobody shares."""
+        if key is None:
+            return start()
+        flight = self._flights.get(key)
+        if flight is None or flight.task.done() or flight.left_because is not None:
+            flight = self._flights[key] = start()
+            flight.task.add_done_callback(lambda _task: self._forget(key, flight))
+        return flight
 
-        Args:
-            key: What is asked for.
-            timeout_s: How long to wait for others.
+    def _forget(self, key: str, flight: Flight) -> None:
+        if self._flights.get(key) is flight:
+            del self._flights[key]
 
-        Yields:
-            True to the first, who is to ask; False to those who have waited and shall look for the answer first.
-        """
-        with self._lock:
-            landed = self._flying.get(key)
-            if landed is None:
-                own = self._flying[key] = threading.Event()
-        if landed is not None:
-            landed.wait(timeout_s)
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            with self._lock:
-                del self._flying[key]
-            own.set()
+
+def reason_of(cancelled: asyncio.CancelledError) -> BackendError:
+    """Return why somebody was cancelled, as far as who did it has said so."""
+    if cancelled.args and isinstance(cancelled.args[0], BackendError):
+        return cancelled.args[0]
+    return CallCancelledError("Nobody waited for the answer any more.")

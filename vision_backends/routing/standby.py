@@ -1,18 +1,18 @@
 """Warm standby: at the first sign of trouble with a rung, the rung that would take over is made ready.
 
-This module decides what is a sign, and who is made ready for what. It listens to the router's events and must not
+This module decides what is a sign, and who is made ready for what. It hears of attempts and gates, and must not
 know how a backend becomes ready, nor what answers are made of.
 """
 
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 from vision_backends.backends.requests import shape_of
 from vision_backends.errors import BackendError, NotReadyError
 from vision_backends.health.limits import Alert
-from vision_backends.observability.events import AttemptEvent, CallEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from vision_backends.backends.base import Backend
     from vision_backends.backends.requests import Request
     from vision_backends.health.scopes import Transition
-    from vision_backends.observability.events import Event
     from vision_backends.types import Attempt, Task
 
 __all__ = ["Standby"]
@@ -49,7 +48,7 @@ _log = logging.getLogger(__name__)
 
 
 class Standby:
-    """Listens to events, and asks for a warm-up once per trouble. Safe for many threads.
+    """Hears of attempts and gates, and asks for a warm-up once per trouble. Safe for many threads.
 
     Only what this process has been asked for is made ready, so that a program that embeds loads no captioner. A
     trouble ends when the rung has answered again with enough left.
@@ -57,11 +56,17 @@ class Standby:
     Args:
         ladders: The backends of each task, best first.
         warm_up: Makes a backend ready for a request in the background.
+        later: Does in another thread what may block.
     """
 
     def __init__(
-        self, ladders: Mapping[Task, Sequence[Backend]], warm_up: Callable[[Backend, Request], object]
+        self,
+        ladders: Mapping[Task, Sequence[Backend]],
+        warm_up: Callable[[Backend, Request], object],
+        *,
+        later: Callable[[Callable[[], object]], object],
     ) -> None:
+        self._later = later
         self._ladders = ladders
         self._warm_up = warm_up
         self._asked: dict[tuple[str, ...], Request] = {}
@@ -71,19 +76,15 @@ class Standby:
         """Note what is asked for in this process: the latest request of each shape."""
         self._asked[shape_of(request)] = request
 
-    def __call__(self, event: Event) -> None:
-        """Make the next rung ready if an event is a sign of trouble."""
-        if isinstance(event, CallEvent):
-            return
-        if isinstance(event, AttemptEvent):
-            self._judge(event.attempt, event.task)
-            return
+    def __call__(self, event: Transition | Alert) -> None:
+        """Make the next rung ready if a gate or a budget is a sign of trouble."""
         for shape, request in tuple(self._asked.items()):
             if isinstance(event, Alert) or self._is_closed_for(event, request):
                 reason = event.budget if isinstance(event, Alert) else event.reason
                 self._stand_by(event.backend, request, shape, reason)
 
-    def _judge(self, attempt: Attempt, task: Task) -> None:
+    def judge(self, attempt: Attempt, task: Task) -> None:
+        """Make the next rung ready if an attempt is a sign of trouble."""
         name, answered = attempt.backend, attempt.outcome == "answered"
         # A rung that was skipped for want of time has done nothing wrong.
         failed = attempt.error in SIGNS and (attempt.outcome, attempt.error) != ("skipped", "timed_out")
@@ -104,6 +105,9 @@ class Standby:
         if (name, shape) in self._troubled:
             return
         self._troubled.add((name, shape))  # two threads may both get here: their warm-ups are one
+        self._later(partial(self._make_ready, name, request, reason))
+
+    def _make_ready(self, name: str, request: Request, reason: str) -> None:
         ladder = self._ladders[request.task]
         place = next((place for place, backend in enumerate(ladder) if backend.name == name), len(ladder))
         for backend in ladder[place + 1 :]:

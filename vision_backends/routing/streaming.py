@@ -1,31 +1,152 @@
 """A description piece by piece: it falls back before the first piece, and never after it.
 
-This module decides when a stream may still change its rung. It must not know what callers' options are called.
+This module decides when a stream may still change its rung, how far it may be ahead of its reader, and that it ends
+with its reader. It must not know what callers' options are called.
 """
 
 from __future__ import annotations
 
-from contextlib import suppress
-from typing import TYPE_CHECKING
+import asyncio
+import threading
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
 
-from vision_backends.errors import BackendError, CallerError, InvalidReplyError, StreamInterruptedError
-from vision_backends.routing.pipeline import failure
+from vision_backends.errors import (
+    BackendError,
+    CallCancelledError,
+    CallerError,
+    StreamInterruptedError,
+    TimedOutError,
+    VisionError,
+)
 from vision_backends.routing.trace import complete
-from vision_backends.types import Description
+from vision_backends.types import FREE, Description, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+    from types import TracebackType
 
+    from vision_backends.engine.event_loop import EventLoop
     from vision_backends.health.admission import Permit
     from vision_backends.routing.call import Call, Item, Rung, Turn
+    from vision_backends.routing.callers import Caller
     from vision_backends.routing.ladder import Ladder
-    from vision_backends.routing.recorder import Journal
 
-__all__ = ["DescriptionStream", "stream"]
+__all__ = ["AsyncDescriptionStream", "DescriptionStream", "Feed", "Speaking"]
+
+AHEAD = 16
+"""Pieces that may be ready before the reader has taken them."""
+
+END_S = 1.0
+"""How long closing a stream waits for its request to end and to be booked."""
 
 
-class DescriptionStream:
-    """The pieces of a description as they come; iterate over it, or `close` it to stop early.
+class Feed:
+    """Hands pieces from a task on the engine's loop to one reader, in another thread or on another loop.
+
+    Args:
+        engine: The loop of the task.
+    """
+
+    def __init__(self, engine: EventLoop) -> None:
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._pieces: deque[str] = deque()
+        self._room = asyncio.Event()
+        self._wake: Callable[[], object] | None = None
+        self.outcome: Description | BaseException | None = None
+
+    async def put(self, piece: str) -> None:
+        """Hand on a piece, once there is room for it; on the engine's loop."""
+        while True:
+            with self._lock:
+                if len(self._pieces) < AHEAD:
+                    self._pieces.append(piece)
+                    wake, self._wake = self._wake, None
+                    break
+                self._room.clear()
+            await self._room.wait()
+        if wake is not None:
+            wake()
+
+    def end(self, outcome: Description | BaseException) -> None:
+        """Hand on the record, or what went wrong; the last thing that comes."""
+        with self._lock:
+            self.outcome = outcome
+            wake, self._wake = self._wake, None
+        if wake is not None:
+            wake()
+
+    def take(self, wake: Callable[[], object]) -> str | None:
+        """Return the next piece or, when there is none yet or any more, None; ``wake`` is called when that changes."""
+        with self._lock:
+            if not self._pieces:
+                if self.outcome is None:
+                    self._wake = wake
+                return None
+            piece = self._pieces.popleft()
+            has_room = len(self._pieces) == AHEAD - 1
+        if has_room:
+            self._engine.call_soon(self._room.set)
+        return piece
+
+
+class _Stream:
+    """What both kinds of streams share: the task that speaks starts with the first piece and ends with its reader."""
+
+    def __init__(self, engine: EventLoop, speak: Callable[[Feed], Coroutine[Any, Any, Description]]) -> None:
+        self.description: Description | None = None
+        self._engine = engine
+        self._feed = Feed(engine)
+        self._speak = speak
+        self._stop: Callable[[], None] | None = None
+        self._over = threading.Event()
+
+    def __del__(self) -> None:
+        if self._stop is not None:
+            self._stop()
+
+    def _start(self) -> None:
+        if self._stop is None and not self._over.is_set():
+            self._stop = self._engine.start(partial(_run, self._speak, self._feed, self._over))
+
+    def _ended(self) -> bool:
+        """Return whether everything was said, and keep the record; raise what went wrong."""
+        outcome = self._feed.outcome
+        if outcome is None:
+            return self._over.is_set()
+        if isinstance(outcome, BaseException):
+            self._feed.outcome = StopIteration()
+            raise outcome
+        self.description = outcome
+        return True
+
+    def _cancel(self) -> bool:
+        """Stop what speaks; return whether there is something to wait for."""
+        if self._stop is None:
+            self._over.set()
+            return False
+        self._stop()
+        return not self._over.is_set()
+
+
+async def _run(
+    speak: Callable[[Feed], Coroutine[Any, Any, Description]], feed: Feed, over: threading.Event
+) -> None:
+    """Speak, and tell the reader how it ended; knows nothing of the stream itself, which may be dropped meanwhile."""
+    try:
+        feed.end(await speak(feed))
+    except BaseException as error:
+        feed.end(error if isinstance(error, VisionError) else CallCancelledError("The stream was closed."))
+        if not isinstance(error, Exception):
+            raise
+    finally:
+        over.set()
+
+
+class DescriptionStream(_Stream):
+    """The pieces of a description as they come; iterate over it, and `close` it or leave its block to stop early.
 
     Iterating raises what `Router.describe` does as long as there was no piece, and afterwards
     `StreamInterruptedError` with the text so far.
@@ -34,114 +155,174 @@ class DescriptionStream:
         description: The whole record with its trace once the last piece has come; None until then.
     """
 
-    def __init__(self, pieces: Generator[str, None, Description]) -> None:
-        self.description: Description | None = None
-        self._pieces = pieces
-
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
-        try:
-            return next(self._pieces)
-        except StopIteration as end:
-            self.description = end.value or self.description
-            raise
+        self._start()
+        while True:
+            ready = threading.Event()
+            piece = self._feed.take(ready.set)
+            if piece is not None:
+                return piece
+            if self._ended():
+                raise StopIteration
+            try:
+                ready.wait()
+            except BaseException:  # Ctrl-C
+                self.close()
+                raise
 
     def close(self) -> None:
         """Stop early; the backend is told, and what has come so far is booked."""
-        self._pieces.close()
+        if self._cancel():
+            self._over.wait(END_S)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
-def stream(
-    ladder: Ladder, journal: Journal, rungs: Sequence[Rung], call: Call, item: Item
-) -> Generator[str, None, Description]:
-    """Yield the pieces of a description and return it.
+class AsyncDescriptionStream(_Stream):
+    """The pieces of a description as they come, for ``async for``; otherwise as `DescriptionStream`."""
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        return self
+
+    async def __anext__(self) -> str:
+        self._start()
+        loop = asyncio.get_running_loop()
+        while True:
+            ready: asyncio.Future[None] = loop.create_future()
+            piece = self._feed.take(partial(_set_soon, loop, ready))
+            if piece is not None:
+                return piece
+            if self._ended():
+                raise StopAsyncIteration
+            try:
+                await ready
+            except BaseException:
+                self._cancel()
+                raise
+
+    async def close(self) -> None:
+        """Stop early; the backend is told, and what has come so far is booked."""
+        if self._cancel():
+            await asyncio.get_running_loop().run_in_executor(None, self._over.wait, END_S)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+def _set_soon(loop: asyncio.AbstractEventLoop, ready: asyncio.Future[None]) -> None:
+    def wake() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.call_soon_threadsafe(wake)
+
+
+class Speaking:
+    """The walk down the ladder for one stream.
 
     Args:
         ladder: Who answers.
-        journal: Where the call is written down.
-        rungs: How the backends stand, best first.
-        call: What is asked.
-        item: The opened image.
-
-    Raises:
-        VisionError: As `Router.describe`, before the first piece.
-        StreamInterruptedError: The backend failed after it.
+        callers: What calls each backend, by its name.
     """
-    with journal.call(call.request.task, [item]):
-        for turn in ladder.turns(rungs, call):
-            if not ladder.attempts.recall(turn, [item]):
-                yield str(item.answer)
-                break
-            if turn.rung.refusal is not None:
-                ladder.attempts.pass_by([item], turn, turn.rung.refusal)
-                continue
-            permit = ladder.attempts.admit(turn, [item])
-            if permit is not None:
-                yield from _listen(ladder, turn, item, permit)
+
+    def __init__(self, ladder: Ladder, callers: dict[str, Caller]) -> None:
+        self._ladder = ladder
+        self._attempts = ladder.attempts
+        self._callers = callers
+
+    async def walk(self, rungs: Sequence[Rung], call: Call, item: Item, feed: Feed) -> None:
+        """Settle one opened image, and hand on the pieces of its description as they come.
+
+        Args:
+            rungs: How the backends stand, best first.
+            call: What is asked.
+            item: The opened image; its answer, error and attempts are filled in.
+            feed: Where the pieces go.
+
+        Raises:
+            StreamInterruptedError: The backend failed after the first piece.
+        """
+        for turn in self._ladder.turns(rungs, call):
+            if not self._attempts.recall(turn, [item]):
+                if item.answer is not None:
+                    await feed.put(str(item.answer))
+            elif turn.rung.refusal is not None:
+                self._attempts.pass_by([item], turn, turn.rung.refusal)
+            else:
+                timeout_s = turn.timeout_s([item])
+                admitted = await self._attempts.admit(turn, [item], timeout_s=timeout_s)
+                if admitted is not None:
+                    await self._listen(turn, item, *admitted, timeout_s=timeout_s, feed=feed)
             if item.settled:
-                break
-    answer = complete(item)
-    if not isinstance(answer, Description):
-        raise item.error or failure(item, call.request)
-    return answer
-
-
-def _listen(ladder: Ladder, turn: Turn, item: Item, permit: Permit) -> Generator[str, None, None]:
-    """Yield what one rung says; settle the item when it has ended well."""
-    clock = ladder.attempts.clock
-    started = clock.monotonic()
-    ends = started + turn.timeout_s([item])
-    backend = turn.rung.backend
-    pieces = backend.describe_stream(item.opened, turn.call.request, timeout_s=ends - started)  # type: ignore[arg-type]
-    said: list[str] = []
-    try:
-        while True:
-            piece = _next(ladder, turn, pieces, max(0.0, ends - clock.monotonic()))
-            if isinstance(piece, Description):
-                elapsed_s = clock.monotonic() - started
-                limits = backend.rate_limits(turn.call.request)
-                permit.succeeded(usage=piece.trace.usage, elapsed_s=elapsed_s, limits=limits)
-                ladder.attempts.settle(item, turn, piece, elapsed_s=elapsed_s)
                 return
-            said.append(piece)
-            yield piece
-    except CallerError as error:
-        permit.released(usage=error.usage)
-        ladder.attempts.note([item], turn, "failed", error)
-        item.error = error
-    except BackendError as error:
-        elapsed_s = clock.monotonic() - started
-        permit.failed(error, elapsed_s=elapsed_s, usage=error.usage)
-        ladder.attempts.note([item], turn, "failed", error, elapsed_s=elapsed_s)
-        if said:
-            partial = "".join(said)
-            raise StreamInterruptedError(
-                f"{backend.name} broke off after {len(partial)} characters: {error.message}",
-                partial=partial,
-                backend=backend.name,
-                remedy="Ask again; the next rung answers if it is still out of order.",
-            ) from error
-    except GeneratorExit:
-        permit.released()
-        stopped = StreamInterruptedError("The caller has stopped listening.", partial="".join(said))
-        ladder.attempts.note([item], turn, "failed", stopped, elapsed_s=clock.monotonic() - started)
-        raise
-    finally:
-        with suppress(ValueError):  # it is stuck in a thread that nobody waits for any more
-            pieces.close()
 
-
-def _next(ladder: Ladder, turn: Turn, pieces: Generator[str, None, Description], timeout_s: float) -> str | Description:
-    """Return the next piece, or the record after the last one."""
-
-    def step() -> str | Description:
+    async def _listen(
+        self, turn: Turn, item: Item, permit: Permit, estimate: Usage, *, timeout_s: float, feed: Feed
+    ) -> None:
+        """Hand on what one rung says; settle the item when it has ended well."""
+        attempts, backend = self._attempts, turn.rung.backend
+        clock = attempts.clock
+        started = clock.monotonic()
+        said: list[str] = []
+        pieces = self._callers[backend.name].stream(item.opened, turn.call.request, timeout_s=timeout_s)  # type: ignore[arg-type]
         try:
-            return next(pieces)
-        except StopIteration as end:
-            if not isinstance(end.value, Description):
-                raise InvalidReplyError("The stream ended without a record.") from None
-            return end.value
-
-    return ladder.attempts.run(turn, step, timeout_s)
+            while True:
+                try:
+                    async with clock.timeout_at(started + timeout_s):
+                        piece = await anext(pieces)
+                except TimeoutError:
+                    raise TimedOutError(f"No answer within {timeout_s:.3g} s.") from None
+                if clock.monotonic() > started + timeout_s:
+                    raise TimedOutError(f"No answer within {timeout_s:.3g} s.")
+                if isinstance(piece, Description):
+                    break
+                said.append(piece)
+                await feed.put(piece)
+        except asyncio.CancelledError:
+            known = None if backend.local or estimate == FREE else estimate
+            attempts.ended_by_cancelling(partial(permit.released, usage=known))
+            stopped = StreamInterruptedError("The caller has stopped listening.", partial="".join(said))
+            attempts.note(
+                [item], turn, "failed", stopped, elapsed_s=clock.monotonic() - started, usage=known
+            )
+            raise
+        except CallerError as error:
+            await attempts.ended(partial(permit.released, usage=error.usage))
+            attempts.note([item], turn, "failed", error)
+            item.error = error
+        except Exception as crash:
+            error = crash if isinstance(crash, BackendError) else attempts.crashed(turn, crash)
+            elapsed_s = clock.monotonic() - started
+            attempts.note([item], turn, "failed", error, elapsed_s=elapsed_s)
+            await attempts.ended(partial(permit.failed, error, elapsed_s=elapsed_s, usage=error.usage))
+            if said:
+                partial_text = "".join(said)
+                raise StreamInterruptedError(
+                    f"{backend.name} broke off after {len(partial_text)} characters: {error.message}",
+                    partial=partial_text,
+                    backend=backend.name,
+                    remedy="Ask again; the next rung answers if it is still out of order.",
+                ) from error
+        else:
+            elapsed_s = clock.monotonic() - started
+            attempts.settle(item, turn, piece, elapsed_s=elapsed_s)
+            limits = backend.rate_limits(turn.call.request)
+            await attempts.ended(
+                partial(permit.succeeded, usage=piece.trace.usage, elapsed_s=elapsed_s, limits=limits)
+            )
+        finally:
+            await pieces.aclose()  # type: ignore[attr-defined]

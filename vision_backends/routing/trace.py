@@ -44,9 +44,27 @@ def settle(item: Item, rung: Rung, answer: Answer, outcome: Outcome, *, at: floa
 
 
 def note(
-    items: Iterable[Item], rung: Rung, outcome: Outcome, *, error: VisionError, at: float, elapsed_s: float = 0.0
+    items: Iterable[Item],
+    rung: Rung,
+    outcome: Outcome,
+    *,
+    error: VisionError,
+    at: float,
+    elapsed_s: float = 0.0,
+    usage: Usage | None = None,
 ) -> None:
-    """Note on each item why this rung has not answered it."""
+    """Note on each item why this rung has not answered it.
+
+    Args:
+        items: The inputs.
+        rung: Who was asked, or passed over.
+        outcome: Which of the two.
+        error: Why.
+        at: When, in seconds since 1970 UTC.
+        elapsed_s: How long it took.
+        usage: What it has consumed where the error does not say; by default nothing, or unknown where a server may
+            have charged.
+    """
     asked = outcome == "failed" and not rung.backend.local
     attempt = Attempt(
         backend=rung.backend.name,
@@ -60,7 +78,7 @@ def note(
         request_id=getattr(error, "request_id", None),
         at=at,
         elapsed_s=elapsed_s,
-        usage=error.usage or (Usage() if asked and error.kind in MAYBE_BILLED else FREE),
+        usage=error.usage or usage or (Usage() if asked and error.kind in MAYBE_BILLED else FREE),
     )
     for item in items:
         item.attempts.append(attempt)

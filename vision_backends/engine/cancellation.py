@@ -1,0 +1,78 @@
+"""How the calls of one owner end when it is closed: they get a second, then they are cancelled.
+
+This module decides that order. It must not know what the calls do; each books what it has cost when it is cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from vision_backends.clock import SYSTEM_CLOCK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+    from typing import Any
+
+    from vision_backends.engine.event_loop import EventLoop
+
+__all__ = ["RunningCalls"]
+
+GRACE_S = 1.0
+"""How long running calls are given to end by themselves, and again after they were cancelled."""
+
+
+class RunningCalls:
+    """The calls that run now.
+
+    Args:
+        name: Whose they are, for the message to a call that comes too late.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._process = os.getpid()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._is_closed = False
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """Count the current task while the block runs.
+
+        Raises:
+            RuntimeError: The owner is closed.
+        """
+        if self._is_closed:
+            raise RuntimeError(f"The {self._name} is closed.")
+        if self._process != os.getpid():  # the parent's tasks do not run here
+            self._process, self._tasks = os.getpid(), set()
+        task = asyncio.current_task()
+        if task is None:
+            raise AssertionError("A call is a task.")
+        self._tasks.add(task)
+        try:
+            yield
+        finally:
+            self._tasks.discard(task)
+
+    def close(self, engine: EventLoop, then: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        """Refuse new calls, end those that run, and do something last on the loop, if that runs at all."""
+        is_first, self._is_closed = not self._is_closed, True
+        if is_first and engine.is_running:
+            engine.run(lambda: self._end(then))
+
+    async def _end(self, then: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        if self._process == os.getpid():
+            await self._wait()
+            for task in self._tasks:
+                task.cancel()
+            await self._wait()
+        await then()
+
+    async def _wait(self) -> None:
+        if self._tasks:
+            with suppress(TimeoutError):
+                async with SYSTEM_CLOCK.timeout_at(SYSTEM_CLOCK.monotonic() + GRACE_S):
+                    await asyncio.wait(self._tasks)

@@ -1,0 +1,115 @@
+"""Calls that would rather wait for a better rung than degrade: first come, first served.
+
+This module decides how long such a call waits, and whose turn it is when a gate passes again. The waiting ends before
+the walk down the ladder begins, so the last rung always has its turn. It must not know why a rung is blocked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict, deque
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from vision_backends.clock import pause
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+
+    from vision_backends.clock import Clock
+    from vision_backends.routing.call import Call, Item, Rung
+    from vision_backends.routing.ladder import Ladder
+
+__all__ = ["Waiting"]
+
+SHORT_PAUSE_S = 0.2
+"""Before a rung is asked again that has failed without saying when to come back; doubled each time."""
+
+LONGEST_NAP_S = 5.0
+"""How long a call sleeps before it looks at a gate again: somebody may have topped up and reset it."""
+
+
+class Waiting:
+    """The lines of those who wait for a rung.
+
+    Args:
+        clock: Where time comes from.
+    """
+
+    def __init__(self, *, clock: Clock) -> None:
+        self._clock = clock
+        self._lines: defaultdict[Hashable, deque[asyncio.Future[None]]] = defaultdict(deque)
+
+    async def for_better(
+        self, ladder: Ladder, rungs: Sequence[Rung], call: Call, items: Sequence[Item], *, patience_s: float
+    ) -> None:
+        """Ask the rungs that are worth waiting for, again and again, until they have answered or patience ends.
+
+        Args:
+            ladder: Who asks.
+            rungs: How the backends stand, best first.
+            call: What is asked, each time within a deadline of its own.
+            items: Opened inputs; what is left unsettled is for the walk down the whole ladder.
+            patience_s: Seconds to wait.
+        """
+        better = [rung for rung in rungs if not rung.backend.local and rung.refusal is None]
+        if not better:
+            return
+        ends = self._clock.monotonic() + patience_s
+        pause_s = SHORT_PAUSE_S
+        while pending := [item for item in items if not item.settled]:
+            async with self._in_line(better[0].scope, until=ends) as leave:
+                if not await self._until_one_passes(ladder, better, ends):
+                    return
+                await ladder.walk(rungs, replace(call, on_admitted=leave), pending, only=better)
+            if all(item.settled for item in pending) or self._clock.monotonic() + pause_s > ends:
+                return
+            for item in pending:
+                item.forget_skipped()
+            await pause(self._clock, pause_s)
+            pause_s *= 2
+
+    async def _until_one_passes(self, ladder: Ladder, better: Sequence[Rung], ends: float) -> bool:
+        """Return when one of the rungs may be asked, or False when patience would end before that."""
+        while True:
+            waits_s = []
+            for rung in better:
+                blocked = await ladder.attempts.is_blocked(rung)
+                if blocked is None:
+                    return True
+                waits_s.append(blocked.retry_after_s or SHORT_PAUSE_S)
+            nap_s = min(*waits_s, LONGEST_NAP_S) if waits_s else LONGEST_NAP_S
+            if self._clock.monotonic() + nap_s > ends:
+                return False
+            await pause(self._clock, nap_s)
+
+    @asynccontextmanager
+    async def _in_line(self, key: Hashable, *, until: float) -> AsyncIterator[Callable[[], None]]:
+        """Stand in line until everybody who came before has left it, or patience ends; yield what leaves the line."""
+        line, turn = self._lines[key], asyncio.get_running_loop().create_future()
+        line.append(turn)
+
+        def leave() -> None:
+            if turn in line:
+                line.remove(turn)
+                if line:
+                    _wake(line[0])
+                else:
+                    self._lines.pop(key, None)
+
+        _wake(line[0])
+        try:
+            try:
+                async with self._clock.timeout_at(until):
+                    await turn
+            except TimeoutError:
+                leave()
+            yield leave
+        finally:
+            leave()
+
+
+def _wake(turn: asyncio.Future[None]) -> None:
+    if not turn.done():
+        turn.set_result(None)
