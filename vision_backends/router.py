@@ -4,7 +4,7 @@ The way of an image: here its options become a request → `pipeline` opens it �
 backend of one rung after the other → `trace` completes the trace → it is returned, or the error raised.
 
 This module decides what callers can ask for and what they get back. It must not know any concrete backend,
-nor what a closed gate or a cache key is made of.
+nor what a blocked gate or a cache key is made of.
 """
 
 from __future__ import annotations
@@ -522,15 +522,15 @@ class Router:
         ]
 
     def reset(self, backend: str | None = None) -> int:
-        """Open the gates that a backend, or any for None, has closed: after topping up or correcting a key.
+        """Let the gates pass that a backend, or any for None, has blocked: after topping up or correcting a key.
 
         Returns:
-            How many gates were opened.
+            How many gates were blocked.
         """
         return self._health.reset(backend)
 
     def gates(self) -> list[GateReport]:
-        """Return every gate that is not open now, the oldest trouble first."""
+        """Return every gate that is blocked or probing now, the oldest trouble first."""
         return self._health.gates()
 
     def spending(self) -> list[Spending]:

@@ -1,4 +1,4 @@
-"""Who is let in: closed gates, probes, scopes, events."""
+"""Who is let in: blocked gates, probes, scopes, events."""
 
 from __future__ import annotations
 
@@ -96,12 +96,12 @@ def test_a_healthy_call_reads_once_and_writes_nothing(make_health, scope):
         (OverloadedError("?", code="slow_down"), 20, "Overloaded (slow_down)"),
     ],
 )
-def test_one_error_closes_its_gate(health, scope, clock, error, first_s, words):
+def test_one_error_blocks_its_gate(health, scope, clock, error, first_s, words):
     """The next caller hears the same kind of error, since when, why, and when to come back."""
     fail(health, scope, error)
-    closed = refused(health, scope)
-    assert type(closed) is type(error)
-    assert words in str(closed)
+    blocked = refused(health, scope)
+    assert type(blocked) is type(error)
+    assert words in str(blocked)
     clock.advance(first_s - 0.5)
     assert refused(health, scope).retry_after_s == pytest.approx(0.5)
     clock.advance(0.5)
@@ -111,9 +111,9 @@ def test_one_error_closes_its_gate(health, scope, clock, error, first_s, words):
 def test_a_refusal_says_what_to_do(health, scope):
     """For whoever can do something about it."""
     fail(health, scope, NO_QUOTA)
-    closed = health.peek(scope)
-    assert closed.remedy == "Top up the account, then run `vision reset openai`."
-    assert (closed.backend, closed.code) == ("openai", "insufficient_quota")
+    blocked = health.peek(scope)
+    assert blocked.remedy == "Top up the account, then run `vision reset openai`."
+    assert (blocked.backend, blocked.code) == ("openai", "insufficient_quota")
 
 
 def test_the_probe_of_a_dead_account_is_rarer_each_time(health, scope, clock):
@@ -127,7 +127,7 @@ def test_the_probe_of_a_dead_account_is_rarer_each_time(health, scope, clock):
     assert waits == [900, 1800, 3600, 3600]
 
 
-def test_five_outages_in_a_row_close_the_gate_and_one_success_opens_it(health, scope, clock, told):
+def test_five_outages_in_a_row_block_the_gate_until_one_success(health, scope, clock, told):
     """Whatever kinds of outages they are; with every event told once."""
     errors = [
         UnavailableError("?"),
@@ -143,7 +143,7 @@ def test_five_outages_in_a_row_close_the_gate_and_one_success_opens_it(health, s
     clock.advance(30)
     succeed(health, scope)
     assert refused(health, scope) is None
-    assert moves(told) == ["outage: open → closed", "outage: closed → probing", "outage: probing → open"]
+    assert moves(told) == ["outage: passing → blocked", "outage: blocked → probing", "outage: probing → passing"]
     assert (told[0].until - told[0].at, told[2].until) == (30, None)
     assert told[0].scope == "openai/gpt-x/describe"
 
@@ -242,12 +242,12 @@ def test_a_milder_error_never_shortens_a_gate(health, scope, clock):
     fail(health, scope, NO_QUOTA)
     late.failed(RateLimitedError("?", retry_after_s=2), elapsed_s=1.0)
     clock.advance(3)
-    closed = refused(health, scope)
-    assert isinstance(closed, QuotaExhaustedError)
-    assert closed.retry_after_s == 897
+    blocked = refused(health, scope)
+    assert isinstance(blocked, QuotaExhaustedError)
+    assert blocked.retry_after_s == 897
 
 
-def test_the_gate_that_stays_closed_longest_is_named(health, scope):
+def test_the_gate_that_stays_blocked_longest_is_named(health, scope):
     """The others do not matter to the caller."""
     permits = [health.admit(scope, timeout_s=20) for _ in range(2)]
     permits[0].failed(AuthenticationError("?"), elapsed_s=1.0)
@@ -260,7 +260,7 @@ def test_stragglers_are_no_events_and_lengthen_nothing(health, scope, told):
     permits = [health.admit(scope, timeout_s=20) for _ in range(50)]
     for permit in permits:
         permit.failed(NO_QUOTA, elapsed_s=1.0)
-    assert moves(told) == ["quota: open → closed"]
+    assert moves(told) == ["quota: passing → blocked"]
     assert health.peek(scope).retry_after_s == 900
 
 
@@ -269,9 +269,9 @@ def test_exactly_one_probes_and_all_others_are_refused(health, scope, clock):
     fail(health, scope, NO_QUOTA)
     clock.advance(900)
     probe = health.admit(scope, timeout_s=20)
-    closed = [refused(health, scope) for _ in range(49)]
-    assert all(isinstance(error, QuotaExhaustedError) for error in closed)
-    assert "another call is probing it now" in str(closed[0])
+    blocked = [refused(health, scope) for _ in range(49)]
+    assert all(isinstance(error, QuotaExhaustedError) for error in blocked)
+    assert "another call is probing it now" in str(blocked[0])
     probe.succeeded(usage=FREE, elapsed_s=1.0)
     assert refused(health, scope) is None
 
@@ -282,7 +282,7 @@ def test_a_cancelled_probe_gives_its_place_to_the_next(health, scope, clock, tol
     clock.advance(900)
     health.admit(scope, timeout_s=20).released()
     succeed(health, scope)
-    assert moves(told)[-1] == "quota: probing → open"
+    assert moves(told)[-1] == "quota: probing → passing"
 
 
 def test_a_probe_whose_process_died_lapses_after_twice_its_timeout(health, scope, clock):
@@ -310,7 +310,7 @@ def test_a_probe_that_fails_otherwise_leaves_the_gate_due(health, scope, clock):
 
 
 def test_one_probe_is_for_all_due_gates(health, scope, clock, told):
-    """Its success opens them together."""
+    """Its success lets them pass together."""
     permits = [health.admit(scope, timeout_s=20) for _ in range(2)]
     permits[0].failed(NO_QUOTA, elapsed_s=1.0)
     permits[1].failed(RateLimitedError("?"), elapsed_s=1.0)
@@ -318,14 +318,14 @@ def test_one_probe_is_for_all_due_gates(health, scope, clock, told):
     told.clear()
     succeed(health, scope)
     assert sorted(moves(told)) == [
-        "quota: closed → probing",
-        "quota: probing → open",
-        "rate: closed → probing",
-        "rate: probing → open",
+        "quota: blocked → probing",
+        "quota: probing → passing",
+        "rate: blocked → probing",
+        "rate: probing → passing",
     ]
 
 
-def test_a_success_that_was_no_probe_opens_nothing(health, scope):
+def test_a_success_that_was_no_probe_unblocks_nothing(health, scope):
     """It was let in before the trouble began."""
     before = health.admit(scope, timeout_s=20)
     fail(health, scope, NO_QUOTA)
@@ -348,23 +348,23 @@ def test_no_jump_of_the_clock_locks_a_rung_out(health, scope, clock, jump_s):
     """Who waits for as long as he is told, at most the gate's own length, may probe."""
     fail(health, scope, NO_QUOTA)
     clock.jump(jump_s)
-    closed = health.peek(scope)
-    if closed is not None:
-        assert closed.retry_after_s <= 901
-        clock.advance(closed.retry_after_s)
+    blocked = health.peek(scope)
+    if blocked is not None:
+        assert blocked.retry_after_s <= 901
+        clock.advance(blocked.retry_after_s)
     succeed(health, scope)
     assert health.gates() == []
 
 
 def test_the_state_survives_a_restart_and_is_shared(make_health, scope, clock, told):
-    """A second process does not ask a dead API again, and its probe opens the gate for the first."""
+    """A second process does not ask a dead API again, and its probe lets the gate pass for the first."""
     first, second = make_health(), make_health()
     fail(first, scope, NO_QUOTA)
     assert isinstance(refused(second, scope), QuotaExhaustedError)
     clock.advance(900)
     succeed(second, scope)
     assert refused(first, scope) is None
-    assert moves(told)[-1] == "quota: probing → open"
+    assert moves(told)[-1] == "quota: probing → passing"
 
 
 def test_gates_are_reported_for_people(health, scope, clock):
@@ -373,7 +373,7 @@ def test_gates_are_reported_for_people(health, scope, clock):
     clock.advance(60)
     fail(health, replace(scope, credential=None, backend="local", model="blip"), RateLimitedError("?"))
     quota, rate = health.gates()
-    assert (quota.gate, quota.backend, quota.model, quota.task, quota.state) == ("quota", "openai", "", "", "closed")
+    assert (quota.gate, quota.backend, quota.model, quota.task, quota.state) == ("quota", "openai", "", "", "blocked")
     assert quota.until - quota.since == 900
     assert quota.message == "No quota (insufficient_quota) since 12:00 UTC; the next probe is due in 14 min."
     assert quota.remedy == "Top up the account, then run `vision reset openai`."
@@ -393,7 +393,7 @@ def test_a_gate_that_nobody_asks_for_is_forgotten_after_a_day(health, scope, clo
     assert store.states() == {}
 
 
-def test_reset_opens_the_gates_of_one_backend(health, scope, told):
+def test_reset_unblocks_the_gates_of_one_backend(health, scope, told):
     """After topping up; the others stay as they are."""
     local = replace(scope, credential=None, backend="local", model="blip")
     for each in (scope, local):
@@ -402,12 +402,12 @@ def test_reset_opens_the_gates_of_one_backend(health, scope, told):
     assert health.reset("openai") == 1
     assert refused(health, scope) is None
     assert refused(health, local) is not None
-    assert moves(told) == ["quota: closed → open"]
+    assert moves(told) == ["quota: blocked → passing"]
     assert health.reset() == 1
     assert refused(health, local) is None
 
 
-def test_reset_forgets_failures_that_have_closed_nothing_yet(health, scope, store):
+def test_reset_forgets_failures_that_have_blocked_nothing_yet(health, scope, store):
     """A fresh start."""
     fail(health, scope, UnavailableError("?"), times=4)
     assert health.reset("openai") == 0
@@ -423,9 +423,9 @@ def test_an_overloaded_server_is_asked_less_at_once(health, scope, clock):
     clock.advance(1)
     succeed(health, scope)
     running = [health.admit(scope, timeout_s=20) for _ in range(4)]
-    closed = refused(health, scope)
-    assert isinstance(closed, OverloadedError)
-    assert closed.code == "throttled"
+    blocked = refused(health, scope)
+    assert isinstance(blocked, OverloadedError)
+    assert blocked.code == "throttled"
     clock.advance(9)
     running.append(health.admit(scope, timeout_s=20))
     assert refused(health, scope) is not None
@@ -470,12 +470,13 @@ def test_a_broken_store_never_fails_a_call(make_health, scope, caplog):
         "{",
         "null",
         "[]",
+        '{"version":3}',
         '{"version":2}',
         '{"version":1}',
         '{"version":1,"gates":[["quota"]],"tallies":[],"throttles":[]}',
-        '{"version":1,"gates":[[["magic"],{"since":1,"until":9e9,"closed_at":1},"b","r"]],"tallies":[],"throttles":[]}',
-        '{"version":1,"gates":[[["quota"],{"since":1,"until":NaN,"closed_at":1},"b","r"]],"tallies":[],"throttles":[]}',
-        '{"version":1,"gates":[[["quota"],{"since":1,"until":"x","closed_at":1},"b","r"]],"tallies":[],"throttles":[]}',
+        '{"version":2,"gates":[[["magic"],{"since":1,"until":9e9,"blocked_at":1},"b","r"]],"tallies":[],"throttles":[]}',
+        '{"version":2,"gates":[[["quota"],{"since":1,"until":NaN,"blocked_at":1},"b","r"]],"tallies":[],"throttles":[]}',
+        '{"version":2,"gates":[[["quota"],{"since":1,"until":"x","blocked_at":1},"b","r"]],"tallies":[],"throttles":[]}',
     ],
 )
 def test_a_state_that_cannot_be_read_counts_as_healthy(health, scope, store, state):
@@ -484,6 +485,20 @@ def test_a_state_that_cannot_be_read_counts_as_healthy(health, scope, store, sta
     assert refused(health, scope) is None
     fail(health, scope, NO_QUOTA)
     assert isinstance(refused(health, scope), QuotaExhaustedError)
+
+
+def test_a_state_written_by_an_earlier_version_is_still_read(health, scope, store, clock):
+    """A gate that was blocked before an upgrade stays blocked; its probe succeeds as ever."""
+    state = (
+        '{"version":1,"gates":[[["quota","","",""],{"since":1795435200.0,"closed_at":1795435200.0,'
+        '"until":1795436100.0,"probe":null,"probe_until":0.0},"openai","insufficient_quota"]],'
+        '"tallies":[],"throttles":[]}'
+    )
+    store.update("gates/account", lambda _: (state, None))
+    assert refused(health, scope).retry_after_s == 900
+    clock.advance(900)
+    fail(health, scope, NO_QUOTA)
+    assert refused(health, scope).retry_after_s == 1800
 
 
 def test_a_listener_in_trouble_hurts_nobody(make_health, scope, caplog):

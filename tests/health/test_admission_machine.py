@@ -135,31 +135,31 @@ class Gates(RuleBasedStateMachine):
 
     @invariant()
     def at_most_one_probes_each_gate(self):
-        """Among all calls that were let in although a gate was not open, and whose lease has not ended."""
+        """Among all calls that were let in although a gate was not passing, and whose lease has not ended."""
         now = self.clock.time()
-        for place, shut in self.panel().gates.items():
+        for place, blocked in self.panel().gates.items():
             probing = [
                 call
                 for call in self.running
-                if place in call.probed and shut.gate.since <= call.began_at and now < call.began_at + LEASE_S
+                if place in call.probed and blocked.gate.since <= call.began_at and now < call.began_at + LEASE_S
             ]
             assert len(probing) <= 1
 
     @invariant()
-    def no_closed_gate_opens_earlier(self):
+    def no_blocked_gate_passes_earlier(self):
         """Only a probe's success and a reset may do that."""
         now = self.clock.time()
-        gates = {place: shut.gate for place, shut in self.panel().gates.items()}
+        gates = {place: blocked.gate for place, blocked in self.panel().gates.items()}
         for place, until in self.before.items():
             if now < until:
                 assert gates[place].until >= until
         self.before = {place: gate.until for place, gate in gates.items()}
 
     @invariant()
-    def no_gate_is_closed_for_longer_than_it_may_be(self):
+    def no_gate_is_blocked_for_longer_than_it_may_be(self):
         """Whatever the server said."""
-        for place, shut in self.panel().gates.items():
-            assert shut.gate.until - self.clock.time() <= DEFAULT_POLICY.rule(place.kind).max_s + 0.001
+        for place, blocked in self.panel().gates.items():
+            assert blocked.gate.until - self.clock.time() <= DEFAULT_POLICY.rule(place.kind).max_s + 0.001
 
     @invariant()
     def the_state_survives_being_written_down(self):
@@ -180,16 +180,16 @@ class Gates(RuleBasedStateMachine):
         states = {}
         for event in self.told:
             place = (event.gate, event.model, event.task)
-            state = states.get(place, "open")
-            assert event.before == state or (state, event.before) == ("probing", "closed")
+            state = states.get(place, "passing")
+            assert event.before == state or (state, event.before) == ("probing", "blocked")
             states[place] = event.after
 
     def teardown(self):
         """Once the backend is healthy, everything recovers: whoever asks when he is told to is answered."""
         for scope in SCOPES:
             waited_s = 0.0
-            while (closed := self.healths[0].peek(scope)) is not None:
-                wait_s = closed.retry_after_s or 10.0
+            while (blocked := self.healths[0].peek(scope)) is not None:
+                wait_s = blocked.retry_after_s or 10.0
                 waited_s += wait_s
                 self.clock.advance(wait_s)
                 assert waited_s < 2 * LONGEST_S + 1000

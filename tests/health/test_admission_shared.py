@@ -43,7 +43,7 @@ def rush(path, callers, passed_s):
 
 @pytest.fixture
 def path(tmp_path):
-    """A file with a gate that is closed for 15 minutes."""
+    """A file with a gate that is blocked for 15 minutes."""
     file = tmp_path / "store.sqlite"
     store = SQLiteStore(file)
     permit = Health(store, clock=FakeClock(start=START)).admit(SCOPE, timeout_s=20)
@@ -75,7 +75,7 @@ def test_each_transition_is_told_once_among_threads(tmp_path):
     permits = [health.admit(SCOPE, timeout_s=20) for _ in range(30)]
     with ThreadPoolExecutor(10) as pool:
         list(pool.map(lambda permit: permit.failed(QuotaExhaustedError("?"), elapsed_s=1.0), permits))
-    assert [event.after for event in told] == ["closed"]
+    assert [event.after for event in told] == ["blocked"]
     store.close()
 
 

@@ -85,7 +85,7 @@ def test_without_a_limit_everything_comes_back_at_the_reset(health, scope, clock
 
 @pytest.mark.parametrize("limits", [requests(None), requests(0), requests(0, 60), requests(0, 60, 0.0), None])
 def test_headers_that_do_not_say_when_are_not_acted_on(health, scope, limits):
-    """One cannot wait for an unknown time; should it be true, the server's refusal closes the gate."""
+    """One cannot wait for an unknown time; should it be true, the server's refusal blocks the gate."""
     reply(health, scope, limits)
     assert health.peek(scope) is None
 

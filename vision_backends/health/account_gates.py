@@ -1,4 +1,4 @@
-"""All gates of one account together: what one call finds closed, and what its outcome does to them.
+"""All gates of one account together: which of them block a call, and what its outcome does to them.
 
 A panel is read from the shared state, changed and written back within one atomic update, so that every event
 happens exactly once among all threads and processes. This module decides which gates an outcome moves;
@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from vision_backends.health.policy import GateKind, Policy
     from vision_backends.health.scopes import GateState, Scope
 
-__all__ = ["Closed", "Failure", "Panel"]
+__all__ = ["Blocked", "Failure", "Panel"]
 
 S = TypeVar("S", Gate, Tally, Throttle)
 
-VERSION = 1
+VERSION = 2
+"""Version 1 called the time at which a gate was blocked ``closed_at``."""
 
 FORGOTTEN_S = 86_400.0
 
@@ -35,12 +36,12 @@ KINDS: tuple[GateKind, ...] = (*GATE_KINDS.values(), "outage")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Closed:
-    """A gate that is not open, and what is known about why.
+class Blocked:
+    """A gate that is not passing, and what is known about why.
 
     Attributes:
         gate: Its state.
-        backend: The backend whose call closed it.
+        backend: The backend whose call blocked it.
         reason: The provider's code, or the kind of the error.
     """
 
@@ -76,7 +77,7 @@ class Failure:
 class Panel:
     """The gates of one account; lives within one update or one look."""
 
-    gates: dict[Place, Closed] = field(default_factory=dict)
+    gates: dict[Place, Blocked] = field(default_factory=dict)
     tallies: dict[Place, Tally] = field(default_factory=dict)
     throttles: dict[Place, Throttle] = field(default_factory=dict)
 
@@ -87,11 +88,14 @@ class Panel:
             return cls()
         try:
             state = json.loads(text)
-            if state["version"] != VERSION:
+            if state["version"] == 1:
+                for _, gate, _, _ in state["gates"]:
+                    gate["blocked_at"] = gate.pop("closed_at")
+            elif state["version"] != VERSION:
                 return cls()
             return cls(
                 gates={
-                    _place(place): Closed(gate=_read(Gate, gate), backend=str(backend), reason=str(reason))
+                    _place(place): Blocked(gate=_read(Gate, gate), backend=str(backend), reason=str(reason))
                     for place, gate, backend, reason in state["gates"]
                 },
                 tallies={_place(place): _read(Tally, tally) for place, tally in state["tallies"]},
@@ -109,31 +113,32 @@ class Panel:
             for place, throttle in self.throttles.items()
             if circuit_breaker.room(throttle, policy, now=now) is not None
         ]
-        gates = [(place, shut) for place, shut in self.gates.items() if not shut.is_forgotten(now=now)]
+        gates = [(place, blocked) for place, blocked in self.gates.items() if not blocked.is_forgotten(now=now)]
         if not (gates or tallies or throttles):
             return None
         state = {
             "version": VERSION,
-            "gates": [[place, asdict(shut.gate), shut.backend, shut.reason] for place, shut in gates],
+            "gates": [[place, asdict(blocked.gate), blocked.backend, blocked.reason] for place, blocked in gates],
             "tallies": [[place, asdict(tally)] for place, tally in tallies],
             "throttles": [[place, asdict(throttle)] for place, throttle in throttles],
         }
         return json.dumps(state, separators=(",", ":"))
 
-    def concerning(self, scope: Scope, policy: Policy) -> Iterator[tuple[Place, Closed]]:
-        """Yield the gates that stand before a scope and are not open."""
+    def concerning(self, scope: Scope, policy: Policy) -> Iterator[tuple[Place, Blocked]]:
+        """Yield the gates that stand before a scope and are not passing."""
         if not self.gates:
             return
         for kind in KINDS:
             place = scope.place(kind, policy.rule(kind).span)
-            shut = self.gates.get(place)
-            if shut is not None:
-                yield place, shut
+            blocked = self.gates.get(place)
+            if blocked is not None:
+                yield place, blocked
 
-    def obstacle(self, scope: Scope, policy: Policy, *, now: float) -> tuple[Place, Closed, float] | None:
-        """Return the gate that keeps a scope out for the longest, and the seconds; None when it may pass or probe."""
+    def obstacle(self, scope: Scope, policy: Policy, *, now: float) -> tuple[Place, Blocked, float] | None:
+        """Return the gate that blocks a scope for the longest, and the seconds; None when it may pass or probe."""
         waits = [
-            (place, shut, circuit_breaker.wait_s(shut.gate, now=now)) for place, shut in self.concerning(scope, policy)
+            (place, blocked, circuit_breaker.wait_s(blocked.gate, now=now))
+            for place, blocked in self.concerning(scope, policy)
         ]
         return max((each for each in waits if each[2] > 0), key=lambda each: each[2], default=None)
 
@@ -145,10 +150,10 @@ class Panel:
     def take_probe(self, scope: Scope, policy: Policy, *, caller: str, lease_s: float, now: float) -> list[Transition]:
         """Let a caller probe every gate before a scope; all of them are due."""
         moved = []
-        for place, shut in list(self.concerning(scope, policy)):
-            gate = circuit_breaker.probe(shut.gate, caller=caller, lease_s=lease_s, now=now)
-            self.gates[place] = replace(shut, gate=gate)
-            moved.append(_moved(place, shut, scope, "closed", "probing", at=now, until=gate.probe_until))
+        for place, blocked in list(self.concerning(scope, policy)):
+            gate = circuit_breaker.probe(blocked.gate, caller=caller, lease_s=lease_s, now=now)
+            self.gates[place] = replace(blocked, gate=gate)
+            moved.append(_moved(place, blocked, scope, "blocked", "probing", at=now, until=gate.probe_until))
         return moved
 
     def is_affected_by_success(self, scope: Scope, policy: Policy, *, caller: str) -> bool:
@@ -158,34 +163,39 @@ class Panel:
 
     def is_probing(self, scope: Scope, policy: Policy, *, caller: str) -> bool:
         """Return whether a caller is the one who probes a gate before a scope."""
-        return any(shut.gate.probe == caller for _, shut in self.concerning(scope, policy))
+        return any(blocked.gate.probe == caller for _, blocked in self.concerning(scope, policy))
 
     def succeed(self, scope: Scope, policy: Policy, *, caller: str, now: float) -> list[Transition]:
-        """Open the gates that the caller has probed, and count the success where outages are being counted."""
+        """Let the gates pass that the caller has probed, and count the success where outages are being counted."""
         moved = []
-        for place, shut in list(self.concerning(scope, policy)):
-            if shut.gate.probe == caller:
+        for place, blocked in list(self.concerning(scope, policy)):
+            if blocked.gate.probe == caller:
                 del self.gates[place]
-                moved.append(_moved(place, shut, scope, "probing", "open", at=now))
+                moved.append(_moved(place, blocked, scope, "probing", "passing", at=now))
         self._count(scope.place("outage", policy.outage.span), policy, failed=False, now=now)
         return moved
 
     def fail(self, scope: Scope, policy: Policy, failure: Failure, *, caller: str, now: float) -> list[Transition]:
-        """Close the gate that the failure concerns, or count towards closing it; give up all other probes."""
+        """Block the gate that the failure concerns, or count towards that; give up all other probes."""
         rule = policy.rule(failure.kind)
         place = scope.place(failure.kind, rule.span)
-        shut = self.gates.get(place)
+        blocked = self.gates.get(place)
         moved = []
-        if shut is not None or failure.kind != "outage" or self._is_outage(place, policy, now=now):
-            gate = circuit_breaker.close(
-                shut.gate if shut else None, rule, now=now, caller=caller, hint_s=failure.hint_s, spread=failure.spread
+        if blocked is not None or failure.kind != "outage" or self._is_outage(place, policy, now=now):
+            gate = circuit_breaker.block(
+                blocked.gate if blocked else None,
+                rule,
+                now=now,
+                caller=caller,
+                hint_s=failure.hint_s,
+                spread=failure.spread,
             )
-            if shut is not None and shut.gate.probe != caller:
-                self.gates[place] = replace(shut, gate=gate)  # a straggler: let in before, it is no event
+            if blocked is not None and blocked.gate.probe != caller:
+                self.gates[place] = replace(blocked, gate=gate)  # a straggler: admitted before, it is not an event
             else:
-                before: GateState = "open" if shut is None else "probing"
-                after = self.gates[place] = Closed(gate=gate, backend=scope.backend, reason=failure.reason)
-                moved = [_moved(place, after, scope, before, "closed", at=now, until=gate.until)]
+                before: GateState = "passing" if blocked is None else "probing"
+                after = self.gates[place] = Blocked(gate=gate, backend=scope.backend, reason=failure.reason)
+                moved = [_moved(place, after, scope, before, "blocked", at=now, until=gate.until)]
         if moved and failure.kind == "overload":
             self._throttle(scope, policy, running=failure.running, now=now)
         self.give_up(scope, policy, caller=caller)
@@ -193,17 +203,17 @@ class Panel:
 
     def give_up(self, scope: Scope, policy: Policy, *, caller: str) -> list[Transition]:
         """Let somebody else probe the gates that this caller was probing; moves none of them."""
-        for place, shut in list(self.concerning(scope, policy)):
-            self.gates[place] = replace(shut, gate=circuit_breaker.give_up(shut.gate, caller=caller))
+        for place, blocked in list(self.concerning(scope, policy)):
+            self.gates[place] = replace(blocked, gate=circuit_breaker.give_up(blocked.gate, caller=caller))
         return []
 
     def reset(self, backend: str | None, *, at: float) -> list[Transition]:
-        """Open the gates that calls of a backend have closed, or all of them for None, and forget its failures."""
+        """Let the gates pass that calls of a backend have blocked, or all for None, and forget its failures."""
         moved = []
-        for place, shut in list(self.gates.items()):
-            if backend in {None, shut.backend}:
+        for place, blocked in list(self.gates.items()):
+            if backend in {None, blocked.backend}:
                 del self.gates[place]
-                moved.append(_moved(place, shut, None, "closed", "open", at=at))
+                moved.append(_moved(place, blocked, None, "blocked", "passing", at=at))
         for counts in (self.tallies, self.throttles):
             for place in [place for place in counts if backend in {None, place.backend}]:
                 del counts[place]
@@ -247,7 +257,7 @@ def _read(kind: type[S], values: dict[str, Any]) -> S:
 
 def _moved(
     place: Place,
-    shut: Closed,
+    blocked: Blocked,
     scope: Scope | None,
     before: GateState,
     after: GateState,
@@ -257,12 +267,12 @@ def _moved(
 ) -> Transition:
     return Transition(
         at=at,
-        backend=scope.backend if scope else shut.backend,
+        backend=scope.backend if scope else blocked.backend,
         model=place.model,
         task=place.task,
         gate=place.kind,
         before=before,
         after=after,
-        reason=shut.reason,
+        reason=blocked.reason,
         until=until,
     )

@@ -1,6 +1,6 @@
 """The gatekeeper: whether a rung may be asked now, and what its answer means for the next caller.
 
-Three things can keep a call out, asked in this order: a closed gate (`account_gates`, shared by all processes), what
+Three things can keep a call out, asked in this order: a blocked gate (`account_gates`, shared by all processes), what
 this process has learned from the server's replies (`throttling`), and the limits that the user has set (`budget_state`,
 shared). Who is let in gets a permit, and says with it how the call has ended.
 
@@ -98,9 +98,9 @@ class Health:
         """
         now = self._clock.time()
         panel = self._look(scope)
-        closed = self._closed(panel, scope, now=now)
-        if closed is not None:
-            raise closed
+        blocked = self._blocked(panel, scope, now=now)
+        if blocked is not None:
+            raise blocked
         entry = Entry(
             scope=scope,
             caller=secrets.token_hex(8),
@@ -127,9 +127,9 @@ class Health:
         """Return what would keep out a small call now, or None; changes nothing."""
         now = self._clock.time()
         panel = self._look(scope)
-        closed = self._closed(panel, scope, now=now)
-        if closed is not None:
-            return closed
+        blocked = self._blocked(panel, scope, now=now)
+        if blocked is not None:
+            return blocked
         room = panel.room(scope, self._policy, now=now)
         near = self._traffic.obstacle(scope, room=room, now=self._clock.monotonic())
         return near or self._budgets.obstacle(scope.backend, now=now)
@@ -140,13 +140,13 @@ class Health:
         return default if measured_s is None else measured_s
 
     def gates(self) -> list[GateReport]:
-        """Return every gate that is not open, the oldest trouble first."""
+        """Return every gate that is not passing, the oldest trouble first."""
         now = self._clock.time()
         reports = [
-            report(place, shut, wait_s=wait_s(shut.gate, now=now), now=now)
+            report(place, blocked, wait_s=wait_s(blocked.gate, now=now), now=now)
             for text in self._panels.all().values()
-            for place, shut in Panel.parse(text).gates.items()
-            if not shut.is_forgotten(now=now)
+            for place, blocked in Panel.parse(text).gates.items()
+            if not blocked.is_forgotten(now=now)
         ]
         return sorted(reports, key=lambda report: report.since)
 
@@ -155,12 +155,12 @@ class Health:
         return self._budgets.spending(now=self._clock.time())
 
     def reset(self, backend: str | None = None) -> int:
-        """Open the gates that calls of a backend, or of any for None, have closed, and forget its failures.
+        """Let the gates pass that calls of a backend, or of any for None, have blocked, and forget its failures.
 
         Budgets stay as they are: what is spent is spent.
 
         Returns:
-            How many gates were opened.
+            How many gates were blocked.
         """
         self._traffic.forget(backend)
         now = self._clock.time()
@@ -180,12 +180,12 @@ class Health:
             self._troubled.add(scope.account)
         return Panel.parse(text)
 
-    def _closed(self, panel: Panel, scope: Scope, *, now: float) -> BackendError | None:
+    def _blocked(self, panel: Panel, scope: Scope, *, now: float) -> BackendError | None:
         found = panel.obstacle(scope, self._policy, now=now)
         if found is None:
             return None
-        place, shut, wait_s = found
-        return refusal(place, shut, wait_s=wait_s, now=now)
+        place, blocked, wait_s = found
+        return refusal(place, blocked, wait_s=wait_s, now=now)
 
     def _probe(self, panel: Panel, entry: Entry, *, now: float) -> None:
         """Take the one place for a probe if a gate is due.
@@ -199,9 +199,9 @@ class Health:
         overtaken: list[BackendError] = []
 
         def act(panel: Panel) -> list[Transition]:
-            closed = self._closed(panel, scope, now=now)
-            if closed is not None:
-                overtaken.append(closed)
+            blocked = self._blocked(panel, scope, now=now)
+            if blocked is not None:
+                overtaken.append(blocked)
                 return []
             return panel.take_probe(scope, self._policy, caller=entry.caller, lease_s=entry.lease_s, now=now)
 

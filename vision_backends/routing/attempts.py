@@ -51,7 +51,7 @@ ANSWER_TYPES: dict[Task, type[Answer]] = {
 }
 
 LONGEST_NAP_S = 5.0
-"""How long a patient call sleeps before it looks at a closed gate again."""
+"""How long a patient call sleeps before it looks at a blocked gate again."""
 
 T = TypeVar("T")
 
@@ -85,7 +85,7 @@ class Attempts:
         """Return the seconds that so many percent of a rung's calls are known or expected to take."""
         return self._health.expected_s(rung.scope, rung.backend.expected_s(request), percent=percent)
 
-    def closed(self, rung: Rung) -> BackendError | None:
+    def blocked(self, rung: Rung) -> BackendError | None:
         """Return why a rung would not be asked now, or None when it would."""
         return rung.refusal or self._health.peek(rung.scope)
 

@@ -85,9 +85,9 @@ class Rung:
 
     Attributes:
         backend: The backend.
-        scope: What a closed gate applies to.
+        scope: What a blocked gate applies to.
         model: What would answer; None when the backend has no model for this.
-        refusal: Why it cannot be asked, in its own words; None when it can. Closed gates come on top.
+        refusal: Why it cannot be asked, in its own words; None when it can. Blocked gates come on top.
     """
 
     backend: Backend

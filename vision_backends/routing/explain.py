@@ -51,15 +51,15 @@ def explain(backends: Sequence[Backend], request: Request, attempts: Attempts) -
 
 
 def _verdict(rung: Rung, request: Request, attempts: Attempts) -> Verdict:
-    closed = attempts.closed(rung)
+    blocked = attempts.blocked(rung)
     return Verdict(
         backend=rung.backend.name,
-        ready=closed is None,
+        ready=blocked is None,
         model=rung.model.name if rung.model else None,
         space=rung.model.space if rung.model else None,
-        error=closed.kind if closed else None,
-        reason=closed.message if closed else None,
-        remedy=closed.remedy if closed else None,
-        retry_after_s=closed.retry_after_s if closed else None,
+        error=blocked.kind if blocked else None,
+        reason=blocked.message if blocked else None,
+        remedy=blocked.remedy if blocked else None,
+        retry_after_s=blocked.retry_after_s if blocked else None,
         expected_s=attempts.expected_s(rung, request) if rung.model else None,
     )

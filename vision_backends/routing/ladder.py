@@ -120,7 +120,7 @@ class Ladder:
         if turn.call.patience_s is not None:
             self._persist(turn, items)
             return
-        spare = turn.spare is not None and self.attempts.closed(turn.spare) is None
+        spare = turn.spare is not None and self.attempts.blocked(turn.spare) is None
         pause_s = self._retries.pause_s(error, remaining_s=turn.timeout_s(items), spare=spare)
         if pause_s is not None:
             self.attempts.clock.sleep(pause_s)

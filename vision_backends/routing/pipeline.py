@@ -89,7 +89,7 @@ class Batches:
             spaces = _by_space(rungs) if len(items) > 1 and _is_embedding(request) else [rungs]
             for place, group in enumerate(spaces):
                 below = [rung for later in spaces[place + 1 :] for rung in later]
-                retreat = any(self._ladder.attempts.closed(rung) is None for rung in below)
+                retreat = any(self._ladder.attempts.blocked(rung) is None for rung in below)
                 tick = _counter(len(items), progress)
                 if self._pass(items, request, group, tick=tick, budget=budget, retreat=retreat):
                     break
@@ -114,7 +114,7 @@ class Batches:
         """Return how long the shorter side has to be for the rung that will be asked first."""
         if isinstance(request, EmbedTextRequest):
             return None
-        first = next((rung for rung in rungs if self._ladder.attempts.closed(rung) is None), None)
+        first = next((rung for rung in rungs if self._ladder.attempts.blocked(rung) is None), None)
         return None if first is None else first.backend.image_px(request)
 
     def _pass(
@@ -188,9 +188,9 @@ class Batches:
         """Note on what is left why the rungs of other spaces did not answer either."""
         left = [item for item in items if not item.settled]
         for rung in below:
-            closed = self._ladder.attempts.closed(rung)
-            if closed is not None:
-                note(left, rung, "skipped", error=closed, at=self._clock.time())
+            blocked = self._ladder.attempts.blocked(rung)
+            if blocked is not None:
+                note(left, rung, "skipped", error=blocked, at=self._clock.time())
 
 
 def _outcome(item: Item, request: Request) -> Answer | VisionError:

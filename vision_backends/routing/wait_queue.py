@@ -1,4 +1,4 @@
-"""Calls that would rather wait than degrade: first come, first served, behind a gate that will open again.
+"""Calls that would rather wait than degrade: first come, first served, behind a gate that will pass again.
 
 This module decides who of the waiting is next. It must not know gates or backends, and calls that cannot wait
 never come here.
