@@ -25,7 +25,7 @@ from vision_backends.backends.requests import (
 )
 from vision_backends.clock import SYSTEM_CLOCK, Deadline
 from vision_backends.errors import InvalidRequestError, VisionError
-from vision_backends.health.admission import Health
+from vision_backends.health.admission import AdmissionControl
 from vision_backends.health.limits import Limits
 from vision_backends.images import DEFAULT_LIMITS, ImageLimits
 from vision_backends.observability.alerts import Alerts
@@ -125,7 +125,7 @@ class Router:
         self._workers = Workers(clock=clock)
         self._warm_ups = WarmUps(clock=clock)
         self._standby = Standby(self._ladders, self._warm_ups.begin)
-        self._health = Health(
+        self._health = AdmissionControl(
             self._store,
             clock=clock,
             random=random,

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from vision_backends.health.circuit_breaker import (
     MAX_LEASE_S,
+    FailureCount,
     Gate,
-    Tally,
     Throttle,
     block,
     count,
@@ -243,5 +243,5 @@ def test_states_are_made_of_plain_values():
     """They go through JSON."""
     states = [blocked(probe="a", probe_until=NOW), tally_of("x"), halve(None, DEFAULT_POLICY, running=4, now=NOW)]
     for state in states:
-        assert isinstance(state, Gate | Tally | Throttle)
+        assert isinstance(state, Gate | FailureCount | Throttle)
         assert all(isinstance(value, int | float | str | None) for value in asdict(state).values())

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_LEASE_S",
+    "FailureCount",
     "Gate",
-    "Tally",
     "Throttle",
     "block",
     "count",
@@ -118,7 +118,7 @@ def _length_s(length_s: float, rule: Rule, hint_s: float | None, spread: float) 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tally:
+class FailureCount:
     """Outages that have not blocked the gate yet; kept only as long as one is remembered.
 
     Attributes:
@@ -136,9 +136,9 @@ class Tally:
     failed_at: float
 
 
-def count(tally: Tally | None, policy: Policy, *, failed: bool, now: float) -> Tally | None:
+def count(tally: FailureCount | None, policy: Policy, *, failed: bool, now: float) -> FailureCount | None:
     """Return the tally after one more call; None when no failure needs to be remembered any more."""
-    fresh = Tally(since=now, calls=0, failures=0, streak=0, failed_at=now)
+    fresh = FailureCount(since=now, calls=0, failures=0, streak=0, failed_at=now)
     before = tally or fresh
     if not 0 <= now - before.since <= policy.window_s:
         before = replace(before, since=now, calls=0, failures=0)
@@ -146,11 +146,11 @@ def count(tally: Tally | None, policy: Policy, *, failed: bool, now: float) -> T
         before = replace(before, streak=0)
     if failed:
         calls, failures, streak = before.calls + 1, before.failures + 1, before.streak + 1
-        return Tally(since=before.since, calls=calls, failures=failures, streak=streak, failed_at=now)
+        return FailureCount(since=before.since, calls=calls, failures=failures, streak=streak, failed_at=now)
     return replace(before, calls=before.calls + 1, streak=0) if before.failures else None
 
 
-def is_tripped(tally: Tally, policy: Policy) -> bool:
+def is_tripped(tally: FailureCount, policy: Policy) -> bool:
     """Return whether these failures are an outage."""
     share = tally.failures / tally.calls
     return tally.streak >= policy.streak or (tally.calls >= policy.window_calls and share >= policy.window_share)

@@ -23,7 +23,7 @@ from vision_backends.health.scopes import GateReport
 if TYPE_CHECKING:
     from vision_backends.health.account_gates import Blocked
     from vision_backends.health.policy import GateKind
-    from vision_backends.health.scopes import Place
+    from vision_backends.health.scopes import GateKey
 
 __all__ = ["duration", "refusal", "report"]
 
@@ -50,17 +50,17 @@ WORDS: dict[GateKind, _Words] = {
 }
 
 
-def refusal(place: Place, blocked: Blocked, *, wait_s: float, now: float) -> BackendError:
+def refusal(key: GateKey, blocked: Blocked, *, wait_s: float, now: float) -> BackendError:
     """Return the error for a caller whom a gate blocks; its kind is that of the trouble.
 
     Args:
-        place: Which gate.
+        key: Which gate.
         blocked: What is known about it.
         wait_s: Seconds until somebody may probe it; 0 when it is due.
         now: The time, in seconds since 1970 UTC.
     """
-    words = WORDS[place.kind]
-    trouble = words.trouble.format(model=place.model)
+    words = WORDS[key.kind]
+    trouble = words.trouble.format(model=key.model)
     since = _time_of_day(blocked.gate.since, now=now)
     if wait_s <= 0:
         next_step = "the next call probes it"
@@ -77,14 +77,14 @@ def refusal(place: Place, blocked: Blocked, *, wait_s: float, now: float) -> Bac
     )
 
 
-def report(place: Place, blocked: Blocked, *, wait_s: float, now: float) -> GateReport:
+def report(key: GateKey, blocked: Blocked, *, wait_s: float, now: float) -> GateReport:
     """Return a gate for people who look at all of them; arguments as for `refusal`."""
-    error = refusal(place, blocked, wait_s=wait_s, now=now)
+    error = refusal(key, blocked, wait_s=wait_s, now=now)
     return GateReport(
         backend=blocked.backend,
-        model=place.model,
-        task=place.task,
-        gate=place.kind,
+        model=key.model,
+        task=key.task,
+        gate=key.kind,
         state="blocked" if blocked.gate.probe is None else "probing",
         since=blocked.gate.since,
         until=blocked.gate.until,

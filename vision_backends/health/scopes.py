@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from vision_backends.health.policy import GateKind, Span
     from vision_backends.types import Task
 
-__all__ = ["GateReport", "GateState", "Place", "Scope", "Transition"]
+__all__ = ["GateKey", "GateReport", "GateState", "Scope", "Transition"]
 
 GateState = Literal["passing", "blocked", "probing"]
 """Whether a gate admits every call, none, or exactly one (a breaker's closed, open and half-open states)."""
 
 
-class Place(NamedTuple):
+class GateKey(NamedTuple):
     """Where a gate stands within an account; what is empty does not matter to it."""
 
     kind: GateKind
@@ -49,11 +49,11 @@ class Scope:
         """The account that gates for quota and authentication stand before; the backend itself where nobody pays."""
         return self.credential or self.backend
 
-    def place(self, kind: GateKind, span: Span) -> Place:
+    def gate_key(self, kind: GateKind, span: Span) -> GateKey:
         """Return where a gate stands that concerns this scope as widely as ``span`` says."""
         if span == "account":
-            return Place(kind)
-        return Place(kind, self.backend, self.model, self.task if span == "task" else "")
+            return GateKey(kind)
+        return GateKey(kind, self.backend, self.model, self.task if span == "task" else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

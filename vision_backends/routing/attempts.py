@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from vision_backends.backends.requests import Request
     from vision_backends.clock import Clock
-    from vision_backends.health.admission import Health, Permit, Scope
+    from vision_backends.health.admission import AdmissionControl, Permit, Scope
     from vision_backends.routing.warm_up import WarmUps
     from vision_backends.routing.workers import Workers
     from vision_backends.storage.base import Store
@@ -71,7 +71,14 @@ class Attempts:
     """
 
     def __init__(
-        self, *, health: Health, workers: Workers, warm_ups: WarmUps, store: Store, caching: bool, clock: Clock
+        self,
+        *,
+        health: AdmissionControl,
+        workers: Workers,
+        warm_ups: WarmUps,
+        store: Store,
+        caching: bool,
+        clock: Clock,
     ) -> None:
         self._health = health
         self._workers = workers
