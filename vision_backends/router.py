@@ -43,6 +43,7 @@ from vision_backends.routing.standby import Standby
 from vision_backends.routing.streaming import DescriptionStream, stream
 from vision_backends.routing.warm_up import WarmUps
 from vision_backends.routing.workers import Workers
+from vision_backends.storage.base import Stores
 from vision_backends.storage.memory import MemoryStore
 from vision_backends.types import TASKS, Description, Detections, Embedding, Task
 
@@ -85,7 +86,8 @@ class Router:
     Args:
         ladder: Backends, best first; or one such list per task.
         deadline_s: Seconds that one input may take, however many backends are asked.
-        store: Where the cache, the ledger and the state of the gates live; by default this process's memory.
+        store: Where the cache, the ledger and the states of gates and budgets live: one store for all of them, or
+            `Stores` that names one for each; by default this process's memory.
         caching: Whether answers are kept and asked for.
         hedge_after_s: When a single call also asks the next rung, while the better one still thinks: seconds, or
             ``"p95"`` for what 95 % of its answers did not need. At most one call in twenty is hedged.
@@ -106,7 +108,7 @@ class Router:
         ladder: Sequence[Backend] | Mapping[Task, Sequence[Backend]],
         *,
         deadline_s: float = 60.0,
-        store: Store | None = None,
+        store: Store | Stores | None = None,
         caching: bool = True,
         hedge_after_s: HedgeAfter = None,
         warm_standby: bool = True,
@@ -119,14 +121,14 @@ class Router:
         self._ladders = _ladders(ladder)
         self._clock = clock
         self._deadline_s = positive_seconds(deadline_s)
-        self._store = store or MemoryStore()
+        self._stores = store if isinstance(store, Stores) else Stores.of(store or MemoryStore())
         self._events = Events()
         self._alerts = alerts or Alerts()
         self._workers = Workers(clock=clock)
         self._warm_ups = WarmUps(clock=clock)
         self._standby = Standby(self._ladders, self._warm_ups.begin)
         self._health = AdmissionControl(
-            self._store,
+            self._stores.states,
             clock=clock,
             random=random,
             limits=limits,
@@ -137,12 +139,13 @@ class Router:
             health=self._health,
             workers=self._workers,
             warm_ups=self._warm_ups,
-            store=self._store,
+            answers=self._stores.answers,
+            ledger=self._stores.ledger,
             caching=caching,
             clock=clock,
         )
         self._ladder = Ladder(self._attempts, hedges=Hedges(hedge_after_s))
-        self._journal = Journal(store=self._store, events=self._events, clock=clock)
+        self._journal = Journal(ledger=self._stores.ledger, events=self._events, clock=clock)
         self._batches = Batches(
             self._ladder, journal=self._journal, clock=clock, limits=image_limits, deadline_s=self._deadline_s
         )
@@ -539,15 +542,15 @@ class Router:
 
     def ledger(self, *, since: float = 0.0, until: float = float("inf")) -> Iterator[LedgerRow]:
         """Return the booked attempts that ended in ``since <= at < until`` (seconds since 1970 UTC), oldest first."""
-        return self._store.ledger(since=since, until=until)
+        return self._stores.ledger.rows(since=since, until=until)
 
     def cache_info(self) -> CacheInfo:
         """Return how full the cache is."""
-        return self._store.cache_info()
+        return self._stores.answers.cache_info()
 
     def clear_cache(self) -> int:
         """Forget every cached answer and return how many there were."""
-        return self._store.clear_cache()
+        return self._stores.answers.clear_cache()
 
     def subscribe(self, listener: Callable[[Event], object]) -> Callable[[], None]:
         """Call a listener with every event from now on: attempts, calls, gates.
@@ -568,7 +571,7 @@ class Router:
         for backend in self._all_backends():
             backend.close()
         self._workers.close()
-        self._store.close()
+        self._stores.close()
         self._alerts.close()
 
     def __enter__(self) -> Self:

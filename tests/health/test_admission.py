@@ -82,7 +82,7 @@ def test_a_healthy_call_reads_once_and_writes_nothing(make_control, scope):
     for _ in range(5):
         succeed(control, scope)
     assert (store.reads, store.updates) == (5, 0)
-    assert store.states() == {}
+    assert store.all() == {}
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_a_recovered_gate_has_forgotten_its_length(control, scope, clock, store)
     assert control.peek(scope).retry_after_s == 60
     clock.advance(60)
     succeed(control, scope)
-    assert store.states() == {}
+    assert store.all() == {}
     fail(control, scope, UnavailableError("?"), times=5)
     assert control.peek(scope).retry_after_s == 30
 
@@ -188,7 +188,7 @@ def test_a_success_ends_the_memory_of_old_failures(control, scope, clock, store)
     fail(control, scope, UnavailableError("?"))
     clock.advance(21)
     succeed(control, scope)
-    assert store.states() == {}
+    assert store.all() == {}
 
 
 @pytest.mark.parametrize("error", [NotSupportedError("?"), NotReadyError("?"), InvalidImageError("?")])
@@ -196,7 +196,7 @@ def test_some_errors_say_nothing_about_health(control, scope, store, error):
     """What the backend cannot do, or what is the caller's fault."""
     fail(control, scope, error, times=10)
     assert refused(control, scope) is None
-    assert store.states() == {}
+    assert store.all() == {}
 
 
 def test_a_timeout_of_a_caller_in_a_hurry_is_no_outage(control, scope):
@@ -390,7 +390,7 @@ def test_a_gate_that_nobody_asks_for_is_forgotten_after_a_day(control, scope, cl
     clock.advance(900 + 86_401)
     assert control.gates() == []
     assert refused(control, scope) is None
-    assert store.states() == {}
+    assert store.all() == {}
 
 
 def test_reset_unblocks_the_gates_of_one_backend(control, scope, told):
@@ -411,7 +411,7 @@ def test_reset_forgets_failures_that_have_blocked_nothing_yet(control, scope, st
     """A fresh start."""
     fail(control, scope, UnavailableError("?"), times=4)
     assert control.reset("openai") == 0
-    assert store.states() == {}
+    assert store.all() == {}
 
 
 def test_an_overloaded_server_is_asked_less_at_once(control, scope, clock):
@@ -445,7 +445,7 @@ class Broken(MemoryStore):
         """Fail."""
         raise StoreError(f"{key}: disk on fire.")
 
-    def states(self, prefix=""):
+    def all(self, prefix=""):
         """Fail."""
         raise StoreError(f"{prefix}: disk on fire.")
 

@@ -47,7 +47,7 @@ def call(control, scope, usage, *, estimate=None):
 def test_a_backend_without_limits_keeps_no_state(control, scope, store):
     """It costs nothing."""
     call(control, scope, cost(1.0))
-    assert store.states() == {}
+    assert store.all() == {}
     assert control.spending() == []
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from vision_backends.health.limits import Alert, Limits, Spending
     from vision_backends.health.policy import Policy
     from vision_backends.health.scopes import GateReport, Transition
-    from vision_backends.storage.base import Store
+    from vision_backends.storage.base import States
     from vision_backends.types import Usage
 
 __all__ = ["AdmissionControl", "Permit", "Scope"]
@@ -53,7 +53,7 @@ class AdmissionControl:
     """Keeps the gates, budgets and limits of every rung. Safe for many threads.
 
     Args:
-        store: Where the shared states live.
+        states: Where the shared states live.
         clock: Where time comes from.
         random: Jitter of the gates.
         policy: The numbers of the gates.
@@ -64,7 +64,7 @@ class AdmissionControl:
 
     def __init__(
         self,
-        store: Store,
+        states: States,
         *,
         clock: Clock,
         random: Random | None = None,
@@ -76,8 +76,8 @@ class AdmissionControl:
         self._clock = clock
         self._random = random or Random()  # noqa: S311 — jitter is no secret
         self._policy = policy
-        self._gate_states = SharedStates(store, prefix="gates/")
-        self._budgets = Budgets(SharedStates(store, prefix="book/"), limits or {}, on_alert=on_alert)
+        self._gate_states = SharedStates(states, prefix="gates/")
+        self._budgets = Budgets(SharedStates(states, prefix="book/"), limits or {}, on_alert=on_alert)
         self._throttling = Throttling()
         self._on_transition = on_transition
         self._troubled: set[str] = set()
@@ -199,6 +199,7 @@ class AdmissionControl:
         overtaken: list[BackendError] = []
 
         def act(gates: AccountGates) -> list[Transition]:
+            overtaken.clear()  # the store may call this again, with a newer state
             blocked = self._blocked(gates, scope, now=now)
             if blocked is not None:
                 overtaken.append(blocked)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from vision_backends.health.admission import AdmissionControl, Permit, Scope
     from vision_backends.routing.warm_up import WarmUps
     from vision_backends.routing.workers import Workers
-    from vision_backends.storage.base import Store
+    from vision_backends.storage.base import Answers, Ledger
     from vision_backends.types import Outcome, Task, Usage
 
 __all__ = ["Attempts"]
@@ -65,7 +65,8 @@ class Attempts:
         health: The gates that every rung stands behind.
         workers: Threads in which backends are called, so that a deadline holds whatever they do.
         warm_ups: Makes a rung ready that had to be passed by.
-        store: Where answers are kept.
+        answers: Where answers are kept.
+        ledger: Where late answers are booked.
         caching: Whether they are.
         clock: Where time comes from.
     """
@@ -76,14 +77,16 @@ class Attempts:
         health: AdmissionControl,
         workers: Workers,
         warm_ups: WarmUps,
-        store: Store,
+        answers: Answers,
+        ledger: Ledger,
         caching: bool,
         clock: Clock,
     ) -> None:
         self._health = health
         self._workers = workers
         self._warm_ups = warm_ups
-        self._store = store
+        self._answers = answers
+        self._ledger = ledger
         self._caching = caching
         self._lines: Lines[Scope] = Lines()
         self.clock = clock
@@ -106,7 +109,7 @@ class Attempts:
         if not self._caching or turn.rung.model is None:
             return pending
         for item in pending:
-            kept = self._store.get(_key(turn, item))
+            kept = self._answers.get(_key(turn, item))
             answer = None if kept is None else decode(kept)
             if isinstance(answer, ANSWER_TYPES[turn.call.request.task]):
                 settle(item, turn.rung, answer, "cached", at=self.clock.time())
@@ -240,7 +243,7 @@ class Attempts:
             for item in items
             if item.answer is not None
         ]
-        self._store.record(ledger_rows(late, task=turn.call.request.task, call_id=secrets.token_hex(8)))
+        self._ledger.record(ledger_rows(late, task=turn.call.request.task, call_id=secrets.token_hex(8)))
 
     def pass_by(self, items: Sequence[Item], turn: Turn, refusal: BackendError) -> None:
         """Note why a rung is not asked; one that is not ready is made so for the next time, if it can be."""
@@ -262,7 +265,7 @@ class Attempts:
         except (TypeError, ValueError) as error:
             _log.warning("An answer of %s cannot be cached, as it is no plain JSON: %s", turn.rung.backend.name, error)
         else:
-            self._store.put(_key(turn, item), kept)
+            self._answers.put(_key(turn, item), kept)
 
 
 def _usage(answers: Sequence[Answer]) -> Usage:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vision_backends.clock import Clock
     from vision_backends.observability.events import Events
     from vision_backends.routing.call import Item
-    from vision_backends.storage.base import Store
+    from vision_backends.storage.base import Ledger
     from vision_backends.types import Task
 
 __all__ = ["Journal"]
@@ -28,13 +28,13 @@ class Journal:
     """Writes calls down.
 
     Args:
-        store: Where the ledger is.
+        ledger: Where they are written.
         events: Who is told.
         clock: Where time comes from.
     """
 
-    def __init__(self, *, store: Store, events: Events, clock: Clock) -> None:
-        self._store = store
+    def __init__(self, *, ledger: Ledger, events: Events, clock: Clock) -> None:
+        self._ledger = ledger
         self._events = events
         self._clock = clock
 
@@ -47,7 +47,7 @@ class Journal:
             yield
         finally:
             attempts = [attempt for item in items for attempt in item.attempts]
-            self._store.record(ledger_rows(attempts, task=task, call_id=call_id))
+            self._ledger.record(ledger_rows(attempts, task=task, call_id=call_id))
             if self._events.has_listeners:
                 self._tell(call_id, task, items, elapsed_s=self._clock.monotonic() - started)
 
