@@ -53,7 +53,7 @@ def test_attempts_and_calls_are_logged_at_debug_level(router, best, caplog):
     router.describe(IMAGE)
     gate, failed, answered, call = [each for each in caplog.records if each.name == "vision_backends.events"]
     assert {each.levelno for each in (gate, failed, answered, call)} == {logging.DEBUG}
-    assert (gate.vision_gate, gate.vision_before, gate.vision_after) == ("quota", "open", "closed")
+    assert (gate.vision_gate, gate.vision_before, gate.vision_after) == ("quota", "passing", "blocked")
     assert (failed.vision_backend, failed.vision_error, failed.vision_status) == ("best", "quota_exhausted", 429)
     assert (answered.vision_backend, answered.vision_outcome) == ("spare", "answered")
     assert (call.vision_count, call.vision_answered, call.vision_degraded) == (1, 1, 1)

@@ -91,7 +91,7 @@ def test_a_failing_rung_passes_the_request_on(make_router, image, task):
 
 
 def test_a_dead_quota_costs_one_request(make_router, image):
-    """The gate stays closed for the calls that follow, until a probe is due."""
+    """The gate stays blocked for the calls that follow, until a probe is due."""
     best, spare = FakeBackend("best", credential="account"), FakeBackend("spare")
     best.play(QuotaExhaustedError("No money is left."), times=100)
     router = make_router(best, spare, caching=False)
@@ -115,7 +115,7 @@ def test_the_ladder_is_climbed_again_when_the_gate_opens(make_router, image, clo
 
 @pytest.mark.parametrize("error", [ContentRejectedError("No."), InvalidRequestError("Bad option.")])
 def test_errors_of_the_caller_are_raised_at_once(make_router, image, error):
-    """No other rung is asked to get round them, and no gate closes."""
+    """No other rung is asked to get round them, and no gate is blocked."""
     best, spare = FakeBackend("best"), FakeBackend("spare")
     best.play(error)
     router = make_router(best, spare)

@@ -41,9 +41,7 @@ class _Awaiting(Router):
     def _wait(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         return cast("T", engine_loop().run_from_loop(make))
 
-    def _open_stream(
-        self, image: ImageSource, request: DescribeRequest, options: CallOptions
-    ) -> DescriptionStream:
+    def _open_stream(self, image: ImageSource, request: DescribeRequest, options: CallOptions) -> DescriptionStream:
         async def speak(feed: Feed) -> Description:
             item, rungs = await self._opened(image, request, options)
             return await self._speak(item, rungs, request, options, feed)

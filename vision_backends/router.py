@@ -32,7 +32,7 @@ from vision_backends.engine.cancellation import RunningCalls
 from vision_backends.engine.event_loop import engine_loop
 from vision_backends.engine.pools import Pool
 from vision_backends.errors import InvalidRequestError, VisionError
-from vision_backends.health.admission import Health
+from vision_backends.health.admission import AdmissionControl
 from vision_backends.health.limits import Limits
 from vision_backends.images import DEFAULT_LIMITS, ImageLimits
 from vision_backends.observability.alerts import Alerts
@@ -52,6 +52,7 @@ from vision_backends.routing.streaming import DescriptionStream, Speaking
 from vision_backends.routing.trace import complete
 from vision_backends.routing.waiting import Waiting
 from vision_backends.routing.warm_up import WarmUps
+from vision_backends.storage.base import Stores
 from vision_backends.storage.memory import MemoryStore
 from vision_backends.types import TASKS, Description, Detections, Embedding, Task
 
@@ -63,14 +64,14 @@ if TYPE_CHECKING:
     from vision_backends.backends.base import Backend
     from vision_backends.clock import Clock
     from vision_backends.config.settings import Settings
+    from vision_backends.engine.event_loop import EventLoop
     from vision_backends.health.limits import Alert, Spending
     from vision_backends.health.scopes import GateReport, Transition
     from vision_backends.images import ImageSource
     from vision_backends.observability.events import Event
     from vision_backends.reports import Explanation
-    from vision_backends.routing.hedging import HedgeAfter
-    from vision_backends.engine.event_loop import EventLoop
     from vision_backends.routing.call import Rung
+    from vision_backends.routing.hedging import HedgeAfter
     from vision_backends.routing.streaming import Feed
     from vision_backends.storage.base import CacheInfo, LedgerRow, Store
 
@@ -100,7 +101,8 @@ class Router:
     Args:
         ladder: Backends, best first; or one such list per task.
         deadline_s: Seconds that one input may take, however many backends are asked.
-        store: Where the cache, the ledger and the state of the gates live; by default this process's memory.
+        store: Where the cache, the ledger and the states of gates and budgets live: one store for all of them, or
+            `Stores` that names one for each; by default this process's memory.
         caching: Whether answers are kept and asked for.
         hedge_after_s: When a single call also asks the next rung, while the better one still thinks: seconds, or
             ``"p95"`` for what 95 % of its answers did not need. At most one call in twenty is hedged.
@@ -121,7 +123,7 @@ class Router:
         ladder: Sequence[Backend] | Mapping[Task, Sequence[Backend]],
         *,
         deadline_s: float = 60.0,
-        store: Store | None = None,
+        store: Store | Stores | None = None,
         caching: bool = True,
         hedge_after_s: HedgeAfter = None,
         warm_standby: bool = True,
@@ -134,25 +136,33 @@ class Router:
         self._ladders = _ladders(ladder)
         self._clock = clock
         self._deadline_s = positive_seconds(deadline_s)
-        self._store = store or MemoryStore()
+        self._stores = store if isinstance(store, Stores) else Stores.of(store or MemoryStore())
         self._events = Events()
         self._alerts = alerts or Alerts()
         self._warm_ups = WarmUps(clock=clock)
         self._standby = (
             Standby(self._ladders, self._warm_ups.begin, later=self._events.call_later) if warm_standby else None
         )
-        tell = partial(_tell, self._standby, self._events, self._alerts)  # not a method: a circle would outlive the router
-        health = self._health = Health(
-            self._store,
+        tell = partial(
+            _tell, self._standby, self._events, self._alerts
+        )  # not a method: a circle would outlive the router
+        health = self._health = AdmissionControl(
+            self._stores.states,
             clock=clock,
             random=random,
             limits=limits,
             on_transition=tell,
             on_alert=tell,
         )
-        self._recorder = CallRecorder(store=self._store, events=self._events, standby=self._standby, clock=clock)
+        self._recorder = CallRecorder(
+            answers=self._stores.answers,
+            ledger=self._stores.ledger,
+            events=self._events,
+            standby=self._standby,
+            clock=clock,
+        )
         callers = {backend.name: caller_of(backend) for backend in self._all_backends()}
-        store_pool = Pool("store", size=STORE_THREADS) if self._store.blocking else None
+        store_pool = Pool("store", size=STORE_THREADS) if self._stores.states.blocking else None
         self._attempts = Attempts(
             health=health,
             callers=callers,
@@ -172,7 +182,12 @@ class Router:
             deadline_s=self._deadline_s,
             caching=caching,
         )
-        pools = [self._pipeline, self._events, *callers.values(), *([store_pool] if store_pool else [])]
+        pools: list[_Closable] = [
+            self._pipeline,
+            self._events,
+            *callers.values(),
+            *([store_pool] if store_pool else []),
+        ]
         self._running = RunningCalls("router")
         engine = engine_loop()
         engine.attach()
@@ -295,9 +310,7 @@ class Router:
         request = DescribeRequest(prompt=prompt, language=language, max_words=max_words)
         return self._many(images, request, Description, options, progress)
 
-    def embed(
-        self, image: ImageSource, *, space: str | None = None, **options: Unpack[CallKeywords]
-    ) -> Embedding:
+    def embed(self, image: ImageSource, *, space: str | None = None, **options: Unpack[CallKeywords]) -> Embedding:
         """Return the vector of an image: float32 [D], L2-normalised, with the name of its space.
 
         Args:
@@ -327,9 +340,7 @@ class Router:
         """
         return self._many(images, EmbedRequest(space=space), Embedding, options, progress)
 
-    def embed_text(
-        self, text: str, *, space: str | None = None, **options: Unpack[CallKeywords]
-    ) -> Embedding:
+    def embed_text(self, text: str, *, space: str | None = None, **options: Unpack[CallKeywords]) -> Embedding:
         """Return the vector of a text; pass ``space=image_embedding.space`` to compare it with an image.
 
         Arguments and errors as for `embed`.
@@ -467,15 +478,15 @@ class Router:
         ]
 
     def reset(self, backend: str | None = None) -> int:
-        """Open the gates that a backend, or any for None, has closed: after topping up or correcting a key.
+        """Let the gates pass that a backend, or any for None, has blocked: after topping up or correcting a key.
 
         Returns:
-            How many gates were opened.
+            How many gates were blocked.
         """
         return self._health.reset(backend)
 
     def gates(self) -> list[GateReport]:
-        """Return every gate that is not open now, the oldest trouble first."""
+        """Return every gate that is blocked or probing now, the oldest trouble first."""
         return self._health.gates()
 
     def spending(self) -> list[Spending]:
@@ -485,17 +496,17 @@ class Router:
     def ledger(self, *, since: float = 0.0, until: float = float("inf")) -> Iterator[LedgerRow]:
         """Return the booked attempts that ended in ``since <= at < until`` (seconds since 1970 UTC), oldest first."""
         self._recorder.flush()
-        return self._store.ledger(since=since, until=until)
+        return self._stores.ledger.rows(since=since, until=until)
 
     def cache_info(self) -> CacheInfo:
         """Return how full the cache is."""
         self._recorder.flush()
-        return self._store.cache_info()
+        return self._stores.answers.cache_info()
 
     def clear_cache(self) -> int:
         """Forget every cached answer and return how many there were."""
         self._recorder.flush()
-        return self._store.clear_cache()
+        return self._stores.answers.clear_cache()
 
     def subscribe(self, listener: Callable[[Event], object]) -> Callable[[], None]:
         """Call a listener with every event from now on: attempts, calls, gates.
@@ -520,7 +531,7 @@ class Router:
         for backend in self._all_backends():
             backend.close()
         self._release()
-        self._store.close()
+        self._stores.close()
         self._alerts.close()
 
     def __enter__(self) -> Self:
@@ -531,9 +542,7 @@ class Router:
     ) -> None:
         self.close()
 
-    def _one(
-        self, source: ImageSource | str, request: Request, kind: type[A], options: CallKeywords
-    ) -> A:
+    def _one(self, source: ImageSource | str, request: Request, kind: type[A], options: CallKeywords) -> A:
         """Wait for the answer to one input, or raise its error."""
 
         async def answer() -> A:

@@ -31,7 +31,7 @@ PAID_CALLS = 3
 """Of each caller, where they cost money."""
 
 PAUSE_S = 1.0
-"""What a caller waits after a failure: a closed gate refuses thousands of calls a second."""
+"""What a caller waits after a failure: a blocked gate refuses thousands of calls a second."""
 
 
 def measure_loads(plan: Plan, router: Router, book: Book, subjects: Sequence[Subject], photos: Sequence[Photo]) -> None:

@@ -1,8 +1,8 @@
 """This package as it is used: the upper server, and below it the embedded rung or a second server.
 
-Gates close for minutes. To see them open again within a short trial, the router's clock runs faster: the seconds that a
-server asks it to wait, and those of the gates, pass in so much less time. What is timed is not: servers, models and
-callers know nothing of that clock.
+Gates are blocked for minutes. To see them pass again within a short trial, the router's clock runs faster: the
+seconds that a server asks it to wait, and those of the gates, pass in so much less time. What is timed is not: servers,
+models and callers know nothing of that clock.
 """
 
 from __future__ import annotations

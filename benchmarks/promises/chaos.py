@@ -1,7 +1,7 @@
 """Thousands of calls from many threads against a server that plays every fault at random.
 
-Two routers, one for each of OpenAI's APIs, share a state file as two processes would. All their gates are opened
-again every few milliseconds, so that the faults go on: with closed gates nearly all calls would be answered below.
+Two routers, one for each of OpenAI's APIs, share a state file as two processes would. All their gates are
+reset every few milliseconds, so that the faults go on: with blocked gates nearly all calls would be answered below.
 """
 
 from __future__ import annotations
@@ -119,13 +119,13 @@ def run_with_spare(sandbox: RemoteSandbox, folder: Path, *, calls: int, threads:
 
 
 def count_amid_ruins(sandbox: RemoteSandbox, folder: Path, *, calls: int, threads: int, seed: int) -> list[Figure]:
-    """Count requests where each one meets a fault: with gates as they are, and opened before each call.
+    """Count requests where each one meets a fault: with gates as they are, and reset before each call.
 
     Images are not embedded here: that takes two requests, however well all goes.
     """
     figures = []
     numbers = [number for number in range(1, 2 * calls) if make_question(number).method != "embed"][:calls]
-    for label, is_open in (("", False), (", all gates opened before each call", True)):
+    for label, is_open in (("", False), (", all gates reset before each call", True)):
         log = folder / f"ruins-{is_open}.jsonl"
         sandbox.reset()
         with make_routers(sandbox, log.with_suffix(".sqlite"), has_spare=False) as routers:
@@ -155,12 +155,12 @@ def ask(
     sandbox.play({"seed": seed, "rate": 1.0, "faults": list_faults(rate)})
     over = threading.Event()
 
-    def open_gates() -> None:
+    def reset_gates() -> None:
         while reset == "clock" and not over.wait(RESET_EVERY_S):
             for router in routers:
                 router.reset()
 
-    opener = threading.Thread(target=open_gates)
+    opener = threading.Thread(target=reset_gates)
     opener.start()
     started = time.perf_counter()
     try:

@@ -99,7 +99,7 @@ class Caller:
     Args:
         routers: Asked in turns.
         log: Where a line of JSON is written for each question.
-        has_resets: Whether all gates are opened before each call.
+        has_resets: Whether all gates are reset before each call.
     """
 
     routers: Sequence[Router]

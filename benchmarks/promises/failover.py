@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PHOTO = PHOTOS / "cat.jpg"
 
 QUOTA_GATE_S = 15 * 60.0
-"""How long the first gate of a dead quota stays closed."""
+"""How long the gate of a dead quota is blocked at first."""
 
 FIRST_CALL = """
 import sys, time

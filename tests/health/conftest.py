@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vision_backends.health.admission import Health, Scope
+from vision_backends.health.admission import AdmissionControl, Scope
 from vision_backends.storage.memory import MemoryStore
 from vision_backends.testing import FakeClock
 
@@ -36,20 +36,20 @@ def told():
 
 
 @pytest.fixture
-def make_health(store, clock, told):
+def make_control(store, clock, told):
     """A maker of gatekeepers, as each process has one."""
 
     def make(**options):
         defaults = {"clock": clock, "random": Steady(), "on_transition": told.append, "on_alert": told.append}
-        return Health(options.pop("store", store), **(defaults | options))
+        return AdmissionControl(options.pop("store", store), **(defaults | options))
 
     return make
 
 
 @pytest.fixture
-def health(make_health):
+def control(make_control):
     """One gatekeeper."""
-    return make_health()
+    return make_control()
 
 
 @pytest.fixture

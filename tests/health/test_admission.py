@@ -1,4 +1,4 @@
-"""Who is let in: closed gates, probes, scopes, events."""
+"""Who is let in: blocked gates, probes, scopes, events."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vision_backends.errors import (
     TimedOutError,
     UnavailableError,
 )
-from vision_backends.health.admission import Health
+from vision_backends.health.admission import AdmissionControl
 from vision_backends.storage.base import StoreError
 from vision_backends.storage.memory import MemoryStore
 from vision_backends.types import FREE
@@ -30,25 +30,25 @@ from vision_backends.types import FREE
 NO_QUOTA = QuotaExhaustedError("You exceeded your current quota.", code="insufficient_quota")
 
 
-def succeed(health, scope, *, elapsed_s=1.0):
+def succeed(control, scope, *, elapsed_s=1.0):
     """Make one call that is answered."""
-    health.admit(scope, timeout_s=20).succeeded(usage=FREE, elapsed_s=elapsed_s)
+    control.admit(scope, timeout_s=20).succeeded(usage=FREE, elapsed_s=elapsed_s)
 
 
-def fail(health, scope, error, *, times=1):
+def fail(control, scope, error, *, times=1):
     """Make calls that fail."""
     for _ in range(times):
-        health.admit(scope, timeout_s=20).failed(error, elapsed_s=1.0)
+        control.admit(scope, timeout_s=20).failed(error, elapsed_s=1.0)
 
 
-def refused(health, scope):
+def refused(control, scope):
     """The error that keeps a call out; None when it may pass. Looking and asking always agree."""
-    expected = health.peek(scope)
+    expected = control.peek(scope)
     if expected is None:
-        health.admit(scope, timeout_s=20).released()
+        control.admit(scope, timeout_s=20).released()
     else:
         with pytest.raises(type(expected), match=re.escape(expected.message)):
-            health.admit(scope, timeout_s=20)
+            control.admit(scope, timeout_s=20)
     return expected
 
 
@@ -75,14 +75,14 @@ class Counting(MemoryStore):
         return super().update(key, change)
 
 
-def test_a_healthy_call_reads_once_and_writes_nothing(make_health, scope):
+def test_a_healthy_call_reads_once_and_writes_nothing(make_control, scope):
     """What it costs when nothing is wrong."""
     store = Counting()
-    health = make_health(store=store)
+    control = make_control(store=store)
     for _ in range(5):
-        succeed(health, scope)
+        succeed(control, scope)
     assert (store.reads, store.updates) == (5, 0)
-    assert store.states() == {}
+    assert store.all() == {}
 
 
 @pytest.mark.parametrize(
@@ -96,38 +96,38 @@ def test_a_healthy_call_reads_once_and_writes_nothing(make_health, scope):
         (OverloadedError("?", code="slow_down"), 20, "Overloaded (slow_down)"),
     ],
 )
-def test_one_error_closes_its_gate(health, scope, clock, error, first_s, words):
+def test_one_error_blocks_its_gate(control, scope, clock, error, first_s, words):
     """The next caller hears the same kind of error, since when, why, and when to come back."""
-    fail(health, scope, error)
-    closed = refused(health, scope)
-    assert type(closed) is type(error)
-    assert words in str(closed)
+    fail(control, scope, error)
+    blocked = refused(control, scope)
+    assert type(blocked) is type(error)
+    assert words in str(blocked)
     clock.advance(first_s - 0.5)
-    assert refused(health, scope).retry_after_s == pytest.approx(0.5)
+    assert refused(control, scope).retry_after_s == pytest.approx(0.5)
     clock.advance(0.5)
-    assert refused(health, scope) is None
+    assert refused(control, scope) is None
 
 
-def test_a_refusal_says_what_to_do(health, scope):
+def test_a_refusal_says_what_to_do(control, scope):
     """For whoever can do something about it."""
-    fail(health, scope, NO_QUOTA)
-    closed = health.peek(scope)
-    assert closed.remedy == "Top up the account, then run `vision reset openai`."
-    assert (closed.backend, closed.code) == ("openai", "insufficient_quota")
+    fail(control, scope, NO_QUOTA)
+    blocked = control.peek(scope)
+    assert blocked.remedy == "Top up the account, then run `vision reset openai`."
+    assert (blocked.backend, blocked.code) == ("openai", "insufficient_quota")
 
 
-def test_the_probe_of_a_dead_account_is_rarer_each_time(health, scope, clock):
+def test_the_probe_of_a_dead_account_is_rarer_each_time(control, scope, clock):
     """15 minutes, doubling to an hour; one request each."""
-    fail(health, scope, NO_QUOTA)
+    fail(control, scope, NO_QUOTA)
     waits = []
     for _ in range(4):
-        waits.append(health.peek(scope).retry_after_s)
+        waits.append(control.peek(scope).retry_after_s)
         clock.advance(waits[-1])
-        fail(health, scope, NO_QUOTA)
+        fail(control, scope, NO_QUOTA)
     assert waits == [900, 1800, 3600, 3600]
 
 
-def test_five_outages_in_a_row_close_the_gate_and_one_success_opens_it(health, scope, clock, told):
+def test_five_outages_in_a_row_block_the_gate_until_one_success(control, scope, clock, told):
     """Whatever kinds of outages they are; with every event told once."""
     errors = [
         UnavailableError("?"),
@@ -137,77 +137,77 @@ def test_five_outages_in_a_row_close_the_gate_and_one_success_opens_it(health, s
         UnavailableError("?"),
     ]
     for error in errors:
-        assert refused(health, scope) is None
-        fail(health, scope, error)
-    assert isinstance(refused(health, scope), UnavailableError)
+        assert refused(control, scope) is None
+        fail(control, scope, error)
+    assert isinstance(refused(control, scope), UnavailableError)
     clock.advance(30)
-    succeed(health, scope)
-    assert refused(health, scope) is None
-    assert moves(told) == ["outage: open → closed", "outage: closed → probing", "outage: probing → open"]
+    succeed(control, scope)
+    assert refused(control, scope) is None
+    assert moves(told) == ["outage: passing → blocked", "outage: blocked → probing", "outage: probing → passing"]
     assert (told[0].until - told[0].at, told[2].until) == (30, None)
     assert told[0].scope == "openai/gpt-x/describe"
 
 
-def test_a_recovered_gate_has_forgotten_its_length(health, scope, clock, store):
+def test_a_recovered_gate_has_forgotten_its_length(control, scope, clock, store):
     """The next outage begins at 30 s again, and nothing is left in the store meanwhile."""
-    fail(health, scope, UnavailableError("?"), times=5)
+    fail(control, scope, UnavailableError("?"), times=5)
     clock.advance(30)
-    fail(health, scope, UnavailableError("?"))
-    assert health.peek(scope).retry_after_s == 60
+    fail(control, scope, UnavailableError("?"))
+    assert control.peek(scope).retry_after_s == 60
     clock.advance(60)
-    succeed(health, scope)
-    assert store.states() == {}
-    fail(health, scope, UnavailableError("?"), times=5)
-    assert health.peek(scope).retry_after_s == 30
+    succeed(control, scope)
+    assert store.all() == {}
+    fail(control, scope, UnavailableError("?"), times=5)
+    assert control.peek(scope).retry_after_s == 30
 
 
-def test_half_of_eight_calls_is_an_outage(health, scope):
+def test_half_of_eight_calls_is_an_outage(control, scope):
     """Successes count while failures are remembered."""
     for _ in range(3):
-        fail(health, scope, UnavailableError("?"))
-        succeed(health, scope)
-    succeed(health, scope)
-    assert refused(health, scope) is None
-    fail(health, scope, UnavailableError("?"))
-    assert refused(health, scope) is not None
+        fail(control, scope, UnavailableError("?"))
+        succeed(control, scope)
+    succeed(control, scope)
+    assert refused(control, scope) is None
+    fail(control, scope, UnavailableError("?"))
+    assert refused(control, scope) is not None
 
 
-def test_successes_of_calls_let_in_before_the_failures_count_too(health, scope):
+def test_successes_of_calls_let_in_before_the_failures_count_too(control, scope):
     """Among a hundred calls at once, six scattered failures are no outage."""
-    permits = [health.admit(scope, timeout_s=20) for _ in range(100)]
+    permits = [control.admit(scope, timeout_s=20) for _ in range(100)]
     for number, permit in enumerate(permits):
         if number % 16 == 0:
             permit.failed(UnavailableError("?"), elapsed_s=1.0)
         else:
             permit.succeeded(usage=FREE, elapsed_s=1.0)
-    assert refused(health, scope) is None
+    assert refused(control, scope) is None
 
 
-def test_a_success_ends_the_memory_of_old_failures(health, scope, clock, store):
+def test_a_success_ends_the_memory_of_old_failures(control, scope, clock, store):
     """Afterwards nothing is written any more."""
-    fail(health, scope, UnavailableError("?"))
+    fail(control, scope, UnavailableError("?"))
     clock.advance(21)
-    succeed(health, scope)
-    assert store.states() == {}
+    succeed(control, scope)
+    assert store.all() == {}
 
 
 @pytest.mark.parametrize("error", [NotSupportedError("?"), NotReadyError("?"), InvalidImageError("?")])
-def test_some_errors_say_nothing_about_health(health, scope, store, error):
+def test_some_errors_say_nothing_about_health(control, scope, store, error):
     """What the backend cannot do, or what is the caller's fault."""
-    fail(health, scope, error, times=10)
-    assert refused(health, scope) is None
-    assert store.states() == {}
+    fail(control, scope, error, times=10)
+    assert refused(control, scope) is None
+    assert store.all() == {}
 
 
-def test_a_timeout_of_a_caller_in_a_hurry_is_no_outage(health, scope):
+def test_a_timeout_of_a_caller_in_a_hurry_is_no_outage(control, scope):
     """Ten calls took 2 s; who gives it half a second has only himself to blame."""
     for _ in range(10):
-        succeed(health, scope, elapsed_s=2.0)
+        succeed(control, scope, elapsed_s=2.0)
     for _ in range(10):
-        health.admit(scope, timeout_s=0.5).failed(TimedOutError("?"), elapsed_s=0.5)
-    assert refused(health, scope) is None
-    fail(health, scope, TimedOutError("?"), times=5)
-    assert refused(health, scope) is not None
+        control.admit(scope, timeout_s=0.5).failed(TimedOutError("?"), elapsed_s=0.5)
+    assert refused(control, scope) is None
+    fail(control, scope, TimedOutError("?"), times=5)
+    assert refused(control, scope) is not None
 
 
 SIBLINGS = {
@@ -221,7 +221,7 @@ SIBLINGS = {
 
 
 @pytest.mark.parametrize("kind", SIBLINGS)
-def test_trouble_is_shared_as_widely_as_it_goes(health, scope, kind):
+def test_trouble_is_shared_as_widely_as_it_goes(control, scope, kind):
     """An empty account concerns all it pays for; a rate limit of one model never its sibling."""
     error, expected = SIBLINGS[kind]
     siblings = {
@@ -232,206 +232,206 @@ def test_trouble_is_shared_as_widely_as_it_goes(health, scope, kind):
         "account": replace(scope, credential="other"),
         "nobody": replace(scope, credential=None),
     }
-    fail(health, scope, error, times=5 if kind == "outage" else 1)
-    assert {name for name, sibling in siblings.items() if refused(health, sibling)} == expected
+    fail(control, scope, error, times=5 if kind == "outage" else 1)
+    assert {name for name, sibling in siblings.items() if refused(control, sibling)} == expected
 
 
-def test_a_milder_error_never_shortens_a_gate(health, scope, clock):
+def test_a_milder_error_never_shortens_a_gate(control, scope, clock):
     """A rate limit of 2 s that arrives late does not end an empty account's 15 min."""
-    late = health.admit(scope, timeout_s=20)
-    fail(health, scope, NO_QUOTA)
+    late = control.admit(scope, timeout_s=20)
+    fail(control, scope, NO_QUOTA)
     late.failed(RateLimitedError("?", retry_after_s=2), elapsed_s=1.0)
     clock.advance(3)
-    closed = refused(health, scope)
-    assert isinstance(closed, QuotaExhaustedError)
-    assert closed.retry_after_s == 897
+    blocked = refused(control, scope)
+    assert isinstance(blocked, QuotaExhaustedError)
+    assert blocked.retry_after_s == 897
 
 
-def test_the_gate_that_stays_closed_longest_is_named(health, scope):
+def test_the_gate_that_stays_blocked_longest_is_named(control, scope):
     """The others do not matter to the caller."""
-    permits = [health.admit(scope, timeout_s=20) for _ in range(2)]
+    permits = [control.admit(scope, timeout_s=20) for _ in range(2)]
     permits[0].failed(AuthenticationError("?"), elapsed_s=1.0)
     permits[1].failed(RateLimitedError("?", retry_after_s=60), elapsed_s=1.0)
-    assert isinstance(refused(health, scope), AuthenticationError)
+    assert isinstance(refused(control, scope), AuthenticationError)
 
 
-def test_stragglers_are_no_events_and_lengthen_nothing(health, scope, told):
+def test_stragglers_are_no_events_and_lengthen_nothing(control, scope, told):
     """Fifty calls that were let in together find out together."""
-    permits = [health.admit(scope, timeout_s=20) for _ in range(50)]
+    permits = [control.admit(scope, timeout_s=20) for _ in range(50)]
     for permit in permits:
         permit.failed(NO_QUOTA, elapsed_s=1.0)
-    assert moves(told) == ["quota: open → closed"]
-    assert health.peek(scope).retry_after_s == 900
+    assert moves(told) == ["quota: passing → blocked"]
+    assert control.peek(scope).retry_after_s == 900
 
 
-def test_exactly_one_probes_and_all_others_are_refused(health, scope, clock):
+def test_exactly_one_probes_and_all_others_are_refused(control, scope, clock):
     """Until the probe has ended."""
-    fail(health, scope, NO_QUOTA)
+    fail(control, scope, NO_QUOTA)
     clock.advance(900)
-    probe = health.admit(scope, timeout_s=20)
-    closed = [refused(health, scope) for _ in range(49)]
-    assert all(isinstance(error, QuotaExhaustedError) for error in closed)
-    assert "another call is probing it now" in str(closed[0])
+    probe = control.admit(scope, timeout_s=20)
+    blocked = [refused(control, scope) for _ in range(49)]
+    assert all(isinstance(error, QuotaExhaustedError) for error in blocked)
+    assert "another call is probing it now" in str(blocked[0])
     probe.succeeded(usage=FREE, elapsed_s=1.0)
-    assert refused(health, scope) is None
+    assert refused(control, scope) is None
 
 
-def test_a_cancelled_probe_gives_its_place_to_the_next(health, scope, clock, told):
+def test_a_cancelled_probe_gives_its_place_to_the_next(control, scope, clock, told):
     """It has said nothing about the backend."""
-    fail(health, scope, NO_QUOTA)
+    fail(control, scope, NO_QUOTA)
     clock.advance(900)
-    health.admit(scope, timeout_s=20).released()
-    succeed(health, scope)
-    assert moves(told)[-1] == "quota: probing → open"
+    control.admit(scope, timeout_s=20).released()
+    succeed(control, scope)
+    assert moves(told)[-1] == "quota: probing → passing"
 
 
-def test_a_probe_whose_process_died_lapses_after_twice_its_timeout(health, scope, clock):
+def test_a_probe_whose_process_died_lapses_after_twice_its_timeout(control, scope, clock):
     """Nobody else could free its place."""
-    fail(health, scope, NO_QUOTA)
+    fail(control, scope, NO_QUOTA)
     clock.advance(900)
-    health.admit(scope, timeout_s=20)
+    control.admit(scope, timeout_s=20)
     clock.advance(39)
-    assert refused(health, scope) is not None
+    assert refused(control, scope) is not None
     clock.advance(1)
-    assert refused(health, scope) is None
+    assert refused(control, scope) is None
 
 
-def test_a_probe_that_fails_otherwise_leaves_the_gate_due(health, scope, clock):
+def test_a_probe_that_fails_otherwise_leaves_the_gate_due(control, scope, clock):
     """An outage does not tell whether the account has been topped up; the next call may find out."""
-    fail(health, scope, NO_QUOTA)
+    fail(control, scope, NO_QUOTA)
     clock.advance(900)
-    fail(health, scope, UnavailableError("?"))
-    assert refused(health, scope) is None
-    fail(health, scope, RateLimitedError("?", retry_after_s=5))
-    assert isinstance(refused(health, scope), RateLimitedError)
+    fail(control, scope, UnavailableError("?"))
+    assert refused(control, scope) is None
+    fail(control, scope, RateLimitedError("?", retry_after_s=5))
+    assert isinstance(refused(control, scope), RateLimitedError)
     clock.advance(5)
-    succeed(health, scope)
-    assert health.gates() == []
+    succeed(control, scope)
+    assert control.gates() == []
 
 
-def test_one_probe_is_for_all_due_gates(health, scope, clock, told):
-    """Its success opens them together."""
-    permits = [health.admit(scope, timeout_s=20) for _ in range(2)]
+def test_one_probe_is_for_all_due_gates(control, scope, clock, told):
+    """Its success lets them pass together."""
+    permits = [control.admit(scope, timeout_s=20) for _ in range(2)]
     permits[0].failed(NO_QUOTA, elapsed_s=1.0)
     permits[1].failed(RateLimitedError("?"), elapsed_s=1.0)
     clock.advance(900)
     told.clear()
-    succeed(health, scope)
+    succeed(control, scope)
     assert sorted(moves(told)) == [
-        "quota: closed → probing",
-        "quota: probing → open",
-        "rate: closed → probing",
-        "rate: probing → open",
+        "quota: blocked → probing",
+        "quota: probing → passing",
+        "rate: blocked → probing",
+        "rate: probing → passing",
     ]
 
 
-def test_a_success_that_was_no_probe_opens_nothing(health, scope):
+def test_a_success_that_was_no_probe_unblocks_nothing(control, scope):
     """It was let in before the trouble began."""
-    before = health.admit(scope, timeout_s=20)
-    fail(health, scope, NO_QUOTA)
+    before = control.admit(scope, timeout_s=20)
+    fail(control, scope, NO_QUOTA)
     before.succeeded(usage=FREE, elapsed_s=1.0)
-    assert refused(health, scope) is not None
+    assert refused(control, scope) is not None
 
 
-def test_a_permit_ends_once(health, scope, told):
+def test_a_permit_ends_once(control, scope, told):
     """Whatever is said afterwards."""
-    permit = health.admit(scope, timeout_s=20)
+    permit = control.admit(scope, timeout_s=20)
     permit.released()
     permit.failed(NO_QUOTA, elapsed_s=1.0)
     permit.succeeded(usage=FREE, elapsed_s=1.0)
     assert told == []
-    assert health.expected_s(scope, 9.0) == 9.0
+    assert control.expected_s(scope, 9.0) == 9.0
 
 
 @pytest.mark.parametrize("jump_s", [-1e6, -3600, -10, -0.5, 0.5, 10, 1e6])
-def test_no_jump_of_the_clock_locks_a_rung_out(health, scope, clock, jump_s):
+def test_no_jump_of_the_clock_locks_a_rung_out(control, scope, clock, jump_s):
     """Who waits for as long as he is told, at most the gate's own length, may probe."""
-    fail(health, scope, NO_QUOTA)
+    fail(control, scope, NO_QUOTA)
     clock.jump(jump_s)
-    closed = health.peek(scope)
-    if closed is not None:
-        assert closed.retry_after_s <= 901
-        clock.advance(closed.retry_after_s)
-    succeed(health, scope)
-    assert health.gates() == []
+    blocked = control.peek(scope)
+    if blocked is not None:
+        assert blocked.retry_after_s <= 901
+        clock.advance(blocked.retry_after_s)
+    succeed(control, scope)
+    assert control.gates() == []
 
 
-def test_the_state_survives_a_restart_and_is_shared(make_health, scope, clock, told):
-    """A second process does not ask a dead API again, and its probe opens the gate for the first."""
-    first, second = make_health(), make_health()
+def test_the_state_survives_a_restart_and_is_shared(make_control, scope, clock, told):
+    """A second process does not ask a dead API again, and its probe lets the gate pass for the first."""
+    first, second = make_control(), make_control()
     fail(first, scope, NO_QUOTA)
     assert isinstance(refused(second, scope), QuotaExhaustedError)
     clock.advance(900)
     succeed(second, scope)
     assert refused(first, scope) is None
-    assert moves(told)[-1] == "quota: probing → open"
+    assert moves(told)[-1] == "quota: probing → passing"
 
 
-def test_gates_are_reported_for_people(health, scope, clock):
+def test_gates_are_reported_for_people(control, scope, clock):
     """The oldest trouble first, with everything that the status shows."""
-    fail(health, scope, NO_QUOTA)
+    fail(control, scope, NO_QUOTA)
     clock.advance(60)
-    fail(health, replace(scope, credential=None, backend="local", model="blip"), RateLimitedError("?"))
-    quota, rate = health.gates()
-    assert (quota.gate, quota.backend, quota.model, quota.task, quota.state) == ("quota", "openai", "", "", "closed")
+    fail(control, replace(scope, credential=None, backend="local", model="blip"), RateLimitedError("?"))
+    quota, rate = control.gates()
+    assert (quota.gate, quota.backend, quota.model, quota.task, quota.state) == ("quota", "openai", "", "", "blocked")
     assert quota.until - quota.since == 900
     assert quota.message == "No quota (insufficient_quota) since 12:00 UTC; the next probe is due in 14 min."
     assert quota.remedy == "Top up the account, then run `vision reset openai`."
     assert (rate.gate, rate.backend, rate.model, rate.task) == ("rate", "local", "blip", "describe")
     clock.advance(900)
-    assert "the next call probes it" in health.gates()[0].message
-    health.admit(scope, timeout_s=20)
-    assert health.gates()[0].state == "probing"
+    assert "the next call probes it" in control.gates()[0].message
+    control.admit(scope, timeout_s=20)
+    assert control.gates()[0].state == "probing"
 
 
-def test_a_gate_that_nobody_asks_for_is_forgotten_after_a_day(health, scope, clock, store):
+def test_a_gate_that_nobody_asks_for_is_forgotten_after_a_day(control, scope, clock, store):
     """Its key has been replaced, say; it is neither shown nor kept."""
-    fail(health, scope, NO_QUOTA)
+    fail(control, scope, NO_QUOTA)
     clock.advance(900 + 86_401)
-    assert health.gates() == []
-    assert refused(health, scope) is None
-    assert store.states() == {}
+    assert control.gates() == []
+    assert refused(control, scope) is None
+    assert store.all() == {}
 
 
-def test_reset_opens_the_gates_of_one_backend(health, scope, told):
+def test_reset_unblocks_the_gates_of_one_backend(control, scope, told):
     """After topping up; the others stay as they are."""
     local = replace(scope, credential=None, backend="local", model="blip")
     for each in (scope, local):
-        fail(health, each, NO_QUOTA)
+        fail(control, each, NO_QUOTA)
     told.clear()
-    assert health.reset("openai") == 1
-    assert refused(health, scope) is None
-    assert refused(health, local) is not None
-    assert moves(told) == ["quota: closed → open"]
-    assert health.reset() == 1
-    assert refused(health, local) is None
+    assert control.reset("openai") == 1
+    assert refused(control, scope) is None
+    assert refused(control, local) is not None
+    assert moves(told) == ["quota: blocked → passing"]
+    assert control.reset() == 1
+    assert refused(control, local) is None
 
 
-def test_reset_forgets_failures_that_have_closed_nothing_yet(health, scope, store):
+def test_reset_forgets_failures_that_have_blocked_nothing_yet(control, scope, store):
     """A fresh start."""
-    fail(health, scope, UnavailableError("?"), times=4)
-    assert health.reset("openai") == 0
-    assert store.states() == {}
+    fail(control, scope, UnavailableError("?"), times=4)
+    assert control.reset("openai") == 0
+    assert store.all() == {}
 
 
-def test_an_overloaded_server_is_asked_less_at_once(health, scope, clock):
+def test_an_overloaded_server_is_asked_less_at_once(control, scope, clock):
     """Half of what ran when it complained, and one more every ten seconds."""
-    permits = [health.admit(scope, timeout_s=20) for _ in range(8)]
+    permits = [control.admit(scope, timeout_s=20) for _ in range(8)]
     permits[0].failed(OverloadedError("?", retry_after_s=1), elapsed_s=1.0)
     for permit in permits[1:]:
         permit.failed(OverloadedError("?", retry_after_s=1), elapsed_s=1.0)
     clock.advance(1)
-    succeed(health, scope)
-    running = [health.admit(scope, timeout_s=20) for _ in range(4)]
-    closed = refused(health, scope)
-    assert isinstance(closed, OverloadedError)
-    assert closed.code == "throttled"
+    succeed(control, scope)
+    running = [control.admit(scope, timeout_s=20) for _ in range(4)]
+    blocked = refused(control, scope)
+    assert isinstance(blocked, OverloadedError)
+    assert blocked.code == "throttled"
     clock.advance(9)
-    running.append(health.admit(scope, timeout_s=20))
-    assert refused(health, scope) is not None
-    assert refused(health, replace(scope, model="gpt-y")) is None
+    running.append(control.admit(scope, timeout_s=20))
+    assert refused(control, scope) is not None
+    assert refused(control, replace(scope, model="gpt-y")) is None
     clock.advance(30)
-    assert refused(health, scope) is None
+    assert refused(control, scope) is None
 
 
 class Broken(MemoryStore):
@@ -445,20 +445,20 @@ class Broken(MemoryStore):
         """Fail."""
         raise StoreError(f"{key}: disk on fire.")
 
-    def states(self, prefix=""):
+    def all(self, prefix=""):
         """Fail."""
         raise StoreError(f"{prefix}: disk on fire.")
 
 
-def test_a_broken_store_never_fails_a_call(make_health, scope, caplog):
+def test_a_broken_store_never_fails_a_call(make_control, scope, caplog):
     """Everything counts as healthy, and the log says so once."""
-    health = make_health(store=Broken())
+    control = make_control(store=Broken())
     with caplog.at_level(logging.WARNING):
-        fail(health, scope, NO_QUOTA, times=3)
-        succeed(health, scope)
-    assert refused(health, scope) is None
-    assert health.gates() == []
-    assert health.reset() == 0
+        fail(control, scope, NO_QUOTA, times=3)
+        succeed(control, scope)
+    assert refused(control, scope) is None
+    assert control.gates() == []
+    assert control.reset() == 0
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "on fire" in caplog.text
 
@@ -470,36 +470,51 @@ def test_a_broken_store_never_fails_a_call(make_health, scope, caplog):
         "{",
         "null",
         "[]",
+        '{"version":3}',
         '{"version":2}',
         '{"version":1}',
         '{"version":1,"gates":[["quota"]],"tallies":[],"throttles":[]}',
-        '{"version":1,"gates":[[["magic"],{"since":1,"until":9e9,"closed_at":1},"b","r"]],"tallies":[],"throttles":[]}',
-        '{"version":1,"gates":[[["quota"],{"since":1,"until":NaN,"closed_at":1},"b","r"]],"tallies":[],"throttles":[]}',
-        '{"version":1,"gates":[[["quota"],{"since":1,"until":"x","closed_at":1},"b","r"]],"tallies":[],"throttles":[]}',
+        '{"version":2,"gates":[[["magic"],{"since":1,"until":9e9,"blocked_at":1},"b","r"]],"tallies":[],"throttles":[]}',
+        '{"version":2,"gates":[[["quota"],{"since":1,"until":NaN,"blocked_at":1},"b","r"]],"tallies":[],"throttles":[]}',
+        '{"version":2,"gates":[[["quota"],{"since":1,"until":"x","blocked_at":1},"b","r"]],"tallies":[],"throttles":[]}',
     ],
 )
-def test_a_state_that_cannot_be_read_counts_as_healthy(health, scope, store, state):
+def test_a_state_that_cannot_be_read_counts_as_healthy(control, scope, store, state):
     """And is replaced by the next that can."""
     store.update("gates/account", lambda _: (state, None))
-    assert refused(health, scope) is None
-    fail(health, scope, NO_QUOTA)
-    assert isinstance(refused(health, scope), QuotaExhaustedError)
+    assert refused(control, scope) is None
+    fail(control, scope, NO_QUOTA)
+    assert isinstance(refused(control, scope), QuotaExhaustedError)
 
 
-def test_a_listener_in_trouble_hurts_nobody(make_health, scope, caplog):
+def test_a_state_written_by_an_earlier_version_is_still_read(control, scope, store, clock):
+    """A gate that was blocked before an upgrade stays blocked; its probe succeeds as ever."""
+    state = (
+        '{"version":1,"gates":[[["quota","","",""],{"since":1795435200.0,"closed_at":1795435200.0,'
+        '"until":1795436100.0,"probe":null,"probe_until":0.0},"openai","insufficient_quota"]],'
+        '"tallies":[],"throttles":[]}'
+    )
+    store.update("gates/account", lambda _: (state, None))
+    assert refused(control, scope).retry_after_s == 900
+    clock.advance(900)
+    fail(control, scope, NO_QUOTA)
+    assert refused(control, scope).retry_after_s == 1800
+
+
+def test_a_listener_in_trouble_hurts_nobody(make_control, scope, caplog):
     """Its own mistake is logged."""
 
     def stumble(_):
         raise LookupError("listener")
 
-    health = make_health(on_transition=stumble)
-    fail(health, scope, NO_QUOTA)
-    assert isinstance(refused(health, scope), QuotaExhaustedError)
+    control = make_control(on_transition=stumble)
+    fail(control, scope, NO_QUOTA)
+    assert isinstance(refused(control, scope), QuotaExhaustedError)
     assert "A listener failed on Transition." in caplog.text
 
 
 def test_nobody_needs_to_listen(store, clock, scope):
     """And the jitter comes from somewhere."""
-    health = Health(store, clock=clock)
-    fail(health, scope, UnavailableError("?"), times=5)
-    assert 24 <= health.peek(scope).retry_after_s <= 36
+    control = AdmissionControl(store, clock=clock)
+    fail(control, scope, UnavailableError("?"), times=5)
+    assert 24 <= control.peek(scope).retry_after_s <= 36

@@ -20,8 +20,8 @@ from vision_backends.errors import (
     TimedOutError,
     UnavailableError,
 )
-from vision_backends.health.account_gates import Panel
-from vision_backends.health.admission import Health, Scope
+from vision_backends.health.account_gates import AccountGates
+from vision_backends.health.admission import AdmissionControl, Scope
 from vision_backends.health.policy import DEFAULT_POLICY
 from vision_backends.storage.memory import MemoryStore
 from vision_backends.testing import FakeClock
@@ -65,31 +65,31 @@ class Gates(RuleBasedStateMachine):
         self.clock = FakeClock()
         self.store = MemoryStore()
         self.told = []
-        self.healths = [self.make_health(process) for process in range(2)]
+        self.controls = [self.make_control(process) for process in range(2)]
         self.running = []
         self.before = {}
 
-    def make_health(self, seed):
+    def make_control(self, seed):
         """A gatekeeper, as each process has one."""
         random = Random(seed)  # noqa: S311 — repeatable on purpose
-        return Health(self.store, clock=self.clock, random=random, on_transition=self.told.append)
+        return AdmissionControl(self.store, clock=self.clock, random=random, on_transition=self.told.append)
 
-    def panel(self):
+    def gates(self):
         """The shared state."""
-        return Panel.parse(self.store.read("gates/account"))
+        return AccountGates.parse(self.store.read("gates/account"))
 
     @rule(target=calls, scope=st.sampled_from(SCOPES), process=st.integers(0, 1))
     def begin(self, scope, process):
         """Somebody wants to ask."""
-        places = {place for place, _ in self.panel().concerning(scope, DEFAULT_POLICY)}
-        health = self.healths[process]
-        expected = health.peek(scope)
+        keys = {key for key, _ in self.gates().concerning(scope, DEFAULT_POLICY)}
+        control = self.controls[process]
+        expected = control.peek(scope)
         if expected is not None:
             with pytest.raises(type(expected)):
-                health.admit(scope, timeout_s=TIMEOUT_S)
+                control.admit(scope, timeout_s=TIMEOUT_S)
             return multiple()
-        permit = health.admit(scope, timeout_s=TIMEOUT_S)
-        self.running.append(Call(process, permit, self.clock.time(), places))
+        permit = control.admit(scope, timeout_s=TIMEOUT_S)
+        self.running.append(Call(process, permit, self.clock.time(), keys))
         return self.running[-1]
 
     @rule(call=consumes(calls))
@@ -118,86 +118,86 @@ class Gates(RuleBasedStateMachine):
     def kill(self, process):
         """A process dies with all its calls, and is started again."""
         self.running = [call for call in self.running if call.process != process]
-        self.healths[process] = self.make_health(process)
+        self.controls[process] = self.make_control(process)
 
     @rule(seconds=st.sampled_from([0.1, 1, 5, 20, 30, 60, 300, 900, 3600]))
     def wait(self, seconds):
         """Time passes."""
         self.clock.advance(seconds)
 
-    @precondition(lambda self: self.panel().gates)
+    @precondition(lambda self: self.gates().gates)
     @rule()
     def reset(self):
         """Somebody has topped up."""
-        self.healths[0].reset("openai")
+        self.controls[0].reset("openai")
         self.before = {}
-        assert self.healths[1].gates() == []
+        assert self.controls[1].gates() == []
 
     @invariant()
     def at_most_one_probes_each_gate(self):
-        """Among all calls that were let in although a gate was not open, and whose lease has not ended."""
+        """Among all calls that were let in although a gate was not passing, and whose lease has not ended."""
         now = self.clock.time()
-        for place, shut in self.panel().gates.items():
+        for key, blocked in self.gates().gates.items():
             probing = [
                 call
                 for call in self.running
-                if place in call.probed and shut.gate.since <= call.began_at and now < call.began_at + LEASE_S
+                if key in call.probed and blocked.gate.since <= call.began_at and now < call.began_at + LEASE_S
             ]
             assert len(probing) <= 1
 
     @invariant()
-    def no_closed_gate_opens_earlier(self):
+    def no_blocked_gate_passes_earlier(self):
         """Only a probe's success and a reset may do that."""
         now = self.clock.time()
-        gates = {place: shut.gate for place, shut in self.panel().gates.items()}
-        for place, until in self.before.items():
+        gates = {key: blocked.gate for key, blocked in self.gates().gates.items()}
+        for key, until in self.before.items():
             if now < until:
-                assert gates[place].until >= until
-        self.before = {place: gate.until for place, gate in gates.items()}
+                assert gates[key].until >= until
+        self.before = {key: gate.until for key, gate in gates.items()}
 
     @invariant()
-    def no_gate_is_closed_for_longer_than_it_may_be(self):
+    def no_gate_is_blocked_for_longer_than_it_may_be(self):
         """Whatever the server said."""
-        for place, shut in self.panel().gates.items():
-            assert shut.gate.until - self.clock.time() <= DEFAULT_POLICY.rule(place.kind).max_s + 0.001
+        for key, blocked in self.gates().gates.items():
+            assert blocked.gate.until - self.clock.time() <= DEFAULT_POLICY.rule(key.kind).max_s + 0.001
 
     @invariant()
     def the_state_survives_being_written_down(self):
         """And healthy is written as nothing."""
         text = self.store.read("gates/account")
         if text is not None:
-            assert Panel.parse(text).dump(DEFAULT_POLICY, now=self.written_at(text)) == text
+            assert AccountGates.parse(text).dump(DEFAULT_POLICY, now=self.written_at(text)) == text
 
     def written_at(self, text):
         """A time at which nothing in a state was over yet."""
-        panel = Panel.parse(text)
-        times = [tally.failed_at for tally in panel.tallies.values()]
-        return max([*times, *(throttle.since for throttle in panel.throttles.values())], default=self.clock.time())
+        gates = AccountGates.parse(text)
+        times = [tally.failed_at for tally in gates.tallies.values()]
+        return max([*times, *(throttle.since for throttle in gates.throttles.values())], default=self.clock.time())
 
     @invariant()
     def events_follow_each_other(self):
         """Each gate moves from where the last event has left it; only a probe may be given up without one."""
         states = {}
         for event in self.told:
-            place = (event.gate, event.model, event.task)
-            state = states.get(place, "open")
-            assert event.before == state or (state, event.before) == ("probing", "closed")
-            states[place] = event.after
+            key = (event.gate, event.model, event.task)
+            state = states.get(key, "passing")
+            assert event.before == state or (state, event.before) == ("probing", "blocked")
+            states[key] = event.after
 
     def teardown(self):
         """Once the backend is healthy, everything recovers: whoever asks when he is told to is answered."""
         for scope in SCOPES:
             waited_s = 0.0
-            while (closed := self.healths[0].peek(scope)) is not None:
-                wait_s = closed.retry_after_s or 10.0
+            while (blocked := self.controls[0].peek(scope)) is not None:
+                wait_s = blocked.retry_after_s or 10.0
                 waited_s += wait_s
                 self.clock.advance(wait_s)
                 assert waited_s < 2 * LONGEST_S + 1000
-            self.healths[0].admit(scope, timeout_s=TIMEOUT_S).succeeded(usage=FREE, elapsed_s=1.0)
+            self.controls[0].admit(scope, timeout_s=TIMEOUT_S).succeeded(usage=FREE, elapsed_s=1.0)
         self.clock.advance(DEFAULT_POLICY.streak_gap_s + 1)
         for scope in SCOPES:
-            self.healths[0].admit(scope, timeout_s=TIMEOUT_S).succeeded(usage=FREE, elapsed_s=1.0)
-        assert self.healths[0].gates() == []
+            self.controls[0].admit(scope, timeout_s=TIMEOUT_S).succeeded(usage=FREE, elapsed_s=1.0)
+        assert self.controls[0].gates() == []
 
 
 TestGates = Gates.TestCase

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from vision_backends.errors import QuotaExhaustedError
-from vision_backends.health.admission import Health, Scope
+from vision_backends.health.admission import AdmissionControl, Scope
 from vision_backends.health.limits import Limits
 from vision_backends.storage.sqlite import SQLiteStore
 from vision_backends.testing import FakeClock
@@ -24,13 +24,13 @@ BUDGET = {"openai": Limits(daily_budget_usd=1.0, daily_budget_tokens=10_000)}
 def rush(path, callers, passed_s):
     """Let many callers in at the same moment; return how many got a permit."""
     store = SQLiteStore(path)
-    health = Health(store, clock=FakeClock(start=START + passed_s))
+    control = AdmissionControl(store, clock=FakeClock(start=START + passed_s))
     start = threading.Barrier(callers)
 
     def call(_):
         start.wait()
         try:
-            health.admit(SCOPE, timeout_s=20)
+            control.admit(SCOPE, timeout_s=20)
         except QuotaExhaustedError:
             return False
         return True
@@ -43,10 +43,10 @@ def rush(path, callers, passed_s):
 
 @pytest.fixture
 def path(tmp_path):
-    """A file with a gate that is closed for 15 minutes."""
+    """A file with a gate that is blocked for 15 minutes."""
     file = tmp_path / "store.sqlite"
     store = SQLiteStore(file)
-    permit = Health(store, clock=FakeClock(start=START)).admit(SCOPE, timeout_s=20)
+    permit = AdmissionControl(store, clock=FakeClock(start=START)).admit(SCOPE, timeout_s=20)
     permit.failed(QuotaExhaustedError("?"), elapsed_s=1.0)
     store.close()
     return file
@@ -71,11 +71,11 @@ def test_each_transition_is_told_once_among_threads(tmp_path):
     """Thirty calls fail together: one event."""
     store = SQLiteStore(tmp_path / "store.sqlite")
     told = []
-    health = Health(store, clock=FakeClock(), on_transition=told.append)
-    permits = [health.admit(SCOPE, timeout_s=20) for _ in range(30)]
+    control = AdmissionControl(store, clock=FakeClock(), on_transition=told.append)
+    permits = [control.admit(SCOPE, timeout_s=20) for _ in range(30)]
     with ThreadPoolExecutor(10) as pool:
         list(pool.map(lambda permit: permit.failed(QuotaExhaustedError("?"), elapsed_s=1.0), permits))
-    assert [event.after for event in told] == ["closed"]
+    assert [event.after for event in told] == ["blocked"]
     store.close()
 
 
@@ -83,11 +83,11 @@ def spend(path, calls):
     """Make calls of a cent each; return how many were paid, and what was told."""
     store = SQLiteStore(path)
     alerts = []
-    health = Health(store, clock=FakeClock(start=START), limits=BUDGET, on_alert=alerts.append)
+    control = AdmissionControl(store, clock=FakeClock(start=START), limits=BUDGET, on_alert=alerts.append)
 
     def call(number):
         try:
-            permit = health.admit(SCOPE, timeout_s=20, estimate=CENT)
+            permit = control.admit(SCOPE, timeout_s=20, estimate=CENT)
         except QuotaExhaustedError:
             return 0
         if number % 3 == 0:
@@ -111,17 +111,17 @@ def test_two_processes_spend_one_budget_exactly(tmp_path):
         pool.join()
     store = SQLiteStore(path)
     late = []
-    health = Health(store, clock=FakeClock(start=START), limits=BUDGET, on_alert=late.append)
-    dollars, tokens = health.spending()
+    control = AdmissionControl(store, clock=FakeClock(start=START), limits=BUDGET, on_alert=late.append)
+    dollars, tokens = control.spending()
     paid = sum(result[0] for result in results)
     assert 90 < paid <= 100  # running calls may keep others out for a moment, in the end even from the last cent
     assert (dollars.spent, dollars.reserved, tokens.spent) == (paid / 100, 0.0, paid * 10)
     for _ in range(100 - paid):
-        health.admit(SCOPE, timeout_s=20, estimate=CENT).succeeded(usage=CENT, elapsed_s=0.1)
+        control.admit(SCOPE, timeout_s=20, estimate=CENT).succeeded(usage=CENT, elapsed_s=0.1)
     assert sorted([percent for result in results for percent in result[1]] + [each.percent for each in late]) == [
         80,
         100,
     ]
     with pytest.raises(QuotaExhaustedError, match=r"\$1.00 of \$1.00"):
-        health.admit(SCOPE, timeout_s=20, estimate=FREE)
+        control.admit(SCOPE, timeout_s=20, estimate=FREE)
     store.close()

@@ -19,7 +19,7 @@ from vision_backends.errors import (
     TimedOutError,
     UnavailableError,
 )
-from vision_backends.health.budget_state import Book
+from vision_backends.health.budget_state import BudgetState
 from vision_backends.health.limits import Amount, Limits
 from vision_backends.storage.memory import MemoryStore
 from vision_backends.types import FREE, Usage
@@ -33,48 +33,48 @@ def cost(dollars, tokens=0):
     return Usage(input_tokens=tokens, output_tokens=0, cost_usd=dollars)
 
 
-def spent(health):
+def spent(control):
     """What is spent of each budget."""
-    return {each.budget: each.spent for each in health.spending()}
+    return {each.budget: each.spent for each in control.spending()}
 
 
-def call(health, scope, usage, *, estimate=None):
+def call(control, scope, usage, *, estimate=None):
     """Make one call that costs this much."""
-    permit = health.admit(scope, timeout_s=20, estimate=usage if estimate is None else estimate)
+    permit = control.admit(scope, timeout_s=20, estimate=usage if estimate is None else estimate)
     permit.succeeded(usage=usage, elapsed_s=1.0)
 
 
-def test_a_backend_without_limits_keeps_no_book(health, scope, store):
+def test_a_backend_without_limits_keeps_no_state(control, scope, store):
     """It costs nothing."""
-    call(health, scope, cost(1.0))
-    assert store.states() == {}
-    assert health.spending() == []
+    call(control, scope, cost(1.0))
+    assert store.all() == {}
+    assert control.spending() == []
 
 
-def test_a_budget_lets_calls_in_until_it_is_spent(make_health, scope):
+def test_a_budget_lets_calls_in_until_it_is_spent(make_control, scope):
     """Checked by estimate before the call, booked by usage after it; the refusal says when and which key."""
-    health = make_health(limits={"openai": Limits(daily_budget_usd=1.0)})
-    call(health, scope, cost(0.5), estimate=cost(1.0))
-    call(health, scope, cost(0.3), estimate=cost(0.5))
+    control = make_control(limits={"openai": Limits(daily_budget_usd=1.0)})
+    call(control, scope, cost(0.5), estimate=cost(1.0))
+    call(control, scope, cost(0.3), estimate=cost(0.5))
     with pytest.raises(QuotaExhaustedError) as caught:
-        call(health, scope, cost(0.1), estimate=cost(0.3))
+        call(control, scope, cost(0.1), estimate=cost(0.3))
     assert caught.value.code == "budget_exhausted"
     assert caught.value.retry_after_s == DAY_S / 2
     assert str(caught.value) == (
         "$0.80 of $1.00 are spent this day, and this call may take $0.30. "
         "Raise openai.daily_budget_usd, or wait for the next day (UTC)."
     )
-    call(health, scope, cost(0.2))
-    assert spent(health) == {"daily_budget_usd": 1.0}
-    assert health.peek(scope).code == "budget_exhausted"
+    call(control, scope, cost(0.2))
+    assert spent(control) == {"daily_budget_usd": 1.0}
+    assert control.peek(scope).code == "budget_exhausted"
 
 
-def test_a_spent_budget_lets_in_nothing_not_even_what_seems_free(make_health, scope):
+def test_a_spent_budget_lets_in_nothing_not_even_what_seems_free(make_control, scope):
     """A price that is unknown must not get past it."""
-    health = make_health(limits={"openai": Limits(daily_budget_usd=1.0)})
-    call(health, scope, cost(1.0))
+    control = make_control(limits={"openai": Limits(daily_budget_usd=1.0)})
+    call(control, scope, cost(1.0))
     with pytest.raises(QuotaExhaustedError):
-        health.admit(scope, timeout_s=20, estimate=Usage())
+        control.admit(scope, timeout_s=20, estimate=Usage())
 
 
 @pytest.mark.parametrize(
@@ -86,79 +86,79 @@ def test_a_spent_budget_lets_in_nothing_not_even_what_seems_free(make_health, sc
         ("monthly_budget_tokens", cost(0.0, 9), 7.5 * DAY_S),
     ],
 )
-def test_the_next_day_or_month_has_a_new_budget(make_health, scope, clock, key, usage, wait_s):
+def test_the_next_day_or_month_has_a_new_budget(make_control, scope, clock, key, usage, wait_s):
     """In UTC, as in the provider's own account. It is noon of the 23rd of November."""
     assert datetime.fromtimestamp(clock.time(), UTC).isoformat() == "2026-11-23T12:00:00+00:00"
-    health = make_health(limits={"openai": Limits(**{key: 9})})
-    call(health, scope, usage)
-    refused = health.peek(scope)
+    control = make_control(limits={"openai": Limits(**{key: 9})})
+    call(control, scope, usage)
+    refused = control.peek(scope)
     assert refused.retry_after_s == wait_s
     clock.advance(wait_s - 1)
-    assert health.peek(scope) is not None
+    assert control.peek(scope) is not None
     clock.advance(1)
-    call(health, scope, usage)
+    call(control, scope, usage)
 
 
-def test_the_month_goes_on_when_the_day_is_over(make_health, scope, clock):
+def test_the_month_goes_on_when_the_day_is_over(make_control, scope, clock):
     """Days add up to their month."""
-    health = make_health(limits={"openai": Limits(daily_budget_usd=1.0, monthly_budget_usd=5.0)})
+    control = make_control(limits={"openai": Limits(daily_budget_usd=1.0, monthly_budget_usd=5.0)})
     for _ in range(5):
-        call(health, scope, cost(1.0))
+        call(control, scope, cost(1.0))
         clock.advance(DAY_S)
-    assert health.peek(scope).message == "$5.00 of $5.00 are spent this month."
-    assert spent(health) == {"daily_budget_usd": 0.0, "monthly_budget_usd": 5.0}
+    assert control.peek(scope).message == "$5.00 of $5.00 are spent this month."
+    assert spent(control) == {"daily_budget_usd": 0.0, "monthly_budget_usd": 5.0}
 
 
-def test_a_clock_that_is_wrong_for_a_moment_forgets_nothing(make_health, scope, clock):
+def test_a_clock_that_is_wrong_for_a_moment_forgets_nothing(make_control, scope, clock):
     """Neither the future nor the past that it has seen counts for today."""
-    health = make_health(limits={"openai": Limits(daily_budget_usd=1.0)})
-    call(health, scope, cost(1.0))
+    control = make_control(limits={"openai": Limits(daily_budget_usd=1.0)})
+    call(control, scope, cost(1.0))
     for jump in (-3 * DAY_S, 900 * DAY_S):
         clock.jump(jump)
-        call(health, scope, cost(0.5))
+        call(control, scope, cost(0.5))
         clock.jump(-jump)
-    assert spent(health) == {"daily_budget_usd": 1.0}
-    assert health.peek(scope) is not None
+    assert spent(control) == {"daily_budget_usd": 1.0}
+    assert control.peek(scope) is not None
 
 
-def test_old_days_are_not_kept_for_ever(make_health, scope, clock, store):
-    """The book stays small."""
-    health = make_health(limits={"openai": Limits(daily_budget_usd=1.0)})
+def test_old_days_are_not_kept_for_ever(make_control, scope, clock, store):
+    """The state stays small."""
+    control = make_control(limits={"openai": Limits(daily_budget_usd=1.0)})
     for _ in range(60):
-        call(health, scope, cost(0.9))
+        call(control, scope, cost(0.9))
         clock.advance(DAY_S)
     assert len(store.read("book/openai")) < 500
 
 
-def test_running_calls_have_reserved_their_estimates(make_health, scope):
+def test_running_calls_have_reserved_their_estimates(make_control, scope):
     """Two calls cannot both take the last dollar; the second may come back soon, not tomorrow."""
-    health = make_health(limits={"openai": Limits(daily_budget_usd=1.0)})
-    first = health.admit(scope, timeout_s=20, estimate=cost(0.7))
+    control = make_control(limits={"openai": Limits(daily_budget_usd=1.0)})
+    first = control.admit(scope, timeout_s=20, estimate=cost(0.7))
     with pytest.raises(QuotaExhaustedError, match="reserved") as caught:
-        health.admit(scope, timeout_s=20, estimate=cost(0.7))
+        control.admit(scope, timeout_s=20, estimate=cost(0.7))
     assert (caught.value.code, caught.value.retry_after_s) == ("budget_reserved", 40)
-    assert health.spending()[0].reserved == 0.7
+    assert control.spending()[0].reserved == 0.7
     first.succeeded(usage=cost(0.2), elapsed_s=1.0)
-    health.admit(scope, timeout_s=20, estimate=cost(0.7))
+    control.admit(scope, timeout_s=20, estimate=cost(0.7))
 
 
-def test_the_reservation_of_a_dead_process_expires(make_health, scope, clock):
+def test_the_reservation_of_a_dead_process_expires(make_control, scope, clock):
     """After twice its timeout."""
     limits = {"openai": Limits(daily_budget_usd=1.0, max_concurrency=1)}
-    make_health(limits=limits).admit(scope, timeout_s=20, estimate=cost(0.7))
-    health = make_health(limits=limits)
+    make_control(limits=limits).admit(scope, timeout_s=20, estimate=cost(0.7))
+    control = make_control(limits=limits)
     clock.advance(39)
-    assert isinstance(health.peek(scope), OverloadedError)
+    assert isinstance(control.peek(scope), OverloadedError)
     clock.advance(1)
-    call(health, scope, cost(0.7))
+    call(control, scope, cost(0.7))
 
 
-def test_a_reservation_from_the_future_does_not_stay(make_health, scope, clock):
+def test_a_reservation_from_the_future_does_not_stay(make_control, scope, clock):
     """The clock was put back by a year."""
-    health = make_health(limits={"openai": Limits(max_concurrency=1)})
-    health.admit(scope, timeout_s=20)
+    control = make_control(limits={"openai": Limits(max_concurrency=1)})
+    control.admit(scope, timeout_s=20)
     clock.jump(-365 * DAY_S)
-    assert health.peek(scope) is None
+    assert control.peek(scope) is None
 
 
 @pytest.mark.parametrize(
@@ -178,11 +178,11 @@ def test_a_reservation_from_the_future_does_not_stay(make_health, scope, clock):
         (lambda permit: permit.released(), 0.0),
     ],
 )
-def test_what_is_booked_is_what_was_used(make_health, scope, end, booked):
+def test_what_is_booked_is_what_was_used(make_control, scope, end, booked):
     """Or what was estimated, where the server may have charged and nobody knows how much."""
-    health = make_health(limits={"openai": Limits(daily_budget_usd=1.0)})
-    end(health.admit(scope, timeout_s=20, estimate=cost(0.4)))
-    assert spent(health) == {"daily_budget_usd": booked}
+    control = make_control(limits={"openai": Limits(daily_budget_usd=1.0)})
+    end(control.admit(scope, timeout_s=20, estimate=cost(0.4)))
+    assert spent(control) == {"daily_budget_usd": booked}
 
 
 @pytest.mark.parametrize(
@@ -191,27 +191,27 @@ def test_what_is_booked_is_what_was_used(make_health, scope, end, booked):
     ids=["timed out", "interrupted"],
 )
 @pytest.mark.parametrize("late_first", [False, True])
-def test_an_answer_that_came_late_corrects_what_was_booked(make_health, scope, end, late_first):
+def test_an_answer_that_came_late_corrects_what_was_booked(make_control, scope, end, late_first):
     """It says what it has really cost, whether its caller has said first that it gave up, or says so now."""
-    health = make_health(limits={"openai": Limits(daily_budget_usd=1.0, daily_budget_tokens=100)})
-    permit = health.admit(scope, timeout_s=20, estimate=cost(0.4, 40))
+    control = make_control(limits={"openai": Limits(daily_budget_usd=1.0, daily_budget_tokens=100)})
+    permit = control.admit(scope, timeout_s=20, estimate=cost(0.4, 40))
     steps = [lambda: end(permit), lambda: permit.corrected(cost(0.1, 10))]
     for step in reversed(steps) if late_first else steps:
         step()
-    assert spent(health) == {"daily_budget_usd": 0.1, "daily_budget_tokens": 10}
+    assert spent(control) == {"daily_budget_usd": 0.1, "daily_budget_tokens": 10}
 
 
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 10**12)), max_size=20))
 def test_sums_are_exact(amounts):
     """Millions of fractions of a cent add up to the last billionth."""
-    limits, book = Limits(daily_budget_usd=1e6), Book()
+    limits, state = Limits(daily_budget_usd=1e6), BudgetState()
     for number, amount in enumerate(amounts):
-        book.reserve(limits, Amount(5, 5), caller=str(number), lease_s=9, now=NOON)
-        book.settle(limits, Amount(*amount), caller=str(number), reserved=Amount(5, 5), now=NOON)
-        book = Book.parse(book.dump())
+        state.reserve(limits, Amount(5, 5), caller=str(number), lease_s=9, now=NOON)
+        state.settle(limits, Amount(*amount), caller=str(number), reserved=Amount(5, 5), now=NOON)
+        state = BudgetState.parse(state.dump())
     total = Amount(sum(tokens for tokens, _ in amounts), sum(nano for _, nano in amounts))
-    assert set(book.spent.values()) <= {total}
-    assert book.reserved == {}
+    assert set(state.spent.values()) <= {total}
+    assert state.reserved == {}
 
 
 def test_a_tenth_of_a_cent_counts_exactly():
@@ -220,10 +220,10 @@ def test_a_tenth_of_a_cent_counts_exactly():
     assert sum(amount.nano_usd for amount in amounts) == 1_000_000_000
 
 
-def test_alerts_are_given_once_per_period(make_health, scope, clock, told):
+def test_alerts_are_given_once_per_period(make_control, scope, clock, told):
     """At 80 % and at 100 %, again on the next day, once among all processes."""
     limits = {"openai": Limits(daily_budget_usd=1.0)}
-    first, second = make_health(limits=limits), make_health(limits=limits)
+    first, second = make_control(limits=limits), make_control(limits=limits)
     call(first, scope, cost(0.79))
     assert told == []
     call(second, scope, cost(0.05))
@@ -242,64 +242,64 @@ def test_alerts_are_given_once_per_period(make_health, scope, clock, told):
     assert [(alert.percent, alert.period) for alert in told[2:]] == [(100, "2026-11-24")]
 
 
-def test_a_call_that_never_fits_is_no_alert(make_health, scope, told):
+def test_a_call_that_never_fits_is_no_alert(make_control, scope, told):
     """Nothing is spent."""
-    health = make_health(limits={"openai": Limits(daily_budget_usd=1.0)})
+    control = make_control(limits={"openai": Limits(daily_budget_usd=1.0)})
     with pytest.raises(QuotaExhaustedError):
-        health.admit(scope, timeout_s=20, estimate=cost(2.0))
+        control.admit(scope, timeout_s=20, estimate=cost(2.0))
     assert told == []
 
 
-def test_an_unknown_price_is_warned_of_once(make_health, scope, caplog):
+def test_an_unknown_price_is_warned_of_once(make_control, scope, caplog):
     """A budget in dollars cannot count it."""
-    health = make_health(limits={"openai": Limits(daily_budget_usd=1.0)})
+    control = make_control(limits={"openai": Limits(daily_budget_usd=1.0)})
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
-            call(health, scope, Usage(input_tokens=1, output_tokens=1))
+            call(control, scope, Usage(input_tokens=1, output_tokens=1))
     assert [record.message for record in caplog.records] == [
         "The price of 'gpt-x' is unknown: budgets in US dollars cannot count it."
     ]
 
 
-def test_requests_per_minute_come_back_steadily(make_health, scope, clock):
+def test_requests_per_minute_come_back_steadily(make_control, scope, clock):
     """Sixty at once after a quiet minute, then one per second."""
-    health = make_health(limits={"openai": Limits(requests_per_minute=60)})
+    control = make_control(limits={"openai": Limits(requests_per_minute=60)})
     for _ in range(60):
-        call(health, scope, FREE)
+        call(control, scope, FREE)
     with pytest.raises(RateLimitedError, match=r"openai.requests_per_minute = 60 is used up") as caught:
-        health.admit(scope, timeout_s=20)
+        control.admit(scope, timeout_s=20)
     assert caught.value.retry_after_s == pytest.approx(1.0)
     clock.advance(caught.value.retry_after_s)
-    call(health, scope, FREE)
-    assert health.peek(scope) is not None
+    call(control, scope, FREE)
+    assert control.peek(scope) is not None
     clock.advance(600)
     for _ in range(60):
-        call(health, scope, FREE)
-    assert health.peek(scope) is not None
+        call(control, scope, FREE)
+    assert control.peek(scope) is not None
 
 
-def test_tokens_per_minute_are_drawn_by_estimate_and_settled_by_usage(make_health, scope, clock):
+def test_tokens_per_minute_are_drawn_by_estimate_and_settled_by_usage(make_control, scope, clock):
     """What was not used is there for the next."""
-    health = make_health(limits={"openai": Limits(tokens_per_minute=600)})
-    permit = health.admit(scope, timeout_s=20, estimate=cost(0.0, 500))
+    control = make_control(limits={"openai": Limits(tokens_per_minute=600)})
+    permit = control.admit(scope, timeout_s=20, estimate=cost(0.0, 500))
     with pytest.raises(RateLimitedError) as caught:
-        health.admit(scope, timeout_s=20, estimate=cost(0.0, 200))
+        control.admit(scope, timeout_s=20, estimate=cost(0.0, 200))
     assert caught.value.retry_after_s == pytest.approx(10.0)
     permit.succeeded(usage=cost(0.0, 100), elapsed_s=1.0)
-    call(health, scope, cost(0.0, 500))
+    call(control, scope, cost(0.0, 500))
 
 
-def test_a_call_of_more_tokens_than_a_minute_has_waits_for_a_full_minute(make_health, scope, clock):
+def test_a_call_of_more_tokens_than_a_minute_has_waits_for_a_full_minute(make_control, scope, clock):
     """It would otherwise never be made; those after it wait until it is paid off."""
-    health = make_health(limits={"openai": Limits(tokens_per_minute=600)})
-    call(health, scope, cost(0.0, 1))
+    control = make_control(limits={"openai": Limits(tokens_per_minute=600)})
+    call(control, scope, cost(0.0, 1))
     with pytest.raises(RateLimitedError) as caught:
-        health.admit(scope, timeout_s=20, estimate=cost(0.0, 900))
+        control.admit(scope, timeout_s=20, estimate=cost(0.0, 900))
     assert caught.value.retry_after_s == pytest.approx(0.1)
     clock.advance(0.1)
-    call(health, scope, cost(0.0, 900))
+    call(control, scope, cost(0.0, 900))
     with pytest.raises(RateLimitedError) as caught:
-        health.admit(scope, timeout_s=20, estimate=cost(0.0, 1))
+        control.admit(scope, timeout_s=20, estimate=cost(0.0, 1))
     assert caught.value.retry_after_s == pytest.approx(30.1)
 
 
@@ -313,42 +313,42 @@ class Stale(MemoryStore):
         return self.old if self.old is not None and key.startswith("gates/") else super().read(key)
 
 
-def test_a_call_that_was_overtaken_gives_everything_back(make_health, scope, clock):
+def test_a_call_that_was_overtaken_gives_everything_back(make_control, scope, clock):
     """Another was faster at probing: the minute's only request and the budget are still there."""
     store = Stale()
     limits = {"openai": Limits(requests_per_minute=1, tokens_per_minute=100, daily_budget_usd=1.0)}
-    health, other = make_health(store=store, limits=limits), make_health(store=store)
-    health.admit(scope, timeout_s=20).failed(QuotaExhaustedError("?"), elapsed_s=1.0)
+    control, other = make_control(store=store, limits=limits), make_control(store=store)
+    control.admit(scope, timeout_s=20).failed(QuotaExhaustedError("?"), elapsed_s=1.0)
     clock.advance(900)
     due = store.read("gates/account")
     probe = other.admit(scope, timeout_s=20)
     store.old = due
     for _ in range(3):
         with pytest.raises(QuotaExhaustedError, match="another call is probing it now"):
-            health.admit(scope, timeout_s=20, estimate=cost(0.5, 50))
+            control.admit(scope, timeout_s=20, estimate=cost(0.5, 50))
     store.old = None
-    assert health.spending()[0].reserved == 0
+    assert control.spending()[0].reserved == 0
     probe.succeeded(usage=FREE, elapsed_s=1.0)
-    call(health, scope, cost(0.5, 50))
+    call(control, scope, cost(0.5, 50))
 
 
-def test_an_overtaken_call_without_limits_has_nothing_to_give_back(make_health, scope, clock):
+def test_an_overtaken_call_without_limits_has_nothing_to_give_back(make_control, scope, clock):
     """It is refused like everybody else."""
     store = Stale()
-    health, other = make_health(store=store), make_health(store=store)
-    health.admit(scope, timeout_s=20).failed(QuotaExhaustedError("?"), elapsed_s=1.0)
+    control, other = make_control(store=store), make_control(store=store)
+    control.admit(scope, timeout_s=20).failed(QuotaExhaustedError("?"), elapsed_s=1.0)
     clock.advance(900)
     due = store.read("gates/account")
     other.admit(scope, timeout_s=20)
     store.old = due
     with pytest.raises(QuotaExhaustedError):
-        health.admit(scope, timeout_s=20)
+        control.admit(scope, timeout_s=20)
 
 
-def test_concurrency_is_counted_among_all_processes(make_health, scope):
+def test_concurrency_is_counted_among_all_processes(make_control, scope):
     """Each running call takes a place until it ends."""
     limits = {"openai": Limits(max_concurrency=2)}
-    first, second = make_health(limits=limits), make_health(limits=limits)
+    first, second = make_control(limits=limits), make_control(limits=limits)
     permits = [first.admit(scope, timeout_s=20), second.admit(scope, timeout_s=20)]
     with pytest.raises(OverloadedError, match=r"2 calls are running. openai.max_concurrency = 2 allows no more"):
         second.admit(scope, timeout_s=20)
@@ -374,10 +374,10 @@ def test_a_limit_that_leaves_nothing_is_refused(value):
         '{"version":1,"spent":{"x":[1]},"told":{},"reserved":[],"levels":{}}',
     ],
 )
-def test_a_book_that_cannot_be_read_is_begun_anew(make_health, scope, store, state):
+def test_a_budget_state_that_cannot_be_read_is_begun_anew(make_control, scope, store, state):
     """Better to count from nothing than to stop answering."""
-    health = make_health(limits={"openai": Limits(daily_budget_usd=1.0)})
+    control = make_control(limits={"openai": Limits(daily_budget_usd=1.0)})
     store.update("book/openai", lambda _: (state, None))
-    assert health.peek(scope) is None
-    call(health, scope, cost(0.25))
-    assert spent(health) == {"daily_budget_usd": 0.25}
+    assert control.peek(scope) is None
+    call(control, scope, cost(0.25))
+    assert spent(control) == {"daily_budget_usd": 0.25}

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from vision_backends.health.circuit_breaker import (
     MAX_LEASE_S,
+    FailureCount,
     Gate,
-    Tally,
     Throttle,
-    close,
+    block,
     count,
     give_up,
     halve,
@@ -35,32 +35,32 @@ HINTS = st.none() | st.floats(-10, 1e6)
 SPREADS = st.floats(-1, 1)
 
 
-def closed(**more):
-    """A gate that closed now, for 30 s."""
-    return Gate(**({"since": NOW, "closed_at": NOW, "until": NOW + 30} | more))
+def blocked(**more):
+    """A gate that was blocked now, for 30 s."""
+    return Gate(**({"since": NOW, "blocked_at": NOW, "until": NOW + 30} | more))
 
 
-def test_a_gate_closes_for_its_first_length():
+def test_a_gate_is_blocked_for_its_first_length():
     """Nobody passes before the time; then it is due."""
-    gate = close(None, RULE, now=NOW, caller="a")
-    assert gate == closed()
+    gate = block(None, RULE, now=NOW, caller="a")
+    assert gate == blocked()
     assert wait_s(gate, now=NOW + 29) == 1
     assert wait_s(gate, now=NOW + 30) == 0
 
 
 def test_a_probe_keeps_everybody_else_out_for_its_lease():
     """Afterwards it is taken for dead."""
-    gate = probe(closed(), caller="a", lease_s=10, now=NOW + 30)
+    gate = probe(blocked(), caller="a", lease_s=10, now=NOW + 30)
     assert wait_s(gate, now=NOW + 31) == 9
     assert wait_s(gate, now=NOW + 40) == 0
 
 
 def test_a_failed_probe_doubles_the_length_up_to_the_most():
     """And the trouble goes on from when it began."""
-    gate, now, lengths = closed(), NOW, []
+    gate, now, lengths = blocked(), NOW, []
     for _ in range(5):
         now = gate.until
-        gate = close(probe(gate, caller="a", lease_s=10, now=now), RULE, now=now, caller="a")
+        gate = block(probe(gate, caller="a", lease_s=10, now=now), RULE, now=now, caller="a")
         lengths.append(gate.until - now)
     assert lengths == [60, 120, 240, 300, 300]
     assert gate.since == NOW
@@ -68,16 +68,16 @@ def test_a_failed_probe_doubles_the_length_up_to_the_most():
 
 
 def test_a_straggler_changes_nothing():
-    """A call that was let in before the gate closed tells nothing new."""
-    assert close(closed(), RULE, now=NOW + 5, caller="late") == closed()
-    probed = probe(closed(), caller="a", lease_s=10, now=NOW + 30)
-    assert close(probed, RULE, now=NOW + 35, caller="late") == probed
+    """A call that was let in before the gate was blocked tells nothing new."""
+    assert block(blocked(), RULE, now=NOW + 5, caller="late") == blocked()
+    probed = probe(blocked(), caller="a", lease_s=10, now=NOW + 30)
+    assert block(probed, RULE, now=NOW + 35, caller="late") == probed
 
 
 def test_a_straggler_may_bring_a_later_time():
     """The server has told it when to come back."""
-    assert close(closed(), HINTED, now=NOW + 5, caller="late", hint_s=60).until == NOW + 65
-    assert close(closed(), HINTED, now=NOW + 5, caller="late", hint_s=10) == closed()
+    assert block(blocked(), HINTED, now=NOW + 5, caller="late", hint_s=60).until == NOW + 65
+    assert block(blocked(), HINTED, now=NOW + 5, caller="late", hint_s=10) == blocked()
 
 
 @pytest.mark.parametrize(
@@ -86,40 +86,40 @@ def test_a_straggler_may_bring_a_later_time():
 )
 def test_a_hint_is_obeyed_or_only_makes_it_longer(rule, hint_s, length_s):
     """A rate limit ends when the server says so; an outage or an empty account is not over because it hopes so."""
-    assert close(None, rule, now=NOW, caller="a", hint_s=hint_s).until == NOW + length_s
+    assert block(None, rule, now=NOW, caller="a", hint_s=hint_s).until == NOW + length_s
 
 
 @pytest.mark.parametrize(("spread", "length_s"), [(-1, 24), (0, 30), (1, 36)])
 def test_the_length_varies_by_the_jitter(spread, length_s):
     """Clients of one server do not come back all at once."""
-    assert close(None, JITTERED, now=NOW, caller="a", spread=spread).until == NOW + length_s
+    assert block(None, JITTERED, now=NOW, caller="a", spread=spread).until == NOW + length_s
 
 
 def test_only_the_prober_can_give_up_its_probe():
     """The place is free at once, and the gate still due."""
-    probed = probe(closed(), caller="a", lease_s=10, now=NOW + 30)
+    probed = probe(blocked(), caller="a", lease_s=10, now=NOW + 30)
     assert give_up(probed, caller="b") == probed
     assert wait_s(give_up(probed, caller="a"), now=NOW + 31) == 0
 
 
 @given(st.none() | TIMES, TIMES, RULES, HINTS, SPREADS, st.booleans())
-def test_no_error_shortens_a_closed_gate(closed_at, now, rule, hint_s, spread, by_probe):
+def test_no_error_shortens_a_blocked_gate(blocked_at, now, rule, hint_s, spread, by_probe):
     """Whatever fails later, however mildly: who had to wait still has to."""
-    if closed_at is None:
+    if blocked_at is None:
         gate, waited_s = None, 0.0
     else:
-        gate = close(None, rule, now=closed_at, caller="a")
+        gate = block(None, rule, now=blocked_at, caller="a")
         waited_s = wait_s(gate, now=now)
     if gate is not None and by_probe and waited_s == 0:
         gate = probe(gate, caller="b", lease_s=5, now=now)
-    after = close(gate, rule, now=now, caller="b", hint_s=hint_s, spread=spread)
+    after = block(gate, rule, now=now, caller="b", hint_s=hint_s, spread=spread)
     assert wait_s(after, now=now) >= waited_s
 
 
 @given(TIMES, TIMES, RULES, HINTS, SPREADS, st.floats(0, 1e6))
-def test_no_clock_closes_a_gate_for_longer_than_its_rule_allows(then, now, rule, hint_s, spread, lease_s):
+def test_no_clock_blocks_a_gate_for_longer_than_its_rule_allows(then, now, rule, hint_s, spread, lease_s):
     """Wherever the clock is set: who has waited for what he was told may probe."""
-    gate = close(None, rule, now=then, caller="a", hint_s=hint_s, spread=spread)
+    gate = block(None, rule, now=then, caller="a", hint_s=hint_s, spread=spread)
     probed = probe(gate, caller="b", lease_s=lease_s, now=gate.until)
     for state, longest_s in ((gate, rule.max_s), (probed, max(rule.max_s, MAX_LEASE_S))):
         waited_s = wait_s(state, now=now)
@@ -128,9 +128,9 @@ def test_no_clock_closes_a_gate_for_longer_than_its_rule_allows(then, now, rule,
 
 
 @given(TIMES, RULES, HINTS, SPREADS)
-def test_a_gate_that_closes_is_closed(now, rule, hint_s, spread):
+def test_a_gate_that_is_blocked_is_not_due(now, rule, hint_s, spread):
     """Rounding never makes it due at once."""
-    gate = close(None, rule, now=now, caller="a", hint_s=hint_s, spread=spread)
+    gate = block(None, rule, now=now, caller="a", hint_s=hint_s, spread=spread)
     assert wait_s(gate, now=now) > 0.9
 
 
@@ -241,7 +241,7 @@ def test_a_throttle_always_lets_somebody_through(running, more):
 
 def test_states_are_made_of_plain_values():
     """They go through JSON."""
-    states = [closed(probe="a", probe_until=NOW), tally_of("x"), halve(None, DEFAULT_POLICY, running=4, now=NOW)]
+    states = [blocked(probe="a", probe_until=NOW), tally_of("x"), halve(None, DEFAULT_POLICY, running=4, now=NOW)]
     for state in states:
-        assert isinstance(state, Gate | Tally | Throttle)
+        assert isinstance(state, Gate | FailureCount | Throttle)
         assert all(isinstance(value, int | float | str | None) for value in asdict(state).values())

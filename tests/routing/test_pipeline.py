@@ -181,7 +181,7 @@ def test_the_ledger_has_a_row_for_each_attempt(pictures):
     best.play(UnavailableError("It is down."))
     with Router([best, plain, spare], store=store) as router:
         router.describe(pictures[0], prompt="What is it?")
-        rows = list(store.ledger())
+        rows = list(store.rows())
     assert [(row.backend, row.outcome, row.error) for row in rows] == [
         ("best", "failed", "unavailable"),
         ("spare", "answered", None),

@@ -142,7 +142,7 @@ def test_trouble_that_a_retry_has_survived_is_a_sign_as_well(make_router, best, 
 
 
 def test_once_per_trouble(make_router, best, spare, clock):
-    """A hundred calls before a closed gate are one; after it has answered again, the next trouble is another."""
+    """A hundred calls before a blocked gate are one; after it has answered again, the next trouble is another."""
     router = make_router([best, spare])
     best.play(QuotaExhaustedError("No money."))
     for _ in range(100):

@@ -79,7 +79,7 @@ def inspect(path: Path, *, acknowledged: int) -> list[str]:
         faults.append("the total of the cache is wrong")
     faults += [f"the entry {key} is damaged" for key, value in entries if decode(value) != answer(key)]
     with contextlib.closing(SQLiteStore(path)) as store:
-        booked = {int(row.call_id) for row in store.ledger()}
+        booked = {int(row.call_id) for row in store.rows()}
         faults += [f"the row {number} is lost" for number in range(1, acknowledged + 1) if number not in booked]
         if int(store.read("last") or 0) < acknowledged:
             faults.append("an update is lost")

@@ -84,7 +84,7 @@ def test_everything_survives_a_restart(open_it):
     first.update("s", lambda _: ("state", None))
     first.close()
     second = open_it()
-    assert (second.get("k"), second.read("s"), len(list(second.ledger()))) == (b"v", "state", 1)
+    assert (second.get("k"), second.read("s"), len(list(second.rows()))) == (b"v", "state", 1)
 
 
 def test_a_hit_within_a_minute_writes_nothing(open_it, path, clock):
@@ -128,10 +128,10 @@ def test_attempts_older_than_400_days_are_forgotten(open_it, clock):
     old, young = clock.time() - KEEP_LEDGER_S - 1, clock.time()
     store.record([row(young)])
     store.record([row(old)])
-    assert len(list(store.ledger())) == 2
+    assert len(list(store.rows())) == 2
     clock.advance(PRUNE_EVERY_S)
     store.record([row(young)])
-    assert [each.at for each in store.ledger()] == [young, young]
+    assert [each.at for each in store.rows()] == [young, young]
 
 
 def test_a_newer_file_is_left_alone(open_it, path):
@@ -270,7 +270,7 @@ def test_a_full_disk_costs_the_cache_and_not_the_call(open_it, caplog):
     with pytest.raises(StoreError, match="full"):
         store.update("k", lambda _: ("x" * 100_000, None))
     assert store.get("before") == b"v"
-    assert list(store.ledger()) == []
+    assert list(store.rows()) == []
 
 
 def test_connections_of_ended_threads_are_closed(open_it):
@@ -353,7 +353,7 @@ def test_processes_share_a_file_from_its_first_moment(path):
     store = SQLiteStore(path)
     assert store.read("sum") == "120"
     assert store.cache_info().entries == 120
-    assert len(list(store.ledger())) == 240
+    assert len(list(store.rows())) == 240
     store.close()
 
 

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from optimistic_states import OptimisticStates, Server
 
 from vision_backends.storage.base import MAX_ENTRY_BYTES, LedgerRow, StoreError
 from vision_backends.storage.memory import MemoryStore
@@ -43,6 +44,19 @@ def make_store(request, tmp_path, clock):
 def store(make_store):
     """One store."""
     return make_store()
+
+
+@pytest.fixture(params=["memory", "sqlite", "optimistic"])
+def states(request, tmp_path):
+    """A store of states."""
+    if request.param == "memory":
+        store = MemoryStore()
+    elif request.param == "sqlite":
+        store = SQLiteStore(tmp_path / "states.sqlite")
+    else:
+        store = OptimisticStates(Server())
+    yield store
+    store.close()
 
 
 NOW = FakeClock().time()
@@ -145,47 +159,67 @@ def test_the_ledger_returns_what_was_booked_by_time(store):
     store.record([row(30.0), full])
     store.record([row(10.0)])
     store.record([])
-    assert list(store.ledger()) == [row(10.0), full, row(30.0)]
-    assert list(store.ledger(since=NOW + 20.0, until=NOW + 30.0)) == [full]
+    assert list(store.rows()) == [row(10.0), full, row(30.0)]
+    assert list(store.rows(since=NOW + 20.0, until=NOW + 30.0)) == [full]
 
 
 def test_rows_of_the_same_time_stay_in_their_order(store):
     """The last attempt of a call is the one that answered."""
     rows = [row(5.0, call_id=str(number)) for number in range(2500)]
     store.record(rows)
-    assert list(store.ledger()) == rows
+    assert list(store.rows()) == rows
 
 
-def test_a_state_is_read_replaced_and_removed(store):
+def test_a_state_is_read_replaced_and_removed(states):
     """`update` hands over the old state and returns what the change returns."""
-    assert store.read("k") is None
-    assert store.update("k", lambda old: ("one", old)) is None
-    assert store.update("k", lambda old: ("two", old)) == "one"
-    assert store.read("k") == "two"
-    assert store.update("k", lambda old: (old, "same")) == "same"
-    assert store.update("k", lambda old: (None, old)) == "two"
-    assert store.update("k", lambda old: (None, old)) is None
-    assert store.read("k") is None
+    assert states.read("k") is None
+    assert states.update("k", lambda old: ("one", old)) is None
+    assert states.update("k", lambda old: ("two", old)) == "one"
+    assert states.read("k") == "two"
+    assert states.update("k", lambda old: (old, "same")) == "same"
+    assert states.update("k", lambda old: (None, old)) == "two"
+    assert states.update("k", lambda old: (None, old)) is None
+    assert states.read("k") is None
 
 
-def test_a_change_that_raises_changes_nothing(store):
+def test_a_change_that_raises_changes_nothing(states):
     """Neither the state nor the next update suffers."""
-    store.update("k", lambda _: ("one", None))
+    states.update("k", lambda _: ("one", None))
 
     def fail(_):
         raise LookupError
 
     with pytest.raises(LookupError):
-        store.update("k", fail)
-    assert store.update("k", lambda old: ("two", old)) == "one"
+        states.update("k", fail)
+    assert states.update("k", lambda old: ("two", old)) == "one"
 
 
-def test_states_are_listed_by_prefix(store):
+def test_states_are_listed_by_prefix(states):
     """Wildcards are no wildcards here."""
     for key in ("gates/a", "gates/b", "gates%", "book/a"):
-        store.update(key, lambda _, key=key: (key.upper(), None))
-    assert store.states("gates/") == {"gates/a": "GATES/A", "gates/b": "GATES/B"}
-    assert set(store.states()) == {"gates/a", "gates/b", "gates%", "book/a"}
+        states.update(key, lambda _, key=key: (key.upper(), None))
+    assert states.all("gates/") == {"gates/a": "GATES/A", "gates/b": "GATES/B"}
+    assert set(states.all()) == {"gates/a", "gates/b", "gates%", "book/a"}
+
+
+def test_no_update_of_a_state_is_lost_among_threads(states):
+    """Whether a lock is held meanwhile, or the change is made again after another was faster."""
+    start = threading.Barrier(8)
+
+    def work(_):
+        start.wait()
+        return [states.update("sum", lambda old: (str(int(old or 0) + 1), int(old or 0))) for _ in range(30)]
+
+    with ThreadPoolExecutor(8) as pool:
+        seen = [value for values in pool.map(work, range(8)) for value in values]
+    assert states.read("sum") == "240"
+    assert sorted(seen) == list(range(240))
+
+
+@pytest.mark.parametrize(("kind", "blocking"), [(MemoryStore, False), (SQLiteStore, True)])
+def test_a_store_says_whether_it_may_wait_for_a_disk(kind, blocking):
+    """An event loop has to know before it asks."""
+    assert kind.blocking is blocking
 
 
 def test_many_threads_share_a_store(make_store):
@@ -205,7 +239,7 @@ def test_many_threads_share_a_store(make_store):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(work, range(8)))
     assert store.read("sum") == "240"
-    assert len(list(store.ledger())) == 480
+    assert len(list(store.rows())) == 480
     info = store.cache_info()
     assert info.size_bytes == info.entries * 200 <= 20_000
 
@@ -214,7 +248,7 @@ def test_memory_remembers_a_bounded_ledger():
     """The oldest rows go first."""
     store = MemoryStore(max_ledger_rows=3)
     store.record([row(float(number)) for number in range(5)])
-    assert list(store.ledger()) == [row(2.0), row(3.0), row(4.0)]
+    assert list(store.rows()) == [row(2.0), row(3.0), row(4.0)]
 
 
 def test_closing_twice_is_harmless_and_a_late_answer_too(store):

@@ -1,6 +1,6 @@
-"""All gates of one account together: what one call finds closed, and what its outcome does to them.
+"""All gates of one account together: which of them block a call, and what its outcome does to them.
 
-A panel is read from the shared state, changed and written back within one atomic update, so that every event
+They are read from the store, changed and written back within one atomic update, so that every event
 happens exactly once among all threads and processes. This module decides which gates an outcome moves;
 `circuit_breaker` decides how. It must not know where the state is kept.
 """
@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from vision_backends.health import circuit_breaker
-from vision_backends.health.circuit_breaker import Gate, Tally, Throttle
+from vision_backends.health.circuit_breaker import FailureCount, Gate, Throttle
 from vision_backends.health.policy import GATE_KINDS
-from vision_backends.health.scopes import Place, Transition
+from vision_backends.health.scopes import GateKey, Transition
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from vision_backends.health.policy import GateKind, Policy
     from vision_backends.health.scopes import GateState, Scope
 
-__all__ = ["Closed", "Failure", "Panel"]
+__all__ = ["AccountGates", "Blocked", "Failure"]
 
-S = TypeVar("S", Gate, Tally, Throttle)
+S = TypeVar("S", Gate, FailureCount, Throttle)
 
-VERSION = 1
+VERSION = 2
+"""Version 1 called the time at which a gate was blocked ``closed_at``."""
 
 FORGOTTEN_S = 86_400.0
 
@@ -35,12 +36,12 @@ KINDS: tuple[GateKind, ...] = (*GATE_KINDS.values(), "outage")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Closed:
-    """A gate that is not open, and what is known about why.
+class Blocked:
+    """A gate that is not passing, and what is known about why.
 
     Attributes:
         gate: Its state.
-        backend: The backend whose call closed it.
+        backend: The backend whose call blocked it.
         reason: The provider's code, or the kind of the error.
     """
 
@@ -73,119 +74,128 @@ class Failure:
 
 
 @dataclass(slots=True)
-class Panel:
+class AccountGates:
     """The gates of one account; lives within one update or one look."""
 
-    gates: dict[Place, Closed] = field(default_factory=dict)
-    tallies: dict[Place, Tally] = field(default_factory=dict)
-    throttles: dict[Place, Throttle] = field(default_factory=dict)
+    gates: dict[GateKey, Blocked] = field(default_factory=dict)
+    tallies: dict[GateKey, FailureCount] = field(default_factory=dict)
+    throttles: dict[GateKey, Throttle] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, text: str | None) -> Self:
-        """Read a panel; whatever cannot be read is taken for healthy, since a probe costs less than a lockout."""
+        """Read the gates; whatever cannot be read is taken for healthy, since a probe costs less than a lockout."""
         if text is None:
             return cls()
         try:
             state = json.loads(text)
-            if state["version"] != VERSION:
+            if state["version"] == 1:
+                for _, gate, _, _ in state["gates"]:
+                    gate["blocked_at"] = gate.pop("closed_at")
+            elif state["version"] != VERSION:
                 return cls()
             return cls(
                 gates={
-                    _place(place): Closed(gate=_read(Gate, gate), backend=str(backend), reason=str(reason))
-                    for place, gate, backend, reason in state["gates"]
+                    _gate_key(key): Blocked(gate=_read(Gate, gate), backend=str(backend), reason=str(reason))
+                    for key, gate, backend, reason in state["gates"]
                 },
-                tallies={_place(place): _read(Tally, tally) for place, tally in state["tallies"]},
-                throttles={_place(place): _read(Throttle, throttle) for place, throttle in state["throttles"]},
+                tallies={_gate_key(key): _read(FailureCount, tally) for key, tally in state["tallies"]},
+                throttles={_gate_key(key): _read(Throttle, throttle) for key, throttle in state["throttles"]},
             )
         except (ValueError, TypeError, KeyError):
             return cls()
 
     def dump(self, policy: Policy, *, now: float) -> str | None:
-        """Write the panel down without what is over; None when everything is healthy."""
+        """Write the gates down without what is over; None when everything is healthy."""
         memory_s = max(policy.window_s, policy.streak_gap_s)
-        tallies = [(place, tally) for place, tally in self.tallies.items() if abs(now - tally.failed_at) <= memory_s]
+        tallies = [(key, tally) for key, tally in self.tallies.items() if abs(now - tally.failed_at) <= memory_s]
         throttles = [
-            (place, throttle)
-            for place, throttle in self.throttles.items()
+            (key, throttle)
+            for key, throttle in self.throttles.items()
             if circuit_breaker.room(throttle, policy, now=now) is not None
         ]
-        gates = [(place, shut) for place, shut in self.gates.items() if not shut.is_forgotten(now=now)]
+        gates = [(key, blocked) for key, blocked in self.gates.items() if not blocked.is_forgotten(now=now)]
         if not (gates or tallies or throttles):
             return None
         state = {
             "version": VERSION,
-            "gates": [[place, asdict(shut.gate), shut.backend, shut.reason] for place, shut in gates],
-            "tallies": [[place, asdict(tally)] for place, tally in tallies],
-            "throttles": [[place, asdict(throttle)] for place, throttle in throttles],
+            "gates": [[key, asdict(blocked.gate), blocked.backend, blocked.reason] for key, blocked in gates],
+            "tallies": [[key, asdict(tally)] for key, tally in tallies],
+            "throttles": [[key, asdict(throttle)] for key, throttle in throttles],
         }
         return json.dumps(state, separators=(",", ":"))
 
-    def concerning(self, scope: Scope, policy: Policy) -> Iterator[tuple[Place, Closed]]:
-        """Yield the gates that stand before a scope and are not open."""
+    def concerning(self, scope: Scope, policy: Policy) -> Iterator[tuple[GateKey, Blocked]]:
+        """Yield the gates that stand before a scope and are not passing."""
         if not self.gates:
             return
         for kind in KINDS:
-            place = scope.place(kind, policy.rule(kind).span)
-            shut = self.gates.get(place)
-            if shut is not None:
-                yield place, shut
+            key = scope.gate_key(kind, policy.rule(kind).span)
+            blocked = self.gates.get(key)
+            if blocked is not None:
+                yield key, blocked
 
-    def obstacle(self, scope: Scope, policy: Policy, *, now: float) -> tuple[Place, Closed, float] | None:
-        """Return the gate that keeps a scope out for the longest, and the seconds; None when it may pass or probe."""
+    def obstacle(self, scope: Scope, policy: Policy, *, now: float) -> tuple[GateKey, Blocked, float] | None:
+        """Return the gate that blocks a scope for the longest, and the seconds; None when it may pass or probe."""
         waits = [
-            (place, shut, circuit_breaker.wait_s(shut.gate, now=now)) for place, shut in self.concerning(scope, policy)
+            (key, blocked, circuit_breaker.wait_s(blocked.gate, now=now))
+            for key, blocked in self.concerning(scope, policy)
         ]
         return max((each for each in waits if each[2] > 0), key=lambda each: each[2], default=None)
 
     def room(self, scope: Scope, policy: Policy, *, now: float) -> int | None:
         """Return how many calls of a scope may run at once; None when nothing limits them."""
-        throttle = self.throttles.get(scope.place("overload", policy.overload.span))
+        throttle = self.throttles.get(scope.gate_key("overload", policy.overload.span))
         return None if throttle is None else circuit_breaker.room(throttle, policy, now=now)
 
     def take_probe(self, scope: Scope, policy: Policy, *, caller: str, lease_s: float, now: float) -> list[Transition]:
         """Let a caller probe every gate before a scope; all of them are due."""
         moved = []
-        for place, shut in list(self.concerning(scope, policy)):
-            gate = circuit_breaker.probe(shut.gate, caller=caller, lease_s=lease_s, now=now)
-            self.gates[place] = replace(shut, gate=gate)
-            moved.append(_moved(place, shut, scope, "closed", "probing", at=now, until=gate.probe_until))
+        for key, blocked in list(self.concerning(scope, policy)):
+            gate = circuit_breaker.probe(blocked.gate, caller=caller, lease_s=lease_s, now=now)
+            self.gates[key] = replace(blocked, gate=gate)
+            moved.append(_moved(key, blocked, scope, "blocked", "probing", at=now, until=gate.probe_until))
         return moved
 
     def is_affected_by_success(self, scope: Scope, policy: Policy, *, caller: str) -> bool:
         """Return whether `succeed` would change anything."""
-        counted = scope.place("outage", policy.outage.span) in self.tallies
+        counted = scope.gate_key("outage", policy.outage.span) in self.tallies
         return counted or self.is_probing(scope, policy, caller=caller)
 
     def is_probing(self, scope: Scope, policy: Policy, *, caller: str) -> bool:
         """Return whether a caller is the one who probes a gate before a scope."""
-        return any(shut.gate.probe == caller for _, shut in self.concerning(scope, policy))
+        return any(blocked.gate.probe == caller for _, blocked in self.concerning(scope, policy))
 
     def succeed(self, scope: Scope, policy: Policy, *, caller: str, now: float) -> list[Transition]:
-        """Open the gates that the caller has probed, and count the success where outages are being counted."""
+        """Let the gates pass that the caller has probed, and count the success where outages are being counted."""
         moved = []
-        for place, shut in list(self.concerning(scope, policy)):
-            if shut.gate.probe == caller:
-                del self.gates[place]
-                moved.append(_moved(place, shut, scope, "probing", "open", at=now))
-        self._count(scope.place("outage", policy.outage.span), policy, failed=False, now=now)
+        for key, blocked in list(self.concerning(scope, policy)):
+            if blocked.gate.probe == caller:
+                del self.gates[key]
+                moved.append(_moved(key, blocked, scope, "probing", "passing", at=now))
+        self._count(scope.gate_key("outage", policy.outage.span), policy, failed=False, now=now)
         return moved
 
     def fail(self, scope: Scope, policy: Policy, failure: Failure, *, caller: str, now: float) -> list[Transition]:
-        """Close the gate that the failure concerns, or count towards closing it; give up all other probes."""
+        """Block the gate that the failure concerns, or count towards that; give up all other probes."""
         rule = policy.rule(failure.kind)
-        place = scope.place(failure.kind, rule.span)
-        shut = self.gates.get(place)
+        key = scope.gate_key(failure.kind, rule.span)
+        blocked = self.gates.get(key)
         moved = []
-        if shut is not None or failure.kind != "outage" or self._is_outage(place, policy, now=now):
-            gate = circuit_breaker.close(
-                shut.gate if shut else None, rule, now=now, caller=caller, hint_s=failure.hint_s, spread=failure.spread
+        if blocked is not None or failure.kind != "outage" or self._is_outage(key, policy, now=now):
+            gate = circuit_breaker.block(
+                blocked.gate if blocked else None,
+                rule,
+                now=now,
+                caller=caller,
+                hint_s=failure.hint_s,
+                spread=failure.spread,
             )
-            if shut is not None and shut.gate.probe != caller:
-                self.gates[place] = replace(shut, gate=gate)  # a straggler: let in before, it is no event
+            if blocked is not None and blocked.gate.probe != caller:
+                self.gates[key] = replace(blocked, gate=gate)  # a straggler: admitted before, it is not an event
             else:
-                before: GateState = "open" if shut is None else "probing"
-                after = self.gates[place] = Closed(gate=gate, backend=scope.backend, reason=failure.reason)
-                moved = [_moved(place, after, scope, before, "closed", at=now, until=gate.until)]
+                before: GateState = "passing" if blocked is None else "probing"
+                after = self.gates[key] = Blocked(gate=gate, backend=scope.backend, reason=failure.reason)
+                moved = [_moved(key, after, scope, before, "blocked", at=now, until=gate.until)]
         if moved and failure.kind == "overload":
             self._throttle(scope, policy, running=failure.running, now=now)
         self.give_up(scope, policy, caller=caller)
@@ -193,48 +203,48 @@ class Panel:
 
     def give_up(self, scope: Scope, policy: Policy, *, caller: str) -> list[Transition]:
         """Let somebody else probe the gates that this caller was probing; moves none of them."""
-        for place, shut in list(self.concerning(scope, policy)):
-            self.gates[place] = replace(shut, gate=circuit_breaker.give_up(shut.gate, caller=caller))
+        for key, blocked in list(self.concerning(scope, policy)):
+            self.gates[key] = replace(blocked, gate=circuit_breaker.give_up(blocked.gate, caller=caller))
         return []
 
     def reset(self, backend: str | None, *, at: float) -> list[Transition]:
-        """Open the gates that calls of a backend have closed, or all of them for None, and forget its failures."""
+        """Let the gates pass that calls of a backend have blocked, or all for None, and forget its failures."""
         moved = []
-        for place, shut in list(self.gates.items()):
-            if backend in {None, shut.backend}:
-                del self.gates[place]
-                moved.append(_moved(place, shut, None, "closed", "open", at=at))
+        for key, blocked in list(self.gates.items()):
+            if backend in {None, blocked.backend}:
+                del self.gates[key]
+                moved.append(_moved(key, blocked, None, "blocked", "passing", at=at))
         for counts in (self.tallies, self.throttles):
-            for place in [place for place in counts if backend in {None, place.backend}]:
-                del counts[place]
+            for key in [key for key in counts if backend in {None, key.backend}]:
+                del counts[key]
         return moved
 
-    def _is_outage(self, place: Place, policy: Policy, *, now: float) -> bool:
+    def _is_outage(self, key: GateKey, policy: Policy, *, now: float) -> bool:
         """Count a failure; return whether it is one too many, and then forget the others."""
-        tally = self._count(place, policy, failed=True, now=now)
+        tally = self._count(key, policy, failed=True, now=now)
         tripped = tally is not None and circuit_breaker.is_tripped(tally, policy)
         if tripped:
-            del self.tallies[place]
+            del self.tallies[key]
         return tripped
 
-    def _count(self, place: Place, policy: Policy, *, failed: bool, now: float) -> Tally | None:
-        tally = circuit_breaker.count(self.tallies.pop(place, None), policy, failed=failed, now=now)
+    def _count(self, key: GateKey, policy: Policy, *, failed: bool, now: float) -> FailureCount | None:
+        tally = circuit_breaker.count(self.tallies.pop(key, None), policy, failed=failed, now=now)
         if tally is not None:
-            self.tallies[place] = tally
+            self.tallies[key] = tally
         return tally
 
     def _throttle(self, scope: Scope, policy: Policy, *, running: int, now: float) -> None:
-        place = scope.place("overload", policy.overload.span)
-        throttle = circuit_breaker.halve(self.throttles.pop(place, None), policy, running=running, now=now)
+        key = scope.gate_key("overload", policy.overload.span)
+        throttle = circuit_breaker.halve(self.throttles.pop(key, None), policy, running=running, now=now)
         if throttle is not None:
-            self.throttles[place] = throttle
+            self.throttles[key] = throttle
 
 
-def _place(values: list[Any]) -> Place:
+def _gate_key(values: list[Any]) -> GateKey:
     kind, *rest = values
     if kind not in KINDS:
         raise ValueError(f"There is no gate {kind!r}.")
-    return Place(kind, *map(str, rest))
+    return GateKey(kind, *map(str, rest))
 
 
 def _read(kind: type[S], values: dict[str, Any]) -> S:
@@ -246,8 +256,8 @@ def _read(kind: type[S], values: dict[str, Any]) -> S:
 
 
 def _moved(
-    place: Place,
-    shut: Closed,
+    key: GateKey,
+    blocked: Blocked,
     scope: Scope | None,
     before: GateState,
     after: GateState,
@@ -257,12 +267,12 @@ def _moved(
 ) -> Transition:
     return Transition(
         at=at,
-        backend=scope.backend if scope else shut.backend,
-        model=place.model,
-        task=place.task,
-        gate=place.kind,
+        backend=scope.backend if scope else blocked.backend,
+        model=key.model,
+        task=key.task,
+        gate=key.kind,
         before=before,
         after=after,
-        reason=shut.reason,
+        reason=blocked.reason,
         until=until,
     )

@@ -1,6 +1,6 @@
-"""The gatekeeper: whether a rung may be asked now, and what its answer means for the next caller.
+"""Admission control: whether a rung may be asked now, and what its answer means for the next call.
 
-Three things can keep a call out, asked in this order: a closed gate (`account_gates`, shared by all processes), what
+Three things can keep a call out, asked in this order: a blocked gate (`account_gates`, shared by all processes), what
 this process has learned from the server's replies (`throttling`), and the limits that the user has set (`budget_state`,
 shared). Who is let in gets a permit, and says with it how the call has ended.
 
@@ -15,7 +15,7 @@ from random import Random
 from typing import TYPE_CHECKING, TypeVar
 
 from vision_backends.errors import BackendError
-from vision_backends.health.account_gates import Failure, Panel
+from vision_backends.health.account_gates import AccountGates, Failure
 from vision_backends.health.budgets import Budgets
 from vision_backends.health.circuit_breaker import wait_s
 from vision_backends.health.limits import Amount
@@ -24,7 +24,7 @@ from vision_backends.health.permits import Ending, Entry, Permit
 from vision_backends.health.policy import DEFAULT_POLICY, MAYBE_BILLED, gate_kind
 from vision_backends.health.scopes import Scope
 from vision_backends.health.shared_state import SharedStates, tell
-from vision_backends.health.throttling import Traffic
+from vision_backends.health.throttling import Throttling
 from vision_backends.types import FREE
 
 if TYPE_CHECKING:
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from vision_backends.health.limits import Alert, Limits, Spending
     from vision_backends.health.policy import Policy
     from vision_backends.health.scopes import GateReport, Transition
-    from vision_backends.storage.base import Store
+    from vision_backends.storage.base import States
     from vision_backends.types import Usage
 
-__all__ = ["Health", "Permit", "Scope"]
+__all__ = ["AdmissionControl", "Permit", "Scope"]
 
 T = TypeVar("T")
 
@@ -49,11 +49,11 @@ USUAL_PERCENT = 90.0
 """The part of the calls that "usually" refers to where durations are concerned."""
 
 
-class Health:
+class AdmissionControl:
     """Keeps the gates, budgets and limits of every rung. Safe for many threads.
 
     Args:
-        store: Where the shared states live.
+        states: Where the shared states live.
         clock: Where time comes from.
         random: Jitter of the gates.
         policy: The numbers of the gates.
@@ -64,7 +64,7 @@ class Health:
 
     def __init__(
         self,
-        store: Store,
+        states: States,
         *,
         clock: Clock,
         random: Random | None = None,
@@ -76,9 +76,9 @@ class Health:
         self._clock = clock
         self._random = random or Random()  # noqa: S311 — jitter is no secret
         self._policy = policy
-        self._panels = SharedStates(store, prefix="gates/")
-        self._budgets = Budgets(SharedStates(store, prefix="book/"), limits or {}, on_alert=on_alert)
-        self._traffic = Traffic()
+        self._gate_states = SharedStates(states, prefix="gates/")
+        self._budgets = Budgets(SharedStates(states, prefix="book/"), limits or {}, on_alert=on_alert)
+        self._throttling = Throttling()
         self._on_transition = on_transition
         self._troubled: set[str] = set()
 
@@ -97,10 +97,10 @@ class Health:
             BackendError: The kind of trouble for which it may not pass, with ``retry_after_s`` and a remedy.
         """
         now = self._clock.time()
-        panel = self._look(scope)
-        closed = self._closed(panel, scope, now=now)
-        if closed is not None:
-            raise closed
+        gates = self._look(scope)
+        blocked = self._blocked(gates, scope, now=now)
+        if blocked is not None:
+            raise blocked
         entry = Entry(
             scope=scope,
             caller=secrets.token_hex(8),
@@ -109,44 +109,44 @@ class Health:
             timeout_s=timeout_s,
             lease_s=max(LEASE * timeout_s, MIN_LEASE_S),
         )
-        room = panel.room(scope, self._policy, now=now)
-        self._traffic.enter(scope, tokens=entry.amount.tokens, room=room, now=self._clock.monotonic())
+        room = gates.room(scope, self._policy, now=now)
+        self._throttling.enter(scope, tokens=entry.amount.tokens, room=room, now=self._clock.monotonic())
         try:
             self._budgets.reserve(entry, now=now)
             try:
-                self._probe(panel, entry, now=now)
+                self._probe(gates, entry, now=now)
             except BackendError:
                 self._budgets.cancel(entry, now=now)
                 raise
         except BaseException:
-            self._traffic.leave(scope, tokens=entry.amount.tokens, asked=False)
+            self._throttling.leave(scope, tokens=entry.amount.tokens, asked=False)
             raise
         return Permit(entry, self._end, self._correct)
 
     def peek(self, scope: Scope) -> BackendError | None:
         """Return what would keep out a small call now, or None; changes nothing."""
         now = self._clock.time()
-        panel = self._look(scope)
-        closed = self._closed(panel, scope, now=now)
-        if closed is not None:
-            return closed
-        room = panel.room(scope, self._policy, now=now)
-        near = self._traffic.obstacle(scope, room=room, now=self._clock.monotonic())
+        gates = self._look(scope)
+        blocked = self._blocked(gates, scope, now=now)
+        if blocked is not None:
+            return blocked
+        room = gates.room(scope, self._policy, now=now)
+        near = self._throttling.obstacle(scope, room=room, now=self._clock.monotonic())
         return near or self._budgets.obstacle(scope.backend, now=now)
 
     def expected_s(self, scope: Scope, default: float, *, percent: float = USUAL_PERCENT) -> float:
         """Return the seconds within which so many percent of the last 32 answers came; the default before the first."""
-        measured_s = self._traffic.percentile_s(scope, percent)
+        measured_s = self._throttling.percentile_s(scope, percent)
         return default if measured_s is None else measured_s
 
     def gates(self) -> list[GateReport]:
-        """Return every gate that is not open, the oldest trouble first."""
+        """Return every gate that is not passing, the oldest trouble first."""
         now = self._clock.time()
         reports = [
-            report(place, shut, wait_s=wait_s(shut.gate, now=now), now=now)
-            for text in self._panels.all().values()
-            for place, shut in Panel.parse(text).gates.items()
-            if not shut.is_forgotten(now=now)
+            report(key, blocked, wait_s=wait_s(blocked.gate, now=now), now=now)
+            for text in self._gate_states.all().values()
+            for key, blocked in AccountGates.parse(text).gates.items()
+            if not blocked.is_forgotten(now=now)
         ]
         return sorted(reports, key=lambda report: report.since)
 
@@ -155,55 +155,56 @@ class Health:
         return self._budgets.spending(now=self._clock.time())
 
     def reset(self, backend: str | None = None) -> int:
-        """Open the gates that calls of a backend, or of any for None, have closed, and forget its failures.
+        """Let the gates pass that calls of a backend, or of any for None, have blocked, and forget its failures.
 
         Budgets stay as they are: what is spent is spent.
 
         Returns:
-            How many gates were opened.
+            How many gates were blocked.
         """
-        self._traffic.forget(backend)
+        self._throttling.forget(backend)
         now = self._clock.time()
         moved = [
             transition
-            for account in self._panels.all()
-            for transition in self._change(account, lambda panel: panel.reset(backend, at=now), now=now)
+            for account in self._gate_states.all()
+            for transition in self._change(account, lambda gates: gates.reset(backend, at=now), now=now)
         ]
         return len(moved)
 
-    def _look(self, scope: Scope) -> Panel:
+    def _look(self, scope: Scope) -> AccountGates:
         """Return the gates of a scope's account as they are now; the healthy path reads this and writes nothing."""
-        text = self._panels.read(scope.account)
+        text = self._gate_states.read(scope.account)
         if text is None:
             self._troubled.discard(scope.account)
         else:
             self._troubled.add(scope.account)
-        return Panel.parse(text)
+        return AccountGates.parse(text)
 
-    def _closed(self, panel: Panel, scope: Scope, *, now: float) -> BackendError | None:
-        found = panel.obstacle(scope, self._policy, now=now)
+    def _blocked(self, gates: AccountGates, scope: Scope, *, now: float) -> BackendError | None:
+        found = gates.obstacle(scope, self._policy, now=now)
         if found is None:
             return None
-        place, shut, wait_s = found
-        return refusal(place, shut, wait_s=wait_s, now=now)
+        key, blocked, wait_s = found
+        return refusal(key, blocked, wait_s=wait_s, now=now)
 
-    def _probe(self, panel: Panel, entry: Entry, *, now: float) -> None:
+    def _probe(self, gates: AccountGates, entry: Entry, *, now: float) -> None:
         """Take the one place for a probe if a gate is due.
 
         Raises:
             BackendError: Somebody else was faster.
         """
         scope = entry.scope
-        if not any(panel.concerning(scope, self._policy)):
+        if not any(gates.concerning(scope, self._policy)):
             return
         overtaken: list[BackendError] = []
 
-        def act(panel: Panel) -> list[Transition]:
-            closed = self._closed(panel, scope, now=now)
-            if closed is not None:
-                overtaken.append(closed)
+        def act(gates: AccountGates) -> list[Transition]:
+            overtaken.clear()  # the store may call this again, with a newer state
+            blocked = self._blocked(gates, scope, now=now)
+            if blocked is not None:
+                overtaken.append(blocked)
                 return []
-            return panel.take_probe(scope, self._policy, caller=entry.caller, lease_s=entry.lease_s, now=now)
+            return gates.take_probe(scope, self._policy, caller=entry.caller, lease_s=entry.lease_s, now=now)
 
         self._change(scope.account, act, now=now)
         if overtaken:
@@ -214,20 +215,20 @@ class Health:
         scope, now = entry.scope, self._clock.time()
         failure = self._failure(entry, ending)
         limits, monotonic = ending.limits, self._clock.monotonic()
-        self._traffic.leave(scope, tokens=entry.amount.tokens, limits=limits, now=monotonic)
+        self._throttling.leave(scope, tokens=entry.amount.tokens, limits=limits, now=monotonic)
         self._budgets.settle(entry, _amount(entry, ending), reserved=entry.amount, now=now)
         if failure is not None:
             self._troubled.add(scope.account)
             self._change(
                 scope.account,
-                lambda panel: panel.fail(scope, self._policy, failure, caller=entry.caller, now=now),
+                lambda gates: gates.fail(scope, self._policy, failure, caller=entry.caller, now=now),
                 now=now,
             )
         elif ending.error is None and ending.counted:
-            self._traffic.note_duration(scope, ending.elapsed_s)
+            self._throttling.note_duration(scope, ending.elapsed_s)
             self._note_success(entry, now=now)
         elif self._look(scope).is_probing(scope, self._policy, caller=entry.caller):
-            self._change(scope.account, lambda panel: panel.give_up(scope, self._policy, caller=entry.caller), now=now)
+            self._change(scope.account, lambda gates: gates.give_up(scope, self._policy, caller=entry.caller), now=now)
 
     def _note_success(self, entry: Entry, *, now: float) -> None:
         scope = entry.scope
@@ -236,7 +237,7 @@ class Health:
         if self._look(scope).is_affected_by_success(scope, self._policy, caller=entry.caller):
             self._change(
                 scope.account,
-                lambda panel: panel.succeed(scope, self._policy, caller=entry.caller, now=now),
+                lambda gates: gates.succeed(scope, self._policy, caller=entry.caller, now=now),
                 now=now,
             )
 
@@ -246,14 +247,14 @@ class Health:
         kind = None if error is None else gate_kind(error)
         if error is None or kind is None:
             return None
-        usual_s = self._traffic.percentile_s(entry.scope, USUAL_PERCENT)
+        usual_s = self._throttling.percentile_s(entry.scope, USUAL_PERCENT)
         if error.kind == "timed_out" and usual_s is not None and entry.timeout_s < usual_s:
             return None  # a caller in more of a hurry than the backend ever is
         return Failure(
             kind=kind,
             reason=getattr(error, "code", None) or error.kind,
             hint_s=getattr(error, "retry_after_s", None),
-            running=self._traffic.running(entry.scope),
+            running=self._throttling.running(entry.scope),
             spread=self._random.uniform(-1, 1),
         )
 
@@ -261,16 +262,16 @@ class Health:
         late = Amount.of(usage, otherwise=entry.amount).minus(_amount(entry, ending))
         self._budgets.settle(entry, late, reserved=Amount(), now=self._clock.time())
 
-    def _change(self, account: str, act: Callable[[Panel], list[Transition]], *, now: float) -> list[Transition]:
+    def _change(self, account: str, act: Callable[[AccountGates], list[Transition]], *, now: float) -> list[Transition]:
         """Change the gates of an account atomically, tell the listener what has moved, and return it."""
 
         def change(text: str | None) -> tuple[str | None, list[Transition]]:
-            panel = Panel.parse(text)
-            moved = act(panel)
-            return panel.dump(self._policy, now=now), moved
+            gates = AccountGates.parse(text)
+            moved = act(gates)
+            return gates.dump(self._policy, now=now), moved
 
         nothing: list[Transition] = []
-        moved = self._panels.update(account, change, otherwise=nothing)
+        moved = self._gate_states.update(account, change, otherwise=nothing)
         tell(self._on_transition, moved)
         return moved
 

@@ -1,6 +1,6 @@
-"""The book of one backend: what is spent, what is reserved, and how many calls the minute has left.
+"""The budget state of one backend: what is spent, what is reserved, and how many calls the minute has left.
 
-A book is read from the shared state, changed and written back within one atomic update. This module decides
+A state is read from the store, changed and written back within one atomic update. This module decides
 how amounts are booked; the limits are `limits`'s. It must not know where the state is kept.
 """
 
@@ -18,14 +18,14 @@ from vision_backends.health.limits import BUDGETS, NANO_USD, Alert, Amount, Spen
 if TYPE_CHECKING:
     from vision_backends.health.limits import Budget, Limits
 
-__all__ = ["Book"]
+__all__ = ["BudgetState"]
 
 VERSION = 1
 
 MINUTE_S = 60.0
 
 KEPT_PERIODS = 6
-"""Periods that a book remembers. More than the current day and month, lest a clock that is wrong for a moment
+"""Periods that are remembered. More than the current day and month, lest a clock that is wrong for a moment
 makes it forget what today has cost."""
 
 ROUNDING = 1e-6
@@ -35,7 +35,7 @@ ALERT_PERCENTS = (80, 100)
 
 
 @dataclass(slots=True)
-class Book:
+class BudgetState:
     """Lives within one update or one look.
 
     Attributes:
@@ -52,7 +52,7 @@ class Book:
 
     @classmethod
     def parse(cls, text: str | None) -> Self:
-        """Read a book; one that cannot be read is begun anew."""
+        """Read a state; one that cannot be read starts from nothing."""
         if text is None:
             return cls()
         try:
@@ -69,7 +69,7 @@ class Book:
             return cls()
 
     def dump(self) -> str:
-        """Write the book down."""
+        """Write the state down."""
         state = {
             "version": VERSION,
             "spent": self.spent,
@@ -117,7 +117,7 @@ class Book:
         self._draw(limits, requests=-1, tokens=-reserved.tokens, now=now)
 
     def settle(self, limits: Limits, amount: Amount, *, caller: str, reserved: Amount, now: float) -> None:
-        """Book what a call has taken instead of what was reserved for it."""
+        """BudgetState what a call has taken instead of what was reserved for it."""
         self.reserved.pop(caller, None)
         self._draw(limits, requests=0, tokens=amount.tokens - reserved.tokens, now=now)
         for period in (_period("day", now), _period("month", now)):

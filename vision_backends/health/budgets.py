@@ -1,6 +1,6 @@
-"""The books of all backends that the user has set limits for.
+"""The budgets of all backends that the user has set limits for.
 
-This module decides when a book is opened: before a call to reserve, after it to settle, both atomically for all
+This module decides when a state is changed: before a call to reserve, after it to settle, both atomically for all
 processes. How amounts are booked is `budget_state`'s business, what is allowed `limits`'s.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, TypeVar
 
-from vision_backends.health.budget_state import Book
+from vision_backends.health.budget_state import BudgetState
 from vision_backends.health.limits import Amount
 from vision_backends.health.shared_state import tell
 
@@ -50,7 +50,7 @@ class Budgets:
         limits = self._limits.get(backend)
         if limits is None:
             return None
-        return Book.parse(self._states.read(backend)).obstacle(limits, Amount(), backend=backend, now=now)
+        return BudgetState.parse(self._states.read(backend)).obstacle(limits, Amount(), backend=backend, now=now)
 
     def reserve(self, entry: Entry, *, now: float) -> None:
         """Set aside what a call is estimated to take.
@@ -64,12 +64,12 @@ class Budgets:
             return
         self._warn_of_unknown_price(entry, limits)
 
-        def act(book: Book) -> tuple[BackendError | None, list[Alert]]:
-            refused = book.obstacle(limits, entry.amount, backend=backend, now=now)
+        def act(state: BudgetState) -> tuple[BackendError | None, list[Alert]]:
+            refused = state.obstacle(limits, entry.amount, backend=backend, now=now)
             if refused is None:
-                book.reserve(limits, entry.amount, caller=entry.caller, lease_s=entry.lease_s, now=now)
+                state.reserve(limits, entry.amount, caller=entry.caller, lease_s=entry.lease_s, now=now)
                 return None, []
-            alerts = book.alerts(limits, backend=backend, now=now, refused=entry.amount)
+            alerts = state.alerts(limits, backend=backend, now=now, refused=entry.amount)
             return refused, alerts
 
         unknown: tuple[BackendError | None, list[Alert]] = (None, [])
@@ -84,12 +84,12 @@ class Budgets:
         if limits is not None:
             self._change(
                 entry.scope.backend,
-                lambda book: book.cancel(limits, caller=entry.caller, reserved=entry.amount, now=now),
+                lambda state: state.cancel(limits, caller=entry.caller, reserved=entry.amount, now=now),
                 otherwise=None,
             )
 
     def settle(self, entry: Entry, amount: Amount, *, reserved: Amount, now: float) -> None:
-        """Book what a call has taken.
+        """BudgetState what a call has taken.
 
         Args:
             entry: The call.
@@ -102,9 +102,9 @@ class Budgets:
         if limits is None:
             return
 
-        def act(book: Book) -> list[Alert]:
-            book.settle(limits, amount, caller=entry.caller, reserved=reserved, now=now)
-            return book.alerts(limits, backend=backend, now=now)
+        def act(state: BudgetState) -> list[Alert]:
+            state.settle(limits, amount, caller=entry.caller, reserved=reserved, now=now)
+            return state.alerts(limits, backend=backend, now=now)
 
         nothing: list[Alert] = []
         tell(self._on_alert, self._change(backend, act, otherwise=nothing))
@@ -114,14 +114,14 @@ class Budgets:
         return [
             spending
             for backend, limits in self._limits.items()
-            for spending in Book.parse(self._states.read(backend)).spending(limits, backend=backend, now=now)
+            for spending in BudgetState.parse(self._states.read(backend)).spending(limits, backend=backend, now=now)
         ]
 
-    def _change(self, backend: str, act: Callable[[Book], T], *, otherwise: T) -> T:
+    def _change(self, backend: str, act: Callable[[BudgetState], T], *, otherwise: T) -> T:
         def change(text: str | None) -> tuple[str, T]:
-            book = Book.parse(text)
-            value = act(book)
-            return book.dump(), value
+            state = BudgetState.parse(text)
+            value = act(state)
+            return state.dump(), value
 
         return self._states.update(backend, change, otherwise=otherwise)
 

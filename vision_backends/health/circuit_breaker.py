@@ -1,10 +1,10 @@
-"""The state machine of one gate: open → closed → probing → open, or closed again for longer.
+"""The state machine of one gate: passing → blocked → probing → passing, or blocked again for longer.
 
-A gate that is open and healthy has no state at all (None). A closed gate keeps everybody out until its time;
-from then on it is due, and one caller may probe while everybody else is still kept out. The probe's success
-opens the gate and its failure closes it for twice as long. A probe that ends neither way, because its caller
-was cancelled or its process died, gives up its place at once or when its lease ends. (Electrical breakers call
-these states by the opposite names: what is closed here is open there.)
+These are the closed, open and half-open states of a circuit breaker, under names that say what happens to a call.
+A gate that is passing has no state at all (None). A blocked gate refuses every call until its time; from then on it
+is due, and one call may probe while all others are still refused. The probe's success makes the gate pass again, its
+failure blocks it for twice as long. A probe that ends neither way, because its caller was cancelled or its process
+died, gives up its place immediately or when its lease ends.
 
 States are frozen and made of JSON's own types, times are seconds of a wall clock, since processes share them,
 and every function here is pure: the state and the time in, the new state out. This module must not know where
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_LEASE_S",
+    "FailureCount",
     "Gate",
-    "Tally",
     "Throttle",
-    "close",
+    "block",
     "count",
     "give_up",
     "halve",
@@ -34,7 +34,7 @@ __all__ = [
     "wait_s",
 ]
 
-MIN_CLOSED_S = 1.0
+MIN_BLOCKED_S = 1.0
 """A server that says "retry after 0 s" and means it would otherwise be asked in a tight loop."""
 
 MAX_LEASE_S = 600.0
@@ -46,31 +46,30 @@ SLACK_S = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gate:
-    """A gate that is not open.
+    """A gate that is not passing.
 
     Attributes:
         since: When the trouble began.
-        closed_at: When it was closed for the last time.
+        blocked_at: When it was last blocked.
         until: When it is due; the next doubling starts from the time between the two.
         probe: Id of the caller who probes, None when nobody does.
         probe_until: When the probe's lease ends.
     """
 
     since: float
-    closed_at: float
+    blocked_at: float
     until: float
     probe: str | None = None
     probe_until: float = 0.0
 
 
 def wait_s(gate: Gate, *, now: float) -> float:
-    """Return the seconds for which a gate keeps everybody out; 0 when it is due for a probe.
+    """Return the seconds for which a gate refuses every call; 0 when it is due for a probe.
 
-    A gate that was closed in the future was closed by a clock that has since been put back, and is due; likewise
-    a lease that is longer than leases can be has ended. No clock can keep anybody out for longer than a gate was
-    meant to be closed.
+    A gate that was blocked in the future was blocked by a clock that has since been put back, and is due; likewise
+    a lease that is longer than leases can be has ended. No clock can block a gate for longer than was intended.
     """
-    if gate.closed_at - SLACK_S <= now < gate.until:
+    if gate.blocked_at - SLACK_S <= now < gate.until:
         return gate.until - now
     leased_s = gate.probe_until - now if gate.probe is not None else 0.0
     return leased_s if 0 < leased_s <= MAX_LEASE_S + SLACK_S else 0.0
@@ -86,29 +85,29 @@ def give_up(gate: Gate, *, caller: str) -> Gate:
     return replace(gate, probe=None, probe_until=0.0) if gate.probe == caller else gate
 
 
-def close(
+def block(
     gate: Gate | None, rule: Rule, *, now: float, caller: str, hint_s: float | None = None, spread: float = 0.0
 ) -> Gate:
     """Return the gate after a call has failed.
 
     Args:
-        gate: The gate so far, None when it was open.
+        gate: The gate so far, None when it was passing.
         rule: How gates of its kind behave.
         now: The time.
-        caller: Id of the call that failed. Only a probe lengthens the time; a straggler, let in before the gate
-            closed, can at most put off its end if the server has told it a later one.
+        caller: Id of the call that failed. Only a probe lengthens the time; a straggler, admitted before the gate
+            was blocked, can at most put off its end if the server has told it a later one.
         hint_s: Seconds after which the server says to come back.
         spread: A random number in [-1, 1] for the jitter.
     """
-    hint_s = None if hint_s is None else min(max(hint_s, MIN_CLOSED_S), rule.max_s)
+    hint_s = None if hint_s is None else min(max(hint_s, MIN_BLOCKED_S), rule.max_s)
     if gate is None:
         length_s = _length_s(rule.first_s, rule, hint_s, spread)
-        return Gate(since=now, closed_at=now, until=now + length_s)
+        return Gate(since=now, blocked_at=now, until=now + length_s)
     if gate.probe == caller:
-        doubled_s = min((gate.until - gate.closed_at) * 2, rule.max_s)
-        return Gate(since=gate.since, closed_at=now, until=now + _length_s(doubled_s, rule, hint_s, spread))
+        doubled_s = min((gate.until - gate.blocked_at) * 2, rule.max_s)
+        return Gate(since=gate.since, blocked_at=now, until=now + _length_s(doubled_s, rule, hint_s, spread))
     if hint_s is not None and wait_s(gate, now=now) < hint_s:
-        return replace(gate, closed_at=min(gate.closed_at, now), until=now + hint_s)
+        return replace(gate, blocked_at=min(gate.blocked_at, now), until=now + hint_s)
     return gate
 
 
@@ -119,8 +118,8 @@ def _length_s(length_s: float, rule: Rule, hint_s: float | None, spread: float) 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tally:
-    """Outages that have not closed the gate yet; kept only as long as one is remembered.
+class FailureCount:
+    """Outages that have not blocked the gate yet; kept only as long as one is remembered.
 
     Attributes:
         since: When the window began.
@@ -137,9 +136,9 @@ class Tally:
     failed_at: float
 
 
-def count(tally: Tally | None, policy: Policy, *, failed: bool, now: float) -> Tally | None:
+def count(tally: FailureCount | None, policy: Policy, *, failed: bool, now: float) -> FailureCount | None:
     """Return the tally after one more call; None when no failure needs to be remembered any more."""
-    fresh = Tally(since=now, calls=0, failures=0, streak=0, failed_at=now)
+    fresh = FailureCount(since=now, calls=0, failures=0, streak=0, failed_at=now)
     before = tally or fresh
     if not 0 <= now - before.since <= policy.window_s:
         before = replace(before, since=now, calls=0, failures=0)
@@ -147,11 +146,11 @@ def count(tally: Tally | None, policy: Policy, *, failed: bool, now: float) -> T
         before = replace(before, streak=0)
     if failed:
         calls, failures, streak = before.calls + 1, before.failures + 1, before.streak + 1
-        return Tally(since=before.since, calls=calls, failures=failures, streak=streak, failed_at=now)
+        return FailureCount(since=before.since, calls=calls, failures=failures, streak=streak, failed_at=now)
     return replace(before, calls=before.calls + 1, streak=0) if before.failures else None
 
 
-def is_tripped(tally: Tally, policy: Policy) -> bool:
+def is_tripped(tally: FailureCount, policy: Policy) -> bool:
     """Return whether these failures are an outage."""
     share = tally.failures / tally.calls
     return tally.streak >= policy.streak or (tally.calls >= policy.window_calls and share >= policy.window_share)

@@ -1,11 +1,11 @@
 """The limits that the user has set for a backend: calls and tokens per minute, calls at once, budgets.
 
 A call reserves what it is estimated to take before it begins and is settled by what it took; both within one
-atomic update of a book that all processes share, so that no two of them spend the same money. Amounts are whole
+atomic update of a state that all processes share, so that no two of them spend the same money. Amounts are whole
 tokens and whole billionths of a dollar: sums are exact. Days and months are those of UTC, as in the providers'
 own accounts.
 
-This module decides whether a call fits in. It must not know where the book is kept, nor who asks.
+This module decides whether a call fits in. It must not know where the state is kept, nor who asks.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What a caller is told before whom a gate is closed: which one, since when, why, and what to do about it.
+"""The messages about a blocked gate: which one, since when, why, and what to do about it.
 
-This module decides the words; that a gate is closed has been decided before.
+This module decides the words; that a gate is blocked has been decided before.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from vision_backends.errors import (
 from vision_backends.health.scopes import GateReport
 
 if TYPE_CHECKING:
-    from vision_backends.health.account_gates import Closed
+    from vision_backends.health.account_gates import Blocked
     from vision_backends.health.policy import GateKind
-    from vision_backends.health.scopes import Place
+    from vision_backends.health.scopes import GateKey
 
 __all__ = ["duration", "refusal", "report"]
 
@@ -50,44 +50,44 @@ WORDS: dict[GateKind, _Words] = {
 }
 
 
-def refusal(place: Place, closed: Closed, *, wait_s: float, now: float) -> BackendError:
-    """Return the error for a caller who finds a gate closed; its kind is that of the trouble.
+def refusal(key: GateKey, blocked: Blocked, *, wait_s: float, now: float) -> BackendError:
+    """Return the error for a caller whom a gate blocks; its kind is that of the trouble.
 
     Args:
-        place: Which gate.
-        closed: What is known about it.
+        key: Which gate.
+        blocked: What is known about it.
         wait_s: Seconds until somebody may probe it; 0 when it is due.
         now: The time, in seconds since 1970 UTC.
     """
-    words = WORDS[place.kind]
-    trouble = words.trouble.format(model=place.model)
-    since = _time_of_day(closed.gate.since, now=now)
+    words = WORDS[key.kind]
+    trouble = words.trouble.format(model=key.model)
+    since = _time_of_day(blocked.gate.since, now=now)
     if wait_s <= 0:
         next_step = "the next call probes it"
-    elif closed.gate.until > now:
+    elif blocked.gate.until > now:
         next_step = f"the next probe is due in {duration(wait_s)}"
     else:
         next_step = "another call is probing it now"
     return words.error(
-        f"{trouble} ({closed.reason}) since {since}; {next_step}.",
-        remedy=words.remedy.format(backend=closed.backend) if words.remedy else None,
-        backend=closed.backend,
-        code=closed.reason,
+        f"{trouble} ({blocked.reason}) since {since}; {next_step}.",
+        remedy=words.remedy.format(backend=blocked.backend) if words.remedy else None,
+        backend=blocked.backend,
+        code=blocked.reason,
         retry_after_s=wait_s,
     )
 
 
-def report(place: Place, closed: Closed, *, wait_s: float, now: float) -> GateReport:
+def report(key: GateKey, blocked: Blocked, *, wait_s: float, now: float) -> GateReport:
     """Return a gate for people who look at all of them; arguments as for `refusal`."""
-    error = refusal(place, closed, wait_s=wait_s, now=now)
+    error = refusal(key, blocked, wait_s=wait_s, now=now)
     return GateReport(
-        backend=closed.backend,
-        model=place.model,
-        task=place.task,
-        gate=place.kind,
-        state="closed" if closed.gate.probe is None else "probing",
-        since=closed.gate.since,
-        until=closed.gate.until,
+        backend=blocked.backend,
+        model=key.model,
+        task=key.task,
+        gate=key.kind,
+        state="blocked" if blocked.gate.probe is None else "probing",
+        since=blocked.gate.since,
+        until=blocked.gate.until,
         message=error.message,
         remedy=error.remedy,
     )

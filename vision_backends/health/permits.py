@@ -117,7 +117,7 @@ class Permit:
         self._finish(Ending(counted=False, usage=usage))
 
     def corrected(self, usage: Usage) -> None:
-        """Book what a call has really used whose answer came after nobody waited for it any more.
+        """BudgetState what a call has really used whose answer came after nobody waited for it any more.
 
         To be called once, from any thread; whether before or after the call was ended does not matter.
         """

@@ -1,6 +1,6 @@
-"""Which gate an error closes, for how long, and for whom.
+"""Which gate an error blocks, for how long, and for which calls.
 
-This module decides the numbers; `breaker` applies them. It must not know where gates are kept.
+This module decides the numbers; `circuit_breaker` applies them. It must not know where gates are kept.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_POLICY", "GATE_KINDS", "MAYBE_BILLED", "GateKind", "Policy", "Rule", "Span", "gate_kind"]
 
 GateKind = Literal["quota", "authentication", "model", "rate", "overload", "outage"]
-"""What a gate is closed for."""
+"""What a gate is blocked by."""
 
 Span = Literal["account", "model", "task"]
-"""Whom a closed gate keeps out: all of an account, one model of a backend, or one task of that model."""
+"""What a blocked gate blocks: all calls of an account, of one model of a backend, or of one task of that model."""
 
 GATE_KINDS: dict[str, GateKind] = {
     "quota_exhausted": "quota",
@@ -44,9 +44,9 @@ class Rule:
     """How gates of one kind behave.
 
     Attributes:
-        span: Whom they keep out.
-        first_s: Seconds that one stays closed at first.
-        max_s: Seconds that one stays closed at most; each failed probe doubles the time.
+        span: Which calls they block.
+        first_s: Seconds for which one is blocked at first.
+        max_s: Seconds for which one is blocked at most; each failed probe doubles the time.
         jitter: Part of the time by which it is made longer or shorter at random, so that the clients of a
             server do not come back all at once.
         obeys_hint: Whether the server's own "retry after" is taken instead, even if it is shorter.
@@ -65,7 +65,7 @@ class Policy:
 
     The outage gate follows Envoy's outlier detection (5 consecutive failures; 30 s, growing, at most 300 s) and
     resilience4j's sliding window (50 % of the calls); the window is short because calls are rare and slow. What
-    is not an outage closes at the first error: one answer "insufficient_quota" leaves no doubt.
+    is not an outage blocks at the first error: one answer "insufficient_quota" leaves no doubt.
 
     Attributes:
         quota: The account has no money; waiting for it is a matter of people.
@@ -77,8 +77,8 @@ class Policy:
         outage: It does not answer, or not with anything that makes sense.
         window_s: Length of the window in which outages are counted; it begins with a failure.
         window_calls: How many calls the window must have seen before their share counts.
-        window_share: Share of failures that closes the gate.
-        streak: Failures in a row that close it in any case, if none is further from the next than
+        window_share: Share of failures that blocks the gate.
+        streak: Failures in a row that block it in any case, if none is further from the next than
             ``streak_gap_s`` seconds.
         streak_gap_s: See ``streak``.
         regrow_s: Seconds after which one more call is let through at once, after an overload has halved them.

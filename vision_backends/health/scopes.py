@@ -1,4 +1,4 @@
-"""Whom a gate concerns, and what is told when it moves.
+"""Gate scopes (account, model, task), and the records of gates and of their transitions.
 
 This module decides how widely trouble of each kind is shared: a rate limit of one model never keeps its
 siblings from answering, while an empty account keeps out whatever it pays for.
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from vision_backends.health.policy import GateKind, Span
     from vision_backends.types import Task
 
-__all__ = ["GateReport", "GateState", "Place", "Scope", "Transition"]
+__all__ = ["GateKey", "GateReport", "GateState", "Scope", "Transition"]
 
-GateState = Literal["open", "closed", "probing"]
-"""How a gate stands: everybody, nobody or exactly one may pass."""
+GateState = Literal["passing", "blocked", "probing"]
+"""Whether a gate admits every call, none, or exactly one (a breaker's closed, open and half-open states)."""
 
 
-class Place(NamedTuple):
+class GateKey(NamedTuple):
     """Where a gate stands within an account; what is empty does not matter to it."""
 
     kind: GateKind
@@ -49,27 +49,27 @@ class Scope:
         """The account that gates for quota and authentication stand before; the backend itself where nobody pays."""
         return self.credential or self.backend
 
-    def place(self, kind: GateKind, span: Span) -> Place:
+    def gate_key(self, kind: GateKind, span: Span) -> GateKey:
         """Return where a gate stands that concerns this scope as widely as ``span`` says."""
         if span == "account":
-            return Place(kind)
-        return Place(kind, self.backend, self.model, self.task if span == "task" else "")
+            return GateKey(kind)
+        return GateKey(kind, self.backend, self.model, self.task if span == "task" else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transition:
-    """A gate has closed, let a probe through, or opened again. Told once, by the process in which it happened.
+    """A gate was blocked, admitted a probe, or passes again. Told once, by the process in which it happened.
 
     Attributes:
         at: When, in seconds since 1970 UTC.
         backend: The backend whose call moved the gate.
         model: The model that the gate stands before; empty for a whole account.
         task: The task that it stands before; empty for all tasks of a model.
-        gate: What the gate is closed for.
+        gate: What the gate is blocked by.
         before: How it stood.
         after: How it stands.
-        reason: The provider's code or the kind of the error that closed it.
-        until: When it is due for a probe; None when it is open.
+        reason: The provider's code or the kind of the error that blocked it.
+        until: When it is due for a probe; None when it is passing.
     """
 
     at: float
@@ -90,14 +90,14 @@ class Transition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateReport:
-    """A gate that is not open, for ``vision status``.
+    """A gate that is not passing, for ``vision status``.
 
     Attributes:
-        backend: The backend whose call closed it.
+        backend: The backend whose call blocked it.
         model: The model that it stands before; empty for a whole account.
         task: The task that it stands before; empty for all tasks of a model.
-        gate: What it is closed for.
-        state: ``"closed"`` or ``"probing"``.
+        gate: What it is blocked by.
+        state: ``"blocked"`` or ``"probing"``.
         since: When the trouble began, in seconds since 1970 UTC.
         until: When it is, or was, due for a probe.
         message: All this in a sentence.

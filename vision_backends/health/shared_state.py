@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from vision_backends.storage.base import Store
+    from vision_backends.storage.base import States
 
 __all__ = ["SharedStates", "tell"]
 
@@ -23,30 +23,30 @@ _log = logging.getLogger(__name__)
 
 
 class SharedStates:
-    """The states of a store under one prefix.
+    """The states under one prefix.
 
     Args:
-        store: Where they live.
+        states: Where they live.
         prefix: How their keys begin there.
     """
 
-    def __init__(self, store: Store, *, prefix: str) -> None:
-        self._store = store
+    def __init__(self, states: States, *, prefix: str) -> None:
+        self._states = states
         self._prefix = prefix
         self._complained = False
 
     def read(self, key: str) -> str | None:
         """Return a state; None where there is none or the store is in trouble."""
         try:
-            return self._store.read(self._prefix + key)
+            return self._states.read(self._prefix + key)
         except OSError as error:
             self._complain(error)
             return None
 
     def update(self, key: str, change: Callable[[str | None], tuple[str | None, T]], *, otherwise: T) -> T:
-        """Replace a state atomically, as `Store.update` does; return ``otherwise`` if the store is in trouble."""
+        """Replace a state atomically, as `States.update` does; return ``otherwise`` if the store is in trouble."""
         try:
-            return self._store.update(self._prefix + key, change)
+            return self._states.update(self._prefix + key, change)
         except OSError as error:
             self._complain(error)
             return otherwise
@@ -54,7 +54,7 @@ class SharedStates:
     def all(self) -> Mapping[str, str]:
         """Return every state by its key."""
         try:
-            states = self._store.states(self._prefix)
+            states = self._states.all(self._prefix)
         except OSError as error:
             self._complain(error)
             return {}

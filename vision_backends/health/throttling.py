@@ -1,4 +1,4 @@
-"""What this process has in the air, and what the replies have taught it.
+"""Client-side throttling: what this process has in flight, and what the replies have taught it.
 
 This module decides when a call steps aside before the server has to say so: because as many are running as the
 server bears, or because its last reply left too little of the current minute. It must not know gates or
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vision_backends.errors import BackendError
     from vision_backends.health.scopes import Scope
 
-__all__ = ["Traffic"]
+__all__ = ["Throttling"]
 
 SAMPLES = 32
 """How many durations are remembered for each task of each model."""
@@ -30,7 +30,7 @@ MAX_RESET_S = 3_600.0
 milliseconds, or a date."""
 
 
-class Traffic:
+class Throttling:
     """Running calls, learned limits and durations. Safe for many threads; times are of a monotonic clock."""
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
 """What people are told: that a budget ends, a backend is lost to trouble that concerns them, or is back.
 
-Gates that close for a minute, such as rate limits, are nobody's business and told to no one. Every event is told
+Gates that are blocked for a minute, such as rate limits, are nobody's business and told to no one. Every event is told
 once, as it happens once among all processes: this module keeps no state. It decides which events matter to people
 and in which words. It must not know how a message travels.
 """
@@ -155,9 +155,9 @@ def notice_of(event: Event) -> Notice | None:
         return _of_budget(event)
     if not isinstance(event, Transition) or event.gate not in TROUBLES:
         return None
-    if event.after == "open":
+    if event.after == "passing":
         return _recovery(event)
-    if event.before == "open" and event.after == "closed":
+    if event.before == "passing" and event.after == "blocked":
         return _trouble(event, TROUBLES[event.gate])
     return None  # a probe, or the same trouble going on after one
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from vision_backends.backends.requests import Request
     from vision_backends.clock import Clock
     from vision_backends.engine.pools import Pool
-    from vision_backends.health.admission import Health, Permit
+    from vision_backends.health.admission import AdmissionControl, Permit
     from vision_backends.routing.call import Answer, Item, Rung, Turn
     from vision_backends.routing.callers import Caller
     from vision_backends.routing.recorder import CallRecorder
@@ -73,7 +73,7 @@ class Attempts:
     def __init__(
         self,
         *,
-        health: Health,
+        health: AdmissionControl,
         callers: Mapping[str, Caller],
         warm_ups: WarmUps,
         recorder: CallRecorder,
@@ -191,13 +191,41 @@ class Attempts:
             return None
         permit, estimate = admitted
         started = self.clock.monotonic()
-        keep_late = partial(self._keep_late, turn, items, permit)
         try:
-            asked = self._callers[turn.rung.backend.name].start(
-                [item.opened for item in items], turn.call.request, timeout_s=timeout_s, on_late=keep_late
-            )
-        except BackendError as overloaded:  # all its threads are stuck
-            return await self._failed(turn, items, permit, overloaded, elapsed_s=0.0)
+            answers = await self._answers(turn, flight, permit, estimate, timeout_s=timeout_s)
+        except CallerError as error:
+            await self.ended(partial(permit.released, usage=error.usage))
+            if len(items) == 1:
+                self.note(items, turn, "failed", error)
+                items[0].error = error
+            return error
+        except BackendError as error:
+            elapsed_s = self.clock.monotonic() - started
+            self.note(items, turn, "failed", error, elapsed_s=elapsed_s)
+            await self.ended(partial(permit.failed, error, elapsed_s=elapsed_s, usage=error.usage))
+            return error
+        elapsed_s = self.clock.monotonic() - started
+        for item, answer in zip(items, answers, strict=True):
+            self.settle(item, turn, answer, elapsed_s=elapsed_s)
+        limits = turn.rung.backend.rate_limits(turn.call.request)
+        await self.ended(partial(permit.succeeded, usage=_usage(answers), elapsed_s=elapsed_s, limits=limits))
+        return None
+
+    async def _answers(
+        self, turn: Turn, flight: Flight, permit: Permit, estimate: Usage, *, timeout_s: float
+    ) -> Sequence[Answer]:
+        """Return what the backend answers while somebody waits for it.
+
+        Raises:
+            BackendError: It did not answer, or not in time.
+            CallerError: The request is at fault.
+            CancelledError: Nobody waits any more; noted and booked.
+        """
+        started = self.clock.monotonic()
+        keep_late = partial(self._keep_late, turn, flight.items, permit)
+        asked = self._callers[turn.rung.backend.name].start(
+            [item.opened for item in flight.items], turn.call.request, timeout_s=timeout_s, on_late=keep_late
+        )
         try:
             await asyncio.wait([asked])
         except asyncio.CancelledError:
@@ -206,32 +234,11 @@ class Attempts:
                 if not asked.cancel() and asked.exception() is None:
                     keep_late(asked.result())
                 raise
-        elapsed_s = self.clock.monotonic() - started
-        try:
-            answers = self._verified(asked, turn, len(items))
-        except CallerError as error:
-            await self.ended(partial(permit.released, usage=error.usage))
-            if len(items) == 1:
-                self.note(items, turn, "failed", error)
-                items[0].error = error
-            return error
-        except BackendError as error:
-            return await self._failed(turn, items, permit, error, elapsed_s=elapsed_s)
+        answers = self._verified(asked, turn, len(flight.items))
         if self._is_late(flight):
             keep_late(answers)
-            return await self._failed(turn, items, permit, _late(timeout_s), elapsed_s=elapsed_s)
-        for item, answer in zip(items, answers, strict=True):
-            self.settle(item, turn, answer, elapsed_s=elapsed_s)
-        limits = turn.rung.backend.rate_limits(turn.call.request)
-        await self.ended(partial(permit.succeeded, usage=_usage(answers), elapsed_s=elapsed_s, limits=limits))
-        return None
-
-    async def _failed(
-        self, turn: Turn, items: Sequence[Item], permit: Permit, error: BackendError, *, elapsed_s: float
-    ) -> BackendError:
-        self.note(items, turn, "failed", error, elapsed_s=elapsed_s)
-        await self.ended(partial(permit.failed, error, elapsed_s=elapsed_s, usage=error.usage))
-        return error
+            raise _late(timeout_s)
+        return answers
 
     def _give_up(self, turn: Turn, flight: Flight, permit: Permit, estimate: Usage, *, elapsed_s: float) -> None:
         """Note and book that a call was cancelled, or left behind; a server may charge for it all the same."""
@@ -244,7 +251,14 @@ class Attempts:
             self.ended_by_cancelling(partial(permit.released, usage=None if backend.local else estimate))
         # What is left behind in a thread books its true cost itself, when it comes.
         is_over = self._callers[backend.name].gives_up and not backend.local and estimate != FREE
-        self.note(flight.items, turn, "failed", error, elapsed_s=elapsed_s, usage=_share(estimate, flight.items) if is_over else None)
+        self.note(
+            flight.items,
+            turn,
+            "failed",
+            error,
+            elapsed_s=elapsed_s,
+            usage=_share(estimate, flight.items) if is_over else None,
+        )
 
     def _is_late(self, flight: Flight) -> bool:
         """Tell whether the time of all who wait is over, by a clock that was moved or a loop that was held up."""

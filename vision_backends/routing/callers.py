@@ -1,5 +1,4 @@
-"""How a backend of either kind is called from the event loop: a plain one in its pool of threads, an asynchronous one
-as a task.
+"""How backends are called from the event loop: plain ones in their pool of threads, asynchronous ones as tasks.
 
 This module decides what a deadline means for a running call: a thread is left behind, a task is cancelled. It must not
 know what an answer means.
@@ -19,7 +18,7 @@ from vision_backends.errors import InvalidReplyError
 from vision_backends.types import Description
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     from vision_backends.backends.base import Backend
     from vision_backends.backends.requests import DescribeRequest, Request
@@ -57,7 +56,7 @@ class Caller(Protocol):
 
     def stream(
         self, image: Image, request: DescribeRequest, *, timeout_s: float
-    ) -> AsyncIterator[str | Description]:
+    ) -> AsyncGenerator[str | Description, None]:
         """Yield a description piece by piece, and at last the record."""
         ...
 
@@ -91,7 +90,7 @@ class _PlainCaller:
 
     async def stream(
         self, image: Image, request: DescribeRequest, *, timeout_s: float
-    ) -> AsyncIterator[str | Description]:
+    ) -> AsyncGenerator[str | Description, None]:
         pieces = self._backend.describe_stream(image, request, timeout_s=timeout_s)
 
         def step() -> str | Description:
@@ -142,7 +141,7 @@ class _AsyncCaller:
 
     async def stream(
         self, image: Image, request: DescribeRequest, *, timeout_s: float
-    ) -> AsyncIterator[str | Description]:
+    ) -> AsyncGenerator[str | Description, None]:
         pieces = self._backend.describe_stream(image, request, timeout_s=timeout_s)
         try:
             async for piece in pieces:

@@ -29,6 +29,7 @@ SHARE = 0.05
 MOST_SAVED = 5.0
 """At most one call in twenty is hedged; what was not needed can be saved up for a bad minute."""
 
+
 class Hedges:
     """The allowance of second questions, and the race of two.
 

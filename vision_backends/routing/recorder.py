@@ -23,23 +23,29 @@ if TYPE_CHECKING:
     from vision_backends.observability.events import Events
     from vision_backends.routing.call import Item
     from vision_backends.routing.standby import Standby
-    from vision_backends.storage.base import LedgerRow, Store
+    from vision_backends.storage.base import Answers, Ledger, LedgerRow
     from vision_backends.types import Attempt, Task
 
 __all__ = ["CallRecorder"]
+
 
 class CallRecorder:
     """Writes calls down. Safe for many threads.
 
     Args:
-        store: Where answers and the ledger are.
+        answers: Where answers are kept.
+        ledger: Where attempts are booked.
         events: Who is told.
         standby: Who makes the next rung ready at the first sign of trouble, if anybody does.
         clock: Where time comes from.
     """
 
-    def __init__(self, *, store: Store, events: Events, standby: Standby | None, clock: Clock) -> None:
-        self._store = store
+    def __init__(
+        self, *, answers: Answers, ledger: Ledger, events: Events, standby: Standby | None, clock: Clock
+    ) -> None:
+        self._cache = answers
+        self._ledger = ledger
+        self._blocking = answers.blocking or ledger.blocking
         self._events = events
         self._standby = standby
         self._clock = clock
@@ -77,7 +83,7 @@ class CallRecorder:
 
     def recall(self, key: str) -> bytes | None:
         """Return an answer that is in the cache or on its way there; may block."""
-        return self._answers.get(key) or self._store.get(key)
+        return self._answers.get(key) or self._cache.get(key)
 
     def flush(self) -> None:
         """Return when all that has been recorded is written; may block."""
@@ -85,9 +91,9 @@ class CallRecorder:
             with self._lock:
                 answers, rows, self._rows = self._answers.copy(), self._rows, []
             if rows:
-                self._store.record(rows)
+                self._ledger.record(rows)
             for key, answer in answers.items():
-                self._store.put(key, answer)
+                self._cache.put(key, answer)
             with self._lock:
                 for key, answer in answers.items():
                     if self._answers.get(key) is answer:
@@ -108,7 +114,7 @@ class CallRecorder:
             is_first = not self._answers and not self._rows
             self._answers |= answers
             self._rows += rows
-        if not self._store.blocking:
+        if not self._blocking:
             self.flush()
         elif is_first:
             try:

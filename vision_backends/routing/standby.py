@@ -79,7 +79,7 @@ class Standby:
     def __call__(self, event: Transition | Alert) -> None:
         """Make the next rung ready if a gate or a budget is a sign of trouble."""
         for shape, request in tuple(self._asked.items()):
-            if isinstance(event, Alert) or self._is_closed_for(event, request):
+            if isinstance(event, Alert) or self._is_blocked_for(event, request):
                 reason = event.budget if isinstance(event, Alert) else event.reason
                 self._stand_by(event.backend, request, shape, reason)
 
@@ -122,8 +122,8 @@ class Standby:
                 self._warm_up(backend, request)
                 return
 
-    def _is_closed_for(self, event: Transition, request: Request) -> bool:
-        if event.after != "closed" or event.task not in {"", request.task}:
+    def _is_blocked_for(self, event: Transition, request: Request) -> bool:
+        if event.after != "blocked" or event.task not in {"", request.task}:
             return False
         ladder = self._ladders[request.task]
         backend = next((backend for backend in ladder if backend.name == event.backend), None)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
+from contextlib import aclosing
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from vision_backends.errors import (
     BackendError,
@@ -20,15 +21,16 @@ from vision_backends.errors import (
     TimedOutError,
     VisionError,
 )
-from vision_backends.routing.trace import complete
 from vision_backends.types import FREE, Description, Usage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
     from types import TracebackType
 
+    from vision_backends.backends.requests import DescribeRequest
     from vision_backends.engine.event_loop import EventLoop
     from vision_backends.health.admission import Permit
+    from vision_backends.images import Image
     from vision_backends.routing.call import Call, Item, Rung, Turn
     from vision_backends.routing.callers import Caller
     from vision_backends.routing.ladder import Ladder
@@ -131,9 +133,7 @@ class _Stream:
         return not self._over.is_set()
 
 
-async def _run(
-    speak: Callable[[Feed], Coroutine[Any, Any, Description]], feed: Feed, over: threading.Event
-) -> None:
+async def _run(speak: Callable[[Feed], Coroutine[Any, Any, Description]], feed: Feed, over: threading.Event) -> None:
     """Speak, and tell the reader how it ended; knows nothing of the stream itself, which may be dropped meanwhile."""
     try:
         feed.end(await speak(feed))
@@ -275,54 +275,70 @@ class Speaking:
     ) -> None:
         """Hand on what one rung says; settle the item when it has ended well."""
         attempts, backend = self._attempts, turn.rung.backend
-        clock = attempts.clock
-        started = clock.monotonic()
+        started = attempts.clock.monotonic()
         said: list[str] = []
-        pieces = self._callers[backend.name].stream(item.opened, turn.call.request, timeout_s=timeout_s)  # type: ignore[arg-type]
         try:
-            while True:
-                try:
-                    async with clock.timeout_at(started + timeout_s):
-                        piece = await anext(pieces)
-                except TimeoutError:
-                    raise TimedOutError(f"No answer within {timeout_s:.3g} s.") from None
-                if clock.monotonic() > started + timeout_s:
-                    raise TimedOutError(f"No answer within {timeout_s:.3g} s.")
-                if isinstance(piece, Description):
-                    break
-                said.append(piece)
-                await feed.put(piece)
+            record = await self._hear(turn, item, timeout_s=timeout_s, said=said, feed=feed)
         except asyncio.CancelledError:
             known = None if backend.local or estimate == FREE else estimate
             attempts.ended_by_cancelling(partial(permit.released, usage=known))
             stopped = StreamInterruptedError("The caller has stopped listening.", partial="".join(said))
-            attempts.note(
-                [item], turn, "failed", stopped, elapsed_s=clock.monotonic() - started, usage=known
-            )
+            elapsed_s = attempts.clock.monotonic() - started
+            attempts.note([item], turn, "failed", stopped, elapsed_s=elapsed_s, usage=known)
             raise
         except CallerError as error:
             await attempts.ended(partial(permit.released, usage=error.usage))
             attempts.note([item], turn, "failed", error)
             item.error = error
-        except Exception as crash:
-            error = crash if isinstance(crash, BackendError) else attempts.crashed(turn, crash)
-            elapsed_s = clock.monotonic() - started
+        except BackendError as error:
+            elapsed_s = attempts.clock.monotonic() - started
             attempts.note([item], turn, "failed", error, elapsed_s=elapsed_s)
             await attempts.ended(partial(permit.failed, error, elapsed_s=elapsed_s, usage=error.usage))
             if said:
-                partial_text = "".join(said)
-                raise StreamInterruptedError(
-                    f"{backend.name} broke off after {len(partial_text)} characters: {error.message}",
-                    partial=partial_text,
-                    backend=backend.name,
-                    remedy="Ask again; the next rung answers if it is still out of order.",
-                ) from error
+                raise _broken_off(backend.name, "".join(said), error) from error
         else:
-            elapsed_s = clock.monotonic() - started
-            attempts.settle(item, turn, piece, elapsed_s=elapsed_s)
+            elapsed_s = attempts.clock.monotonic() - started
+            attempts.settle(item, turn, record, elapsed_s=elapsed_s)
             limits = backend.rate_limits(turn.call.request)
-            await attempts.ended(
-                partial(permit.succeeded, usage=piece.trace.usage, elapsed_s=elapsed_s, limits=limits)
-            )
-        finally:
-            await pieces.aclose()  # type: ignore[attr-defined]
+            usage = record.trace.usage
+            await attempts.ended(partial(permit.succeeded, usage=usage, elapsed_s=elapsed_s, limits=limits))
+
+    async def _hear(self, turn: Turn, item: Item, *, timeout_s: float, said: list[str], feed: Feed) -> Description:
+        """Return the record after handing on the pieces before it.
+
+        Raises:
+            BackendError: It did not come, or not in time; a bug in the backend counts as an outage.
+            CallerError: The request is at fault.
+        """
+        clock = self._attempts.clock
+        until = clock.monotonic() + timeout_s
+        late = TimedOutError(f"No answer within {timeout_s:.3g} s.")
+        image, request = cast("Image", item.opened), cast("DescribeRequest", turn.call.request)
+        async with aclosing(
+            self._callers[turn.rung.backend.name].stream(image, request, timeout_s=timeout_s)
+        ) as pieces:
+            while True:
+                try:
+                    async with clock.timeout_at(until):
+                        piece = await anext(pieces)
+                except TimeoutError:
+                    raise late from None
+                except (BackendError, CallerError):
+                    raise
+                except Exception as crash:
+                    raise self._attempts.crashed(turn, crash) from crash
+                if clock.monotonic() > until:
+                    raise late
+                if isinstance(piece, Description):
+                    return piece
+                said.append(piece)
+                await feed.put(piece)
+
+
+def _broken_off(backend: str, partial_text: str, error: BackendError) -> StreamInterruptedError:
+    return StreamInterruptedError(
+        f"{backend} broke off after {len(partial_text)} characters: {error.message}",
+        partial=partial_text,
+        backend=backend,
+        remedy="Ask again; the next rung answers if it is still out of order.",
+    )

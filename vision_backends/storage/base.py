@@ -1,21 +1,31 @@
-"""The interface of a store: cached answers, the ledger of attempts, and small shared states.
+"""The three interfaces of storage: cached answers, the ledger of attempts, and small states that processes share.
 
-This module decides what must survive a call, a process or a restart. It must not know what the bytes of the
-cache mean, which gates exist, or any backend.
+This module decides what must survive a call, a process or a restart. It must not know what the bytes of an answer
+mean, which gates exist, or any backend. Each interface can be implemented alone, and `Stores` combines them: states
+in Redis for all machines, say, with answers and ledger in a file on each.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from vision_backends.types import Outcome, Task
 
-__all__ = ["MAX_ENTRY_BYTES", "CacheInfo", "LedgerRow", "Store", "StoreError"]
+__all__ = [
+    "MAX_ENTRY_BYTES",
+    "Answers",
+    "CacheInfo",
+    "Ledger",
+    "LedgerRow",
+    "States",
+    "Store",
+    "StoreError",
+    "Stores",
+]
 
 T = TypeVar("T")
 
@@ -79,60 +89,134 @@ class CacheInfo:
     location: str
 
 
-class Store(ABC):
-    """Keeps cached answers, the ledger and shared states. Safe for many threads.
+class Answers(Protocol):
+    """Keeps cached answers. Safe for many threads.
 
-    What a call does on its way (`get`, `put`, `record`) never fails: a store in trouble logs it and is a cache
-    that misses. Everything else raises `StoreError`.
+    `get` and `put` never fail a call: an implementation in trouble logs it once, and is a cache that misses.
+
+    Attributes:
+        blocking: Whether its methods may wait for a disk, a lock of another process or a network.
     """
 
-    @abstractmethod
+    blocking: bool
+
     def get(self, key: str) -> bytes | None:
         """Return a cached answer and mark it as used, or None."""
 
-    @abstractmethod
     def put(self, key: str, value: bytes) -> None:
         """Keep an answer of at most ``MAX_ENTRY_BYTES``; the least recently used ones make room."""
 
-    @abstractmethod
     def cache_info(self) -> CacheInfo:
-        """Return how full the cache is."""
+        """Return how full the cache is.
 
-    @abstractmethod
+        Raises:
+            StoreError: It cannot be read.
+        """
+
     def clear_cache(self) -> int:
-        """Forget every cached answer and return how many there were."""
+        """Forget every cached answer and return how many there were.
 
-    @abstractmethod
+        Raises:
+            StoreError: They could not be removed.
+        """
+
+    def close(self) -> None:
+        """Release files and connections; calling it twice is harmless."""
+
+
+class Ledger(Protocol):
+    """Keeps one row for each attempt. Safe for many threads.
+
+    `record` never fails a call: an implementation in trouble logs it once, and loses the rows.
+
+    Attributes:
+        blocking: As for `Answers`.
+    """
+
+    blocking: bool
+
     def record(self, rows: Sequence[LedgerRow]) -> None:
         """Book attempts, all or none of them."""
 
-    @abstractmethod
-    def ledger(self, *, since: float = 0.0, until: float = float("inf")) -> Iterator[LedgerRow]:
-        """Return the booked attempts with ``since <= at < until``, oldest first."""
+    def rows(self, *, since: float = 0.0, until: float = float("inf")) -> Iterator[LedgerRow]:
+        """Return the booked attempts with ``since <= at < until``, oldest first.
 
-    @abstractmethod
+        Raises:
+            StoreError: They cannot be read.
+        """
+
+    def close(self) -> None:
+        """Release files and connections; calling it twice is harmless."""
+
+
+class States(Protocol):
+    """Keeps small texts that are shared by all processes: the states of gates and budgets. Safe for many threads.
+
+    Attributes:
+        blocking: As for `Answers`.
+    """
+
+    blocking: bool
+
     def read(self, key: str) -> str | None:
-        """Return a shared state, or None."""
+        """Return a state, or None.
 
-    @abstractmethod
+        Raises:
+            StoreError: It cannot be read.
+        """
+
     def update(self, key: str, change: Callable[[str | None], tuple[str | None, T]]) -> T:
-        """Replace a shared state atomically, for all threads and processes of the store.
+        """Replace a state atomically, for all threads and processes.
 
         Args:
             key: Name of the state.
-            change: Takes the state now (None if absent); returns the new one (None removes it) and a value.
-                It is called once, while everybody else waits: it must be quick and must not use the store.
+            change: Takes the current state (None if absent); returns the new one (None removes it) and a value.
+                It must be quick, must not use the store, and must have no other effect than what it returns:
+                an implementation may hold a lock and call it once, or call it again with the state that it has
+                been overtaken by, as ``WATCH`` and ``MULTI`` of Redis require. What it raises changes nothing.
 
         Returns:
-            The value that ``change`` returned.
+            The value that the last call of ``change`` returned.
 
         Raises:
             StoreError: The new state could not be kept.
         """
 
-    @abstractmethod
-    def states(self, prefix: str = "") -> Mapping[str, str]:
-        """Return all shared states whose keys begin with ``prefix``."""
+    def all(self, prefix: str = "") -> Mapping[str, str]:
+        """Return all states whose keys begin with ``prefix``.
 
-    def close(self) -> None:  # noqa: B027 — a store may have nothing to close
+        Raises:
+            StoreError: They cannot be read.
+        """
+
+    def close(self) -> None:
         """Release files and connections; calling it twice is harmless."""
+
+
+class Store(Answers, Ledger, States, Protocol):
+    """A store for everything."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stores:
+    """Which store keeps what.
+
+    Attributes:
+        answers: Keeps the cache.
+        ledger: Keeps the ledger.
+        states: Keeps gates and budgets.
+    """
+
+    answers: Answers
+    ledger: Ledger
+    states: States
+
+    @classmethod
+    def of(cls, store: Store) -> Self:
+        """Return a store that keeps everything as one for each purpose."""
+        return cls(answers=store, ledger=store, states=store)
+
+    def close(self) -> None:
+        """Close each of them."""
+        for store in (self.answers, self.ledger, self.states):
+            store.close()

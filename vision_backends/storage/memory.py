@@ -9,7 +9,7 @@ import threading
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, TypeVar
 
-from vision_backends.storage.base import MAX_ENTRY_BYTES, CacheInfo, Store
+from vision_backends.storage.base import MAX_ENTRY_BYTES, CacheInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,13 +24,15 @@ MAX_CACHE_BYTES = 64_000_000
 """Room for cached answers where nobody says otherwise: about 10,000 vectors of 1,536 components."""
 
 
-class MemoryStore(Store):
+class MemoryStore:
     """Keeps everything in memory, shared by the threads of one process.
 
     Args:
         max_cache_bytes: Room for cached answers; the least recently used go first.
         max_ledger_rows: How many attempts are remembered; the oldest go first.
     """
+
+    blocking = False
 
     def __init__(self, *, max_cache_bytes: int = MAX_CACHE_BYTES, max_ledger_rows: int = 10_000) -> None:
         self._max_cache_bytes = max_cache_bytes
@@ -82,18 +84,18 @@ class MemoryStore(Store):
         with self._lock:
             self._ledger.extend(rows)
 
-    def ledger(self, *, since: float = 0.0, until: float = float("inf")) -> Iterator[LedgerRow]:
+    def rows(self, *, since: float = 0.0, until: float = float("inf")) -> Iterator[LedgerRow]:
         """Return the booked attempts with ``since <= at < until``, oldest first."""
         with self._lock:
             rows = [row for row in self._ledger if since <= row.at < until]
         return iter(sorted(rows, key=lambda row: row.at))
 
     def read(self, key: str) -> str | None:
-        """Return a shared state, or None."""
+        """Return a state, or None."""
         return self._states.get(key)
 
     def update(self, key: str, change: Callable[[str | None], tuple[str | None, T]]) -> T:
-        """Replace a shared state atomically; arguments and errors as for `Store.update`."""
+        """Replace a state atomically, as `States.update` says; ``change`` is called once, under a lock."""
         with self._lock:
             new, value = change(self._states.get(key))
             if new is None:
@@ -102,7 +104,10 @@ class MemoryStore(Store):
                 self._states[key] = new
             return value
 
-    def states(self, prefix: str = "") -> Mapping[str, str]:
-        """Return all shared states whose keys begin with ``prefix``."""
+    def all(self, prefix: str = "") -> Mapping[str, str]:
+        """Return all states whose keys begin with ``prefix``."""
         with self._lock:
             return {key: state for key, state in self._states.items() if key.startswith(prefix)}
+
+    def close(self) -> None:
+        """Do nothing: what is in memory ends with the process."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from vision_backends.clock import SYSTEM_CLOCK
 from vision_backends.errors import ConfigError
 from vision_backends.storage import sqlite_schema
-from vision_backends.storage.base import MAX_ENTRY_BYTES, CacheInfo, LedgerRow, Store, StoreError
+from vision_backends.storage.base import MAX_ENTRY_BYTES, CacheInfo, LedgerRow, StoreError
 from vision_backends.storage.sqlite_connections import Connections
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ INSERT_ROW = f"INSERT INTO ledger ({COLUMNS}) VALUES ({', '.join('?' for _ in fi
 _log = logging.getLogger(__name__)
 
 
-class SQLiteStore(Store):
+class SQLiteStore:
     """Keeps everything in a file with mode 0600; a missing directory is made with mode 0700.
 
     Args:
@@ -66,6 +66,8 @@ class SQLiteStore(Store):
         StoreError: The place cannot be written.
         ConfigError: The file was written by a newer version of this package.
     """
+
+    blocking = True
 
     def __init__(
         self,
@@ -136,7 +138,7 @@ class SQLiteStore(Store):
                 db.execute("DELETE FROM ledger WHERE at < ?", (self._clock.time() - KEEP_LEDGER_S,))
             db.execute("COMMIT")
 
-    def ledger(self, *, since: float = 0.0, until: float = float("inf")) -> Iterator[LedgerRow]:
+    def rows(self, *, since: float = 0.0, until: float = float("inf")) -> Iterator[LedgerRow]:
         """Return the booked attempts with ``since <= at < until``, oldest first; a page of them at a time."""
         after = (since, 0)
         while True:
@@ -153,13 +155,13 @@ class SQLiteStore(Store):
             after = (page[-1][1], page[-1][0])
 
     def read(self, key: str) -> str | None:
-        """Return a shared state, or None."""
+        """Return a state, or None."""
         with self._database() as db:
             row = db.execute("SELECT value FROM state WHERE key = ?", (key,)).fetchone()
         return None if row is None else str(row[0])
 
     def update(self, key: str, change: Callable[[str | None], tuple[str | None, T]]) -> T:
-        """Replace a shared state atomically; arguments and errors as for `Store.update`."""
+        """Replace a state atomically, as `States.update` says; ``change`` is called once, in a transaction."""
         with self._writing() as db:
             db.execute("BEGIN IMMEDIATE")
             row = db.execute("SELECT value FROM state WHERE key = ?", (key,)).fetchone()
@@ -172,8 +174,8 @@ class SQLiteStore(Store):
             db.execute("COMMIT")
             return value
 
-    def states(self, prefix: str = "") -> Mapping[str, str]:
-        """Return all shared states whose keys begin with ``prefix``."""
+    def all(self, prefix: str = "") -> Mapping[str, str]:
+        """Return all states whose keys begin with ``prefix``."""
         with self._database() as db:
             rows = db.execute(
                 "SELECT key, value FROM state WHERE substr(key, 1, ?) = ?", (len(prefix), prefix)

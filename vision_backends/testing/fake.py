@@ -68,7 +68,7 @@ class FakeBackend(Backend):
         prompts: Whether it follows instructions.
         labels: The only labels that it can detect; None detects whatever is asked for.
         space: The vector space of its embeddings.
-        credential: The account that its gates close for.
+        credential: The account that its gates block.
         not_ready: What `check` raises; assign None to `backend.not_ready` when it has become ready.
         usage: What each answer says it has cost.
         limits: What it says of its server's rate limits.
@@ -131,7 +131,7 @@ class FakeBackend(Backend):
 
     @property
     def credential(self) -> str | None:
-        """The account that its gates close for."""
+        """The account that its gates block."""
         return self._credential
 
     def model_for(self, request: Request) -> Model:

@@ -43,7 +43,7 @@ def clear(
     config: ConfigFile = None,
     debug: Debug = False,
 ) -> None:
-    """Forget every answer; what was spent and which gates are closed stays known."""
+    """Forget every answer; what was spent and which gates are blocked stays known."""
     with exit_codes(debug=debug), open_router(config) as (router, _):
         found = router.cache_info()
         if not agreed(f"Remove {_answers(found.entries)} from {_location(found)}?", yes=yes):

@@ -38,7 +38,7 @@ NEEDED: tuple[Task, ...] = ("describe", "embed", "detect")
 """What somebody must be able to answer; texts are embedded only by rungs that are not always there."""
 
 
-State = Literal["ok", "missing", "closed", "broken"]
+State = Literal["ok", "missing", "blocked", "broken"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ class Check:
 
     Attributes:
         name: What.
-        state: ``"missing"`` is a choice, ``"closed"`` the provider's; only what is ``"broken"`` needs mending here.
+        state: ``"missing"`` is a choice, ``"blocked"`` the provider's; only what is ``"broken"`` is repaired here.
         detail: What was found.
         remedy: What mends it.
     """
@@ -155,7 +155,7 @@ def _accounts(router: "Router") -> Iterator[Check]:
     """Look for the trouble that does not pass by itself: an empty account, a key that is not accepted."""
     for gate in router.gates():
         if gate.gate in {"quota", "authentication"}:
-            yield Check(name=f"account of {gate.backend}", state="closed", detail=gate.message, remedy=gate.remedy)
+            yield Check(name=f"account of {gate.backend}", state="blocked", detail=gate.message, remedy=gate.remedy)
 
 
 def _print(checks: Sequence[Check], rungs: Sequence[RungStatus], answers: Mapping[Task, str | None]) -> None:

@@ -1,6 +1,6 @@
-"""Gates that are not open: ``vision reset``, and what ``vision status`` says of them.
+"""``vision reset``: let blocked gates pass again.
 
-This module decides how a gate reads. It must not know what closes one.
+This module decides what a reset reports. It must not know what blocks a gate.
 """
 
 from typing import TYPE_CHECKING
@@ -24,11 +24,11 @@ def reset(backend: OptionalBackend = None, *, config: ConfigFile = None, debug: 
     """Ask a backend again at once, or all of them: after topping up, or correcting a key."""
     with exit_codes(debug=debug), open_router(config) as (router, _):
         _check_name(router, backend)
-        opened = _open_gates(router, backend)
-        for line in opened:
+        lines = _reset_gates(router, backend)
+        for line in lines:
             typer.echo(line)
-        if not opened:
-            typer.echo(f"No gate {f'of {backend} ' if backend else ''}is closed.")
+        if not lines:
+            typer.echo(f"No gate {f'of {backend} ' if backend else ''}is blocked.")
         for budget in router.spending():
             if backend in {None, budget.backend} and is_spent(budget):
                 name = f"{budget.backend}.{budget.budget}"
@@ -36,23 +36,23 @@ def reset(backend: OptionalBackend = None, *, config: ConfigFile = None, debug: 
 
 
 def _check_name(router: "Router", backend: str | None) -> None:
-    """Refuse a backend that is on no ladder and has closed no gate."""
+    """Refuse a backend that is on no ladder and has blocked no gate."""
     known = dict.fromkeys([*(rung.backend for rung in router.status()), *(gate.backend for gate in router.gates())])
     if backend is not None and backend not in known:
         raise InvalidRequestError(f"There is no backend {backend!r}.", remedy=f"There are: {', '.join(known)}.")
 
 
-def _open_gates(router: "Router", backend: str | None) -> list[str]:
-    """Open the gates of a backend and return a line about each."""
+def _reset_gates(router: "Router", backend: str | None) -> list[str]:
+    """Let the gates of a backend pass and return a line about each."""
     from vision_backends.health.scopes import Transition
 
-    opened: list[str] = []
+    lines: list[str] = []
 
     def note(event: "Event") -> None:
         if isinstance(event, Transition):
-            opened.append(f"{event.scope}: opened the {event.gate} gate ({event.reason})")
+            lines.append(f"{event.scope}: reset the {event.gate} gate ({event.reason})")
 
     unsubscribe = router.subscribe(note)
     router.reset(backend)
     unsubscribe()
-    return opened
+    return lines

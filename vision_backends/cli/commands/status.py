@@ -1,4 +1,4 @@
-"""``vision status``: how each rung stands now, which gates are closed, and what would happen if something were asked.
+"""``vision status``: how each rung stands now, which gates are blocked, and what would happen if something were asked.
 
 This module decides how the router's reports read. It must not judge any rung itself.
 """
@@ -104,5 +104,5 @@ def _cell(verdict: Verdict | None) -> str:
         return "-"
     if verdict.ready:
         return "ready"
-    state = (verdict.error or "closed").replace("_", " ")
+    state = (verdict.error or "blocked").replace("_", " ")
     return state if verdict.retry_after_s is None else f"{state}, retry in {verdict.retry_after_s:.0f} s"

@@ -1,6 +1,6 @@
 """How gates read on a terminal.
 
-This module decides how a gate reads. It must not know what closes one.
+This module decides how a gate reads. It must not know what blocks one.
 """
 
 import time
@@ -17,10 +17,10 @@ __all__ = ["print_gates", "stands_before"]
 
 
 def print_gates(gates: Iterable["GateReport"]) -> None:
-    """Print before what each gate stands, for what it is closed, since when, and when somebody may try again."""
+    """Print what each gate stands before, what it is blocked by, since when, and when it is probed next."""
     now = time.time()
     rows = [(stands_before(gate), gate.gate, _utc(gate.since), _next_probe(gate, now=now)) for gate in gates]
-    print_table(("gate", "closed for", "since (UTC)", "next probe"), rows)
+    print_table(("gate", "blocked by", "since (UTC)", "next probe"), rows)
 
 
 def stands_before(gate: "GateReport") -> str:
