@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from vision_backends.images import Image
     from vision_backends.routing.call import Answer
 
+    Pieces = AsyncGenerator[str | Description, None]
+
 __all__ = ["Caller", "caller_of"]
 
 THREADS = 64
@@ -54,9 +56,7 @@ class Caller(Protocol):
         """Begin a call, and return its future; cancelling that ends the call or leaves it behind."""
         ...
 
-    def stream(
-        self, image: Image, request: DescribeRequest, *, timeout_s: float
-    ) -> AsyncGenerator[str | Description, None]:
+    def stream(self, image: Image, request: DescribeRequest, *, timeout_s: float) -> Pieces:
         """Yield a description piece by piece, and at last the record."""
         ...
 
@@ -88,9 +88,7 @@ class _PlainCaller:
         method = getattr(self._backend, request.task)
         return self._pool.start(partial(method, inputs, request, timeout_s=timeout_s), on_late=on_late)
 
-    async def stream(
-        self, image: Image, request: DescribeRequest, *, timeout_s: float
-    ) -> AsyncGenerator[str | Description, None]:
+    async def stream(self, image: Image, request: DescribeRequest, *, timeout_s: float) -> Pieces:
         pieces = self._backend.describe_stream(image, request, timeout_s=timeout_s)
 
         def step() -> str | Description:
@@ -139,9 +137,7 @@ class _AsyncCaller:
         task.add_done_callback(self._forget)
         return cast("asyncio.Future[Sequence[Answer]]", task)
 
-    async def stream(
-        self, image: Image, request: DescribeRequest, *, timeout_s: float
-    ) -> AsyncGenerator[str | Description, None]:
+    async def stream(self, image: Image, request: DescribeRequest, *, timeout_s: float) -> Pieces:
         pieces = self._backend.describe_stream(image, request, timeout_s=timeout_s)
         try:
             async for piece in pieces:
