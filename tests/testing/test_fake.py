@@ -1,7 +1,8 @@
 """The fake backend: what it answers by itself, and what it can be told to do."""
 
+import asyncio
+
 import pytest
-from PIL import Image as PILImage
 
 from vision_backends import (
     FREE,
@@ -16,11 +17,10 @@ from vision_backends import (
     NotSupportedError,
     QuotaExhaustedError,
     RateLimits,
-    TimedOutError,
+    UnavailableError,
     Usage,
-    open_image,
 )
-from vision_backends.testing import FakeBackend, FakeCall, FakeClock
+from vision_backends.testing import FakeAsyncBackend, FakeBackend, FakeCall, FakeClock
 
 PLAIN = {
     "describe": DescribeRequest(),
@@ -28,6 +28,26 @@ PLAIN = {
     "embed_text": EmbedTextRequest(),
     "detect": DetectRequest(),
 }
+
+
+def streamed(backend, image, clock=None):
+    """Return what a stream yields and at last its record, one by one, while the clock runs as far as it asks for."""
+    stream = backend.describe_stream(image, DescribeRequest(), timeout_s=1.0)
+    if not isinstance(backend, FakeAsyncBackend):
+        yield (yield from stream)
+        return
+    with asyncio.Runner() as runner:
+
+        async def step():
+            coming = asyncio.ensure_future(anext(stream, None))
+            while not coming.done():
+                await asyncio.sleep(0)
+                if clock is not None and clock.pending:
+                    clock.advance(clock.pending[0] - clock.monotonic())
+            return await coming
+
+        while (act := runner.run(step())) is not None:
+            yield act
 
 
 @pytest.fixture
@@ -139,17 +159,126 @@ def test_a_scripted_delay_passes_on_the_clock(seconds, ask):
     assert clock.monotonic() - before == seconds
 
 
-def test_a_punctual_fake_gives_up_at_its_timeout_and_another_does_not():
-    """The one raises what a real backend would, the other overstays."""
-    clock, images = FakeClock(), [open_image(PILImage.new("RGB", (4, 4)))]
-    punctual, tardy = FakeBackend(clock=clock), FakeBackend(punctual=False, clock=clock)
-    punctual.play(5.0)
-    tardy.play(5.0)
-    with pytest.raises(TimedOutError, match="5 s"):
-        punctual.describe(images, DescribeRequest(), timeout_s=2.0)
-    assert clock.monotonic() == 2.0
-    assert tardy.describe(images, DescribeRequest(), timeout_s=2.0)
-    assert clock.monotonic() == 7.0
+def test_a_delay_is_not_cut_at_the_timeout_of_the_call(ask):
+    """To do that is up to the router, which is what a fake is there to test."""
+    clock = FakeClock()
+    backend = FakeBackend(clock=clock)
+    backend.play(5.0)
+    assert ask(backend, DescribeRequest(), timeout_s=2.0)
+    assert clock.monotonic() == 5.0
+
+
+def test_a_scripted_text_describes_every_image(ask, make_image):
+    """With the model that answered."""
+    backend = FakeBackend("bob")
+    backend.play("A bicycle.")
+    one, other = ask(backend, DescribeRequest(), [make_image(), make_image()])
+    assert one.text == other.text == "A bicycle."
+    assert one.trace.model == "bob-model"
+
+
+@pytest.mark.parametrize("kind", [FakeBackend, FakeAsyncBackend])
+def test_a_stream_yields_its_scripted_pieces_and_then_the_record(kind, make_image):
+    """The pauses between them pass on the clock, before the pieces that follow."""
+    clock = FakeClock()
+    backend = kind(clock=clock)
+    backend.play([1.5, "A red ", 0.5, "bicycle."])
+    acts = [(clock.monotonic(), act) for act in streamed(backend, make_image(), clock)]
+    assert acts[:2] == [(1.5, "A red "), (2.0, "bicycle.")]
+    assert [act.text for _, act in acts[2:]] == ["A red bicycle."]
+
+
+@pytest.mark.parametrize("kind", [FakeBackend, FakeAsyncBackend])
+def test_an_unscripted_stream_is_one_piece(kind, make_image):
+    """All at once."""
+    piece, record = streamed(kind("bob"), make_image(30, 20))
+    assert piece == record.text == "bob says: 30×20 px"
+
+
+@pytest.mark.parametrize("kind", [FakeBackend, FakeAsyncBackend])
+def test_a_stream_can_break_off_in_the_middle(kind, make_image):
+    """After the pieces that were scripted before the error."""
+    backend, pieces = kind(), []
+    backend.play(["A red ", UnavailableError("It went away.")])
+    with pytest.raises(UnavailableError):
+        pieces.extend(streamed(backend, make_image()))
+    assert pieces == ["A red "]
+    assert backend.cancelled == []
+
+
+def test_a_stream_that_is_closed_is_noted(make_image):
+    """The caller stopped listening."""
+    backend = FakeBackend()
+    backend.play(["A red ", "bicycle."])
+    stream = backend.describe_stream(make_image(), DescribeRequest(), timeout_s=1.0)
+    assert backend.calls == []
+    assert next(stream) == "A red "
+    stream.close()
+    assert backend.cancelled == backend.calls == [FakeCall(request=DescribeRequest(), count=1, timeout_s=1.0)]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_coroutine_answers_what_the_plain_method_does(task, ask):
+    """Both kinds have one script."""
+    plain, later = FakeBackend(), FakeAsyncBackend()
+    (one,), (other,) = ask(plain, PLAIN[task]), asyncio.run(ask(later, PLAIN[task]))
+    assert one.to_dict() == other.to_dict()
+    assert later.calls == plain.calls
+
+
+def test_an_awaited_delay_is_a_timer_of_the_clock(ask):
+    """It ends when the test has advanced that far, and no earlier."""
+    clock = FakeClock()
+    backend = FakeAsyncBackend(clock=clock)
+    backend.play(5.0)
+
+    async def run():
+        call = asyncio.create_task(ask(backend, DescribeRequest(), timeout_s=2.0))
+        await asyncio.sleep(0)
+        assert clock.pending == [5.0]
+        clock.advance(4.9)
+        await asyncio.sleep(0.01)
+        assert not call.done()
+        clock.advance(0.2)
+        assert await call
+
+    asyncio.run(run())
+    assert (clock.pending, backend.cancelled) == ([], [])
+
+
+def test_a_cancelled_coroutine_is_noted_and_leaves_no_timer(ask):
+    """The next call answers as ever."""
+    clock = FakeClock()
+    backend = FakeAsyncBackend(clock=clock)
+    backend.play(5.0)
+
+    async def run():
+        call = asyncio.create_task(ask(backend, DescribeRequest()))
+        await asyncio.sleep(0)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert await ask(backend, DescribeRequest())
+
+    asyncio.run(run())
+    assert (clock.pending, backend.cancelled) == ([], backend.calls[:1])
+
+
+def test_a_timer_around_an_awaited_delay_cuts_it(ask):
+    """With the same clock, as a router's deadline does; at the same moment the outer one wins."""
+    clock = FakeClock()
+    backend = FakeAsyncBackend(clock=clock)
+    backend.play(5.0, 5.0)
+
+    async def run(timeout_s):
+        async with clock.timeout_at(clock.monotonic() + timeout_s):
+            asyncio.get_running_loop().call_soon(clock.advance, timeout_s)
+            await ask(backend, DescribeRequest())
+
+    for timeout_s in (2.0, 5.0):
+        with pytest.raises(TimeoutError):
+            asyncio.run(run(timeout_s))
+    assert backend.cancelled == backend.calls
 
 
 def test_a_script_is_played_in_order_and_as_often_as_told(ask):

@@ -1,7 +1,7 @@
 """What the package's own tests use, for the tests of applications and of other backends.
 
-`FakeBackend` is a normal backend with scripted answers, `FakeClock` a clock that is moved by hand,
-`BackendContract` the tests that every backend has to pass, and `SandboxServer` a scriptable OpenAI server on
+`FakeBackend` and `FakeAsyncBackend` are normal backends with scripted answers, `FakeClock` is a clock that is moved by
+hand, `BackendContract` the tests that every backend has to pass, and `SandboxServer` a scriptable OpenAI server on
 loopback.
 """
 
@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from vision_backends.testing.clock import FakeClock
     from vision_backends.testing.contract import BackendContract
-    from vision_backends.testing.fake import FakeBackend, FakeCall
+    from vision_backends.testing.fake import FakeAsyncBackend, FakeBackend, FakeCall
     from vision_backends.testing.sandbox import SandboxServer
 
-__all__ = ["BackendContract", "FakeBackend", "FakeCall", "FakeClock", "SandboxServer"]
+__all__ = ["BackendContract", "FakeAsyncBackend", "FakeBackend", "FakeCall", "FakeClock", "SandboxServer"]
 
 _HOMES = {
     "BackendContract": "contract",
+    "FakeAsyncBackend": "fake",
     "FakeBackend": "fake",
     "FakeCall": "fake",
     "FakeClock": "clock",

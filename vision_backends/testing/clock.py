@@ -6,6 +6,7 @@ This module decides nothing but what time it is; it is passed wherever a `vision
 from __future__ import annotations
 
 import heapq
+import math
 import threading
 from contextlib import asynccontextmanager, suppress
 from itertools import count
@@ -22,14 +23,20 @@ class FakeClock:
     """Time that stands still between `advance` and `sleep`; safe for many threads.
 
     The timers of a router (deadlines, pauses, waiting, hedges) fire when `advance` passes them, the earliest first;
-    nothing waits in real time.
+    nothing waits in real time. A test that advances the clock under a call in another thread first lets the call come
+    to where it waits::
+
+        call = pool.submit(router.describe, image)
+        clock.wait_for_timer(within_s=5)
+        clock.advance(5)
+        call.result()
 
     Args:
         start: What `time` says at first, in seconds since 1970 UTC.
     """
 
     def __init__(self, *, start: float = 1_800_000_000.0) -> None:
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._monotonic = 0.0
         self._wall = start
         self._timers: list[tuple[float, int, asyncio.AbstractEventLoop, asyncio.Timeout]] = []
@@ -38,8 +45,28 @@ class FakeClock:
     @property
     def pending(self) -> list[float]:
         """When the timers that run now are due, by `monotonic`, the earliest first."""
-        with self._lock:
+        with self._changed:
             return sorted(at for at, *_ in self._timers)
+
+    def wait_for_timer(self, *, within_s: float = math.inf, count: int = 1, timeout_s: float = 5.0) -> None:
+        """Wait, in real time, until timers run that an advance would let fire.
+
+        Args:
+            within_s: Only timers that are due after at most so much time of this clock; a call has several.
+            count: How many of them.
+            timeout_s: Seconds of real time to wait.
+
+        Raises:
+            TimeoutError: There were not as many.
+        """
+
+        def are_pending() -> bool:
+            return sum(at <= self._monotonic + within_s for at, *_ in self._timers) >= count
+
+        with self._changed:
+            if not self._changed.wait_for(are_pending, timeout_s):
+                due_s = sorted(at - self._monotonic for at, *_ in self._timers)
+                raise TimeoutError(f"No {count} timers within {within_s:g} s came up in {timeout_s:g} s, only {due_s}.")
 
     def monotonic(self) -> float:
         """Return the seconds advanced so far."""
@@ -61,7 +88,7 @@ class FakeClock:
         """
         if seconds < 0:
             raise ValueError(f"Time does not run backwards by {-seconds} s.")
-        with self._lock:
+        with self._changed:
             self._monotonic += seconds
             self._wall += seconds
             due = []
@@ -73,7 +100,7 @@ class FakeClock:
 
     def jump(self, seconds: float) -> None:
         """Set the wall clock forwards or, with negative seconds, back, while no time passes."""
-        with self._lock:
+        with self._changed:
             self._wall += seconds
 
     @asynccontextmanager
@@ -83,17 +110,18 @@ class FakeClock:
 
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(None) as timeout:
-            with self._lock:
+            with self._changed:
                 is_due = at <= self._monotonic
                 timer = (at, next(self._numbers), loop, timeout)
                 if not is_due:
                     heapq.heappush(self._timers, timer)
+                    self._changed.notify_all()
             if is_due:
                 _fire(timeout)
             try:
                 yield
             finally:
-                with self._lock:
+                with self._changed:
                     if timer in self._timers:
                         self._timers.remove(timer)
                         heapq.heapify(self._timers)

@@ -1,7 +1,7 @@
-"""A backend whose answers, delays and errors are scripted.
+"""Backends whose answers, delays and errors are scripted.
 
-This module decides what a fake answers when nobody has told it. It is a normal implementation of `Backend`, so
-that tests of routers need to patch nothing.
+This module decides what a fake answers when nobody has told it. Fakes are normal implementations of `Backend` and
+`AsyncBackend`, so that tests of routers need to patch nothing.
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import deque
+from contextlib import closing, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from vision_backends.backends.base import Backend
+from vision_backends.backends.base import AsyncBackend, Backend
 from vision_backends.backends.requests import Model
 from vision_backends.clock import SYSTEM_CLOCK
-from vision_backends.errors import NotSupportedError, TimedOutError
+from vision_backends.errors import NotSupportedError
 from vision_backends.types import FREE, TASKS, Description, Detection, Detections, Embedding, Trace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import AsyncGenerator, Collection, Generator, Sequence
 
     from vision_backends.backends.requests import (
         DescribeRequest,
@@ -34,11 +35,10 @@ if TYPE_CHECKING:
     from vision_backends.types import Task, Usage
 
     Answer = Description | Embedding | Detections
-    Step = Answer | BaseException | float
+    Part = str | float | BaseException
+    Step = Answer | Part | Sequence[Part]
 
-__all__ = ["FakeBackend", "FakeCall"]
-
-R = TypeVar("R", Description, Embedding, Detections)
+__all__ = ["FakeAsyncBackend", "FakeBackend", "FakeCall"]
 
 DIMENSION = 8
 
@@ -61,6 +61,8 @@ class FakeCall:
 class FakeBackend(Backend):
     """Answers every task with something that depends on the input alone, unless `play` has said otherwise.
 
+    A delay takes as long as it was scripted, whatever the ``timeout_s`` of the call.
+
     Args:
         name: Its name on the ladder.
         tasks: What it can do; the rest is a NotSupportedError.
@@ -74,11 +76,11 @@ class FakeBackend(Backend):
         limits: What it says of its server's rate limits.
         batch_size: Inputs per call.
         concurrency: Calls of one ``_many`` request at once.
-        punctual: Whether it keeps to its ``timeout_s``; one that does not takes as long as it was told to.
-        clock: Where delays come from.
+        clock: Where delays come from; a `FakeClock` is advanced by them.
 
     Attributes:
         calls: Every call received, in order.
+        cancelled: Every call that was broken off before its end: a stream was closed, a coroutine cancelled.
         warm_ups: Every request that it was warmed up for, in order.
     """
 
@@ -97,14 +99,13 @@ class FakeBackend(Backend):
         limits: RateLimits | None = None,
         batch_size: int = 1,
         concurrency: int = 1,
-        punctual: bool = True,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.name = name
         self.local = local
-        self.punctual = punctual
         self.not_ready = not_ready
         self.calls: list[FakeCall] = []
+        self.cancelled: list[FakeCall] = []
         self.warm_ups: list[Request] = []
         self._tasks = tasks
         self._prompts = prompts
@@ -123,7 +124,9 @@ class FakeBackend(Backend):
         """Script what the next calls do, one step each; afterwards it answers by itself again.
 
         Args:
-            steps: An exception to raise, a record to answer each input with, or seconds to take.
+            steps: An exception to raise, a record to answer each input with, a text to describe each image with,
+                seconds to take, or a sequence of texts, seconds and exceptions: the pieces of a stream, the pauses
+                before them, and how it breaks off.
             times: How often to play all of them.
         """
         with self._lock:
@@ -171,32 +174,92 @@ class FakeBackend(Backend):
 
     def describe(self, images: Sequence[Image], request: DescribeRequest, *, timeout_s: float) -> list[Description]:
         """Say the size of each image, and the prompt."""
-        said = f" to {request.prompt!r}" if request.prompt else ""
-        return self._answer(
-            images,
-            request,
-            timeout_s,
-            lambda image: Description(
-                text=f"{self.name} says{said}: {image.width}×{image.height} px", trace=self._trace
-            ),
-        )
+        return self._answer(images, request, timeout_s)
+
+    def describe_stream(
+        self, image: Image, request: DescribeRequest, *, timeout_s: float
+    ) -> Generator[str, None, Description]:
+        """Yield the pieces that were scripted, or else the whole text as one."""
+        with closing(self._perform([image], request, timeout_s)) as acts:
+            for act in acts:
+                if isinstance(act, str):
+                    yield act
+                elif isinstance(act, list):
+                    return act[0]  # type: ignore[no-any-return]  # as scripted
+                else:
+                    self._clock.sleep(act)
+        raise AssertionError("A performance ends with its answers.")
 
     def embed(self, images: Sequence[Image], request: EmbedRequest, *, timeout_s: float) -> list[Embedding]:
         """Derive 8 components from the digest of each image."""
-        return self._answer(images, request, timeout_s, lambda image: self._vector(image.digest))
+        return self._answer(images, request, timeout_s)
 
     def embed_text(self, texts: Sequence[str], request: EmbedTextRequest, *, timeout_s: float) -> list[Embedding]:
         """Derive 8 components from each text."""
-        return self._answer(texts, request, timeout_s, self._vector)
+        return self._answer(texts, request, timeout_s)
 
     def detect(self, images: Sequence[Image], request: DetectRequest, *, timeout_s: float) -> list[Detections]:
         """Find the first label in the middle of each image."""
-        label = next(iter(request.labels or self._labels or ("thing",)))
-        return self._answer(images, request, timeout_s, lambda image: self._middle(image, label))
+        return self._answer(images, request, timeout_s)
 
-    @property
-    def _trace(self) -> Trace:
-        return Trace(model=f"{self.name}-model", revision="1", usage=self._usage)
+    def _answer(self, inputs: Sequence[Any], request: Request, timeout_s: float) -> list[Any]:
+        with closing(self._perform(inputs, request, timeout_s)) as acts:
+            for act in acts:
+                if isinstance(act, list):
+                    return act
+                if not isinstance(act, str):
+                    self._clock.sleep(act)
+        raise AssertionError("A performance ends with its answers.")
+
+    def _perform(
+        self, inputs: Sequence[Any], request: Request, timeout_s: float
+    ) -> Generator[float | str | list[Any], None, None]:
+        """Yield what one call does, step by step: seconds to wait, pieces to say, and at last the list of answers."""
+        if request.task not in self._tasks:
+            raise self._unsupported(request)
+        call = FakeCall(request=request, count=len(inputs), timeout_s=timeout_s)
+        with self._lock:
+            self.calls.append(call)
+            step = self._script.popleft() if self._script else ()
+        said = ""
+        answers: list[Any] = []
+        try:
+            for part in step if isinstance(step, tuple | list) else (step,):
+                if isinstance(part, BaseException):
+                    raise part.with_traceback(None)  # played again, it would grow a longer one each time
+                if isinstance(part, str):
+                    said += part
+                    yield part
+                elif isinstance(part, float | int):
+                    if part:
+                        yield part
+                else:
+                    answers = [part for _ in inputs]  # scripted on purpose, even if it is the wrong record
+            if not answers:
+                answers = [self._say(said) if said else self._record(each, request) for each in inputs]
+            if not said and isinstance(answers[0], Description):
+                yield answers[0].text
+        except GeneratorExit:
+            self.cancelled.append(call)
+            raise
+        yield answers
+
+    def _record(self, content: Any, request: Any) -> Answer:  # noqa: ANN401 — an image or a text, and a request for it
+        if request.task == "describe":
+            said = f" to {request.prompt!r}" if request.prompt else ""
+            return self._say(f"{self.name} says{said}: {content.width}×{content.height} px")
+        if request.task == "detect":
+            return self._middle(content, next(iter(request.labels or self._labels or ("thing",))))
+        return self._vector(content if isinstance(content, str) else content.digest)
+
+    def _say(self, text: str) -> Description:
+        return Description(text=text, trace=self._trace)
+
+    def _middle(self, image: Image, label: str) -> Detections:
+        width, height = image.width, image.height
+        box = (width * 0.25, height * 0.25, width * 0.75, height * 0.75)
+        item = Detection(label=label, score=0.9, xyxy=box)
+        return Detections(items=(item,), width=width, height=height, trace=self._trace)
 
     def _vector(self, content: str) -> Embedding:
         import numpy as np
@@ -205,27 +268,67 @@ class FakeBackend(Backend):
         vector = raw.astype(np.float32) - 127.5
         return Embedding(vector=vector / np.linalg.norm(vector), space=self._space, trace=self._trace)
 
-    def _middle(self, image: Image, label: str) -> Detections:
-        width, height = image.width, image.height
-        box = (width * 0.25, height * 0.25, width * 0.75, height * 0.75)
-        item = Detection(label=label, score=0.9, xyxy=box)
-        return Detections(items=(item,), width=width, height=height, trace=self._trace)
+    @property
+    def _trace(self) -> Trace:
+        return Trace(model=f"{self.name}-model", revision="1", usage=self._usage)
 
-    def _answer(
-        self, inputs: Sequence[object], request: Request, timeout_s: float, answer: Callable[..., R]
-    ) -> list[R]:
-        if request.task not in self._tasks:
-            raise self._unsupported(request)
-        with self._lock:
-            self.calls.append(FakeCall(request=request, count=len(inputs), timeout_s=timeout_s))
-            step = self._script.popleft() if self._script else 0.0
-        if isinstance(step, BaseException):
-            raise step.with_traceback(None)  # played again, it would grow a longer one each time
-        if isinstance(step, float | int):
-            if self.punctual and step > timeout_s:
-                self._clock.sleep(timeout_s)
-                raise TimedOutError(f"{self.name} needs {step:g} s.", backend=self.name)
-            if step:
-                self._clock.sleep(step)
-            return [answer(each) for each in inputs]
-        return [step for _ in inputs]  # type: ignore[misc]  # scripted on purpose, even if it is the wrong record
+
+class FakeAsyncBackend(FakeBackend, AsyncBackend):
+    """A `FakeBackend` whose tasks are coroutines.
+
+    A delay is a timer of the clock: with a `FakeClock` it ends when the test advances that far, and until then the call
+    can be cancelled.
+    """
+
+    async def describe(  # type: ignore[override]  # the same methods as coroutines, here and below
+        self, images: Sequence[Image], request: DescribeRequest, *, timeout_s: float
+    ) -> list[Description]:
+        """Say the size of each image, and the prompt."""
+        return await self._answer_later(images, request, timeout_s)
+
+    async def describe_stream(  # type: ignore[override]
+        self, image: Image, request: DescribeRequest, *, timeout_s: float
+    ) -> AsyncGenerator[str | Description, None]:
+        """Yield the pieces that were scripted, or else the whole text as one, and at last the record."""
+        with closing(self._perform([image], request, timeout_s)) as acts:
+            for act in acts:
+                if isinstance(act, str):
+                    yield act
+                elif isinstance(act, list):
+                    yield act[0]
+                else:
+                    await self._pause(act)
+
+    async def embed(  # type: ignore[override]
+        self, images: Sequence[Image], request: EmbedRequest, *, timeout_s: float
+    ) -> list[Embedding]:
+        """Derive 8 components from the digest of each image."""
+        return await self._answer_later(images, request, timeout_s)
+
+    async def embed_text(  # type: ignore[override]
+        self, texts: Sequence[str], request: EmbedTextRequest, *, timeout_s: float
+    ) -> list[Embedding]:
+        """Derive 8 components from each text."""
+        return await self._answer_later(texts, request, timeout_s)
+
+    async def detect(  # type: ignore[override]
+        self, images: Sequence[Image], request: DetectRequest, *, timeout_s: float
+    ) -> list[Detections]:
+        """Find the first label in the middle of each image."""
+        return await self._answer_later(images, request, timeout_s)
+
+    async def _answer_later(self, inputs: Sequence[Any], request: Request, timeout_s: float) -> list[Any]:
+        with closing(self._perform(inputs, request, timeout_s)) as acts:
+            for act in acts:
+                if isinstance(act, list):
+                    return act
+                if not isinstance(act, str):
+                    await self._pause(act)
+        raise AssertionError("A performance ends with its answers.")
+
+    async def _pause(self, seconds: float) -> None:
+        import asyncio
+
+        with suppress(TimeoutError):
+            async with self._clock.timeout_at(self._clock.monotonic() + seconds):
+                await asyncio.get_running_loop().create_future()
