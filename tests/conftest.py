@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,3 +59,29 @@ def make_image() -> Callable[..., Image]:
         return open_image(picture)
 
     return make
+
+
+@pytest.fixture
+def time_passes() -> Callable[..., object]:
+    """A context in which a fake clock goes on to the next timer that is due soon, as often as there is one."""
+
+    @contextmanager
+    def passes(clock, *, within_s: float = 10.0) -> Iterator[None]:
+        over = threading.Event()
+
+        def run() -> None:
+            while not over.is_set():
+                with suppress(TimeoutError):
+                    clock.wait_for_timer(within_s=within_s, timeout_s=0.05)
+                    due_s = [at - clock.monotonic() for at in clock.pending]
+                    clock.advance(max(0.0, min((each for each in due_s if each <= within_s), default=0.0)))
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    return passes

@@ -58,7 +58,7 @@ def test_calls_run_side_by_side():
     images = [PILImage.new("RGB", (width, 10)) for width in range(1, 9)]
 
     async def work():
-        async with AsyncRouter(Router([backend]), max_workers=8) as router:
+        async with AsyncRouter(Router([backend])) as router:
             answers = await asyncio.gather(*(router.describe(image) for image in images))
             assert [str(answer) for answer in answers] == [f"fake says: {width}×10 px" for width in range(1, 9)]
 
@@ -82,11 +82,11 @@ def test_a_description_comes_piece_by_piece():
 
     async def work():
         async with AsyncRouter(Router([FakeBackend()], caching=False)) as router:
-            stream = await router.describe_stream(IMAGE)
+            stream = router.describe_stream(IMAGE)
             assert stream.description is None
             assert [piece async for piece in stream] == ["fake says: 64×48 px"]
             assert stream.description.trace.backend == "fake"
-            stopped = await router.describe_stream(IMAGE)
+            stopped = router.describe_stream(IMAGE)
             await stopped.close()
             assert [piece async for piece in stopped] == []
 
@@ -117,12 +117,12 @@ def test_batch_calls_have_places_of_their_own():
         def sleep(self, _seconds):
             release.wait(10)
 
-    backend = FakeBackend(punctual=False)
+    backend = FakeBackend()
     backend._clock = Patient()
     backend.play(1.0)
 
     async def work():
-        async with AsyncRouter(Router([backend], caching=False), max_workers=1) as router:
+        async with AsyncRouter(Router([backend], caching=False)) as router:
             waiting = asyncio.create_task(router.describe(IMAGE, priority="batch"))
             while not backend.calls:  # noqa: ASYNC110 — the backend is not a coroutine
                 await asyncio.sleep(0.001)

@@ -2,6 +2,7 @@
 
 import io
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -334,7 +335,7 @@ def test_the_deadline_keeps_time_back_for_the_next_rung(make_router, image):
 def test_a_rung_that_overstays_is_left_behind(image):
     """The deadline holds even when a backend ignores it; its late answer is kept for the next call."""
     came, spare = threading.Event(), FakeBackend("spare")
-    slow = FakeBackend("slow", punctual=False, local=False, usage=Usage(cost_usd=0.25))
+    slow = FakeBackend("slow", local=False, usage=Usage(cost_usd=0.25))
 
     class Stuck:
         def sleep(self, seconds):
@@ -436,11 +437,12 @@ def test_answers_are_records_that_can_be_replaced_but_not_changed(make_router, i
     assert replace(answer, text="something else").trace == answer.trace
 
 
-def test_a_short_rate_limit_is_waited_for_once(make_router, image, clock):
+def test_a_short_rate_limit_is_waited_for_once(make_router, image, clock, time_passes):
     """When the server asks for a second's patience, the better answer is worth it."""
     best, spare = FakeBackend("best", local=False), FakeBackend("spare")
     best.play(RateLimitedError("Slow down.", retry_after_s=1.0))
-    answer = make_router(best, spare).describe(image)
+    with time_passes(clock):
+        answer = make_router(best, spare).describe(image)
     assert outcomes(answer) == [("best", "failed", "rate_limited"), ("best", "answered", None)]
     assert not answer.trace.degraded
     assert clock.monotonic() == pytest.approx(1.0)
@@ -454,27 +456,27 @@ def test_a_long_rate_limit_is_not_waited_for(make_router, image, clock):
     assert clock.monotonic() == 0.0
 
 
-def test_an_outage_is_tried_again_only_where_nobody_stands_below(make_router, image):
+def test_an_outage_is_tried_again_only_where_nobody_stands_below(make_router, image, clock, time_passes):
     """A ready rung is better than hope; without one, a second attempt is."""
     best, spare = FakeBackend("best", local=False), FakeBackend("spare")
     best.play(UnavailableError("It is down."))
     assert make_router(best, spare).describe(image).trace.backend == "spare"
     alone = FakeBackend("alone", local=False)
     alone.play(UnavailableError("It is down."))
-    assert outcomes(make_router(alone).describe(image)) == [
-        ("alone", "failed", "unavailable"),
-        ("alone", "answered", None),
-    ]
+    with time_passes(clock):
+        answer = make_router(alone).describe(image)
+    assert outcomes(answer) == [("alone", "failed", "unavailable"), ("alone", "answered", None)]
 
 
-def test_retries_are_a_small_part_of_the_requests(make_router, image):
+def test_retries_are_a_small_part_of_the_requests(make_router, image, clock, time_passes):
     """A dead server is not asked twice as often because it is dead."""
     alone = FakeBackend("alone", local=False)
     alone.play(UnavailableError("It is down."), times=1000)
     router = make_router(alone, caching=False)
-    for _ in range(100):
-        with pytest.raises(AllBackendsFailedError):
-            router.describe(image)
+    with time_passes(clock):
+        for _ in range(100):
+            with pytest.raises(AllBackendsFailedError):
+                router.describe(image)
     assert len(alone.calls) <= 1.2 * 100
 
 
@@ -521,40 +523,43 @@ def test_listeners_hear_of_every_attempt_and_call(make_router, image):
     assert heard == []
 
 
-def test_a_batch_call_waits_instead_of_degrading(make_router, image, clock):
+def test_a_batch_call_waits_instead_of_degrading(make_router, image, clock, time_passes):
     """Until the rate limit has passed, however long that is within its patience."""
     best, spare = FakeBackend("best", local=False, clock=clock), FakeBackend("spare")
     best.play(RateLimitedError("Slow down.", retry_after_s=90.0))
     router = make_router(best, spare, caching=False)
-    answer = router.describe(image, priority="batch")
+    with time_passes(clock):
+        answer = router.describe(image, priority="batch")
     assert answer.trace.backend == "best"
     assert 89 < clock.monotonic() < 200
 
 
-def test_patience_ends_and_then_the_next_rung_answers(make_router, image, clock):
+def test_patience_ends_and_then_the_next_rung_answers(make_router, image, clock, time_passes):
     """A batch call degrades as well when the trouble outlasts it."""
     best, spare = FakeBackend("best", local=False, credential="account"), FakeBackend("spare")
     best.play(QuotaExhaustedError("No money is left."), times=1000)
     router = make_router(best, spare, caching=False)
-    assert router.describe(image, priority="batch", max_wait_s=30).trace.backend == "spare"
+    with time_passes(clock):
+        assert router.describe(image, priority="batch", max_wait_s=30).trace.backend == "spare"
     assert 20 <= clock.monotonic() <= 65
     assert len(best.calls) == 1
 
 
-def test_a_waiting_batch_call_notices_a_reset(image):
+def test_a_waiting_batch_call_notices_a_reset(make_router, image, clock):
     """Topping up and resetting helps at once, not when the probe is due."""
     best, spare = FakeBackend("best", local=False, credential="account"), FakeBackend("spare")
     best.play(QuotaExhaustedError("No money is left."))
 
-    class Healing(FakeClock):
-        def sleep(self, seconds):
-            super().sleep(seconds)
-            if self.monotonic() > 12:
-                router.reset("best")
-
-    clock = Healing()
-    with Router([best, spare], clock=clock, caching=False) as router:
-        assert router.describe(image, priority="batch").trace.backend == "best"
+    with ThreadPoolExecutor(1) as pool:
+        router = make_router(best, spare, caching=False)
+        waiting = pool.submit(router.describe, image, priority="batch")
+        for _ in range(2):
+            clock.wait_for_timer(within_s=5)
+            clock.advance(5)
+        clock.wait_for_timer(within_s=5)
+        router.reset("best")
+        clock.advance(5)
+        assert waiting.result(timeout=10).trace.backend == "best"
     assert clock.monotonic() < 20
 
 

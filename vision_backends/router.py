@@ -483,7 +483,9 @@ class Router:
         Returns:
             How many gates were blocked.
         """
-        return self._health.reset(backend)
+        count = self._health.reset(backend)
+        self._events.wait_until_delivered()
+        return count
 
     def gates(self) -> list[GateReport]:
         """Return every gate that is blocked or probing now, the oldest trouble first."""

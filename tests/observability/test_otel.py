@@ -242,14 +242,15 @@ def test_a_failed_request_for_many_inputs_is_one_span_too(watch, best, spare):
     assert sum(point.count for point in watched.points("gen_ai.client.operation.duration")) == 3
 
 
-def test_vectors_that_were_taken_back_are_still_one_request(watch, clock):
+def test_vectors_that_were_taken_back_are_still_one_request(watch, clock, time_passes):
     """Half a list in one space is of no use, and was paid for."""
     usage = Usage(input_tokens=5, output_tokens=0, cost_usd=0.0)
     first = FakeBackend("first", local=False, space="one@1", batch_size=2, usage=usage, clock=clock)
     second = FakeBackend("second", space="two@1", batch_size=5, clock=clock)
     first.play(0.5, UnavailableError("Down."), UnavailableError("Down."), UnavailableError("Down."))
     watched = watch([first, second])
-    watched.router.embed_many(IMAGES[:4])
+    with time_passes(clock):
+        watched.router.embed_many(IMAGES[:4])
     taken_back = [span for span in watched.requests if span.attributes.get("error.type") == "space_unavailable"]
     assert [span.attributes["vision.count"] for span in taken_back] == [2]
     assert taken_back[0].name == "embeddings first-model"

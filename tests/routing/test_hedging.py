@@ -28,7 +28,7 @@ class Waiting:
 def pair():
     """A slow rung above a quick one, with enough calls behind them for a hedge."""
     clock = Waiting()
-    slow = FakeBackend("slow", local=False, punctual=False, clock=clock, usage=COST)
+    slow = FakeBackend("slow", local=False, clock=clock, usage=COST)
     quick = FakeBackend("quick")
     with Router([slow, quick], hedge_after_s=0.02, caching=False) as router:
         for _ in range(20):

@@ -150,14 +150,24 @@ def test_one_input_is_not_a_list(single):
 
 def test_files_are_read_once_even_when_the_space_changes():
     """A stream cannot be rewound, so its image is kept for the next rung."""
-    raw = io.BytesIO()
-    picture(5).save(raw, "PNG")
-    streams = [io.BytesIO(raw.getvalue()) for _ in range(2)]
+    streams = [io.BytesIO(), io.BytesIO()]
+    for width, stream in enumerate(streams, start=5):
+        picture(width).save(stream, "PNG")
+        stream.seek(0)
     best, spare = FakeBackend("best", space="a"), FakeBackend("spare", space="b")
     best.play(0.0, UnavailableError("It is down."))
     with Router([best, spare]) as router:
         vectors = router.embed_many(streams)
     assert [vector.space for vector in vectors] == ["b", "b"]
+
+
+def test_the_same_picture_twice_in_a_list_is_asked_for_once():
+    """The second has the first one's answer."""
+    backend = FakeBackend()
+    with Router([backend]) as router:
+        first, second = router.describe_many([picture(5), picture(5)])
+    assert (first.trace.cached, second.trace.cached) == (False, True)
+    assert len(backend.calls) == 1
 
 
 def test_a_deadline_for_all_of_them_is_shared(pictures):

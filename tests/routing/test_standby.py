@@ -11,6 +11,7 @@ from vision_backends import (
     AllBackendsFailedError,
     AuthenticationError,
     BackendError,
+    CallCancelledError,
     ContentRejectedError,
     DescribeRequest,
     DetectRequest,
@@ -130,13 +131,14 @@ def test_a_rung_that_had_no_time_has_done_nothing_wrong(make_router, best, spare
 def test_every_kind_of_trouble_has_a_name():
     """A new kind of error has to be a sign, or one of those that say nothing about a rung's health."""
     kinds = {BackendError.kind, *(each.kind for each in BackendError.__subclasses__())}
-    assert kinds - {NotReadyError.kind, NotSupportedError.kind} == SIGNS
+    assert kinds - {NotReadyError.kind, NotSupportedError.kind, CallCancelledError.kind} == SIGNS
 
 
-def test_trouble_that_a_retry_has_survived_is_a_sign_as_well(make_router, best, spare):
+def test_trouble_that_a_retry_has_survived_is_a_sign_as_well(make_router, best, spare, clock, time_passes):
     """The answer is the better rung's; the next one is ready all the same."""
     best.play(RateLimitedError("Too fast.", retry_after_s=1.0))
-    answer = make_router([best, spare]).describe(PICTURE)
+    with time_passes(clock):
+        answer = make_router([best, spare]).describe(PICTURE)
     assert (answer.trace.backend, answer.trace.degraded) == ("best", False)
     assert warmed(spare) == [DescribeRequest()]
 
@@ -253,10 +255,10 @@ class TestWho:
         make_router([best, spare, third]).describe(PICTURE)
         assert warmed(third) == [DescribeRequest()]
 
-    def test_the_last_rung_has_nobody_below(self, make_router, best):
+    def test_the_last_rung_has_nobody_below(self, make_router, best, clock, time_passes):
         """Its trouble is told to the caller."""
         best.play(UnavailableError("Down."), times=2)
-        with pytest.raises(AllBackendsFailedError):
+        with time_passes(clock), pytest.raises(AllBackendsFailedError):
             make_router([best]).describe(PICTURE)
 
 
@@ -293,7 +295,7 @@ class TestBeforeAnythingFails:
 
     def test_an_answer_was_slow(self, spare):
         """So slow that the next rung was asked as well."""
-        best, third = FakeBackend("best", local=False, punctual=False), FakeBackend("third")
+        best, third = FakeBackend("best", local=False), FakeBackend("third")
         best.play(*[0.0] * 20, 0.5)
         with Router([best, spare, third], caching=False, hedge_after_s=0.05) as router:
             for _ in range(20):

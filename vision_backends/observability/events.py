@@ -123,6 +123,13 @@ class Events:
             async with SYSTEM_CLOCK.timeout_at(SYSTEM_CLOCK.monotonic() + DELIVERY_S):
                 await self._thread.start(lambda: None)
 
+    def wait_until_delivered(self) -> None:
+        """Do as `delivered` in a thread that may block."""
+        if self._told != self._accepted and not _is_listener.get():
+            told = threading.Event()
+            self.call_later(told.set)
+            told.wait(DELIVERY_S)
+
     def close(self) -> None:
         """Tell nobody anything any more."""
         self._thread.close()

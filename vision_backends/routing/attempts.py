@@ -133,6 +133,8 @@ class Attempts:
             self.note(items, turn, "skipped", TimedOutError("The deadline had already passed."))
             return None
         key = items[0].keys.get(turn.rung.backend.name) if len(items) == 1 else None
+        if key is not None and await self._was_answered_meanwhile(turn, items[0], key):
+            return None
         flight = self._flights.join(
             key, lambda: Flight([item.twin() for item in items], partial(self._ask, turn, timeout_s))
         )
@@ -157,6 +159,16 @@ class Attempts:
             return None
         turn.call.tick(sum(item.settled for item in items))
         return error if isinstance(error, BackendError) else None
+
+    async def _was_answered_meanwhile(self, turn: Turn, item: Item, key: str) -> bool:
+        """Settle an item whose answer another call has kept after this one had looked for it."""
+        if not self._recorder.was_just_kept(key):
+            return False
+        kept = await self._in_store(partial(self._recorder.recall, key))
+        if kept is None:
+            return False
+        item.recalled[turn.rung.backend.name] = kept
+        return not self.recall(turn, [item])
 
     async def admit(self, turn: Turn, items: Sequence[Item], *, timeout_s: float) -> tuple[Permit, Usage] | None:
         """Return leave to ask and what that is estimated to cost, or note on the items why there is none."""

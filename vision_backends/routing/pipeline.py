@@ -168,15 +168,10 @@ class Pipeline:
         async for window in self._opened(items, request, rungs, tick):
             started = self._clock.monotonic()
             pending = [item for item in window if not item.settled]
+            make_call = partial(budget.call, request, count=len(window), tick=tick)
             if budget.patience_s is not None:
-                await self._waiting.for_better(
-                    self._ladder,
-                    rungs,
-                    budget.call(request, count=len(window), tick=tick),
-                    pending,
-                    patience_s=budget.patience_s,
-                )
-            await self._ladder.walk(rungs, budget.call(request, count=len(window), tick=tick), pending)
+                await self._waiting.for_better(self._ladder, rungs, make_call, pending, patience_s=budget.patience_s)
+            await self._ladder.walk(rungs, make_call(), pending)
             for item in pending:
                 item.elapsed_s += self._clock.monotonic() - started
             unsettled = sum(not item.settled for item in window)

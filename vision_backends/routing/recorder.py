@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from vision_backends.types import Attempt, Task
 
 __all__ = ["CallRecorder"]
+
+LATEST = 64
+"""Keys that are remembered for a call that has looked up its answer just before it was kept."""
 
 
 class CallRecorder:
@@ -54,6 +58,7 @@ class CallRecorder:
         self._writing = threading.Lock()
         self._answers: dict[str, bytes] = {}
         self._rows: list[LedgerRow] = []
+        self._latest: deque[str] = deque(maxlen=LATEST)
 
     @contextmanager
     def call(self, task: Task, items: Sequence[Item]) -> Iterator[None]:
@@ -79,7 +84,12 @@ class CallRecorder:
 
     def keep(self, key: str, answer: bytes) -> None:
         """Put an answer into the cache."""
+        self._latest.append(key)
         self._write({key: answer}, [])
+
+    def was_just_kept(self, key: str) -> bool:
+        """Return whether an answer was among the last that this process has kept; never blocks."""
+        return key in self._latest
 
     def recall(self, key: str) -> bytes | None:
         """Return an answer that is in the cache or on its way there; may block."""

@@ -42,14 +42,20 @@ class Waiting:
         self._lines: defaultdict[Hashable, deque[asyncio.Future[None]]] = defaultdict(deque)
 
     async def for_better(
-        self, ladder: Ladder, rungs: Sequence[Rung], call: Call, items: Sequence[Item], *, patience_s: float
+        self,
+        ladder: Ladder,
+        rungs: Sequence[Rung],
+        make_call: Callable[[], Call],
+        items: Sequence[Item],
+        *,
+        patience_s: float,
     ) -> None:
         """Ask the rungs that are worth waiting for, again and again, until they have answered or patience ends.
 
         Args:
             ladder: Who asks.
             rungs: How the backends stand, best first.
-            call: What is asked, each time within a deadline of its own.
+            make_call: Returns what is asked, each time with a deadline that begins then.
             items: Opened inputs; what is left unsettled is for the walk down the whole ladder.
             patience_s: Seconds to wait.
         """
@@ -62,7 +68,7 @@ class Waiting:
             async with self._in_line(better[0].scope, until=ends) as leave:
                 if not await self._until_one_passes(ladder, better, ends):
                     return
-                await ladder.walk(rungs, replace(call, on_admitted=leave), pending, only=better)
+                await ladder.walk(rungs, replace(make_call(), on_admitted=leave), pending, only=better)
             if all(item.settled for item in pending) or self._clock.monotonic() + pause_s > ends:
                 return
             for item in pending:
