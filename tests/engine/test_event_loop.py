@@ -802,7 +802,7 @@ async def answer(value=42):
 
 
 def test_under_gevent_calls_run_on_a_real_thread_and_other_greenlets_go_on():
-    """Whether patched before or after the import; a pool's threads are real too."""
+    """So are the threads of a pool; a greenlet that waits does not hold up the others."""
     done = run_program(
         """
         main = gevent.monkey.get_original("_thread", "get_ident")()

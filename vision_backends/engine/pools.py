@@ -117,7 +117,7 @@ class _Awaited(Generic[T]):
         self._on_late = on_late
         self._crew = crew
         self._loop = future.get_loop()
-        self._future = future
+        self._future: asyncio.Future[T] | None = future
         self._context = contextvars.copy_context()
         self.state = "waiting"
         """waiting → running → done, or left from either; changed by the crew, under its lock."""
@@ -148,18 +148,19 @@ class _Awaited(Generic[T]):
             self._call = None  # it will not begin: let go of its pixels
 
     def _deliver(self, result: T, error: BaseException | None) -> None:
-        if self._future.done():  # it was cancelled while the outcome was on its way
+        future, self._future = self._future, None  # its error's traceback refers to this job: leave no circle behind
+        if future is None or future.done():  # it was cancelled while the outcome was on its way
             late = _Background(lambda: self._deliver_late(result, error), contextvars.Context())
             try:
                 self._crew.put(late)
             except (OverloadedError, RuntimeError):  # no thread is left for it
                 late.run()
         elif error is None:
-            self._future.set_result(result)
+            future.set_result(result)
         elif isinstance(error, StopIteration):  # which a future does not take
-            self._future.set_exception(RuntimeError("A call ended with StopIteration."))
+            future.set_exception(RuntimeError("A call ended with StopIteration."))
         else:
-            self._future.set_exception(error)
+            future.set_exception(error)
 
     def _deliver_late(self, result: T, error: BaseException | None) -> None:
         """Hand on what nobody waits for any more; trouble with it is logged, for there is nobody to tell."""
