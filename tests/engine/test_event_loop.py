@@ -594,6 +594,28 @@ def test_a_loop_that_cannot_be_made_is_an_error_with_a_cause():
     assert done.stdout.endswith("\n42\n")
 
 
+def test_what_holds_up_the_loop_is_noticed_by_every_test(engine, slow_callbacks):
+    """Only computing counts, and only on an engine's loop."""
+
+    async def compute():
+        ends_s = time.thread_time() + 0.07
+        while time.thread_time() < ends_s:
+            pass
+
+    async def collect():
+        for _ in range(20):
+            gc.collect()
+
+    asyncio.run(compute())
+    engine.run(lambda: asyncio.sleep(0.1))
+    engine.run(collect)
+    assert slow_callbacks == []
+    engine.run(compute)
+    engine.run(answer)
+    assert len(slow_callbacks) == 1
+    assert "compute" in slow_callbacks.pop()
+
+
 def test_the_loop_of_the_process_is_one():
     """Whoever asks for it."""
     with ThreadPoolExecutor(8) as pool:

@@ -292,7 +292,9 @@ class _Call(Generic[T]):
     def begin(self) -> None:
         """Start the task, unless the call has failed; on the loop."""
         if self._done is not None:
-            self._task = asyncio.get_running_loop().create_task(_outcome_of(self._make), context=self._context)
+            self._task = asyncio.get_running_loop().create_task(
+                _outcome_of(self._make), name=getattr(self._make, "__qualname__", None), context=self._context
+            )
             self._task.add_done_callback(self._finish)
 
     def cancel(self) -> bool:
