@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import os
 import threading
+import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +33,48 @@ def fresh_user(monkeypatch, tmp_path_factory) -> Path:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody fetches models in a test
     monkeypatch.chdir(home)
     return home
+
+
+@pytest.fixture(scope="session")
+def slow_callbacks() -> Iterator[list[str]]:
+    """What computed for longer than 50 ms at a stretch on an engine's event loop, where everything else waits for it.
+
+    Processor time is what counts, without that of the garbage collector: neither depends on what the machine does
+    besides.
+    """
+    slow: list[str] = []
+    collections = threading.local()
+    run = asyncio.Handle._run
+
+    def time_collection(phase: str, _info: object) -> None:
+        taken_s = getattr(collections, "taken_s", 0.0)
+        collections.taken_s = taken_s + time.thread_time() * (1 if phase == "stop" else -1)
+
+    def run_timed(handle: asyncio.Handle) -> None:
+        if threading.current_thread().name != "vision-loop":
+            run(handle)
+            return
+        collections.taken_s = 0.0
+        started_s = time.thread_time()
+        run(handle)
+        taken_s = time.thread_time() - started_s - collections.taken_s
+        if taken_s > 0.05:
+            task = getattr(getattr(handle, "_callback", None), "__self__", None)
+            slow.append(f"{taken_s * 1000:.0f} ms: {task or handle!r}")
+
+    gc.callbacks.append(time_collection)
+    asyncio.Handle._run = run_timed
+    yield slow
+    asyncio.Handle._run = run
+    gc.callbacks.remove(time_collection)
+
+
+@pytest.fixture(autouse=True)
+def nothing_holds_up_the_engine(slow_callbacks) -> Iterator[None]:
+    """Whatever computes, imports or decodes does so in a thread of a pool."""
+    yield
+    slow, slow_callbacks[:] = [*slow_callbacks], []
+    assert not slow, "Callbacks held up the engine's event loop; have a pool do that work."
 
 
 @pytest.fixture

@@ -193,7 +193,7 @@ class ForgetfulBackend(FakeBackend):
 def make_routers(sandbox: RemoteSandbox, state: Path, *, has_spare: bool) -> Iterator[list[Router]]:
     """Lend a router for each API, with one state file and, where wanted, one rung below."""
     chance = random.Random(0)  # noqa: S311 — repeatable on purpose
-    spare = ForgetfulBackend("spare", punctual=False)
+    spare = ForgetfulBackend("spare")
     steps = chance.choices(SPARE_STEPS, k=50_000)
     # An error each: one that is raised again and again would remember every time.
     spare.play(*(UnavailableError("It fails, as it was told.") if step is None else step for step in steps))

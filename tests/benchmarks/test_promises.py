@@ -1,4 +1,4 @@
-"""Every benchmark of the OpenAI rung still runs, in a few seconds, and what does not depend on the machine holds."""
+"""The benchmarks of the engine and of the OpenAI rung run, and what does not depend on the machine holds."""
 
 import json
 import subprocess
@@ -11,6 +11,7 @@ PROMISES = Path(__file__).parents[2] / "benchmarks" / "promises"
 
 RUNS = {
     "failover": ("--calls=5", "--callers=6", "--processes=2"),
+    "engine_overhead": ("--rounds=100",),
     "wire_overhead": ("--rounds=3",),
     "sigkill": ("--kills=2",),
     "chaos": ("--calls=60", "--threads=4"),

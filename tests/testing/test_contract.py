@@ -2,14 +2,15 @@
 
 # ruff: noqa: D102 — the class says what its one method does wrong
 
+import asyncio
 import threading
 import time
 from dataclasses import replace
 
 import pytest
 
-from vision_backends import ConfigError, Description, NotReadyError, NotSupportedError, Trace
-from vision_backends.testing import BackendContract, FakeBackend
+from vision_backends import ConfigError, Description, NotReadyError, NotSupportedError, OverloadedError, Trace
+from vision_backends.testing import BackendContract, FakeAsyncBackend, FakeBackend
 
 CLAUSES = [name for name in vars(BackendContract) if name.startswith("test_")]
 
@@ -19,6 +20,13 @@ class TestFakeBackend(BackendContract):
 
     def make_backend(self):
         return FakeBackend()
+
+
+class TestFakeAsyncBackend(BackendContract):
+    """So is the asynchronous one."""
+
+    def make_backend(self):
+        return FakeAsyncBackend()
 
 
 class TestFakeBackendThatOnlyDetects(BackendContract):
@@ -179,6 +187,125 @@ class Crowded(FakeBackend):
             self.inside.release()
 
 
+class Mumbling(FakeBackend):
+    """Streams something else than it returns."""
+
+    def describe_stream(self, image, request, *, timeout_s):
+        yield "Er."
+        (description,) = self.describe([image], request, timeout_s=timeout_s)
+        return description
+
+
+class Trailing(FakeBackend):
+    """Ends its stream without a record."""
+
+    def describe_stream(self, image, request, *, timeout_s):
+        (description,) = self.describe([image], request, timeout_s=timeout_s)
+        yield description.text
+
+
+class Unending(FakeAsyncBackend):
+    """Ends its stream without a record, as a coroutine."""
+
+    async def describe_stream(self, image, request, *, timeout_s):
+        (description,) = await self.describe([image], request, timeout_s=timeout_s)
+        yield description.text
+
+
+class Hasty(FakeAsyncBackend):
+    """Yields the record before the pieces."""
+
+    async def describe_stream(self, image, request, *, timeout_s):
+        (description,) = await self.describe([image], request, timeout_s=timeout_s)
+        yield description
+        yield description.text
+
+
+class Hogging(FakeAsyncBackend):
+    """Takes what a stream needs, and gives it back only at its very end."""
+
+    taken = False
+
+    async def describe_stream(self, image, request, *, timeout_s):
+        if self.taken:
+            yield "Still at it."
+            return
+        self.taken = True
+        (description,) = await self.describe([image], request, timeout_s=timeout_s)
+        yield description.text
+        yield description
+        self.taken = False
+
+
+class HoggingPlainly(FakeBackend):
+    """Likewise, as a plain generator."""
+
+    taken = False
+
+    def describe_stream(self, image, request, *, timeout_s):
+        if self.taken:
+            yield "Still at it."
+            return None
+        self.taken = True
+        (description,) = self.describe([image], request, timeout_s=timeout_s)
+        yield description.text
+        self.taken = False
+        return description
+
+
+class Muddled(FakeAsyncBackend):
+    """Mixes up calls that run together."""
+
+    running = 0
+
+    async def describe(self, images, request, *, timeout_s):
+        self.running += 1
+        try:
+            await asyncio.sleep(0.005)
+            if self.running > 1:
+                return [Description(text="Whose is this?", trace=self._trace) for _ in images]
+            return await super().describe(images, request, timeout_s=timeout_s)
+        finally:
+            self.running -= 1
+
+
+class Stubborn(FakeAsyncBackend):
+    """Goes on after it was cancelled."""
+
+    async def embed(self, images, request, *, timeout_s):
+        try:
+            await asyncio.sleep(0.01)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0.5)
+            raise
+        return await super().embed(images, request, timeout_s=timeout_s)
+
+
+class Scarred(FakeAsyncBackend):
+    """Keeps what a cancelled call held."""
+
+    taken = False
+
+    async def detect(self, images, request, *, timeout_s):
+        if self.taken:
+            raise OverloadedError("Still at it.")
+        self.taken = True
+        await asyncio.sleep(0.01)
+        self.taken = False
+        return await super().detect(images, request, timeout_s=timeout_s)
+
+
+class Clinging(FakeAsyncBackend):
+    """Breaks when its connections are closed again."""
+
+    closed = False
+
+    async def aclose(self):
+        if self.closed:
+            raise RuntimeError("closed twice")
+        self.closed = True
+
+
 class Warming(FakeBackend):
     """Answers something else once it is warm."""
 
@@ -232,10 +359,20 @@ BREACHES = [
     (Shrinking, "test_boxes_are_in_pixels_of_the_upright_image", AssertionError),
     (Scribbling, "test_images_are_left_as_they_were", AssertionError),
     (Crowded, "test_many_threads_may_ask_at_once", AssertionError),
+    (Muddled, "test_many_calls_of_one_loop_give_the_answers_of_one", AssertionError),
+    (Stubborn, "test_a_cancelled_call_ends_soon_and_leaves_the_backend_usable", AssertionError),
+    (Scarred, "test_a_cancelled_call_ends_soon_and_leaves_the_backend_usable", OverloadedError),
+    (Mumbling, "test_a_stream_is_made_of_pieces_and_ends_with_the_record", AssertionError),
+    (Trailing, "test_a_stream_is_made_of_pieces_and_ends_with_the_record", AssertionError),
+    (Unending, "test_a_stream_is_made_of_pieces_and_ends_with_the_record", AssertionError),
+    (Hasty, "test_a_stream_is_made_of_pieces_and_ends_with_the_record", AssertionError),
+    (Hogging, "test_a_stream_can_be_left_early", AssertionError),
+    (HoggingPlainly, "test_a_stream_can_be_left_early", AssertionError),
     (Warming, "test_warming_it_up_changes_no_answer", AssertionError),
     (Chilly, "test_warming_it_up_changes_no_answer", NotReadyError),
     (Demanding, "test_it_can_be_configured", ConfigError),
     (Fragile, "test_closing_twice_is_harmless", RuntimeError),
+    (Clinging, "test_closing_twice_is_harmless", RuntimeError),
 ]
 
 
@@ -261,6 +398,7 @@ def test_every_clause_has_a_backend_that_breaks_it(clause):
     """A clause that cannot fail protects nobody; the fake itself passes."""
     assert clause in {breached for _, breached, _ in BREACHES}
     getattr(contract_of(FakeBackend), clause)()
+    getattr(contract_of(FakeAsyncBackend), clause)()
 
 
 def test_whoever_makes_no_backend_is_told():

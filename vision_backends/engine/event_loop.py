@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextvars
+import logging
 import os
-import queue
-import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from vision_backends.engine.pools import Pool
+from vision_backends.engine.threads import Mailbox, make_event_loop, make_lock, start_thread, thread_id
+from vision_backends.errors import OverloadedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["EventLoop", "engine_loop"]
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 IDLE_S = 10.0
 """Seconds after which the thread ends when no router is left."""
@@ -32,34 +35,35 @@ CANCEL_S = 1.0
 
 
 class EventLoop:
-    """The loop of this process and its thread. Safe for many threads."""
+    """The loop of this process and its thread. Safe for many threads.
 
-    def __init__(self) -> None:
+    Args:
+        idle_s: Seconds after which the thread ends when nothing is attached and nothing runs.
+
+    Attributes:
+        pid: The process that it belongs to.
+        compute: Threads for decoding, scaling and encoding: as many as there are processors.
+    """
+
+    def __init__(self, *, idle_s: float = IDLE_S) -> None:
         self.pid = os.getpid()
-        self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-        self._calls: set[_Call[Any]] = set()
-        self._users = 0
-        self._idle: asyncio.TimerHandle | None = None
-        self._ended = threading.Event()
         self.compute = Pool("compute", size=max(2, os.cpu_count() or 1))
-        """Threads for decoding, scaling and encoding: as many as there are processors."""
+        self._idle_s = idle_s
+        self._lock = make_lock()
+        self._users: list[None] = []  # its length counts, since changing it takes no lock
+        self._thread: _LoopThread | None = None
 
     def attach(self) -> None:
-        """Count somebody who may make calls; the thread stays as long as there is one."""
-        with self._lock:
-            self._users += 1
+        """Count one more that may make calls; the thread stays as long as there is one."""
+        self._users.append(None)
 
     def detach(self) -> None:
-        """Count somebody less; harmless from any thread, finalizers included."""
-        if self.pid != os.getpid():
-            return
-        self._users -= 1  # no lock: a finalizer may run while this very thread holds it
-        loop = self._loop
-        if self._users <= 0 and loop is not None:
-            with suppress(RuntimeError):
-                loop.call_soon_threadsafe(self._end_when_idle)
+        """Count one less; takes no lock, so that finalizers may call it anywhere."""
+        with suppress(IndexError):
+            self._users.pop()
+        thread = self._thread
+        if thread is not None and self.pid == os.getpid():
+            thread.call_soon(thread.rest)
 
     def run(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Return what a coroutine returns, after waiting for it in this thread.
@@ -71,26 +75,32 @@ class EventLoop:
             make: Makes the coroutine; called on the loop, in the caller's context variables.
 
         Raises:
-            RuntimeError: The caller is on the loop's own thread, which would wait for itself for ever.
+            OverloadedError: The loop's thread could not be started.
+            RuntimeError: The caller is on the loop's own thread, which would wait for itself for ever; or Python shuts
+                down.
         """
         if self.runs_here():
             raise RuntimeError(
                 "A synchronous call was made on the event loop of vision_backends, which would wait for itself: "
                 "await an AsyncRouter there, or make the call in another thread."
             )
-        outcomes: queue.SimpleQueue[_Outcome[T]] = queue.SimpleQueue()
-        call = self._submit(make, outcomes.put)
+        mailbox: Mailbox[_Outcome[T]] = Mailbox()
+        call = _Call(make, mailbox.put)
         try:
-            outcome = outcomes.get()
+            self._submit(call)
+            outcome = mailbox.get()
         except BaseException:
-            call.cancel()
-            with suppress(queue.Empty):
-                outcomes.get(timeout=CANCEL_S)
+            if call.cancel():
+                with suppress(TimeoutError):
+                    mailbox.get(CANCEL_S)
             raise
         return outcome.unwrap()
 
     async def run_from_loop(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Return what a coroutine returns, after awaiting it on the caller's own loop; hands a cancellation on."""
+        """Return what a coroutine returns, after awaiting it on the caller's own loop.
+
+        A cancellation is handed on, and raised when the coroutine has ended, or after 1 s. Errors as in `run`.
+        """
         if self.runs_here():
             return await make()
         loop = asyncio.get_running_loop()
@@ -100,106 +110,160 @@ class EventLoop:
             with suppress(RuntimeError):  # the caller's loop has been closed
                 loop.call_soon_threadsafe(_set, future, outcome)
 
-        call = self._submit(make, deliver)
+        call = _Call(make, deliver)
+        self._submit(call)
         try:
-            outcome = await future
-        except BaseException:
+            await asyncio.wait([future])
+        except BaseException as error:
             call.cancel()
+            if isinstance(error, asyncio.CancelledError):
+                await asyncio.wait([future], timeout=CANCEL_S)
             raise
-        return outcome.unwrap()
+        return future.result().unwrap()
 
-    def start(self, make: Callable[[], Coroutine[Any, Any, object]]) -> Callable[[], None]:
-        """Begin a coroutine that nobody waits for and return what cancels it, from any thread."""
-        return self._submit(make, lambda _outcome: None).cancel
+    def start(self, make: Callable[[], Coroutine[Any, Any, object]]) -> Callable[[], object]:
+        """Begin a coroutine that nobody waits for and return what cancels it, from any thread.
+
+        What it raises is logged. Errors as in `run`.
+        """
+        call = _Call(make, _log_failure)
+        self._submit(call)
+        return call.cancel
 
     @property
     def is_running(self) -> bool:
         """Whether the thread runs now."""
-        return self._loop is not None
+        return self._thread is not None and self.pid == os.getpid()
 
     def runs_here(self) -> bool:
         """Return whether the caller is on the loop's own thread."""
-        return self._thread is not None and self._thread.ident == threading.get_ident()
+        thread = self._thread
+        return thread is not None and thread.ident == thread_id()
 
     def call_soon(self, callback: Callable[[], object]) -> bool:
-        """Call something on the loop soon, if it runs; never blocks."""
-        loop = self._loop
-        if loop is None:
-            return False
+        """Call something on the loop soon and return True, or return False if it does not run; never blocks."""
+        thread = self._thread
+        return thread is not None and self.pid == os.getpid() and thread.call_soon(callback)
+
+    def stop(self) -> None:
+        """Fail the calls that wait, cancel what runs, give it a second, and end the thread; harmless twice."""
+        if self.pid != os.getpid():
+            return
+        is_here = self.runs_here()
+        with self._lock:
+            thread, self._thread = self._thread, None
+        if thread is not None and thread.call_soon(thread.end) and not is_here:
+            thread.wait(2 * CANCEL_S)
+
+    def _submit(self, call: _Call[Any]) -> None:
+        with self._lock:
+            if self._thread is None:
+                self._thread = _LoopThread(self._idle_after_s, self._let_go)
+            self._thread.take(call)
+
+    def _idle_after_s(self) -> float | None:
+        """Return the seconds after which an idle thread ends; None as long as something is attached."""
+        return None if self._users else self._idle_s
+
+    def _let_go(self, thread: _LoopThread, *, if_idle: bool) -> bool:
+        """Have the next call start another thread, and return whether that is so."""
+        with self._lock:
+            if if_idle and (self._users or thread.calls):
+                return False
+            if self._thread is thread:
+                self._thread = None
+            return True
+
+
+class _LoopThread:
+    """One loop, the thread that runs it, and the calls on it."""
+
+    def __init__(self, idle_after_s: Callable[[], float | None], let_go: Callable[..., bool]) -> None:
+        self.calls: set[_Call[Any]] = set()
+        self.ident: int | None = None
+        self._idle_after_s = idle_after_s
+        self._let_go = let_go
+        self._is_ending = False
+        self._idle: asyncio.TimerHandle | None = None
+        self._runs = make_lock()  # held until the thread ends
+        self._runs.acquire()
         try:
-            loop.call_soon_threadsafe(callback)
-        except RuntimeError:  # it has ended
+            self._loop = make_event_loop()
+        except OSError as error:
+            raise OverloadedError(f"No event loop could be made: {error}.") from error
+        try:
+            start_thread(self._main, name="vision-loop")
+        except OverloadedError:
+            self._loop.close()
+            raise
+        except BaseException:  # interrupted: it may have started
+            self.call_soon(self.end)
+            raise
+
+    def take(self, call: _Call[Any]) -> None:
+        """Begin a call soon; under the lock of the engine, so that no call comes after the end."""
+        call.thread = self
+        self.calls.add(call)
+        self._loop.call_soon_threadsafe(self._begin, call)
+
+    def call_soon(self, callback: Callable[[], object]) -> bool:
+        """Call something on the loop soon and return True, or return False if it has ended."""
+        try:
+            self._loop.call_soon_threadsafe(callback)
+        except RuntimeError:
             return False
         return True
 
-    def stop(self) -> None:
-        """Cancel what runs, give it a second, and end the thread; harmless twice."""
-        if self.pid != os.getpid():
-            return
-        loop, ended = self._loop, self._ended
-        if loop is not None:
-            with suppress(RuntimeError):
-                loop.call_soon_threadsafe(loop.stop)
-                ended.wait(2 * CANCEL_S)
+    def forget(self, call: _Call[Any]) -> None:
+        """Note that a call has ended."""
+        self.calls.discard(call)
+        self.rest()
 
-    def _submit(self, make: Callable[[], Coroutine[Any, Any, T]], done: Callable[[_Outcome[T]], object]) -> _Call[T]:
-        call = _Call(make, done)
-        with self._lock:
-            loop = self._running_loop()
-            self._calls.add(call)
-            call.loop = loop
-            loop.call_soon_threadsafe(self._begin, call)
-        return call
+    def rest(self) -> None:
+        """End in a while, if nothing is left to do."""
+        idle_s = self._idle_after_s()
+        if self._idle is None and idle_s is not None and not self.calls:
+            self._idle = self._loop.call_later(idle_s, self._end_if_idle)
 
-    def _running_loop(self) -> asyncio.AbstractEventLoop:
-        """Return the loop, whose thread is started if need be; the caller holds the lock."""
-        if self._loop is None:
-            loop = asyncio.new_event_loop()
-            self._ended = threading.Event()
-            thread = threading.Thread(target=self._main, args=(loop, self._ended), name="vision-loop", daemon=True)
-            try:
-                thread.start()
-            except BaseException:
-                loop.close()
-                raise
-            self._loop, self._thread = loop, thread
-        return self._loop
+    def end(self) -> None:
+        """End now."""
+        self._is_ending = True
+        self._loop.stop()
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait for the end."""
+        if self._runs.acquire(timeout=timeout_s):
+            self._runs.release()
 
     def _begin(self, call: _Call[Any]) -> None:
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None
-        call.begin(self._calls.discard)
+        call.begin()
 
-    def _main(self, loop: asyncio.AbstractEventLoop, ended: threading.Event) -> None:
-        asyncio.set_event_loop(loop)
+    def _end_if_idle(self) -> None:
+        self._idle = None
+        if asyncio.all_tasks(self._loop):  # work that no call waits for
+            self.rest()
+        elif self._let_go(self, if_idle=True):
+            self.end()
+
+    def _main(self) -> None:
+        self.ident = thread_id()
         try:
-            loop.run_forever()
+            while not self._is_ending:
+                with suppress(KeyboardInterrupt, SystemExit):  # raised in a task, which has kept it for its caller
+                    self._loop.run_forever()
         finally:
-            with self._lock:
-                left, self._calls = self._calls, set()
-                if self._loop is loop:
-                    self._loop = self._thread = None
+            self._let_go(self, if_idle=False)
             try:
-                _cancel_all(loop)
-                for call in left:
-                    call.fail(RuntimeError("The event loop has ended."))
+                for call in list(self.calls):
+                    call.fail(RuntimeError("Python is shutting down; the call was cancelled."))
+                with suppress(KeyboardInterrupt, SystemExit):
+                    self._loop.run_until_complete(_wind_up())
             finally:
-                asyncio.set_event_loop(None)
-                loop.close()
-                ended.set()
-
-    def _end_when_idle(self) -> None:
-        loop = asyncio.get_running_loop()
-        if self._idle is None and self._users <= 0:
-            self._idle = loop.call_later(IDLE_S, self._end_if_idle, loop)
-
-    def _end_if_idle(self, loop: asyncio.AbstractEventLoop) -> None:
-        with self._lock:
-            self._idle = None
-            if self._users <= 0 and not self._calls and self._loop is loop:
-                self._loop = self._thread = None  # whoever comes from now on starts another
-                loop.stop()
+                self._loop.close()
+                self._runs.release()
 
 
 class _Outcome(Generic[T]):
@@ -221,58 +285,55 @@ class _Outcome(Generic[T]):
 
 
 class _Call(Generic[T]):
-    """A coroutine on the loop that somebody elsewhere waits for."""
+    """A coroutine for the loop, and whom to tell how it ended."""
 
     def __init__(self, make: Callable[[], Coroutine[Any, Any, T]], done: Callable[[_Outcome[T]], object]) -> None:
-        self.loop: asyncio.AbstractEventLoop | None = None
+        self.thread: _LoopThread | None = None
         self._make = make
         self._done: Callable[[_Outcome[T]], object] | None = done
         self._context = contextvars.copy_context()
-        self._task: asyncio.Task[T] | None = None
-        self._cancelled = False
+        self._task: asyncio.Task[_Outcome[T]] | None = None
 
-    def begin(self, forget: Callable[[_Call[T]], object]) -> None:
-        """Start the task; on the loop."""
-        if self._cancelled:
-            forget(self)
-            self.fail(asyncio.CancelledError())
-            return
+    def begin(self) -> None:
+        """Start the task, unless the call has failed; on the loop."""
+        if self._done is not None:
+            self._task = asyncio.get_running_loop().create_task(
+                _outcome_of(self._make), name=getattr(self._make, "__qualname__", None), context=self._context
+            )
+            self._task.add_done_callback(self._finish)
 
-        def forget_and_finish(task: asyncio.Task[T]) -> None:
-            forget(self)
-            self._finish(task)
-
-        self._task = asyncio.get_running_loop().create_task(self._context.run(self._make), context=self._context)
-        self._task.add_done_callback(forget_and_finish)
-
-    def cancel(self) -> None:
-        """Cancel the task, from any thread."""
-        self._cancelled = True
-        if self.loop is not None:
-            with suppress(RuntimeError):
-                self.loop.call_soon_threadsafe(self._cancel_task)
+    def cancel(self) -> bool:
+        """Cancel the task, from any thread; return whether its end will be told."""
+        return self.thread is not None and self.thread.call_soon(self._cancel_task)
 
     def fail(self, error: BaseException) -> None:
-        """End the wait with an error unless it has ended."""
-        done, self._done = self._done, None
-        if done is not None:
-            done(_Outcome(None, error))
+        """End the wait with an error, unless it has ended; on the loop."""
+        self._tell(_Outcome(None, error))
 
     def _cancel_task(self) -> None:
         if self._task is not None:
             self._task.cancel()
-
-    def _finish(self, task: asyncio.Task[T]) -> None:
-        done, self._done = self._done, None
-        self._task = None
-        if task.cancelled():
-            outcome: _Outcome[T] = _Outcome(None, asyncio.CancelledError())
-        elif (error := task.exception()) is not None:
-            outcome = _Outcome(None, error)
         else:
-            outcome = _Outcome(task.result(), None)
+            self.fail(asyncio.CancelledError())
+
+    def _finish(self, task: asyncio.Task[_Outcome[T]]) -> None:
+        self._task = None
+        self._tell(_Outcome(None, asyncio.CancelledError()) if task.cancelled() else task.result())
+
+    def _tell(self, outcome: _Outcome[T]) -> None:
+        done, self._done = self._done, None
         if done is not None:
             done(outcome)
+        if self.thread is not None:
+            self.thread.forget(self)
+
+
+async def _outcome_of(make: Callable[[], Coroutine[Any, Any, T]]) -> _Outcome[T]:
+    """Return how a coroutine ended, whatever it raised: an exit would end the loop."""
+    try:
+        return _Outcome(await make(), None)
+    except BaseException as error:  # noqa: BLE001 — raised where it is waited for
+        return _Outcome(None, error)
 
 
 def _set(future: asyncio.Future[_Outcome[T]], outcome: _Outcome[T]) -> None:
@@ -280,47 +341,36 @@ def _set(future: asyncio.Future[_Outcome[T]], outcome: _Outcome[T]) -> None:
         future.set_result(outcome)
 
 
-def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
-    """Cancel what is left on a loop and let it end, within a second."""
-    tasks = asyncio.all_tasks(loop)
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        loop.run_until_complete(asyncio.wait(tasks, timeout=CANCEL_S))
-    loop.run_until_complete(loop.shutdown_asyncgens())
+def _log_failure(outcome: _Outcome[Any]) -> None:
+    try:
+        outcome.unwrap()
+    except asyncio.CancelledError:
+        pass
+    except BaseException:  # noqa: BLE001 — nobody is left who could handle it
+        _log.exception("Work in the background failed.")
 
 
-_lock = threading.Lock()
-_engine: EventLoop | None = None
-_of_parents: list[EventLoop] = []
-"""Engines of the processes that this one was forked from: their loops share the parent's sockets and stay untouched."""
+async def _wind_up() -> None:
+    """Cancel what is left on the loop and let it end, within a second."""
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + CANCEL_S
+    while (tasks := asyncio.all_tasks() - {asyncio.current_task()}) and loop.time() < ends:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=ends - loop.time())
+    closing = loop.create_task(loop.shutdown_asyncgens())
+    await asyncio.wait([closing], timeout=CANCEL_S / 2)
+
+
+_engines: dict[int, EventLoop] = {}
+"""By process. Those of the processes that this one was forked from share their sockets with them and stay untouched."""
 
 
 def engine_loop() -> EventLoop:
     """Return the event loop of this process, whose thread starts with the first call."""
-    global _engine  # noqa: PLW0603 — one for the process
-    engine = _engine
-    if engine is not None and engine.pid == os.getpid():
-        return engine
-    with _lock:
-        if _engine is None or _engine.pid != os.getpid():
-            if _engine is None:
-                atexit.register(_stop_at_exit)
-                if hasattr(os, "register_at_fork"):
-                    os.register_at_fork(after_in_child=_forget)
-            _engine = EventLoop()
-        return _engine
-
-
-def _stop_at_exit() -> None:
-    if _engine is not None:
-        _engine.stop()
-
-
-def _forget() -> None:
-    """Start anew in a forked child, where neither the thread nor the state of its locks is what it was."""
-    global _engine, _lock  # noqa: PLW0603
-    _lock = threading.Lock()
-    if _engine is not None:
-        _of_parents.append(_engine)
-        _engine = EventLoop()
+    pid = os.getpid()
+    engine = _engines.get(pid)
+    if engine is None:
+        engine = _engines.setdefault(pid, EventLoop())
+        atexit.register(engine.stop)
+    return engine

@@ -7,17 +7,18 @@ caller nor the end of the interpreter. They end when they were idle for a while,
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import logging
 import os
 import queue
-import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from vision_backends.engine.threads import make_lock, make_queue, start_thread
 from vision_backends.errors import OverloadedError
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
 __all__ = ["Pool"]
@@ -40,6 +41,7 @@ class Pool:
         self._name = name
         self._size = size
         self._idle_s = idle_s
+        self._renewing = make_lock()
         self._crew = _Crew(name, size, idle_s)
 
     def start(self, call: Callable[[], T], *, on_late: Callable[[T], object] | None = None) -> asyncio.Future[T]:
@@ -56,24 +58,22 @@ class Pool:
             OverloadedError: Every thread is stuck in work that was left behind, or none can be started.
             RuntimeError: The pool is closed.
         """
-        import asyncio
-
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         crew = self._crew_of_process()
-        job = _Job(call, on_late, crew, loop, future)
+        job = _Awaited(call, on_late, crew, future)
         crew.put(job)
-        future.add_done_callback(job.on_done)
+        future.add_done_callback(job.leave_behind_if_cancelled)
         return future
 
     def submit(self, call: Callable[[], object]) -> None:
         """Do something in one of the threads that nobody waits for; what it raises is logged. Errors as in `start`."""
-        self._crew_of_process().put(_Job(call, None, None, None, None))
+        self._crew_of_process().put(_Background(call, contextvars.copy_context()))
 
     @property
     def stuck(self) -> int:
         """How many threads are in work that was left behind."""
-        return self._crew.stuck
+        return self._crew_of_process().stuck
 
     def close(self) -> None:
         """Let idle threads end now and busy ones after their work; harmless twice."""
@@ -82,68 +82,79 @@ class Pool:
 
     def _crew_of_process(self) -> _Crew:
         if self._crew.pid != os.getpid():  # neither the threads nor the state of their locks came along
-            self._crew = _Crew(self._name, self._size, self._idle_s)
+            with self._renewing:
+                if self._crew.pid != os.getpid():
+                    self._crew = _Crew(self._name, self._size, self._idle_s)
         return self._crew
 
 
-class _Job(Generic[T]):
-    """One call, and whether its outcome is still waited for."""
+class _Background:
+    """Work that nobody waits for."""
 
-    __slots__ = ("_call", "_claim", "_context", "_crew", "_future", "_loop", "_on_late", "begun")
+    __slots__ = ("_call", "_context")
+
+    def __init__(self, call: Callable[[], object], context: contextvars.Context) -> None:
+        self._call = call
+        self._context = context
+
+    def run(self) -> None:
+        """Make the call; runs in a thread of the pool."""
+        try:
+            self._context.run(self._call)
+        except BaseException:  # noqa: BLE001 — nobody is left who could handle it
+            _log.exception("Work in the background failed.")
+
+
+class _Awaited(Generic[T]):
+    """A call whose outcome a future on a loop waits for, until that is cancelled."""
+
+    __slots__ = ("_call", "_context", "_crew", "_future", "_loop", "_on_late", "state")
 
     def __init__(
-        self,
-        call: Callable[[], T],
-        on_late: Callable[[T], object] | None,
-        crew: _Crew | None,
-        loop: asyncio.AbstractEventLoop | None,
-        future: asyncio.Future[T] | None,
+        self, call: Callable[[], T], on_late: Callable[[T], object] | None, crew: _Crew, future: asyncio.Future[T]
     ) -> None:
-        self._call = call
+        self._call: Callable[[], T] | None = call
         self._on_late = on_late
         self._crew = crew
-        self._loop = loop
-        self._future = future
+        self._loop = future.get_loop()
+        self._future: asyncio.Future[T] | None = future
         self._context = contextvars.copy_context()
-        self._claim = threading.Lock()  # taken by whoever decides what becomes of the outcome
-        self.begun = False
+        self.state = "waiting"
+        """waiting → running → done, or left from either; changed by the crew, under its lock."""
 
     def run(self) -> None:
         """Make the call and hand on how it ended; runs in a thread of the pool."""
-        if self._claim.locked():  # left behind before it began
+        call = self._call
+        if not self._crew.begin(self) or call is None:
             return
-        self.begun = True
         result: Any = None
         error: BaseException | None = None
         try:
-            result = self._context.run(self._call)
-        except BaseException as caught:  # noqa: BLE001 — raised again where it is waited for
-            error = caught
-        if self._loop is None:
-            if error is not None:
-                _log.error("Work in the background failed.", exc_info=error)
-        elif self._claim.acquire(blocking=False):
             try:
-                self._loop.call_soon_threadsafe(self._deliver, result, error)
-            except RuntimeError:  # the loop has ended
-                self._deliver_late(result, error)
-        else:
-            if self._crew is not None:
-                self._crew.come_back()
+                result = self._context.run(call)
+            except BaseException as caught:  # noqa: BLE001 — raised where it is waited for
+                error = caught
+            if self._crew.finish(self):
+                with suppress(RuntimeError):  # the loop has ended
+                    self._loop.call_soon_threadsafe(self._deliver, result, error)
+                    return
             self._deliver_late(result, error)
+        finally:
+            del error  # whose traceback refers to this frame
 
-    def on_done(self, future: asyncio.Future[T]) -> None:
-        """Leave the call behind if nobody waits for it any more; runs on the loop."""
-        if future.cancelled() and self._claim.acquire(blocking=False) and self.begun and self._crew is not None:
-            self._crew.leave_behind()
+    def leave_behind_if_cancelled(self, future: asyncio.Future[T]) -> None:
+        """Let the call go on alone if nobody waits for it any more; runs on the loop."""
+        if future.cancelled() and not self._crew.leave_behind(self):
+            self._call = None  # it will not begin: let go of its pixels
 
     def _deliver(self, result: T, error: BaseException | None) -> None:
-        future, self._future = self._future, None
-        if future is None:
-            return
-        if future.done():  # it was cancelled while the outcome was on its way
-            if self._crew is not None and error is None and self._on_late is not None:
-                self._crew.put(_Job(lambda: self._deliver_late(result, None), None, None, None, None))
+        future, self._future = self._future, None  # its error's traceback refers to this job: leave no circle behind
+        if future is None or future.done():  # it was cancelled while the outcome was on its way
+            late = _Background(lambda: self._deliver_late(result, error), contextvars.Context())
+            try:
+                self._crew.put(late)
+            except (OverloadedError, RuntimeError):  # no thread is left for it
+                late.run()
         elif error is None:
             future.set_result(result)
         elif isinstance(error, StopIteration):  # which a future does not take
@@ -154,12 +165,12 @@ class _Job(Generic[T]):
     def _deliver_late(self, result: T, error: BaseException | None) -> None:
         """Hand on what nobody waits for any more; trouble with it is logged, for there is nobody to tell."""
         try:
-            if error is None and self._on_late is not None:
+            if error is not None:
+                _log.debug("A call that was no longer waited for ended with %r.", error)
+            elif self._on_late is not None:
                 self._context.run(self._on_late, result)
-        except Exception as trouble:  # noqa: BLE001 — nobody is left who could handle it
-            error = trouble
-        if error is not None:
-            _log.debug("A call that was no longer waited for ended with %r.", error)
+        except Exception:  # noqa: BLE001 — nobody is left who could handle it
+            _log.exception("The late result of a call could not be handled.")
 
 
 class _Crew:
@@ -171,48 +182,69 @@ class _Crew:
         self._name = name
         self._size = size
         self._idle_s = idle_s
-        self._lock = threading.Lock()
-        self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
+        self._lock = make_lock()
+        self._jobs = make_queue()
         self._threads = 0
         self._idle = 0
-        self._closed = False
+        self._is_closed = False
 
-    def put(self, job: _Job[Any]) -> None:
+    def put(self, job: _Awaited[Any] | _Background) -> None:
+        """Have a thread do a job, after those that came before. Errors as in `Pool.start`."""
         with self._lock:
-            if self._closed:
+            if self._is_closed:
                 raise RuntimeError(f"The pool {self._name!r} is closed.")
             if self.stuck >= self._size:
                 raise OverloadedError(
-                    f"{self.stuck} earlier calls have not returned yet.",
+                    f"All {self._size} threads for {self._name} are in earlier calls that have not returned.",
                     remedy="Find out what they wait for: a dead connection, a blocked device.",
                 )
             if self._idle <= self._jobs.qsize() and self._threads < self._size:
                 self._start_thread()
             self._jobs.put(job)
 
-    def leave_behind(self) -> None:
+    def begin(self, job: _Awaited[Any]) -> bool:
+        """Note that a call begins; return whether it still should."""
         with self._lock:
-            self.stuck += 1
+            if job.state == "left":
+                return False
+            job.state = "running"
+            return True
 
-    def come_back(self) -> None:
+    def leave_behind(self, job: _Awaited[Any]) -> bool:
+        """Note that nobody waits for a call any more; return whether it has begun."""
         with self._lock:
-            self.stuck -= 1
+            if job.state == "waiting":
+                job.state = "left"
+                return False
+            if job.state == "running":
+                job.state = "left"
+                self.stuck += 1
+            return True
+
+    def finish(self, job: _Awaited[Any]) -> bool:
+        """Note that a call has ended; return whether somebody waits for it."""
+        with self._lock:
+            if job.state == "left":
+                self.stuck -= 1
+                return False
+            job.state = "done"
+            return True
 
     def close(self) -> None:
+        """Let each thread end after the jobs that are there."""
         with self._lock:
-            self._closed = True
+            self._is_closed = True
             for _ in range(self._threads):
                 self._jobs.put(None)
 
     def _start_thread(self) -> None:
-        thread = threading.Thread(target=self._work, name=f"vision-{self._name}", daemon=True)
         self._threads += 1
         try:
-            thread.start()
-        except RuntimeError as error:
+            start_thread(self._work, name=f"vision-{self._name}")
+        except OverloadedError:
             self._threads -= 1
-            if self._threads == 0:
-                raise OverloadedError(f"The system starts no more threads: {error}.") from error
+            if self._threads <= self.stuck:  # none is left that could do it
+                raise
 
     def _work(self) -> None:
         """Do one job after the other, until there was none for a while."""
@@ -220,17 +252,17 @@ class _Crew:
             job.run()
             del job  # an idle thread keeps nobody's pixels
 
-    def _next(self) -> _Job[Any] | None:
+    def _next(self) -> _Awaited[Any] | _Background | None:
         with self._lock:
             self._idle += 1
-        try:
+        job: _Awaited[Any] | _Background | None = None
+        with suppress(queue.Empty):
             job = self._jobs.get(timeout=self._idle_s)
-        except queue.Empty:
-            job = None
         with self._lock:
             self._idle -= 1
             if job is None:
-                if not self._closed and self._jobs.qsize():  # work came in the very last moment
-                    return self._jobs.get()
+                with suppress(queue.Empty):
+                    job = self._jobs.get_nowait()  # work that came in the very last moment
+            if job is None:
                 self._threads -= 1
-        return job
+            return job

@@ -1,4 +1,4 @@
-"""The tests that every backend has to pass, ours and anybody's.
+"""The tests that every backend has to pass, plain or asynchronous, ours or anybody's.
 
 This module decides what a router may rely on. Subclass `BackendContract` in a test module, say how the backend
 is made, and pytest runs the rest::
@@ -10,12 +10,15 @@ is made, and pytest runs the rest::
 
 from __future__ import annotations
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import aclosing, closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from vision_backends.backends.base import AsyncBackend
 from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest
 from vision_backends.config.validation import parse_table
+from vision_backends.engine.event_loop import engine_loop
 from vision_backends.errors import BackendError, NotSupportedError
 from vision_backends.images import open_image
 from vision_backends.types import Description, Detections, Embedding
@@ -44,9 +47,11 @@ class BackendContract:
 
     Attributes:
         timeout_s: Seconds that one call may take.
+        cancel_s: Seconds within which a cancelled call of an asynchronous backend has to end.
     """
 
     timeout_s = 60.0
+    cancel_s = 0.2
 
     def make_backend(self) -> Backend:
         """Return a new backend that is ready to answer."""
@@ -149,6 +154,55 @@ class BackendContract:
                 for job in jobs:
                     assert all(map(_alike, alone, job.result()))
 
+    def test_many_calls_of_one_loop_give_the_answers_of_one(self) -> None:
+        """Sixteen coroutines of an asynchronous backend do not get in each other's way."""
+
+        async def gather(backend: Backend, request: Request, inputs: Sequence[Any]) -> list[list[Any]]:
+            return await asyncio.gather(*(self._call(backend, request, inputs) for _ in range(16)))
+
+        with self._backend() as backend:
+            for request in self._supported(backend) if isinstance(backend, AsyncBackend) else ():
+                inputs = self._inputs(request)[:2]
+                alone = self._ask(backend, request, inputs)
+                for together in engine_loop().run(lambda: gather(backend, request, inputs)):  # noqa: B023 — run at once
+                    assert all(map(_alike, alone, together)), f"{request.task}: {together} beside others, {alone} alone"
+
+    def test_a_cancelled_call_ends_soon_and_leaves_the_backend_usable(self) -> None:
+        """Wherever an asynchronous backend stood at that moment."""
+
+        async def cancel(backend: Backend, request: Request, inputs: Sequence[Any], after_s: float) -> None:
+            call = asyncio.ensure_future(self._call(backend, request, inputs))
+            await asyncio.sleep(after_s)
+            call.cancel()
+            _, pending = await asyncio.wait([call], timeout=self.cancel_s)
+            assert not pending, f"{request.task} does not end within {self.cancel_s} s of its cancellation"
+
+        with self._backend() as backend:
+            for request in self._supported(backend) if isinstance(backend, AsyncBackend) else ():
+                inputs = self._inputs(request)[:1]
+                before = self._ask(backend, request, inputs)
+                for after_s in (0.0, 0.002, 0.02):
+                    engine_loop().run(lambda: cancel(backend, request, inputs, after_s))  # noqa: B023 — run at once
+                after = self._ask(backend, request, inputs)
+                assert all(map(_alike, before, after)), f"{request.task}: {before} before, {after} after a cancellation"
+
+    def test_a_stream_is_made_of_pieces_and_ends_with_the_record(self) -> None:
+        """The pieces are the text of the record, which a plain backend returns and an asynchronous one yields last."""
+        with self._backend() as backend:
+            if DescribeRequest() in self._supported(backend):
+                *pieces, record = self._stream(backend)
+                assert isinstance(record, Description)
+                assert all(isinstance(piece, str) for piece in pieces)
+                assert "".join(pieces).split() == record.text.split()
+                assert record.trace.model
+
+    def test_a_stream_can_be_left_early(self) -> None:
+        """The next one is complete again."""
+        with self._backend() as backend:
+            if DescribeRequest() in self._supported(backend):
+                assert len(self._stream(backend, length=1)) == 1
+                assert isinstance(self._stream(backend)[-1], Description)
+
     def test_warming_it_up_changes_no_answer(self) -> None:
         """It returns when it is ready, as often as it is asked, and leaves it so."""
         with self._backend() as backend:
@@ -168,8 +222,8 @@ class BackendContract:
     def test_closing_twice_is_harmless(self) -> None:
         """Close releases what it holds, once."""
         backend = self.make_backend()
-        backend.close()
-        backend.close()
+        _close(backend)
+        _close(backend)
 
     @contextmanager
     def _backend(self) -> Iterator[Backend]:
@@ -177,7 +231,7 @@ class BackendContract:
         try:
             yield backend
         finally:
-            backend.close()
+            _close(backend)
 
     def _supported(self, backend: Backend) -> list[Request]:
         supported: list[Request] = []
@@ -194,8 +248,44 @@ class BackendContract:
         return ["a red bicycle", "two cats", "snow"] if request.task == "embed_text" else self.images()
 
     def _ask(self, backend: Backend, request: Request, inputs: Sequence[Any]) -> list[Any]:
+        if isinstance(backend, AsyncBackend):
+            return engine_loop().run(lambda: self._call(backend, request, inputs))
         answers: list[Any] = getattr(backend, request.task)(inputs, request, timeout_s=self.timeout_s)
         return answers
+
+    async def _call(self, backend: Backend, request: Request, inputs: Sequence[Any]) -> list[Any]:
+        answers: list[Any] = await getattr(backend, request.task)(inputs, request, timeout_s=self.timeout_s)
+        return answers
+
+    def _stream(self, backend: Backend, *, length: int | None = None) -> list[Any]:
+        """Return the first pieces of a stream, or all of them and the record."""
+        image = self.images()[0]
+        found: list[Any] = []
+        if isinstance(backend, AsyncBackend):
+
+            async def listen() -> None:
+                stream: Any = backend.describe_stream(image, DescribeRequest(), timeout_s=self.timeout_s)
+                async with aclosing(stream):
+                    async for act in stream:
+                        found.append(act)
+                        if len(found) == length:
+                            break
+
+            engine_loop().run(listen)
+            return found
+        with closing(backend.describe_stream(image, DescribeRequest(), timeout_s=self.timeout_s)) as pieces:
+            while len(found) != length:
+                try:
+                    found.append(next(pieces))
+                except StopIteration as end:
+                    return [*found, end.value]
+        return found
+
+
+def _close(backend: Backend) -> None:
+    if isinstance(backend, AsyncBackend):
+        engine_loop().run(backend.aclose)
+    backend.close()
 
 
 def _alike(one: Any, other: Any) -> bool:  # noqa: ANN401 — any pair of records

@@ -79,7 +79,6 @@ class EmbeddedBackend(Backend):
     """
 
     name = "embedded"
-    punctual = True
 
     def __init__(
         self,
@@ -97,7 +96,6 @@ class EmbeddedBackend(Backend):
         self._threads = threads or default_threads()
         self._min_score = min_score
         self._reader = Reader(threads=self._threads) if ocr else None
-        self.punctual = not ocr  # reading takes seconds, and is not broken off when the time is over
         self._folder = models
         self._clock = clock
         self._cards = {stem: model_card(stem) for stem in (DETECTOR, CLASSIFIER)}
