@@ -14,8 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from vision_backends.backends.base import AsyncBackend
 from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest
 from vision_backends.config.validation import parse_table
+from vision_backends.engine.event_loop import engine_loop
 from vision_backends.errors import BackendError, NotSupportedError
 from vision_backends.images import open_image
 from vision_backends.types import Description, Detections, Embedding
@@ -194,7 +196,11 @@ class BackendContract:
         return ["a red bicycle", "two cats", "snow"] if request.task == "embed_text" else self.images()
 
     def _ask(self, backend: Backend, request: Request, inputs: Sequence[Any]) -> list[Any]:
-        answers: list[Any] = getattr(backend, request.task)(inputs, request, timeout_s=self.timeout_s)
+        ask = getattr(backend, request.task)
+        if isinstance(backend, AsyncBackend):
+            answers: list[Any] = engine_loop().run(lambda: ask(inputs, request, timeout_s=self.timeout_s))
+            return answers
+        answers = ask(inputs, request, timeout_s=self.timeout_s)
         return answers
 
 

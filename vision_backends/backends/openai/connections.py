@@ -226,7 +226,7 @@ class _Connector(aiohttp.TCPConnector):
             enable_cleanup_closed=CLEANUP_CLOSED,
         )
         self._clock = clock
-        self._factory = functools.partial[ResponseHandler](_Protocol, loop=get_running_loop())
+        self._factory = functools.partial(_Protocol, loop=get_running_loop())  # type: ignore[assignment]  # a subclass
 
     async def connect(
         self,

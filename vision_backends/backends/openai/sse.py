@@ -28,6 +28,9 @@ class EventReader:
     """Turns an event stream, chunk by chunk, into its JSON objects, until its end or ``[DONE]``.
 
     A server that does not stream may send one JSON object instead, which is then the only event.
+
+    Attributes:
+        done: True when no more events can come.
     """
 
     def __init__(self) -> None:
@@ -62,9 +65,10 @@ class EventReader:
             self._is_stream = looks_like_events(rest)
         if not self._is_stream:
             yield read_object(rest)
-            return
-        yield from self._take(rest.rstrip(b"\r"))
-        yield from self._take(b"")
+        else:
+            yield from self._take(rest.rstrip(b"\r"))
+            yield from self._take(b"")
+        self.done = True
 
     def _knows_a_stream(self) -> bool:
         """Tell whether events are coming, from the first line that is not blank."""
