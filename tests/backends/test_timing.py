@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from threading import Thread
 
 import pytest
 
 from vision_backends.backends.timing import Stopwatch, measured
+from vision_backends.engine.pools import Pool
 from vision_backends.testing import FakeClock
 from vision_backends.types import Timing
 
@@ -78,37 +80,59 @@ def test_an_inner_stopwatch_hides_the_outer_one(clock):
     assert (outer.timing, inner.timing) == (Timing(model_s=2), Timing(model_s=1))
 
 
+def test_a_coroutine_is_measured_from_its_first_step_to_its_last(watch, clock):
+    """Also in the threads of a pool that work for it."""
+    pool = Pool("test", size=1)
+
+    @measured("decode")
+    def encode():
+        clock.advance(1)
+
+    async def send():
+        with watch.running(), measured("wire"):
+            clock.advance(2)
+            await pool.start(encode)
+            clock.advance(4)
+
+    asyncio.run(send())
+    pool.close()
+    assert watch.timing == Timing(decode_s=1, wire_s=7)
+
+
 def test_of_a_generator_only_its_own_time_counts(watch, clock):
     """Whoever takes the pieces may take all day."""
 
-    def pieces():
+    async def pieces():
         clock.advance(1)
         yield "a"
         clock.advance(2)
         yield "b"
         clock.advance(4)
-        return "whole"
 
-    followed = watch.follow(pieces(), "wire")
-    for expected in ("a", "b"):
-        assert next(followed) == expected
-        clock.advance(100)
-    with pytest.raises(StopIteration) as end:
-        next(followed)
-    assert (end.value.value, watch.timing) == ("whole", Timing(wire_s=7))
+    async def take():
+        async for piece in watch.follow(pieces(), "wire"):
+            taken.append(piece)
+            clock.advance(100)
+
+    taken = []
+    asyncio.run(take())
+    assert (taken, watch.timing) == (["a", "b"], Timing(wire_s=7))
 
 
 def test_a_generator_that_nobody_follows_any_more_is_closed(watch):
     """It holds a connection."""
     closed = []
 
-    def pieces():
+    async def pieces():
         try:
             yield "a"
         finally:
             closed.append(True)
 
-    followed = watch.follow(pieces(), "wire")
-    next(followed)
-    followed.close()
+    async def leave():
+        followed = watch.follow(pieces(), "wire")
+        await anext(followed)
+        await followed.aclose()
+
+    asyncio.run(leave())
     assert closed == [True]

@@ -5,7 +5,7 @@ This module decides how seconds are added up. It must not know what anybody does
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Literal, Self, TypeVar
 
@@ -13,7 +13,7 @@ from vision_backends.clock import SYSTEM_CLOCK
 from vision_backends.types import Timing
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import AsyncGenerator, Iterator
 
     from vision_backends.clock import Clock
 
@@ -23,7 +23,6 @@ Part = Literal["decode", "queue", "model", "wire"]
 """A field of `Timing`, without its unit."""
 
 P = TypeVar("P")
-R = TypeVar("R")
 
 
 class Stopwatch:
@@ -55,23 +54,19 @@ class Stopwatch:
         """Add seconds that somebody else has measured."""
         self._seconds[part] = self._seconds.get(part, 0.0) + seconds
 
-    def follow(self, pieces: Generator[P, None, R], part: Part) -> Generator[P, None, R]:
+    async def follow(self, pieces: AsyncGenerator[P, None], part: Part) -> AsyncGenerator[P, None]:
         """Yield what a generator yields, and count the time that it takes, without that of whoever takes the pieces."""
-        try:
+        async with aclosing(pieces):
             while True:
-                try:
-                    with self.measure(part):
-                        piece = next(pieces)
-                except StopIteration as end:
-                    returned: R = end.value
-                    return returned
+                with self.measure(part):
+                    piece = await anext(pieces, None)
+                if piece is None:
+                    return
                 yield piece
-        finally:
-            pieces.close()
 
     @contextmanager
     def running(self) -> Iterator[Self]:
-        """Count what is `measured` in this thread until the block ends."""
+        """Count what is `measured` in this thread or task, and in the threads of pools, until the block ends."""
         before = _running.set(self)
         try:
             yield self
@@ -84,7 +79,10 @@ _running: ContextVar[Stopwatch | None] = ContextVar("running stopwatch", default
 
 @contextmanager
 def measured(part: Part) -> Iterator[None]:
-    """Count the time of the block, or of the decorated function, on the running stopwatch, if there is one."""
+    """Count the time of the block, or of the decorated function, on the running stopwatch, if there is one.
+
+    A coroutine takes it as a block: decorated, it would be measured until it is made, not until it is done.
+    """
     watch = _running.get()
     if watch is None:
         yield

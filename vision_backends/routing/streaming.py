@@ -102,7 +102,7 @@ class _Stream:
         self._engine = engine
         self._feed = Feed(engine)
         self._speak = speak
-        self._stop: Callable[[], None] | None = None
+        self._stop: Callable[[], object] | None = None
         self._over = threading.Event()
 
     def __del__(self) -> None:

@@ -14,10 +14,43 @@ import pytest
 from PIL import Image as PILImage
 
 from vision_backends.backends.openai import OpenAIBackend
+from vision_backends.engine.event_loop import engine_loop
 from vision_backends.images import open_image
 from vision_backends.testing.sandbox import SandboxServer
 
 KEY = "sk-canary-7f3a9c51d2"
+
+
+class PlainBackend(OpenAIBackend):
+    """The backend with plain methods, which wait in the test's thread for what its coroutines do on the event loop."""
+
+    def describe(self, images, request, *, timeout_s):
+        ask = super().describe
+        return engine_loop().run(lambda: ask(images, request, timeout_s=timeout_s))
+
+    def describe_stream(self, image, request, *, timeout_s):
+        pieces = super().describe_stream(image, request, timeout_s=timeout_s)
+        try:
+            while (piece := engine_loop().run(lambda: anext(pieces, None))) is not None:
+                yield piece
+        finally:
+            engine_loop().run(pieces.aclose)
+
+    def embed(self, images, request, *, timeout_s):
+        ask = super().embed
+        return engine_loop().run(lambda: ask(images, request, timeout_s=timeout_s))
+
+    def embed_text(self, texts, request, *, timeout_s):
+        ask = super().embed_text
+        return engine_loop().run(lambda: ask(texts, request, timeout_s=timeout_s))
+
+    def detect(self, images, request, *, timeout_s):
+        ask = super().detect
+        return engine_loop().run(lambda: ask(images, request, timeout_s=timeout_s))
+
+    def close(self):
+        engine_loop().run(self.aclose)
+        super().close()
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +72,7 @@ def make_backend(sandbox):
     made = []
 
     def make(**settings):
-        backend = OpenAIBackend(**{"api_key": KEY, "base_url": sandbox.url, **settings})
+        backend = PlainBackend(**{"api_key": KEY, "base_url": sandbox.url, **settings})
         made.append(backend)
         return backend
 

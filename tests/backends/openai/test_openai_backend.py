@@ -42,12 +42,8 @@ class TestContract(BackendContract):
 
 def drain(stream):
     """Return the pieces of a stream and the record at its end."""
-    pieces = []
-    while True:
-        try:
-            pieces.append(next(stream))
-        except StopIteration as end:
-            return pieces, end.value
+    *pieces, record = stream
+    return pieces, record
 
 
 def picture(width, height):

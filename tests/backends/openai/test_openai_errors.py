@@ -11,7 +11,7 @@ import openai.types
 import pytest
 from pydantic import BaseModel
 
-from vision_backends.backends.openai.error_bodies import find_trouble, read_trouble
+from vision_backends.backends.openai.error_bodies import find_error, read_error_body
 from vision_backends.backends.openai.errors import RULES, Taxonomy
 from vision_backends.backends.openai.secret import Secret
 from vision_backends.errors import (
@@ -158,8 +158,8 @@ def _literals(annotation):
 )
 def test_errors_are_read_in_every_shape(body, code, kind, message):
     """Objects, strings, lists, numbers and null: all were seen on running servers."""
-    trouble = read_trouble(body)
-    assert (trouble.code, trouble.type, trouble.message) == (code, kind, message)
+    found = read_error_body(body)
+    assert (found.code, found.type, found.message) == (code, kind, message)
 
 
 def test_a_quota_error_behind_a_proxy_is_recognised_by_its_words():
@@ -275,4 +275,4 @@ def test_messages_hold_neither_keys_nor_pages():
 )
 def test_errors_inside_of_replies_and_events_are_found(payload, expected):
     """They come with status 200 and without an exception of the SDK."""
-    assert find_trouble(payload) == expected
+    assert find_error(payload) == expected

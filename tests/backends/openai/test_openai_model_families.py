@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vision_backends.backends.openai.model_families import DEFAULT_MODEL, effort_of, family_of, look_of
+from vision_backends.backends.openai.model_families import DEFAULT_MODEL, effort_of, family_of, image_token_rule
 
 SIDES = st.integers(1, 12_000)
 MODELS = st.sampled_from(["gpt-6-luna", "gpt-5.4-mini", "gpt-4o", "gpt-4o-mini", "somebodys-model"])
@@ -41,49 +41,49 @@ def test_the_default_model_is_not_announced_to_retire():
 )
 def test_sizes_and_tokens_are_those_of_the_published_examples(model, size, fitted, tokens):
     """The examples are OpenAI's own, and measurements of users."""
-    look = look_of(model, "high")
-    assert look.fit(*size) == fitted
-    assert look.tokens(*size) == tokens
+    rule = image_token_rule(model, "high")
+    assert rule.fit(*size) == fitted
+    assert rule.tokens(*size) == tokens
 
 
 @given(MODELS, DETAILS, SIDES, SIDES)
 def test_what_is_sent_is_never_larger_than_given_or_looked_at(model, detail, width, height):
     """Scaling keeps the shape, never enlarges, and stays in every limit."""
-    look = look_of(model, detail)
-    new_width, new_height = look.fit(width, height)
+    rule = image_token_rule(model, detail)
+    new_width, new_height = rule.fit(width, height)
     assert 1 <= new_width <= width
     assert 1 <= new_height <= height
-    assert max(new_width, new_height) <= look.max_side_px
-    assert min(new_width, new_height) <= look.longest_short_side_px
-    if look.short_side_px:
-        assert min(new_width, new_height) <= look.short_side_px
-    if look.max_patches and min(width, height) >= 32:
-        assert math.ceil(new_width / 32) * math.ceil(new_height / 32) <= look.max_patches
+    assert max(new_width, new_height) <= rule.max_side_px
+    assert min(new_width, new_height) <= rule.longest_short_side_px
+    if rule.short_side_px:
+        assert min(new_width, new_height) <= rule.short_side_px
+    if rule.max_patches and min(width, height) >= 32:
+        assert math.ceil(new_width / 32) * math.ceil(new_height / 32) <= rule.max_patches
     if min(new_width, new_height) > 50:
         assert new_width / new_height == pytest.approx(width / height, rel=0.05)
-    assert look.fit(new_width, new_height)[0] >= new_width - 1
+    assert rule.fit(new_width, new_height)[0] >= new_width - 1
 
 
 @given(MODELS, SIDES, SIDES)
 def test_low_detail_is_never_dearer_than_high(model, width, height):
     """Low means at most 512 px, or a flat price."""
-    low, high = look_of(model, "low"), look_of(model, "high")
+    low, high = image_token_rule(model, "low"), image_token_rule(model, "high")
     assert low.tokens(width, height) <= high.tokens(width, height)
     assert max(low.fit(width, height)) <= 512
 
 
 def test_original_detail_sends_more_where_the_model_knows_it():
     """Elsewhere it is the same as high."""
-    assert look_of("gpt-6-luna", "original").fit(4000, 3000) > look_of("gpt-6-luna", "high").fit(4000, 3000)
-    assert look_of("gpt-4o", "original") == look_of("gpt-4o", "high")
-    assert look_of("gpt-6-luna", "auto") == look_of("gpt-6-luna", "original")
+    assert image_token_rule("gpt-6-luna", "original").fit(4000, 3000) > image_token_rule("gpt-6-luna", "high").fit(4000, 3000)
+    assert image_token_rule("gpt-4o", "original") == image_token_rule("gpt-4o", "high")
+    assert image_token_rule("gpt-6-luna", "auto") == image_token_rule("gpt-6-luna", "original")
 
 
 def test_an_unknown_model_gets_2048_px_or_what_the_user_says():
     """Nothing is known of compatible servers."""
-    assert look_of("somebodys-model", "high").fit(4096, 1024) == (2048, 512)
-    assert look_of("somebodys-model", "high", max_image_px=1000).fit(4000, 1000) == (1000, 250)
-    assert look_of("somebodys-model", "high", max_image_px=9000).fit(4096, 1024) == (2048, 512)
+    assert image_token_rule("somebodys-model", "high").fit(4096, 1024) == (2048, 512)
+    assert image_token_rule("somebodys-model", "high", max_image_px=1000).fit(4000, 1000) == (1000, 250)
+    assert image_token_rule("somebodys-model", "high", max_image_px=9000).fit(4096, 1024) == (2048, 512)
 
 
 def test_the_longest_match_of_a_name_wins():

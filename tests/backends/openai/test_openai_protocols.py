@@ -8,7 +8,7 @@ import pytest
 
 from vision_backends.backends.openai.chat import Chat
 from vision_backends.backends.openai.prices import Tokens
-from vision_backends.backends.openai.protocol import Ask, Said, follow, join_parts, read_all, whole
+from vision_backends.backends.openai.protocol import Ask, Said, Transcript, join_parts, read_all, whole
 from vision_backends.backends.openai.responses import Responses
 from vision_backends.errors import ContentRejectedError, InvalidReplyError, UnavailableError
 
@@ -69,10 +69,10 @@ def test_responses_stores_nothing_and_says_explicitly_whether_to_stream():
     assert body["instructions"] == "Be brief."
 
 
-@pytest.mark.parametrize("dialect", [CHAT, RESPONSES])
-def test_effort_and_schema_are_sent_when_there_are_any(dialect):
+@pytest.mark.parametrize("protocol", [CHAT, RESPONSES])
+def test_effort_and_schema_are_sent_when_there_are_any(protocol):
     """Each API has its own place for them."""
-    body = dialect.body(replace(ASK, effort="low", schema={"type": "object"}), stream=False)
+    body = protocol.body(replace(ASK, effort="low", schema={"type": "object"}), stream=False)
     effort = body.get("reasoning_effort") or body["reasoning"]["effort"]
     form = body["response_format"]["json_schema"] if "response_format" in body else body["text"]["format"]
     assert effort == "low"
@@ -158,14 +158,10 @@ def test_a_refusal_is_the_providers_policy():
         RESPONSES.read_event({"type": "response.refusal.done", "refusal": None})
 
 
-def pieces(dialect, events):
+def pieces(protocol, events):
     """Return the pieces of a stream and the whole."""
-    generator, found = follow(dialect, events), []
-    while True:
-        try:
-            found.append(next(generator))
-        except StopIteration as end:
-            return found, end.value
+    transcript = Transcript(protocol)
+    return [piece for event in events if (piece := transcript.add(event))], transcript.end()
 
 
 def test_a_chat_stream_is_followed_piece_by_piece():
@@ -198,21 +194,21 @@ def test_a_responses_stream_is_followed_piece_by_piece():
 
 
 @pytest.mark.parametrize(
-    ("dialect", "event"), [(CHAT, chat({"content": "a cat"})), (RESPONSES, responses(text("a cat")))]
+    ("protocol", "event"), [(CHAT, chat({"content": "a cat"})), (RESPONSES, responses(text("a cat")))]
 )
-def test_a_whole_reply_in_place_of_a_stream_is_one_piece(dialect, event):
+def test_a_whole_reply_in_place_of_a_stream_is_one_piece(protocol, event):
     """Some servers do not stream, whatever they are asked."""
-    found, said = pieces(dialect, [event])
+    found, said = pieces(protocol, [event])
     assert found == ["a cat"]
     assert said.finish == "stop"
 
 
-@pytest.mark.parametrize("dialect", [CHAT, RESPONSES])
-def test_a_stream_that_does_not_say_why_it_ends_was_cut(dialect):
+@pytest.mark.parametrize("protocol", [CHAT, RESPONSES])
+def test_a_stream_that_does_not_say_why_it_ends_was_cut(protocol):
     """Half an answer looks like a whole one."""
     events = [delta("a "), {"type": "response.output_text.delta", "delta": "a "}]
     with pytest.raises(InvalidReplyError) as caught:
-        read_all(dialect, events)
+        read_all(protocol, events)
     assert caught.value.code == "stream_cut"
 
 

@@ -60,7 +60,7 @@ def test_a_backend_shows_and_pickles_no_key(make_backend):
     """It cannot be pickled at all."""
     backend = make_backend(api_key=KEY, headers={"X-Token": HEADER})
     shown = [repr(backend), str(backend.status()), str(backend.model_for(EmbedRequest())), backend.credential]
-    shown += [repr(value) for part in (backend, backend._connection) for value in vars(part).values()]
+    shown += [repr(value) for part in (backend, backend._client) for value in vars(part).values()]
     assert_no_canary("\n".join(shown))
     with pytest.raises(TypeError) as caught:
         pickle.dumps(backend)

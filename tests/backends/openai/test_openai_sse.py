@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vision_backends.backends.openai.sse import looks_like_events, read_events, read_object
+from vision_backends.backends.openai.sse import EventReader, looks_like_events, read_events, read_object
 from vision_backends.errors import InvalidReplyError
 
 EVENTS = [{"n": 1, "text": "ä\n"}, {"n": 2}, {"n": 3}]
@@ -19,6 +19,12 @@ def stream(*events, end="\n\n", before="data: "):
     return "".join(before + json.dumps(event) + end for event in events).encode()
 
 
+def read(chunks):
+    """Return the events of a stream that comes in chunks."""
+    reader = EventReader()
+    return [*(event for chunk in chunks for event in reader.feed(chunk)), *reader.end()]
+
+
 @given(st.lists(st.integers(1, 60), max_size=8), st.sampled_from(["\n\n", "\r\n\r\n"]))
 def test_events_are_the_same_however_the_bytes_are_cut(cuts, end):
     """The network cuts where it likes, also inside of characters."""
@@ -26,7 +32,7 @@ def test_events_are_the_same_however_the_bytes_are_cut(cuts, end):
     for cut in cuts:
         chunks.append(rest[:cut])
         rest = rest[cut:]
-    assert list(read_events([*chunks, rest])) == EVENTS
+    assert read([*chunks, rest]) == EVENTS
 
 
 @pytest.mark.parametrize(
@@ -42,12 +48,12 @@ def test_events_are_the_same_however_the_bytes_are_cut(cuts, end):
 )
 def test_done_the_last_blank_line_and_other_fields_are_optional(content):
     """Servers differ in all of them."""
-    assert list(read_events([content])) == EVENTS
+    assert list(read_events(content)) == EVENTS
 
 
 def test_a_server_that_does_not_stream_sends_one_object():
     """It is then the only event."""
-    assert list(read_events([b'\n{"a":', b"\n 1}"])) == [{"a": 1}]
+    assert read([b'\n{"a":', b"\n 1}"]) == [{"a": 1}]
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", b"null", b"[1]", b'{"a": ', b"\xff", b"[" * 100_000])
@@ -56,7 +62,7 @@ def test_what_is_no_object_is_an_invalid_reply(content):
     with pytest.raises(InvalidReplyError):
         read_object(content)
     with pytest.raises(InvalidReplyError):
-        list(read_events([b"data: " + content + b"\n\n"] if content else [b""]))
+        list(read_events(b"data: " + content + b"\n\n" if content else b""))
 
 
 def test_a_page_is_called_a_page():

@@ -7,18 +7,18 @@ error codes, the shape of requests, or how bytes travel.
 from __future__ import annotations
 
 import hashlib
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from vision_backends.backends.base import Backend
+from vision_backends.backends.base import AsyncBackend
 from vision_backends.backends.model_cards import coco_categories
-from vision_backends.backends.openai.base_url import Address
+from vision_backends.backends.openai.base_url import BaseUrl
 from vision_backends.backends.openai.boxes import read_boxes
 from vision_backends.backends.openai.chat import Chat
-from vision_backends.backends.openai.client import Connection
+from vision_backends.backends.openai.client import Client
 from vision_backends.backends.openai.cost_estimates import estimate
 from vision_backends.backends.openai.embeddings import read_vectors, text_body
 from vision_backends.backends.openai.errors import Taxonomy
@@ -29,10 +29,11 @@ from vision_backends.backends.openai.prompts import ask_for_boxes, ask_for_descr
 from vision_backends.backends.openai.protocol import Conversation
 from vision_backends.backends.openai.responses import Responses
 from vision_backends.backends.openai.secret import Secret
-from vision_backends.backends.openai.settings import Profile
+from vision_backends.backends.openai.settings import Settings
 from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest
 from vision_backends.backends.timing import Stopwatch
-from vision_backends.clock import SYSTEM_CLOCK
+from vision_backends.clock import SYSTEM_CLOCK, Clock, Deadline
+from vision_backends.engine.event_loop import engine_loop
 from vision_backends.errors import (
     ConfigError,
     InvalidReplyError,
@@ -45,7 +46,7 @@ from vision_backends.errors import (
 from vision_backends.types import Description, Detections, Embedding, Trace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 
     import numpy as np
     import numpy.typing as npt
@@ -55,7 +56,6 @@ if TYPE_CHECKING:
     from vision_backends.images import Image
     from vision_backends.types import Usage
 
-    Timer = Callable[[], float]
     Vectors = npt.NDArray[np.float32]
 
 __all__ = ["OpenAIBackend"]
@@ -70,8 +70,8 @@ A = TypeVar("A", Description, Embedding, Detections)
 EXPECTED_S = {"describe": 3.0, "embed": 4.0, "embed_text": 0.5, "detect": 6.0}
 
 
-class OpenAIBackend(Backend):
-    """Describes, embeds and detects with OpenAI or an OpenAI-compatible server. Imports the SDK at its first call.
+class OpenAIBackend(AsyncBackend):
+    """Describes, embeds and detects with OpenAI or an OpenAI-compatible server. Imports aiohttp at its first call.
 
     Args:
         api_key: The key; compatible servers may need none.
@@ -95,6 +95,7 @@ class OpenAIBackend(Backend):
         error_codes: This server's own error codes (or types, or statuses) → kind of error, such as
             ``{"budget_gone": "quota_exhausted"}``; wins over the built-in table.
         headers: Sent with every request; taken to be secret.
+        clock: Where time comes from.
 
     Raises:
         ConfigError: A value has no meaning.
@@ -123,6 +124,7 @@ class OpenAIBackend(Backend):
         prices: Mapping[str, Mapping[str, float]] | None = None,
         error_codes: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         secret = Secret((api_key or "").strip())
         hidden = {name: Secret(value) for name, value in (headers or {}).items()}
@@ -131,10 +133,10 @@ class OpenAIBackend(Backend):
             raise ConfigError("[openai] api_key or a header has characters that a header cannot carry.")
         if not timeout_s > 0 or concurrency < 1:
             raise ConfigError(f"[openai] timeout_s = {timeout_s} and concurrency = {concurrency} must be positive.")
-        address = Address.parse(base_url)
-        self._profile = Profile(
-            address=address,
-            api=("responses" if address.official else "chat") if api == "auto" else api,
+        server = BaseUrl.parse(base_url)
+        self._settings = Settings(
+            base_url=server,
+            api=("responses" if server.official else "chat") if api == "auto" else api,
             model=model,
             embedding_model=embedding_model,
             embedding_dimensions=embedding_dimensions,
@@ -146,32 +148,34 @@ class OpenAIBackend(Backend):
         self._key = secret
         self._timeout_s = timeout_s
         self._concurrency = concurrency
+        self._clock = clock
         self._prices = PriceList.load(prices)
-        self._connection = Connection(
-            address,
+        self._client = Client(
+            server,
             api_key=secret,
-            taxonomy=Taxonomy(host=address.host, extra=error_codes, secrets=(secret, *hidden.values())),
+            taxonomy=Taxonomy(host=server.host, extra=error_codes, secrets=(secret, *hidden.values())),
             organization=organization,
             project=project,
             headers=hidden,
+            clock=clock,
         )
-        dialect = Responses() if self._profile.api == "responses" else Chat(official=address.official)
-        self._conversation = Conversation(self._connection, dialect)
-        self._direct = DirectImages(self._connection, model=embedding_model, dimensions=self._profile.dimensions)
+        protocol = Responses() if self._settings.api == "responses" else Chat(official=server.official)
+        self._conversation = Conversation(self._client, protocol)
+        self._direct = DirectImages(self._client, model=embedding_model, dimensions=self._settings.dimensions)
 
     @property
     def credential(self) -> str:
         """Short hash of server and key."""
-        account = f"{self._profile.address.base_url}\0{self._key.reveal()}"
+        account = f"{self._settings.base_url.url}\0{self._key.reveal()}"
         return hashlib.sha256(account.encode()).hexdigest()[:16]
 
     def model_for(self, request: Request) -> Model:
         """Return the model that would answer."""
-        return self._profile.model_for(request)
+        return self._settings.model_for(request)
 
     def check(self, request: Request) -> None:
         """Return if the server can be asked."""
-        if self._profile.address.official and not self._key:
+        if self._settings.base_url.official and not self._key:
             raise NotReadyError(
                 "There is no API key for OpenAI.",
                 remedy="Set OPENAI_API_KEY, or api_key in [openai] of vision.toml.",
@@ -179,13 +183,13 @@ class OpenAIBackend(Backend):
                 code="no_api_key",
             )
         self._space(request)
-        if isinstance(request, EmbedRequest) and self._profile.image_embeddings == "direct":
+        if isinstance(request, EmbedRequest) and self._settings.image_embeddings == "direct":
             self._direct.check()
 
     def warm_up(self, request: Request) -> None:
-        """Import the SDK and make its client; nothing is sent."""
+        """Import the HTTP client and load the certificates; nothing is sent."""
         self.check(request)
-        self._connection.open()
+        self._client.warm_up()
 
     def batch_size(self, request: Request) -> int:
         """Texts are embedded by the hundred; everything else is one request each."""
@@ -197,7 +201,7 @@ class OpenAIBackend(Backend):
 
     def image_px(self, request: Request) -> int | None:
         """No more than the model looks at."""
-        return None if isinstance(request, EmbedTextRequest) else self._profile.look.longest_short_side_px
+        return None if isinstance(request, EmbedTextRequest) else self._settings.image_rule.longest_short_side_px
 
     def expected_s(self, request: Request) -> float:
         """Typical of small models; measured values replace it."""
@@ -205,90 +209,105 @@ class OpenAIBackend(Backend):
 
     def estimate(self, request: Request, inputs: Sequence[Image] | Sequence[str]) -> Usage:
         """Return tokens and cost from above; unknown where the price of the model is."""
-        return reduce(add, (estimate(request, each, profile=self._profile, prices=self._prices) for each in inputs))
+        return reduce(add, (estimate(request, each, settings=self._settings, prices=self._prices) for each in inputs))
 
     def rate_limits(self, request: Request) -> RateLimits | None:
         """Return what the latest reply for the model that answers said."""
-        return self._connection.rate_limits(self.model_for(request).name)
+        return self._client.rate_limits(self.model_for(request).name)
 
-    def describe(self, images: Sequence[Image], request: DescribeRequest, *, timeout_s: float) -> list[Description]:
+    async def describe(  # type: ignore[override]  # the same method as a coroutine
+        self, images: Sequence[Image], request: DescribeRequest, *, timeout_s: float
+    ) -> list[Description]:
         """Describe each image, or answer the prompt about it."""
-        left_s = self._timer(timeout_s)
-        with Stopwatch().running() as watch:
-            described = [self._describe(image, request, left_s) for image in images]
+        deadline = self._deadline(timeout_s)
+        with self._stopwatch().running() as watch:
+            described = [await self._describe(image, request, deadline) for image in images]
         return _timed(described, watch)
 
-    def describe_stream(
+    async def describe_stream(  # type: ignore[override]
         self, image: Image, request: DescribeRequest, *, timeout_s: float
-    ) -> Generator[str, None, Description]:
-        """Yield a description piece by piece as it is written, and return the whole record.
+    ) -> AsyncGenerator[str | Description, None]:
+        """Yield a description piece by piece as it is written, and at last the whole record.
 
         Nothing is sent before the first piece is asked for. An error may come before the first piece, when another
         rung can still be asked, or after it, when whoever has taken the pieces holds the text so far.
         Errors as in `describe`.
         """
-        left_s = self._timer(timeout_s)
-        with Stopwatch().running() as watch:
-            ask = self._ask_for_description(image, request)
-        with self._priced(ask.model):
-            pieces = self._conversation.stream(ask, timeout_s=left_s())
-            said = yield from watch.follow(pieces, "wire")
-        return _timed([self._description(said, request)], watch)[0]
+        deadline = self._deadline(timeout_s)
+        ask = partial(self._ask_for_description, image, request)
+        with self._stopwatch().running() as watch:
+            question = await self._conversation.prepare(ask, stream=True, deadline=deadline)
+        with self._priced(question.model):
+            pieces = self._conversation.stream(question, deadline=deadline)
+            async with aclosing(watch.follow(pieces, "wire")) as followed:
+                async for piece in followed:
+                    if isinstance(piece, str):
+                        yield piece
+                    else:
+                        yield _timed([self._description(piece, request)], watch)[0]
 
-    def embed(self, images: Sequence[Image], request: EmbedRequest, *, timeout_s: float) -> list[Embedding]:
+    async def embed(  # type: ignore[override]
+        self, images: Sequence[Image], request: EmbedRequest, *, timeout_s: float
+    ) -> list[Embedding]:
         """Embed each image: through its description, or directly where that is configured."""
         space = self._space(request)
-        left_s = self._timer(timeout_s)
-        with Stopwatch().running() as watch:
-            if self._profile.image_embeddings == "direct":
-                vectors, usages = self._direct_vectors(images, left_s)
+        deadline = self._deadline(timeout_s)
+        with self._stopwatch().running() as watch:
+            if self._settings.image_embeddings == "direct":
+                vectors, usages = await self._direct_vectors(images, deadline)
             else:
-                vectors, usages = self._described_vectors(images, left_s)
+                vectors, usages = await self._described_vectors(images, deadline)
         return _timed(self._embeddings(vectors, usages, space), watch)
 
-    def embed_text(self, texts: Sequence[str], request: EmbedTextRequest, *, timeout_s: float) -> list[Embedding]:
+    async def embed_text(  # type: ignore[override]
+        self, texts: Sequence[str], request: EmbedTextRequest, *, timeout_s: float
+    ) -> list[Embedding]:
         """Embed texts, as such or as queries for described images."""
         space = self._space(request)
-        with Stopwatch().running() as watch:
-            vectors, usages = self._vectors(texts, self._timer(timeout_s))
+        with self._stopwatch().running() as watch:
+            vectors, usages = await self._vectors(texts, self._deadline(timeout_s))
         return _timed(self._embeddings(vectors, usages, space), watch)
 
-    def detect(self, images: Sequence[Image], request: DetectRequest, *, timeout_s: float) -> list[Detections]:
+    async def detect(  # type: ignore[override]
+        self, images: Sequence[Image], request: DetectRequest, *, timeout_s: float
+    ) -> list[Detections]:
         """Find COCO's 80 kinds of objects, or whatever the labels name.
 
         The scores are the model's own opinion of itself: good for sorting, not calibrated.
         """
-        left_s = self._timer(timeout_s)
-        categories = coco_categories()
-        labels = request.labels or tuple(categories)
-        min_score = request.min_score or 0.0
-        with Stopwatch().running() as watch:
-            detected = [self._detect(image, labels, categories, min_score, left_s) for image in images]
+        deadline = self._deadline(timeout_s)
+        with self._stopwatch().running() as watch:
+            detected = [await self._detect(image, request, deadline) for image in images]
         return _timed(detected, watch)
 
     def status(self) -> Mapping[str, Any]:
         """Return what is configured, without the key."""
-        profile = self._profile
+        settings = self._settings
         return {
-            "base_url": profile.address.base_url,
-            "api": profile.api,
-            "model": profile.model,
-            "embedding_model": profile.embedding_model,
+            "base_url": settings.base_url.url,
+            "api": settings.api,
+            "model": settings.model,
+            "embedding_model": settings.embedding_model,
             "has_key": bool(self._key),
-            "prices_known": [name for name in (profile.model, profile.embedding_model) if self._prices.of(name)],
+            "prices_known": [name for name in (settings.model, settings.embedding_model) if self._prices.of(name)],
         }
 
+    async def aclose(self) -> None:
+        """Close the connections of the running loop; a later call opens new ones."""
+        await self._client.aclose()
+
     def close(self) -> None:
-        """Close the connections; a later call opens new ones."""
-        self._connection.close()
+        """Let every loop close its connections soon; a later call opens new ones."""
+        self._client.close()
 
-    def _describe(self, image: Image, request: DescribeRequest, left_s: Timer) -> Description:
-        ask = self._ask_for_description(image, request)
-        return self._description(self._ask(ask, left_s), request)
+    async def _describe(self, image: Image, request: DescribeRequest, deadline: Deadline) -> Description:
+        said = await self._ask(partial(self._ask_for_description, image, request), deadline)
+        return self._description(said, request)
 
-    def _ask(self, ask: Ask, left_s: Timer) -> Said:
-        with self._priced(ask.model):
-            return self._conversation.ask(ask, timeout_s=left_s())
+    async def _ask(self, ask: Callable[[], Ask], deadline: Deadline) -> Said:
+        question = await self._conversation.prepare(ask, deadline=deadline)
+        with self._priced(question.model):
+            return await self._conversation.ask(question, deadline=deadline)
 
     @contextmanager
     def _priced(self, model: str) -> Iterator[None]:
@@ -303,7 +322,7 @@ class OpenAIBackend(Backend):
             raise
 
     def _ask_for_description(self, image: Image, request: DescribeRequest) -> Ask:
-        return ask_for_description(self._profile, request, image_url=encode_url(image, self._profile.look))
+        return ask_for_description(self._settings, request, image_url=encode_url(image, self._settings.image_rule))
 
     def _description(self, said: Said, request: DescribeRequest) -> Description:
         return Description(
@@ -313,44 +332,50 @@ class OpenAIBackend(Backend):
             trace=self._trace(said),
         )
 
-    def _detect(
-        self, image: Image, labels: Sequence[str], categories: Mapping[str, int], min_score: float, left_s: Timer
-    ) -> Detections:
-        ask = ask_for_boxes(self._profile, labels, image_url=encode_url(image, self._profile.look))
-        said = self._ask(ask, left_s)
-        usage = self._trace(said).usage
+    async def _detect(self, image: Image, request: DetectRequest, deadline: Deadline) -> Detections:
+        categories = coco_categories()
+        labels = request.labels or tuple(categories)
+
+        def ask() -> Ask:
+            return ask_for_boxes(self._settings, labels, image_url=encode_url(image, self._settings.image_rule))
+
+        said = await self._ask(ask, deadline)
+        trace = self._trace(said)
         if said.finish == "length":
             cut = InvalidReplyError("The list of boxes was cut at the limit of its length.", code="reply_cut")
-            cut.usage = usage
+            cut.usage = trace.usage
             raise cut
         try:
             found = read_boxes(said.text, labels=labels, categories=categories, width=image.width, height=image.height)
         except InvalidReplyError as error:
-            error.usage = usage
+            error.usage = trace.usage
             raise
-        kept = tuple(item for item in found if item.score >= min_score)
-        return Detections(items=kept, width=image.width, height=image.height, trace=self._trace(said))
+        kept = tuple(item for item in found if item.score >= (request.min_score or 0.0))
+        return Detections(items=kept, width=image.width, height=image.height, trace=trace)
 
-    def _direct_vectors(self, images: Sequence[Image], left_s: Timer) -> tuple[Vectors, list[Usage]]:
-        urls = [encode_url(image, self._profile.look) for image in images]
-        vectors, tokens = self._direct.embed(urls, left_s=left_s)
-        return vectors, split_usage(self._prices.usage(self._profile.embedding_model, tokens), len(images))
+    async def _direct_vectors(self, images: Sequence[Image], deadline: Deadline) -> tuple[Vectors, list[Usage]]:
+        urls = [partial(encode_url, image, self._settings.image_rule) for image in images]
+        vectors, tokens = await self._direct.embed(urls, deadline=deadline)
+        return vectors, split_usage(self._prices.usage(self._settings.embedding_model, tokens), len(images))
 
-    def _described_vectors(self, images: Sequence[Image], left_s: Timer) -> tuple[Vectors, list[Usage]]:
-        captions = [self._describe(image, DescribeRequest(), left_s) for image in images]
+    async def _described_vectors(self, images: Sequence[Image], deadline: Deadline) -> tuple[Vectors, list[Usage]]:
+        captions = [await self._describe(image, DescribeRequest(), deadline) for image in images]
         with _also_billed(reduce(add, (caption.trace.usage for caption in captions))):
-            vectors, usages = self._vectors([caption.text for caption in captions], left_s)
+            vectors, usages = await self._vectors([caption.text for caption in captions], deadline)
         return vectors, [caption.trace.usage + usage for caption, usage in zip(captions, usages, strict=True)]
 
-    def _vectors(self, texts: Sequence[str], left_s: Timer) -> tuple[Vectors, list[Usage]]:
-        profile = self._profile
-        body = text_body(profile.embedding_model, texts, dimensions=profile.embedding_dimensions)
-        reply = self._connection.post("embeddings", body, timeout_s=left_s())
-        vectors, tokens = read_vectors(reply.payloads[0], count=len(texts), dimensions=profile.dimensions)
-        return vectors, split_usage(self._prices.usage(profile.embedding_model, tokens), len(texts))
+    async def _vectors(self, texts: Sequence[str], deadline: Deadline) -> tuple[Vectors, list[Usage]]:
+        settings = self._settings
+        model = settings.embedding_model
+        body = partial(text_body, model, texts, dimensions=settings.embedding_dimensions)
+        request = await self._client.prepare("embeddings", body, deadline=deadline)
+        reply = await self._client.post(request, deadline=deadline)
+        read = partial(read_vectors, reply.payloads[0], count=len(texts), dimensions=settings.dimensions)
+        vectors, tokens = await engine_loop().compute.start(read)
+        return vectors, split_usage(self._prices.usage(model, tokens), len(texts))
 
     def _embeddings(self, vectors: Vectors, usages: Sequence[Usage], space: str | None) -> list[Embedding]:
-        model = self._profile.embedding_model
+        model = self._settings.embedding_model
         return [
             Embedding(vector=vector, space=space or "", trace=Trace(model=model, usage=usage))
             for vector, usage in zip(vectors, usages, strict=True)
@@ -365,21 +390,16 @@ class OpenAIBackend(Backend):
         return space
 
     def _trace(self, said: Said) -> Trace:
-        model = self._profile.model
+        model = self._settings.model
         snapshot = said.model if said.model and said.model != model and said.model.startswith(model) else None
         return Trace(model=model, revision=snapshot, usage=self._prices.usage(model, said.tokens))
 
-    def _timer(self, timeout_s: float) -> Timer:
-        """Return a function that says how many seconds of a call are left, and raises when none are."""
-        ends_s = SYSTEM_CLOCK.monotonic() + min(timeout_s, self._timeout_s)
+    def _stopwatch(self) -> Stopwatch:
+        return Stopwatch(clock=self._clock)
 
-        def left_s() -> float:
-            left = ends_s - SYSTEM_CLOCK.monotonic()
-            if left <= 0:
-                raise TimedOutError("No time is left for another request.", backend=self.name, code="no_time")
-            return left
-
-        return left_s
+    def _deadline(self, timeout_s: float) -> Deadline:
+        """Return when a call has to be over, whatever it consists of."""
+        return Deadline(self._clock, min(timeout_s, self._timeout_s))
 
 
 def _timed(answers: Sequence[A], watch: Stopwatch) -> list[A]:

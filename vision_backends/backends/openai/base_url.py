@@ -10,29 +10,29 @@ from urllib.parse import urlsplit
 
 from vision_backends.errors import ConfigError
 
-__all__ = ["Address"]
+__all__ = ["BaseUrl"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
+class BaseUrl:
     """Which server is meant.
 
     Attributes:
-        base_url: Where its API begins, without a slash at the end.
+        url: Where its API begins, without a slash at the end.
         host: Its name and port, for messages and names of vector spaces.
         official: True for OpenAI's own servers.
     """
 
-    base_url: str
+    url: str
     host: str
     official: bool
 
     @classmethod
-    def parse(cls, base_url: str) -> Address:
+    def parse(cls, base_url: str) -> BaseUrl:
         """Read a base URL.
 
         Raises:
-            ConfigError: It is no http(s) URL, or it carries a password.
+            ConfigError: It is not an http(s) URL, or it carries a password.
         """
         try:
             parts = urlsplit(base_url.strip())
@@ -41,7 +41,7 @@ class Address:
             usable = False
         if not usable:
             shown = base_url.rpartition("@")[2]  # what stands before it may be a password
-            raise ConfigError(f"[openai] base_url = {shown!r} is no http:// or https:// address.")
+            raise ConfigError(f"[openai] base_url = {shown!r} is not an http:// or https:// address.")
         if parts.username or parts.password or parts.query:
             raise ConfigError(
                 "[openai] base_url carries a user name, password or query.",
@@ -49,7 +49,7 @@ class Address:
             )
         name = parts.hostname or ""
         return cls(
-            base_url=base_url.strip().rstrip("/"),
+            url=base_url.strip().rstrip("/"),
             host=parts.netloc,
             official=name == "api.openai.com" or name.endswith(".api.openai.com"),
         )

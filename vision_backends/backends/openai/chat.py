@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vision_backends.backends.openai.prices import read_tokens
-from vision_backends.backends.openai.protocol import Ask, Dialect, Finish, Said, join_parts, refused
+from vision_backends.backends.openai.protocol import ApiProtocol, Ask, Finish, Said, join_parts, refused
 from vision_backends.errors import InvalidReplyError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ __all__ = ["Chat"]
 _FINISH: dict[str, Finish] = {"length": "length", "content_filter": "filter"}
 
 
-class Chat(Dialect):
+class Chat(ApiProtocol):
     """Chat Completions.
 
     Args:

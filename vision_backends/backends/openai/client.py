@@ -1,55 +1,73 @@
-"""The line to the server: one pooled client of the SDK per process, and everything that can go wrong on the way.
+"""The HTTP client of one server, and everything that can go wrong on the way to it.
 
-This module decides how requests travel, how long they may take, and that nothing of the SDK gets out: replies leave
-as plain dictionaries, exceptions as this package's. It must not know what is asked. The SDK authenticates and sends;
-the replies are read here, because those of compatible servers do not fit its models.
+This module decides which headers are sent, how long an exchange may take, and that nothing of aiohttp gets out: replies
+leave as plain dictionaries, exceptions as this package's. It must not know what is asked.
 """
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from vision_backends.backends.openai.error_bodies import find_trouble
+from vision_backends.backends.openai.error_bodies import find_error
 from vision_backends.backends.openai.prices import billed
 from vision_backends.backends.openai.rate_limit_headers import read_rate_limits
-from vision_backends.backends.openai.sse import looks_like_events, read_events, read_object
+from vision_backends.backends.openai.sse import EventReader, looks_like_events, read_events, read_object
 from vision_backends.backends.timing import measured
 from vision_backends.clock import SYSTEM_CLOCK
-from vision_backends.errors import (
-    BackendError,
-    CallerError,
-    InvalidReplyError,
-    TimedOutError,
-    UnavailableError,
-)
+from vision_backends.engine.event_loop import engine_loop
+from vision_backends.errors import InvalidReplyError, TimedOutError, UnavailableError, VisionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping
-    from contextlib import AbstractContextManager
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 
-    import openai
-    from openai import APIResponse
-
-    from vision_backends.backends.openai.base_url import Address
+    from vision_backends.backends.openai.base_url import BaseUrl
+    from vision_backends.backends.openai.connections import Exchange, Line, Network
     from vision_backends.backends.openai.errors import Taxonomy
     from vision_backends.backends.openai.secret import Secret
     from vision_backends.backends.requests import RateLimits
-    from vision_backends.clock import Clock
+    from vision_backends.clock import Clock, Deadline
+    from vision_backends.errors import BackendError, CallerError
 
-__all__ = ["CONNECT_TIMEOUT_S", "Connection", "Endpoint", "Reply"]
+__all__ = ["Client", "Endpoint", "PreparedRequest", "Reply"]
+
+T = TypeVar("T")
 
 Endpoint = Literal["chat", "responses", "embeddings"]
 
-CONNECT_TIMEOUT_S = 5.0
+PATHS: dict[Endpoint, str] = {"chat": "/chat/completions", "responses": "/responses", "embeddings": "/embeddings"}
 
-MAX_REPLY_BYTES = 64_000_000
-"""More than any reply to what is asked here; a server that sends more is not read to the end."""
+MAX_ERROR_BYTES = 1_000_000
+"""How much of an error's body is read."""
+
+LARGE_BYTES = 100_000
+"""JSON of this size takes about a millisecond to read: it is read in a thread."""
+
+USER_AGENT = "vision-backends"
 
 NO_KEY = "no-key"
-"""What is sent to compatible servers that want no key: the SDK insists on one."""
+"""What is sent to compatible servers that want no key: some refuse a request without any."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedRequest:
+    """A request that can be sent, as often as need be.
+
+    Attributes:
+        endpoint: Where to.
+        model: The model that it asks.
+        body: JSON.
+    """
+
+    endpoint: Endpoint
+    model: str
+    body: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,11 +85,11 @@ class Reply:
     request_id: str | None
 
 
-class Connection:
-    """Sends requests to one server. Safe for many threads; a forked child connects anew.
+class Client:
+    """Sends requests to one server, from any event loop; each has its own connections, as has a forked child.
 
     Args:
-        address: The server.
+        base_url: The server.
         api_key: The key; empty where none is needed.
         taxonomy: What the server's errors mean.
         organization: OpenAI's id of the organization that pays.
@@ -82,7 +100,7 @@ class Connection:
 
     def __init__(
         self,
-        address: Address,
+        base_url: BaseUrl,
         *,
         api_key: Secret,
         taxonomy: Taxonomy,
@@ -91,177 +109,239 @@ class Connection:
         headers: Mapping[str, Secret] | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self._address = address
+        self._base_url = base_url
         self._api_key = api_key
         self._taxonomy = taxonomy
-        self._organization = organization
-        self._project = project
+        self._accounts = {"openai-organization": organization, "openai-project": project}
         self._headers = dict(headers or {})
         self._clock = clock
-        self._clients: dict[int, openai.OpenAI] = {}
+        self._network: Network | None = None
         self._locks: dict[int, Lock] = {}
+        self._lines: dict[tuple[int, asyncio.AbstractEventLoop], Line] = {}
         self._limits: dict[str, RateLimits] = {}
 
     def rate_limits(self, model: str) -> RateLimits | None:
         """Return what the latest reply for a model said about limits."""
         return self._limits.get(model)
 
-    def open(self) -> None:
-        """Do all that can be done before the first request: most of the SDK is imported at its first use."""
-        client = self._client()
-        for part in (client.chat.completions, client.responses, client.embeddings):
-            part.with_streaming_response  # noqa: B018 — imports what it needs
+    def warm_up(self) -> Network:
+        """Do all that can be done before the first request, in this thread: import aiohttp, load certificates.
 
-    @measured("wire")
-    def post(self, endpoint: Endpoint, body: dict[str, Any], *, timeout_s: float) -> Reply:
+        Returns:
+            What the environment says about the way to the server.
+
+        Raises:
+            UnavailableError: The environment names certificates or a proxy that cannot be used.
+        """
+        with self._locks.setdefault(os.getpid(), Lock()):  # a child never meets a lock that its parent held
+            if self._network is None:
+                from vision_backends.backends.openai.connections import Network
+
+                self._network = Network.load(self._base_url.url)
+            return self._network
+
+    async def prepare(
+        self, endpoint: Endpoint, body: Callable[[], dict[str, Any]], *, deadline: Deadline
+    ) -> PreparedRequest:
+        """Return a request whose body is made and written down in a thread.
+
+        Raises:
+            TimedOutError: That took too long.
+        """
+
+        def write() -> PreparedRequest:
+            made = body()
+            content = json.dumps(made, separators=(",", ":")).encode()
+            return PreparedRequest(endpoint=endpoint, model=made["model"], body=content)
+
+        try:
+            async with self._clock.timeout_at(deadline.at):
+                return await engine_loop().compute.start(write)
+        except TimeoutError:
+            failure = TimedOutError("The deadline passed before the request could be sent.", code="no_time")
+        raise failure
+
+    async def post(self, request: PreparedRequest, *, deadline: Deadline) -> Reply:
         """Send a request and read the whole reply.
 
         Raises:
             BackendError: No usable reply came within the time.
             CallerError: The server blames the request.
         """
-        import httpx2
-        import openai
+        with measured("wire"):
+            line = await self._line(deadline)
+            exchange = line.exchange()
+            try:
+                return await self._limited(self._fetch(request, exchange), exchange, deadline)
+            finally:
+                exchange.close()
 
-        ends_s = self._clock.monotonic() + timeout_s
-        try:
-            with self._open(endpoint, body, timeout_s) as response:
-                self._note_limits(body, response.headers)
-                content = b"".join(self._chunks(response, ends_s))
-            return self._reply(response, content)
-        except (openai.OpenAIError, httpx2.HTTPError) as error:
-            failure = self._translate(error, body)
-        raise failure  # outside of the handler: the SDK's exception holds the key, so nothing may point to it
-
-    def stream(
-        self, endpoint: Endpoint, body: dict[str, Any], *, timeout_s: float
-    ) -> Generator[dict[str, Any], None, None]:
+    async def stream(self, request: PreparedRequest, *, deadline: Deadline) -> AsyncGenerator[dict[str, Any], None]:
         """Send a request and yield the events of the reply as they come; errors as in `post`."""
-        import httpx2
-        import openai
-
-        ends_s = self._clock.monotonic() + timeout_s
+        line = await self._line(deadline)
+        exchange = line.exchange()
+        reader = EventReader()
         try:
-            with self._open(endpoint, body, timeout_s) as response:
-                self._note_limits(body, response.headers)
-                for event in read_events(self._chunks(response, ends_s)):
-                    self._check(event, response)
+            await self._limited(self._open(request, exchange), exchange, deadline)
+            while not reader.done:
+                events = await self._limited(self._read_events(reader, exchange), exchange, deadline)
+                for event in events:
+                    self._check(event, exchange)
                     yield event
-        except (openai.OpenAIError, httpx2.HTTPError) as error:
-            failure = self._translate(error, body)
-        else:
-            return
-        raise failure
+        finally:
+            exchange.close()
+
+    async def aclose(self) -> None:
+        """Close the connections of the running loop; the next request opens new ones."""
+        line = self._lines.pop((os.getpid(), asyncio.get_running_loop()), None)
+        if line is not None:
+            await line.aclose()
 
     def close(self) -> None:
-        """Close this process's connections; the next request opens new ones."""
-        client = self._clients.pop(os.getpid(), None)
-        if client is not None:
-            client.close()
+        """Let the loops of this process close their connections soon; the next request opens new ones."""
+        for key in [key for key in self._lines if key[0] == os.getpid()]:
+            self._lines.pop(key, None)
 
-    def _open(
-        self, endpoint: Endpoint, body: dict[str, Any], timeout_s: float
-    ) -> AbstractContextManager[APIResponse[Any]]:
-        import openai
+    async def _line(self, deadline: Deadline) -> Line:
+        """Return the line of the running loop, which is opened if need be."""
+        if deadline.expired:
+            raise TimedOutError("The deadline had already passed.", code="no_time")
+        key = (os.getpid(), asyncio.get_running_loop())
+        if key not in self._lines:
+            network = await self._limited(engine_loop().compute.start(self.warm_up), None, deadline)
+            if key not in self._lines:  # nobody else was faster
+                from vision_backends.backends.openai.connections import Line
 
-        client = self._client()
-        create: Callable[..., AbstractContextManager[APIResponse[Any]]]
-        if endpoint == "chat":
-            create = client.chat.completions.with_streaming_response.create
-        elif endpoint == "responses":
-            create = client.responses.with_streaming_response.create
-        else:
-            create = client.embeddings.with_streaming_response.create
-        return create(**body, timeout=openai.Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S)))
+                for closed in [other for other in self._lines if other[1].is_closed()]:
+                    del self._lines[closed]
+                self._lines[key] = await Line.open(self._all_headers(), network, clock=self._clock)
+        return self._lines[key]
 
-    def _client(self) -> openai.OpenAI:
-        process = os.getpid()
-        client = self._clients.get(process)
-        if client is not None:
-            return client
-        with self._locks.setdefault(process, Lock()):  # a child never meets a lock that its parent held
-            if process not in self._clients:
-                self._clients[process] = self._connect()
-            return self._clients[process]
+    def _all_headers(self) -> dict[str, str]:
+        """Return what is sent with every request; the user's own headers win."""
+        headers = {
+            "accept": "application/json",
+            "accept-encoding": "identity",  # compressed events would come late
+            "authorization": f"Bearer {self._api_key.reveal() or NO_KEY}",
+            "content-type": "application/json",
+            "user-agent": USER_AGENT,
+        }
+        headers |= {name: value for name, value in self._accounts.items() if value is not None}
+        return headers | {name.lower(): value.reveal() for name, value in self._headers.items()}
 
-    def _connect(self) -> openai.OpenAI:
-        import openai
+    async def _open(self, request: PreparedRequest, exchange: Exchange) -> None:
+        """Send a request and wait for the head of a reply that is no refusal."""
+        await exchange.send(self._base_url.url + PATHS[request.endpoint], request.body)
+        limits = read_rate_limits(exchange.headers)
+        if limits is not None:
+            self._limits[request.model] = limits
+        if exchange.status >= 300:
+            raise await self._refusal(exchange)
 
-        try:
-            client = openai.OpenAI(
-                api_key=self._api_key.reveal() or NO_KEY,
-                base_url=self._address.base_url,
-                max_retries=0,
-                default_headers={name: value.reveal() for name, value in self._headers.items()},
-                http_client=openai.DefaultHttpxClient(follow_redirects=False),
-            )
-        except Exception as error:  # noqa: BLE001 — whatever it is, its frames hold the key
-            failure = UnavailableError(
-                f"The HTTP client cannot be made: {self._taxonomy.scrub(str(error))}", code=type(error).__name__
-            )
-        else:
-            # The SDK would take these from the environment, which is not its to read here.
-            client.organization, client.project, client.admin_api_key = self._organization, self._project, None
-            return client
-        raise failure
-
-    def _chunks(self, response: APIResponse[Any], ends_s: float) -> Iterator[bytes]:
-        """Yield the body; the SDK's timeout limits each read only, hence the look at the clock after each."""
-        size = 0
-        for chunk in response.iter_bytes():
-            size += len(chunk)
-            if size > MAX_REPLY_BYTES:
-                raise InvalidReplyError(f"The reply is longer than {MAX_REPLY_BYTES:,} bytes.", code="too_long")
-            if self._clock.monotonic() > ends_s:
-                raise TimedOutError(f"{self._address.host} sends its reply too slowly.", code="slow_reply")
-            yield chunk
-
-    def _reply(self, response: APIResponse[Any], content: bytes) -> Reply:
-        streamed = looks_like_events(content)
-        payloads = tuple(read_events([content])) if streamed else (read_object(content),)
-        if not payloads:
-            raise InvalidReplyError("The reply is an event stream without events.", code="stream_cut")
+    async def _fetch(self, request: PreparedRequest, exchange: Exchange) -> Reply:
+        await self._open(request, exchange)
+        content = bytearray()
+        while piece := await exchange.read():
+            content += piece
+        read = partial(_read_payloads, bytes(content))
+        payloads = read() if len(content) < LARGE_BYTES else await engine_loop().compute.start(read)
         for payload in payloads:
-            self._check(payload, response)
-        return Reply(payloads=payloads, streamed=streamed, request_id=response.headers.get("x-request-id"))
+            self._check(payload, exchange)
+        return Reply(
+            payloads=payloads,
+            streamed=looks_like_events(content[:LARGE_BYTES]),
+            request_id=exchange.headers.get("x-request-id"),
+        )
 
-    def _check(self, payload: dict[str, Any], response: APIResponse[Any]) -> None:
+    async def _refusal(self, exchange: Exchange) -> VisionError:
+        """Return what a status other than 2xx means, by as much of its body as comes."""
+        from aiohttp import ClientError
+
+        content = bytearray()
+        with suppress(ClientError, OSError, InvalidReplyError):
+            while len(content) < MAX_ERROR_BYTES and (piece := await exchange.read()):
+                content += piece
+        return self._explain(_read_error(content), exchange)
+
+    async def _read_events(self, reader: EventReader, exchange: Exchange) -> Iterable[dict[str, Any]]:
+        """Return the events that the next piece of a stream completes."""
+        piece = await exchange.read()
+        events = reader.feed(piece) if piece else reader.end()
+        if reader.pending_bytes + len(piece) < LARGE_BYTES:
+            return events
+        return await engine_loop().compute.start(partial(list, events))
+
+    def _check(self, payload: dict[str, Any], exchange: Exchange) -> None:
         """Raise the error that a reply or event with status 200 may hold."""
-        trouble = find_trouble(payload)
-        if trouble is not None:
-            failure = self._taxonomy.explain(
-                trouble, status=response.status_code, headers=response.headers, now_s=self._clock.time()
-            )
+        error = find_error(payload)
+        if error is not None:
+            failure = self._explain(error, exchange)
             failure.usage = billed([payload])
             raise failure
 
-    def _translate(self, error: Exception, body: Mapping[str, Any]) -> BackendError | CallerError:
-        """Return our error for the SDK's or its HTTP library's; keeps nothing of it but words."""
-        import httpx2
-        import openai
+    def _explain(self, error: object, exchange: Exchange) -> BackendError | CallerError:
+        return self._taxonomy.explain(error, status=exchange.status, headers=exchange.headers, now_s=self._clock.time())
 
-        host = self._address.host
-        if isinstance(error, openai.APIStatusError):
-            self._note_limits(body, error.response.headers)
-            return self._taxonomy.explain(
-                error.body, status=error.status_code, headers=error.response.headers, now_s=self._clock.time()
-            )
-        began = isinstance(error, httpx2.HTTPError)  # the SDK wraps what happens before the reply begins, not after
-        cause = error if began else error.__cause__ or error
-        if isinstance(cause, httpx2.ConnectTimeout):
-            return UnavailableError(f"{host} did not accept a connection in time.", code="connect_timeout")
-        if isinstance(cause, httpx2.TimeoutException):
+    async def _limited(self, step: Awaitable[T], exchange: Exchange | None, deadline: Deadline) -> T:
+        """Await a step within the deadline, and raise what goes wrong outside of its handler.
+
+        The exceptions of aiohttp hold the key, as do the frames that a cancellation has passed.
+        """
+        failure: BaseException
+        try:
+            async with self._clock.timeout_at(deadline.at):
+                return await step
+        except VisionError:
+            raise
+        except asyncio.CancelledError as error:
+            failure = asyncio.CancelledError(*error.args)
+        except Exception as error:  # noqa: BLE001 — whatever it is, its frames hold the key
+            failure = self._translate(error, exchange)
+        raise failure
+
+    def _translate(self, error: Exception, exchange: Exchange | None) -> BackendError:
+        """Return our error for one of aiohttp or of the network; keeps nothing of it but words."""
+        from vision_backends.backends.openai.connections import failed_proxy, reason_of
+
+        host = self._base_url.host
+        if isinstance(error, TimeoutError):
+            if exchange is None or not exchange.connected:
+                return UnavailableError(f"{host} did not accept a connection in time.", code="connect_timeout")
+            if exchange.status:
+                return TimedOutError(f"{host} sends its reply too slowly.", code="slow_reply")
             return TimedOutError(f"{host} did not answer in time.", code="read_timeout")
-        reason = self._taxonomy.scrub(str(cause) or type(cause).__name__)
-        if began:
+        reason = self._taxonomy.scrub(reason_of(error))
+        if exchange is not None and exchange.status:
             return InvalidReplyError(f"The reply of {host} broke off: {reason}", code="reply_cut")
+        proxy = failed_proxy(error, self._network)
+        if proxy is not None:
+            return UnavailableError(
+                f"{host} cannot be reached through the proxy {proxy.host} of {proxy.source}: {reason}",
+                remedy=f"Unset {proxy.source}, or add the host to NO_PROXY.",
+                code="proxy_failed",
+            )
         return UnavailableError(
             f"{host} cannot be reached: {reason}",
             remedy="Check the network and base_url in [openai].",
             code="connection_failed",
         )
 
-    def _note_limits(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> None:
-        limits = read_rate_limits(headers)
-        if limits is not None:
-            self._limits[body["model"]] = limits
+
+def _read_payloads(content: bytes) -> tuple[dict[str, Any], ...]:
+    """Return the JSON object of a reply, or those of an event stream that may not have been asked for."""
+    if not looks_like_events(content):
+        return (read_object(content),)
+    payloads = tuple(read_events(content))
+    if not payloads:
+        raise InvalidReplyError("The reply is an event stream without events.", code="stream_cut")
+    return payloads
+
+
+def _read_error(content: bytearray) -> object:
+    """Return the error in the body of a refusal: JSON, or text."""
+    text = content.decode(errors="replace").strip()
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return body.get("error", body) if isinstance(body, dict) else body

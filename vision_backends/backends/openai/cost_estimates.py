@@ -16,29 +16,29 @@ from vision_backends.types import Usage
 
 if TYPE_CHECKING:
     from vision_backends.backends.openai.prices import PriceList
-    from vision_backends.backends.openai.settings import Profile
+    from vision_backends.backends.openai.settings import Settings
     from vision_backends.backends.requests import Request
     from vision_backends.images import Image
 
 __all__ = ["estimate"]
 
 
-def estimate(request: Request, given: Image | str, *, profile: Profile, prices: PriceList) -> Usage:
+def estimate(request: Request, given: Image | str, *, settings: Settings, prices: PriceList) -> Usage:
     """Return tokens and cost of one image or text from above; None where nobody can know."""
     if isinstance(given, str):
-        return prices.usage(profile.embedding_model, Tokens(input=_text_tokens(given)), at_most=True)
-    if isinstance(request, EmbedRequest) and profile.image_embeddings == "direct":
+        return prices.usage(settings.embedding_model, Tokens(input=_text_tokens(given)), at_most=True)
+    if isinstance(request, EmbedRequest) and settings.image_embeddings == "direct":
         return Usage()
     if isinstance(request, DetectRequest):
-        ask = ask_for_boxes(profile, request.labels or tuple(coco_categories()))
+        ask = ask_for_boxes(settings, request.labels or tuple(coco_categories()))
     else:
-        ask = ask_for_description(profile, request if isinstance(request, DescribeRequest) else DescribeRequest())
+        ask = ask_for_description(settings, request if isinstance(request, DescribeRequest) else DescribeRequest())
     words = ask.instructions + ask.question + (json.dumps(ask.schema) if ask.schema else "")
-    seen = profile.look.tokens(given.width, given.height)
+    seen = settings.image_rule.tokens(given.width, given.height)
     said = Tokens(input=seen + _text_tokens(words), output=ask.max_tokens)
-    usage = prices.usage(profile.model, said, at_most=True)
+    usage = prices.usage(settings.model, said, at_most=True)
     if isinstance(request, EmbedRequest):  # the description is embedded afterwards
-        usage += prices.usage(profile.embedding_model, Tokens(input=ask.max_tokens), at_most=True)
+        usage += prices.usage(settings.embedding_model, Tokens(input=ask.max_tokens), at_most=True)
     return usage
 
 

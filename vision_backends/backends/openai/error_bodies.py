@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Trouble", "find_trouble", "read_trouble"]
+__all__ = ["ErrorBody", "find_error", "read_error_body"]
 
 _CODE = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trouble:
+class ErrorBody:
     """What a provider's error says, whatever its shape was."""
 
     code: str | None = None
@@ -27,7 +27,7 @@ class Trouble:
     message: str = ""
 
 
-def find_trouble(payload: Mapping[str, object]) -> object:
+def find_error(payload: Mapping[str, object]) -> object:
     """Return the error inside a decoded reply or stream event, or None: errors also come with status 200."""
     response = payload.get("response")
     for holder in (payload, response if isinstance(response, dict) else {}):
@@ -36,15 +36,15 @@ def find_trouble(payload: Mapping[str, object]) -> object:
     return payload if payload.get("type") == "error" else None
 
 
-def read_trouble(body: object) -> Trouble:
+def read_error_body(body: object) -> ErrorBody:
     """Read an error: an object or a string under ``error``, ``detail`` as string or list, or plain text."""
     if isinstance(body, dict):
         inner = body.get("error") or body.get("detail") or body
         if isinstance(inner, dict):
             message = inner.get("message") or inner.get("msg") or inner.get("detail") or ""
-            return Trouble(code=_name(inner.get("code")), type=_name(inner.get("type")), message=_text(message))
-        return Trouble(code=_code_in(inner), type=_name(body.get("type")), message=_text(inner))
-    return Trouble(code=_code_in(body), message=_text(body))
+            return ErrorBody(code=_name(inner.get("code")), type=_name(inner.get("type")), message=_text(message))
+        return ErrorBody(code=_code_in(inner), type=_name(body.get("type")), message=_text(inner))
+    return ErrorBody(code=_code_in(body), message=_text(body))
 
 
 def _name(value: object) -> str | None:

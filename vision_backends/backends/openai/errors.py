@@ -1,7 +1,7 @@
 """OpenAI's error codes, and those of servers that speak its language, as rows of a table.
 
 This module decides which of this package's errors a provider's error is; it is the only place that knows the
-codes. It must not know the SDK, HTTP, or what becomes of an error.
+codes. It must not know the client, HTTP, or what becomes of an error.
 
 A row is looked for by ``error.code``, then by the words that proxies leave of a lost quota code, then by
 ``error.type``, then by HTTP status. What is not found is an outage.
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from vision_backends.backends.openai.error_bodies import read_trouble
+from vision_backends.backends.openai.error_bodies import read_error_body
 from vision_backends.backends.openai.rate_limit_headers import read_retry_after_s
 from vision_backends.backends.openai.secret import scrub
 from vision_backends.errors import (
@@ -37,7 +37,7 @@ from vision_backends.errors import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from vision_backends.backends.openai.error_bodies import Trouble
+    from vision_backends.backends.openai.error_bodies import ErrorBody
     from vision_backends.backends.openai.secret import Secret
 
 __all__ = ["RULES", "Rule", "Taxonomy"]
@@ -215,10 +215,10 @@ class Taxonomy:
             now_s: Seconds since 1970 UTC.
         """
         headers = headers or {}
-        trouble = read_trouble(body)
-        retry_after_s = read_retry_after_s(headers, message=trouble.message, now_s=now_s)
-        rule = self._rule(trouble, status, retry_after_s)
-        message = self._message(rule, trouble, status, headers)
+        said = read_error_body(body)
+        retry_after_s = read_retry_after_s(headers, message=said.message, now_s=now_s)
+        rule = self._rule(said, status, retry_after_s)
+        message = self._message(rule, said, status, headers)
         remedy = rule.remedy and rule.remedy.format(host=self._host)
         if issubclass(rule.error, CallerError):
             return rule.error(message, remedy=remedy)
@@ -226,7 +226,7 @@ class Taxonomy:
             message,
             remedy=remedy,
             backend="openai",
-            code=self.scrub(trouble.code or trouble.type or "") or None,
+            code=self.scrub(said.code or said.type or "") or None,
             status=status,
             request_id=self.scrub(headers.get("x-request-id", "")) or None,
             retry_after_s=retry_after_s,
@@ -236,15 +236,15 @@ class Taxonomy:
         """Return a foreign text without anything secret; see `scrub`."""
         return scrub(text, self._secrets)
 
-    def _rule(self, trouble: Trouble, status: int | None, retry_after_s: float | None) -> Rule:
-        code, kind = trouble.code or "", trouble.type or ""
+    def _rule(self, said: ErrorBody, status: int | None, retry_after_s: float | None) -> Rule:
+        code, kind = said.code or "", said.type or ""
         own = next((self._extra[key] for key in (code, kind, str(status)) if key in self._extra), None)
         if status in {None, 200} and code.isdigit():
             status = int(code)  # a proxy passes on what it was told, with a status of its own
         return (
             own
             or self._by_code.get(code)
-            or self._by_words(trouble.message, retry_after_s)
+            or self._by_words(said.message, retry_after_s)
             or self._by_type.get(kind)
             or self._by_status.get(str(status), UNKNOWN)
         )
@@ -254,13 +254,13 @@ class Taxonomy:
         gone = QUOTA_SENTENCE in message.lower() or (QUOTA_WORDS.search(message) and not soon)
         return self._quota if gone else None
 
-    def _message(self, rule: Rule, trouble: Trouble, status: int | None, headers: Mapping[str, str]) -> str:
+    def _message(self, rule: Rule, error: ErrorBody, status: int | None, headers: Mapping[str, str]) -> str:
         if status is not None and 300 <= status < 400:
             there = urlsplit(headers.get("location", "")).netloc or "another address"
             return (
                 f"{self._host} redirects to {self.scrub(there)}, which is not followed: "
                 "the image would go to a server that nobody named."
             )
-        said = "an HTML page" if trouble.message.lstrip().startswith("<") else self.scrub(trouble.message)
+        said = "an HTML page" if error.message.lstrip().startswith("<") else self.scrub(error.message)
         known = "" if status in {None, 200} else f" ({status})"
         return f"{self._host} {rule.says}{known}: {said}" if said else f"{self._host} {rule.says}{known}."

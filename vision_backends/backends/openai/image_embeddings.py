@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import base64
 import io
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vision_backends.backends.openai.embeddings import read_vectors
+from vision_backends.engine.event_loop import engine_loop
 from vision_backends.errors import CallerError, InvalidReplyError, NotSupportedError
 
 if TYPE_CHECKING:
@@ -23,11 +25,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL import Image as PILImage
 
-    from vision_backends.backends.openai.client import Connection
+    from vision_backends.backends.openai.client import Client
     from vision_backends.backends.openai.prices import Tokens
+    from vision_backends.clock import Deadline
 
     Vectors = npt.NDArray[np.float32]
-    Shape = Callable[[str, Sequence[str]], list[dict[str, Any]]]
+    Shape = Callable[[Sequence[str]], dict[str, Any]]
 
 __all__ = ["DirectImages"]
 
@@ -37,20 +40,20 @@ SAME_PICTURE = 0.999
 OTHER_PICTURE = 0.01
 """How much less similar another picture must be."""
 
-PROBE_PX = 64
+PROBE_SIZE = (64, 64)
 
 
 class DirectImages:
-    """Embeds images on a server that can. Safe for many threads.
+    """Embeds images on a server that can.
 
     Args:
-        connection: The server.
+        client: The server.
         model: Its embedding model.
         dimensions: Numbers per vector, where that is known.
     """
 
-    def __init__(self, connection: Connection, *, model: str, dimensions: int | None) -> None:
-        self._connection = connection
+    def __init__(self, client: Client, *, model: str, dimensions: int | None) -> None:
+        self._client = client
         self._model = model
         self._dimensions = dimensions
         self._shape: Shape | None = None
@@ -68,12 +71,12 @@ class DirectImages:
                 remedy='Set image_embeddings = "describe" in [openai], or name a model that sees images.',
             )
 
-    def embed(self, urls: Sequence[str], *, left_s: Callable[[], float]) -> tuple[Vectors, Tokens | None]:
+    async def embed(self, urls: Sequence[Callable[[], str]], *, deadline: Deadline) -> tuple[Vectors, Tokens | None]:
         """Return a float32 array of shape [n, D] and what it took.
 
         Args:
-            urls: n images as data URLs.
-            left_s: Returns the seconds that are left, or raises.
+            urls: Makers of n images as data URLs; called in a thread.
+            deadline: When the call has to be over.
 
         Raises:
             NotSupportedError: See `check`.
@@ -81,14 +84,13 @@ class DirectImages:
         """
         self.check()
         if self._shape is None:
-            self._shape = self._find_shape(left_s)
-        return self._ask(self._shape, urls, left_s)
+            self._shape = await self._find_shape(deadline)
+        return await self._ask(self._shape, urls, deadline)
 
-    def _find_shape(self, left_s: Callable[[], float]) -> Shape:
-        probes = _probe_urls()
+    async def _find_shape(self, deadline: Deadline) -> Shape:
         for shape in (_modality, _messages):
             try:
-                vectors, _ = self._ask(shape, probes, left_s)
+                vectors, _ = await self._ask(shape, PROBES, deadline)
             except (CallerError, NotSupportedError, InvalidReplyError):
                 continue
             same, other = float(vectors[0] @ vectors[1]), float(vectors[0] @ vectors[2])
@@ -98,15 +100,19 @@ class DirectImages:
         self.check()
         raise AssertionError
 
-    def _ask(self, shape: Shape, urls: Sequence[str], left_s: Callable[[], float]) -> tuple[Vectors, Tokens | None]:
+    async def _ask(
+        self, shape: Shape, urls: Sequence[Callable[[], str]], deadline: Deadline
+    ) -> tuple[Vectors, Tokens | None]:
+        batches = [urls] if shape is _modality else [[url] for url in urls]
+        parts = []
+        for batch in batches:
+            body = partial(_body, shape, self._model, batch)
+            request = await self._client.prepare("embeddings", body, deadline=deadline)
+            reply = await self._client.post(request, deadline=deadline)
+            read = partial(read_vectors, reply.payloads[0], count=len(batch), dimensions=self._dimensions)
+            parts.append(await engine_loop().compute.start(read))
         import numpy as np
 
-        bodies = shape(self._model, urls)
-        parts = []
-        for body in bodies:
-            reply = self._connection.post("embeddings", body, timeout_s=left_s())
-            count = len(urls) // len(bodies)
-            parts.append(read_vectors(reply.payloads[0], count=count, dimensions=self._dimensions))
         vectors = [vectors for vectors, _ in parts]
         if len({each.shape[1] for each in vectors}) > 1:
             raise InvalidReplyError("The vectors of one batch have different lengths.", code="wrong_dimension")
@@ -115,39 +121,40 @@ class DirectImages:
         return np.concatenate(vectors), whole
 
 
-def _modality(model: str, urls: Sequence[str]) -> list[dict[str, Any]]:
+def _body(shape: Shape, model: str, urls: Sequence[Callable[[], str]]) -> dict[str, Any]:
+    return {"model": model, "encoding_format": "float", **shape([url() for url in urls])}
+
+
+def _modality(urls: Sequence[str]) -> dict[str, Any]:
     """The shape of infinity-emb: one request for all images."""
-    extra = {"modality": "image"}
-    return [{"model": model, "input": list(urls), "encoding_format": "float", "extra_body": extra}]
+    return {"input": urls, "modality": "image"}
 
 
-def _messages(model: str, urls: Sequence[str]) -> list[dict[str, Any]]:
+def _messages(urls: Sequence[str]) -> dict[str, Any]:
     """The shape of vLLM: a chat message in place of the input, one request for each image."""
-    contents = ([{"type": "image_url", "image_url": {"url": url}}] for url in urls)
-    return [
-        {
-            "model": model,
-            "input": "",  # the SDK insists on one; the next line takes it away again
-            "extra_body": {"input": None, "messages": [{"role": "user", "content": content}]},
-            "encoding_format": "float",
-        }
-        for content in contents
-    ]
+    content = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    return {"messages": [{"role": "user", "content": content}]}
 
 
-def _probe_urls() -> list[str]:
-    """Return data URLs of one picture in two encodings and of another picture."""
+def _stripes(level: int) -> str:
     from PIL import Image
 
-    size = (PROBE_PX, PROBE_PX)
-    ramp = Image.linear_gradient("L").resize(size)
-    stripes = ramp.point([255 * (value // 16 % 2) for value in range(256)])
-    disc = Image.radial_gradient("L").resize(size)
-    colours = Image.merge("RGB", (disc, Image.new("L", size), ramp))
-    return [_png_url(stripes.convert("RGB"), 0), _png_url(stripes.convert("RGB"), 9), _png_url(colours, 9)]
+    ramp = Image.linear_gradient("L").resize(PROBE_SIZE)
+    return _png_url(ramp.point([255 * (value // 16 % 2) for value in range(256)]).convert("RGB"), level)
+
+
+def _colours() -> str:
+    from PIL import Image
+
+    ramp, disc = Image.linear_gradient("L").resize(PROBE_SIZE), Image.radial_gradient("L").resize(PROBE_SIZE)
+    return _png_url(Image.merge("RGB", (disc, Image.new("L", PROBE_SIZE), ramp)), 9)
 
 
 def _png_url(image: PILImage.Image, level: int) -> str:
     file = io.BytesIO()
     image.save(file, "PNG", compress_level=level)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+PROBES = (partial(_stripes, 0), partial(_stripes, 9), _colours)
+"""One picture in two encodings, and another picture."""

@@ -15,14 +15,14 @@ __all__ = [
     "DEFAULT_MODEL",
     "EMBEDDING_DIMENSIONS",
     "Detail",
-    "Look",
+    "ImageTokenRule",
     "effort_of",
     "family_of",
-    "look_of",
+    "image_token_rule",
 ]
 
 Detail = Literal["auto", "low", "high", "original"]
-"""How closely the model shall look; OpenAI's own word for it."""
+"""How closely the model looks; OpenAI's own word for it."""
 
 DEFAULT_MODEL = "gpt-6-luna"
 """Small, sees images, answers without thinking first, and is what OpenAI names as the replacement of all models
@@ -42,7 +42,7 @@ LOW_DETAIL_PX = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class ImageTokenRule:
     """How a model sees an image: by tiles of 512 px or by patches of 32 px, after scaling it down.
 
     Attributes:
@@ -95,23 +95,23 @@ class Family:
         effort: The least that they can be told to think; None for models that do not think, or are not known.
     """
 
-    high: Look
+    high: ImageTokenRule
     original: bool = False
     effort: str | None = None
 
 
-def _tiles(base: int, tile: int) -> Look:
-    return Look(max_side_px=2048, short_side_px=768, base_tokens=base, tile_tokens=tile)
+def _tiles(base: int, tile: int) -> ImageTokenRule:
+    return ImageTokenRule(max_side_px=2048, short_side_px=768, base_tokens=base, tile_tokens=tile)
 
 
-def _small_patches(factor: float) -> Look:
-    return Look(max_side_px=2048, max_patches=1536, patch_tokens=factor)
+def _small_patches(factor: float) -> ImageTokenRule:
+    return ImageTokenRule(max_side_px=2048, max_patches=1536, patch_tokens=factor)
 
 
-_PATCHES = Look(max_side_px=2048, max_patches=2500, patch_tokens=1.2)
-_ORIGINAL = Look(max_side_px=6000, max_patches=10_000, patch_tokens=1.2)
+_PATCHES = ImageTokenRule(max_side_px=2048, max_patches=2500, patch_tokens=1.2)
+_ORIGINAL = ImageTokenRule(max_side_px=6000, max_patches=10_000, patch_tokens=1.2)
 
-UNKNOWN = Family(high=Look(max_side_px=2048, patch_tokens=1.2))
+UNKNOWN = Family(high=ImageTokenRule(max_side_px=2048, patch_tokens=1.2))
 
 FAMILIES = {
     "gpt-6.2": Family(high=_PATCHES, original=True, effort="low"),
@@ -156,7 +156,7 @@ def effort_of(model: str, wanted: str) -> str | None:
     return None if wanted == "default" else wanted
 
 
-def look_of(model: str, detail: Detail, *, max_image_px: int | None = None) -> Look:
+def image_token_rule(model: str, detail: Detail, *, max_image_px: int | None = None) -> ImageTokenRule:
     """Return how a model looks at an image.
 
     Args:
@@ -165,14 +165,14 @@ def look_of(model: str, detail: Detail, *, max_image_px: int | None = None) -> L
         max_image_px: A smaller limit for the longer side.
     """
     family = family_of(model)
-    look = family.high
+    rule = family.high
     if detail == "low":
-        look = replace(look, max_side_px=LOW_DETAIL_PX, tile_tokens=0)
+        rule = replace(rule, max_side_px=LOW_DETAIL_PX, tile_tokens=0)
     elif detail in {"original", "auto"} and family.original:
-        look = _ORIGINAL
+        rule = _ORIGINAL
     if max_image_px is not None:
-        look = replace(look, max_side_px=min(look.max_side_px, max_image_px))
-    return look
+        rule = replace(rule, max_side_px=min(rule.max_side_px, max_image_px))
+    return rule
 
 
 def _patches(width: int, height: int) -> int:

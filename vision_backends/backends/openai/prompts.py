@@ -16,8 +16,8 @@ from vision_backends.images import encode_for_wire
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vision_backends.backends.openai.model_families import Look
-    from vision_backends.backends.openai.settings import Profile
+    from vision_backends.backends.openai.model_families import ImageTokenRule
+    from vision_backends.backends.openai.settings import Settings
     from vision_backends.backends.requests import DescribeRequest
     from vision_backends.images import Image
 
@@ -42,7 +42,7 @@ FIND = (
 )
 
 
-def ask_for_description(profile: Profile, request: DescribeRequest, *, image_url: str = "") -> Ask:
+def ask_for_description(settings: Settings, request: DescribeRequest, *, image_url: str = "") -> Ask:
     """Return the question that a request to describe becomes."""
     instructions = [DESCRIBE, TEXT_IS_DATA]
     if request.language is not None:
@@ -50,36 +50,36 @@ def ask_for_description(profile: Profile, request: DescribeRequest, *, image_url
     if request.max_words is not None:
         instructions.append(f"Use at most {request.max_words} words.")
     return Ask(
-        model=profile.model,
+        model=settings.model,
         instructions=" ".join(instructions),
         question=request.prompt or PLAIN,
         image_url=image_url,
-        detail=profile.detail,
-        max_tokens=profile.describe_tokens(request.max_words),
-        effort=profile.effort,
+        detail=settings.detail,
+        max_tokens=settings.describe_tokens(request.max_words),
+        effort=settings.effort,
     )
 
 
-def ask_for_boxes(profile: Profile, labels: Sequence[str], *, image_url: str = "") -> Ask:
+def ask_for_boxes(settings: Settings, labels: Sequence[str], *, image_url: str = "") -> Ask:
     """Return the question that a request to detect becomes."""
     return Ask(
-        model=profile.model,
+        model=settings.model,
         instructions=LOCATE,
         question=FIND,
         image_url=image_url,
-        detail=profile.detail,
-        max_tokens=profile.detect_tokens(),
-        effort=profile.effort,
+        detail=settings.detail,
+        max_tokens=settings.detect_tokens(),
+        effort=settings.effort,
         schema=schema_for(labels),
     )
 
 
 @measured("decode")
-def encode_url(image: Image, look: Look) -> str:
+def encode_url(image: Image, rule: ImageTokenRule) -> str:
     """Return an image as a data URL, no larger than the model looks at and without metadata."""
     from PIL.Image import Resampling
 
-    width, height = look.fit(image.width, image.height)
+    width, height = rule.fit(image.width, image.height)
     pixels = image.rgb(min_side_px=min(width, height))
     if pixels.width > width:
         pixels = pixels.resize((width, height), Resampling.LANCZOS)

@@ -7,8 +7,8 @@ either API writes them down, nor how bytes travel.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import aclosing
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from vision_backends.backends.openai.prices import billed
@@ -17,13 +17,25 @@ from vision_backends.errors import BackendError, CallerError, ContentRejectedErr
 from vision_backends.types import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Mapping
+    from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 
-    from vision_backends.backends.openai.client import Connection
+    from vision_backends.backends.openai.client import Client, PreparedRequest
     from vision_backends.backends.openai.model_families import Detail
     from vision_backends.backends.openai.prices import Tokens
+    from vision_backends.clock import Deadline
 
-__all__ = ["Ask", "Conversation", "Dialect", "Finish", "Said", "follow", "join_parts", "read_all", "refused", "whole"]
+__all__ = [
+    "ApiProtocol",
+    "Ask",
+    "Conversation",
+    "Finish",
+    "Said",
+    "Transcript",
+    "join_parts",
+    "read_all",
+    "refused",
+    "whole",
+]
 
 Finish = Literal["stop", "length", "filter"]
 """Why the model stopped: it was done, it hit the limit, or a content filter cut it."""
@@ -73,7 +85,7 @@ class Said:
     whole: bool = False
 
 
-class Dialect(ABC):
+class ApiProtocol(ABC):
     """How one of the APIs writes questions and answers.
 
     Attributes:
@@ -100,39 +112,55 @@ class Dialect(ABC):
         """Read one event of a stream; most carry nothing. Errors as in `read`."""
 
 
-def follow(dialect: Dialect, events: Iterable[Mapping[str, Any]]) -> Generator[str, None, Said]:
-    """Yield the pieces of a streamed answer as they come; return the whole of it.
+class Transcript:
+    """What a streamed answer has said so far.
 
-    Raises:
-        InvalidReplyError: The stream ended without saying why.
+    Args:
+        protocol: How its events are read.
     """
-    pieces: list[str] = []
-    finish, tokens, model = None, None, None
+
+    def __init__(self, protocol: ApiProtocol) -> None:
+        self._protocol = protocol
+        self._pieces: list[str] = []
+        self._said = Said()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the model has said why it stopped; what breaks after that takes nothing from the answer."""
+        return self._said.finish is not None
+
+    def add(self, event: Mapping[str, Any]) -> str:
+        """Return the piece that an event adds, which is often empty. Errors as in `ApiProtocol.read_event`."""
+        said, before = self._protocol.read_event(event), self._said
+        self._said = Said(
+            finish=said.finish or before.finish, tokens=said.tokens or before.tokens, model=said.model or before.model
+        )
+        if not said.text or (said.whole and self._pieces):
+            return ""
+        self._pieces.append(said.text)
+        return said.text
+
+    def end(self) -> Said:
+        """Return the whole answer.
+
+        Raises:
+            InvalidReplyError: The stream ended without saying why.
+        """
+        if not self.finished:
+            raise InvalidReplyError("The stream ended in the middle of the answer.", code="stream_cut")
+        return replace(self._said, text="".join(self._pieces))
+
+
+def read_all(protocol: ApiProtocol, events: Iterable[Mapping[str, Any]]) -> Said:
+    """Return the whole of a streamed answer that has already arrived; errors as in `Transcript`."""
+    transcript = Transcript(protocol)
     try:
         for event in events:
-            said = dialect.read_event(event)
-            finish, tokens = said.finish or finish, said.tokens or tokens
-            model = said.model or model
-            if said.text and not (said.whole and pieces):
-                pieces.append(said.text)
-                yield said.text
+            transcript.add(event)
     except BackendError:
-        if finish is None:  # what breaks after the last word takes nothing from the answer
+        if not transcript.finished:
             raise
-    if finish is None:
-        raise InvalidReplyError("The stream ended in the middle of the answer.", code="stream_cut")
-    return Said(text="".join(pieces), finish=finish, tokens=tokens, model=model)
-
-
-def read_all(dialect: Dialect, events: Iterable[Mapping[str, Any]]) -> Said:
-    """Return the whole of a streamed answer that has already arrived; errors as in `follow`."""
-    pieces = follow(dialect, events)
-    while True:
-        try:
-            next(pieces)
-        except StopIteration as end:
-            said: Said = end.value
-            return said
+    return transcript.end()
 
 
 def whole(said: Said) -> Said:
@@ -168,47 +196,67 @@ def join_parts(content: object) -> str:
 
 
 class Conversation:
-    """Questions to one server. Safe for many threads.
+    """Questions to one server.
 
     Args:
-        connection: The server.
-        dialect: How it is spoken to.
+        client: The server.
+        protocol: How it is spoken to.
     """
 
-    def __init__(self, connection: Connection, dialect: Dialect) -> None:
-        self._connection = connection
-        self._dialect = dialect
+    def __init__(self, client: Client, protocol: ApiProtocol) -> None:
+        self._client = client
+        self._protocol = protocol
 
-    def ask(self, ask: Ask, *, timeout_s: float) -> Said:
+    async def prepare(self, ask: Callable[[], Ask], *, stream: bool = False, deadline: Deadline) -> PreparedRequest:
+        """Return a question that can be sent.
+
+        Args:
+            ask: Makes the question, in a thread: its image is scaled and encoded there.
+            stream: Whether the answer is to come piece by piece.
+            deadline: When it has to be ready.
+
+        Raises:
+            TimedOutError: It was not.
+        """
+        return await self._client.prepare(
+            self._protocol.endpoint, lambda: self._protocol.body(ask(), stream=stream), deadline=deadline
+        )
+
+    async def ask(self, question: PreparedRequest, *, deadline: Deadline) -> Said:
         """Return the answer, even where it comes as a stream that nobody asked for.
 
         Raises:
             BackendError: No usable answer came.
             CallerError: The request, its image or its content was refused.
         """
-        body = self._dialect.body(ask, stream=False)
-        reply = self._connection.post(self._dialect.endpoint, body, timeout_s=timeout_s)
+        reply = await self._client.post(question, deadline=deadline)
         try:
             if reply.streamed:
-                return whole(read_all(self._dialect, reply.payloads))
-            return whole(self._dialect.read(reply.payloads[0]))
+                return whole(read_all(self._protocol, reply.payloads))
+            return whole(self._protocol.read(reply.payloads[0]))
         except VisionError as error:
             error.usage = billed(reply.payloads)
             if isinstance(error, BackendError):
                 error.request_id = error.request_id or reply.request_id
             raise
 
-    def stream(self, ask: Ask, *, timeout_s: float) -> Generator[str, None, Said]:
-        """Yield the pieces of the answer as they come and return the whole of it; errors as in `ask`."""
-        body = self._dialect.body(ask, stream=True)
-        with closing(self._connection.stream(self._dialect.endpoint, body, timeout_s=timeout_s)) as events:
+    async def stream(self, question: PreparedRequest, *, deadline: Deadline) -> AsyncGenerator[str | Said, None]:
+        """Yield the pieces of the answer as they come, and at last the whole of it; errors as in `ask`."""
+        transcript = Transcript(self._protocol)
+        async with aclosing(self._client.stream(question, deadline=deadline)) as events:
             try:
-                said = yield from follow(self._dialect, events)
+                async for event in events:
+                    if piece := transcript.add(event):
+                        yield piece
             except CallerError as error:
                 error.usage = error.usage or Usage()  # what it has cost would have come later
                 raise
+            except BackendError:
+                if not transcript.finished:
+                    raise
+        said = transcript.end()
         try:
-            return whole(said)
+            yield whole(said)
         except VisionError as error:
             tokens = said.tokens
             error.usage = Usage(input_tokens=tokens.input, output_tokens=tokens.output) if tokens else Usage()

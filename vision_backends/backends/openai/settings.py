@@ -8,16 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from vision_backends.backends.openai.model_families import EMBEDDING_DIMENSIONS, Detail, look_of
+from vision_backends.backends.openai.model_families import EMBEDDING_DIMENSIONS, Detail, image_token_rule
 from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedTextRequest, Model
 from vision_backends.errors import ConfigError
 
 if TYPE_CHECKING:
-    from vision_backends.backends.openai.base_url import Address
-    from vision_backends.backends.openai.model_families import Look
+    from vision_backends.backends.openai.base_url import BaseUrl
+    from vision_backends.backends.openai.model_families import ImageTokenRule
     from vision_backends.backends.requests import Request
 
-__all__ = ["DESCRIBE_TOKENS", "PROMPTS_VERSION", "Profile"]
+__all__ = ["DESCRIBE_TOKENS", "PROMPTS_VERSION", "Settings"]
 
 PROMPTS_VERSION = "1"
 """Of the words in ``questions.py``; part of every cache key and of the name of the space of described images."""
@@ -32,11 +32,11 @@ TOKENS_PER_WORD = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
+class Settings:
     """The configuration, as far as it changes answers.
 
     Attributes:
-        address: The server.
+        base_url: The server.
         api: ``"chat"`` or ``"responses"``.
         model: Describes and detects.
         embedding_model: Embeds.
@@ -50,7 +50,7 @@ class Profile:
         ConfigError: A number is not positive, or OpenAI itself is to embed images directly.
     """
 
-    address: Address
+    base_url: BaseUrl
     api: Literal["chat", "responses"]
     model: str
     embedding_model: str
@@ -65,15 +65,15 @@ class Profile:
             value = getattr(self, key)
             if value is not None and value < 1:
                 raise ConfigError(f"[openai] {key} = {value} is not positive.")
-        if self.address.official and self.image_embeddings == "direct":
+        if self.base_url.official and self.image_embeddings == "direct":
             raise ConfigError(
                 "[openai] OpenAI embeds texts only.", remedy='Set image_embeddings = "describe", or a base_url.'
             )
 
     @property
-    def look(self) -> Look:
+    def image_rule(self) -> ImageTokenRule:
         """How the model looks at an image."""
-        return look_of(self.model, self.detail, max_image_px=self.max_image_px)
+        return image_token_rule(self.model, self.detail, max_image_px=self.max_image_px)
 
     @property
     def dimensions(self) -> int | None:
@@ -86,7 +86,7 @@ class Profile:
 
         Another server's model of the same name makes another space.
         """
-        provider = "openai" if self.address.official else self.address.host
+        provider = "openai" if self.base_url.official else self.base_url.host
         cut = f"?dimensions={self.embedding_dimensions}" if self.embedding_dimensions else ""
         return f"{provider}/{self.embedding_model}{cut}"
 
@@ -100,7 +100,7 @@ class Profile:
 
     def model_for(self, request: Request) -> Model:
         """Return who answers a request."""
-        server = f"{self.address.base_url} {self.api}"
+        server = f"{self.base_url.url} {self.api}"
         seen = f"{server} detail={self.detail} px={self.max_image_px} effort={self.effort} prompt={PROMPTS_VERSION}"
         if isinstance(request, DescribeRequest | DetectRequest):
             return Model(name=self.model, fingerprint=seen)

@@ -1,0 +1,450 @@
+"""How bytes travel to the server: aiohttp's sessions, connections, names, certificates and proxies.
+
+This module decides when a connection is used again, when a request is sent a second time, and how much of a reply is
+read. It must not know what is asked, nor what a status means. Importing it imports aiohttp, which takes a third of a
+second: import it where it is used, in a thread.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+import ssl
+import sys
+import urllib.request
+import zlib
+from asyncio import get_running_loop, sleep
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_proto import ResponseHandler
+
+from vision_backends.engine.pools import Pool
+from vision_backends.errors import InvalidReplyError, OverloadedError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Mapping
+
+    from aiohttp import ClientRequest, ClientResponse, ClientSession, ClientTimeout
+    from aiohttp.connector import Connection
+    from aiohttp.tracing import Trace
+
+    from vision_backends.clock import Clock
+
+__all__ = ["CONNECT_TIMEOUT_S", "MAX_REPLY_BYTES", "Exchange", "Line", "Network", "Proxy", "failed_proxy", "reason_of"]
+
+CONNECT_TIMEOUT_S = 5.0
+
+MAX_REPLY_BYTES = 64_000_000
+"""More than any reply to what is asked here; a server that sends more is not read to the end."""
+
+MAX_HEADER_BYTES = 65_536
+"""Limit of one line of a reply's head; aiohttp's own of 8,190 is less than some gateways send."""
+
+LOOKUPS = 8
+"""How many host names are looked up simultaneously, those included that never come back."""
+
+PIECE_BYTES = 1_048_576
+"""How much is decompressed, or written in one go, before others have their turn on the event loop."""
+
+CLEANUP_CLOSED = sys.version_info < (3, 12, 7) or (3, 13, 0) <= sys.version_info < (3, 13, 1)
+"""Whether this Python leaves TLS connections open that the server does not close (cpython#118960)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proxy:
+    """What stands between this machine and the server.
+
+    Attributes:
+        url: The proxy, with the password that it may need.
+        host: Its name and port.
+        source: What names it, such as ``HTTPS_PROXY``.
+    """
+
+    url: str = field(repr=False)
+    host: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """What the environment says about the way to a server.
+
+    Attributes:
+        tls: Whom to trust; None where nothing is encrypted.
+        proxy: The proxy to go through; None for the direct way.
+    """
+
+    tls: ssl.SSLContext | None
+    proxy: Proxy | None
+
+    @classmethod
+    def load(cls, url: str) -> Network:
+        """Read the environment and the certificates; takes some 20 ms.
+
+        Raises:
+            UnavailableError: A file of certificates is missing or is none, or the proxy is of an unknown kind.
+        """
+        parts = urlsplit(url)
+        proxy = _find_proxy(parts.scheme, parts.netloc)
+        encrypted = parts.scheme == "https" or (proxy is not None and proxy.url.startswith("https:"))
+        return cls(tls=_tls_context() if encrypted else None, proxy=proxy)
+
+
+def _find_proxy(scheme: str, host: str) -> Proxy | None:
+    """Return the proxy for a server; never one whose password would come from ``~/.netrc``."""
+    proxies = urllib.request.getproxies()
+    kind = scheme if proxies.get(scheme) else "all"
+    url = proxies.get(kind, "")
+    if not url or urllib.request.proxy_bypass(host):
+        return None
+    names = [name for name in os.environ if name.lower() == f"{kind}_proxy"]
+    source = names[0] if names else "the system's settings"
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise UnavailableError(
+            f"The proxy of {source} is not an http:// address: {parts.scheme}://{parts.netloc.rpartition('@')[2]}",
+            remedy=f"Name an HTTP proxy (SOCKS is not supported), or add {host} to NO_PROXY.",
+            code="proxy_unsupported",
+        )
+    return Proxy(url=parts.geturl(), host=parts.netloc.rpartition("@")[2], source=source)
+
+
+def _tls_context() -> ssl.SSLContext:
+    """Return a context that trusts ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``, or else the system's store."""
+    named = {name: os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")}
+    for name, path in named.items():
+        if path and not os.path.exists(path):  # noqa: PTH110 — a path as the variable has it
+            raise _bad_certificates(f"{name} names {path}, which does not exist")
+    try:
+        if any(named.values()):
+            context = ssl.create_default_context(
+                cafile=named["SSL_CERT_FILE"] or None, capath=named["SSL_CERT_DIR"] or None
+            )
+        else:
+            context = _system_context()
+    except OSError as error:
+        shown = " and ".join(f"{name} = {path}" for name, path in named.items() if path) or "The system's store"
+        raise _bad_certificates(f"{shown} cannot be read: {error.strerror or error}") from error
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _system_context() -> ssl.SSLContext:
+    if sys.platform in {"darwin", "win32"}:
+        import truststore  # of httpx2, which trusts whom it trusts
+
+        return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = ssl.create_default_context()
+    paths = ssl.get_default_verify_paths()
+    if not (paths.cafile or paths.capath or context.cert_store_stats()["x509_ca"]):
+        import certifi
+
+        context.load_verify_locations(certifi.where())
+    return context
+
+
+def _bad_certificates(words: str) -> UnavailableError:
+    return UnavailableError(
+        f"The certificates to trust cannot be loaded: {words}.",
+        remedy="Unset the variable, or name a file of certificates in PEM format.",
+        code="bad_certificates",
+    )
+
+
+class _Resolver(AbstractResolver):
+    """Looks up host names in threads of its own; the loop's default executor belongs to others."""
+
+    def __init__(self) -> None:
+        self._pool = Pool("dns", size=LOOKUPS)
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        look_up = functools.partial(_look_up, host, port, family)
+        try:
+            return await self._pool.start(look_up)
+        except OverloadedError as error:
+            raise OSError(f"{LOOKUPS} earlier lookups of host names have not returned") from error
+
+    async def close(self) -> None:
+        self._pool.close()
+
+
+def _look_up(host: str, port: int, family: int) -> list[ResolveResult]:
+    results = []
+    configured = socket.AI_ADDRCONFIG & getattr(socket, "AI_MASK", -1)  # no IPv6 where this machine has none
+    numeric = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
+    for kind, _, proto, _, address in socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, family=family, flags=0 if host == "localhost" else configured
+    ):
+        number = socket.getnameinfo(address, numeric)[0]  # with the scope of a link-local address
+        flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        results.append(ResolveResult(hostname=host, host=number, port=port, family=kind, proto=proto, flags=flags))
+    return results
+
+
+class _Protocol(ResponseHandler):
+    """One connection, which knows whether anything has arrived on it since the last request was done."""
+
+    heard = False
+    used = False
+
+    def data_received(self, data: bytes) -> None:
+        if data:
+            self.heard = True
+        super().data_received(data)
+
+    def close(self) -> None:
+        """Close the socket now, also where the server does not take what has been written."""
+        if self.transport is not None and self.transport.get_write_buffer_size():
+            self.abort()
+        else:
+            super().close()
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Hands out connections that belong to nobody else's reply.
+
+    Args:
+        clock: What limits the time to connect.
+        tls: Whom to trust.
+        resolver: Looks up names; is not closed here.
+    """
+
+    def __init__(self, *, clock: Clock, tls: ssl.SSLContext | None, resolver: AbstractResolver) -> None:
+        super().__init__(
+            ssl=True if tls is None else tls,
+            resolver=resolver,
+            limit=0,  # the router gives permits
+            enable_cleanup_closed=CLEANUP_CLOSED,
+        )
+        self._clock = clock
+        self._factory = functools.partial(_Protocol, loop=get_running_loop())  # type: ignore[assignment]  # a subclass
+
+    async def connect(
+        self,
+        req: ClientRequest,
+        traces: list[Trace],
+        timeout: ClientTimeout,  # noqa: ASYNC109 — aiohttp's own name
+    ) -> Connection:
+        """Return a connection for a request, and tell its exchange."""
+        exchange = _current.get()
+        async with self._clock.timeout_at(self._clock.monotonic() + CONNECT_TIMEOUT_S):
+            while True:
+                connection = await super().connect(req, traces, timeout)
+                protocol = connection.protocol
+                if not isinstance(protocol, _Protocol):
+                    raise aiohttp.ClientConnectionError("The connection was closed.")
+                # What has arrived on an idle connection would be taken for the reply to the next request.
+                unfit = protocol.heard or protocol.should_close or (protocol.used and exchange.needs_new_connection)
+                if not unfit:
+                    exchange.protocol = protocol
+                    exchange.reuses_connection = protocol.used
+                    protocol.used = True
+                    return connection
+                connection.close()
+
+
+class Exchange:
+    """One request and its reply.
+
+    Attributes:
+        protocol: Its connection; None until there is one.
+        reuses_connection: True when the connection has carried a request before.
+        needs_new_connection: True when only a new one will do.
+    """
+
+    def __init__(self, session: ClientSession, proxy: Proxy | None) -> None:
+        self.protocol: _Protocol | None = None
+        self.reuses_connection = False
+        self.needs_new_connection = False
+        self._session = session
+        self._proxy = proxy
+        self._response: ClientResponse | None = None
+        self._inflater: _Inflater | None = None
+        self._size = 0
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection."""
+        return self.protocol is not None
+
+    @property
+    def status(self) -> int:
+        """Status of the reply; 0 until its head is there."""
+        return 0 if self._response is None else self._response.status
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Headers of the reply, looked up without regard to case."""
+        return {} if self._response is None else self._response.headers
+
+    async def send(self, url: str, body: bytes) -> None:
+        """Send a request and wait for the head of the reply.
+
+        It is sent once more, on a new connection, where the server closed an idle connection in the very moment in
+        which it was used again, so that no byte of a reply has come.
+        """
+        token = _current.set(self)
+        try:
+            try:
+                await self._send(url, body)
+            except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError, ConnectionResetError):
+                if not self.reuses_connection or (self.protocol is not None and self.protocol.heard):
+                    raise
+                self.protocol, self.needs_new_connection = None, True
+                await self._send(url, body)
+        finally:
+            _current.reset(token)
+        self._inflater = _inflater(self.headers.get("content-encoding", ""))
+
+    async def _send(self, url: str, body: bytes) -> None:
+        self._response = await self._session.post(
+            url,
+            data=body if len(body) <= PIECE_BYTES else BytesIO(body),
+            proxy=None if self._proxy is None else self._proxy.url,
+            allow_redirects=False,  # the picture would go to a server that nobody named
+        )
+
+    async def read(self) -> bytes:
+        """Return the next piece of the body, decompressed; empty at its end.
+
+        Raises:
+            InvalidReplyError: The body is too long.
+        """
+        if self._response is None:
+            return b""
+        if self._inflater is None:
+            piece = await self._response.content.readany()
+        else:
+            piece = await self._inflater.read(self._response.content)
+        self._size += len(piece)
+        if self._size > MAX_REPLY_BYTES:
+            raise InvalidReplyError(f"The reply is longer than {MAX_REPLY_BYTES:,} bytes.", code="too_long")
+        return piece
+
+    def close(self) -> None:
+        """Give the connection back if the reply was read to its end, and close it otherwise."""
+        if self._response is not None:
+            self._response.close()
+        if self.protocol is not None:
+            self.protocol.heard = False
+
+
+_current: ContextVar[Exchange] = ContextVar("exchange that needs a connection")
+
+
+class _Inflater:
+    """Decompresses a body little by little: a few bytes may stand for gigabytes."""
+
+    def __init__(self) -> None:
+        self._zlib = zlib.decompressobj(zlib.MAX_WBITS | 32)  # gzip or deflate, as its first bytes say
+
+    async def read(self, content: aiohttp.StreamReader) -> bytes:
+        while not self._zlib.eof:
+            compressed = self._zlib.unconsumed_tail
+            if compressed:
+                await sleep(0)
+            else:
+                compressed = await content.readany()
+            if not compressed:
+                return self._zlib.flush()[:PIECE_BYTES]
+            piece = self._zlib.decompress(compressed, PIECE_BYTES)
+            if piece:
+                return piece
+        while await content.readany():  # what follows the compressed body is nothing
+            pass
+        return b""
+
+
+def _inflater(encoding: str) -> _Inflater | None:
+    """Return what undoes the encoding of a body, which was asked to have none."""
+    encoding = encoding.strip().lower()
+    if encoding in {"", "identity"}:
+        return None
+    if encoding not in {"gzip", "x-gzip", "deflate"}:
+        raise InvalidReplyError(
+            f"The reply is compressed as {encoding[:40]!r}, which was not asked for.", code="bad_encoding"
+        )
+    return _Inflater()
+
+
+class Line:
+    """The connections of one event loop to the server."""
+
+    def __init__(self, lent: AsyncGenerator[ClientSession, None], session: ClientSession, proxy: Proxy | None) -> None:
+        self._lent = lent
+        self._session = session
+        self._proxy = proxy
+
+    @classmethod
+    async def open(cls, headers: Mapping[str, str], network: Network, *, clock: Clock) -> Line:
+        """Return the connections of the running loop, none of which is made yet.
+
+        Args:
+            headers: Sent with every request.
+            network: The way to the server.
+            clock: What limits the time to connect.
+        """
+        lent = _lend_session(headers, network, clock=clock)
+        return cls(lent, await anext(lent), network.proxy)
+
+    def exchange(self) -> Exchange:
+        """Return a new exchange."""
+        return Exchange(self._session, self._proxy)
+
+    async def aclose(self) -> None:
+        """Close the connections; harmless twice."""
+        await self._lent.aclose()
+
+
+async def _lend_session(
+    headers: Mapping[str, str], network: Network, *, clock: Clock
+) -> AsyncGenerator[ClientSession, None]:
+    """Yield a session of the running loop, once, and close it when the generator is closed.
+
+    A generator that is dropped, or whose loop ends, is closed by its loop and on it: that is what asyncio does with
+    asynchronous generators, whichever thread drops them. A forked child leaves those of its parent with their loop.
+    """
+    resolver = _Resolver()
+    session = aiohttp.ClientSession(
+        connector=_Connector(clock=clock, tls=network.tls, resolver=resolver),
+        headers=headers,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+        auto_decompress=False,
+        max_line_size=MAX_HEADER_BYTES,
+        max_field_size=MAX_HEADER_BYTES,
+    )
+    del headers  # they hold the key
+    try:
+        yield session
+    finally:
+        await session.close()
+        await resolver.close()
+
+
+def reason_of(error: Exception) -> str:
+    """Return what an exception of aiohttp says, without what it holds of the request."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return str(error.certificate_error)
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return str(error.os_error)
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "the connection was closed without a reply"
+    if isinstance(error, aiohttp.ClientResponseError):
+        return f"{error.status} {error.message}"
+    return str(error) or type(error).__name__
+
+
+def failed_proxy(error: Exception, network: Network | None) -> Proxy | None:
+    """Return the proxy if it is to blame for an exception."""
+    is_proxy_error = isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError)
+    return network.proxy if network is not None and is_proxy_error else None
