@@ -43,9 +43,6 @@ ANSWER_TOKENS = 256
 LEAST_COSINE = 0.999
 """Of what another engine sees, patch by patch, to what torch sees."""
 
-PATCH_ROWS, TOKEN_ROWS = (577,), (1, 8)
-"""Rows that BLIP's linear layers mostly get: the patches of an image of 384 pixels, and a token of each caption."""
-
 _log = logging.getLogger(__name__)
 
 
@@ -109,13 +106,10 @@ class Captioner:
             return found[0] if found else None
 
         try:
-            decoder = BlipDecoder(loaded.model, look=see)
+            return BlipDecoder(loaded.model, look=see)
         except ValueError as wish:
             _log.info("%s is decoded by transformers: %s", loaded.checkpoint.name, wish)
             return None
-        loaded.pack(loaded.model.vision_model, rows=PATCH_ROWS, unless=look)
-        loaded.pack(loaded.model.text_decoder, rows=TOKEN_ROWS)
-        return decoder
 
     def caption(
         self,

@@ -33,9 +33,6 @@ FIXED_LENGTH = ("siglip",)
 
 LEAST_COSINE = 0.999
 
-PATCH_ROWS = (50, 400)
-"""Rows that the linear layers mostly get: the patches of ViT-B/32 for one image, and for a batch of 8."""
-
 STEP = 16
 """Texts are padded to a multiple of so many tokens. The towers do not see the padding."""
 
@@ -60,7 +57,6 @@ class Embedder:
         limits = (loaded.tokenizer.model_max_length, loaded.model.config.text_config.max_position_embeddings)
         self._longest = min(limits)
         self._image = loaded.part("image", ImageFeatures(loaded.model), agrees=_alike)
-        loaded.pack(loaded.model, rows=PATCH_ROWS)
         self._fixed_length = loaded.checkpoint.kind.startswith(FIXED_LENGTH)
 
     def embed_images(self, images: Sequence[Image], *, time: Countdown) -> list[Floats]:

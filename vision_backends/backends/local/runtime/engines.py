@@ -96,11 +96,6 @@ class PartRunner:
         self._shape = tuple(shape)
         self._race = race
 
-    @property
-    def leaves_to_torch(self) -> bool:
-        """Whether torch has to compute it, or may have to after the race."""
-        return self._compute is None or self._race is not None
-
     def settle(self, cast: Cast) -> None:
         """Run the race, if there is to be one; torch has to be as fast by now as it will ever be.
 

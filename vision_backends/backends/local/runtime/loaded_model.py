@@ -66,7 +66,6 @@ class Loaded:
         lane: Where its callers wait.
         reading: To be held while the tokenizer works, which is not safe for many threads.
         parts: Parts that another engine than torch may compute, by name.
-        packable: Modules whose weights may be put into the order of the processor, until that has been tried.
     """
 
     checkpoint: Checkpoint
@@ -81,7 +80,6 @@ class Loaded:
     lane: Lane
     reading: threading.Lock = field(default_factory=threading.Lock)
     parts: dict[str, PartRunner] = field(default_factory=dict)
-    packable: list[tuple[Any, tuple[int, ...], PartRunner | None]] = field(default_factory=list)
 
     @property
     def memory_bytes(self) -> int:
@@ -112,29 +110,12 @@ class Loaded:
             self.parts[name] = PartRunner(None, engine="torch")
         return self.parts[name]
 
-    def pack(self, module: Any, *, rows: Sequence[int], unless: PartRunner | None = None) -> None:  # noqa: ANN401
-        """Let a module of the model have its weights in the order of the processor, if that turns out to be faster.
-
-        Args:
-            module: What torch will compute.
-            rows: Numbers of rows that its layers mostly get.
-            unless: Whoever computes it in place of torch, where that is certain.
-        """
-        self.packable.append((module, tuple(rows), unless))
-
     def settle(self) -> None:
-        """Let torch compute in the chosen numbers and as fast as it can, and other engines only what they do faster.
+        """Let torch compute in the chosen numbers, and other engines only what they do faster.
 
         No part can be converted after this.
         """
-        from vision_backends.backends.local.runtime.prepack import prepack
-
         self.numbers = lower(self.model, kind=self.checkpoint.kind, dtype=self.dtype)
-        if self.device == "cpu":
-            for module, rows, other in self.packable:
-                if other is None or other.leaves_to_torch:
-                    prepack(module, rows=rows)
-        self.packable.clear()
         for part in self.parts.values():
             part.settle(lambda pixels: self.cast({"pixel_values": pixels})["pixel_values"])
 
