@@ -31,7 +31,6 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.weights import make_checkpoint
 from vision_backends import DescribeRequest, DetectRequest, EmbedRequest, Router, open_image
 from vision_backends.backends.local import LocalBackend
-from vision_backends.backends.local.models.decoding import Decoding
 from vision_backends.backends.local.runtime.tuning_cache import Remembered
 
 if TYPE_CHECKING:
@@ -316,7 +315,7 @@ def measure_captions(folder: Path, *, rounds: int) -> list[Figure]:
         chosen = numbers_of(backend)
     speed, numbers = Processor.measured(chosen), getattr(torch, chosen)
     pixels = processor(images=photos[:1], return_tensors="pt")["pixel_values"]
-    seeing = operations(lambda: BlipDecoder(reference).generate(pixels, Decoding(max_new_tokens=1)))
+    seeing = operations(lambda: BlipDecoder(reference).generate(pixels, max_new_tokens=1))
     once = ("crossattention.self.key", "crossattention.self.value", "position_embeddings")  # an image, not a token
     weights = reference.text_decoder.named_parameters()
     read = sum(each.numel() for name, each in weights if not any(part in name for part in once)) * numbers.itemsize

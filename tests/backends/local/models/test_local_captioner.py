@@ -9,9 +9,13 @@ from safetensors.torch import load_file, save_file
 
 from vision_backends import open_image
 from vision_backends.backends.local import LocalBackend
-from vision_backends.backends.local.models.captioner import PLAIN_PROMPT
+from vision_backends.backends.local.hub.checkpoint import read_checkpoint
+from vision_backends.backends.local.models.captioner import PLAIN_PROMPT, Captioner
+from vision_backends.backends.local.runtime.loader import Place, load, spot_for
 from vision_backends.backends.requests import DescribeRequest
-from vision_backends.errors import ConfigError, InvalidReplyError, NotReadyError, NotSupportedError
+from vision_backends.clock import Countdown
+from vision_backends.errors import ConfigError, InvalidReplyError, NotReadyError, NotSupportedError, TimedOutError
+from vision_backends.testing import FakeClock
 
 
 def test_blip_writes_english_captions_and_nothing_else(make_backend, model, make_image):
@@ -56,6 +60,27 @@ def test_a_text_is_no_longer_than_the_model_can_count(make_backend, model, make_
     assert 0 < len(long.text.split()) <= 64
 
 
+@pytest.mark.parametrize("way", [{}, {"num_beams": 2}, {"seed": 5}])
+@pytest.mark.parametrize("kind", ["blip", "llava"])
+def test_a_text_ends_with_the_time(model, make_image, kind, way):
+    """The model writes no further, and what it has written until then is no answer."""
+    checkpoint, place = read_checkpoint(model(kind)), Place(device="cpu", engine="torch", dtype="float32")
+    spot = spot_for(checkpoint, place, has_parts=False)
+    made = load(checkpoint, spot, auto_class="AutoModelForImageTextToText", place=place, chat=kind == "llava")
+    captioner, clock, steps = Captioner(made), FakeClock(), []
+
+    def count(*_ignored):
+        steps.append(1)
+        clock.advance(1.0)
+
+    scorer = made.model.text_decoder.cls.predictions.decoder if kind == "blip" else made.model.lm_head
+    scorer.register_forward_hook(count)
+    with pytest.raises(TimedOutError):
+        captioner.caption([make_image()], time=Countdown(4.5, clock=clock), max_words=30, **way)
+    made.lane.close()
+    assert len(steps) == 5
+
+
 def test_a_text_that_ends_by_itself_is_complete(make_backend, model_copy, make_image):
     """Here the model is made to end at once."""
     folder = model_copy("blip")
@@ -67,14 +92,15 @@ def test_a_text_that_ends_by_itself_is_complete(make_backend, model_copy, make_i
     assert (caption.text, caption.complete) == ("", True)
 
 
-def test_scores_that_are_not_finite_are_no_answer(make_backend, model_copy, make_image):
+@pytest.mark.parametrize("way", [{}, {"caption_beams": 2}, {"caption_seed": 5}])
+def test_scores_that_are_not_finite_are_no_answer(make_backend, model_copy, make_image, way):
     """They would come out as some word or other."""
     folder = model_copy("blip")
     tensors = load_file(folder / "model.safetensors")
     tensors[next(name for name in tensors if name.endswith("predictions.bias"))][:] = float("nan")
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InvalidReplyError, match="not finite"):
-        make_backend(caption_model=folder).describe([make_image()], DescribeRequest(), timeout_s=60)
+        make_backend(caption_model=folder, **way).describe([make_image()], DescribeRequest(), timeout_s=60)
 
 
 def test_chance_has_no_part_in_it(make_backend, model_copy, make_image):
