@@ -12,10 +12,13 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from vision_backends.backends.base import AsyncBackend
 from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest
 from vision_backends.config.validation import parse_table
+from vision_backends.engine.event_loop import engine_loop
 from vision_backends.errors import BackendError, NotSupportedError
 from vision_backends.images import open_image
 from vision_backends.types import Description, Detections, Embedding
@@ -194,7 +197,8 @@ class BackendContract:
         return ["a red bicycle", "two cats", "snow"] if request.task == "embed_text" else self.images()
 
     def _ask(self, backend: Backend, request: Request, inputs: Sequence[Any]) -> list[Any]:
-        answers: list[Any] = getattr(backend, request.task)(inputs, request, timeout_s=self.timeout_s)
+        task = partial(getattr(backend, request.task), inputs, request, timeout_s=self.timeout_s)
+        answers: list[Any] = engine_loop().run(task) if isinstance(backend, AsyncBackend) else task()
         return answers
 
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vision_backends.backends.local.models.families import captioning, end_tokens, given_tokens, longest_text, writers
 from vision_backends.backends.local.runtime.loaded_model import aspect
-from vision_backends.backends.local.runtime.torch_environment import translated
 from vision_backends.errors import InvalidReplyError, NotReadyError
 
 if TYPE_CHECKING:
@@ -22,9 +21,9 @@ if TYPE_CHECKING:
     from transformers import LogitsProcessor
 
     from vision_backends.backends.local.models.blip import BlipDecoder
-    from vision_backends.backends.local.runtime.loaded_model import Inputs, Loaded
+    from vision_backends.backends.local.runtime.loaded_model import Inputs, LoadedModel
     from vision_backends.backends.local.runtime.micro_batcher import Wanted
-    from vision_backends.clock import Countdown
+    from vision_backends.clock import Deadline
     from vision_backends.images import Image
 
 __all__ = ["Caption", "Captioner"]
@@ -94,15 +93,15 @@ class Captioner:
         NotReadyError: It is none of them.
     """
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: LoadedModel) -> None:
         self.loaded = loaded
-        self._manner = captioning(loaded.checkpoint.kind)
-        self.plain = self._manner is not None
+        self._style = captioning(loaded.checkpoint.kind)
+        self.plain = self._style is not None
         if loaded.tokenizer is None or not (self.plain or getattr(loaded.processor, "chat_template", None)):
             message = f"{loaded.checkpoint.name} has no chat template, and is no BLIP or Florence-2 either."
             raise NotReadyError(message, remedy="Configure another model as [local] caption_model.")
         *_, writer = writers(loaded.model)
-        self._usual_tokens = self._manner.usual_tokens if self._manner else ANSWER_TOKENS
+        self._usual_tokens = self._style.usual_tokens if self._style else ANSWER_TOKENS
         self._usual_beams: int = writer.generation_config.num_beams or 1
         self._limits = _limits_of_chance(writer.generation_config)
         _decide_greedily(loaded.model)
@@ -126,11 +125,11 @@ class Captioner:
             _log.info("%s is decoded by transformers: %s", loaded.checkpoint.name, wish)
             return None
 
-    def caption(
+    async def caption(
         self,
         images: Sequence[Image],
         *,
-        time: Countdown,
+        deadline: Deadline,
         prompt: str | None = None,
         language: str | None = None,
         max_words: int | None = None,
@@ -141,7 +140,7 @@ class Captioner:
 
         Args:
             images: Checked images.
-            time: When to stop.
+            deadline: When to stop.
             prompt: An instruction; only where the model follows any.
             language: BCP 47 tag of the wanted language; only where the model follows instructions.
             max_words: About how long a text may be.
@@ -157,16 +156,27 @@ class Captioner:
         most = self._usual_tokens if max_words is None else math.ceil(max_words * TOKENS_PER_WORD)
         beams = 1 if seed is not None else num_beams or self._usual_beams
         decoding = _Decoding(max_new_tokens=most, num_beams=beams, seed=seed)
-        text = self._manner.task_for(max_words) if self._manner else self._chat(_question(prompt, language, max_words))
-        prepare = self.loaded.prepare if text is None else partial(self._instruct, text)
-        said = self.loaded.ask(images, prepare=prepare, alike=aspect, run=self._write, options=decoding, time=time)
-        return [self._read(each) for each in said]
+        loaded = self.loaded
+        if self._style is not None:
+            text = self._style.task_for(max_words)
+        else:
+            question = _question(prompt, language, max_words)
+            (text,) = await loaded.map(self._chat, [question], deadline=deadline).results()
+        said = await loaded.ask(
+            images,
+            prepare=loaded.prepare if text is None else partial(self._instruct, text),
+            alike=aspect,
+            run=self._write,
+            options=decoding,
+            deadline=deadline,
+        )
+        return await loaded.map(self._read, said, deadline=deadline).results()
 
     def _chat(self, question: str) -> str:
         """Return a question about an image as the model's chat template puts it."""
         content = [{"type": "image"}, {"type": "text", "text": question}]
         messages = [{"role": "user", "content": content}]
-        with self.loaded.reading, translated(self.loaded.checkpoint.name):
+        with self.loaded.reading:
             return str(self.loaded.processor.apply_chat_template(messages, add_generation_prompt=True))
 
     def _instruct(self, text: str, image: Image) -> Inputs:

@@ -10,7 +10,6 @@ import threading
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vision_backends.backends.local.runtime.engines import PartRunner
@@ -19,7 +18,6 @@ from vision_backends.backends.local.runtime.parallel_map import ParallelMap
 from vision_backends.backends.local.runtime.precision import lower, stays_whole
 from vision_backends.backends.local.runtime.torch_environment import quiet, translated
 from vision_backends.backends.timing import count
-from vision_backends.errors import InvalidReplyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
@@ -37,7 +35,7 @@ if TYPE_CHECKING:
     Inputs = dict[str, torch.Tensor]
     Run = Callable[[Inputs, Any, Wanted], Sequence[Any]]
 
-__all__ = ["LoadedModel", "aspect", "check_finite"]
+__all__ = ["LoadedModel", "aspect"]
 
 AHEAD = 1
 """Batches of one caller that wait while another runs: enough that the model never waits for the next."""
@@ -186,12 +184,12 @@ class LoadedModel:
         order = sorted(range(len(items)), key=lambda number: alike(items[number]))
         size = self.batcher.max_batch
         groups = [order[start : start + size] for start in range(0, len(items), size)]
-        coming = begin(groups[0]) if groups else None
+        coming = begin(groups[0] if groups else [])
         try:
-            for group, following in zip_longest(groups, groups[1:]):
+            for group, following in zip(groups, [*groups[1:], []], strict=False):
                 inputs = await coming.results()
                 count("decode", coming.seconds)
-                coming = begin(following) if following else None
+                coming = begin(following)
                 for shape, places in _by_shape(inputs).items():
                     await collect(AHEAD)
                     job = Job(
@@ -203,8 +201,7 @@ class LoadedModel:
                     under_way.append(([group[place] for place in places], self.batcher.submit(job)))
             await collect(0)
         finally:
-            if coming is not None:
-                coming.cancel()
+            coming.cancel()
             for _, job in under_way:
                 self.batcher.leave(job)
         return results
@@ -229,18 +226,3 @@ def _by_shape(inputs: Sequence[Inputs]) -> dict[Hashable, list[int]]:
 def aspect(image: Image) -> float:
     """Return width by height, which decides the shape of the input of models that keep it."""
     return image.width / image.height
-
-
-def check_finite(tensor: torch.Tensor, *, what: str, but_minus_infinity: bool = False) -> None:
-    """Return if all numbers are finite, but perhaps for −∞, by which scores say "never".
-
-    Raises:
-        InvalidReplyError: The model computed infinities or NaN.
-    """
-    import torch
-
-    good = torch.isfinite(tensor)
-    if but_minus_infinity:
-        good |= tensor.isneginf()
-    if not bool(good.all()):
-        raise InvalidReplyError(f"The model computed {what} that are not finite numbers.", code="not_finite")

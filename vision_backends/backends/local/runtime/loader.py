@@ -9,6 +9,7 @@ transformers makes a model in 16-bit numbers, these are torch's default for new 
 
 from __future__ import annotations
 
+import re
 import threading
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,7 +27,7 @@ from vision_backends.backends.local.runtime.torch_environment import (
     translated,
 )
 from vision_backends.backends.local.runtime.tuning_cache import TuningCache
-from vision_backends.errors import NotReadyError
+from vision_backends.errors import ConfigError, NotReadyError
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +38,8 @@ __all__ = ["BATCH", "LoaderSettings", "Placement", "load", "placement_for"]
 
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json")
 """Any of these makes a checkpoint one that reads words."""
+
+DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 BATCH = 8
 """Inputs in one pass; more gains little on a CPU, and a caller waits for all of them."""
@@ -57,6 +60,9 @@ class LoaderSettings:
         max_queue: Inputs that may wait for one model.
         max_memory_bytes: Most memory that one may take; None for what is free.
         tuning_cache: Where is kept what was measured on this machine.
+
+    Raises:
+        ConfigError: A value has no meaning.
     """
 
     device: str = "auto"
@@ -66,6 +72,14 @@ class LoaderSettings:
     max_queue: int = 64
     max_memory_bytes: int | None = None
     tuning_cache: TuningCache = field(default_factory=TuningCache)
+
+    def __post_init__(self) -> None:
+        if not DEVICE.fullmatch(self.device):
+            valid = '"auto", "cpu", "mps", "cuda" or "cuda:<number>"'
+            raise ConfigError(f"[local] has a bad value for 'device': {self.device!r}.", remedy=f"Write {valid}.")
+        for name, value in (("threads", self.threads), ("max_queue", self.max_queue)):
+            if value is not None and value < 1:
+                raise ConfigError(f"[local] {name} = {value} is less than 1.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

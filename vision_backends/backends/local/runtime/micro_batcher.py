@@ -46,7 +46,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Job:
-    """What one caller wants from the model.
+    """What one caller wants from the model; it belongs to the event loop on which it is made.
 
     Attributes:
         key: Jobs of equal keys can share a batch.
@@ -71,7 +71,7 @@ class Job:
     left: bool = False
     ended: bool = False
     since: float = 0.0
-    done: asyncio.Future[None] | None = None
+    done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     @property
     def wanted(self) -> bool:
@@ -124,7 +124,7 @@ class MicroBatcher:
             return self._count()
 
     def submit(self, job: Job) -> Job:
-        """Let a job wait for its turn; on the event loop on which it will be collected.
+        """Let a job wait for its turn.
 
         Raises:
             OverloadedError: So much is waiting that this would not be served in time, or not at all.
@@ -132,7 +132,6 @@ class MicroBatcher:
         job.results = [None] * len(job.inputs)
         job.unfinished = len(job.inputs)
         job.since = real_time.monotonic()
-        job.done = asyncio.get_running_loop().create_future()
         if not job.inputs:
             self._end(job)
             return job
@@ -152,7 +151,6 @@ class MicroBatcher:
             NotReadyError: The interpreter ends.
             BackendError: What the batch failed with.
         """
-        assert job.done is not None, "It has not been submitted."
         try:
             async with job.deadline.timeout():
                 await job.done
@@ -363,9 +361,8 @@ class MicroBatcher:
     def _end(self, job: Job) -> None:
         """Wake the caller on its own loop."""
         job.ended = True
-        if job.done is not None:
-            with suppress(RuntimeError):  # the loop has ended
-                job.done.get_loop().call_soon_threadsafe(_wake, job.done)
+        with suppress(RuntimeError):  # the loop has ended
+            job.done.get_loop().call_soon_threadsafe(_wake, job.done)
 
 
 def _wake(done: asyncio.Future[None]) -> None:
