@@ -424,7 +424,7 @@ def ask():
         answer(backend.detect, images, DetectRequest(), timeout_s=60)
 
 def keep_asking():
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(BaseException):  # the loop that ends cancels what it cannot finish
         ask()
 
 for _ in range(2):

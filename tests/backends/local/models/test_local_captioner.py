@@ -12,9 +12,9 @@ from vision_backends import open_image
 from vision_backends.backends.local import LocalBackend
 from vision_backends.backends.local.hub.checkpoint import read_checkpoint
 from vision_backends.backends.local.models.captioner import PLAIN_PROMPT, Captioner
-from vision_backends.backends.local.runtime.loader import Place, load, spot_for
+from vision_backends.backends.local.runtime.loader import LoaderSettings, load, placement_for
 from vision_backends.backends.requests import DescribeRequest
-from vision_backends.clock import Countdown
+from vision_backends.clock import Deadline
 from vision_backends.errors import ConfigError, InvalidReplyError, NotReadyError, NotSupportedError, TimedOutError
 from vision_backends.testing import FakeClock
 
@@ -65,9 +65,11 @@ def test_a_text_is_no_longer_than_the_model_can_count(make_backend, model, make_
 @pytest.mark.parametrize("kind", ["blip", "llava"])
 def test_a_text_ends_with_the_time(model, make_image, kind, way):
     """The model writes no further, and what it has written until then is no answer."""
-    checkpoint, place = read_checkpoint(model(kind)), Place(device="cpu", engine="torch", dtype="float32")
-    spot = spot_for(checkpoint, place, has_parts=False)
-    made = load(checkpoint, spot, auto_class="AutoModelForImageTextToText", place=place, chat=kind == "llava")
+    checkpoint, settings = read_checkpoint(model(kind)), LoaderSettings(device="cpu", engine="torch", dtype="float32")
+    placement = placement_for(checkpoint, settings, has_parts=False)
+    made = load(
+        checkpoint, placement, auto_class="AutoModelForImageTextToText", settings=settings, chat=kind == "llava"
+    )
     captioner, clock, steps = Captioner(made), FakeClock(), []
 
     def count(*_ignored):
@@ -77,8 +79,8 @@ def test_a_text_ends_with_the_time(model, make_image, kind, way):
     scorer = made.model.text_decoder.cls.predictions.decoder if kind == "blip" else made.model.lm_head
     scorer.register_forward_hook(count)
     with pytest.raises(TimedOutError):
-        captioner.caption([make_image()], time=Countdown(4.5, clock=clock), max_words=30, **way)
-    made.lane.close()
+        answer(captioner.caption, [make_image()], deadline=Deadline(clock, 4.5), max_words=30, **way)
+    made.batcher.close()
     assert len(steps) == 5
 
 

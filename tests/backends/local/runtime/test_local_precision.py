@@ -12,7 +12,7 @@ from answering import answer
 
 from vision_backends import open_image
 from vision_backends.backends.local.hub.checkpoint import read_checkpoint
-from vision_backends.backends.local.runtime.loader import Place, load, spot_for
+from vision_backends.backends.local.runtime.loader import LoaderSettings, load, placement_for
 from vision_backends.backends.local.runtime.precision import choose_dtype, lower, measure_share, stays_whole
 from vision_backends.backends.local.runtime.tuning_cache import TuningCache
 from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest
@@ -210,9 +210,9 @@ def test_models_in_16_bits_are_those_that_transformers_loads(model, kind, dtype)
     """Number by number: what it keeps in 32 bits, such as the angles that tell where a token stands, stays so."""
     import transformers as tf
 
-    place, checkpoint = Place(device="cpu", dtype=dtype), read_checkpoint(model(kind))
+    settings, checkpoint = LoaderSettings(device="cpu", dtype=dtype), read_checkpoint(model(kind))
     auto = "AutoModelForImageTextToText"
-    made = load(checkpoint, spot_for(checkpoint, place, has_parts=False), auto_class=auto, place=place)
+    made = load(checkpoint, placement_for(checkpoint, settings, has_parts=False), auto_class=auto, settings=settings)
     made.settle()
     assert made.numbers == dtype
     expected = getattr(tf, auto).from_pretrained(model(kind), dtype=getattr(torch, dtype))
