@@ -14,7 +14,7 @@ from vision_backends.errors import TimedOutError
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
-__all__ = ["LEAST_SHARE", "SYSTEM_CLOCK", "Clock", "Countdown", "Deadline", "SystemClock", "pause"]
+__all__ = ["LEAST_SHARE", "SYSTEM_CLOCK", "Clock", "Deadline", "SystemClock", "pause"]
 
 
 class Clock(Protocol):
@@ -118,6 +118,10 @@ class Deadline:
             raise TimedOutError("The time was over before the work was done.")
         return left_s
 
+    def timeout(self) -> AbstractAsyncContextManager[object]:
+        """Return a context that cancels its block when no time is left, and then raises TimeoutError."""
+        return self._clock.timeout_at(self.at)
+
     def share(self, reserve_s: float = 0.0) -> float:
         """Return the seconds that one rung may take.
 
@@ -127,32 +131,3 @@ class Deadline:
         """
         remaining_s = self.remaining_s
         return max(remaining_s - reserve_s, remaining_s * LEAST_SHARE)
-
-
-class Countdown:
-    """The time that one call has.
-
-    Args:
-        timeout_s: How much that is.
-        clock: Where time comes from.
-    """
-
-    def __init__(self, timeout_s: float, *, clock: Clock) -> None:
-        self._clock = clock
-        self._ends = clock.monotonic() + timeout_s
-
-    @property
-    def is_over(self) -> bool:
-        """Whether no time is left."""
-        return self._clock.monotonic() >= self._ends
-
-    def left_s(self) -> float:
-        """Return the seconds that are left.
-
-        Raises:
-            TimedOutError: None are.
-        """
-        left_s = self._ends - self._clock.monotonic()
-        if left_s <= 0:
-            raise TimedOutError("The time was over before the model had done its work.")
-        return left_s

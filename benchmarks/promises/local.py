@@ -31,11 +31,13 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.weights import make_checkpoint
 from vision_backends import DescribeRequest, DetectRequest, EmbedRequest, Router, open_image
 from vision_backends.backends.local import LocalBackend
-from vision_backends.backends.local.models.decoding import Decoding
-from vision_backends.backends.local.runtime.tuning_cache import Remembered
+from vision_backends.backends.local.runtime.tuning_cache import TuningCache
+from vision_backends.engine.event_loop import engine_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from vision_backends import Image
 
 WORDS, TOKENS = 13, 20
 """So many words the rung makes of so many tokens."""
@@ -133,17 +135,20 @@ def backend_of(folder: Path, role: str, model: Path) -> LocalBackend:
     """Return a rung with one model, loaded; what it chose is printed."""
     keys = ("caption_model", "embedding_model", "detection_model", "open_vocabulary_model")
     none = dict.fromkeys(keys, "")
-    backend = LocalBackend(**{**none, f"{role}_model": str(model)}, remembered=Remembered(folder / "remembered"))
+    backend = LocalBackend(**{**none, f"{role}_model": str(model)}, tuning_cache=TuningCache(folder / "remembered"))
     photo = open_image(PHOTOS / "cat.jpg")
-    ask: dict[str, Callable[[], object]] = {
-        "caption": lambda: backend.describe([photo], DescribeRequest(max_words=1), timeout_s=PLENTY_S),
-        "embedding": lambda: backend.embed([photo], EmbedRequest(), timeout_s=PLENTY_S),
-        "detection": lambda: backend.detect([photo], DetectRequest(), timeout_s=PLENTY_S),
-    }
-    ask[role]()
+    requests = {"caption": DescribeRequest(max_words=1), "embedding": EmbedRequest(), "detection": DetectRequest()}
+    answer(backend, requests[role], photo)
     status = backend.status()[role]
     print(f"{role}: {status['dtype']} on {status['device']}, engine {status['engine']}", file=sys.stderr)
     return backend
+
+
+def answer(backend: LocalBackend, request: DescribeRequest | EmbedRequest | DetectRequest, photo: Image) -> Any:  # noqa: ANN401 — the task's
+    """Return what a rung answers to a request about one photo."""
+    task = getattr(backend, request.task)
+    (found,) = engine_loop().run(lambda: task([photo], request, timeout_s=PLENTY_S))
+    return found
 
 
 def plain_photos() -> list[PILImage.Image]:
@@ -217,7 +222,7 @@ def measure_callers(backend: LocalBackend, photos: Sequence[PILImage.Image]) -> 
     lock = threading.Lock()
 
     def embed(number: int) -> None:
-        backend.embed([opened[number % len(opened)]], EmbedRequest(), timeout_s=PLENTY_S)
+        answer(backend, EmbedRequest(), opened[number % len(opened)])
 
     def embed_alone(number: int) -> None:
         with lock:
@@ -272,8 +277,7 @@ def measure_overhead(backend: LocalBackend, photo: PILImage.Image) -> Figure:
     image, added_ms = open_image(photo), []
     for _ in range(20):
         started = time.perf_counter()
-        (answer,) = backend.embed([image], EmbedRequest(), timeout_s=PLENTY_S)
-        timing = answer.trace.timing
+        timing = answer(backend, EmbedRequest(), image).trace.timing
         spent_s = (timing.decode_s or 0.0) + (timing.model_s or 0.0) if timing else 0.0
         added_ms.append((time.perf_counter() - started - spent_s) * 1000)
     return measure("the rung's own time in a call", added_ms, "ms", target=2)
@@ -316,7 +320,7 @@ def measure_captions(folder: Path, *, rounds: int) -> list[Figure]:
         chosen = numbers_of(backend)
     speed, numbers = Processor.measured(chosen), getattr(torch, chosen)
     pixels = processor(images=photos[:1], return_tensors="pt")["pixel_values"]
-    seeing = operations(lambda: BlipDecoder(reference).generate(pixels, Decoding(max_new_tokens=1)))
+    seeing = operations(lambda: BlipDecoder(reference).generate(pixels, max_new_tokens=1))
     once = ("crossattention.self.key", "crossattention.self.value", "position_embeddings")  # an image, not a token
     weights = reference.text_decoder.named_parameters()
     read = sum(each.numel() for name, each in weights if not any(part in name for part in once)) * numbers.itemsize

@@ -6,10 +6,13 @@ This module decides what the example is. It must not know any backend.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
+from vision_backends.backends.base import AsyncBackend
 from vision_backends.backends.requests import DescribeRequest, EmbedTextRequest
 from vision_backends.backends.shutdown import awaited_at_exit
+from vision_backends.engine.event_loop import engine_loop
 from vision_backends.images import open_image
 
 if TYPE_CHECKING:
@@ -38,5 +41,9 @@ def rehearse(backend: Backend, request: Request) -> None:
         request = replace(request, max_words=1)
     words = isinstance(request, EmbedTextRequest)
     example = "example" if words else open_image(PILImage.new("RGB", (SIDE_PX, SIDE_PX), "grey"))
+    task = partial(getattr(backend, request.task), [example], request, timeout_s=TIMEOUT_S)
     with awaited_at_exit(LONGEST_END_S):
-        getattr(backend, request.task)([example], request, timeout_s=TIMEOUT_S)
+        if isinstance(backend, AsyncBackend):
+            engine_loop().run(task)
+        else:
+            task()

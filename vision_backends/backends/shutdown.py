@@ -18,10 +18,7 @@ from vision_backends.errors import NotReadyError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["awaited_at_exit", "ending_error", "interpreter_ends", "wait_for"]
-
-LOOK_S = 0.1
-"""How often who only waits looks whether the interpreter ends."""
+__all__ = ["awaited_at_exit", "ending_error", "interpreter_ends"]
 
 
 def interpreter_ends() -> bool:
@@ -85,18 +82,3 @@ def awaited_at_exit(timeout_s: float) -> Iterator[None]:
         yield
     finally:
         _end.leave(left)
-
-
-def wait_for(event: threading.Event, *, timeout_s: float) -> bool:
-    """Wait for an event; return whether it is set.
-
-    Raises:
-        NotReadyError: The interpreter ends, which shall not wait for those who only wait.
-    """
-    until = time.monotonic() + timeout_s
-    while not event.wait(max(0.0, min(LOOK_S, until - time.monotonic()))):
-        if interpreter_ends():
-            raise ending_error()
-        if time.monotonic() >= until:
-            return False
-    return True

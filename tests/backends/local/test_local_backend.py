@@ -11,6 +11,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from answering import answer
 
 from vision_backends import Router
 from vision_backends.backends.embedded import EmbeddedBackend
@@ -152,13 +153,13 @@ class TestFolders:
         backend = make_backend(embedding_model=folder)
         for ask in (
             lambda: backend.check(EmbedRequest()),
-            lambda: backend.embed([make_image()], EmbedRequest(), timeout_s=60),
+            lambda: answer(backend.embed, [make_image()], EmbedRequest(), timeout_s=60),
         ):
             with pytest.raises(NotReadyError, match=r"later of \[local\] is not there"):
                 ask()
         shutil.copytree(model("clip"), folder)
         backend.check(EmbedRequest())
-        assert backend.embed([make_image()], EmbedRequest(), timeout_s=60)
+        assert answer(backend.embed, [make_image()], EmbedRequest(), timeout_s=60)
 
     def test_one_that_is_mended_is_used_then(self, make_backend, model_copy, make_image):
         """What was wrong is looked at again when a file has changed."""
@@ -169,18 +170,18 @@ class TestFolders:
         with pytest.raises(NotReadyError, match=r"config\.json is missing"):
             backend.check(EmbedRequest())
         hidden.rename(folder / "config.json")
-        assert backend.embed([make_image()], EmbedRequest(), timeout_s=60)
+        assert answer(backend.embed, [make_image()], EmbedRequest(), timeout_s=60)
 
     def test_what_is_loaded_keeps_its_revision(self, make_backend, model_copy, make_image):
         """Whatever happens to the folder meanwhile; loading again takes the new one."""
         folder = model_copy("clip")
         backend = make_backend(embedding_model=folder)
-        (before,) = backend.embed([make_image()], EmbedRequest(), timeout_s=60)
+        (before,) = answer(backend.embed, [make_image()], EmbedRequest(), timeout_s=60)
         (folder / "extra.json").write_text("{}")
-        (again,) = backend.embed([make_image()], EmbedRequest(), timeout_s=60)
+        (again,) = answer(backend.embed, [make_image()], EmbedRequest(), timeout_s=60)
         assert again.space == before.space
         backend.close()
-        (after,) = backend.embed([make_image()], EmbedRequest(), timeout_s=60)
+        (after,) = answer(backend.embed, [make_image()], EmbedRequest(), timeout_s=60)
         assert after.space != before.space
 
     @pytest.mark.parametrize("download", ["never", "background", "wait"])
@@ -206,7 +207,7 @@ class TestFetching:
         backend = make_backend(caption_model="acme/tiny", download="never", hub=hub)
         for ask in (
             lambda: backend.check(DescribeRequest()),
-            lambda: backend.describe([make_image()], DescribeRequest(), timeout_s=60),
+            lambda: answer(backend.describe, [make_image()], DescribeRequest(), timeout_s=60),
         ):
             with pytest.raises(NotReadyError, match="acme/tiny is not on this machine") as caught:
                 ask()
@@ -217,7 +218,7 @@ class TestFetching:
         """Its revision is the commit."""
         hub = folder_hub({"acme/tiny": model("clip")}, arrived=["acme/tiny"])
         backend = make_backend(embedding_model="acme/tiny", download="never", hub=hub)
-        (vector,) = backend.embed([make_image()], EmbedRequest(), timeout_s=60)
+        (vector,) = answer(backend.embed, [make_image()], EmbedRequest(), timeout_s=60)
         assert vector.space == "local/acme/tiny@0123456789abcdef0123456789abcdef01234567"
         assert hub.fetches == []
 
@@ -229,14 +230,14 @@ class TestFetching:
             backend.check(DescribeRequest())
         assert hub.fetches == []
         with pytest.raises(NotReadyError, match=r"acme/tiny is being (fetched|loaded)"):
-            backend.describe([make_image()], DescribeRequest(), timeout_s=60)
+            answer(backend.describe, [make_image()], DescribeRequest(), timeout_s=60)
         wait_until(lambda: "50%" in backend.status()["caption"]["state"])
         with pytest.raises(NotReadyError, match=r"acme/tiny is being fetched: 1 of 2 MB, 50%\."):
             backend.check(DescribeRequest())
         hub.allowed.set()
         wait_until(lambda: backend.status()["caption"]["state"] == "loaded")
         backend.check(DescribeRequest())
-        (caption,) = backend.describe([make_image()], DescribeRequest(), timeout_s=60)
+        (caption,) = answer(backend.describe, [make_image()], DescribeRequest(), timeout_s=60)
         assert caption.trace.revision == "0123456789abcdef0123456789abcdef01234567"
         assert hub.fetches == ["acme/tiny"]
 
@@ -265,7 +266,9 @@ class TestFetching:
         backend = make_backend(caption_model="acme/tiny", download="wait", hub=hub)
         backend.check(DescribeRequest())
         with ThreadPoolExecutor(4) as pool:
-            jobs = [pool.submit(backend.describe, [make_image()], DescribeRequest(), timeout_s=60) for _ in range(4)]
+            jobs = [
+                pool.submit(answer, backend.describe, [make_image()], DescribeRequest(), timeout_s=60) for _ in range(4)
+            ]
             wait_until(lambda: hub.fetches)
             hub.allowed.set()
             assert len({job.result()[0].text for job in jobs}) == 1
@@ -279,9 +282,9 @@ class TestFetching:
         hub.allowed.set()
         backend = make_backend(embedding_model="acme/tiny", download="wait", hub=hub)
         with pytest.raises(NotReadyError, match="have just arrived") as caught:
-            backend.embed([make_image()], EmbedRequest(), timeout_s=60)
+            answer(backend.embed, [make_image()], EmbedRequest(), timeout_s=60)
         assert caught.value.remedy == "Ask again."
-        (vector,) = backend.embed([make_image()], EmbedRequest(), timeout_s=60)
+        (vector,) = answer(backend.embed, [make_image()], EmbedRequest(), timeout_s=60)
         assert vector.space == backend.model_for(EmbedRequest()).space
 
     def test_a_stream_starts_it_as_well(self, make_backend, folder_hub, model, make_image):
@@ -300,7 +303,7 @@ class TestFetching:
         backend = make_backend(caption_model="acme/gone", download="wait", hub=hub)
         for _ in range(2):
             with pytest.raises(NotReadyError, match="acme/gone could not be fetched"):
-                backend.describe([make_image()], DescribeRequest(), timeout_s=60)
+                answer(backend.describe, [make_image()], DescribeRequest(), timeout_s=60)
         assert hub.fetches == ["acme/gone"]
         assert backend.status()["caption"]["state"].startswith("failed")
 
@@ -316,14 +319,14 @@ class TestFetching:
         backend = make_backend(caption_model="acme/tiny", download="wait", hub=hub)
         backend.check(DescribeRequest())
         hub.folders["acme/tiny"] = model("blip")
-        assert backend.describe([make_image()], DescribeRequest(), timeout_s=60)
+        assert answer(backend.describe, [make_image()], DescribeRequest(), timeout_s=60)
 
 
 def test_many_threads_load_a_model_once(make_backend, model, make_image):
     """And get the answer that one would."""
     backend = make_backend(embedding_model=model("clip"))
     with ThreadPoolExecutor(8) as pool:
-        jobs = [pool.submit(backend.embed, [make_image()], EmbedRequest(), timeout_s=60) for _ in range(8)]
+        jobs = [pool.submit(answer, backend.embed, [make_image()], EmbedRequest(), timeout_s=60) for _ in range(8)]
         vectors = [job.result()[0] for job in jobs]
     assert min(vector.similarity(vectors[0]) for vector in vectors) > 0.999999
 
@@ -332,7 +335,7 @@ def test_the_memory_limit_comes_before_loading(make_backend, model, make_image):
     """The reason has the figures."""
     backend = make_backend(caption_model=model("blip"), max_memory_bytes=1000)
     with pytest.raises(NotReadyError, match="needs about"):
-        backend.describe([make_image()], DescribeRequest(), timeout_s=60)
+        answer(backend.describe, [make_image()], DescribeRequest(), timeout_s=60)
 
 
 @pytest.mark.parametrize("request_", [DescribeRequest(), EmbedRequest(), DetectRequest()])
@@ -341,15 +344,15 @@ def test_no_time_is_no_answer(make_backend, model, make_image, request_):
     backend = make_backend(
         caption_model=model("blip"), embedding_model=model("clip"), detection_model=model("rt_detr_v2")
     )
-    getattr(backend, request_.task)([make_image()], request_, timeout_s=60)
+    answer(getattr(backend, request_.task), [make_image()], request_, timeout_s=60)
     with pytest.raises((TimedOutError, OverloadedError)):
-        getattr(backend, request_.task)([make_image()] * 20, request_, timeout_s=1e-4)
+        answer(getattr(backend, request_.task), [make_image()] * 20, request_, timeout_s=1e-4)
 
 
 def test_status_tells_what_is_loaded(make_backend, model, make_image):
     """JSON-able; closing gives the memory back."""
     backend = make_backend(embedding_model=model("clip"), caption_model=model("blip"), device="cpu")
-    backend.embed([make_image()], EmbedRequest(), timeout_s=60)
+    answer(backend.embed, [make_image()], EmbedRequest(), timeout_s=60)
     status = backend.status()
     assert json.loads(json.dumps(status)) == status
     assert status["caption"]["state"] == "not loaded"
@@ -357,7 +360,7 @@ def test_status_tells_what_is_loaded(make_backend, model, make_image):
     assert status["embedding"]["memory_bytes"] > 10_000
     backend.close()
     assert backend.status()["embedding"]["state"] == "not loaded"
-    assert backend.embed([make_image()], EmbedRequest(), timeout_s=60)
+    assert answer(backend.embed, [make_image()], EmbedRequest(), timeout_s=60)
 
 
 def test_images_are_decoded_no_larger_than_needed(make_backend, model):
@@ -376,16 +379,21 @@ warnings.simplefilter("ignore")  # Python's own, about forking with threads
 from PIL import Image
 from vision_backends import EmbedRequest, open_image
 from vision_backends.backends.local import LocalBackend
+from vision_backends.engine.event_loop import engine_loop
+
+def answer(task, *args, **options):
+    return engine_loop().run(lambda: task(*args, **options))
+
 image, request = open_image(Image.new("RGB", (64, 64))), EmbedRequest()
 backend = LocalBackend(embedding_model={str(model("clip"))!r}, engine="torch")
 if os.fork() == 0:
-    print(len(backend.embed([image], request, timeout_s=60)), flush=True)
+    print(len(answer(backend.embed, [image], request, timeout_s=60)), flush=True)
     os._exit(0)
 os.wait()
-backend.embed([image], request, timeout_s=60)
+answer(backend.embed, [image], request, timeout_s=60)
 if os.fork() == 0:
     try:
-        backend.embed([image], request, timeout_s=60)
+        answer(backend.embed, [image], request, timeout_s=60)
     except Exception as error:
         print(type(error).__name__, error.code, flush=True)
     os._exit(0)
@@ -402,16 +410,21 @@ import contextlib, threading, time
 from PIL import Image
 from vision_backends import DetectRequest, open_image
 from vision_backends.backends.local import LocalBackend
+from vision_backends.engine.event_loop import engine_loop
+
+def answer(task, *args, **options):
+    return engine_loop().run(lambda: task(*args, **options))
+
 backend = LocalBackend(detection_model={str(model("d_fine"))!r}, engine="torch", min_score=0.0)
 images = [open_image(Image.new("RGB", (640, 480)))] * 8
-backend.detect(images, DetectRequest(), timeout_s=60)
+answer(backend.detect, images, DetectRequest(), timeout_s=60)
 
 def ask():
     while True:
-        backend.detect(images, DetectRequest(), timeout_s=60)
+        answer(backend.detect, images, DetectRequest(), timeout_s=60)
 
 def keep_asking():
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(BaseException):  # the loop that ends cancels what it cannot finish
         ask()
 
 for _ in range(2):
@@ -428,9 +441,9 @@ def test_no_request_touches_the_network_or_the_terminal(make_backend, model, mak
         caption_model=model("blip"), detection_model=model("detr"), open_vocabulary_model=model("grounding_dino")
     )
     capfd.readouterr()
-    backend.describe([make_image()], DescribeRequest(), timeout_s=60)
-    backend.detect([make_image()], DetectRequest(), timeout_s=60)
-    backend.detect([make_image()], DetectRequest(labels=("a dog",)), timeout_s=60)
+    answer(backend.describe, [make_image()], DescribeRequest(), timeout_s=60)
+    answer(backend.detect, [make_image()], DetectRequest(), timeout_s=60)
+    answer(backend.detect, [make_image()], DetectRequest(labels=("a dog",)), timeout_s=60)
     assert capfd.readouterr() == ("", "")
 
 

@@ -13,7 +13,7 @@ from vision_backends.backends.local.hub.hub import HuggingFaceHub
 from vision_backends.backends.local.hub.progress import Progress
 from vision_backends.backends.local.hub.source import Source
 from vision_backends.backends.local.installed import find_holding, plan_removal
-from vision_backends.backends.local.runtime.tuning_cache import Remembered
+from vision_backends.backends.local.runtime.tuning_cache import TuningCache
 from vision_backends.errors import InvalidRequestError, NotReadyError
 
 MAIN, NEXT = commit_of("main"), commit_of("next")
@@ -154,7 +154,7 @@ def test_what_was_converted_from_a_model_goes_with_it(hub, fetch, tmp_path):
     """Of the revisions that go, under whatever name they were configured; of no other model."""
     for name in ("acme/tiny", "acme/tiny@next"):
         fetch(name)
-    remembered = Remembered(tmp_path / "remembered")
+    remembered = TuningCache(tmp_path / "remembered")
     states = [
         {"model": "acme/tiny", "revision": MAIN},
         {"model": "acme/tiny@next", "revision": NEXT},

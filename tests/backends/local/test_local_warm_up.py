@@ -6,6 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from answering import answer
 
 from vision_backends import AllBackendsFailedError, Router
 from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest
@@ -59,7 +60,7 @@ def test_a_rehearsal_never_stands_in_the_way_of_a_call(backend, make_image):
     with backend._models["caption"].in_use("describe"):
         backend.warm_up(DescribeRequest())
         assert not backend._models["caption"].needs_rehearsal("describe")
-    assert backend.describe([make_image()], DescribeRequest(), timeout_s=60)
+    assert answer(backend.describe, [make_image()], DescribeRequest(), timeout_s=60)
 
 
 def test_a_model_that_follows_instructions_is_rehearsed(make_backend, model):
@@ -96,7 +97,7 @@ def test_missing_weights_are_fetched_where_that_is_allowed(make_backend, folder_
     backend.warm_up(DescribeRequest())
     assert backend.status()["caption"]["state"] == "loaded"
     assert hub.fetches == ["acme/tiny"]
-    assert backend.describe([make_image()], DescribeRequest(), timeout_s=60)
+    assert answer(backend.describe, [make_image()], DescribeRequest(), timeout_s=60)
 
 
 def test_calls_wait_for_a_load_that_a_warm_up_has_begun(make_backend, folder_hub, model, make_image):
@@ -108,7 +109,7 @@ def test_calls_wait_for_a_load_that_a_warm_up_has_begun(make_backend, folder_hub
         while not hub.fetches:
             threading.Event().wait(0.01)
         backend.check(DescribeRequest())
-        call = pool.submit(backend.describe, [make_image()], DescribeRequest(), timeout_s=60)
+        call = pool.submit(answer, backend.describe, [make_image()], DescribeRequest(), timeout_s=60)
         hub.allowed.set()
         assert warming.result() is None
         assert call.result()
@@ -159,8 +160,8 @@ def test_weights_that_break_while_they_are_read_leave_the_others_alone(make_back
     weights.write_bytes(raw)
     backend = make_backend(caption_model=broken, embedding_model=model("clip"))
     with ThreadPoolExecutor(2) as pool:
-        caption = pool.submit(backend.describe, [make_image()], DescribeRequest(), timeout_s=60)
-        vector = pool.submit(backend.embed, [make_image()], EmbedRequest(), timeout_s=60)
+        caption = pool.submit(answer, backend.describe, [make_image()], DescribeRequest(), timeout_s=60)
+        vector = pool.submit(answer, backend.embed, [make_image()], EmbedRequest(), timeout_s=60)
         with pytest.raises(NotReadyError):
             caption.result()
         assert vector.result()

@@ -7,44 +7,41 @@ what it says while it cannot yet; how anything is computed is decided by the mod
 from __future__ import annotations
 
 import os
-import re
 import weakref
-from functools import wraps
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from vision_backends.backends.base import Backend
+from vision_backends.backends.base import AsyncBackend
 from vision_backends.backends.dry_run import rehearse
+from vision_backends.backends.local.capabilities import ClosedVocabulary, check_caption, check_space
 from vision_backends.backends.local.configured_model import LocalModel, Role
 from vision_backends.backends.local.hub.hub import Hub, HuggingFaceHub
 from vision_backends.backends.local.models.captioner import Captioner
-from vision_backends.backends.local.models.detector import ClosedDetector, OpenDetector, vocabulary
+from vision_backends.backends.local.models.detector import ClosedDetector, OpenDetector
 from vision_backends.backends.local.models.embedder import Embedder
-from vision_backends.backends.local.models.families import captioning
 from vision_backends.backends.local.runtime.engines import EngineName  # noqa: TC001 — a key of the table is read by its type
 from vision_backends.backends.local.runtime.idle_unload import IdleWatch
-from vision_backends.backends.local.runtime.loader import BATCH, Place
+from vision_backends.backends.local.runtime.loader import BATCH, LoaderSettings
 from vision_backends.backends.local.runtime.memory import give_back_memory
 from vision_backends.backends.local.runtime.precision import Dtype  # noqa: TC001 — the same
+from vision_backends.backends.local.runtime.timed_lookup import TimedLookup
 from vision_backends.backends.local.runtime.torch_environment import check_packages
-from vision_backends.backends.local.runtime.tuning_cache import Remembered
+from vision_backends.backends.local.runtime.tuning_cache import TuningCache
 from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest, Model
-from vision_backends.backends.shutdown import awaited_at_exit
 from vision_backends.backends.timing import Stopwatch
-from vision_backends.backends.vocabulary import match_labels
-from vision_backends.clock import SYSTEM_CLOCK, Clock, Countdown
-from vision_backends.errors import ConfigError, NotReadyError, NotSupportedError
+from vision_backends.clock import SYSTEM_CLOCK, Clock, Deadline
+from vision_backends.errors import ConfigError, NotReadyError
 from vision_backends.types import FREE, Description, Detections, Embedding, Trace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from vision_backends.backends.requests import Request
     from vision_backends.images import Image
     from vision_backends.types import Detection
 
 __all__ = ["LocalBackend"]
-
-DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 NUMBERS = "p3"
 """Changes with anything that changes answers apart from the checkpoint."""
@@ -54,27 +51,10 @@ LOADING_S = 5.0
 """About what two cores take; a first call imports torch and reads the weights as well. Measured with random weights of
 the default sizes: an embedding 0.08 s, a caption of 20 tokens 1.4 s, a first call 3.4 s more from the page cache."""
 
-LONGEST_END_S = 5.0
-"""How long the end of the interpreter waits for a call, which prepares images and reads results by torch itself."""
-
 T = TypeVar("T")
 
-M = TypeVar("M", bound="Callable[..., Any]")
 
-
-def _in_use(method: M) -> M:
-    """Keep the model of a call from being dropped, and the interpreter from ending, while the call runs."""
-
-    @wraps(method)
-    def call(self: LocalBackend, inputs: Sequence[Any], request: Request, *, timeout_s: float) -> Any:  # noqa: ANN401
-        with awaited_at_exit(LONGEST_END_S), self._model(request).in_use(request.task):
-            self._watch_idle()
-            return method(self, inputs, request, timeout_s=timeout_s)
-
-    return cast("M", call)
-
-
-class LocalBackend(Backend):
+class LocalBackend(AsyncBackend):
     """BLIP, CLIP and DETR-family models by transformers, on a GPU or the CPU.
 
     Every model may be the name of one on the hub (``"org/name"``, ``"org/name@revision"``) or a folder. Only
@@ -108,7 +88,7 @@ class LocalBackend(Backend):
         idle_unload_s: Seconds without use after which a model is dropped from memory, to be loaded again when it is
             needed; by default it stays.
         hub: Where models come from by name.
-        remembered: Where is kept what was measured and converted; by default in the user's cache folder.
+        tuning_cache: Where is kept what was measured and converted; by default in the user's cache folder.
         clock: Where time comes from.
 
     Raises:
@@ -136,50 +116,45 @@ class LocalBackend(Backend):
         max_memory_bytes: int | None = None,
         idle_unload_s: float | None = None,
         hub: Hub | None = None,
-        remembered: Remembered | None = None,
+        tuning_cache: TuningCache | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        if not DEVICE.fullmatch(device):
-            valid = '"auto", "cpu", "mps", "cuda" or "cuda:<number>"'
-            raise ConfigError(f"[local] has a bad value for 'device': {device!r}.", remedy=f"Write {valid}.")
         if not 0.0 <= min_score <= 1.0:
             raise ConfigError(f"[local] min_score = {min_score} is not between 0 and 1.")
-        if threads is not None and threads < 1:
-            raise ConfigError(f"[local] threads = {threads} is less than 1.")
-        if max_queue < 1:
-            raise ConfigError(f"[local] max_queue = {max_queue} is less than 1.")
         if idle_unload_s is not None and not idle_unload_s > 0:
             raise ConfigError(
                 f"[local] idle_unload_s = {idle_unload_s} is not positive.", remedy="Leave it out to keep models."
             )
-        self._min_score = min_score
         if caption_beams is not None and (caption_beams < 1 or caption_seed is not None):
             message = f"[local] caption_beams = {caption_beams} is less than 1, or stands beside a caption_seed."
             raise ConfigError(message, remedy="Configure one of them.")
-        self._dtype, self._engine = dtype, engine
-        self._caption_beams, self._caption_seed = caption_beams, caption_seed
-        self._clock = clock
-        names: dict[Role, str] = {
-            "caption": caption_model,
-            "embedding": embedding_model,
-            "detection": detection_model,
-            "open_vocabulary": open_vocabulary_model,
-        }
-        place = Place(
+        settings = LoaderSettings(
             device=device,
             dtype=dtype,
             engine=engine,
             threads=threads,
             max_queue=max_queue,
             max_memory_bytes=max_memory_bytes,
-            remembered=remembered or Remembered(),
+            tuning_cache=tuning_cache or TuningCache(),
         )
+        names: dict[Role, str] = {
+            "caption": caption_model,
+            "embedding": embedding_model,
+            "detection": detection_model,
+            "open_vocabulary": open_vocabulary_model,
+        }
         source = hub or HuggingFaceHub()
         self._models = {
-            role: LocalModel(name, role=role, download=download, place=place, hub=source, clock=clock)
+            role: LocalModel(name, role=role, download=download, settings=settings, hub=source, clock=clock)
             for role, name in names.items()
             if name
         }
+        self._clock = clock
+        self._min_score = min_score
+        self._dtype, self._engine = dtype, engine
+        self._caption_beams, self._caption_seed = caption_beams, caption_seed
+        self._vocabulary: ClosedVocabulary | None = None
+        self._check_packages = TimedLookup(partial(check_packages, engine=engine), clock=clock)
         self._idle = (
             IdleWatch([*self._models.values()], idle_s=idle_unload_s, on_dropped=give_back_memory)
             if idle_unload_s is not None
@@ -240,51 +215,55 @@ class LocalBackend(Backend):
         """Return about what one call takes on two cores, with the load where that is still to come."""
         return EXPECTED_S[request.task] + (0.0 if self._model(request).loaded else LOADING_S)
 
-    @_in_use
-    def describe(self, images: Sequence[Image], request: DescribeRequest, *, timeout_s: float) -> list[Description]:
+    async def describe(  # type: ignore[override]  # a coroutine, as in `AsyncBackend`
+        self, images: Sequence[Image], request: DescribeRequest, *, timeout_s: float
+    ) -> list[Description]:
         """Describe each image; plain captions are in English."""
-        time = Countdown(timeout_s, clock=self._clock)
-        captioner = self._load(request, Captioner, time)
-        language = request.language or ("en" if captioner.plain else None)
-        with Stopwatch(clock=self._clock).running() as watch:
-            captions = captioner.caption(
+        deadline = Deadline(self._clock, timeout_s)
+        with self._answering(request) as watch:
+            captioner = await self._load(request, Captioner, deadline)
+            captions = await captioner.caption(
                 images,
-                time=time,
+                deadline=deadline,
                 prompt=request.prompt,
                 language=request.language,
                 max_words=request.max_words,
                 num_beams=self._caption_beams,
                 seed=self._caption_seed,
             )
+        language = request.language or ("en" if captioner.plain else None)
         trace = self._trace(request, watch)
         return [Description(text=text, language=language, complete=done, trace=trace) for text, done in captions]
 
-    @_in_use
-    def embed(self, images: Sequence[Image], request: EmbedRequest, *, timeout_s: float) -> list[Embedding]:
+    async def embed(  # type: ignore[override]
+        self, images: Sequence[Image], request: EmbedRequest, *, timeout_s: float
+    ) -> list[Embedding]:
         """Embed each image in the space that texts share; no vector depends on what is embedded with it."""
-        time = Countdown(timeout_s, clock=self._clock)
-        embedder, space = self._embedder(request, time)
-        with Stopwatch(clock=self._clock).running() as watch:
-            vectors = embedder.embed_images(images, time=time)
+        deadline = Deadline(self._clock, timeout_s)
+        with self._answering(request) as watch:
+            embedder, space = await self._embedder(request, deadline)
+            vectors = await embedder.embed_images(images, deadline=deadline)
         trace = self._trace(request, watch)
         return [Embedding(vector=vector, space=space, trace=trace) for vector in vectors]
 
-    @_in_use
-    def embed_text(self, texts: Sequence[str], request: EmbedTextRequest, *, timeout_s: float) -> list[Embedding]:
+    async def embed_text(  # type: ignore[override]
+        self, texts: Sequence[str], request: EmbedTextRequest, *, timeout_s: float
+    ) -> list[Embedding]:
         """Embed each text in the space that images share."""
-        time = Countdown(timeout_s, clock=self._clock)
-        embedder, space = self._embedder(request, time)
-        with Stopwatch(clock=self._clock).running() as watch:
-            vectors = embedder.embed_texts(texts, time=time)
+        deadline = Deadline(self._clock, timeout_s)
+        with self._answering(request) as watch:
+            embedder, space = await self._embedder(request, deadline)
+            vectors = await embedder.embed_texts(texts, deadline=deadline)
         trace = self._trace(request, watch)
         return [Embedding(vector=vector, space=space, trace=trace) for vector in vectors]
 
-    @_in_use
-    def detect(self, images: Sequence[Image], request: DetectRequest, *, timeout_s: float) -> list[Detections]:
+    async def detect(  # type: ignore[override]
+        self, images: Sequence[Image], request: DetectRequest, *, timeout_s: float
+    ) -> list[Detections]:
         """Find the objects of the closed vocabulary, or what the labels name."""
-        time = Countdown(timeout_s, clock=self._clock)
-        with Stopwatch(clock=self._clock).running() as watch:
-            found = self._find(images, request, time)
+        deadline = Deadline(self._clock, timeout_s)
+        with self._answering(request) as watch:
+            found = await self._find(images, request, deadline)
         trace = self._trace(request, watch)
         return [
             Detections(items=tuple(items), width=image.width, height=image.height, trace=trace)
@@ -307,6 +286,13 @@ class LocalBackend(Backend):
         if self._idle is not None:
             self._idle.start()
 
+    @contextmanager
+    def _answering(self, request: Request) -> Iterator[Stopwatch]:
+        """Keep the model of a call from being dropped while the call runs, and count where its time goes."""
+        with self._model(request).in_use(request.task), Stopwatch(clock=self._clock).running() as watch:
+            self._watch_idle()
+            yield watch
+
     def _model(self, request: Request) -> LocalModel:
         if isinstance(request, DescribeRequest):
             role: Role = "caption"
@@ -318,37 +304,37 @@ class LocalBackend(Backend):
             raise self._unsupported(request)
         return self._models[role]
 
-    def _load(self, request: Request, kind: type[T], time: Countdown) -> T:
+    async def _load(self, request: Request, kind: type[T], deadline: Deadline) -> T:
         """Return what answers a request, loaded."""
         self._check_process()
         self._check_request(request)
-        made = self._model(request).get(time)
+        made = await self._model(request).get(deadline)
         self._check_request(request)  # now it is known what the model can do
         if not isinstance(made, kind):
             raise self._unsupported(request)
         return made
 
-    def _embedder(self, request: EmbedRequest | EmbedTextRequest, time: Countdown) -> tuple[Embedder, str]:
+    async def _embedder(self, request: EmbedRequest | EmbedTextRequest, deadline: Deadline) -> tuple[Embedder, str]:
         """Return the embedder and its space.
 
         Raises:
             NotReadyError: Its version has only just become known, so that this was not the space announced.
         """
         announced = self.model_for(request).space
-        embedder = self._load(request, Embedder, time)
+        embedder = await self._load(request, Embedder, deadline)
         space = self._model(request).space
         if space != announced:
             message = f"The weights have just arrived: vectors will live in the space {space!r}."
             raise NotReadyError(message, remedy="Ask again.", code="space_became_known", retry_after_s=0.1)
         return embedder, space
 
-    def _find(self, images: Sequence[Image], request: DetectRequest, time: Countdown) -> list[list[Detection]]:
+    async def _find(self, images: Sequence[Image], request: DetectRequest, deadline: Deadline) -> list[list[Detection]]:
         if request.labels and "open_vocabulary" in self._models:
-            opened = self._load(request, OpenDetector, time)
-            return opened.detect(images, labels=request.labels, min_score=request.min_score, time=time)
-        closed = self._load(request, ClosedDetector, time)
+            opened = await self._load(request, OpenDetector, deadline)
+            return await opened.detect(images, labels=request.labels, min_score=request.min_score, deadline=deadline)
+        closed = await self._load(request, ClosedDetector, deadline)
         least = self._min_score if request.min_score is None else request.min_score
-        return closed.detect(images, wanted=self._wanted(request), min_score=least, time=time)
+        return await closed.detect(images, wanted=self._wanted(request), min_score=least, deadline=deadline)
 
     def _check_process(self) -> None:
         if self._forked:
@@ -358,42 +344,25 @@ class LocalBackend(Backend):
                 backend=self.name,
                 code="forked",
             )
-        check_packages(engine=self._engine)
+        self._check_packages()
 
     def _check_request(self, request: Request) -> None:
         """Refuse what the model can never do, as far as that is known before it is fetched."""
-        checkpoint = self._model(request).checkpoint
         if isinstance(request, EmbedRequest | EmbedTextRequest):
-            own = self._model(request).space
-            if request.space not in {None, own}:
-                message = f"The local backend makes vectors of {own!r}, not of {request.space!r}."
-                raise NotSupportedError(message, backend=self.name)
+            check_space(request, self._model(request).space)
         elif isinstance(request, DetectRequest):
             self._wanted(request)
-        elif checkpoint is not None and captioning(checkpoint.kind) is not None:
-            self._check_caption(request, checkpoint.name)
-
-    def _check_caption(self, request: DescribeRequest, name: str) -> None:
-        if request.prompt is not None:
-            remedy = "Leave prompt= out, or configure an image-text-to-text model as [local] caption_model."
-            raise NotSupportedError(f"{name} writes captions and follows no prompt.", remedy=remedy, backend=self.name)
-        if request.language is not None and request.language.lower().split("-")[0] != "en":
-            message = f"{name} writes English only, not {request.language!r}."
-            raise NotSupportedError(message, remedy='Ask for language="en".', backend=self.name)
+        elif (checkpoint := self._model(request).checkpoint) is not None:
+            check_caption(request, checkpoint)
 
     def _wanted(self, request: DetectRequest) -> dict[str, str] | None:
         """Return the closed vocabulary's names to report, each with the caller's word for it; None for all."""
         checkpoint = self._model(request).checkpoint
         if request.labels is None or "open_vocabulary" in self._models or checkpoint is None:
             return None
-        names = [name for name, _ in vocabulary(checkpoint.labels).values()]
-        meanings = match_labels(request.labels, known=names)
-        unknown = [label for label, name in meanings.items() if name is None]
-        if unknown:
-            message = f"{checkpoint.name} knows {len(names)} classes, which {', '.join(map(repr, unknown))} are not."
-            remedy = "Configure a model for any words as [local] open_vocabulary_model."
-            raise NotSupportedError(message, remedy=remedy, backend=self.name)
-        return {name: label for label, name in reversed(meanings.items()) if name is not None}
+        if self._vocabulary is None or self._vocabulary.checkpoint is not checkpoint:
+            self._vocabulary = ClosedVocabulary(checkpoint)
+        return self._vocabulary.wanted(request.labels)
 
     def _trace(self, request: Request, watch: Stopwatch) -> Trace:
         model = self._model(request)

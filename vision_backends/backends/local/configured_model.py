@@ -16,8 +16,10 @@ from vision_backends.backends.local.models.detector import ClosedDetector, OpenD
 from vision_backends.backends.local.models.embedder import Embedder
 from vision_backends.backends.local.models.families import captioning
 from vision_backends.backends.local.runtime.lazy_load import NOT_LOADED, Slot
-from vision_backends.backends.local.runtime.loader import Place, load, spot_for
+from vision_backends.backends.local.runtime.loader import LoaderSettings, load, placement_for
 from vision_backends.backends.local.runtime.memory import memory_for
+from vision_backends.backends.local.runtime.parallel_map import compute
+from vision_backends.backends.local.runtime.timed_lookup import TimedLookup
 from vision_backends.backends.shutdown import awaited_at_exit
 from vision_backends.errors import NotReadyError
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from vision_backends.backends.local.hub.checkpoint import Checkpoint
     from vision_backends.backends.local.hub.hub import Hub
     from vision_backends.backends.local.hub.progress import Progress
-    from vision_backends.clock import Clock, Countdown
+    from vision_backends.clock import Clock, Deadline
     from vision_backends.types import Task
 
 __all__ = ["Engine", "LocalModel", "Role"]
@@ -60,7 +62,7 @@ class LocalModel:
         name: As configured.
         role: What it is for.
         download: When it may be fetched.
-        place: Where it runs.
+        settings: Where and how it runs.
         hub: Where models come from by name.
         clock: Where time comes from.
     """
@@ -71,14 +73,14 @@ class LocalModel:
         *,
         role: Role,
         download: Literal["never", "background", "wait"],
-        place: Place,
+        settings: LoaderSettings,
         hub: Hub,
         clock: Clock,
     ) -> None:
         self.name = name
         self._role = role
         self._download = download
-        self._place = place
+        self._settings = settings
         self._hub = hub
         self._source = Source.parse(name)
         self._clock = clock
@@ -87,7 +89,9 @@ class LocalModel:
         self._used_at = clock.monotonic()
         self._rehearsed: set[Task] = set()
         self._slot: Slot[Engine] = Slot(name, self._load, clock=clock)
-        self._found: tuple[object, Checkpoint] | None = None
+        self._read_before: tuple[object, Checkpoint] | None = None
+        folder = self._source.folder
+        self._find = TimedLookup(self._look, clock=clock, mark=lambda: None if folder is None else _marks(folder))
 
     @property
     def loaded(self) -> bool:
@@ -134,8 +138,8 @@ class LocalModel:
         if self._find() is None and self._download != "wait":
             raise self._missing()
 
-    def get(self, time: Countdown) -> Engine:
-        """Return it, loaded once however many threads ask.
+    async def get(self, deadline: Deadline) -> Engine:
+        """Return it, loaded once however many callers ask.
 
         Raises:
             NotReadyError: It cannot be loaded, or not in time.
@@ -143,9 +147,8 @@ class LocalModel:
         engine = self._slot.value
         if engine is not None:
             return engine
-        self._begin_fetch()
-        self.check()
-        return self._slot.get(timeout_s=time.left_s())
+        await compute(self._begin, deadline=deadline)
+        return await self._slot.get(deadline)
 
     def load(self) -> None:
         """Return when it is in memory, after fetching it where it may be fetched.
@@ -157,7 +160,7 @@ class LocalModel:
             self._begin_fetch()
             if self._download == "never" and self._find() is None:
                 raise self._missing()
-            self._slot.get(timeout_s=threading.TIMEOUT_MAX)
+            self._slot.wait()
         with self._lock:
             self._used_at = self._clock.monotonic()  # who asks for it is about to use it
 
@@ -204,7 +207,7 @@ class LocalModel:
         if engine is not None:
             loaded = engine.loaded
             facts |= {"device": loaded.device, "dtype": loaded.numbers, "memory_bytes": loaded.memory_bytes}
-            facts |= {"queue": loaded.lane.waiting, "batch": loaded.lane.max_batch}
+            facts |= {"queue": loaded.batcher.waiting, "batch": loaded.batcher.max_batch}
             facts["engine"] = {name: part.engine for name, part in loaded.parts.items()} or "torch"
             facts["idle_s"] = 0.0 if self._users else self._clock.monotonic() - self._used_at
         return facts
@@ -214,7 +217,7 @@ class LocalModel:
         engine = self._slot.value
         self._slot.close()
         if engine is not None:
-            engine.loaded.lane.close()
+            engine.loaded.batcher.close()
         self._rehearsed.clear()
 
     def after_fork(self) -> None:
@@ -223,36 +226,42 @@ class LocalModel:
         self._slot.after_fork()
 
     def _load(self, progress: Progress) -> Engine:
-        checkpoint = self._find()
+        checkpoint = self._find.fresh()
         if checkpoint is None:
             progress.stage = "being fetched"
             folder, revision = self._hub.fetch(self._source, progress)
+            self._find.forget()
             checkpoint = read_checkpoint(folder, name=self.name, revision=revision)
         progress.stage, progress.total_bytes = "being loaded", 0
-        place = self._place
+        settings = self._settings
         engine, auto_class = ENGINES[self._role]
-        manner = captioning(checkpoint.kind)
-        chat = self._role == "caption" and (manner is None or manner.task is not None)
-        spot = spot_for(checkpoint, place, has_parts=_has_parts(self._role, checkpoint.kind))
+        style = captioning(checkpoint.kind)
+        chat = self._role == "caption" and (style is None or style.task is not None)
+        placement = placement_for(checkpoint, settings, has_parts=_has_parts(self._role, checkpoint.kind))
         room = memory_for(
             checkpoint,
-            device=spot.device,
-            max_bytes=place.max_memory_bytes,
-            bytes_per_parameter=spot.loaded_as.itemsize,
-            converted=spot.converted,
+            device=placement.device,
+            max_bytes=settings.max_memory_bytes,
+            bytes_per_parameter=placement.loaded_as.itemsize,
+            converted=placement.converted,
         )
         with room, awaited_at_exit(LONGEST_END_S):
-            made = engine(load(checkpoint, spot, auto_class=auto_class, place=place, chat=chat))
+            made = engine(load(checkpoint, placement, auto_class=auto_class, settings=settings, chat=chat))
             made.loaded.settle()
         self._used_at = self._clock.monotonic()
         return made
+
+    def _begin(self) -> None:
+        """Begin to fetch it where it may be fetched; return if it can be waited for."""
+        self._begin_fetch()
+        self.check()
 
     def _begin_fetch(self) -> None:
         """Begin to fetch it in the background where it is missing and may be fetched so."""
         if self._download == "background" and self._find() is None:
             self._slot.start()
 
-    def _find(self) -> Checkpoint | None:
+    def _look(self) -> Checkpoint | None:
         """Return what is on this machine; None for a model of the hub that has to be fetched.
 
         Raises:
@@ -276,10 +285,10 @@ class LocalModel:
     def _read(self, folder: Path, revision: str | None) -> Checkpoint:
         """Read a folder again only when a file in it has changed."""
         stamp = (revision, *((str(path), *_marks(path)) for path in sorted(folder.rglob("*"))))
-        found = self._found
+        found = self._read_before
         if found is None or found[0] != stamp:
             found = (stamp, read_checkpoint(folder, name=self.name, revision=revision))
-            self._found = found
+            self._read_before = found
         return found[1]
 
     def _missing(self) -> NotReadyError:
@@ -294,9 +303,9 @@ def _has_parts(role: Role, kind: str) -> bool:
 
 
 def _marks(path: Path) -> tuple[int, ...]:
-    """Return what changes when a file does; nothing of one that is a link into nothing."""
+    """Return what changes when a file, or what a folder lists, does; nothing of a link into nothing."""
     try:
         stat = path.stat()
     except OSError:
         return ()
-    return stat.st_size, stat.st_mtime_ns
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from vision_backends.backends.local.hub.checkpoint import read_checkpoint
 from vision_backends.backends.local.hub.download import Warehouse, size_of
-from vision_backends.backends.local.runtime.tuning_cache import Remembered
+from vision_backends.backends.local.runtime.tuning_cache import TuningCache
 from vision_backends.errors import InvalidRequestError, NotReadyError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Removal:
     freed_bytes: int
     folders: tuple[Path, ...]
     strategy: Any
-    remembered: Remembered
+    remembered: TuningCache
 
     def concerns(self, state: Mapping[str, Any]) -> bool:
         """Tell whether something was made of what leaves; without revisions, all of the model does."""
@@ -112,7 +112,7 @@ def find_holding(source: Source, hub: HuggingFaceHub) -> Holding:
         return replace(held, state="partly", flaw=str(flaw), size_bytes=size_bytes)
 
 
-def plan_removal(source: Source, hub: HuggingFaceHub, remembered: Remembered | None = None) -> Removal:
+def plan_removal(source: Source, hub: HuggingFaceHub, remembered: TuningCache | None = None) -> Removal:
     """Find out what removing a model means: all its revisions, or the one behind an ``@``, and what was made of them.
 
     Args:
@@ -126,11 +126,11 @@ def plan_removal(source: Source, hub: HuggingFaceHub, remembered: Remembered | N
     if source.repository is None:
         message = f"{source.name} is a folder of your own; only what was fetched from the hub is removed."
         raise InvalidRequestError(message, remedy=f"Delete {source.folder} yourself.")
-    removal = _planned(source, hub, remembered or Remembered())
+    removal = _planned(source, hub, remembered or TuningCache())
     return replace(removal, freed_bytes=removal.freed_bytes + removal.remembered.kept_bytes(removal.concerns))
 
 
-def _planned(source: Source, hub: HuggingFaceHub, remembered: Remembered) -> Removal:
+def _planned(source: Source, hub: HuggingFaceHub, remembered: TuningCache) -> Removal:
     """Return the plan, with the bytes in the cache of the hub."""
     from huggingface_hub import scan_cache_dir
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 import tiny
 import torch
+from transformers import GenerationConfig
 
-from vision_backends.backends.local.models.blip import BlipDecoder
-from vision_backends.backends.local.models.decoding import Decoding
+from vision_backends.backends.local.models.blip import BlipDecoder, special_wishes
 
 END = 3
 LIKE_LARGE = {
@@ -41,42 +39,24 @@ def plain(model, pixels, **wishes):
     return [row[: row.index(END) + 1] if END in row else row for row in rows]
 
 
-@pytest.mark.parametrize("beams", [1, 2, 3, 4])
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_tokens_equal_those_of_generate(seed, beams):
+def test_tokens_equal_those_of_generate(seed):
     """In batches of all sizes, while rows end at different steps."""
     model = make_model(seed)
     decoder, lengths = BlipDecoder(model), set()
     for count in range(1, 10):
         pixels = make_pixels(count, seed=count)
-        expected = plain(model, pixels, max_new_tokens=12, num_beams=beams)
-        assert decoder.generate(pixels, Decoding(max_new_tokens=12, num_beams=beams)) == expected
+        expected = plain(model, pixels, max_new_tokens=12)
+        assert decoder.generate(pixels, max_new_tokens=12) == expected
         lengths |= {len(row) for row in expected}
     assert len(lengths) >= 3
 
 
-@pytest.mark.parametrize("length", [1, 2, 12])
-def test_beams_are_weighed_as_by_generate(length):
-    """By every rule for lengths and for stopping."""
-    for seed in (4, 5):
-        model, pixels = make_model(seed), make_pixels(4, seed=seed)
-        decoder = BlipDecoder(model)
-        for beams, penalty, early in itertools.product((2, 3), (-1.0, 0.0, 0.5, 2.0), (True, False, "never")):
-            wishes = {
-                "max_new_tokens": length,
-                "num_beams": beams,
-                "length_penalty": penalty,
-                "early_stopping": early,
-            }
-            assert decoder.generate(pixels, Decoding(**wishes)) == plain(model, pixels, **wishes), wishes
-
-
-@pytest.mark.parametrize("beams", [1, 3])
-def test_towers_may_differ_in_size(beams):
+def test_towers_may_differ_in_size():
     """As they do in BLIP large."""
     model, pixels = make_model(6, **LIKE_LARGE), make_pixels(3)
-    expected = plain(model, pixels, max_new_tokens=20, num_beams=beams)
-    assert BlipDecoder(model).generate(pixels, Decoding(max_new_tokens=20, num_beams=beams)) == expected
+    expected = plain(model, pixels, max_new_tokens=20)
+    assert BlipDecoder(model).generate(pixels, max_new_tokens=20) == expected
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -95,7 +75,7 @@ def test_tokens_equal_in_16_bits_unless_two_are_as_good(dtype):
                 return_dict_in_generate=True,
             )
         theirs = found.sequences[0, 1:].tolist()
-        (mine,) = BlipDecoder(model).generate(pixels, Decoding(max_new_tokens=10))
+        (mine,) = BlipDecoder(model).generate(pixels, max_new_tokens=10)
         if mine != theirs:
             different += 1
             step = next(n for n, (a, b) in enumerate(zip(mine, theirs, strict=False)) if a != b)
@@ -104,110 +84,89 @@ def test_tokens_equal_in_16_bits_unless_two_are_as_good(dtype):
     assert different <= 2
 
 
-def test_chance_is_that_of_generate_and_of_no_neighbour():
-    """A row in a batch is drawn as if it were alone."""
-    model, pixels = make_model(7), make_pixels(3)
-    wishes = {"temperature": 1.7, "top_k": 20, "top_p": 0.9}
-    alone = []
-    for row in pixels:
-        torch.manual_seed(11)
-        with torch.inference_mode():
-            said = model.generate(pixel_values=row[None], do_sample=True, max_new_tokens=12, **wishes)
-        alone.append(said[0, 1:].tolist())
-    decoder = BlipDecoder(model)
-    assert decoder.generate(pixels, Decoding(max_new_tokens=12, seed=11, **wishes)) == alone
-    assert decoder.generate(pixels, Decoding(max_new_tokens=12, seed=12, **wishes)) != alone
-
-
-@pytest.mark.parametrize("beams", [1, 3])
-def test_rows_may_have_lengths_of_their_own(beams):
+def test_rows_may_have_lengths_of_their_own():
     """One that is no longer wanted has said what it would have said at that length; others go on."""
     model, pixels = make_model(1), make_pixels(5)
-    limits = [3, 12, 1, 7, 5]
-    expected = [
-        plain(model, row[None], max_new_tokens=limit, num_beams=beams)[0]
-        for row, limit in zip(pixels, limits, strict=True)
-    ]
-    asked = []
+    limits, asked = [3, 12, 1, 7, 5], []
+    expected = [plain(model, row[None], max_new_tokens=limit)[0] for row, limit in zip(pixels, limits, strict=True)]
 
-    def wanted(step):
-        asked.append(step)
-        return [step < limit for limit in limits]
+    def wanted():
+        asked.append(1)
+        return [len(asked) - len(limits) < limit for limit in limits]  # it was asked before each image was looked at
 
-    assert BlipDecoder(model).generate(pixels, Decoding(max_new_tokens=12, num_beams=beams), wanted=wanted) == expected
+    assert BlipDecoder(model).generate(pixels, max_new_tokens=12, wanted=wanted) == expected
     assert len({len(row) for row in expected}) >= 4
-    assert sorted(set(asked)) == list(range(max(map(len, expected))))
+    assert len(asked) == len(limits) + max(map(len, expected))
 
 
 def test_an_image_that_is_not_wanted_is_not_looked_at():
     """Nor is one that has become unwanted while others were looked at."""
     model, pixels = make_model(9), make_pixels(4)
-    decoding, looks, asked = Decoding(max_new_tokens=6), [], []
+    looks, asked = [], []
     decoder = BlipDecoder(model)
-    expected = decoder.generate(pixels, decoding)
+    expected = decoder.generate(pixels, max_new_tokens=6)
     model.vision_model.embeddings.register_forward_hook(lambda *_: looks.append(1))
 
-    def wanted(step):
-        asked.append(step)
+    def wanted():
+        asked.append(1)
         return [True, False, len(asked) < 3, True]
 
-    assert decoder.generate(pixels, decoding, wanted=wanted) == [expected[0], [], [], expected[3]]
+    assert decoder.generate(pixels, max_new_tokens=6, wanted=wanted) == [expected[0], [], [], expected[3]]
     assert len(looks) == 2
-    assert decoder.generate(pixels, decoding, wanted=lambda _: [False] * 4) == [[]] * 4
+    assert decoder.generate(pixels, max_new_tokens=6, wanted=lambda: [False] * 4) == [[]] * 4
     assert len(looks) == 2
 
 
 def test_what_wanted_raises_ends_everything():
     """It comes out as it is, and the next call is not affected."""
-    model, pixels = make_model(9), make_pixels(2)
-    decoder, decoding = BlipDecoder(model), Decoding(max_new_tokens=6)
+    model, pixels, asked = make_model(9), make_pixels(2), []
+    decoder = BlipDecoder(model)
 
-    def wanted(step):
-        if step == 1:
+    def wanted():
+        asked.append(1)
+        if len(asked) == 4:
             raise TimeoutError
         return [True, True]
 
     with pytest.raises(TimeoutError):
-        decoder.generate(pixels, decoding, wanted=wanted)
-    assert decoder.generate(pixels, decoding) == plain(model, pixels, max_new_tokens=6)
+        decoder.generate(pixels, max_new_tokens=6, wanted=wanted)
+    assert decoder.generate(pixels, max_new_tokens=6) == plain(model, pixels, max_new_tokens=6)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-@pytest.mark.parametrize("beams", [1, 2])
-def test_scores_that_are_not_finite_are_no_answer(bad, beams):
+def test_scores_that_are_not_finite_are_no_answer(bad):
     """Though −∞ is, which is how a token is forbidden."""
-    model, pixels, decoding = make_model(1), make_pixels(1), Decoding(max_new_tokens=4, num_beams=beams)
+    model, pixels = make_model(1), make_pixels(1)
     bias = model.text_decoder.cls.predictions.bias
     with torch.no_grad():
         bias[10] = -float("inf")
-    assert BlipDecoder(model).generate(pixels, decoding) == plain(model, pixels, max_new_tokens=4, num_beams=beams)
+    assert BlipDecoder(model).generate(pixels, max_new_tokens=4) == plain(model, pixels, max_new_tokens=4)
     with torch.no_grad():
         bias[11] = bad
-    assert BlipDecoder(model).generate(pixels, decoding) == [None]
+    assert BlipDecoder(model).generate(pixels, max_new_tokens=4) == [None]
 
 
-@pytest.mark.parametrize("wishes", [{}, {"num_beams": 3}, {"seed": 5}])
-def test_a_row_without_finite_scores_disturbs_no_other(wishes):
+def test_a_row_without_finite_scores_disturbs_no_other():
     """It ends at once, and the others say what they would have said."""
-    model, pixels, decoding = make_model(3), make_pixels(5), Decoding(max_new_tokens=12, **wishes)
+    model, pixels = make_model(3), make_pixels(5)
     decoder = BlipDecoder(model)
-    expected = decoder.generate(pixels, decoding)
+    expected = decoder.generate(pixels, max_new_tokens=12)
     pixels[[0, 3]] = float("nan")
-    assert decoder.generate(pixels, decoding) == [None, expected[1], expected[2], None, expected[4]]
+    assert decoder.generate(pixels, max_new_tokens=12) == [None, expected[1], expected[2], None, expected[4]]
 
 
 def test_no_images_have_no_texts():
     """An empty batch is a batch."""
-    assert BlipDecoder(make_model(1)).generate(make_pixels(0), Decoding(max_new_tokens=4)) == []
+    assert BlipDecoder(make_model(1)).generate(make_pixels(0), max_new_tokens=4) == []
 
 
 def test_a_text_longer_than_the_model_can_count_is_refused():
     """It would fail in the middle otherwise; up to there it is written."""
     model, pixels = make_model(2, end_bias=-100.0, max_position_embeddings=8), make_pixels(1)
     decoder = BlipDecoder(model)
-    assert decoder.generate(pixels, Decoding(max_new_tokens=8)) == plain(model, pixels, max_new_tokens=8)
+    assert decoder.generate(pixels, max_new_tokens=8) == plain(model, pixels, max_new_tokens=8)
     with pytest.raises(ValueError, match="max_new_tokens is 9, but the model can only count to 8"):
-        decoder.generate(pixels, Decoding(max_new_tokens=9))
+        decoder.generate(pixels, max_new_tokens=9)
 
 
 def test_a_checkpoint_that_wishes_for_more_is_refused():
@@ -216,3 +175,14 @@ def test_a_checkpoint_that_wishes_for_more_is_refused():
     model.text_decoder.generation_config.repetition_penalty = 1.5
     with pytest.raises(ValueError, match=r"'repetition_penalty': 1.5"):
         BlipDecoder(model)
+
+
+def test_settings_that_change_nothing_are_no_wishes():
+    """Old checkpoints spell out every default."""
+    old = {"min_length": 0, "no_repeat_ngram_size": 0, "repetition_penalty": 1.0, "num_beam_groups": 1, "num_beams": 5}
+    assert special_wishes(GenerationConfig(**old)) == {}
+    assert special_wishes(GenerationConfig(**old | {"no_repeat_ngram_size": 1})) == {"no_repeat_ngram_size": 1}
+    assert special_wishes(GenerationConfig(min_length=5, suppress_tokens=[7])) == {
+        "min_length": 5,
+        "suppress_tokens": [7],
+    }

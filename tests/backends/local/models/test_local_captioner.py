@@ -5,13 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 import transformers as tf
+from answering import answer
 from safetensors.torch import load_file, save_file
 
 from vision_backends import open_image
 from vision_backends.backends.local import LocalBackend
-from vision_backends.backends.local.models.captioner import PLAIN_PROMPT
+from vision_backends.backends.local.hub.checkpoint import read_checkpoint
+from vision_backends.backends.local.models.captioner import PLAIN_PROMPT, Captioner
+from vision_backends.backends.local.runtime.loader import LoaderSettings, load, placement_for
 from vision_backends.backends.requests import DescribeRequest
-from vision_backends.errors import ConfigError, InvalidReplyError, NotReadyError, NotSupportedError
+from vision_backends.clock import Deadline
+from vision_backends.errors import ConfigError, InvalidReplyError, NotReadyError, NotSupportedError, TimedOutError
+from vision_backends.testing import FakeClock
 
 
 def test_blip_writes_english_captions_and_nothing_else(make_backend, model, make_image):
@@ -21,7 +26,7 @@ def test_blip_writes_english_captions_and_nothing_else(make_backend, model, make
         with pytest.raises(NotSupportedError):
             backend.check(request)
         with pytest.raises(NotSupportedError):
-            backend.describe([make_image()], request, timeout_s=60)
+            answer(backend.describe, [make_image()], request, timeout_s=60)
     assert backend.status()["caption"]["state"] == "not loaded"
     backend.check(DescribeRequest(language="en-GB"))
 
@@ -31,11 +36,11 @@ def test_a_model_with_a_chat_template_takes_prompts_and_languages(make_backend, 
     backend = make_backend(caption_model=model("llava"))
     backend.check(DescribeRequest(prompt="What is it?", language="de"))
     plain, asked = (
-        backend.describe([make_image()], DescribeRequest(prompt=prompt), timeout_s=60)[0].text
+        answer(backend.describe, [make_image()], DescribeRequest(prompt=prompt), timeout_s=60)[0].text
         for prompt in (None, PLAIN_PROMPT)
     )
     assert plain == asked
-    (german,) = backend.describe([make_image()], DescribeRequest(language="de", max_words=3), timeout_s=60)
+    (german,) = answer(backend.describe, [make_image()], DescribeRequest(language="de", max_words=3), timeout_s=60)
     assert german.language == "de"
 
 
@@ -43,7 +48,7 @@ def test_a_model_with_a_chat_template_takes_prompts_and_languages(make_backend, 
 def test_max_words_limits_the_length_and_says_so(make_backend, model, make_image, kind):
     """A text that was cut off is not complete."""
     backend = make_backend(caption_model=model(kind))
-    (short,) = backend.describe([make_image(left="red")], DescribeRequest(max_words=2), timeout_s=60)
+    (short,) = answer(backend.describe, [make_image(left="red")], DescribeRequest(max_words=2), timeout_s=60)
     assert len(short.text.split()) <= 3
     assert not short.complete
 
@@ -56,6 +61,29 @@ def test_a_text_is_no_longer_than_the_model_can_count(make_backend, model, make_
     assert 0 < len(long.text.split()) <= 64
 
 
+@pytest.mark.parametrize("way", [{}, {"num_beams": 2}, {"seed": 5}])
+@pytest.mark.parametrize("kind", ["blip", "llava"])
+def test_a_text_ends_with_the_time(model, make_image, kind, way):
+    """The model writes no further, and what it has written until then is no answer."""
+    checkpoint, settings = read_checkpoint(model(kind)), LoaderSettings(device="cpu", engine="torch", dtype="float32")
+    placement = placement_for(checkpoint, settings, has_parts=False)
+    made = load(
+        checkpoint, placement, auto_class="AutoModelForImageTextToText", settings=settings, chat=kind == "llava"
+    )
+    captioner, clock, steps = Captioner(made), FakeClock(), []
+
+    def count(*_ignored):
+        steps.append(1)
+        clock.advance(1.0)
+
+    scorer = made.model.text_decoder.cls.predictions.decoder if kind == "blip" else made.model.lm_head
+    scorer.register_forward_hook(count)
+    with pytest.raises(TimedOutError):
+        answer(captioner.caption, [make_image()], deadline=Deadline(clock, 4.5), max_words=30, **way)
+    made.batcher.close()
+    assert len(steps) == 5
+
+
 def test_a_text_that_ends_by_itself_is_complete(make_backend, model_copy, make_image):
     """Here the model is made to end at once."""
     folder = model_copy("blip")
@@ -63,18 +91,19 @@ def test_a_text_that_ends_by_itself_is_complete(make_backend, model_copy, make_i
     bias = next(name for name in tensors if name.endswith("predictions.bias"))
     tensors[bias][tf.AutoTokenizer.from_pretrained(folder).sep_token_id] = 100.0
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    (caption,) = make_backend(caption_model=folder).describe([make_image()], DescribeRequest(), timeout_s=60)
+    (caption,) = answer(make_backend(caption_model=folder).describe, [make_image()], DescribeRequest(), timeout_s=60)
     assert (caption.text, caption.complete) == ("", True)
 
 
-def test_scores_that_are_not_finite_are_no_answer(make_backend, model_copy, make_image):
+@pytest.mark.parametrize("way", [{}, {"caption_beams": 2}, {"caption_seed": 5}])
+def test_scores_that_are_not_finite_are_no_answer(make_backend, model_copy, make_image, way):
     """They would come out as some word or other."""
     folder = model_copy("blip")
     tensors = load_file(folder / "model.safetensors")
     tensors[next(name for name in tensors if name.endswith("predictions.bias"))][:] = float("nan")
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InvalidReplyError, match="not finite"):
-        make_backend(caption_model=folder).describe([make_image()], DescribeRequest(), timeout_s=60)
+        answer(make_backend(caption_model=folder, **way).describe, [make_image()], DescribeRequest(), timeout_s=60)
 
 
 def test_chance_has_no_part_in_it(make_backend, model_copy, make_image):
@@ -82,7 +111,7 @@ def test_chance_has_no_part_in_it(make_backend, model_copy, make_image):
     folder = model_copy("llava")
     (folder / "generation_config.json").write_text('{"do_sample": true, "temperature": 5.0, "top_k": 40}')
     backend = make_backend(caption_model=folder)
-    texts = {backend.describe([make_image()], DescribeRequest(), timeout_s=60)[0].text for _ in range(3)}
+    texts = {answer(backend.describe, [make_image()], DescribeRequest(), timeout_s=60)[0].text for _ in range(3)}
     assert len(texts) == 1
 
 
@@ -91,7 +120,7 @@ def test_a_model_without_a_chat_template_is_refused(make_backend, model_copy, ma
     folder = model_copy("llava")
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(NotReadyError, match="has no chat template"):
-        make_backend(caption_model=folder).describe([make_image()], DescribeRequest(), timeout_s=60)
+        answer(make_backend(caption_model=folder).describe, [make_image()], DescribeRequest(), timeout_s=60)
 
 
 @pytest.mark.parametrize("kind", ["blip", "llava"])
@@ -100,7 +129,7 @@ def test_beams_find_what_those_of_transformers_find(make_backend, model, photos,
     folder = model(kind)
     image = open_image(photos / "cat.jpg")
     request = DescribeRequest(prompt=None if kind == "blip" else "a cat", max_words=4)
-    (found,) = make_backend(caption_model=folder, caption_beams=3).describe([image], request, timeout_s=60)
+    (found,) = answer(make_backend(caption_model=folder, caption_beams=3).describe, [image], request, timeout_s=60)
     auto = tf.AutoModelForImageTextToText.from_pretrained(folder).eval()
     tokenizer = tf.AutoTokenizer.from_pretrained(folder)
     pixels = image.rgb(min_side_px=64)
@@ -126,8 +155,8 @@ def test_a_seed_draws_words_by_chance_and_always_the_same(make_backend, model, p
     for seed in (None, 1, 2, 3):
         backend = make_backend(caption_model=model(kind), caption_seed=seed)
         request = DescribeRequest(max_words=6)
-        together = [each.text for each in backend.describe(images, request, timeout_s=60)]
-        alone = [backend.describe([image], request, timeout_s=60)[0].text for image in images]
+        together = [each.text for each in answer(backend.describe, images, request, timeout_s=60)]
+        alone = [answer(backend.describe, [image], request, timeout_s=60)[0].text for image in images]
         assert together == alone
         said[seed] = tuple(together)
     assert len(set(said.values())) > 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from answering import answer
 from PIL import Image as PILImage
 from safetensors.torch import load_file, save_file
 
@@ -29,7 +30,7 @@ def test_labels_are_cocos_own(make_backend, model, images, kind):
     """However the checkpoint spells them, with COCO's ids."""
     coco = coco_categories()
     backend = make_backend(detection_model=model(kind))
-    items = [item for found in backend.detect(images, EVERYTHING, timeout_s=60) for item in found]
+    items = [item for found in answer(backend.detect, images, EVERYTHING, timeout_s=60) for item in found]
     assert items
     assert all(coco[item.label] == item.category_id for item in items)
 
@@ -37,14 +38,14 @@ def test_labels_are_cocos_own(make_backend, model, images, kind):
 def test_min_score_is_the_lowest_reported(make_backend, model, images):
     """By default the configured one."""
     folder = model("rt_detr_v2")
-    everything = make_backend(detection_model=folder).detect(images, EVERYTHING, timeout_s=60)
+    everything = answer(make_backend(detection_model=folder).detect, images, EVERYTHING, timeout_s=60)
     scores = sorted(item.score for found in everything for item in found)
     middle = scores[len(scores) // 2]
     for backend, request in (
         (make_backend(detection_model=folder), DetectRequest(min_score=middle)),
         (make_backend(detection_model=folder, min_score=middle), DetectRequest()),
     ):
-        kept = [item.score for found in backend.detect(images, request, timeout_s=60) for item in found]
+        kept = [item.score for found in answer(backend.detect, images, request, timeout_s=60) for item in found]
         assert 0 < len(kept) < len(scores)
         assert min(kept) >= middle
 
@@ -54,7 +55,7 @@ def test_boxes_belong_to_the_whole_upright_image(make_backend, model, photos):
     backend = make_backend(detection_model=model("rt_detr_v2"))
     path = photos / "cat.jpg"
     small, whole = open_image(path, min_side_px=128), open_image(PILImage.open(path))
-    (one,), (other,) = (backend.detect([image], EVERYTHING, timeout_s=60) for image in (small, whole))
+    (one,), (other,) = (answer(backend.detect, [image], EVERYTHING, timeout_s=60) for image in (small, whole))
     assert (one.width, one.height) == (whole.width, whole.height)
     assert one[0].xyxy == pytest.approx(other[0].xyxy, abs=whole.width * 0.05)
 
@@ -66,8 +67,8 @@ def test_a_closed_vocabulary_knows_its_labels_in_any_form(make_backend, model, i
         backend.check(DetectRequest(labels=("a scooter", "a dog")))
     request = DetectRequest(labels=("people", "a motorbike"), min_score=0.0)
     backend.check(request)
-    everything = backend.detect(images, EVERYTHING, timeout_s=60)
-    found = backend.detect(images, request, timeout_s=60)
+    everything = answer(backend.detect, images, EVERYTHING, timeout_s=60)
+    found = answer(backend.detect, images, request, timeout_s=60)
     words = {"person": "people", "motorcycle": "a motorbike"}
     expected = [[words[item.label] for item in each if item.label in words] for each in everything]
     assert [[item.label for item in each] for each in found] == expected
@@ -89,11 +90,11 @@ def test_labels_are_the_callers_own_words(make_backend, model, images, kind):
     backend = make_backend(open_vocabulary_model=model(kind), detection_model=model("detr"))
     request = DetectRequest(labels=("a dog", "scooter"), min_score=0.0)
     backend.check(request)
-    items = [item for found in backend.detect(images, request, timeout_s=60) for item in found]
+    items = [item for found in answer(backend.detect, images, request, timeout_s=60) for item in found]
     assert {item.label for item in items} <= {"a dog", "scooter"}
     assert {item.category_id for item in items if item.label == "a dog"} <= {18}
     assert {item.category_id for item in items if item.label == "scooter"} <= {None}
-    assert backend.detect(images, DetectRequest(labels=("cat",), min_score=1.0), timeout_s=60)[0].items == ()
+    assert answer(backend.detect, images, DetectRequest(labels=("cat",), min_score=1.0), timeout_s=60)[0].items == ()
 
 
 def test_more_labels_than_the_model_reads_are_refused(make_backend, model, images):
@@ -109,7 +110,7 @@ def test_a_label_of_which_the_model_reads_nothing_is_refused(make_backend, model
     """It is named; the others would otherwise be found in its place."""
     backend = make_backend(open_vocabulary_model=model("grounding_dino"))
     with pytest.raises(NotSupportedError, match=r"reads nothing in the label '\.\.'"):
-        backend.detect(images, DetectRequest(labels=("a dog", "..")), timeout_s=60)
+        answer(backend.detect, images, DetectRequest(labels=("a dog", "..")), timeout_s=60)
 
 
 def test_a_closed_model_cannot_look_for_any_words(make_backend, model, images):
@@ -125,4 +126,4 @@ def test_boxes_that_are_not_finite_are_no_answer(make_backend, model_copy, image
     tensors["class_labels_classifier.bias"][:] = float("nan")
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InvalidReplyError, match="not finite"):
-        make_backend(detection_model=folder).detect(images, EVERYTHING, timeout_s=60)
+        answer(make_backend(detection_model=folder).detect, images, EVERYTHING, timeout_s=60)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import transformers as tf
+from answering import answer
 from PIL import Image as PILImage
 from PIL import ImageOps
 
@@ -145,9 +146,9 @@ def finder(make_backend, folder, kind):
     """Return what finds by this package, and what finds by transformers alone."""
     if kind in CLOSED:
         backend = make_backend(detection_model=folder)
-        return lambda images: backend.detect(images, EVERYTHING, timeout_s=60), closed
+        return lambda images: answer(backend.detect, images, EVERYTHING, timeout_s=60), closed
     backend, request = make_backend(open_vocabulary_model=folder), DetectRequest(labels=LABELS, min_score=0.0)
-    return lambda images: backend.detect(images, request, timeout_s=60), worded if "owl" in kind else grounded
+    return lambda images: answer(backend.detect, images, request, timeout_s=60), worded if "owl" in kind else grounded
 
 
 @pytest.mark.parametrize("kind", [*CLOSED, *OPEN])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import transformers as tf
+from answering import answer
 from PIL import Image as PILImage
 from safetensors.torch import load_file, save_file
 
@@ -47,8 +48,8 @@ def test_vectors_equal_those_of_transformers(make_backend, model, pictures, kind
     backend = make_backend(embedding_model=model(kind))
     inner = model(kind) / "0_CLIPModel" if kind == "sentence_clip" else model(kind)
     seen, read = plain(inner, pictures)
-    images = backend.embed([open_image(p) for p in pictures], EmbedRequest(), timeout_s=60)
-    texts = backend.embed_text(TEXTS, EmbedTextRequest(), timeout_s=60)
+    images = answer(backend.embed, [open_image(p) for p in pictures], EmbedRequest(), timeout_s=60)
+    texts = answer(backend.embed_text, TEXTS, EmbedTextRequest(), timeout_s=60)
     for mine, theirs in zip([*images, *texts], [*seen, *read], strict=True):
         np.testing.assert_allclose(mine.vector, theirs, atol=2e-6)
         assert mine.vector.dtype == np.float32
@@ -67,8 +68,8 @@ def test_vectors_equal_those_of_sentence_transformers(make_backend, model, pictu
     theirs = SentenceTransformer(str(model("sentence_clip")), device="cpu", local_files_only=True)
     theirs.save(str(tmp_path / "saved"), create_model_card=False)
     backend = make_backend(embedding_model=tmp_path / "saved" if new else model("sentence_clip"))
-    images = backend.embed([open_image(p) for p in pictures], EmbedRequest(), timeout_s=60)
-    texts = backend.embed_text(TEXTS, EmbedTextRequest(), timeout_s=60)
+    images = answer(backend.embed, [open_image(p) for p in pictures], EmbedRequest(), timeout_s=60)
+    texts = answer(backend.embed_text, TEXTS, EmbedTextRequest(), timeout_s=60)
     for mine, inputs in ((images, pictures), (texts, TEXTS)):
         expected = theirs.encode(inputs, normalize_embeddings=True, show_progress_bar=False)
         np.testing.assert_allclose([each.vector for each in mine], expected, atol=2e-6)
@@ -87,9 +88,9 @@ def test_a_vector_does_not_depend_on_its_neighbours(make_backend, model, picture
     """Sizes may differ, and lists be longer than a batch."""
     backend = make_backend(embedding_model=model("siglip2_naflex"))
     images = [open_image(p) for p in pictures]
-    many = backend.embed(images * 5, EmbedRequest(), timeout_s=60)
+    many = answer(backend.embed, images * 5, EmbedRequest(), timeout_s=60)
     for number, image in enumerate(images):
-        alone = backend.embed([image], EmbedRequest(), timeout_s=60)[0]
+        alone = answer(backend.embed, [image], EmbedRequest(), timeout_s=60)[0]
         for each in many[number::3]:
             np.testing.assert_allclose(each.vector, alone.vector, atol=1e-6)
 
@@ -100,14 +101,14 @@ def test_the_space_names_model_and_revision(make_backend, model, make_image):
     space = backend.model_for(EmbedRequest()).space
     revision = backend.model_for(EmbedRequest()).revision
     assert space == f"local/clip@{revision}"
-    (vector,) = backend.embed([make_image()], EmbedRequest(space=space), timeout_s=60)
+    (vector,) = answer(backend.embed, [make_image()], EmbedRequest(space=space), timeout_s=60)
     assert (vector.space, vector.trace.revision) == (space, revision)
     assert space == backend.model_for(EmbedTextRequest()).space == backend.model_for(EmbedRequest()).space
     for request in (EmbedRequest(space="openai/other"), EmbedTextRequest(space="openai/other")):
         with pytest.raises(NotSupportedError, match="local/clip@"):
             backend.check(request)
     with pytest.raises(NotSupportedError):
-        backend.embed([make_image()], EmbedRequest(space="openai/other"), timeout_s=60)
+        answer(backend.embed, [make_image()], EmbedRequest(space="openai/other"), timeout_s=60)
 
 
 def test_numbers_that_are_not_finite_are_no_answer(make_backend, model_copy, make_image):
@@ -118,8 +119,8 @@ def test_numbers_that_are_not_finite_are_no_answer(make_backend, model_copy, mak
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     backend = make_backend(embedding_model=folder)
     with pytest.raises(InvalidReplyError, match="not finite"):
-        backend.embed([make_image()], EmbedRequest(), timeout_s=60)
-    assert backend.embed_text(["cat"], EmbedTextRequest(), timeout_s=60)
+        answer(backend.embed, [make_image()], EmbedRequest(), timeout_s=60)
+    assert answer(backend.embed_text, ["cat"], EmbedTextRequest(), timeout_s=60)
 
 
 def test_missing_weights_are_never_made_up(make_backend, model_copy, make_image):
@@ -129,7 +130,7 @@ def test_missing_weights_are_never_made_up(make_backend, model_copy, make_image)
     del tensors["visual_projection.weight"]
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(NotReadyError, match=r"lacks 1 weights, such as visual_projection\.weight"):
-        make_backend(embedding_model=folder).embed([make_image()], EmbedRequest(), timeout_s=60)
+        answer(make_backend(embedding_model=folder).embed, [make_image()], EmbedRequest(), timeout_s=60)
 
 
 def test_a_model_of_one_tower_is_refused(make_backend, model, make_image):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import transformers as tf
+from answering import answer
 from PIL import Image as PILImage
 
 from vision_backends.backends.local.models.captioner import PLAIN_PROMPT
@@ -30,8 +31,8 @@ def pictures(photos):
 def described(backend, pictures, **wishes):
     """Return the texts of a batch, having seen that one is the same alone."""
     images, request = [open_image(picture) for picture in pictures], DescribeRequest(max_words=WORDS, **wishes)
-    together = [each.text for each in backend.describe(images, request, timeout_s=60)]
-    (alone,) = backend.describe(images[:1], request, timeout_s=60)
+    together = [each.text for each in answer(backend.describe, images, request, timeout_s=60)]
+    (alone,) = answer(backend.describe, images[:1], request, timeout_s=60)
     assert alone.text == together[0]
     return together
 
@@ -89,7 +90,7 @@ def test_florence2_is_given_its_task(make_backend, model, pictures, max_words, t
     plain = tf.AutoModelForImageTextToText.from_pretrained(model("florence2")).eval()
     backend = make_backend(caption_model=model("florence2"))
     images, request = [open_image(picture) for picture in pictures], DescribeRequest(max_words=max_words)
-    found = backend.describe(images, request, timeout_s=60)
+    found = answer(backend.describe, images, request, timeout_s=60)
     expected = []
     for picture in pictures:
         inputs = inputs_of(model("florence2"), "florence2", picture, task)
@@ -151,5 +152,5 @@ def test_beams_and_chance_equal_those_of_transformers(make_backend, model, pictu
 def test_nobody_can_ask_for_more_words_than_a_model_can_count_to(make_backend, model, pictures, kind):
     """The text ends there; a client may choose the number."""
     backend = make_backend(caption_model=model(kind))
-    (found,) = backend.describe([open_image(pictures[0])], DescribeRequest(max_words=2_000), timeout_s=100)
+    (found,) = answer(backend.describe, [open_image(pictures[0])], DescribeRequest(max_words=2_000), timeout_s=100)
     assert found.text

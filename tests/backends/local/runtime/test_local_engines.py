@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from answering import answer
 
 from vision_backends import open_image
 from vision_backends.backends.local.hub.checkpoint import read_checkpoint
 from vision_backends.backends.local.runtime.engines import Engines, PartRunner
 from vision_backends.backends.local.runtime.parts import Part
-from vision_backends.backends.local.runtime.tuning_cache import Remembered
+from vision_backends.backends.local.runtime.tuning_cache import TuningCache
 from vision_backends.backends.requests import DetectRequest, EmbedRequest
 
 SHAPE = (3, 8, 8)
@@ -50,7 +51,9 @@ def runner(tmp_path, model):
     """A maker of runners of a part, all with the same memory."""
 
     def make(part=None, *, wanted="openvino", agrees=close, device="cpu", cast=torch.clone, numbers="float32"):
-        engines = Engines(wanted, device=device, threads=1, numbers=numbers, full=True, remembered=Remembered(tmp_path))
+        engines = Engines(
+            wanted, device=device, threads=1, numbers=numbers, full=True, remembered=TuningCache(tmp_path)
+        )
         module = (part or Doubling()).eval()
         wish = Part(name="double", module=module, example=torch.randn(1, *SHAPE), agrees=agrees)
         made = engines.runner(wish, read_checkpoint(model("clip"), name="acme/tiny"))
@@ -226,8 +229,8 @@ def test_vectors_of_both_engines_stand_beside_each_other(make_backend, model, ph
     images = [open_image(path) for path in sorted(photos.glob("*.jpg"))]
     found = {}
     for engine in ("torch", "openvino"):
-        backend = make_backend(embedding_model=model(kind), engine=engine, remembered=Remembered(tmp_path))
-        found[engine] = backend.embed(images, EmbedRequest(), timeout_s=100)
+        backend = make_backend(embedding_model=model(kind), engine=engine, tuning_cache=TuningCache(tmp_path))
+        found[engine] = answer(backend.embed, images, EmbedRequest(), timeout_s=100)
         shown = backend.status()["embedding"]["engine"]
     assert shown == {"image": "openvino"}
     pairs = zip(found["torch"], found["openvino"], strict=True)
@@ -239,8 +242,8 @@ def test_a_detector_finds_the_same_by_both_engines(make_backend, model, photos, 
     image = open_image(photos / "cat.jpg")
     found = {}
     for engine in ("torch", "openvino"):
-        backend = make_backend(detection_model=model("rt_detr_v2"), engine=engine, remembered=Remembered(tmp_path))
-        (found[engine],) = backend.detect([image], DetectRequest(min_score=0.01), timeout_s=100)
+        backend = make_backend(detection_model=model("rt_detr_v2"), engine=engine, tuning_cache=TuningCache(tmp_path))
+        (found[engine],) = answer(backend.detect, [image], DetectRequest(min_score=0.01), timeout_s=100)
         shown = backend.status()["detection"]["engine"]
     assert shown["boxes"] == "openvino" or "something else" in shown["boxes"]
     assert len(found["torch"]) == len(found["openvino"]) > 0
@@ -255,9 +258,9 @@ def test_a_conversion_is_quiet(make_backend, model, make_image, tmp_path, capfd)
     """Transformers has remarks on a model that is traced, which are not for users."""
     transformers.utils.logging.enable_propagation()
     verbosity = transformers.utils.logging.get_verbosity()
-    backend = make_backend(embedding_model=model("clip"), engine="openvino", remembered=Remembered(tmp_path))
+    backend = make_backend(embedding_model=model("clip"), engine="openvino", tuning_cache=TuningCache(tmp_path))
     capfd.readouterr()
-    backend.embed([make_image()], EmbedRequest(), timeout_s=100)
+    answer(backend.embed, [make_image()], EmbedRequest(), timeout_s=100)
     assert backend.status()["embedding"]["engine"] == {"image": "openvino"}
     assert capfd.readouterr() == ("", "")
     assert transformers.utils.logging.get_verbosity() == verbosity
@@ -266,7 +269,7 @@ def test_a_conversion_is_quiet(make_backend, model, make_image, tmp_path, capfd)
 def test_its_maker_hears_nothing(fresh_user, model):
     """OpenVINO would report its import and every conversion, and put a number for this user into the home."""
     code = f"""
-import sys
+import asyncio, sys
 def refuse(event, args):
     if event in {{"socket.connect", "socket.getaddrinfo", "socket.sendto"}}:
         print("network:", event, flush=True)
@@ -275,7 +278,7 @@ from PIL import Image
 from vision_backends import EmbedRequest, open_image
 from vision_backends.backends.local import LocalBackend
 backend = LocalBackend(embedding_model={str(model("clip"))!r}, engine="openvino")
-backend.embed([open_image(Image.new("RGB", (64, 64)))], EmbedRequest(), timeout_s=100)
+asyncio.run(backend.embed([open_image(Image.new("RGB", (64, 64)))], EmbedRequest(), timeout_s=100))
 print(backend.status()["embedding"]["engine"]["image"])
 print(sorted(name for name in sys.modules if name.startswith("openvino_telemetry")))
 """

@@ -6,6 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from answering import answer
 
 from vision_backends.backends.local.runtime.idle_unload import IdleWatch
 from vision_backends.backends.requests import DescribeRequest, EmbedRequest, EmbedTextRequest
@@ -122,9 +123,9 @@ class TestModels:
 
     def test_a_model_that_was_not_used_for_so_long_is_dropped(self, backend, make_image, clock):
         """The other one stays; the next call loads it again and says the same."""
-        (before,) = backend.embed([make_image()], EmbedRequest(), timeout_s=60)
+        (before,) = answer(backend.embed, [make_image()], EmbedRequest(), timeout_s=60)
         clock.advance(40)
-        backend.describe([make_image()], DescribeRequest(), timeout_s=60)
+        answer(backend.describe, [make_image()], DescribeRequest(), timeout_s=60)
         assert backend.status()["embedding"]["idle_s"] == 40
         assert backend._idle.look() == 20
         clock.advance(20)
@@ -132,14 +133,14 @@ class TestModels:
         states = {role: facts["state"] for role, facts in backend.status().items()}
         assert states == {"caption": "loaded", "embedding": "not loaded"}
         assert "memory_bytes" not in backend.status()["embedding"]
-        (after,) = backend.embed([make_image()], EmbedRequest(), timeout_s=60)
+        (after,) = answer(backend.embed, [make_image()], EmbedRequest(), timeout_s=60)
         assert after == before
 
     def test_a_model_that_is_in_use_stays(self, backend, make_image, clock):
         """However long the call takes; it is idle from its end on."""
         model = backend._models["embedding"]
         with model.in_use("embed"):
-            backend.embed_text(["two cats"], EmbedTextRequest(), timeout_s=60)
+            answer(backend.embed_text, ["two cats"], EmbedTextRequest(), timeout_s=60)
             clock.advance(1000)
             assert backend._idle.look() == 60
             assert backend.status()["embedding"]["idle_s"] == 0
@@ -158,7 +159,7 @@ class TestModels:
     def test_callers_never_notice(self, make_backend, model, make_image):
         """Threads ask while their model is dropped again and again, in every moment that nobody uses it."""
         backend = make_backend(embedding_model=model("clip"), idle_unload_s=1e-6)
-        (expected,) = backend.embed([make_image()], EmbedRequest(), timeout_s=60)
+        (expected,) = answer(backend.embed, [make_image()], EmbedRequest(), timeout_s=60)
         enough, dropped = threading.Event(), []
         watching = IdleWatch([*backend._models.values()], idle_s=1e-6, on_dropped=lambda: dropped.append(1))
 
@@ -169,7 +170,7 @@ class TestModels:
         def ask():
             vectors = []
             for _ in range(8):
-                vectors += backend.embed([make_image()], EmbedRequest(), timeout_s=60)
+                vectors += answer(backend.embed, [make_image()], EmbedRequest(), timeout_s=60)
                 threading.Event().wait(0.05)
             return vectors
 
@@ -187,14 +188,14 @@ class TestModels:
     def test_a_real_clock_rings(self, make_backend, model, make_image):
         """The timer drops it without anybody asking, and ends."""
         backend = make_backend(embedding_model=model("clip"), idle_unload_s=0.2)
-        backend.embed([make_image()], EmbedRequest(), timeout_s=60)
+        answer(backend.embed, [make_image()], EmbedRequest(), timeout_s=60)
         wait_for_timers()
         assert backend.status()["embedding"]["state"] == "not loaded"
 
     def test_closing_ends_the_timer(self, make_backend, model, make_image):
         """Nothing is left to watch."""
         backend = make_backend(embedding_model=model("clip"), idle_unload_s=3600.0)
-        backend.embed([make_image()], EmbedRequest(), timeout_s=60)
+        answer(backend.embed, [make_image()], EmbedRequest(), timeout_s=60)
         assert len(timers()) == 1
         backend.close()
         wait_for_timers()
@@ -202,7 +203,7 @@ class TestModels:
     def test_without_the_setting_there_is_no_timer(self, make_backend, model, make_image):
         """Models stay, and no thread waits for anything."""
         backend = make_backend(embedding_model=model("clip"))
-        backend.embed([make_image()], EmbedRequest(), timeout_s=60)
+        answer(backend.embed, [make_image()], EmbedRequest(), timeout_s=60)
         assert timers() == []
 
     def test_no_time_at_all_is_refused(self, make_backend):

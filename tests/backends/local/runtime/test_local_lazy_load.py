@@ -6,9 +6,11 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from answering import answer
 
 from vision_backends.backends.local.hub.progress import Progress
 from vision_backends.backends.local.runtime.lazy_load import RETRY_AFTER_S, Slot
+from vision_backends.clock import SYSTEM_CLOCK, Deadline
 from vision_backends.errors import ModelNotFoundError, NotReadyError, OverloadedError
 from vision_backends.testing import FakeClock
 
@@ -39,12 +41,17 @@ def slot_for(work, clock=None):
     return Slot("The model", work, clock=clock or FakeClock())
 
 
+def get(slot, *, timeout_s=10):
+    """Return what is loaded, or hear why not."""
+    return answer(slot.get, Deadline(SYSTEM_CLOCK, timeout_s))
+
+
 def test_many_threads_load_once():
     """Eight callers share one load."""
     work = Work("loaded")
     slot = slot_for(work)
     with ThreadPoolExecutor(8) as pool:
-        jobs = [pool.submit(slot.get, timeout_s=10) for _ in range(8)]
+        jobs = [pool.submit(get, slot) for _ in range(8)]
         assert work.begun.wait(10)
         work.allowed.set()
         assert {job.result() for job in jobs} == {"loaded"}
@@ -62,7 +69,7 @@ def test_in_the_background_callers_hear_how_far_it_is():
     with pytest.raises(NotReadyError, match=r"The model is being fetched: 250 of 1000 MB, 25%\."):
         slot.check()
     work.allowed.set()
-    assert slot.get(timeout_s=10) == "loaded"
+    assert get(slot) == "loaded"
     slot.check()
     assert work.calls == 1
 
@@ -72,7 +79,7 @@ def test_a_load_that_somebody_waits_for_refuses_nobody():
     work = Work("loaded")
     slot = slot_for(work)
     with ThreadPoolExecutor(1) as pool:
-        job = pool.submit(slot.get, timeout_s=10)
+        job = pool.submit(get, slot)
         assert work.begun.wait(10)
         slot.check()
         work.allowed.set()
@@ -84,9 +91,9 @@ def test_who_cannot_wait_longer_leaves_and_the_load_goes_on():
     work = Work("loaded")
     slot = slot_for(work)
     with pytest.raises(NotReadyError, match=r"still being (fetched|loaded).* after 0\.01 s"):
-        slot.get(timeout_s=0.01)
+        get(slot, timeout_s=0.01)
     work.allowed.set()
-    assert slot.get(timeout_s=10) == "loaded"
+    assert get(slot) == "loaded"
     assert work.calls == 1
 
 
@@ -95,14 +102,14 @@ def test_a_failure_is_told_for_a_while_and_then_tried_again():
     work, clock = Work(ModelNotFoundError("No such model.", remedy="Correct it.", code="404"), "loaded"), FakeClock()
     slot = slot_for(work, clock)
     work.allowed.set()
-    for ask in (lambda: slot.get(timeout_s=10), slot.check, lambda: slot.get(timeout_s=10), slot.start):
+    for ask in (lambda: get(slot), slot.check, lambda: get(slot), slot.start):
         with pytest.raises(ModelNotFoundError, match="No such model") as caught:
             ask()
         assert (caught.value.remedy, caught.value.code) == ("Correct it.", "404")
     assert (work.calls, slot.state) == (1, "failed: No such model.")
     clock.advance(RETRY_AFTER_S + 1)
     slot.check()
-    assert slot.get(timeout_s=10) == "loaded"
+    assert get(slot) == "loaded"
 
 
 def test_a_failure_may_say_when_to_try_again():
@@ -111,9 +118,9 @@ def test_a_failure_may_say_when_to_try_again():
     slot = slot_for(work, clock)
     work.allowed.set()
     with pytest.raises(NotReadyError):
-        slot.get(timeout_s=10)
+        get(slot)
     clock.advance(31)
-    assert slot.get(timeout_s=10) == "loaded"
+    assert get(slot) == "loaded"
 
 
 def test_a_crash_of_the_load_is_a_reason_not_to_be_ready():
@@ -121,7 +128,7 @@ def test_a_crash_of_the_load_is_a_reason_not_to_be_ready():
     work = Work(ZeroDivisionError("oops"))
     work.allowed.set()
     with pytest.raises(NotReadyError, match="ZeroDivisionError: oops"):
-        slot_for(work).get(timeout_s=10)
+        get(slot_for(work))
 
 
 def test_a_system_without_room_for_threads_is_an_overload():
@@ -131,13 +138,13 @@ def test_a_system_without_room_for_threads_is_an_overload():
     slot = slot_for(work)
     usual = threading.stack_size(1 << 46)
     try:
-        for ask in (slot.start, lambda: slot.get(timeout_s=1)):
+        for ask in (slot.start, lambda: get(slot, timeout_s=1)):
             with pytest.raises(OverloadedError, match="starts no more threads"):
                 ask()
     finally:
         threading.stack_size(usual)
     assert (slot.state, slot.touched) == ("not loaded", False)
-    assert slot.get(timeout_s=10) == "loaded"
+    assert get(slot) == "loaded"
 
 
 def test_closing_forgets_what_is_loaded_and_what_has_failed():
@@ -145,13 +152,13 @@ def test_closing_forgets_what_is_loaded_and_what_has_failed():
     work = Work("one", NotReadyError("Broken."), "two")
     slot = slot_for(work)
     work.allowed.set()
-    assert slot.get(timeout_s=10) == "one"
+    assert get(slot) == "one"
     slot.close()
     assert (slot.value, slot.state, slot.touched) == (None, "not loaded", False)
     with pytest.raises(NotReadyError):
-        slot.get(timeout_s=10)
+        get(slot)
     slot.close()
-    assert slot.get(timeout_s=10) == "two"
+    assert get(slot) == "two"
 
 
 def test_what_arrives_after_closing_is_dropped():

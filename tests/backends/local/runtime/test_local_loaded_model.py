@@ -10,12 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 import transformers
+from answering import answer
 
 from vision_backends.backends.local.hub.checkpoint import read_checkpoint
-from vision_backends.backends.local.runtime.loader import Place, load, spot_for
+from vision_backends.backends.local.runtime.loader import LoaderSettings, load, placement_for
 from vision_backends.backends.local.runtime.memory import free_memory_bytes, memory_for
 from vision_backends.backends.local.runtime.torch_environment import check_packages, free_device_memory, translated
-from vision_backends.clock import Countdown
+from vision_backends.clock import Deadline
 from vision_backends.errors import (
     InvalidRequestError,
     NotReadyError,
@@ -28,9 +29,10 @@ from vision_backends.testing import FakeClock
 
 def loaded(folder, *, device="cpu", threads=None):
     """Return a tiny CLIP in memory."""
-    place = Place(device=device, threads=threads, engine="torch", dtype="float32")
+    settings = LoaderSettings(device=device, threads=threads, engine="torch", dtype="float32")
     checkpoint = read_checkpoint(folder)
-    return load(checkpoint, spot_for(checkpoint, place, has_parts=True), auto_class="AutoModel", place=place)
+    placement = placement_for(checkpoint, settings, has_parts=True)
+    return load(checkpoint, placement, auto_class="AutoModel", settings=settings)
 
 
 class Linux:
@@ -154,8 +156,7 @@ def test_weights_are_float32_and_cannot_learn(model, tmp_path):
 
 def ask(made, items, *, run, prepare=lambda item: {"x": torch.tensor([[item]])}, alike=lambda _item: 0.0):
     """Ask a model for what a function computes."""
-    time = Countdown(30, clock=FakeClock())
-    return made.ask(items, prepare=prepare, alike=alike, run=run, time=time)
+    return answer(made.ask, items, prepare=prepare, alike=alike, run=run, deadline=Deadline(FakeClock(), 30))
 
 
 def test_results_come_in_the_order_of_the_items(model):
@@ -191,19 +192,8 @@ def test_a_failure_while_preparing_ends_the_call(model):
 
     with pytest.raises(UnavailableError, match="a bad picture"):
         ask(made, range(40), prepare=prepare, run=lambda batch, _options, _wanted: batch["x"][:, 0].tolist())
-    assert made.lane.waiting == 0
+    assert made.batcher.waiting == 0
     assert ask(made, [3], run=lambda batch, _options, _wanted: batch["x"][:, 0].tolist()) == [3]
-
-
-def test_time_that_is_over_is_an_error():
-    """Before that, what is left of it."""
-    clock = FakeClock()
-    time = Countdown(2.0, clock=clock)
-    clock.advance(0.5)
-    assert time.left_s() == pytest.approx(1.5)
-    clock.advance(2.0)
-    with pytest.raises(TimedOutError):
-        time.left_s()
 
 
 @pytest.mark.parametrize(

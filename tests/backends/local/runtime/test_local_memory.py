@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vision_backends.backends.local.hub.checkpoint import read_checkpoint
-from vision_backends.backends.local.runtime.loader import Place, spot_for
+from vision_backends.backends.local.runtime.loader import LoaderSettings, placement_for
 from vision_backends.backends.local.runtime.memory import (
     CONVERTED,
     OVERHEAD,
@@ -124,12 +124,12 @@ def test_a_gpu_takes_16_bit_numbers_from_the_start(model, monkeypatch):
     """So that half as much passes through this memory; kinds that stay whole in 32 bits do not."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    place = Place(device="cuda:0", dtype="bfloat16")
+    settings = LoaderSettings(device="cuda:0", dtype="bfloat16")
     for kind, size in (("clip", 2), ("grounding_dino", 4)):
-        assert spot_for(read_checkpoint(model(kind)), place, has_parts=True).loaded_as.itemsize == size
-    place = Place(device="cpu", dtype="bfloat16", engine="openvino")  # which converts 32-bit numbers
+        assert placement_for(read_checkpoint(model(kind)), settings, has_parts=True).loaded_as.itemsize == size
+    settings = LoaderSettings(device="cpu", dtype="bfloat16", engine="openvino")  # which converts 32-bit numbers
     for has_parts, size in ((True, 4), (False, 2)):
-        assert spot_for(read_checkpoint(model("clip")), place, has_parts=has_parts).loaded_as.itemsize == size
+        assert placement_for(read_checkpoint(model("clip")), settings, has_parts=has_parts).loaded_as.itemsize == size
 
 
 def _resident_bytes():

@@ -8,12 +8,13 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
+from answering import answer
 
 from vision_backends import open_image
 from vision_backends.backends.local.hub.checkpoint import read_checkpoint
-from vision_backends.backends.local.runtime.loader import Place, load, spot_for
+from vision_backends.backends.local.runtime.loader import LoaderSettings, load, placement_for
 from vision_backends.backends.local.runtime.precision import choose_dtype, lower, measure_share, stays_whole
-from vision_backends.backends.local.runtime.tuning_cache import Remembered
+from vision_backends.backends.local.runtime.tuning_cache import TuningCache
 from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest
 
 
@@ -34,7 +35,7 @@ def choose(folder, *, wanted="auto", device="cpu", real=True, share=0.5, measure
         return share
 
     return choose_dtype(
-        wanted, device=device, remembered=Remembered(folder), has_bfloat16=lambda _device: real, measure=measure
+        wanted, device=device, remembered=TuningCache(folder), has_bfloat16=lambda _device: real, measure=measure
     )
 
 
@@ -70,7 +71,7 @@ def test_each_gpu_is_asked_itself(tmp_path, monkeypatch):
         torch.cuda, "is_bf16_supported", lambda *, including_emulation: current[-1] == "cuda:0" or including_emulation
     )
     for name, dtype in (("cuda:0", torch.bfloat16), ("cuda:1", torch.float16)):
-        assert choose_dtype("auto", device=name, remembered=Remembered(tmp_path)) is dtype
+        assert choose_dtype("auto", device=name, remembered=TuningCache(tmp_path)) is dtype
 
 
 @pytest.mark.parametrize("wanted", ["float32", "bfloat16", "float16"])
@@ -123,14 +124,14 @@ def test_embeddings_in_16_bits_are_those_of_the_model_in_16_bits(make_backend, m
     backend = make_backend(embedding_model=folder, dtype="bfloat16")
     plain = tf.AutoModel.from_pretrained(folder, dtype=torch.bfloat16).eval()
     processor = tf.AutoImageProcessor.from_pretrained(folder, backend="pil")
-    found = backend.embed(images, EmbedRequest(), timeout_s=60)
+    found = answer(backend.embed, images, EmbedRequest(), timeout_s=60)
     for image, vector in zip(images, found, strict=True):
         inputs = processor(images=[image.rgb(min_side_px=backend.image_px(EmbedRequest()))], return_tensors="pt")
         pixels = inputs.pop("pixel_values").to(torch.bfloat16)
         with torch.inference_mode():
             expected = plain.get_image_features(pixel_values=pixels, **inputs).pooler_output[0].float()
         assert float(torch.tensor(vector.vector) @ expected / expected.norm()) > 0.99
-    assert backend.embed_text(["a cat"], EmbedTextRequest(), timeout_s=60)[0].space == found[0].space
+    assert answer(backend.embed_text, ["a cat"], EmbedTextRequest(), timeout_s=60)[0].space == found[0].space
     assert backend.status()["embedding"]["dtype"] == "bfloat16"
 
 
@@ -170,7 +171,7 @@ def test_boxes_are_as_good_in_16_bits(make_backend, model, photos, kind, dtype, 
     found = {}
     for numbers in ("float32", dtype):
         backend = make_backend(**{f"{role}_model": model(kind), "dtype": numbers})
-        (found[numbers],) = backend.detect([image], request, timeout_s=60)
+        (found[numbers],) = answer(backend.detect, [image], request, timeout_s=60)
         shown = backend.status()[role]["dtype"]
     assert shown == f"{dtype}+float32"
     size = np.array([image.width, image.height] * 2)
@@ -209,9 +210,9 @@ def test_models_in_16_bits_are_those_that_transformers_loads(model, kind, dtype)
     """Number by number: what it keeps in 32 bits, such as the angles that tell where a token stands, stays so."""
     import transformers as tf
 
-    place, checkpoint = Place(device="cpu", dtype=dtype), read_checkpoint(model(kind))
+    settings, checkpoint = LoaderSettings(device="cpu", dtype=dtype), read_checkpoint(model(kind))
     auto = "AutoModelForImageTextToText"
-    made = load(checkpoint, spot_for(checkpoint, place, has_parts=False), auto_class=auto, place=place)
+    made = load(checkpoint, placement_for(checkpoint, settings, has_parts=False), auto_class=auto, settings=settings)
     made.settle()
     assert made.numbers == dtype
     expected = getattr(tf, auto).from_pretrained(model(kind), dtype=getattr(torch, dtype))
@@ -238,7 +239,7 @@ def test_captions_in_16_bits_are_those_of_the_model_in_16_bits(make_backend, mod
     folder = model("blip")
     image = open_image(photos / "cat.jpg")
     backend = make_backend(caption_model=folder, dtype="bfloat16")
-    (said,) = backend.describe([image], DescribeRequest(max_words=8), timeout_s=60)
+    (said,) = answer(backend.describe, [image], DescribeRequest(max_words=8), timeout_s=60)
     plain = tf.BlipForConditionalGeneration.from_pretrained(folder, dtype=torch.bfloat16).eval()
     pixels = tf.AutoImageProcessor.from_pretrained(folder, backend="pil")(
         images=[image.rgb(min_side_px=64)], return_tensors="pt"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from answering import answer
 from PIL import Image as PILImage
 
 from vision_backends.backends.local.runtime.rf_detr import RfDetrImages
@@ -33,4 +34,4 @@ def test_pictures_of_varying_size_are_refused(make_backend, model_copy, make_ima
     path = folder / "preprocessor_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"size": {"shortest_edge": 800, "longest_edge": 1333}}))
     with pytest.raises(NotReadyError, match="not of one height and width"):
-        make_backend(detection_model=folder).detect([make_image()], DetectRequest(), timeout_s=60)
+        answer(make_backend(detection_model=folder).detect, [make_image()], DetectRequest(), timeout_s=60)

@@ -7,13 +7,13 @@ import time
 
 import pytest
 
-from vision_backends.backends.local.runtime.tuning_cache import WORK_S, Remembered
+from vision_backends.backends.local.runtime.tuning_cache import WORK_S, TuningCache
 
 
 @pytest.fixture
 def remembered(tmp_path):
     """An empty memory."""
-    return Remembered(tmp_path)
+    return TuningCache(tmp_path)
 
 
 def keep(remembered, name, state, *, size=0):
@@ -69,4 +69,4 @@ def test_what_the_killed_have_left_goes_when_it_is_old(remembered):
 
 def test_a_folder_that_is_not_there_is_empty(tmp_path):
     """Nothing was ever kept."""
-    assert Remembered(tmp_path / "none").forget(lambda _state: True) == 0
+    assert TuningCache(tmp_path / "none").forget(lambda _state: True) == 0

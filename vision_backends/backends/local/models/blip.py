@@ -1,7 +1,7 @@
-"""BLIP's captions without the machinery of ``generate``: the same tokens, computed with nothing done twice.
+"""BLIP's greedy captions without the machinery of ``generate``: the same tokens, computed with nothing done twice.
 
 This module decides in which order the model's own layers are run and what is remembered between two tokens. It must
-not know requests, queues or clocks, nor by which rule tokens are chosen.
+not know requests, queues or clocks.
 """
 
 from __future__ import annotations
@@ -12,25 +12,45 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from vision_backends.backends.local.models.decoding import wishes_unmet
-from vision_backends.backends.local.models.token_search import begin_search
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from vision_backends.backends.local.models.decoding import Decoding
-    from vision_backends.backends.local.models.token_search import Search
+__all__ = ["BlipDecoder", "special_wishes"]
 
-__all__ = ["BlipDecoder"]
+NEUTRAL: Mapping[str, tuple[object, ...]] = {
+    "bad_words_ids": (),
+    "begin_suppress_tokens": (),
+    "constraints": (),
+    "diversity_penalty": (0.0,),
+    "dola_layers": (),
+    "exponential_decay_length_penalty": (),
+    "force_words_ids": (),
+    "forced_bos_token_id": (),
+    "forced_eos_token_id": (),
+    "guidance_scale": (1.0,),
+    "min_length": (0, 1),
+    "min_new_tokens": (0,),
+    "no_repeat_ngram_size": (0,),
+    "num_beam_groups": (1,),
+    "penalty_alpha": (0.0,),
+    "remove_invalid_values": (False,),
+    "renormalize_logits": (False,),
+    "repetition_penalty": (1.0,),
+    "sequence_bias": (),
+    "stop_strings": (),
+    "suppress_tokens": (),
+    "token_healing": (False,),
+    "watermarking_config": (),
+}
+"""Settings of transformers' GenerationConfig that change greedy texts, with the values besides None that do not."""
 
 
 class BlipDecoder:
-    """Writes what ``model.generate`` would write.
+    """Writes what ``model.generate`` would write, always by the most probable token.
 
     Args:
         model: A ``BlipForConditionalGeneration`` in evaluation mode, on any device, in any floating dtype. It stays as
             it is, and usable.
-
         look: Sees images [B, 3, H, W] as the model's vision tower does [B, P, D]; returns None where the tower has to.
 
     Raises:
@@ -43,9 +63,9 @@ class BlipDecoder:
         *,
         look: Callable[[torch.Tensor], torch.Tensor | None] = lambda _pixels: None,
     ) -> None:
-        unmet = wishes_unmet(model.text_decoder.generation_config)
-        if unmet:
-            raise ValueError(f"The checkpoint decodes by {unmet}: use the model's own generate.")
+        wishes = special_wishes(model.text_decoder.generation_config)
+        if wishes:
+            raise ValueError(f"The checkpoint decodes by {wishes}: use the model's own generate.")
         self._model = model
         self._look_elsewhere = look
         self._text = model.config.text_config
@@ -59,9 +79,9 @@ class BlipDecoder:
     def generate(
         self,
         pixel_values: torch.Tensor,
-        decoding: Decoding,
         *,
-        wanted: Callable[[int], Sequence[bool]] | None = None,
+        max_new_tokens: int,
+        wanted: Callable[[], Sequence[bool]] | None = None,
     ) -> list[list[int] | None]:
         """Return the tokens of a text for each image, its end token among them unless the length cut it off.
 
@@ -69,44 +89,42 @@ class BlipDecoder:
 
         Args:
             pixel_values: What the image processor made, [B, 3, H, W], on the model's device.
-            decoding: How to choose among all possible texts.
-            wanted: Asked before each step with the number of tokens so far, and before images are looked at with 0;
-                says for each of the B images whether to go on. One that is no longer wanted costs nothing from then on,
-                and has said what it had until then. What it raises ends everything.
+            max_new_tokens: Most tokens of a text.
+            wanted: Asked before images are looked at and after each token; says for each of the B images whether to go
+                on. One that is no longer wanted costs nothing from then on, and has said what it had until then. What
+                it raises ends everything.
 
         Raises:
-            ValueError: `decoding` is longer than the model can count.
+            ValueError: `max_new_tokens` is more than the model can count to.
         """
-        most = decoding.max_new_tokens
-        if most > self.longest:
-            raise ValueError(f"max_new_tokens is {most}, but the model can only count to {self.longest}.")
-        said: list[list[int] | None] = [[] for _ in pixel_values]
+        if max_new_tokens > self.longest:
+            raise ValueError(f"max_new_tokens is {max_new_tokens}, but the model can only count to {self.longest}.")
+        wanted = wanted or (lambda: [True] * len(pixel_values))
+        said: list[list[int]] = [[] for _ in pixel_values]
+        spoilt: set[int] = set()
         seen, slots = self._look(pixel_values, wanted)
         if not slots:
-            return said
-        ids = {"begin": self._text.bos_token_id, "end": self._text.sep_token_id}
-        search = begin_search(decoding, slots=len(slots), device=seen.device, **ids)
-        memory = _Memory(self._model, seen, width=search.width, length=decoding.max_new_tokens)
-        for step in range(decoding.max_new_tokens):
-            if wanted is not None and step > 0:
-                go_on = wanted(step)
-                _leave([n for n, image in enumerate(slots) if not go_on[image]], slots, said, search, memory)
+            return [*said]
+        memory = _Memory(self._model, seen, length=max_new_tokens)
+        tokens = [self._text.bos_token_id] * len(slots)
+        for step in range(max_new_tokens):
+            best, places = self._scores(tokens, step, memory).max(dim=-1)
+            for image, token, score in zip(slots, places.tolist(), best.tolist(), strict=True):
+                said[image].append(token)
+                if not score < math.inf:  # −∞ is how a token is forbidden; NaN is above everything
+                    spoilt.add(image)
+            go_on = wanted()
+            over = {image for image in slots if said[image][-1] == self._text.sep_token_id or not go_on[image]} | spoilt
+            for slot in reversed([slot for slot, image in enumerate(slots) if image in over]):
+                memory.forget(slot)
+                slots[slot] = slots[-1]
+                slots.pop()
             if not slots:
                 break
-            scores = self._scores(search.last(), step, memory)
-            spoilt = _clear_spoilt(scores, search.width)
-            lost = {slots[slot] for slot in spoilt}
-            parents, ended = search.advance(scores)
-            memory.follow(parents)
-            _leave([*{*ended, *spoilt}], slots, said, search, memory)
-            for image in lost:
-                said[image] = None
-        _leave(list(range(len(slots))), slots, said, search, memory)
-        return said
+            tokens = [said[image][-1] for image in slots]
+        return [None if image in spoilt else text for image, text in enumerate(said)]
 
-    def _look(
-        self, pixel_values: torch.Tensor, wanted: Callable[[int], Sequence[bool]] | None
-    ) -> tuple[torch.Tensor, list[int]]:
+    def _look(self, pixel_values: torch.Tensor, wanted: Callable[[], Sequence[bool]]) -> tuple[torch.Tensor, list[int]]:
         """Return what is seen in the images that are wanted [n, P, D], and which ones they are.
 
         A CPU is busy with one image at a time: several take as long, want more memory, and are not left off between.
@@ -114,9 +132,8 @@ class BlipDecoder:
         at_once = 1 if pixel_values.device.type == "cpu" else max(1, len(pixel_values))
         seen, slots = [], []
         for first in range(0, len(pixel_values), at_once):
-            batch = range(first, min(first + at_once, len(pixel_values)))
-            go_on = None if wanted is None else wanted(0)
-            images = [image for image in batch if go_on is None or go_on[image]]
+            go_on = wanted()
+            images = [image for image in range(first, min(first + at_once, len(pixel_values))) if go_on[image]]
             if images:
                 seen.append(self._see(pixel_values[images]))
                 slots += images
@@ -135,7 +152,7 @@ class BlipDecoder:
         words = embeddings.word_embeddings(torch.tensor(tokens, device=memory.device))
         states = embeddings.LayerNorm(words + embeddings.position_embeddings.weight[step])
         for number, layer in enumerate(bert.encoder.layer):
-            states = memory.recall_said(number, layer.attention, states)
+            states = memory.recall_said(number, step, layer.attention, states)
             states = memory.recall_seen(number, layer.crossattention, states)
             states = layer.output(layer.intermediate(states), states)
         scores: torch.Tensor = head.decoder(head.transform(states)).float()
@@ -147,60 +164,49 @@ class _Memory:
 
     Args:
         model: Whose layers they are for.
-        seen: What was seen in the image of each slot, [n, P, D].
-        width: Rows of text per slot.
+        seen: What was seen in the image of each row, [n, P, D].
         length: Most tokens of a row.
     """
 
-    def __init__(self, model: Any, seen: torch.Tensor, *, width: int, length: int) -> None:  # noqa: ANN401
+    def __init__(self, model: Any, seen: torch.Tensor, *, length: int) -> None:  # noqa: ANN401
         layers = model.text_decoder.bert.encoder.layer
         heads = layers[0].attention.self.num_attention_heads
         each = layers[0].attention.self.attention_head_size
         self.device = seen.device
-        self._width, self._heads = width, heads
+        self._heads = heads
         crosses = [layer.crossattention.self for layer in layers]
         self._seen = [
             [_heads(part(seen), heads).contiguous() for part in (cross.key, cross.value)] for cross in crosses
         ]
-        rows = len(seen) * width
-        self._said = seen.new_empty(len(layers), 2, rows, heads, length, each)
-        self._length = 0
+        self._said = seen.new_empty(len(layers), 2, len(seen), heads, length, each)
 
-    def recall_said(self, layer: int, attention: Any, states: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
+    def recall_said(self, layer: int, step: int, attention: Any, states: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
         """Return the states [rows, D] after a look at what each row has said, this token included."""
-        own, now = attention.self, self._length
+        own = attention.self
         keys, values = self._said[layer]
-        keys[:, :, now] = own.key(states).unflatten(-1, (self._heads, -1))
-        values[:, :, now] = own.value(states).unflatten(-1, (self._heads, -1))
+        keys[:, :, step] = own.key(states).unflatten(-1, (self._heads, -1))
+        values[:, :, step] = own.value(states).unflatten(-1, (self._heads, -1))
         query = _heads(own.query(states)[:, None], self._heads)
-        found = _attend(query, keys[:, :, : now + 1], values[:, :, : now + 1])
+        found = _attend(query, keys[:, :, : step + 1], values[:, :, : step + 1])
         informed: torch.Tensor = attention.output(found.flatten(1), states)
         return informed
 
     def recall_seen(self, layer: int, attention: Any, states: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
-        """Return the states [rows, D] after a look at the image, which all rows of a slot share."""
-        query = _heads(attention.self.query(states).unflatten(0, (-1, self._width)), self._heads)
-        found = _attend(query, *self._seen[layer]).transpose(1, 2)
-        informed: torch.Tensor = attention.output(found.flatten(2).flatten(0, 1), states)
+        """Return the states [rows, D] after a look at the image of each row."""
+        query = _heads(attention.self.query(states)[:, None], self._heads)
+        found = _attend(query, *self._seen[layer])
+        informed: torch.Tensor = attention.output(found.flatten(1), states)
         return informed
 
-    def follow(self, parents: Sequence[int]) -> None:
-        """End the step: let each row go on from what another has said."""
-        self._length += 1
-        if list(parents) != list(range(len(parents))):
-            said = self._said[..., : self._length, :]
-            said.copy_(said[:, :, list(parents)])
-
-    def forget(self, slot: int) -> None:
-        """Let the last slot take the place of this one; only its own numbers are moved."""
-        last, width = len(self._seen[0][0]) - 1, self._width
-        if slot != last:
+    def forget(self, row: int) -> None:
+        """Let the last row take the place of this one; only its own numbers are moved."""
+        last = len(self._seen[0][0]) - 1
+        if row != last:
+            self._said[:, :, row] = self._said[:, :, last]
             for part in (part for parts in self._seen for part in parts):
-                part[slot] = part[last]
-            said = self._said[..., : self._length, :]
-            said[:, :, slot * width : (slot + 1) * width] = said[:, :, last * width :]
+                part[row] = part[last]
         self._seen = [[part[:last] for part in parts] for parts in self._seen]
-        self._said = self._said[:, :, : last * width]
+        self._said = self._said[:, :, :last]
 
 
 def _see(vision: Any, pixel_values: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
@@ -232,24 +238,7 @@ def _attend(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> to
     return scores.softmax(dim=-1) @ values
 
 
-def _clear_spoilt(scores: torch.Tensor, width: int) -> list[int]:
-    """Return the slots with scores that are no finite numbers, and make these harmless.
-
-    −∞ is how a token is forbidden; NaN is above everything for amax.
-    """
-    bad = ~(scores.amax(dim=-1) < math.inf)
-    spoilt: list[int] = bad.view(-1, width).any(dim=-1).nonzero().flatten().tolist()
-    if spoilt:
-        scores[bad] = 0.0
-    return spoilt
-
-
-def _leave(
-    ended: Sequence[int], slots: list[int], said: list[list[int] | None], search: Search, memory: _Memory
-) -> None:
-    """Take the texts out of slots that have ended; the highest first, as the last slot fills the gap."""
-    for slot in sorted(ended, reverse=True):
-        said[slots[slot]] = search.take(slot)
-        memory.forget(slot)
-        slots[slot] = slots[-1]
-        slots.pop()
+def special_wishes(generation_config: Any) -> dict[str, object]:  # noqa: ANN401 — transformers' GenerationConfig
+    """Return the settings of a checkpoint that would change its greedy texts."""
+    found = {name: getattr(generation_config, name, None) for name in NEUTRAL}
+    return {name: value for name, value in found.items() if value is not None and value not in NEUTRAL[name]}

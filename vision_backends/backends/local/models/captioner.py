@@ -7,26 +7,23 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vision_backends.backends.local.models.decoding import decoding_of
 from vision_backends.backends.local.models.families import captioning, end_tokens, given_tokens, longest_text, writers
 from vision_backends.backends.local.runtime.loaded_model import aspect
-from vision_backends.backends.local.runtime.torch_environment import translated
 from vision_backends.errors import InvalidReplyError, NotReadyError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import torch
+    from transformers import LogitsProcessor
 
     from vision_backends.backends.local.models.blip import BlipDecoder
-    from vision_backends.backends.local.models.decoding import Decoding
-    from vision_backends.backends.local.runtime.loaded_model import Inputs, Loaded
+    from vision_backends.backends.local.runtime.loaded_model import Inputs, LoadedModel
     from vision_backends.backends.local.runtime.micro_batcher import Wanted
-    from vision_backends.clock import Countdown
+    from vision_backends.clock import Deadline
     from vision_backends.images import Image
 
 __all__ = ["Caption", "Captioner"]
@@ -39,12 +36,12 @@ TOKENS_PER_WORD = 1.5
 ANSWER_TOKENS = 256
 """Most tokens of an answer to an instruction, unless a request says otherwise."""
 
+TOP_K = 50
+"""What transformers takes where a checkpoint says nothing:
+https://huggingface.co/docs/transformers/main_classes/text_generation."""
 
 LEAST_COSINE = 0.999
 """Of what another engine sees, patch by patch, to what torch sees."""
-
-PATCH_ROWS, TOKEN_ROWS = (577,), (1, 8)
-"""Rows that BLIP's linear layers mostly get: the patches of an image of 384 pixels, and a token of each caption."""
 
 _log = logging.getLogger(__name__)
 
@@ -61,6 +58,20 @@ class Caption(NamedTuple):
     complete: bool
 
 
+class _Decoding(NamedTuple):
+    """How a text is chosen among all that a model could say; requests with equal ones share a batch.
+
+    Attributes:
+        max_new_tokens: Most tokens of a text, its end token among them.
+        num_beams: How many texts are followed at once.
+        seed: Draws every token by chance; None takes the most probable one.
+    """
+
+    max_new_tokens: int
+    num_beams: int
+    seed: int | None
+
+
 class _Said(NamedTuple):
     """The new tokens of one row, and whether all scores were finite."""
 
@@ -69,7 +80,7 @@ class _Said(NamedTuple):
 
 
 class Captioner:
-    """One model that turns images into text, always the most probable one.
+    """One model that turns images into text, the most probable one unless there is a seed.
 
     Args:
         loaded: BLIP, BLIP-2, Florence-2, or an image-text-to-text model whose processor has a chat template.
@@ -82,17 +93,17 @@ class Captioner:
         NotReadyError: It is none of them.
     """
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: LoadedModel) -> None:
         self.loaded = loaded
-        self._manner = captioning(loaded.checkpoint.kind)
-        self.plain = self._manner is not None
+        self._style = captioning(loaded.checkpoint.kind)
+        self.plain = self._style is not None
         if loaded.tokenizer is None or not (self.plain or getattr(loaded.processor, "chat_template", None)):
             message = f"{loaded.checkpoint.name} has no chat template, and is no BLIP or Florence-2 either."
             raise NotReadyError(message, remedy="Configure another model as [local] caption_model.")
         *_, writer = writers(loaded.model)
-        self._usual = decoding_of(
-            writer.generation_config, max_new_tokens=self._manner.usual_tokens if self._manner else ANSWER_TOKENS
-        )
+        self._usual_tokens = self._style.usual_tokens if self._style else ANSWER_TOKENS
+        self._usual_beams: int = writer.generation_config.num_beams or 1
+        self._limits = _limits_of_chance(writer.generation_config)
         _decide_greedily(loaded.model)
         self._blip = self._lean_decoder() if loaded.checkpoint.kind == "blip" else None
 
@@ -109,19 +120,16 @@ class Captioner:
             return found[0] if found else None
 
         try:
-            decoder = BlipDecoder(loaded.model, look=see)
+            return BlipDecoder(loaded.model, look=see)
         except ValueError as wish:
             _log.info("%s is decoded by transformers: %s", loaded.checkpoint.name, wish)
             return None
-        loaded.pack(loaded.model.vision_model, rows=PATCH_ROWS, unless=look)
-        loaded.pack(loaded.model.text_decoder, rows=TOKEN_ROWS)
-        return decoder
 
-    def caption(
+    async def caption(
         self,
         images: Sequence[Image],
         *,
-        time: Countdown,
+        deadline: Deadline,
         prompt: str | None = None,
         language: str | None = None,
         max_words: int | None = None,
@@ -132,7 +140,7 @@ class Captioner:
 
         Args:
             images: Checked images.
-            time: When to stop.
+            deadline: When to stop.
             prompt: An instruction; only where the model follows any.
             language: BCP 47 tag of the wanted language; only where the model follows instructions.
             max_words: About how long a text may be.
@@ -145,21 +153,30 @@ class Captioner:
             OverloadedError: The memory or the time to get hold of the model was not enough.
             TimedOutError: The time was over before the last word.
         """
-        most = self._usual.max_new_tokens if max_words is None else math.ceil(max_words * TOKENS_PER_WORD)
-        if self._blip is not None:
-            most = min(most, self._blip.longest)
-        beams = 1 if seed is not None else num_beams or self._usual.num_beams
-        decoding = replace(self._usual, max_new_tokens=most, num_beams=beams, seed=seed)
-        text = self._manner.task_for(max_words) if self._manner else self._chat(_question(prompt, language, max_words))
-        prepare = self.loaded.prepare if text is None else partial(self._instruct, text)
-        said = self.loaded.ask(images, prepare=prepare, alike=aspect, run=self._write, options=decoding, time=time)
-        return [self._read(each) for each in said]
+        most = self._usual_tokens if max_words is None else math.ceil(max_words * TOKENS_PER_WORD)
+        beams = 1 if seed is not None else num_beams or self._usual_beams
+        decoding = _Decoding(max_new_tokens=most, num_beams=beams, seed=seed)
+        loaded = self.loaded
+        if self._style is not None:
+            text = self._style.task_for(max_words)
+        else:
+            question = _question(prompt, language, max_words)
+            (text,) = await loaded.map(self._chat, [question], deadline=deadline).results()
+        said = await loaded.ask(
+            images,
+            prepare=loaded.prepare if text is None else partial(self._instruct, text),
+            alike=aspect,
+            run=self._write,
+            options=decoding,
+            deadline=deadline,
+        )
+        return await loaded.map(self._read, said, deadline=deadline).results()
 
     def _chat(self, question: str) -> str:
         """Return a question about an image as the model's chat template puts it."""
         content = [{"type": "image"}, {"type": "text", "text": question}]
         messages = [{"role": "user", "content": content}]
-        with self.loaded.reading, translated(self.loaded.checkpoint.name):
+        with self.loaded.reading:
             return str(self.loaded.processor.apply_chat_template(messages, add_generation_prompt=True))
 
     def _instruct(self, text: str, image: Image) -> Inputs:
@@ -168,14 +185,15 @@ class Captioner:
         with self.loaded.reading:
             return dict(self.loaded.processor(images=[pixels], text=[text], return_tensors="pt"))
 
-    def _write(self, batch: Inputs, decoding: Decoding, wanted: Wanted) -> list[_Said]:
+    def _write(self, batch: Inputs, decoding: _Decoding, wanted: Wanted) -> list[_Said]:
         """Return the new tokens of each row, as long as anybody wants them."""
-        if self._blip is not None:
-            said = self._blip.generate(batch["pixel_values"], decoding, wanted=lambda _step: wanted())
+        if self._blip is not None and decoding.num_beams == 1 and decoding.seed is None:
+            most = min(decoding.max_new_tokens, self._blip.longest)
+            said = self._blip.generate(batch["pixel_values"], max_new_tokens=most, wanted=wanted)
             return [_Said(tokens=tokens or [], finite=tokens is not None) for tokens in said]
         return self._generate(batch, decoding, wanted)
 
-    def _generate(self, batch: Inputs, decoding: Decoding, wanted: Wanted) -> list[_Said]:
+    def _generate(self, batch: Inputs, decoding: _Decoding, wanted: Wanted) -> list[_Said]:
         """Do the same by transformers' own machinery."""
         from transformers import LogitsProcessorList, StoppingCriteriaList
 
@@ -185,13 +203,12 @@ class Captioner:
         room = decoding.max_new_tokens if longest is None else max(1, longest - given)
         looks: list[Any] = [watch.look]
         if decoding.seed is not None:
-            looks.append(_Dice(decoding, rows=len(wanted()), device=self.loaded.device).choose)
+            looks.append(_Dice(self._limits, seed=decoding.seed, rows=len(wanted()), device=self.loaded.device).choose)
         tokens: torch.Tensor = self.loaded.model.generate(
             **self.loaded.cast(batch),
             max_new_tokens=min(decoding.max_new_tokens, room),
             num_beams=decoding.num_beams,
-            early_stopping=decoding.early_stopping if decoding.num_beams > 1 else False,
-            length_penalty=decoding.length_penalty if decoding.num_beams > 1 else 1.0,
+            **({} if decoding.num_beams > 1 else {"early_stopping": False, "length_penalty": 1.0}),  # or it warns
             logits_processor=LogitsProcessorList(looks),
             stopping_criteria=StoppingCriteriaList([watch.stop]),
         )
@@ -208,19 +225,27 @@ class Captioner:
 
 
 class _Dice:
-    """Lets chance choose each token, by forbidding all others; torch's own random numbers are the application's."""
+    """Draws each token by chance and forbids all others, so that ``generate`` has no choice left.
 
-    def __init__(self, decoding: Decoding, *, rows: int, device: str) -> None:
+    It would draw by torch's own random numbers, which are the application's, and whose order other threads change. Here
+    each row has a generator of its own: what is drawn depends on the seed and the row's scores only.
+    """
+
+    def __init__(self, limits: Sequence[LogitsProcessor], *, seed: int, rows: int, device: str) -> None:
         import torch
 
-        from vision_backends.backends.local.models.token_search import Chances
+        self._limits = limits
+        self._generators = [torch.Generator(device).manual_seed(seed) for _ in range(rows)]
 
-        self._chances = Chances(decoding, rows=rows, device=torch.device(device))
-
-    def choose(self, _tokens: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    def choose(self, tokens: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Return the scores with −∞ for all but one token of each row."""
-        drawn = scores.new_tensor(self._chances.draw(scores.float())).long()[:, None]
-        return scores.new_full(scores.shape, -math.inf).scatter(1, drawn, 0.0)
+        import torch
+
+        for limit in self._limits:
+            scores = limit(tokens, scores)
+        pairs = zip(scores.softmax(dim=-1), self._generators, strict=True)
+        drawn = torch.stack([torch.multinomial(row, 1, generator=generator) for row, generator in pairs])
+        return torch.full_like(scores, -math.inf).scatter(1, drawn, 0.0)
 
 
 class _Watch:
@@ -234,10 +259,11 @@ class _Watch:
         self._bad: torch.Tensor | None = None
 
     def look(self, _tokens: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Note for which pictures something is wrong; −∞ is how a token is forbidden."""
-        bad = (scores.isnan() | scores.isposinf()).view(len(self._wanted()), -1).any(-1)
-        self._bad = bad if self._bad is None else self._bad | bad
-        return scores
+        """Note for which pictures something is wrong, and make that harmless; −∞ is how a token is forbidden."""
+        bad = scores.isnan() | scores.isposinf()
+        of_pictures = bad.view(len(self._wanted()), -1).any(-1)
+        self._bad = of_pictures if self._bad is None else self._bad | of_pictures
+        return scores.masked_fill(bad, 0.0)
 
     def stop(self, tokens: torch.Tensor, _scores: object) -> torch.Tensor:
         """Tell transformers which rows nobody wants any more."""
@@ -271,3 +297,14 @@ def _decide_greedily(model: Any) -> None:  # noqa: ANN401 — any model of trans
         part.generation_config.do_sample = False
         for setting in ("temperature", "top_p", "top_k", "min_p", "typical_p"):
             setattr(part.generation_config, setting, None)
+
+
+def _limits_of_chance(settings: Any) -> list[LogitsProcessor]:  # noqa: ANN401 — transformers' GenerationConfig
+    """Return what bounds a draw as the checkpoint wants it, in transformers' order."""
+    from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+    top_k = TOP_K if settings.top_k is None else settings.top_k
+    limits: list[LogitsProcessor] = [TemperatureLogitsWarper(float(settings.temperature or 1.0))]
+    if top_k:
+        limits.append(TopKLogitsWarper(top_k))
+    return [*limits, TopPLogitsWarper(float(settings.top_p or 1.0))]

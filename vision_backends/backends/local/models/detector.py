@@ -8,11 +8,10 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vision_backends.backends.local.runtime.loaded_model import aspect, check_finite
-from vision_backends.backends.local.runtime.torch_environment import translated
+from vision_backends.backends.local.runtime.loaded_model import aspect
 from vision_backends.backends.model_cards import coco_categories
 from vision_backends.backends.vocabulary import match_labels
-from vision_backends.errors import NotReadyError, NotSupportedError
+from vision_backends.errors import InvalidReplyError, NotReadyError, NotSupportedError
 from vision_backends.types import Detection
 
 if TYPE_CHECKING:
@@ -20,9 +19,9 @@ if TYPE_CHECKING:
 
     import torch
 
-    from vision_backends.backends.local.runtime.loaded_model import Inputs, Loaded
+    from vision_backends.backends.local.runtime.loaded_model import Inputs, LoadedModel
     from vision_backends.backends.local.runtime.micro_batcher import Wanted
-    from vision_backends.clock import Countdown
+    from vision_backends.clock import Deadline
     from vision_backends.images import Image
 
     Spans = Sequence[Sequence[int]]
@@ -64,6 +63,14 @@ class _Raw(NamedTuple):
     boxes: torch.Tensor
 
 
+class _Query(NamedTuple):
+    """Labels as a model reads them: each with COCO's id, its input, and which of its tokens are whose."""
+
+    labels: list[tuple[str, int | None]]
+    words: Inputs
+    spans: Spans | None
+
+
 class ClosedDetector:
     """A model that knows the classes it was trained on.
 
@@ -71,20 +78,20 @@ class ClosedDetector:
         loaded: A model of ``AutoModelForObjectDetection``.
     """
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: LoadedModel) -> None:
         from vision_backends.backends.local.runtime.parts import Boxes
 
         self.loaded = loaded
         self._names = vocabulary(loaded.model.config.id2label)
         self._boxes = loaded.part("boxes", Boxes(loaded.model), agrees=_alike)
 
-    def detect(
+    async def detect(
         self,
         images: Sequence[Image],
         *,
         wanted: Mapping[str, str] | None,
         min_score: float,
-        time: Countdown,
+        deadline: Deadline,
     ) -> list[list[Detection]]:
         """Return the objects of each image.
 
@@ -92,7 +99,7 @@ class ClosedDetector:
             images: Checked images.
             wanted: The names to report, each with the word that the caller used for it; None reports all.
             min_score: Lowest score to report, in [0, 1].
-            time: When to stop.
+            deadline: When to stop.
 
         Raises:
             InvalidReplyError: The model computed numbers that are not finite.
@@ -100,10 +107,13 @@ class ClosedDetector:
             TimedOutError: The time was over before the last image.
         """
         loaded = self.loaded
-        seen = loaded.ask(images, prepare=loaded.prepare, alike=aspect, run=self._run, time=time)
-        with translated(loaded.checkpoint.name):
-            pairs = zip(_checked(seen), images, strict=True)
-            return [list(self._found(raw, _size(image), wanted, min_score)) for raw, image in pairs]
+        seen = await loaded.ask(images, prepare=loaded.prepare, alike=aspect, run=self._run, deadline=deadline)
+
+        def read(answer: tuple[_Raw, Image]) -> list[Detection]:
+            raw, image = answer
+            return list(self._found(_checked(raw), _size(image), wanted, min_score))
+
+        return await loaded.map(read, [*zip(seen, images, strict=True)], deadline=deadline).results()
 
     def _run(self, batch: Inputs, _options: object, _wanted: Wanted) -> list[_Raw]:
         found = self._boxes(batch)
@@ -140,7 +150,7 @@ class OpenDetector:
         NotReadyError: It is another kind of model.
     """
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: LoadedModel) -> None:
         self.loaded = loaded
         if loaded.checkpoint.kind not in OPEN_MIN_SCORES or loaded.tokenizer is None:
             message = f"{loaded.checkpoint.name} is none of {', '.join(OPEN_MIN_SCORES)}."
@@ -148,46 +158,52 @@ class OpenDetector:
         self._grounded = "dino" in loaded.checkpoint.kind
         self._squared = loaded.checkpoint.kind == "owlv2"  # it sees images padded to a square
 
-    def detect(
+    async def detect(
         self,
         images: Sequence[Image],
         *,
         labels: Sequence[str],
         min_score: float | None,
-        time: Countdown,
+        deadline: Deadline,
     ) -> list[list[Detection]]:
         """Return what the labels name in each image; arguments and errors as in `ClosedDetector.detect`.
 
         Raises:
             NotSupportedError: The labels are more than the model can read at once, or one is nothing to it.
         """
-        least = OPEN_MIN_SCORES[self.loaded.checkpoint.kind] if min_score is None else min_score
-        coco = coco_categories()
-        categories = {label: coco.get(word or "") for label, word in match_labels(labels, known=coco).items()}
-        words, spans = self._sentence(labels) if self._grounded else (self._words(labels), None)
-        seen = self.loaded.ask(
+        loaded = self.loaded
+        least = OPEN_MIN_SCORES[loaded.checkpoint.kind] if min_score is None else min_score
+        (query,) = await loaded.map(self._query, [labels], deadline=deadline).results()
+        seen = await loaded.ask(
             images,
-            prepare=lambda image: {**self.loaded.prepare(image), **words},
+            prepare=lambda image: {**loaded.prepare(image), **query.words},
             alike=aspect,
             run=self._run,
-            time=time,
+            deadline=deadline,
         )
-        found = []
-        for raw, image in zip(_checked(seen), images, strict=True):
-            size = _size(image)
-            scores = _label_scores(raw.logits.sigmoid(), spans)
-            frame = (max(size), max(size)) if self._squared else size
-            best = scores.max(-1)
-            rows = zip(best.values.tolist(), best.indices.tolist(), _pixels(raw.boxes, frame).tolist(), strict=True)
-            kept = [(score, labels[number], _inside(box, size)) for score, number, box in rows if score >= least]
-            found.append(
-                [
-                    Detection(label=label, score=score, xyxy=box, category_id=categories[label])
-                    for score, label, box in kept
-                    if box is not None
-                ]
-            )
-        return found
+
+        def read(answer: tuple[_Raw, Image]) -> list[Detection]:
+            raw, image = answer
+            return list(self._found(_checked(raw), _size(image), query, least))
+
+        return await loaded.map(read, [*zip(seen, images, strict=True)], deadline=deadline).results()
+
+    def _query(self, labels: Sequence[str]) -> _Query:
+        coco = coco_categories()
+        meanings = match_labels(labels, known=coco)
+        words, spans = self._sentence(labels) if self._grounded else (self._words(labels), None)
+        return _Query([(label, coco.get(meanings[label] or "")) for label in labels], words, spans)
+
+    def _found(self, raw: _Raw, size: tuple[int, int], query: _Query, least: float) -> Iterator[Detection]:
+        """Yield what the labels name in one image."""
+        best = _label_scores(raw.logits.sigmoid(), query.spans).max(-1)
+        frame = (max(size), max(size)) if self._squared else size
+        rows = zip(best.values.tolist(), best.indices.tolist(), _pixels(raw.boxes, frame).tolist(), strict=True)
+        for score, number, box in rows:
+            inside = _inside(box, size) if score >= least else None
+            if inside is not None:
+                label, category = query.labels[number]
+                yield Detection(label=label, score=score, xyxy=inside, category_id=category)
 
     def _run(self, batch: Inputs, _options: object, _wanted: Wanted) -> list[_Raw]:
         return _outputs(self.loaded.model(**self.loaded.cast(batch)))
@@ -257,11 +273,17 @@ def _alike(expected: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> b
     return bool(max(strays) <= MOST_STRAYS)
 
 
-def _checked(seen: Sequence[_Raw]) -> Sequence[_Raw]:
-    for raw in seen:
-        check_finite(raw.boxes, what="boxes")
-        check_finite(raw.logits, what="scores", but_minus_infinity=True)
-    return seen
+def _checked(raw: _Raw) -> _Raw:
+    """Return what the model said if all numbers are finite, but for scores of −∞, which say "never".
+
+    Raises:
+        InvalidReplyError: The model computed infinities or NaN.
+    """
+    scores = raw.logits.isfinite() | raw.logits.isneginf()
+    for what, good in (("boxes", raw.boxes.isfinite()), ("scores", scores)):
+        if not bool(good.all()):
+            raise InvalidReplyError(f"The model computed {what} that are not finite numbers.", code="not_finite")
+    return raw
 
 
 def _label_scores(scores: torch.Tensor, spans: Spans | None) -> torch.Tensor:

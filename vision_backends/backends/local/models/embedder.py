@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from vision_backends.backends.local.runtime.loaded_model import aspect, check_finite
-from vision_backends.errors import NotReadyError
+from vision_backends.backends.local.runtime.loaded_model import aspect
+from vision_backends.errors import InvalidReplyError, NotReadyError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import torch
 
-    from vision_backends.backends.local.runtime.loaded_model import Inputs, Loaded
+    from vision_backends.backends.local.runtime.loaded_model import Inputs, LoadedModel
     from vision_backends.backends.local.runtime.micro_batcher import Wanted
-    from vision_backends.clock import Countdown
+    from vision_backends.clock import Deadline
     from vision_backends.images import Image
 
     Floats = npt.NDArray[np.float32]
@@ -32,9 +32,6 @@ FIXED_LENGTH = ("siglip",)
 
 
 LEAST_COSINE = 0.999
-
-PATCH_ROWS = (50, 400)
-"""Rows that the linear layers mostly get: the patches of ViT-B/32 for one image, and for a batch of 8."""
 
 STEP = 16
 """Texts are padded to a multiple of so many tokens. The towers do not see the padding."""
@@ -50,7 +47,7 @@ class Embedder:
         NotReadyError: It has not both towers.
     """
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: LoadedModel) -> None:
         self.loaded = loaded
         from vision_backends.backends.local.runtime.parts import ImageFeatures
 
@@ -60,10 +57,9 @@ class Embedder:
         limits = (loaded.tokenizer.model_max_length, loaded.model.config.text_config.max_position_embeddings)
         self._longest = min(limits)
         self._image = loaded.part("image", ImageFeatures(loaded.model), agrees=_alike)
-        loaded.pack(loaded.model, rows=PATCH_ROWS)
         self._fixed_length = loaded.checkpoint.kind.startswith(FIXED_LENGTH)
 
-    def embed_images(self, images: Sequence[Image], *, time: Countdown) -> list[Floats]:
+    async def embed_images(self, images: Sequence[Image], *, deadline: Deadline) -> list[Floats]:
         """Return a vector [D] of length 1 for each image.
 
         Raises:
@@ -72,19 +68,22 @@ class Embedder:
             TimedOutError: The time was over before the last image.
         """
         loaded = self.loaded
-        found = loaded.ask(images, prepare=loaded.prepare, alike=aspect, run=self._image_features, time=time)
-        return _normalised(found)
+        return _finite(
+            await loaded.ask(images, prepare=loaded.prepare, alike=aspect, run=self._image_features, deadline=deadline)
+        )
 
-    def embed_texts(self, texts: Sequence[str], *, time: Countdown) -> list[Floats]:
+    async def embed_texts(self, texts: Sequence[str], *, deadline: Deadline) -> list[Floats]:
         """Return a vector [D] of length 1 for each text; what is longer than the model reads is cut off.
 
         Errors as in `embed_images`.
         """
-        return _normalised(self.loaded.ask(texts, prepare=self._read, alike=len, run=self._text_features, time=time))
+        return _finite(
+            await self.loaded.ask(texts, prepare=self._read, alike=len, run=self._text_features, deadline=deadline)
+        )
 
-    def _image_features(self, batch: Inputs, _options: object, _wanted: Wanted) -> list[torch.Tensor]:
+    def _image_features(self, batch: Inputs, _options: object, _wanted: Wanted) -> list[Floats | None]:
         found = self._image(batch)
-        return _rows(found[0] if found else self.loaded.model.get_image_features(**self.loaded.cast(batch)))
+        return _unit_vectors(found[0] if found else self.loaded.model.get_image_features(**self.loaded.cast(batch)))
 
     def _read(self, text: str) -> Inputs:
         """Return a text's tokens, padded to one of a few lengths, so that texts share batches."""
@@ -98,19 +97,25 @@ class Embedder:
                 tokenizer([text], padding="max_length", truncation=True, max_length=length, return_tensors="pt")
             )
 
-    def _text_features(self, batch: Inputs, _options: object, _wanted: Wanted) -> list[torch.Tensor]:
-        return _rows(self.loaded.model.get_text_features(**batch))
+    def _text_features(self, batch: Inputs, _options: object, _wanted: Wanted) -> list[Floats | None]:
+        return _unit_vectors(self.loaded.model.get_text_features(**batch))
 
 
-def _rows(features: Any) -> list[torch.Tensor]:  # noqa: ANN401 — a tensor, or a record around one
-    """Return one vector [D] per row, in 32-bit floats on the CPU."""
-    return list(getattr(features, "pooler_output", features).float().cpu())
+def _unit_vectors(features: Any) -> list[Floats | None]:  # noqa: ANN401 — a tensor, or a record around one
+    """Return a vector [D] of length 1 per row, on the CPU; None for one with numbers that are not finite."""
+    import torch
+
+    rows = getattr(features, "pooler_output", features).float().cpu()
+    finite = torch.isfinite(rows).all(dim=-1).tolist()
+    unit = (rows / rows.norm(dim=-1, keepdim=True)).numpy()
+    return [vector.copy() if fine else None for vector, fine in zip(unit, finite, strict=True)]
 
 
-def _normalised(vectors: Sequence[torch.Tensor]) -> list[Floats]:
-    for vector in vectors:
-        check_finite(vector, what="vectors")
-    return [(vector / vector.norm()).numpy() for vector in vectors]
+def _finite(vectors: Sequence[Floats | None]) -> list[Floats]:
+    found = [vector for vector in vectors if vector is not None]
+    if len(found) < len(vectors):
+        raise InvalidReplyError("The model computed vectors that are not finite numbers.", code="not_finite")
+    return found
 
 
 def _alike(expected: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> bool:

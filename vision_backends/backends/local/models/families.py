@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["Manner", "captioning", "end_tokens", "given_tokens", "longest_text", "writers"]
+__all__ = ["CaptionStyle", "captioning", "end_tokens", "given_tokens", "longest_text", "writers"]
 
 
-class Manner(NamedTuple):
+class CaptionStyle(NamedTuple):
     """How a family that writes captions and follows no instructions is made to write one.
 
     Attributes:
@@ -34,14 +34,14 @@ class Manner(NamedTuple):
 
 
 CAPTIONING = {
-    "blip": Manner(usual_tokens=50),
-    "blip-2": Manner(usual_tokens=50),
-    "florence2": Manner(usual_tokens=256, task="<DETAILED_CAPTION>", short_task="<CAPTION>", short_words=20),
+    "blip": CaptionStyle(usual_tokens=50),
+    "blip-2": CaptionStyle(usual_tokens=50),
+    "florence2": CaptionStyle(usual_tokens=256, task="<DETAILED_CAPTION>", short_task="<CAPTION>", short_words=20),
 }
 """Florence-2 knows its tasks by these words only: https://huggingface.co/docs/transformers/model_doc/florence2."""
 
 
-def captioning(kind: str) -> Manner | None:
+def captioning(kind: str) -> CaptionStyle | None:
     """Return how a kind of model is made to write a caption; None for one that has to be instructed."""
     return CAPTIONING.get(kind)
 

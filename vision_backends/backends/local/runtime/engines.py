@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from vision_backends.backends.local.runtime.openvino import OpenVino
-from vision_backends.backends.local.runtime.tuning_cache import Remembered, processor_name
+from vision_backends.backends.local.runtime.tuning_cache import TuningCache, processor_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -96,11 +96,6 @@ class PartRunner:
         self._shape = tuple(shape)
         self._race = race
 
-    @property
-    def leaves_to_torch(self) -> bool:
-        """Whether torch has to compute it, or may have to after the race."""
-        return self._compute is None or self._race is not None
-
     def settle(self, cast: Cast) -> None:
         """Run the race, if there is to be one; torch has to be as fast by now as it will ever be.
 
@@ -152,7 +147,7 @@ class Engines:
         threads: int | None,
         numbers: str,
         full: bool,
-        remembered: Remembered,
+        remembered: TuningCache,
     ) -> None:
         self._remembered = remembered
         self._openvino = OpenVino(threads=threads, full=full) if may_convert(wanted, device=device) else None
@@ -212,7 +207,7 @@ class Engines:
 class _Kept:
     """What is kept of an engine and a part on this machine: what came of the trial, and the converted part."""
 
-    def __init__(self, name: str, state: dict[str, Any], *, remembered: Remembered) -> None:
+    def __init__(self, name: str, state: dict[str, Any], *, remembered: TuningCache) -> None:
         self.folder = remembered.place(name, state=state)
         self._name, self._state = name, state
         self._remembered = remembered

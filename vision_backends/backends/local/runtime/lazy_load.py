@@ -1,24 +1,25 @@
-"""Loading once what many threads want: in a thread of its own, while callers wait or are told how far it is.
+"""Loading once what many callers want: in a thread of its own, while they wait or are told how far it is.
 
 This module decides when something is loaded and what callers hear meanwhile. It must not know what is loaded.
 """
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from vision_backends.backends.local.hub.progress import Progress
-from vision_backends.backends.shutdown import wait_for
 from vision_backends.errors import BackendError, NotReadyError, OverloadedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vision_backends.clock import Clock
+    from vision_backends.clock import Clock, Deadline
 
-__all__ = ["NOT_LOADED", "Slot"]
+__all__ = ["NOT_LOADED", "Slot", "again"]
 
 RETRY_AFTER_S = 300.0
 """How long a failed load is not tried again; `Slot.close` forgets it."""
@@ -28,13 +29,26 @@ NOT_LOADED = "not loaded"
 T = TypeVar("T")
 
 
+def _running() -> Future[None]:
+    """Return a future that none of those who wait for it can cancel for the others."""
+    future: Future[None] = Future()
+    future.set_running_or_notify_cancel()
+    return future
+
+
 @dataclass(slots=True, kw_only=True)
-class _Job(Generic[T]):
+class _Load(Generic[T]):
     background: bool
     progress: Progress = field(default_factory=Progress)
-    done: threading.Event = field(default_factory=threading.Event)
+    done: Future[None] = field(default_factory=_running)
     value: T | None = None
     error: BackendError | None = None
+
+    def outcome(self) -> T:
+        """Return what was loaded, or raise why it was not."""
+        if self.value is None:
+            raise again(self.error) from self.error
+        return self.value
 
 
 class Slot(Generic[T]):
@@ -51,7 +65,7 @@ class Slot(Generic[T]):
         self._load = load
         self._clock = clock
         self._lock = threading.Lock()
-        self._job: _Job[T] | None = None
+        self._under_way: _Load[T] | None = None
         self._loads = 0
         self._value: T | None = None
         self._failure: tuple[BackendError, float] | None = None
@@ -69,11 +83,11 @@ class Slot(Generic[T]):
     @property
     def state(self) -> str:
         """One line for people: what is loaded, how far it is, or why it failed."""
-        job, failure = self._job, self._failure
+        load, failure = self._under_way, self._failure
         if self._value is not None:
             return "loaded"
-        if job is not None:
-            return str(job.progress)
+        if load is not None:
+            return str(load.progress)
         return f"failed: {failure[0].message}" if failure else NOT_LOADED
 
     def check(self) -> None:
@@ -84,9 +98,9 @@ class Slot(Generic[T]):
             BackendError: What the load failed with.
         """
         with self._lock:
-            job = self._job
-            if self._value is None and job is not None and job.background:
-                raise NotReadyError(f"{self._name} is {job.progress}.", code="loading")
+            load = self._under_way
+            if self._value is None and load is not None and load.background:
+                raise NotReadyError(f"{self._name} is {load.progress}.", code="loading")
             self._raise_failure()
 
     def start(self) -> None:
@@ -97,80 +111,93 @@ class Slot(Generic[T]):
             BackendError: What the load failed with.
         """
         with self._lock:
-            if self._value is None and self._job is None:
+            if self._value is None and self._under_way is None:
                 self._raise_failure()
                 self._begin(background=True)
 
-    def get(self, *, timeout_s: float) -> T:
-        """Return what is loaded; load it if need be, once however many threads ask.
+    async def get(self, deadline: Deadline) -> T:
+        """Return what is loaded; load it if need be, once however many callers ask.
 
         Raises:
-            NotReadyError: It was not loaded in time, and the load goes on; or the interpreter ends.
+            NotReadyError: It was not loaded in time, and the load goes on.
             OverloadedError: The system starts no more threads.
             BackendError: What the load failed with.
         """
-        with self._lock:
-            if self._value is not None:
-                return self._value
-            job = self._job
-            if job is None:
-                self._raise_failure()
-                job = self._begin(background=False)
-        if not wait_for(job.done, timeout_s=timeout_s):
-            message = f"{self._name} was still {job.progress} after {timeout_s:.3g} s."
-            raise NotReadyError(message, code="loading", retry_after_s=1.0)
-        if job.value is None:
-            raise _again(job.error) from job.error
-        return job.value
+        load, timeout_s = self._joined(), deadline.left_s()
+        try:
+            async with deadline.timeout():
+                await asyncio.wrap_future(load.done)
+        except TimeoutError:
+            message = f"{self._name} was still {load.progress} after {timeout_s:.3g} s."
+            raise NotReadyError(message, code="loading", retry_after_s=1.0) from None
+        return load.outcome()
+
+    def wait(self) -> T:
+        """Return what is loaded, after waiting for it in this thread however long it takes; errors as in `get`."""
+        load = self._joined()
+        load.done.result()
+        return load.outcome()
 
     def close(self) -> None:
         """Forget what is loaded, what is being loaded and what has failed."""
         with self._lock:
-            self._value, self._job, self._failure = None, None, None
+            self._value, self._under_way, self._failure = None, None, None
 
     def after_fork(self) -> None:
         """Make it usable in a forked child, where the loading thread does not exist."""
         self._lock = threading.Lock()
-        self._job, self._loads = None, 0
+        self._under_way, self._loads = None, 0
 
-    def _begin(self, *, background: bool) -> _Job[T]:
-        job: _Job[T] = _Job(background=background)
-        thread = threading.Thread(target=self._run, args=(job,), name=f"load {self._name}", daemon=True)
+    def _joined(self) -> _Load[T]:
+        """Return the load that is under way or has ended; one is begun if there is none."""
+        with self._lock:
+            if self._value is not None:
+                ended = _Load(background=False, value=self._value)
+                ended.done.set_result(None)
+                return ended
+            if self._under_way is None:
+                self._raise_failure()
+                return self._begin(background=False)
+            return self._under_way
+
+    def _begin(self, *, background: bool) -> _Load[T]:
+        load: _Load[T] = _Load(background=background)
+        thread = threading.Thread(target=self._run, args=(load,), name=f"load {self._name}", daemon=True)
         try:
             thread.start()
         except RuntimeError as error:
             raise OverloadedError(f"The system starts no more threads: {error}.") from error
         self._loads += 1
-        self._job = job  # the thread waits for the lock, which the caller holds, before it looks
-        return job
+        self._under_way = load  # the thread waits for the lock, which the caller holds, before it looks
+        return load
 
-    def _run(self, job: _Job[T]) -> None:
+    def _run(self, load: _Load[T]) -> None:
         try:
-            job.value = self._load(job.progress)
+            load.value = self._load(load.progress)
         except BackendError as error:
-            job.error = error
+            load.error = error
         except BaseException as error:  # noqa: BLE001 — whoever waits has to hear of it
-            job.error = NotReadyError(f"{self._name} cannot be loaded: {type(error).__name__}: {error}")
-            job.error.__cause__ = error
+            load.error = NotReadyError(f"{self._name} cannot be loaded: {type(error).__name__}: {error}")
+            load.error.__cause__ = error
         with self._lock:
             self._loads -= 1
-            if self._job is job:  # nobody has closed it meanwhile
-                self._job, self._value = None, job.value
-                if job.error is not None:
-                    wait_s = job.error.retry_after_s or RETRY_AFTER_S
-                    self._failure = (job.error, self._clock.monotonic() + wait_s)
-        job.done.set()
+            if self._under_way is load:  # nobody has closed it meanwhile
+                self._under_way, self._value = None, load.value
+                if load.error is not None:
+                    wait_s = load.error.retry_after_s or RETRY_AFTER_S
+                    self._failure = (load.error, self._clock.monotonic() + wait_s)
+        load.done.set_result(None)
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
             error, until = self._failure
             left_s = until - self._clock.monotonic()
             if left_s > 0:
-                raise _again(error, left_s) from error
+                raise again(error, left_s) from error
             self._failure = None
 
 
-def _again(error: BackendError | None, retry_after_s: float | None = None) -> BackendError:
+def again(error: BackendError | None, retry_after_s: float | None = None) -> BackendError:
     """Return the same error anew: one that many threads raise would collect all their tracebacks."""
     if error is None:
         return NotReadyError("Nothing was loaded.")

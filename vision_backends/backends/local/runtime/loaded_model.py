@@ -7,51 +7,46 @@ who is served when (`micro_batcher` does).
 from __future__ import annotations
 
 import threading
-import time as real_time
 from collections import defaultdict, deque
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vision_backends.backends.local.runtime.engines import PartRunner
-from vision_backends.backends.local.runtime.micro_batcher import Order
+from vision_backends.backends.local.runtime.micro_batcher import Job
+from vision_backends.backends.local.runtime.parallel_map import ParallelMap
 from vision_backends.backends.local.runtime.precision import lower, stays_whole
 from vision_backends.backends.local.runtime.torch_environment import quiet, translated
 from vision_backends.backends.timing import count
-from vision_backends.errors import InvalidReplyError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator, Sequence
-    from concurrent.futures import Future
+    from collections.abc import Callable, Hashable, Sequence
 
     import torch
     from PIL import Image as PILImage
 
     from vision_backends.backends.local.hub.checkpoint import Checkpoint
     from vision_backends.backends.local.runtime.engines import Engines
-    from vision_backends.backends.local.runtime.micro_batcher import Lane, Wanted
+    from vision_backends.backends.local.runtime.micro_batcher import MicroBatcher, Wanted
     from vision_backends.backends.local.runtime.parts import Tensors
-    from vision_backends.clock import Countdown
+    from vision_backends.clock import Deadline
     from vision_backends.images import Image
 
     Inputs = dict[str, torch.Tensor]
     Run = Callable[[Inputs, Any, Wanted], Sequence[Any]]
 
-__all__ = ["Loaded", "aspect", "check_finite"]
+__all__ = ["LoadedModel", "aspect"]
 
 AHEAD = 1
 """Batches of one caller that wait while another runs: enough that the model never waits for the next."""
 
-PREPARERS = 2
-"""Threads that decode and scale images beside the model; both release the interpreter lock."""
-
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(slots=True, kw_only=True)
-class Loaded:
-    """A model in memory, with what prepares its input and the lane of those who want it to run.
+class LoadedModel:
+    """A model in memory, with what prepares its input and the batcher of those who want it to run.
 
     Attributes:
         checkpoint: What was loaded.
@@ -63,10 +58,9 @@ class Loaded:
         dtype: The type of numbers that torch computes in, where its kind of model may.
         numbers: What it does compute in, such as ``"float32"``.
         engines: Chooses who computes the parts of it.
-        lane: Where its callers wait.
+        batcher: Where its callers wait.
         reading: To be held while the tokenizer works, which is not safe for many threads.
         parts: Parts that another engine than torch may compute, by name.
-        packable: Modules whose weights may be put into the order of the processor, until that has been tried.
     """
 
     checkpoint: Checkpoint
@@ -78,10 +72,9 @@ class Loaded:
     dtype: torch.dtype
     numbers: str
     engines: Engines
-    lane: Lane
+    batcher: MicroBatcher
     reading: threading.Lock = field(default_factory=threading.Lock)
     parts: dict[str, PartRunner] = field(default_factory=dict)
-    packable: list[tuple[Any, tuple[int, ...], PartRunner | None]] = field(default_factory=list)
 
     @property
     def memory_bytes(self) -> int:
@@ -112,29 +105,12 @@ class Loaded:
             self.parts[name] = PartRunner(None, engine="torch")
         return self.parts[name]
 
-    def pack(self, module: Any, *, rows: Sequence[int], unless: PartRunner | None = None) -> None:  # noqa: ANN401
-        """Let a module of the model have its weights in the order of the processor, if that turns out to be faster.
-
-        Args:
-            module: What torch will compute.
-            rows: Numbers of rows that its layers mostly get.
-            unless: Whoever computes it in place of torch, where that is certain.
-        """
-        self.packable.append((module, tuple(rows), unless))
-
     def settle(self) -> None:
-        """Let torch compute in the chosen numbers and as fast as it can, and other engines only what they do faster.
+        """Let torch compute in the chosen numbers, and other engines only what they do faster.
 
         No part can be converted after this.
         """
-        from vision_backends.backends.local.runtime.prepack import prepack
-
         self.numbers = lower(self.model, kind=self.checkpoint.kind, dtype=self.dtype)
-        if self.device == "cpu":
-            for module, rows, other in self.packable:
-                if other is None or other.leaves_to_torch:
-                    prepack(module, rows=rows)
-        self.packable.clear()
         for part in self.parts.values():
             part.settle(lambda pixels: self.cast({"pixel_values": pixels})["pixel_values"])
 
@@ -152,7 +128,16 @@ class Loaded:
         """Return the model's input for one image, a batch of 1."""
         return dict(self.image_processor(images=[self.pixels(image)], return_tensors="pt"))
 
-    def ask(
+    def map(self, function: Callable[[T], R], items: Sequence[T], *, deadline: Deadline) -> ParallelMap[T, R]:
+        """Begin to apply a function to items in threads beside the model, and name what it raises."""
+
+        def call(item: T) -> R:
+            with translated(self.checkpoint.name):
+                return function(item)
+
+        return ParallelMap(call, items, deadline=deadline)
+
+    async def ask(
         self,
         items: Sequence[T],
         *,
@@ -160,12 +145,13 @@ class Loaded:
         alike: Callable[[T], float],
         run: Run,
         options: Hashable = None,
-        time: Countdown,
+        deadline: Deadline,
     ) -> list[Any]:
         """Return the result of each item, computed together with what other callers have waiting.
 
         While the model works on one batch, the next is prepared. Inputs are never padded to the size of their
         neighbours: only those of one shape share a batch, so no answer depends on what else was asked with it.
+        Whoever is cancelled takes what has not begun along.
 
         Args:
             items: Anything.
@@ -173,7 +159,7 @@ class Loaded:
             alike: A number that is the same for items whose inputs will have one shape; they are taken in this order.
             run: Computes one result for each row of a batch.
             options: What else the results depend on; handed to ``run``.
-            time: When to stop.
+            deadline: When to stop.
 
         Raises:
             InvalidReplyError: The model computed numbers that are not finite.
@@ -181,79 +167,52 @@ class Loaded:
             TimedOutError: The time was over before the last result.
         """
         results: list[Any] = [None] * len(items)
-        decode_s: list[float] = []
-        under_way: deque[tuple[list[int], Order]] = deque()
+        under_way: deque[tuple[list[int], Job]] = deque()
 
-        def collect(most: int) -> None:
+        async def collect(most: int) -> None:
             while len(under_way) > most:
-                numbers, order = under_way[0]
-                for number, result in zip(numbers, self.lane.collect(order), strict=True):
+                numbers, job = under_way[0]
+                for number, result in zip(numbers, await self.batcher.collect(job), strict=True):
                     results[number] = result
-                count("queue", order.queue_s or 0.0)
-                count("model", order.model_s)
+                count("queue", job.queue_s or 0.0)
+                count("model", job.model_s)
                 under_way.popleft()
 
-        def timed(item: T) -> Inputs:
-            started = real_time.perf_counter()
-            inputs = prepare(item)
-            decode_s.append(real_time.perf_counter() - started)
-            return inputs
+        def begin(numbers: Sequence[int]) -> ParallelMap[T, Inputs]:
+            return self.map(prepare, [items[number] for number in numbers], deadline=deadline)
 
+        order = sorted(range(len(items)), key=lambda number: alike(items[number]))
+        size = self.batcher.max_batch
+        groups = [order[start : start + size] for start in range(0, len(items), size)]
+        coming = begin(groups[0] if groups else [])
         try:
-            order_of_work = sorted(range(len(items)), key=lambda number: alike(items[number]))
-            for numbers, inputs in self._prepared(items, order_of_work, timed, time):
+            for group, following in zip(groups, [*groups[1:], []], strict=False):
+                inputs = await coming.results()
+                count("decode", coming.seconds)
+                coming = begin(following)
                 for shape, places in _by_shape(inputs).items():
-                    collect(AHEAD)
-                    order = Order(
+                    await collect(AHEAD)
+                    job = Job(
                         key=(run, options, shape),
                         run=partial(self._run, run, options),
                         inputs=[inputs[place] for place in places],
-                        time=time,
+                        deadline=deadline,
                     )
-                    under_way.append(([numbers[place] for place in places], self.lane.submit(order)))
-            collect(0)
-            count("decode", sum(decode_s))
+                    under_way.append(([group[place] for place in places], self.batcher.submit(job)))
+            await collect(0)
         finally:
-            for _, order in under_way:
-                self.lane.leave(order)
+            coming.cancel()
+            for _, job in under_way:
+                self.batcher.leave(job)
         return results
 
     def _run(self, run: Run, options: Hashable, inputs: Sequence[Inputs], wanted: Wanted) -> Sequence[Any]:
-        """Compute one batch; in the lane's thread."""
+        """Compute one batch; in the batcher's thread."""
         import torch
 
         with translated(self.checkpoint.name), torch.inference_mode():
             batch = {key: torch.cat([each[key] for each in inputs]).to(self.device) for key in inputs[0]}
             return run(batch, options, wanted)
-
-    def _prepared(
-        self, items: Sequence[T], order_of_work: Sequence[int], prepare: Callable[[T], Inputs], time: Countdown
-    ) -> Iterator[tuple[list[int], list[Inputs]]]:
-        """Yield the inputs of so many items as make a batch, with their places; the next ones are made meanwhile."""
-
-        def make(item: T) -> Inputs:
-            time.left_s()
-            with translated(self.checkpoint.name):
-                return prepare(item)
-
-        if len(items) == 1:
-            yield [0], [make(items[0])]
-            return
-        size = self.lane.max_batch
-        groups = [list(order_of_work[start : start + size]) for start in range(0, len(items), size)]
-        pool = ThreadPoolExecutor(PREPARERS, thread_name_prefix="vision-prepare")
-
-        def begin(numbers: Sequence[int]) -> list[Future[Inputs]]:
-            return [pool.submit(make, items[number]) for number in numbers]
-
-        try:
-            coming = begin(groups[0]) if groups else []
-            for place, numbers in enumerate(groups):
-                made = [future.result() for future in coming]
-                coming = begin(groups[place + 1]) if place + 1 < len(groups) else []
-                yield numbers, made
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _by_shape(inputs: Sequence[Inputs]) -> dict[Hashable, list[int]]:
@@ -267,18 +226,3 @@ def _by_shape(inputs: Sequence[Inputs]) -> dict[Hashable, list[int]]:
 def aspect(image: Image) -> float:
     """Return width by height, which decides the shape of the input of models that keep it."""
     return image.width / image.height
-
-
-def check_finite(tensor: torch.Tensor, *, what: str, but_minus_infinity: bool = False) -> None:
-    """Return if all numbers are finite, but perhaps for −∞, by which scores say "never".
-
-    Raises:
-        InvalidReplyError: The model computed infinities or NaN.
-    """
-    import torch
-
-    good = torch.isfinite(tensor)
-    if but_minus_infinity:
-        good |= tensor.isneginf()
-    if not bool(good.all()):
-        raise InvalidReplyError(f"The model computed {what} that are not finite numbers.", code="not_finite")

@@ -9,14 +9,15 @@ transformers makes a model in 16-bit numbers, these are torch's default for new 
 
 from __future__ import annotations
 
+import re
 import threading
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vision_backends.backends.local.runtime.engines import EngineName, Engines, may_convert
-from vision_backends.backends.local.runtime.loaded_model import Loaded
-from vision_backends.backends.local.runtime.micro_batcher import Lane
+from vision_backends.backends.local.runtime.loaded_model import LoadedModel
+from vision_backends.backends.local.runtime.micro_batcher import MicroBatcher
 from vision_backends.backends.local.runtime.precision import Dtype, choose_dtype, stays_whole
 from vision_backends.backends.local.runtime.processors import load_image_processor, load_processor
 from vision_backends.backends.local.runtime.torch_environment import (
@@ -25,18 +26,20 @@ from vision_backends.backends.local.runtime.torch_environment import (
     quiet,
     translated,
 )
-from vision_backends.backends.local.runtime.tuning_cache import Remembered
-from vision_backends.errors import NotReadyError
+from vision_backends.backends.local.runtime.tuning_cache import TuningCache
+from vision_backends.errors import ConfigError, NotReadyError
 
 if TYPE_CHECKING:
     import torch
 
     from vision_backends.backends.local.hub.checkpoint import Checkpoint
 
-__all__ = ["BATCH", "Place", "Spot", "load", "spot_for"]
+__all__ = ["BATCH", "LoaderSettings", "Placement", "load", "placement_for"]
 
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json")
 """Any of these makes a checkpoint one that reads words."""
+
+DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 BATCH = 8
 """Inputs in one pass; more gains little on a CPU, and a caller waits for all of them."""
@@ -46,8 +49,8 @@ _loading = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where models run, and how.
+class LoaderSettings:
+    """How models are loaded and run, as configured.
 
     Attributes:
         device: As configured: ``"auto"``, ``"cpu"``, ``"mps"``, ``"cuda"`` or ``"cuda:<n>"``.
@@ -56,7 +59,10 @@ class Place:
         threads: Threads of each model; None for as many as torch has.
         max_queue: Inputs that may wait for one model.
         max_memory_bytes: Most memory that one may take; None for what is free.
-        remembered: Where is kept what was measured on this machine.
+        tuning_cache: Where is kept what was measured on this machine.
+
+    Raises:
+        ConfigError: A value has no meaning.
     """
 
     device: str = "auto"
@@ -65,11 +71,19 @@ class Place:
     threads: int | None = None
     max_queue: int = 64
     max_memory_bytes: int | None = None
-    remembered: Remembered = field(default_factory=Remembered)
+    tuning_cache: TuningCache = field(default_factory=TuningCache)
+
+    def __post_init__(self) -> None:
+        if not DEVICE.fullmatch(self.device):
+            valid = '"auto", "cpu", "mps", "cuda" or "cuda:<number>"'
+            raise ConfigError(f"[local] has a bad value for 'device': {self.device!r}.", remedy=f"Write {valid}.")
+        for name, value in (("threads", self.threads), ("max_queue", self.max_queue)):
+            if value is not None and value < 1:
+                raise ConfigError(f"[local] {name} = {value} is less than 1.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spot:
+class Placement:
     """Where one model runs, and in which numbers.
 
     Attributes:
@@ -85,12 +99,12 @@ class Spot:
     converted: bool
 
 
-def spot_for(checkpoint: Checkpoint, place: Place, *, has_parts: bool) -> Spot:
+def placement_for(checkpoint: Checkpoint, settings: LoaderSettings, *, has_parts: bool) -> Placement:
     """Return where a model will run; whatever the calling thread computes from now on has the model's threads.
 
     Args:
         checkpoint: What will be loaded.
-        place: What is configured.
+        settings: What is configured.
         has_parts: Whether another engine could compute parts of it.
 
     Raises:
@@ -99,24 +113,26 @@ def spot_for(checkpoint: Checkpoint, place: Place, *, has_parts: bool) -> Spot:
     with _loading, translated(checkpoint.name, error=NotReadyError):
         import torch
 
-        limit_threads(place.threads)
-        device = _choose_device(torch, place.device)
-        dtype = choose_dtype(place.dtype, device=device, remembered=place.remembered)
-        converted = has_parts and may_convert(place.engine, device=device)
+        limit_threads(settings.threads)
+        device = _choose_device(torch, settings.device)
+        dtype = choose_dtype(settings.dtype, device=device, remembered=settings.tuning_cache)
+        converted = has_parts and may_convert(settings.engine, device=device)
         at_once = stays_whole(checkpoint.kind) and not converted
-        return Spot(device=device, dtype=dtype, loaded_as=dtype if at_once else torch.float32, converted=converted)
+        return Placement(device=device, dtype=dtype, loaded_as=dtype if at_once else torch.float32, converted=converted)
 
 
-def load(checkpoint: Checkpoint, spot: Spot, *, auto_class: str, place: Place, chat: bool = False) -> Loaded:
+def load(
+    checkpoint: Checkpoint, placement: Placement, *, auto_class: str, settings: LoaderSettings, chat: bool = False
+) -> LoadedModel:
     """Load a checkpoint from its folder: only safetensors, no code of its author, no network.
 
-    `Loaded.settle` is to be called when its parts have been converted.
+    `LoadedModel.settle` is to be called when its parts have been converted.
 
     Args:
         checkpoint: What `read_checkpoint` has let pass.
-        spot: As `spot_for` says.
+        placement: As `placement_for` says.
         auto_class: The class of transformers that loads it, such as ``"AutoModel"``.
-        place: What is configured.
+        settings: What is configured.
         chat: Whether to load the processor with its chat template as well.
 
     Raises:
@@ -131,7 +147,7 @@ def load(checkpoint: Checkpoint, spot: Spot, *, auto_class: str, place: Place, c
 
         with quiet():
             model, report = getattr(transformers, auto_class).from_pretrained(
-                folder, use_safetensors=True, dtype=spot.loaded_as, output_loading_info=True, **options
+                folder, use_safetensors=True, dtype=placement.loaded_as, output_loading_info=True, **options
             )
             absent = sorted(report["missing_keys"])
             if absent:
@@ -145,28 +161,28 @@ def load(checkpoint: Checkpoint, spot: Spot, *, auto_class: str, place: Place, c
             )
             has_words = any((checkpoint.folder / name).is_file() for name in TOKENIZERS)
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options) if has_words else None
-        return Loaded(
+        return LoadedModel(
             checkpoint=checkpoint,
-            model=model.eval().requires_grad_(requires_grad=False).to(spot.device),
+            model=model.eval().requires_grad_(requires_grad=False).to(placement.device),
             image_processor=images,
             tokenizer=tokenizer,
             processor=processor,
-            device=spot.device,
-            dtype=spot.dtype,
-            numbers=str(spot.loaded_as).removeprefix("torch."),
+            device=placement.device,
+            dtype=placement.dtype,
+            numbers=str(placement.loaded_as).removeprefix("torch."),
             engines=Engines(
-                place.engine,
-                device=spot.device,
-                threads=place.threads,
-                numbers=str(spot.dtype).removeprefix("torch."),
-                full=place.dtype == "float32",
-                remembered=place.remembered,
+                settings.engine,
+                device=placement.device,
+                threads=settings.threads,
+                numbers=str(placement.dtype).removeprefix("torch."),
+                full=settings.dtype == "float32",
+                remembered=settings.tuning_cache,
             ),
-            lane=Lane(
+            batcher=MicroBatcher(
                 checkpoint.name,
                 max_batch=BATCH,
-                max_waiting=place.max_queue,
-                begin=partial(limit_threads, place.threads),
+                max_waiting=settings.max_queue,
+                begin=partial(limit_threads, settings.threads),
                 free=free_device_memory,
             ),
         )

@@ -4,34 +4,36 @@ This module decides who is served next and with whom, how much may wait, and wha
 those in it. It must not know what is computed. There is no artificial wait: a lone caller is served at once.
 
 Fair: a batch takes one input from each waiting caller in turn, so a long list delays others by the batch that is
-running, and as far as it shares theirs. Cancel-safe: who leaves takes its inputs along. The thread that runs the model
-is the only one that does, is started when there is work, and ends by itself when there was none for a while.
+running, and as far as it shares theirs. Callers await a future of their own event loop; one that is cancelled takes
+its inputs along. A model has one thread, which is started when there is work and ends when there was none for a while.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import threading
 import time as real_time
 import traceback
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from vision_backends.backends.shutdown import awaited_at_exit, ending_error, interpreter_ends, wait_for
+from vision_backends.backends.shutdown import awaited_at_exit, ending_error, interpreter_ends
 from vision_backends.errors import BackendError, OverloadedError, TimedOutError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
-    from vision_backends.clock import Countdown
+    from vision_backends.clock import Deadline
 
     Wanted = Callable[[], Sequence[bool]]
     Run = Callable[[Sequence[Any], Wanted], Sequence[Any]]
 
-__all__ = ["Lane", "Order"]
+__all__ = ["Job", "MicroBatcher"]
 
 SMOOTHING = 0.2
 """Weight of the newest batch in the running means of seconds."""
@@ -43,14 +45,14 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class Order:
-    """What one caller wants from the model.
+class Job:
+    """What one caller wants from the model; it belongs to the event loop on which it is made.
 
     Attributes:
-        key: Orders of equal keys can share a batch.
+        key: Jobs of equal keys can share a batch.
         run: Computes the results of a batch; is told which of its rows are still wanted.
         inputs: One per result.
-        time: How long the caller waits; one for all orders of a call.
+        deadline: How long the caller waits; one for all jobs of a call.
         results: Filled in as batches end.
         queue_s: Seconds until its first input was taken.
         model_s: Seconds of the batches that it had a part in.
@@ -59,7 +61,7 @@ class Order:
     key: Hashable
     run: Run
     inputs: Sequence[Any]
-    time: Countdown
+    deadline: Deadline
     results: list[Any] = field(default_factory=list)
     queue_s: float | None = None
     model_s: float = 0.0
@@ -67,20 +69,21 @@ class Order:
     unfinished: int = 0
     error: BackendError | None = None
     left: bool = False
+    ended: bool = False
     since: float = 0.0
-    done: threading.Event = field(default_factory=threading.Event)
+    done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     @property
     def wanted(self) -> bool:
         """Whether anybody still waits for it."""
-        return not (self.left or self.done.is_set() or self.time.is_over)
+        return not (self.left or self.ended or self.deadline.expired)
 
 
-_Part = tuple[Order, int]
+_Part = tuple[Job, int]
 
 
-class Lane:
-    """The way to one model. Safe for many threads.
+class MicroBatcher:
+    """Batches the inputs of many callers for one model. Safe for many threads and event loops.
 
     Args:
         name: What to call the model in messages.
@@ -108,7 +111,7 @@ class Lane:
         self._free = free
         self._idle_s = idle_s
         self._condition = threading.Condition()
-        self._orders: deque[Order] = deque()
+        self._jobs: deque[Job] = deque()
         self._batch_s: float | None = None
         self._each_s: float | None = None
         self._cold = True
@@ -120,27 +123,27 @@ class Lane:
         with self._condition:
             return self._count()
 
-    def submit(self, order: Order) -> Order:
-        """Let an order wait for its turn.
+    def submit(self, job: Job) -> Job:
+        """Let a job wait for its turn.
 
         Raises:
             OverloadedError: So much is waiting that this would not be served in time, or not at all.
         """
-        order.results = [None] * len(order.inputs)
-        order.unfinished = len(order.inputs)
-        order.since = real_time.monotonic()
-        if not order.inputs:
-            order.done.set()
-            return order
+        job.results = [None] * len(job.inputs)
+        job.unfinished = len(job.inputs)
+        job.since = real_time.monotonic()
+        if not job.inputs:
+            self._end(job)
+            return job
         with self._condition:
-            self._refuse_too_much(order)
+            self._refuse_too_much(job)
             self._start_thread()
-            self._orders.append(order)
+            self._jobs.append(job)
             self._condition.notify()
-        return order
+        return job
 
-    def collect(self, order: Order) -> list[Any]:
-        """Wait for an order, and return its results.
+    async def collect(self, job: Job) -> list[Any]:
+        """Wait for a submitted job, and return its results; whoever is cancelled meanwhile has left.
 
         Raises:
             OverloadedError: Others kept the model busy all the time, or the memory was not enough.
@@ -149,23 +152,23 @@ class Lane:
             BackendError: What the batch failed with.
         """
         try:
-            finished = wait_for(order.done, timeout_s=order.time.left_s())
+            async with job.deadline.timeout():
+                await job.done
+        except TimeoutError:
+            if not job.ended:  # else its results came at the same moment
+                raise self._late(job) from None
         finally:
-            self.leave(order)
-        if not finished:
-            if order.queue_s is None:
-                raise OverloadedError(f"Others kept {self._name} busy all the time that there was.", code="busy")
-            raise TimedOutError(f"{self._name} had not finished in time.")
-        if order.error is not None:
-            raise order.error
-        return order.results
+            self.leave(job)
+        if job.error is not None:
+            raise job.error
+        return job.results
 
-    def leave(self, order: Order) -> None:
-        """Take back what has not begun of an order; what runs is finished for the others in its batch."""
+    def leave(self, job: Job) -> None:
+        """Take back what has not begun of a job; what runs is finished for the others in its batch."""
         with self._condition:
-            order.left = True
-            if order in self._orders:
-                self._orders.remove(order)
+            job.left = True
+            if job in self._jobs:
+                self._jobs.remove(job)
 
     def close(self) -> None:
         """Let the thread end as soon as nothing waits; calling it twice is harmless."""
@@ -173,16 +176,16 @@ class Lane:
             self._idle_s = 0.0
             self._condition.notify()
 
-    def _count(self, *, but_of: Countdown | None = None) -> int:
-        return sum(len(order.inputs) - order.next for order in self._orders if order.time is not but_of)
+    def _count(self, *, but_of: Deadline | None = None) -> int:
+        return sum(len(job.inputs) - job.next for job in self._jobs if job.deadline is not but_of)
 
-    def _refuse_too_much(self, order: Order) -> None:
-        waiting = self._count(but_of=order.time)
-        if waiting and waiting + len(order.inputs) > self._max_waiting:
+    def _refuse_too_much(self, job: Job) -> None:
+        waiting = self._count(but_of=job.deadline)
+        if waiting and waiting + len(job.inputs) > self._max_waiting:
             message = f"{waiting} inputs of others wait for {self._name} already, of at most {self._max_waiting}."
             raise OverloadedError(message, code="queue_full", retry_after_s=self._least_s(waiting))
-        ahead = sum(min(len(each.inputs) - each.next, len(order.inputs)) for each in self._orders)  # one each in turn
-        wait_s, left_s = self._least_s(ahead), order.time.left_s()
+        ahead = sum(min(len(each.inputs) - each.next, len(job.inputs)) for each in self._jobs)  # one each in turn
+        wait_s, left_s = self._least_s(ahead), job.deadline.left_s()
         if wait_s > left_s:
             message = f"{self._name} has work for {wait_s:.3g} s, which is more than the {left_s:.3g} s that are left."
             raise OverloadedError(message, code="queue_full", retry_after_s=wait_s - left_s)
@@ -236,9 +239,9 @@ class Lane:
     def _next(self) -> list[_Part]:
         """Return the next batch as soon as there is one; an empty one when the thread shall end."""
         with self._condition:
-            if not self._orders:
+            if not self._jobs:
                 self._condition.wait(self._idle_s)
-            if not self._orders:
+            if not self._jobs:
                 self._thread = None
                 return []
             return self._take()
@@ -246,18 +249,18 @@ class Lane:
     def _take(self) -> list[_Part]:
         """Return the next batch: inputs of the longest waiting key, one of each caller in turn."""
         now = real_time.monotonic()
-        sharing = [order for order in self._orders if order.key == self._orders[0].key]
+        sharing = [job for job in self._jobs if job.key == self._jobs[0].key]
         parts: list[_Part] = []
         while sharing and len(parts) < self.max_batch:
-            for order in sharing[: self.max_batch - len(parts)]:
-                if order.queue_s is None:
-                    order.queue_s = now - order.since
-                parts.append((order, order.next))
-                order.next += 1
-            sharing = [order for order in sharing if order.next < len(order.inputs)]
-        served = {id(order) for order, _ in parts}
-        rest = [order for order in self._orders if order.next < len(order.inputs)]
-        self._orders = deque(sorted(rest, key=lambda order: id(order) in served))  # stable: the served stand behind
+            for job in sharing[: self.max_batch - len(parts)]:
+                if job.queue_s is None:
+                    job.queue_s = now - job.since
+                parts.append((job, job.next))
+                job.next += 1
+            sharing = [job for job in sharing if job.next < len(job.inputs)]
+        served = {id(job) for job, _ in parts}
+        rest = [job for job in self._jobs if job.next < len(job.inputs)]
+        self._jobs = deque(sorted(rest, key=lambda job: id(job) in served))  # stable: the served stand behind
         return parts
 
     def _run(self, parts: Sequence[_Part]) -> None:
@@ -269,7 +272,7 @@ class Lane:
         failure: BackendError | None = None
         try:
             run = parts[0][0].run
-            results = run([order.inputs[number] for order, number in parts], partial(self._wanted, parts))
+            results = run([job.inputs[number] for job, number in parts], partial(self._wanted, parts))
             answered = list(zip(parts, results, strict=True))
         except BackendError as error:
             failure = error
@@ -283,26 +286,26 @@ class Lane:
         elapsed_s = real_time.monotonic() - started
         self._still_wanted(parts)  # a run ends rows early that nobody wants: those are no results
         self._measure(elapsed_s, inputs=len(parts))
-        for order in {id(order): order for order, _ in parts}.values():
-            order.model_s += elapsed_s
-        for (order, number), result in answered:
-            if not order.done.is_set():
-                order.results[number] = result
-                self._finish(order, 1)
+        for job in {id(job): job for job, _ in parts}.values():
+            job.model_s += elapsed_s
+        for (job, number), result in answered:
+            if not job.ended:
+                job.results[number] = result
+                self._finish(job, 1)
 
     def _wanted(self, parts: Sequence[_Part]) -> list[bool]:
         """Tell which rows anybody still waits for; none when the interpreter ends."""
         ending = interpreter_ends()
-        return [order.wanted and not ending for order, _ in parts]
+        return [job.wanted and not ending for job, _ in parts]
 
     def _still_wanted(self, parts: Sequence[_Part]) -> list[_Part]:
         """Return what of a batch anybody still waits for; fail the rest, or all of it when the interpreter ends."""
         ending = interpreter_ends()
-        for order, _ in parts:
-            if ending and not order.done.is_set():
-                self._fail(order, ending_error())
-            elif not order.wanted and not order.done.is_set():
-                self._fail(order, TimedOutError(f"The time was over before {self._name} had done it."))
+        for job, _ in parts:
+            if ending and not job.ended:
+                self._fail(job, ending_error())
+            elif not job.wanted and not job.ended:
+                self._fail(job, TimedOutError(f"The time was over before {self._name} had done it."))
         return [part for part in parts if part[0].wanted]
 
     def _retreat(self, parts: Sequence[_Part], error: BackendError) -> None:
@@ -319,8 +322,8 @@ class Lane:
             )
             pieces = [parts[:half], parts[half:]]
         else:
-            orders = {id(order): order for order, _ in parts}
-            pieces = [[part for part in parts if part[0] is order] for order in orders.values()]
+            jobs = {id(job): job for job, _ in parts}
+            pieces = [[part for part in parts if part[0] is job] for job in jobs.values()]
             if len(pieces) == 1:
                 self._fail(parts[0][0], error)
                 return
@@ -331,24 +334,40 @@ class Lane:
         """Fail everybody who waits; the next caller gets another thread."""
         with self._condition:
             self._thread = None
-            for order in [*(order for order, _ in parts), *self._orders]:
-                if not order.done.is_set():
-                    self._fail(order, ending_error() if interpreter_ends() else self._not_begun(error))
+            for job in [*(job for job, _ in parts), *self._jobs]:
+                if not job.ended:
+                    self._fail(job, ending_error() if interpreter_ends() else self._not_begun(error))
+
+    def _late(self, job: Job) -> BackendError:
+        if job.queue_s is None:
+            return OverloadedError(f"Others kept {self._name} busy all the time that there was.", code="busy")
+        return TimedOutError(f"{self._name} had not finished in time.")
 
     def _not_begun(self, error: BaseException) -> OverloadedError:
         failure = OverloadedError(f"{self._name} cannot run now: {type(error).__name__}: {error}")
         failure.__cause__ = error
         return failure
 
-    def _fail(self, order: Order, error: BackendError) -> None:
-        self.leave(order)
-        order.error = error
-        order.done.set()
+    def _fail(self, job: Job, error: BackendError) -> None:
+        self.leave(job)
+        job.error = error
+        self._end(job)
 
-    def _finish(self, order: Order, count: int) -> None:
-        order.unfinished -= count
-        if order.unfinished == 0:
-            order.done.set()
+    def _finish(self, job: Job, count: int) -> None:
+        job.unfinished -= count
+        if job.unfinished == 0:
+            self._end(job)
+
+    def _end(self, job: Job) -> None:
+        """Wake the caller on its own loop."""
+        job.ended = True
+        with suppress(RuntimeError):  # the loop has ended
+            job.done.get_loop().call_soon_threadsafe(_wake, job.done)
+
+
+def _wake(done: asyncio.Future[None]) -> None:
+    if not done.done():
+        done.set_result(None)
 
 
 def _let_go(failure: BaseException) -> None:

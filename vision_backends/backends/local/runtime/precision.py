@@ -12,7 +12,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
-from vision_backends.backends.local.runtime.tuning_cache import Remembered, processor_name
+from vision_backends.backends.local.runtime.tuning_cache import TuningCache, processor_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -58,7 +58,7 @@ def choose_dtype(
     wanted: Dtype,
     *,
     device: str,
-    remembered: Remembered,
+    remembered: TuningCache,
     has_bfloat16: Callable[[str], bool] | None = None,
     measure: Callable[[torch.dtype], float] | None = None,
 ) -> torch.dtype:
@@ -174,7 +174,7 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:  # noqa: ANN401 — nested as 
     return value
 
 
-def _pays(remembered: Remembered, measure: Callable[[torch.dtype], float]) -> bool:
+def _pays(remembered: TuningCache, measure: Callable[[torch.dtype], float]) -> bool:
     """Tell whether bfloat16 is faster here: measured in about 0.1 s, once for a processor, torch and threads."""
     import torch
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["Remembered", "processor_name"]
+__all__ = ["TuningCache", "processor_name"]
 
 
 DRAFT = re.compile(r"\.(draft|convert)-.*|.*-[0-9a-f]{16}")
@@ -31,7 +31,7 @@ WORK_S = 24 * 3600.0
 """Nobody works longer on what is kept here."""
 
 
-class Remembered:
+class TuningCache:
     """A folder of small facts, each valid for one state of the machine.
 
     Args:
