@@ -10,10 +10,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from vision_backends.backends.requests import RateLimits
     from vision_backends.errors import VisionError
+    from vision_backends.health.admission import AdmissionControl
     from vision_backends.health.limits import Amount
     from vision_backends.health.scopes import Scope
     from vision_backends.types import Usage
@@ -23,13 +22,14 @@ __all__ = ["Ending", "Entry", "Permit"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A call that was let in.
+    """A call that was admitted.
 
     Attributes:
         scope: What it is about.
         caller: A random id of the call.
         amount: What it is estimated to take; reserved where there is a budget.
         is_priced: Whether the cost in that estimate is known.
+        is_probe: Whether it probes a gate.
         timeout_s: Seconds that it may take.
         lease_s: Seconds after which it is taken for dead.
     """
@@ -38,6 +38,7 @@ class Entry:
     caller: str
     amount: Amount
     is_priced: bool
+    is_probe: bool
     timeout_s: float
     lease_s: float
 
@@ -62,30 +63,30 @@ class Ending:
 
 
 class Permit:
-    """Leave to make one call; ended exactly once, whatever is called how often.
+    """Leave to make one call. May be ended from any thread; only the first ending counts.
 
     A permit that is never ended, because its process died, lapses after twice its timeout.
 
     Args:
         entry: The call.
-        end: Is given the entry and its ending.
-        correct: Is given the entry, its ending, and the true usage that was not known when it ended.
+        issuer: Has admitted it, and is told how it ends.
     """
 
-    __slots__ = ("_correct", "_end", "_ending", "_entry", "_late", "_lock")
+    __slots__ = ("_ending", "_entry", "_issuer", "_late", "_lock")
 
-    def __init__(
-        self,
-        entry: Entry,
-        end: Callable[[Entry, Ending], None],
-        correct: Callable[[Entry, Ending, Usage], None],
-    ) -> None:
+    def __init__(self, entry: Entry, issuer: AdmissionControl) -> None:
         self._entry = entry
-        self._end = end
-        self._correct = correct
+        self._issuer = issuer
         self._lock = threading.Lock()
         self._ending: Ending | None = None
         self._late: Usage | None = None
+
+    def may_block(self, error: VisionError | None = None) -> bool:
+        """Return whether ending it may have to wait for the store: with this error, or without one.
+
+        False is reliable as long as no other call of the same scope fails in between.
+        """
+        return self._issuer.end_may_block(self._entry, error)
 
     def succeeded(self, *, usage: Usage, elapsed_s: float, limits: RateLimits | None = None) -> None:
         """The backend has answered.
@@ -117,7 +118,7 @@ class Permit:
         self._finish(Ending(counted=False, usage=usage))
 
     def corrected(self, usage: Usage) -> None:
-        """BudgetState what a call has really used whose answer came after nobody waited for it any more.
+        """Book the true usage of a call whose answer came when nobody waited for it any more.
 
         To be called once, from any thread; whether before or after the call was ended does not matter.
         """
@@ -125,7 +126,7 @@ class Permit:
             self._late = usage
             ending = self._ending
         if ending is not None:
-            self._correct(self._entry, ending, usage)
+            self._issuer.correct(self._entry, ending, usage)
 
     def _finish(self, ending: Ending) -> None:
         with self._lock:
@@ -134,4 +135,4 @@ class Permit:
             if self._late is not None:
                 ending = replace(ending, usage=self._late)
             self._ending = ending
-        self._end(self._entry, ending)
+        self._issuer.end(self._entry, ending)

@@ -67,7 +67,7 @@ class SharedStates:
 
 
 def tell(listener: Callable[[E], object] | None, events: list[E]) -> None:
-    """Hand events to a listener; its own trouble is logged and hurts nobody."""
+    """Hand events to a listener; what it raises is logged and fails no call."""
     if listener is None:
         return
     for event in events:
