@@ -11,8 +11,9 @@ trouble never fails a call: it is logged once, and everything counts as healthy.
 from __future__ import annotations
 
 import secrets
+import threading
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,6 @@ from vision_backends.health.budgets import Budgets
 from vision_backends.health.circuit_breaker import Failure
 from vision_backends.health.limits import Amount
 from vision_backends.health.messages import report
-from vision_backends.health.permits import Ending, Entry, Permit
 from vision_backends.health.policy import MAYBE_BILLED, gate_kind
 from vision_backends.health.scopes import Scope
 from vision_backends.health.shared_state import SharedStates, tell
@@ -31,6 +31,7 @@ from vision_backends.types import FREE
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from vision_backends.backends.requests import RateLimits
     from vision_backends.clock import Clock
     from vision_backends.errors import BackendError, VisionError
     from vision_backends.health.budgets import BudgetState
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
     from vision_backends.types import Usage
 
 __all__ = ["AdmissionControl", "GateSnapshot", "Permit", "Scope"]
+
+PREFIX = "gates/"
+"""How the keys of the gates' states begin."""
 
 LEASE = 2.0
 MIN_LEASE_S = 1.0
@@ -96,8 +100,8 @@ class AdmissionControl:
         self.blocking = states.blocking
         self._clock = clock
         self._random = random or Random()  # noqa: S311 — jitter is no secret
-        self._states = SharedStates(states, prefix="gates/")
-        self._budgets = Budgets(SharedStates(states, prefix="book/"), limits or {}, on_alert=on_alert)
+        self._states = SharedStates(states)
+        self._budgets = Budgets(self._states, limits or {}, on_alert=on_alert)
         self._throttling = Throttling()
         self._on_transition = on_transition
         self._moved: dict[str, AccountGates] = {}
@@ -107,7 +111,7 @@ class AdmissionControl:
         """Read what concerns some scopes: one read for each account, and one for each backend with limits."""
         scopes = list(scopes)
         moved = {scope.account: self._moved.get(scope.account) for scope in scopes}  # before the store is read
-        accounts = {account: AccountGates.parse(self._states.read(account)) for account in moved}
+        accounts = {account: AccountGates.parse(self._states.read(PREFIX + account)) for account in moved}
         limited = {scope.backend for scope in scopes if self._budgets.concern(scope.backend)}
         for scope in scopes:
             if accounts[scope.account].counts(scope):
@@ -162,7 +166,8 @@ class AdmissionControl:
         blocked = gates.refusal(scope, now=now)
         if blocked is not None:
             raise blocked
-        entry = Entry(
+        permit = Permit(
+            control=self,
             scope=scope,
             caller=secrets.token_hex(8),
             amount=Amount.of(estimate),
@@ -171,16 +176,16 @@ class AdmissionControl:
             timeout_s=timeout_s,
             lease_s=max(LEASE * timeout_s, MIN_LEASE_S),
         )
-        tokens = entry.amount.tokens
+        tokens = permit.amount.tokens
         with ExitStack() as undo:
             self._throttling.enter(scope, tokens=tokens, now=self._clock.monotonic())
             undo.callback(self._throttling.leave, scope, tokens=tokens, asked=False)
-            self._budgets.reserve(entry, now=now)
-            undo.callback(self._budgets.cancel, entry, now=now)
-            if entry.is_probe:
-                self._take_probe(entry, now=now)
+            self._budgets.reserve(permit, now=now)
+            undo.callback(self._budgets.cancel, permit, now=now)
+            if permit.is_probe:
+                self._take_probe(permit, now=now)
             undo.pop_all()
-        return Permit(entry, self)
+        return permit
 
     def expected_s(self, scope: Scope, default: float, *, percent: float = USUAL_PERCENT) -> float:
         """Return the seconds within which this percentage of the last 32 answers came; the default before the first."""
@@ -192,7 +197,7 @@ class AdmissionControl:
         now = self._clock.time()
         reports = [
             report(key, gate, now=now)
-            for text in self._states.all().values()
+            for text in self._states.all(PREFIX).values()
             for key, gate in AccountGates.parse(text).gates.items()
             if not gate.is_forgotten(now)
         ]
@@ -212,38 +217,38 @@ class AdmissionControl:
         """
         self._throttling.forget(backend)
         now = self._clock.time()
-        accounts = list(self._states.all())
+        accounts = [key.removeprefix(PREFIX) for key in self._states.all(PREFIX)]
         return sum(len(self._change(account, lambda gates: gates.reset(backend, now=now))) for account in accounts)
 
-    def end(self, entry: Entry, ending: Ending) -> None:
+    def end(self, permit: Permit, ending: Ending) -> None:
         """Note how a call has ended, on gates, on budgets and in what was learned; its permit calls this once."""
-        scope, now, monotonic = entry.scope, self._clock.time(), self._clock.monotonic()
-        failure = self._failure(entry, ending)
-        self._throttling.leave(scope, tokens=entry.amount.tokens, limits=ending.limits, now=monotonic)
-        self._budgets.settle(entry, _amount(entry, ending), reserved=entry.amount, now=now)
+        scope, now, monotonic = permit.scope, self._clock.time(), self._clock.monotonic()
+        failure = self._failure(permit, ending)
+        self._throttling.leave(scope, tokens=permit.amount.tokens, limits=ending.limits, now=monotonic)
+        self._budgets.settle(permit, _amount(permit, ending), reserved=permit.amount, now=now)
         if failure is not None:
             if failure.kind == "outage":
                 self._counted.add(scope)
-            moved = self._change(scope.account, lambda gates: gates.fail(scope, failure, caller=entry.caller, now=now))
+            moved = self._change(scope.account, lambda gates: gates.fail(scope, failure, caller=permit.caller, now=now))
             if moved and failure.kind == "overload":
                 self._throttling.halve(scope, now=monotonic)
         elif ending.error is None and ending.counted:
             self._throttling.note_duration(scope, ending.elapsed_s)
-            if entry.is_probe or scope in self._counted:
-                self._change(scope.account, lambda gates: gates.succeed(scope, caller=entry.caller, now=now))
-        elif entry.is_probe:
-            self._change(scope.account, lambda gates: gates.give_up(scope, caller=entry.caller))
+            if permit.is_probe or scope in self._counted:
+                self._change(scope.account, lambda gates: gates.succeed(scope, caller=permit.caller, now=now))
+        elif permit.is_probe:
+            self._change(scope.account, lambda gates: gates.give_up(scope, caller=permit.caller))
 
-    def end_may_block(self, entry: Entry, error: VisionError | None) -> bool:
+    def end_may_block(self, permit: Permit, error: VisionError | None) -> bool:
         """Return whether `end` with this error, or without one, may have to wait for the store."""
-        touched = entry.is_probe or self._budgets.concern(entry.scope.backend)
-        noted = entry.scope in self._counted if error is None else gate_kind(error) is not None
+        touched = permit.is_probe or self._budgets.concern(permit.scope.backend)
+        noted = permit.scope in self._counted if error is None else gate_kind(error) is not None
         return self.blocking and (touched or noted)
 
-    def correct(self, entry: Entry, ending: Ending, usage: Usage) -> None:
+    def correct(self, permit: Permit, ending: Ending, usage: Usage) -> None:
         """Book the true usage of a call, which was not known when it ended."""
-        late = Amount.of(usage, otherwise=entry.amount).minus(_amount(entry, ending))
-        self._budgets.settle(entry, late, reserved=Amount(), now=self._clock.time())
+        late = Amount.of(usage, otherwise=permit.amount).minus(_amount(permit, ending))
+        self._budgets.settle(permit, late, reserved=Amount(), now=self._clock.time())
 
     def _gates(self, scope: Scope, snapshot: GateSnapshot) -> AccountGates:
         """Return the gates of a snapshot, or as this process has moved them since."""
@@ -251,20 +256,20 @@ class AdmissionControl:
         moved = self._moved.get(account)
         return snapshot.accounts[account] if moved is None or moved is snapshot.moved[account] else moved
 
-    def _take_probe(self, entry: Entry, *, now: float) -> None:
+    def _take_probe(self, permit: Permit, *, now: float) -> None:
         """Take the one place for a probe.
 
         Raises:
             BackendError: Another call was faster.
         """
-        scope, blocked = entry.scope, None
+        scope, blocked = permit.scope, None
 
         def act(gates: AccountGates) -> list[Transition]:
             nonlocal blocked
             blocked = gates.refusal(scope, now=now)  # of the last call of this function, should there be several
             if blocked is not None:
                 return []
-            return gates.take_probe(scope, caller=entry.caller, lease_s=entry.lease_s, now=now)
+            return gates.take_probe(scope, caller=permit.caller, lease_s=permit.lease_s, now=now)
 
         self._change(scope.account, act)
         if blocked is not None:
@@ -280,33 +285,138 @@ class AdmissionControl:
             return gates.dump(now=now), (gates, moved)
 
         nothing: list[Transition] = []
-        gates, moved = self._states.update(account, change, otherwise=(AccountGates(), nothing))
+        gates, moved = self._states.update(PREFIX + account, change, otherwise=(AccountGates(), nothing))
         if moved:
             self._moved[account] = gates
             tell(self._on_transition, moved)
         return moved
 
-    def _failure(self, entry: Entry, ending: Ending) -> Failure | None:
+    def _failure(self, permit: Permit, ending: Ending) -> Failure | None:
         """Return what an ending means for the gates; None when it says nothing about the backend's health."""
         error = ending.error
         kind = None if error is None else gate_kind(error)
         if error is None or kind is None:
             return None
-        usual_s = self._throttling.percentile_s(entry.scope, USUAL_PERCENT)
-        if error.kind == "timed_out" and usual_s is not None and entry.timeout_s < usual_s:
+        usual_s = self._throttling.percentile_s(permit.scope, USUAL_PERCENT)
+        if error.kind == "timed_out" and usual_s is not None and permit.timeout_s < usual_s:
             return None  # a caller in more of a hurry than the backend ever is
         return Failure(
             kind=kind,
-            backend=entry.scope.backend,
+            backend=permit.scope.backend,
             reason=getattr(error, "code", None) or error.kind,
             hint_s=getattr(error, "retry_after_s", None),
             spread=self._random.uniform(-1, 1),
         )
 
 
-def _amount(entry: Entry, ending: Ending) -> Amount:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How a call has ended.
+
+    Attributes:
+        error: What it failed with; None otherwise.
+        counted: False when it says nothing about the backend's health.
+        usage: What it has consumed; None leaves it to the kind of the error.
+        elapsed_s: How long it took.
+        limits: What its reply said about the server's limits.
+    """
+
+    error: VisionError | None = None
+    counted: bool = True
+    usage: Usage | None = None
+    elapsed_s: float = 0.0
+    limits: RateLimits | None = None
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Permit:
+    """Leave to make one call. May be ended from any thread; only the first ending counts.
+
+    A permit that is never ended, because its process died, lapses after twice its timeout.
+
+    Attributes:
+        control: Has admitted the call, and is told how it ends.
+        scope: What it is about.
+        caller: A random id of the call.
+        amount: What it is estimated to take; reserved where there is a budget.
+        is_priced: Whether the cost in that estimate is known.
+        is_probe: Whether it probes a gate.
+        timeout_s: Seconds that it may take.
+        lease_s: Seconds after which it is taken for dead.
+    """
+
+    control: AdmissionControl
+    scope: Scope
+    caller: str
+    amount: Amount
+    is_priced: bool
+    is_probe: bool
+    timeout_s: float
+    lease_s: float
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+    _ending: Ending | None = field(default=None, init=False, repr=False)
+    _late: Usage | None = field(default=None, init=False, repr=False)
+
+    def may_block(self, error: VisionError | None = None) -> bool:
+        """Return whether ending it may have to wait for the store: with this error, or without one.
+
+        False is reliable as long as no other call of the same scope fails in between.
+        """
+        return self.control.end_may_block(self, error)
+
+    def succeeded(self, *, usage: Usage, elapsed_s: float, limits: RateLimits | None = None) -> None:
+        """The backend has answered.
+
+        Args:
+            usage: What it consumed; what is unknown in it is booked as it was estimated.
+            elapsed_s: Seconds that it took.
+            limits: What the reply said about the server's limits.
+        """
+        self._finish(Ending(usage=usage, elapsed_s=elapsed_s, limits=limits))
+
+    def failed(self, error: VisionError, *, elapsed_s: float, usage: Usage | None = None) -> None:
+        """The backend has failed.
+
+        Args:
+            error: With what.
+            elapsed_s: Seconds that it took.
+            usage: What it consumed all the same. By default that is nothing, or what was estimated after
+                errors that may come after the work was done: a timeout, an outage, an unusable reply.
+        """
+        self._finish(Ending(error=error, elapsed_s=elapsed_s, usage=usage))
+
+    def released(self, *, usage: Usage | None = None) -> None:
+        """The call was cancelled, or its input was at fault: it says nothing about the backend's health.
+
+        Args:
+            usage: What it consumed all the same; nothing by default.
+        """
+        self._finish(Ending(counted=False, usage=usage))
+
+    def corrected(self, usage: Usage) -> None:
+        """Book the true usage of a call whose answer came when nobody waited for it any more.
+
+        To be called once, from any thread; whether before or after the call was ended does not matter.
+        """
+        with self._lock:
+            self._late = usage
+            ending = self._ending
+        if ending is not None:
+            self.control.correct(self, ending, usage)
+
+    def _finish(self, ending: Ending) -> None:
+        with self._lock:
+            if self._ending is not None:
+                return
+            if self._late is not None:
+                ending = replace(ending, usage=self._late)
+            self._ending = ending
+        self.control.end(self, ending)
+
+
+def _amount(permit: Permit, ending: Ending) -> Amount:
     """Return what a call is booked with."""
     if ending.usage is not None:
-        return Amount.of(ending.usage, otherwise=entry.amount)
+        return Amount.of(ending.usage, otherwise=permit.amount)
     billed = ending.error is not None and ending.error.kind in MAYBE_BILLED
-    return entry.amount if billed else Amount()
+    return permit.amount if billed else Amount()

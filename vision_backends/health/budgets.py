@@ -15,19 +15,22 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from vision_backends.errors import BackendError, OverloadedError, QuotaExhaustedError, RateLimitedError
 from vision_backends.health.circuit_breaker import MAX_LEASE_S, SLACK_S
-from vision_backends.health.limits import BUDGETS, NANO_USD, Alert, Amount, Limits, Spending
+from vision_backends.health.limits import BUDGETS, Alert, Amount, Limits, Spending
 from vision_backends.health.shared_state import tell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
+    from vision_backends.health.admission import Permit
     from vision_backends.health.limits import Budget
-    from vision_backends.health.permits import Entry
     from vision_backends.health.shared_state import SharedStates
 
 __all__ = ["BudgetState", "Budgets"]
 
 T = TypeVar("T")
+
+PREFIX = "book/"
+"""How the keys of the states begin; what was spent before an upgrade stays spent."""
 
 VERSION = 1
 
@@ -68,24 +71,24 @@ class Budgets:
 
     def read(self, backend: str) -> BudgetState:
         """Return what a backend has spent and reserved."""
-        return BudgetState.parse(self._states.read(backend), backend=backend, limits=self._limits[backend])
+        return BudgetState.parse(self._states.read(PREFIX + backend), backend=backend, limits=self._limits[backend])
 
-    def reserve(self, entry: Entry, *, now: float) -> None:
+    def reserve(self, permit: Permit, *, now: float) -> None:
         """Set aside what a call is estimated to take.
 
         Raises:
             BackendError: It does not fit in; says when it will.
         """
-        backend = entry.scope.backend
+        backend = permit.scope.backend
         if backend not in self._limits:
             return
-        self._warn_of_unknown_price(entry)
+        self._warn_of_unknown_price(permit)
 
         def act(state: BudgetState) -> tuple[BackendError | None, list[Alert]]:
-            refused = state.obstacle(entry.amount, now=now)
+            refused = state.obstacle(permit.amount, now=now)
             if refused is not None:
-                return refused, state.alerts(now=now, refused=entry.amount)
-            state.reserve(entry.amount, caller=entry.caller, lease_s=entry.lease_s, now=now)
+                return refused, state.alerts(now=now, refused=permit.amount)
+            state.reserve(permit.amount, caller=permit.caller, lease_s=permit.lease_s, now=now)
             return None, []
 
         unknown: tuple[BackendError | None, list[Alert]] = (None, [])
@@ -94,29 +97,29 @@ class Budgets:
         if refused is not None:
             raise refused
 
-    def cancel(self, entry: Entry, *, now: float) -> None:
+    def cancel(self, permit: Permit, *, now: float) -> None:
         """Undo `reserve` for a call that was not made after all."""
-        backend = entry.scope.backend
+        backend = permit.scope.backend
         if backend in self._limits:
             self._change(
-                backend, lambda state: state.cancel(entry.amount, caller=entry.caller, now=now), otherwise=None
+                backend, lambda state: state.cancel(permit.amount, caller=permit.caller, now=now), otherwise=None
             )
 
-    def settle(self, entry: Entry, amount: Amount, *, reserved: Amount, now: float) -> None:
+    def settle(self, permit: Permit, amount: Amount, *, reserved: Amount, now: float) -> None:
         """Book what a call has taken.
 
         Args:
-            entry: The call.
+            permit: The call's.
             amount: What it has taken; negative where it was booked as more before.
             reserved: What was reserved for it until now.
             now: The time.
         """
-        backend = entry.scope.backend
+        backend = permit.scope.backend
         if backend not in self._limits:
             return
 
         def act(state: BudgetState) -> list[Alert]:
-            state.settle(amount, caller=entry.caller, reserved=reserved, now=now)
+            state.settle(amount, caller=permit.caller, reserved=reserved, now=now)
             return state.alerts(now=now)
 
         nothing: list[Alert] = []
@@ -132,12 +135,12 @@ class Budgets:
             value = act(state)
             return state.dump(), value
 
-        return self._states.update(backend, change, otherwise=otherwise)
+        return self._states.update(PREFIX + backend, change, otherwise=otherwise)
 
-    def _warn_of_unknown_price(self, entry: Entry) -> None:
-        limits, model = self._limits[entry.scope.backend], entry.scope.model
+    def _warn_of_unknown_price(self, permit: Permit) -> None:
+        limits, model = self._limits[permit.scope.backend], permit.scope.model
         has_budget = limits.daily_budget_usd is not None or limits.monthly_budget_usd is not None
-        if has_budget and not entry.is_priced and model not in self._unpriced:
+        if has_budget and not permit.is_priced and model not in self._unpriced:
             self._unpriced.add(model)
             _log.warning("The price of %r is unknown: budgets in US dollars cannot count it.", model)
 
@@ -214,8 +217,7 @@ class BudgetState:
                         code=key,
                         retry_after_s=missing * MINUTE_S / limit,
                     )
-        refusals = (self._over_budget(budget, amount, now=now) for budget in BUDGETS)
-        return next((refused for refused in refusals if refused is not None), None)
+        return self._over_budget(amount, now=now)
 
     def reserve(self, amount: Amount, *, caller: str, lease_s: float, now: float) -> None:
         """Set an amount aside for a call that begins; should its process die, the lease ends by itself."""
@@ -246,12 +248,7 @@ class BudgetState:
                 has no room for it counts as wholly spent.
         """
         alerts = []
-        for budget in BUDGETS:
-            limit = budget.limit(self.limits)
-            if limit is None:
-                continue
-            period = _period(budget.period, now)
-            spent = budget.of(self.spent.get(period, Amount()))
+        for budget, limit, period, spent in self._limited(now):
             percent = spent * 100 // limit
             if refused is not None and percent >= ALERT_PERCENTS[0] and spent + budget.of(refused) > limit:
                 percent = 100
@@ -259,50 +256,55 @@ class BudgetState:
             due = [each for each in ALERT_PERCENTS if each <= percent and f"{budget.key} {each}" not in told]
             told += [f"{budget.key} {each}" for each in due]
             if due:
-                key = f"{self.backend}.{budget.key}"
-                message = f"{budget.show(spent)} of {budget.show(limit)} is spent ({key}, {period})."
-                alerts.append(
-                    Alert(
-                        at=now, backend=self.backend, budget=budget.key, percent=due[-1], period=period, message=message
-                    )
+                key, part = f"{self.backend}.{budget.key}", f"{budget.show(spent)} of {budget.show(limit)}"
+                alert = Alert(
+                    at=now,
+                    backend=self.backend,
+                    budget=budget.key,
+                    percent=due[-1],
+                    period=period,
+                    message=f"{part} is spent ({key}, {period}).",
                 )
+                alerts.append(alert)
         return alerts
 
     def spending(self, *, now: float) -> list[Spending]:
         """Return how far each budget is spent."""
-        found = []
+        return [
+            Spending(
+                backend=self.backend,
+                budget=budget.key,
+                period=period,
+                spent=spent / budget.scale,
+                reserved=self._reserved(budget, now) / budget.scale,
+                limit=limit / budget.scale,
+            )
+            for budget, limit, period, spent in self._limited(now)
+        ]
+
+    def _limited(self, now: float) -> Iterator[tuple[Budget, int, str, int]]:
+        """Yield each budget that is set, with its limit, its current period and what is spent of it."""
         for budget in BUDGETS:
             limit = budget.limit(self.limits)
             if limit is not None:
-                scale = NANO_USD if budget.unit == "nano_usd" else 1
                 period = _period(budget.period, now)
-                found.append(
-                    Spending(
-                        backend=self.backend,
-                        budget=budget.key,
-                        period=period,
-                        spent=budget.of(self.spent.get(period, Amount())) / scale,
-                        reserved=sum(budget.of(amount) for _, amount in self._running(now).values()) / scale,
-                        limit=limit / scale,
-                    )
-                )
-        return found
+                yield budget, limit, period, budget.of(self.spent.get(period, Amount()))
 
-    def _over_budget(self, budget: Budget, amount: Amount, *, now: float) -> QuotaExhaustedError | None:
-        limit = budget.limit(self.limits)
-        if limit is None:
-            return None
-        key, running = f"{self.backend}.{budget.key}", self._running(now)
-        spent = budget.of(self.spent.get(_period(budget.period, now), Amount()))
-        needed = max(1, budget.of(amount))  # an unknown price must not get past a budget that is spent
-        if spent + sum(budget.of(reserved) for _, reserved in running.values()) + needed <= limit:
-            return None
+    def _over_budget(self, amount: Amount, *, now: float) -> QuotaExhaustedError | None:
+        for budget, limit, _, spent in self._limited(now):
+            needed = max(1, budget.of(amount))  # an unknown price must not get past a budget that is spent
+            if spent + self._reserved(budget, now) + needed > limit:
+                return self._spent(budget, limit, spent, needed, now=now)
+        return None
+
+    def _spent(self, budget: Budget, limit: int, spent: int, needed: int, *, now: float) -> QuotaExhaustedError:
+        key = f"{self.backend}.{budget.key}"
         if spent + needed <= limit:  # running calls may turn out cheaper than they were estimated
             return QuotaExhaustedError(
                 f"Running calls have reserved the rest of {key} = {budget.show(limit)}.",
                 backend=self.backend,
                 code="budget_reserved",
-                retry_after_s=max(0.0, min(until for until, _ in running.values()) - now),
+                retry_after_s=max(0.0, min(until for until, _ in self._running(now).values()) - now),
             )
         this = "today" if budget.period == "day" else "this month"
         more = f", and this call may take {budget.show(needed)}" if spent < limit else ""
@@ -320,6 +322,9 @@ class BudgetState:
         return {
             call: (until, amount) for call, (until, amount) in self.reserved.items() if 0 < until - now <= longest_s
         }
+
+    def _reserved(self, budget: Budget, now: float) -> int:
+        return sum(budget.of(amount) for _, amount in self._running(now).values())
 
     def _level(self, key: str, limit: int, now: float) -> float:
         """Return what is left of a minute's allowance, which comes back steadily up to the whole of it."""

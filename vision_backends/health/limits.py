@@ -86,12 +86,15 @@ class Budget(NamedTuple):
     period: Literal["day", "month"]
     unit: Literal["tokens", "nano_usd"]
 
+    @property
+    def scale(self) -> int:
+        """Units to one of what the user sets: dollars or tokens."""
+        return NANO_USD if self.unit == "nano_usd" else 1
+
     def limit(self, limits: Limits) -> int | None:
         """Return how much may be spent, in this budget's unit; None if there is no limit."""
         limit: float | None = getattr(limits, self.key)
-        if limit is None:
-            return None
-        return round(limit * NANO_USD) if self.unit == "nano_usd" else int(limit)
+        return None if limit is None else round(limit * self.scale)
 
     def of(self, amount: Amount) -> int:
         """Return the part of an amount that this budget counts."""
