@@ -43,8 +43,7 @@ class _Awaiting(Router):
 
     def _open_stream(self, image: ImageSource, request: DescribeRequest, options: CallOptions) -> DescriptionStream:
         async def speak(feed: Feed) -> Description:
-            item, rungs = await self._opened(image, request, options)
-            return await self._speak(item, rungs, request, options, feed)
+            return await self._speak(*await self._opened(image, request, options), request, options, feed)
 
         return cast("DescriptionStream", AsyncDescriptionStream(engine_loop(), speak))
 

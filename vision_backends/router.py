@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from vision_backends.clock import Clock
     from vision_backends.config.settings import Settings
     from vision_backends.engine.event_loop import EventLoop
+    from vision_backends.health.admission import GateSnapshot
     from vision_backends.health.limits import Alert, Spending
     from vision_backends.health.scopes import GateReport, Transition
     from vision_backends.images import ImageSource
@@ -162,7 +163,7 @@ class Router:
             clock=clock,
         )
         callers = {backend.name: caller_of(backend) for backend in self._all_backends()}
-        store_pool = Pool("store", size=STORE_THREADS) if self._stores.states.blocking else None
+        store_pool = Pool("store", size=STORE_THREADS)
         self._attempts = Attempts(
             health=health,
             callers=callers,
@@ -601,32 +602,38 @@ class Router:
         return engine_loop().run(make)
 
     def _open_stream(self, image: ImageSource, request: DescribeRequest, options: CallOptions) -> DescriptionStream:
-        item, rungs = self._wait(lambda: self._opened(image, request, options))
+        opened = self._wait(lambda: self._opened(image, request, options))
 
         async def speak(feed: Feed) -> Description:
-            return await self._speak(item, rungs, request, options, feed)
+            return await self._speak(*opened, request, options, feed)
 
         return DescriptionStream(engine_loop(), speak)
 
     async def _opened(
         self, image: ImageSource, request: DescribeRequest, options: CallOptions
-    ) -> tuple[Item, list[Rung]]:
+    ) -> tuple[Item, list[Rung], GateSnapshot]:
         """Return an image, opened, and how the rungs stand; raise what is wrong with it."""
         backends = options.choose(self._ladders[request.task], request.task)
         if self._standby is not None:
             self._standby.remember(request)
         item = Item(source=image)
-        rungs = await self._pipeline.open(item, request, backends)
+        rungs, gates = await self._pipeline.open(item, request, backends)
         if item.error is not None:
             raise item.error
-        return item, rungs
+        return item, rungs, gates
 
     async def _speak(
-        self, item: Item, rungs: Sequence[Rung], request: DescribeRequest, options: CallOptions, feed: Feed
+        self,
+        item: Item,
+        rungs: Sequence[Rung],
+        gates: GateSnapshot,
+        request: DescribeRequest,
+        options: CallOptions,
+        feed: Feed,
     ) -> Description:
         """Return a description whose pieces are handed on as they come."""
         seconds = self._deadline_s if options.deadline_s is None else options.deadline_s
-        call = Call(request=request, deadline=Deadline(self._clock, seconds), each_s=seconds)
+        call = Call(request=request, gates=gates, deadline=Deadline(self._clock, seconds), each_s=seconds)
         with self._running.call():
             with self._recorder.call(request.task, [item]):
                 await self._speaking.walk(rungs, call, item, feed)

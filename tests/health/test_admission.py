@@ -23,6 +23,7 @@ from vision_backends.errors import (
     UnavailableError,
 )
 from vision_backends.health.admission import AdmissionControl
+from vision_backends.health.limits import Limits
 from vision_backends.storage.base import StoreError
 from vision_backends.storage.memory import MemoryStore
 from vision_backends.types import FREE
@@ -83,6 +84,105 @@ def test_a_healthy_call_reads_once_and_writes_nothing(make_control, scope):
         succeed(control, scope)
     assert (store.reads, store.updates) == (5, 0)
     assert store.all() == {}
+
+
+def test_a_call_reads_the_store_once_for_all_its_rungs(make_control, scope):
+    """However often it looks at them, whether it fails over or not."""
+    store = Counting()
+    control = make_control(store=store)
+    rungs = [scope, replace(scope, model="gpt-y"), replace(scope, credential=None, backend="local", model="blip")]
+    snapshot = control.look(rungs)
+    assert store.reads == 2  # one for each account
+    for rung in rungs:
+        assert control.peek(rung, snapshot) is None
+        control.admit(rung, timeout_s=20, snapshot=snapshot).succeeded(usage=FREE, elapsed_s=1.0)
+    assert (store.reads, store.updates) == (2, 0)
+
+
+def test_limits_are_read_with_the_gates(make_control, scope):
+    """So that looking ahead reads nothing more."""
+    store = Counting()
+    control = make_control(store=store, limits={"openai": Limits(max_concurrency=1)})
+    control.admit(scope, timeout_s=20)
+    store.reads = 0
+    snapshot = control.look([scope])
+    assert control.peek(scope, snapshot).code == "max_concurrency"
+    assert store.reads == 2
+
+
+def test_a_snapshot_is_as_new_as_what_its_process_has_done_since(control, scope, clock):
+    """Fifty calls that have looked before the first failed do not all find out for themselves; nor after a reset."""
+    snapshot = control.look([scope])
+    fail(control, scope, NO_QUOTA)
+    assert isinstance(control.peek(scope, snapshot), QuotaExhaustedError)
+    with pytest.raises(QuotaExhaustedError):
+        control.admit(scope, timeout_s=20, snapshot=snapshot)
+    later = control.look([scope])
+    control.reset()
+    for each in (snapshot, later):
+        assert control.peek(scope, each) is None
+
+
+def test_a_snapshot_is_newer_than_what_its_process_did_before(make_control, scope, clock):
+    """Another process has probed meanwhile."""
+    control, other = make_control(), make_control()
+    fail(control, scope, NO_QUOTA)
+    clock.advance(900)
+    succeed(other, scope)
+    assert control.peek(scope, control.look([scope])) is None
+
+
+class Slow(Counting):
+    """A store that may wait for a disk, and says so."""
+
+    blocking = True
+
+
+CHANGES = {
+    "healthy": lambda _control, _scope: None,
+    "counting": lambda control, scope: fail(control, scope, UnavailableError("?")),
+    "due": lambda control, scope: fail(control, scope, RateLimitedError("?", retry_after_s=1)),
+    "sibling": lambda control, scope: fail(control, replace(scope, model="gpt-y"), ModelNotFoundError("?")),
+}
+ENDINGS = {
+    "succeeded": (None, lambda permit: permit.succeeded(usage=FREE, elapsed_s=1.0)),
+    "released": (None, lambda permit: permit.released()),
+    "failed": (UnavailableError("?"), lambda permit: permit.failed(UnavailableError("?"), elapsed_s=1.0)),
+    "not able": (NotSupportedError("?"), lambda permit: permit.failed(NotSupportedError("?"), elapsed_s=1.0)),
+}
+
+
+@pytest.mark.parametrize("limits", [{}, {"openai": Limits(max_concurrency=9)}, {"local": Limits(max_concurrency=9)}])
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_what_is_said_not_to_block_asks_the_store_for_nothing(make_control, scope, clock, limits, change, ending):
+    """An event loop may do it itself; and a healthy call without limits is always such a one."""
+    store = Slow()
+    control = make_control(store=store, limits=limits)
+    CHANGES[change](control, scope)
+    clock.advance(1)
+    snapshot = control.look([scope])
+    error, end = ENDINGS[ending]
+    said, asked = [], []
+    store.reads = store.updates = 0
+    said.append(control.may_block(scope, snapshot))
+    permit = control.admit(scope, timeout_s=20, snapshot=snapshot)
+    asked.append(store.reads + store.updates > 0)
+    store.reads = store.updates = 0
+    said.append(permit.may_block(error))
+    end(permit)
+    asked.append(store.reads + store.updates > 0)
+    assert all(was_said or not was_asked for was_said, was_asked in zip(said, asked, strict=True))
+    if change in {"healthy", "sibling"} and "openai" not in limits and ending != "failed":
+        assert said == [False, False]
+
+
+def test_a_store_in_memory_never_blocks(make_control, scope):
+    """Not even where it is asked."""
+    control = make_control(limits={"openai": Limits(max_concurrency=9)})
+    assert not control.blocking
+    assert not control.may_block(scope, control.look([scope]))
+    assert not control.admit(scope, timeout_s=20).may_block(UnavailableError("?"))
 
 
 @pytest.mark.parametrize(
@@ -414,24 +514,61 @@ def test_reset_forgets_failures_that_have_blocked_nothing_yet(control, scope, st
     assert store.all() == {}
 
 
-def test_an_overloaded_server_is_asked_less_at_once(control, scope, clock):
-    """Half of what ran when it complained, and one more every ten seconds."""
-    permits = [control.admit(scope, timeout_s=20) for _ in range(8)]
-    permits[0].failed(OverloadedError("?", retry_after_s=1), elapsed_s=1.0)
-    for permit in permits[1:]:
+def overload(control, scope, clock, *, running):
+    """Let a server be overloaded by this many calls, and recover a second later."""
+    permits = [control.admit(scope, timeout_s=20) for _ in range(running)]
+    for permit in permits:
         permit.failed(OverloadedError("?", retry_after_s=1), elapsed_s=1.0)
     clock.advance(1)
     succeed(control, scope)
+
+
+def fill(control, scope):
+    """Admit as many calls as there is room for, a hundred at most."""
+    permits = []
+    while len(permits) < 100 and control.peek(scope) is None:
+        permits.append(control.admit(scope, timeout_s=20))
+    for permit in permits:
+        permit.released()
+    return len(permits)
+
+
+def test_an_overloaded_server_is_asked_less_concurrently(control, scope, clock):
+    """Half of what ran when it complained, and one more every ten seconds, up to where the trouble began."""
+    overload(control, scope, clock, running=8)
     running = [control.admit(scope, timeout_s=20) for _ in range(4)]
     blocked = refused(control, scope)
     assert isinstance(blocked, OverloadedError)
     assert blocked.code == "throttled"
-    clock.advance(9)
-    running.append(control.admit(scope, timeout_s=20))
-    assert refused(control, scope) is not None
+    assert blocked.message == "openai is limited to 4 concurrent calls since it reported overload."
     assert refused(control, replace(scope, model="gpt-y")) is None
-    clock.advance(30)
-    assert refused(control, scope) is None
+    for permit in running:
+        permit.released()
+    clock.advance(9)
+    assert fill(control, scope) == 5
+    clock.advance(29)
+    assert fill(control, scope) == 7
+    clock.advance(1)
+    assert fill(control, scope) == 100
+
+
+def test_each_further_overload_halves_again(control, scope, clock):
+    """Down to one call at a time; a reset ends it."""
+    rooms = []
+    for running in (8, 4, 2, 1):
+        overload(control, scope, clock, running=running)
+        rooms.append(fill(control, scope))
+    assert rooms == [4, 2, 1, 1]
+    control.reset("local")
+    assert fill(control, scope) == 1
+    control.reset("openai")
+    assert fill(control, scope) == 100
+
+
+def test_a_single_call_that_meets_an_overload_halves_nothing(control, scope, clock):
+    """There is nothing to halve; the gate alone has to do."""
+    overload(control, scope, clock, running=1)
+    assert fill(control, scope) == 100
 
 
 class Broken(MemoryStore):
@@ -463,6 +600,12 @@ def test_a_broken_store_never_fails_a_call(make_control, scope, caplog):
     assert "on fire" in caplog.text
 
 
+def healthy_but(kind, *, until="9e9", backend='"b"'):
+    """A state that would block every call, were it not for one value."""
+    gate = f'{{"backend":{backend},"reason":"r","since":1,"blocked_at":1,"until":{until}}}'
+    return f'{{"version":2,"gates":[[[{kind}],{gate}]],"failures":[]}}'
+
+
 @pytest.mark.parametrize(
     "state",
     [
@@ -473,10 +616,13 @@ def test_a_broken_store_never_fails_a_call(make_control, scope, caplog):
         '{"version":3}',
         '{"version":2}',
         '{"version":1}',
-        '{"version":1,"gates":[["quota"]],"tallies":[],"throttles":[]}',
-        '{"version":2,"gates":[[["magic"],{"since":1,"until":9e9,"blocked_at":1},"b","r"]],"tallies":[],"throttles":[]}',
-        '{"version":2,"gates":[[["quota"],{"since":1,"until":NaN,"blocked_at":1},"b","r"]],"tallies":[],"throttles":[]}',
-        '{"version":2,"gates":[[["quota"],{"since":1,"until":"x","blocked_at":1},"b","r"]],"tallies":[],"throttles":[]}',
+        '{"version":1,"gates":[["quota"]],"tallies":[]}',
+        '{"version":1,"gates":[[["quota"],"gate","b","r"]],"tallies":[]}',
+        '{"version":2,"gates":[["quota"]],"failures":[]}',
+        healthy_but('"magic"'),
+        healthy_but('"quota"', until="NaN"),
+        healthy_but('"quota"', until='"x"'),
+        healthy_but('"quota"', backend="null,1"),
     ],
 )
 def test_a_state_that_cannot_be_read_counts_as_healthy(control, scope, store, state):
@@ -487,18 +633,35 @@ def test_a_state_that_cannot_be_read_counts_as_healthy(control, scope, store, st
     assert isinstance(refused(control, scope), QuotaExhaustedError)
 
 
+def test_what_would_block_every_call_does(control, scope, store):
+    """Otherwise the states above would prove nothing."""
+    store.update("gates/account", lambda _: (healthy_but('"quota"', until="1e11").replace(":1,", ":1795435200,"), None))
+    assert isinstance(refused(control, scope), QuotaExhaustedError)
+
+
 def test_a_state_written_by_an_earlier_version_is_still_read(control, scope, store, clock):
-    """A gate that was blocked before an upgrade stays blocked; its probe succeeds as ever."""
+    """A gate that was blocked before an upgrade stays blocked, and its probe doubles the time as ever."""
+    gate = '{"since":1795435200.0,"closed_at":1795435200.0,"until":1795436100.0,"probe":null,"probe_until":0.0}'
+    throttle = '[["overload","openai","gpt-x",""],{"limit":1,"peak":8,"since":1795435200.0}]'
     state = (
-        '{"version":1,"gates":[[["quota","","",""],{"since":1795435200.0,"closed_at":1795435200.0,'
-        '"until":1795436100.0,"probe":null,"probe_until":0.0},"openai","insufficient_quota"]],'
-        '"tallies":[],"throttles":[]}'
+        f'{{"version":1,"gates":[[["quota","","",""],{gate},"openai","insufficient_quota"]],'
+        f'"tallies":[],"throttles":[{throttle}]}}'
     )
     store.update("gates/account", lambda _: (state, None))
-    assert refused(control, scope).retry_after_s == 900
+    blocked = refused(control, scope)
+    assert (blocked.retry_after_s, blocked.code, blocked.backend) == (900, "insufficient_quota", "openai")
     clock.advance(900)
     fail(control, scope, NO_QUOTA)
     assert refused(control, scope).retry_after_s == 1800
+
+
+def test_failures_counted_by_an_earlier_version_still_count(control, scope, store):
+    """The fifth in a row is an outage."""
+    tally = '{"since":1795435200.0,"calls":4,"failures":4,"streak":4,"failed_at":1795435200.0}'
+    state = f'{{"version":1,"gates":[],"tallies":[[["outage","openai","gpt-x","describe"],{tally}]],"throttles":[]}}'
+    store.update("gates/account", lambda _: (state, None))
+    fail(control, scope, UnavailableError("?"))
+    assert isinstance(refused(control, scope), UnavailableError)
 
 
 def test_a_listener_in_trouble_hurts_nobody(make_control, scope, caplog):

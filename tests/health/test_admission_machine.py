@@ -22,7 +22,8 @@ from vision_backends.errors import (
 )
 from vision_backends.health.account_gates import AccountGates
 from vision_backends.health.admission import AdmissionControl, Scope
-from vision_backends.health.policy import DEFAULT_POLICY
+from vision_backends.health.circuit_breaker import STREAK_GAP_S
+from vision_backends.health.policy import RULES
 from vision_backends.storage.memory import MemoryStore
 from vision_backends.testing import FakeClock
 from vision_backends.types import FREE
@@ -81,7 +82,7 @@ class Gates(RuleBasedStateMachine):
     @rule(target=calls, scope=st.sampled_from(SCOPES), process=st.integers(0, 1))
     def begin(self, scope, process):
         """Somebody wants to ask."""
-        keys = {key for key, _ in self.gates().concerning(scope, DEFAULT_POLICY)}
+        keys = {key for key, _ in self.gates().concerning(scope)}
         control = self.controls[process]
         expected = control.peek(scope)
         if expected is not None:
@@ -137,11 +138,11 @@ class Gates(RuleBasedStateMachine):
     def at_most_one_probes_each_gate(self):
         """Among all calls that were let in although a gate was not passing, and whose lease has not ended."""
         now = self.clock.time()
-        for key, blocked in self.gates().gates.items():
+        for key, gate in self.gates().gates.items():
             probing = [
                 call
                 for call in self.running
-                if key in call.probed and blocked.gate.since <= call.began_at and now < call.began_at + LEASE_S
+                if key in call.probed and gate.since <= call.began_at and now < call.began_at + LEASE_S
             ]
             assert len(probing) <= 1
 
@@ -149,7 +150,7 @@ class Gates(RuleBasedStateMachine):
     def no_blocked_gate_passes_earlier(self):
         """Only a probe's success and a reset may do that."""
         now = self.clock.time()
-        gates = {key: blocked.gate for key, blocked in self.gates().gates.items()}
+        gates = self.gates().gates
         for key, until in self.before.items():
             if now < until:
                 assert gates[key].until >= until
@@ -158,21 +159,20 @@ class Gates(RuleBasedStateMachine):
     @invariant()
     def no_gate_is_blocked_for_longer_than_it_may_be(self):
         """Whatever the server said."""
-        for key, blocked in self.gates().gates.items():
-            assert blocked.gate.until - self.clock.time() <= DEFAULT_POLICY.rule(key.kind).max_s + 0.001
+        for key, gate in self.gates().gates.items():
+            assert gate.until - self.clock.time() <= RULES[key.kind].max_s + 0.001
 
     @invariant()
     def the_state_survives_being_written_down(self):
         """And healthy is written as nothing."""
         text = self.store.read("gates/account")
         if text is not None:
-            assert AccountGates.parse(text).dump(DEFAULT_POLICY, now=self.written_at(text)) == text
+            assert AccountGates.parse(text).dump(now=self.written_at(text)) == text
 
     def written_at(self, text):
         """A time at which nothing in a state was over yet."""
-        gates = AccountGates.parse(text)
-        times = [tally.failed_at for tally in gates.tallies.values()]
-        return max([*times, *(throttle.since for throttle in gates.throttles.values())], default=self.clock.time())
+        times = [failures.failed_at for failures in AccountGates.parse(text).failures.values()]
+        return max(times, default=self.clock.time())
 
     @invariant()
     def events_follow_each_other(self):
@@ -194,7 +194,7 @@ class Gates(RuleBasedStateMachine):
                 self.clock.advance(wait_s)
                 assert waited_s < 2 * LONGEST_S + 1000
             self.controls[0].admit(scope, timeout_s=TIMEOUT_S).succeeded(usage=FREE, elapsed_s=1.0)
-        self.clock.advance(DEFAULT_POLICY.streak_gap_s + 1)
+        self.clock.advance(STREAK_GAP_S + 1)
         for scope in SCOPES:
             self.controls[0].admit(scope, timeout_s=TIMEOUT_S).succeeded(usage=FREE, elapsed_s=1.0)
         assert self.controls[0].gates() == []

@@ -122,6 +122,6 @@ def test_two_processes_spend_one_budget_exactly(tmp_path):
         80,
         100,
     ]
-    with pytest.raises(QuotaExhaustedError, match=r"\$1.00 of \$1.00"):
+    with pytest.raises(QuotaExhaustedError, match=r"\$1.00 of today's budget of \$1.00"):
         control.admit(SCOPE, timeout_s=20, estimate=FREE)
     store.close()

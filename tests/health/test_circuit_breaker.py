@@ -1,4 +1,4 @@
-"""The laws of one gate, its tally and its throttle: pure functions of state and time."""
+"""The laws of one gate and of its count of failures: pure functions of state and time."""
 
 from __future__ import annotations
 
@@ -8,28 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vision_backends.health.circuit_breaker import (
-    MAX_LEASE_S,
-    FailureCount,
-    Gate,
-    Throttle,
-    block,
-    count,
-    give_up,
-    halve,
-    is_tripped,
-    probe,
-    room,
-    wait_s,
-)
-from vision_backends.health.policy import DEFAULT_POLICY, Policy, Rule
+from vision_backends.health import circuit_breaker
+from vision_backends.health.circuit_breaker import MAX_LEASE_S, Failure, FailureCount, Gate, count
+from vision_backends.health.policy import RULES, Rule
 
 NOW = 1_800_000_000.0
 RULE = Rule(span="task", first_s=30, max_s=300)
 JITTERED = Rule(span="task", first_s=30, max_s=300, jitter=0.2)
 HINTED = Rule(span="task", first_s=20, max_s=120, obeys_hint=True)
 
-RULES = st.sampled_from([DEFAULT_POLICY.rule(kind) for kind in ("quota", "authentication", "model", "rate", "outage")])
+ANY_RULE = st.sampled_from(list(RULES.values()))
 TIMES = st.floats(NOW - 1e5, NOW + 1e5)
 HINTS = st.none() | st.floats(-10, 1e6)
 SPREADS = st.floats(-1, 1)
@@ -37,22 +25,28 @@ SPREADS = st.floats(-1, 1)
 
 def blocked(**more):
     """A gate that was blocked now, for 30 s."""
-    return Gate(**({"since": NOW, "blocked_at": NOW, "until": NOW + 30} | more))
+    return Gate(**({"backend": "b", "reason": "r", "since": NOW, "blocked_at": NOW, "until": NOW + 30} | more))
+
+
+def block(gate, rule, *, now, caller, hint_s=None, spread=0.0):
+    """The gate after a call of that caller has failed."""
+    failure = Failure(kind="rate", backend="b", reason="r", hint_s=hint_s, spread=spread)
+    return circuit_breaker.block(gate, rule, failure, caller=caller, now=now)
 
 
 def test_a_gate_is_blocked_for_its_first_length():
     """Nobody passes before the time; then it is due."""
     gate = block(None, RULE, now=NOW, caller="a")
     assert gate == blocked()
-    assert wait_s(gate, now=NOW + 29) == 1
-    assert wait_s(gate, now=NOW + 30) == 0
+    assert gate.wait_s(NOW + 29) == 1
+    assert gate.wait_s(NOW + 30) == 0
 
 
 def test_a_probe_keeps_everybody_else_out_for_its_lease():
     """Afterwards it is taken for dead."""
-    gate = probe(blocked(), caller="a", lease_s=10, now=NOW + 30)
-    assert wait_s(gate, now=NOW + 31) == 9
-    assert wait_s(gate, now=NOW + 40) == 0
+    gate = blocked().probed(caller="a", lease_s=10, now=NOW + 30)
+    assert gate.wait_s(NOW + 31) == 9
+    assert gate.wait_s(NOW + 40) == 0
 
 
 def test_a_failed_probe_doubles_the_length_up_to_the_most():
@@ -60,7 +54,7 @@ def test_a_failed_probe_doubles_the_length_up_to_the_most():
     gate, now, lengths = blocked(), NOW, []
     for _ in range(5):
         now = gate.until
-        gate = block(probe(gate, caller="a", lease_s=10, now=now), RULE, now=now, caller="a")
+        gate = block(gate.probed(caller="a", lease_s=10, now=now), RULE, now=now, caller="a")
         lengths.append(gate.until - now)
     assert lengths == [60, 120, 240, 300, 300]
     assert gate.since == NOW
@@ -70,7 +64,7 @@ def test_a_failed_probe_doubles_the_length_up_to_the_most():
 def test_a_straggler_changes_nothing():
     """A call that was let in before the gate was blocked tells nothing new."""
     assert block(blocked(), RULE, now=NOW + 5, caller="late") == blocked()
-    probed = probe(blocked(), caller="a", lease_s=10, now=NOW + 30)
+    probed = blocked().probed(caller="a", lease_s=10, now=NOW + 30)
     assert block(probed, RULE, now=NOW + 35, caller="late") == probed
 
 
@@ -97,151 +91,109 @@ def test_the_length_varies_by_the_jitter(spread, length_s):
 
 def test_only_the_prober_can_give_up_its_probe():
     """The place is free at once, and the gate still due."""
-    probed = probe(blocked(), caller="a", lease_s=10, now=NOW + 30)
-    assert give_up(probed, caller="b") == probed
-    assert wait_s(give_up(probed, caller="a"), now=NOW + 31) == 0
+    probed = blocked().probed(caller="a", lease_s=10, now=NOW + 30)
+    assert probed.given_up(caller="b") == probed
+    assert probed.given_up(caller="a").wait_s(NOW + 31) == 0
 
 
-@given(st.none() | TIMES, TIMES, RULES, HINTS, SPREADS, st.booleans())
+@given(st.none() | TIMES, TIMES, ANY_RULE, HINTS, SPREADS, st.booleans())
 def test_no_error_shortens_a_blocked_gate(blocked_at, now, rule, hint_s, spread, by_probe):
     """Whatever fails later, however mildly: who had to wait still has to."""
     if blocked_at is None:
         gate, waited_s = None, 0.0
     else:
         gate = block(None, rule, now=blocked_at, caller="a")
-        waited_s = wait_s(gate, now=now)
+        waited_s = gate.wait_s(now)
     if gate is not None and by_probe and waited_s == 0:
-        gate = probe(gate, caller="b", lease_s=5, now=now)
+        gate = gate.probed(caller="b", lease_s=5, now=now)
     after = block(gate, rule, now=now, caller="b", hint_s=hint_s, spread=spread)
-    assert wait_s(after, now=now) >= waited_s
+    assert after.wait_s(now) >= waited_s
 
 
-@given(TIMES, TIMES, RULES, HINTS, SPREADS, st.floats(0, 1e6))
+@given(TIMES, TIMES, ANY_RULE, HINTS, SPREADS, st.floats(0, 1e6))
 def test_no_clock_blocks_a_gate_for_longer_than_its_rule_allows(then, now, rule, hint_s, spread, lease_s):
     """Wherever the clock is set: who has waited for what he was told may probe."""
     gate = block(None, rule, now=then, caller="a", hint_s=hint_s, spread=spread)
-    probed = probe(gate, caller="b", lease_s=lease_s, now=gate.until)
+    probed = gate.probed(caller="b", lease_s=lease_s, now=gate.until)
     for state, longest_s in ((gate, rule.max_s), (probed, max(rule.max_s, MAX_LEASE_S))):
-        waited_s = wait_s(state, now=now)
+        waited_s = state.wait_s(now)
         assert waited_s <= longest_s + 1.001
-    assert wait_s(gate, now=now + wait_s(gate, now=now)) == 0
+    assert gate.wait_s(now + gate.wait_s(now)) == 0
 
 
-@given(TIMES, RULES, HINTS, SPREADS)
+@given(TIMES, ANY_RULE, HINTS, SPREADS)
 def test_a_gate_that_is_blocked_is_not_due(now, rule, hint_s, spread):
     """Rounding never makes it due at once."""
     gate = block(None, rule, now=now, caller="a", hint_s=hint_s, spread=spread)
-    assert wait_s(gate, now=now) > 0.9
+    assert gate.wait_s(now) > 0.9
 
 
-def tally_of(outcomes, *, every_s=1.0, policy=DEFAULT_POLICY):
-    """The tally after calls that end one after the other; x failed."""
-    tally, now = None, NOW
+def count_of(outcomes, *, every_s=1.0):
+    """The count after calls that end one after the other; x failed."""
+    counted, now = None, NOW
     for outcome in outcomes:
-        tally = count(tally, policy, failed=outcome == "x", now=now)
+        counted = count(counted, failed=outcome == "x", now=now)
         now += every_s
-    return tally
+    return counted
 
 
 @pytest.mark.parametrize("outcomes", ["", ".", "...."])
 def test_nothing_is_remembered_while_nothing_fails(outcomes):
     """The healthy path keeps no state."""
-    assert tally_of(outcomes) is None
+    assert count_of(outcomes) is None
 
 
 @pytest.mark.parametrize("outcomes", ["xxxxx", "x.xxxxx", "x.x.x..x", "x.x.xx.x", "xx.x..x.x"])
 def test_five_in_a_row_or_half_of_eight_is_an_outage(outcomes):
     """The last call decides."""
-    assert is_tripped(tally_of(outcomes), DEFAULT_POLICY)
+    assert count_of(outcomes).is_outage
 
 
 @pytest.mark.parametrize("outcomes", ["x", "xxxx", "xxxx.", "x.x.x.x", "x..x..x..x", "xxxx.xxx" + "." * 10])
 def test_less_is_none(outcomes):
     """Neither many in a row, nor half of enough."""
-    assert not is_tripped(tally_of(outcomes), DEFAULT_POLICY)
+    assert not count_of(outcomes).is_outage
 
 
 def test_failures_of_another_window_do_not_add_up():
     """Half of the calls fail, but rarely is one asked."""
-    assert not is_tripped(tally_of("x.x.x.x.x.x.x.", every_s=5), DEFAULT_POLICY)
+    assert not count_of("x.x.x.x.x.x.x.", every_s=5).is_outage
 
 
 def test_a_streak_outlasts_the_window():
     """Calls that time out after 20 s would otherwise never be five."""
-    assert is_tripped(tally_of("xxxxx", every_s=25), DEFAULT_POLICY)
+    assert count_of("xxxxx", every_s=25).is_outage
 
 
 def test_a_streak_is_forgotten_after_a_pause():
     """Four failures of this morning do not make the next one an outage."""
-    assert not is_tripped(tally_of("xxxxx", every_s=301), DEFAULT_POLICY)
+    assert not count_of("xxxxx", every_s=301).is_outage
 
 
 def test_a_success_after_the_window_ends_the_counting():
     """From then on nothing is written again."""
-    assert tally_of("x.", every_s=21) is None
-    assert tally_of("x.", every_s=19) is not None
+    assert count_of("x.", every_s=21) is None
+    assert count_of("x.", every_s=19) is not None
 
 
 @given(st.lists(st.tuples(st.booleans(), st.floats(-1e4, 1e4)), max_size=30))
-def test_a_tally_is_sound_however_the_clock_jumps(calls):
+def test_a_count_is_sound_however_the_clock_jumps(calls):
     """Never more failures than calls, no negative age, and five in a row always trip."""
-    tally, now = None, NOW
+    counted, now = None, NOW
     for failed, step in calls:
         now += step
-        tally = count(tally, DEFAULT_POLICY, failed=failed, now=now)
-        if tally is not None:
-            assert 0 < tally.failures <= tally.calls
-            assert tally.since <= now
+        counted = count(counted, failed=failed, now=now)
+        if counted is not None:
+            assert 0 < counted.failures <= counted.calls
+            assert counted.since <= now
     for _ in range(5):
-        tally = count(tally, DEFAULT_POLICY, failed=True, now=now)
-    assert is_tripped(tally, DEFAULT_POLICY)
-
-
-def test_an_overload_halves_what_runs_at_once():
-    """And it grows back by one every ten seconds, until it is where the trouble began."""
-    policy = Policy(regrow_s=10)
-    throttle = halve(None, policy, running=8, now=NOW)
-    assert [room(throttle, policy, now=NOW + passed) for passed in (0, 9, 10, 39, 40)] == [4, 4, 5, 7, None]
-
-
-def test_each_further_overload_halves_again():
-    """Down to one call at a time."""
-    policy, throttle, rooms = Policy(), None, []
-    for _ in range(4):
-        throttle = halve(throttle, policy, running=8, now=NOW)
-        rooms.append(room(throttle, policy, now=NOW))
-    assert rooms == [4, 2, 1, 1]
-    assert throttle.peak == 8
-
-
-def test_a_single_call_cannot_be_halved():
-    """Then the gate alone has to do."""
-    assert halve(None, DEFAULT_POLICY, running=1, now=NOW) is None
-
-
-def test_a_throttle_from_the_future_is_over():
-    """The clock has been put back: better too many calls than too few for ever."""
-    throttle = Throttle(limit=2, peak=8, since=NOW)
-    assert room(throttle, DEFAULT_POLICY, now=NOW - 1) is None
-    assert halve(throttle, DEFAULT_POLICY, running=4, now=NOW - 1) == Throttle(limit=2, peak=4, since=NOW - 1)
-
-
-@given(st.integers(1, 1000), st.lists(st.tuples(st.integers(1, 1000), st.floats(0, 500)), max_size=10))
-def test_a_throttle_always_lets_somebody_through(running, more):
-    """And never lasts for ever."""
-    now = NOW
-    throttle = halve(None, DEFAULT_POLICY, running=running, now=now)
-    for others, passed in more:
-        now += passed
-        throttle = halve(throttle, DEFAULT_POLICY, running=others, now=now)
-        if throttle is not None:
-            assert 1 <= throttle.limit < throttle.peak
-            assert room(throttle, DEFAULT_POLICY, now=now + 10_000) is None
+        counted = count(counted, failed=True, now=now)
+    assert counted.is_outage
 
 
 def test_states_are_made_of_plain_values():
     """They go through JSON."""
-    states = [blocked(probe="a", probe_until=NOW), tally_of("x"), halve(None, DEFAULT_POLICY, running=4, now=NOW)]
+    states = [blocked(probe="a", probe_until=NOW), count_of("x")]
     for state in states:
-        assert isinstance(state, Gate | FailureCount | Throttle)
+        assert isinstance(state, Gate | FailureCount)
         assert all(isinstance(value, int | float | str | None) for value in asdict(state).values())

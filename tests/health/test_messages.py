@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from vision_backends.health.account_gates import Blocked
 from vision_backends.health.circuit_breaker import Gate
 from vision_backends.health.messages import WORDS, duration, refusal
-from vision_backends.health.policy import DEFAULT_POLICY
+from vision_backends.health.policy import RULES
 from vision_backends.health.scopes import GateKey
 
 NOON = 1_795_435_200.0
@@ -34,17 +33,15 @@ def test_a_duration_is_rounded_up(seconds, words):
 @pytest.mark.parametrize("kind", WORDS)
 def test_every_gate_has_words_of_its_own(kind):
     """With since when and why."""
-    gate = Gate(since=NOON, blocked_at=NOON, until=NOON + 90)
-    error = refusal(
-        GateKey(kind, "b", "m", "embed"), Blocked(gate=gate, backend="b", reason="why"), wait_s=90, now=NOON
-    )
+    gate = Gate(backend="b", reason="why", since=NOON, blocked_at=NOON, until=NOON + 90)
+    error = refusal(GateKey(kind, "b", "m", "embed"), gate, now=NOON)
     assert "(why) since 12:00 UTC; the next probe is due in 90 s." in error.message
     assert "{" not in str(error)
-    assert DEFAULT_POLICY.rule(kind).first_s > 0
+    assert RULES[kind].first_s > 0
 
 
 def test_trouble_of_another_day_has_its_date():
     """Otherwise "since 23:50" would lie in the future."""
-    gate = Gate(since=NOON - 86_400, blocked_at=NOON, until=NOON + 90)
-    error = refusal(GateKey("quota"), Blocked(gate=gate, backend="b", reason="why"), wait_s=90, now=NOON)
+    gate = Gate(backend="b", reason="why", since=NOON - 86_400, blocked_at=NOON, until=NOON + 90)
+    error = refusal(GateKey("quota"), gate, now=NOON)
     assert "since 2026-11-22 12:00 UTC" in error.message

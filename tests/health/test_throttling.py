@@ -167,12 +167,12 @@ def test_no_headers_keep_calls_out_for_ever(replies):
     scope = Scope(backend="b", credential=None, model="m", task="embed")
     throttling, now = Throttling(), 0.0
     for left, limit, reset_s, passed in replies:
-        refused = throttling.obstacle(scope, room=None, now=now)
+        refused = throttling.obstacle(scope, now=now)
         if refused is not None:
             assert 0 < refused.retry_after_s <= 3600
             now += refused.retry_after_s + 1e-6
-            assert throttling.obstacle(scope, room=None, now=now) is None
-        throttling.enter(scope, tokens=1, room=None, now=now)
+            assert throttling.obstacle(scope, now=now) is None
+        throttling.enter(scope, tokens=1, now=now)
         throttling.leave(scope, tokens=1, limits=requests(left, limit, reset_s), now=now)
         now += passed
 
@@ -182,12 +182,13 @@ def test_counts_are_exact_among_threads():
     scope, throttling = Scope(backend="b", credential=None, model="m", task="embed"), Throttling()
 
     def call(_):
-        throttling.enter(scope, tokens=3, room=None, now=0.0)
+        throttling.enter(scope, tokens=3, now=0.0)
         throttling.leave(scope, tokens=3, now=0.0)
         throttling.note_duration(scope, 1.0)
         return throttling.percentile_s(scope, 90)
 
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(call, range(400))) == {1.0}
-    assert throttling.running(scope) == 0
-    assert throttling.running(replace(scope, model="other")) == 0
+    throttling.enter(scope, tokens=1, now=0.0)
+    throttling.leave(scope, tokens=1, limits=requests(1, None, 60), now=0.0)
+    assert throttling.obstacle(scope, now=0.0) is None  # one is left, and none is running

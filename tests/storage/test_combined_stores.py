@@ -12,7 +12,7 @@ from PIL import Image as PILImage
 from vision_backends import OverloadedError, QuotaExhaustedError, Router
 from vision_backends.health.admission import AdmissionControl, Scope
 from vision_backends.health.limits import Limits
-from vision_backends.storage.base import Stores
+from vision_backends.storage import Stores
 from vision_backends.storage.memory import MemoryStore
 from vision_backends.storage.sqlite import SQLiteStore
 from vision_backends.testing import FakeBackend, FakeClock

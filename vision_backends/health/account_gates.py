@@ -1,278 +1,179 @@
 """All gates of one account together: which of them block a call, and what its outcome does to them.
 
-They are read from the store, changed and written back within one atomic update, so that every event
-happens exactly once among all threads and processes. This module decides which gates an outcome moves;
-`circuit_breaker` decides how. It must not know where the state is kept.
+They are read from the store, changed and written back within one atomic update, so that every event happens exactly
+once among all threads and processes. This module decides which gates an outcome moves; `circuit_breaker` decides how.
+It must not know where the state is kept.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from vision_backends.health import circuit_breaker
-from vision_backends.health.circuit_breaker import FailureCount, Gate, Throttle
-from vision_backends.health.policy import GATE_KINDS
+from vision_backends.health.circuit_breaker import STREAK_GAP_S, WINDOW_S, FailureCount, Gate, block, count
+from vision_backends.health.messages import refusal
+from vision_backends.health.policy import RULES
 from vision_backends.health.scopes import GateKey, Transition
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from vision_backends.health.policy import GateKind, Policy
+    from vision_backends.errors import BackendError
+    from vision_backends.health.circuit_breaker import Failure
     from vision_backends.health.scopes import GateState, Scope
 
-__all__ = ["AccountGates", "Blocked", "Failure"]
+__all__ = ["AccountGates"]
 
-S = TypeVar("S", Gate, FailureCount, Throttle)
+S = TypeVar("S", Gate, FailureCount)
 
 VERSION = 2
-"""Version 1 called the time at which a gate was blocked ``closed_at``."""
-
-FORGOTTEN_S = 86_400.0
-
-KINDS: tuple[GateKind, ...] = (*GATE_KINDS.values(), "outage")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Blocked:
-    """A gate that is not passing, and what is known about why.
-
-    Attributes:
-        gate: Its state.
-        backend: The backend whose call blocked it.
-        reason: The provider's code, or the kind of the error.
-    """
-
-    gate: Gate
-    backend: str
-    reason: str
-
-    def is_forgotten(self, *, now: float) -> bool:
-        """Return whether it has been due for a day without a probe: its account or model is not used any more."""
-        return now - max(self.gate.until, self.gate.probe_until) > FORGOTTEN_S
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
-    """What the gates need to know about a failed call.
-
-    Attributes:
-        kind: The gate that it concerns.
-        reason: The provider's code, or the kind of the error.
-        hint_s: Seconds after which the server says to come back.
-        running: Calls that were running at once when it failed.
-        spread: A random number in [-1, 1].
-    """
-
-    kind: GateKind
-    reason: str
-    hint_s: float | None = None
-    running: int = 1
-    spread: float = 0.0
 
 
 @dataclass(slots=True)
 class AccountGates:
-    """The gates of one account; lives within one update or one look."""
+    """The gates that are not passing, and the failures that may block more; lives within one update or one look."""
 
-    gates: dict[GateKey, Blocked] = field(default_factory=dict)
-    tallies: dict[GateKey, FailureCount] = field(default_factory=dict)
-    throttles: dict[GateKey, Throttle] = field(default_factory=dict)
+    gates: dict[GateKey, Gate] = field(default_factory=dict)
+    failures: dict[GateKey, FailureCount] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, text: str | None) -> Self:
-        """Read the gates; whatever cannot be read is taken for healthy, since a probe costs less than a lockout."""
+        """Read the gates; what cannot be read counts as healthy, since a probe costs less than a lockout."""
         if text is None:
             return cls()
         try:
             state = json.loads(text)
             if state["version"] == 1:
-                for _, gate, _, _ in state["gates"]:
-                    gate["blocked_at"] = gate.pop("closed_at")
-            elif state["version"] != VERSION:
+                state = _translated(state)
+            if state["version"] != VERSION:
                 return cls()
             return cls(
-                gates={
-                    _gate_key(key): Blocked(gate=_read(Gate, gate), backend=str(backend), reason=str(reason))
-                    for key, gate, backend, reason in state["gates"]
-                },
-                tallies={_gate_key(key): _read(FailureCount, tally) for key, tally in state["tallies"]},
-                throttles={_gate_key(key): _read(Throttle, throttle) for key, throttle in state["throttles"]},
+                gates={_key(key): _read(Gate, gate) for key, gate in state["gates"]},
+                failures={_key(key): _read(FailureCount, failures) for key, failures in state["failures"]},
             )
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, AttributeError):
             return cls()
 
-    def dump(self, policy: Policy, *, now: float) -> str | None:
+    def dump(self, *, now: float) -> str | None:
         """Write the gates down without what is over; None when everything is healthy."""
-        memory_s = max(policy.window_s, policy.streak_gap_s)
-        tallies = [(key, tally) for key, tally in self.tallies.items() if abs(now - tally.failed_at) <= memory_s]
-        throttles = [
-            (key, throttle)
-            for key, throttle in self.throttles.items()
-            if circuit_breaker.room(throttle, policy, now=now) is not None
-        ]
-        gates = [(key, blocked) for key, blocked in self.gates.items() if not blocked.is_forgotten(now=now)]
-        if not (gates or tallies or throttles):
+        memory_s = max(WINDOW_S, STREAK_GAP_S)
+        gates = [(key, asdict(gate)) for key, gate in self.gates.items() if not gate.is_forgotten(now)]
+        failures = [(key, asdict(each)) for key, each in self.failures.items() if abs(now - each.failed_at) <= memory_s]
+        if not (gates or failures):
             return None
-        state = {
-            "version": VERSION,
-            "gates": [[key, asdict(blocked.gate), blocked.backend, blocked.reason] for key, blocked in gates],
-            "tallies": [[key, asdict(tally)] for key, tally in tallies],
-            "throttles": [[key, asdict(throttle)] for key, throttle in throttles],
-        }
-        return json.dumps(state, separators=(",", ":"))
+        return json.dumps({"version": VERSION, "gates": gates, "failures": failures}, separators=(",", ":"))
 
-    def concerning(self, scope: Scope, policy: Policy) -> Iterator[tuple[GateKey, Blocked]]:
-        """Yield the gates that stand before a scope and are not passing."""
+    def concerning(self, scope: Scope) -> list[tuple[GateKey, Gate]]:
+        """Return the gates that stand before a scope and are not passing."""
         if not self.gates:
-            return
-        for kind in KINDS:
-            key = scope.gate_key(kind, policy.rule(kind).span)
-            blocked = self.gates.get(key)
-            if blocked is not None:
-                yield key, blocked
+            return []
+        keys = [scope.gate_key(kind) for kind in RULES]
+        return [(key, self.gates[key]) for key in keys if key in self.gates]
 
-    def obstacle(self, scope: Scope, policy: Policy, *, now: float) -> tuple[GateKey, Blocked, float] | None:
-        """Return the gate that blocks a scope for the longest, and the seconds; None when it may pass or probe."""
-        waits = [
-            (key, blocked, circuit_breaker.wait_s(blocked.gate, now=now))
-            for key, blocked in self.concerning(scope, policy)
-        ]
-        return max((each for each in waits if each[2] > 0), key=lambda each: each[2], default=None)
+    def counts(self, scope: Scope) -> bool:
+        """Return whether failures of a scope are being counted, so that its successes count as well."""
+        return scope.gate_key("outage") in self.failures
 
-    def room(self, scope: Scope, policy: Policy, *, now: float) -> int | None:
-        """Return how many calls of a scope may run at once; None when nothing limits them."""
-        throttle = self.throttles.get(scope.gate_key("overload", policy.overload.span))
-        return None if throttle is None else circuit_breaker.room(throttle, policy, now=now)
+    def refusal(self, scope: Scope, *, now: float) -> BackendError | None:
+        """Return the error of the gate that blocks a scope for the longest; None when it may pass or probe."""
+        waiting = [(key, gate) for key, gate in self.concerning(scope) if gate.wait_s(now) > 0]
+        if not waiting:
+            return None
+        key, gate = max(waiting, key=lambda each: each[1].wait_s(now))
+        return refusal(key, gate, now=now)
 
-    def take_probe(self, scope: Scope, policy: Policy, *, caller: str, lease_s: float, now: float) -> list[Transition]:
-        """Let a caller probe every gate before a scope; all of them are due."""
+    def take_probe(self, scope: Scope, *, caller: str, lease_s: float, now: float) -> list[Transition]:
+        """Let a call probe every gate before a scope; all of them are due."""
         moved = []
-        for key, blocked in list(self.concerning(scope, policy)):
-            gate = circuit_breaker.probe(blocked.gate, caller=caller, lease_s=lease_s, now=now)
-            self.gates[key] = replace(blocked, gate=gate)
-            moved.append(_moved(key, blocked, scope, "blocked", "probing", at=now, until=gate.probe_until))
+        for key, gate in self.concerning(scope):
+            probed = self.gates[key] = gate.probed(caller=caller, lease_s=lease_s, now=now)
+            moved.append(_moved(key, gate, "blocked", "probing", by=scope.backend, at=now, until=probed.probe_until))
         return moved
 
-    def is_affected_by_success(self, scope: Scope, policy: Policy, *, caller: str) -> bool:
-        """Return whether `succeed` would change anything."""
-        counted = scope.gate_key("outage", policy.outage.span) in self.tallies
-        return counted or self.is_probing(scope, policy, caller=caller)
+    def succeed(self, scope: Scope, *, caller: str, now: float) -> list[Transition]:
+        """Let the gates pass that the call has probed, and count the success where outages are being counted."""
+        probed = [(key, gate) for key, gate in self.concerning(scope) if gate.probe == caller]
+        for key, _ in probed:
+            del self.gates[key]
+        self._count(scope.gate_key("outage"), failed=False, now=now)
+        return [_moved(key, gate, "probing", "passing", by=scope.backend, at=now) for key, gate in probed]
 
-    def is_probing(self, scope: Scope, policy: Policy, *, caller: str) -> bool:
-        """Return whether a caller is the one who probes a gate before a scope."""
-        return any(blocked.gate.probe == caller for _, blocked in self.concerning(scope, policy))
-
-    def succeed(self, scope: Scope, policy: Policy, *, caller: str, now: float) -> list[Transition]:
-        """Let the gates pass that the caller has probed, and count the success where outages are being counted."""
-        moved = []
-        for key, blocked in list(self.concerning(scope, policy)):
-            if blocked.gate.probe == caller:
-                del self.gates[key]
-                moved.append(_moved(key, blocked, scope, "probing", "passing", at=now))
-        self._count(scope.gate_key("outage", policy.outage.span), policy, failed=False, now=now)
-        return moved
-
-    def fail(self, scope: Scope, policy: Policy, failure: Failure, *, caller: str, now: float) -> list[Transition]:
+    def fail(self, scope: Scope, failure: Failure, *, caller: str, now: float) -> list[Transition]:
         """Block the gate that the failure concerns, or count towards that; give up all other probes."""
-        rule = policy.rule(failure.kind)
-        key = scope.gate_key(failure.kind, rule.span)
-        blocked = self.gates.get(key)
+        key = scope.gate_key(failure.kind)
+        before = self.gates.get(key)
         moved = []
-        if blocked is not None or failure.kind != "outage" or self._is_outage(key, policy, now=now):
-            gate = circuit_breaker.block(
-                blocked.gate if blocked else None,
-                rule,
-                now=now,
-                caller=caller,
-                hint_s=failure.hint_s,
-                spread=failure.spread,
-            )
-            if blocked is not None and blocked.gate.probe != caller:
-                self.gates[key] = replace(blocked, gate=gate)  # a straggler: admitted before, it is not an event
-            else:
-                before: GateState = "passing" if blocked is None else "probing"
-                after = self.gates[key] = Blocked(gate=gate, backend=scope.backend, reason=failure.reason)
-                moved = [_moved(key, after, scope, before, "blocked", at=now, until=gate.until)]
-        if moved and failure.kind == "overload":
-            self._throttle(scope, policy, running=failure.running, now=now)
-        self.give_up(scope, policy, caller=caller)
+        if before is not None or failure.kind != "outage" or self._is_outage(key, now=now):
+            after = self.gates[key] = block(before, RULES[failure.kind], failure, caller=caller, now=now)
+            if before is None or before.probe == caller:  # not a straggler, which is not an event
+                state: GateState = "passing" if before is None else "probing"
+                moved = [_moved(key, after, state, "blocked", by=scope.backend, at=now, until=after.until)]
+        self.give_up(scope, caller=caller)
         return moved
 
-    def give_up(self, scope: Scope, policy: Policy, *, caller: str) -> list[Transition]:
-        """Let somebody else probe the gates that this caller was probing; moves none of them."""
-        for key, blocked in list(self.concerning(scope, policy)):
-            self.gates[key] = replace(blocked, gate=circuit_breaker.give_up(blocked.gate, caller=caller))
+    def give_up(self, scope: Scope, *, caller: str) -> list[Transition]:
+        """Let another call probe the gates that this one was probing; moves none of them."""
+        for key, gate in self.concerning(scope):
+            self.gates[key] = gate.given_up(caller=caller)
         return []
 
-    def reset(self, backend: str | None, *, at: float) -> list[Transition]:
+    def reset(self, backend: str | None, *, now: float) -> list[Transition]:
         """Let the gates pass that calls of a backend have blocked, or all for None, and forget its failures."""
-        moved = []
-        for key, blocked in list(self.gates.items()):
-            if backend in {None, blocked.backend}:
-                del self.gates[key]
-                moved.append(_moved(key, blocked, None, "blocked", "passing", at=at))
-        for counts in (self.tallies, self.throttles):
-            for key in [key for key in counts if backend in {None, key.backend}]:
-                del counts[key]
-        return moved
+        gone = [(key, gate) for key, gate in self.gates.items() if backend in {None, gate.backend}]
+        for key, _ in gone:
+            del self.gates[key]
+        self.failures = {key: each for key, each in self.failures.items() if backend not in {None, key.backend}}
+        return [_moved(key, gate, "blocked", "passing", by=gate.backend, at=now) for key, gate in gone]
 
-    def _is_outage(self, key: GateKey, policy: Policy, *, now: float) -> bool:
+    def _is_outage(self, key: GateKey, *, now: float) -> bool:
         """Count a failure; return whether it is one too many, and then forget the others."""
-        tally = self._count(key, policy, failed=True, now=now)
-        tripped = tally is not None and circuit_breaker.is_tripped(tally, policy)
-        if tripped:
-            del self.tallies[key]
-        return tripped
+        self._count(key, failed=True, now=now)
+        if not self.failures[key].is_outage:
+            return False
+        del self.failures[key]
+        return True
 
-    def _count(self, key: GateKey, policy: Policy, *, failed: bool, now: float) -> FailureCount | None:
-        tally = circuit_breaker.count(self.tallies.pop(key, None), policy, failed=failed, now=now)
-        if tally is not None:
-            self.tallies[key] = tally
-        return tally
-
-    def _throttle(self, scope: Scope, policy: Policy, *, running: int, now: float) -> None:
-        key = scope.gate_key("overload", policy.overload.span)
-        throttle = circuit_breaker.halve(self.throttles.pop(key, None), policy, running=running, now=now)
-        if throttle is not None:
-            self.throttles[key] = throttle
+    def _count(self, key: GateKey, *, failed: bool, now: float) -> None:
+        counted = count(self.failures.pop(key, None), failed=failed, now=now)
+        if counted is not None:
+            self.failures[key] = counted
 
 
-def _gate_key(values: list[Any]) -> GateKey:
+def _translated(state: dict[str, Any]) -> dict[str, Any]:
+    """Return a state of version 1: it wrote ``closed_at``, and whose gate it is beside the gate."""
+    gates = [
+        (key, gate | {"blocked_at": gate.pop("closed_at"), "backend": backend, "reason": reason})
+        for key, gate, backend, reason in state["gates"]
+    ]
+    return {"version": VERSION, "gates": gates, "failures": state["tallies"]}
+
+
+def _key(values: list[Any]) -> GateKey:
     kind, *rest = values
-    if kind not in KINDS:
+    if kind not in RULES:
         raise ValueError(f"There is no gate {kind!r}.")
     return GateKey(kind, *map(str, rest))
 
 
 def _read(kind: type[S], values: dict[str, Any]) -> S:
-    """Return a state from its fields; apart from the id of a probe they are finite numbers."""
-    numbers = [value for name, value in values.items() if name != "probe"]
+    """Return a state from its fields; apart from names they are finite numbers."""
+    numbers = [value for name, value in values.items() if name not in {"probe", "backend", "reason"}]
     if not all(math.isfinite(number) for number in numbers):
         raise ValueError(f"{values} cannot be a {kind.__name__}.")
     return kind(**values)
 
 
 def _moved(
-    key: GateKey,
-    blocked: Blocked,
-    scope: Scope | None,
-    before: GateState,
-    after: GateState,
-    *,
-    at: float,
-    until: float | None = None,
+    key: GateKey, gate: Gate, before: GateState, after: GateState, *, by: str, at: float, until: float | None = None
 ) -> Transition:
     return Transition(
         at=at,
-        backend=scope.backend if scope else blocked.backend,
+        backend=by,
         model=key.model,
         task=key.task,
         gate=key.kind,
         before=before,
         after=after,
-        reason=blocked.reason,
+        reason=gate.reason,
         until=until,
     )

@@ -1,11 +1,8 @@
-"""The limits that the user has set for a backend: calls and tokens per minute, calls at once, budgets.
+"""The limits that a user can set for a backend: calls and tokens per minute, concurrency, budgets.
 
-A call reserves what it is estimated to take before it begins and is settled by what it took; both within one
-atomic update of a state that all processes share, so that no two of them spend the same money. Amounts are whole
-tokens and whole billionths of a dollar: sums are exact. Days and months are those of UTC, as in the providers'
-own accounts.
-
-This module decides whether a call fits in. It must not know where the state is kept, nor who asks.
+Amounts are whole tokens and whole billionths of a dollar: sums are exact. Days and months are those of UTC, as in
+the providers' own accounts. This module decides what can be limited, and in which units. It must not know what has
+been spent.
 """
 
 from __future__ import annotations
@@ -25,12 +22,12 @@ NANO_USD = 1_000_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How much may be asked of one backend, by all processes of this machine; None means without limit.
+    """How much may be asked of one backend, by all processes of this machine; None means no limit.
 
     Attributes:
-        requests_per_minute: Calls that may begin per minute; as many may begin at once after a quiet minute.
+        requests_per_minute: Calls that may begin per minute; as many may begin together after a quiet minute.
         tokens_per_minute: Tokens that may be used per minute, likewise.
-        max_concurrency: Calls that may run at once.
+        max_concurrency: Calls that may run concurrently.
         daily_budget_usd: US dollars per day of UTC.
         monthly_budget_usd: US dollars per month of UTC.
         daily_budget_tokens: Tokens, sent and received, per day of UTC.
@@ -89,12 +86,15 @@ class Budget(NamedTuple):
     period: Literal["day", "month"]
     unit: Literal["tokens", "nano_usd"]
 
+    @property
+    def scale(self) -> int:
+        """Units to one of what the user sets: dollars or tokens."""
+        return NANO_USD if self.unit == "nano_usd" else 1
+
     def limit(self, limits: Limits) -> int | None:
-        """Return how much may be spent, in this budget's unit; None without limit."""
+        """Return how much may be spent, in this budget's unit; None if there is no limit."""
         limit: float | None = getattr(limits, self.key)
-        if limit is None:
-            return None
-        return round(limit * NANO_USD) if self.unit == "nano_usd" else int(limit)
+        return None if limit is None else round(limit * self.scale)
 
     def of(self, amount: Amount) -> int:
         """Return the part of an amount that this budget counts."""
@@ -119,7 +119,7 @@ BUDGETS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
-    """A budget is nearly or wholly spent. Told once per budget and period, among all processes.
+    """A budget is nearly or wholly spent. Reported once per budget and period, among all processes.
 
     Attributes:
         at: When, in seconds since 1970 UTC.

@@ -21,7 +21,7 @@ from vision_backends.errors import (
 from vision_backends.health.scopes import GateReport
 
 if TYPE_CHECKING:
-    from vision_backends.health.account_gates import Blocked
+    from vision_backends.health.circuit_breaker import Gate
     from vision_backends.health.policy import GateKind
     from vision_backends.health.scopes import GateKey
 
@@ -46,48 +46,47 @@ WORDS: dict[GateKind, _Words] = {
     ),
     "rate": _Words(RateLimitedError, "Rate limited"),
     "overload": _Words(OverloadedError, "Overloaded"),
-    "outage": _Words(UnavailableError, "Out of order", "`vision reset {backend}` asks it again at once."),
+    "outage": _Words(UnavailableError, "Out of order", "`vision reset {backend}` asks it again immediately."),
 }
 
 
-def refusal(key: GateKey, blocked: Blocked, *, wait_s: float, now: float) -> BackendError:
-    """Return the error for a caller whom a gate blocks; its kind is that of the trouble.
+def refusal(key: GateKey, gate: Gate, *, now: float) -> BackendError:
+    """Return the error for a call that a gate blocks; its kind is that of the trouble.
 
     Args:
         key: Which gate.
-        blocked: What is known about it.
-        wait_s: Seconds until somebody may probe it; 0 when it is due.
+        gate: How it stands.
         now: The time, in seconds since 1970 UTC.
     """
     words = WORDS[key.kind]
-    trouble = words.trouble.format(model=key.model)
-    since = _time_of_day(blocked.gate.since, now=now)
+    wait_s = gate.wait_s(now)
     if wait_s <= 0:
         next_step = "the next call probes it"
-    elif blocked.gate.until > now:
+    elif gate.until > now:
         next_step = f"the next probe is due in {duration(wait_s)}"
     else:
         next_step = "another call is probing it now"
+    trouble, since = words.trouble.format(model=key.model), _time_of_day(gate.since, now=now)
     return words.error(
-        f"{trouble} ({blocked.reason}) since {since}; {next_step}.",
-        remedy=words.remedy.format(backend=blocked.backend) if words.remedy else None,
-        backend=blocked.backend,
-        code=blocked.reason,
+        f"{trouble} ({gate.reason}) since {since}; {next_step}.",
+        remedy=words.remedy.format(backend=gate.backend) if words.remedy else None,
+        backend=gate.backend,
+        code=gate.reason,
         retry_after_s=wait_s,
     )
 
 
-def report(key: GateKey, blocked: Blocked, *, wait_s: float, now: float) -> GateReport:
+def report(key: GateKey, gate: Gate, *, now: float) -> GateReport:
     """Return a gate for people who look at all of them; arguments as for `refusal`."""
-    error = refusal(key, blocked, wait_s=wait_s, now=now)
+    error = refusal(key, gate, now=now)
     return GateReport(
-        backend=blocked.backend,
+        backend=gate.backend,
         model=key.model,
         task=key.task,
         gate=key.kind,
-        state="blocked" if blocked.gate.probe is None else "probing",
-        since=blocked.gate.since,
-        until=blocked.gate.until,
+        state="blocked" if gate.probe is None else "probing",
+        since=gate.since,
+        until=gate.until,
         message=error.message,
         remedy=error.remedy,
     )

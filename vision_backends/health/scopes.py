@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from vision_backends.health.policy import RULES
+
 if TYPE_CHECKING:
-    from vision_backends.health.policy import GateKind, Span
+    from vision_backends.health.policy import GateKind
     from vision_backends.types import Task
 
 __all__ = ["GateKey", "GateReport", "GateState", "Scope", "Transition"]
@@ -20,7 +22,7 @@ GateState = Literal["passing", "blocked", "probing"]
 
 
 class GateKey(NamedTuple):
-    """Where a gate stands within an account; what is empty does not matter to it."""
+    """Which gate of an account; fields are empty where the gate stands before all their values."""
 
     kind: GateKind
     backend: str = ""
@@ -34,7 +36,7 @@ class Scope:
 
     Attributes:
         backend: Name of the backend.
-        credential: Identifier of the account that pays, None where nobody pays.
+        credential: Identifier of the account that pays; None for a backend without one.
         model: Name of the model, empty where there is none.
         task: What is asked.
     """
@@ -46,11 +48,12 @@ class Scope:
 
     @property
     def account(self) -> str:
-        """The account that gates for quota and authentication stand before; the backend itself where nobody pays."""
+        """The account that gates for quota and authentication stand before; the backend's name where there is none."""
         return self.credential or self.backend
 
-    def gate_key(self, kind: GateKind, span: Span) -> GateKey:
-        """Return where a gate stands that concerns this scope as widely as ``span`` says."""
+    def gate_key(self, kind: GateKind) -> GateKey:
+        """Return where the gate of a kind stands that concerns this scope."""
+        span = RULES[kind].span
         if span == "account":
             return GateKey(kind)
         return GateKey(kind, self.backend, self.model, self.task if span == "task" else "")
@@ -58,7 +61,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transition:
-    """A gate was blocked, admitted a probe, or passes again. Told once, by the process in which it happened.
+    """A gate was blocked, admitted a probe, or passes again. Reported once, by the process in which it happened.
 
     Attributes:
         at: When, in seconds since 1970 UTC.

@@ -1,7 +1,7 @@
-"""Access to the shared states of the store, which never fails a call.
+"""Access to the states in the store that never fails a call, and to listeners likewise.
 
-This module decides what happens when the store cannot be used: it is logged once, and everything counts as
-healthy and unspent. It must not know what the states mean.
+This module decides what happens when the store cannot be used: it is logged once, and everything counts as healthy
+and unspent. It must not know what the states mean.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import logging
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from vision_backends.storage.base import States
 
@@ -23,22 +23,16 @@ _log = logging.getLogger(__name__)
 
 
 class SharedStates:
-    """The states under one prefix.
+    """The states of a store; safe for many threads."""
 
-    Args:
-        states: Where they live.
-        prefix: How their keys begin there.
-    """
-
-    def __init__(self, states: States, *, prefix: str) -> None:
+    def __init__(self, states: States) -> None:
         self._states = states
-        self._prefix = prefix
         self._complained = False
 
     def read(self, key: str) -> str | None:
         """Return a state; None where there is none or the store is in trouble."""
         try:
-            return self._states.read(self._prefix + key)
+            return self._states.read(key)
         except OSError as error:
             self._complain(error)
             return None
@@ -46,19 +40,18 @@ class SharedStates:
     def update(self, key: str, change: Callable[[str | None], tuple[str | None, T]], *, otherwise: T) -> T:
         """Replace a state atomically, as `States.update` does; return ``otherwise`` if the store is in trouble."""
         try:
-            return self._states.update(self._prefix + key, change)
+            return self._states.update(key, change)
         except OSError as error:
             self._complain(error)
             return otherwise
 
-    def all(self) -> Mapping[str, str]:
-        """Return every state by its key."""
+    def all(self, prefix: str) -> Mapping[str, str]:
+        """Return the states whose keys begin with ``prefix``; none if the store is in trouble."""
         try:
-            states = self._states.all(self._prefix)
+            return self._states.all(prefix)
         except OSError as error:
             self._complain(error)
             return {}
-        return {key.removeprefix(self._prefix): state for key, state in states.items()}
 
     def _complain(self, error: OSError) -> None:
         if not self._complained:
@@ -66,8 +59,8 @@ class SharedStates:
             _log.warning("Gates and budgets are not shared or kept while the store is in trouble: %s", error)
 
 
-def tell(listener: Callable[[E], object] | None, events: list[E]) -> None:
-    """Hand events to a listener; its own trouble is logged and hurts nobody."""
+def tell(listener: Callable[[E], object] | None, events: Iterable[E]) -> None:
+    """Hand events to a listener; what it raises is logged and fails no call."""
     if listener is None:
         return
     for event in events:

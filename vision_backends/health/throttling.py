@@ -1,7 +1,8 @@
 """Client-side throttling: what this process has in flight, and what the replies have taught it.
 
-This module decides when a call steps aside before the server has to say so: because as many are running as the
-server bears, or because its last reply left too little of the current minute. It must not know gates or
+This module decides when a call steps aside before the server has to say so: because the last reply left too little
+of the current minute, or because as many calls are running as the server bore
+after it was last overloaded. It must not know gates or
 budgets, and shares nothing with other processes: the server's replies count their calls too.
 """
 
@@ -25,6 +26,9 @@ __all__ = ["Throttling"]
 SAMPLES = 32
 """How many durations are remembered for each task of each model."""
 
+REGROW_S = 10.0
+"""Seconds after which one more concurrent call is admitted, after an overload has halved them."""
+
 MAX_RESET_S = 3_600.0
 """A server that says that its limit comes back later than this is asked again all the same; it may have meant
 milliseconds, or a date."""
@@ -35,29 +39,23 @@ class Throttling:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._lanes: defaultdict[tuple[str, str, str], _Lane] = defaultdict(_Lane)
+        self._loads: defaultdict[tuple[str, str, str], _Load] = defaultdict(_Load)
         self._durations: defaultdict[Scope, deque[float]] = defaultdict(lambda: deque(maxlen=SAMPLES))
 
-    def enter(self, scope: Scope, *, tokens: int, room: int | None, now: float) -> None:
-        """Let a call begin.
-
-        Args:
-            scope: What it is about.
-            tokens: How many it is expected to take.
-            room: How many calls of the model may run at once; None when nothing limits them.
-            now: The time.
+    def enter(self, scope: Scope, *, tokens: int, now: float) -> None:
+        """Let a call begin that is expected to take this many tokens.
 
         Raises:
-            OverloadedError: So many are running.
+            OverloadedError: As many are running as the server bears.
             RateLimitedError: The server's last reply has left too little; says when there will be enough.
         """
         with self._lock:
-            lane = self._lanes[_key(scope)]
-            obstacle = lane.obstacle(scope, tokens=tokens, room=room, now=now)
+            load = self._loads[_key(scope)]
+            obstacle = load.obstacle(scope, tokens=tokens, now=now)
             if obstacle is not None:
                 raise obstacle
-            lane.running += 1
-            lane.tokens += tokens
+            load.running += 1
+            load.tokens += tokens
 
     def leave(
         self, scope: Scope, *, tokens: int, asked: bool = True, limits: RateLimits | None = None, now: float = 0.0
@@ -67,39 +65,38 @@ class Throttling:
         Args:
             scope: As it entered.
             tokens: As it entered.
-            asked: Whether the server has heard of it.
+            asked: Whether the request was sent.
             limits: What its reply said about the server's limits.
             now: The time of the reply.
         """
         with self._lock:
-            lane = self._lanes[_key(scope)]
-            lane.running -= 1
-            lane.tokens -= tokens
+            load = self._loads[_key(scope)]
+            load.running -= 1
+            load.tokens -= tokens
             if limits is None:
-                lane.requests_left.spend(int(asked))
-                lane.tokens_left.spend(tokens * asked)
+                load.requests_left.spend(int(asked))
+                load.tokens_left.spend(tokens * asked)
                 return
-            lane.requests_left.learn(limits.remaining_requests, limits.limit_requests, limits.reset_requests_s, now=now)
-            lane.tokens_left.learn(limits.remaining_tokens, limits.limit_tokens, limits.reset_tokens_s, now=now)
+            load.requests_left.learn(limits.remaining_requests, limits.limit_requests, limits.reset_requests_s, now=now)
+            load.tokens_left.learn(limits.remaining_tokens, limits.limit_tokens, limits.reset_tokens_s, now=now)
 
-    def obstacle(self, scope: Scope, *, room: int | None, now: float) -> BackendError | None:
+    def obstacle(self, scope: Scope, *, now: float) -> BackendError | None:
         """Return what would keep out a small call, or None; changes nothing."""
         with self._lock:
-            lane = self._lanes.get(_key(scope))
-            return None if lane is None else lane.obstacle(scope, tokens=1, room=room, now=now)
+            load = self._loads.get(_key(scope))
+            return None if load is None else load.obstacle(scope, tokens=1, now=now)
 
-    def running(self, scope: Scope) -> int:
-        """Return how many calls of the scope's model are running."""
+    def halve(self, scope: Scope, *, now: float) -> None:
+        """Halve the concurrency of a model, as a call that has just left has overloaded its server."""
         with self._lock:
-            lane = self._lanes.get(_key(scope))
-            return 0 if lane is None else lane.running
+            self._loads[_key(scope)].halve(now=now)
 
     def forget(self, backend: str | None) -> None:
-        """Forget what the servers of a backend, or all of them for None, have said about their limits."""
+        """Forget what the servers of a backend, or of all for None, have said about their limits."""
         with self._lock:
-            for (_, name, _), lane in self._lanes.items():
+            for (_, name, _), load in self._loads.items():
                 if backend in {None, name}:
-                    lane.requests_left, lane.tokens_left = _Allowance(), _Allowance()
+                    load.requests_left, load.tokens_left, load.peak = _Allowance(), _Allowance(), 0
 
     def note_duration(self, scope: Scope, elapsed_s: float) -> None:
         """Remember how long a successful call took."""
@@ -107,7 +104,7 @@ class Throttling:
             self._durations[scope].append(elapsed_s)
 
     def percentile_s(self, scope: Scope, percent: float) -> float | None:
-        """Return what so many percent of the last successful calls did not exceed, in seconds; None without any."""
+        """Return the seconds that this percentage of the last successful calls did not exceed; None without any."""
         with self._lock:
             durations = sorted(self._durations.get(scope, ()))
         if not durations:
@@ -120,9 +117,9 @@ class _Allowance:
     """What a server has left of its requests or tokens, as far as its replies tell.
 
     Servers count in one of two ways, and their headers do not say in which: some give back a little all the
-    time, some give back all at once when a window ends. Both name the time until everything is back, so what is
+    time, some give back everything when a window ends. Both name the time until everything is back, so what is
     used divided by that time is how fast it comes back; a window betrays itself by an early reply with little
-    used and a long time. Hence the slowest pace that was seen since all was back last is the one to trust.
+    used and a long time. Hence the slowest pace seen since everything was last back is the one to trust.
     """
 
     left: float = math.inf
@@ -158,18 +155,37 @@ class _Allowance:
 
 
 @dataclass(slots=True)
-class _Lane:
-    """One model of one account: its running calls, the tokens they may take, and what is left for more."""
+class _Load:
+    """One model of one account: its running calls, the tokens they may take, and what is left for more.
+
+    After an overload the concurrency is halved and grows back one by one, up to where the trouble began: additive
+    increase, multiplicative decrease, as in TCP (RFC 5681).
+    """
 
     running: int = 0
     tokens: int = 0
+    room: int = 0
+    peak: int = 0
+    halved_at: float = 0.0
     requests_left: _Allowance = field(default_factory=_Allowance)
     tokens_left: _Allowance = field(default_factory=_Allowance)
 
-    def obstacle(self, scope: Scope, *, tokens: int, room: int | None, now: float) -> BackendError | None:
-        if room is not None and self.running >= room:
+    def limit(self, *, now: float) -> int | None:
+        """Return how many calls may run concurrently; None when nothing limits them."""
+        limit = self.room + int((now - self.halved_at) / REGROW_S)
+        return limit if limit < self.peak else None
+
+    def halve(self, *, now: float) -> None:
+        running, limit = self.running + 1, self.limit(now=now)
+        self.peak = max(running, 0 if limit is None else self.peak)
+        self.room = max(1, min(running, limit or running) // 2)
+        self.halved_at = now
+
+    def obstacle(self, scope: Scope, *, tokens: int, now: float) -> BackendError | None:
+        limit = self.limit(now=now)
+        if limit is not None and self.running >= limit:
             return OverloadedError(
-                f"{self.running} calls are running, as many as {scope.backend} bears after it was overloaded.",
+                f"{scope.backend} is limited to {limit} concurrent calls since it reported overload.",
                 backend=scope.backend,
                 code="throttled",
             )
@@ -182,7 +198,7 @@ class _Lane:
         if waits[what] == 0:
             return None
         return RateLimitedError(
-            f"The last reply has left too few {what} for this minute.",
+            f"The last reply of {scope.backend} has left too few {what} for this minute.",
             backend=scope.backend,
             code="limit_near",
             retry_after_s=waits[what],

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from vision_backends.backends.requests import Request
     from vision_backends.clock import Clock
     from vision_backends.engine.pools import Pool
-    from vision_backends.health.admission import AdmissionControl, Permit
+    from vision_backends.health.admission import AdmissionControl, GateSnapshot, Permit
     from vision_backends.routing.call import Answer, Item, Rung, Turn
     from vision_backends.routing.callers import Caller
     from vision_backends.routing.recorder import CallRecorder
@@ -66,7 +66,7 @@ class Attempts:
         callers: What calls each backend, by its name.
         warm_ups: Makes a rung ready that had to be passed by.
         recorder: Where answers and their costs are written down.
-        store_pool: Threads for gates and budgets in a store that may block; None where it does not.
+        store_pool: Threads for what may have to wait for a store.
         clock: Where time comes from.
     """
 
@@ -77,7 +77,7 @@ class Attempts:
         callers: Mapping[str, Caller],
         warm_ups: WarmUps,
         recorder: CallRecorder,
-        store_pool: Pool | None,
+        store_pool: Pool,
         clock: Clock,
     ) -> None:
         self._health = health
@@ -92,13 +92,17 @@ class Attempts:
         """Return the seconds that this percentage of a rung's calls are known or expected to take."""
         return self._health.expected_s(rung.scope, rung.backend.expected_s(request), percent=percent)
 
-    def blocked(self, rung: Rung) -> BackendError | None:
-        """Return why a rung would not be asked now, or None when it would; may block."""
-        return rung.refusal or self._health.peek(rung.scope)
+    def look(self, rungs: Sequence[Rung]) -> GateSnapshot:
+        """Return what the gates of some rungs are now; may block."""
+        return self._health.look(rung.scope for rung in rungs)
 
-    async def is_blocked(self, rung: Rung) -> BackendError | None:
-        """Return what `blocked` does, without blocking the loop."""
-        return await self._in_store(partial(self.blocked, rung))
+    async def look_again(self, rungs: Sequence[Rung]) -> GateSnapshot:
+        """Do as `look`, without blocking the loop."""
+        return await self._in_store(partial(self.look, rungs), may_block=self._health.blocking)
+
+    def blocked(self, rung: Rung, gates: GateSnapshot) -> BackendError | None:
+        """Return why a rung would not be asked now, or None when it would."""
+        return rung.refusal or self._health.peek(rung.scope, gates)
 
     def recall(self, turn: Turn, items: Sequence[Item]) -> list[Item]:
         """Settle the items that this rung has answered before; return those that nobody has."""
@@ -164,7 +168,7 @@ class Attempts:
         """Settle an item whose answer another call has kept after this one had looked for it."""
         if not self._recorder.was_just_kept(key):
             return False
-        kept = await self._in_store(partial(self._recorder.recall, key))
+        kept = await self._in_store(partial(self._recorder.recall, key), may_block=self._recorder.blocking)
         if kept is None:
             return False
         item.recalled[turn.rung.backend.name] = kept
@@ -174,26 +178,26 @@ class Attempts:
         """Return leave to ask and what that is estimated to cost, or note on the items why there is none."""
         scope, backend = turn.rung.scope, turn.rung.backend
         estimate = backend.estimate(turn.call.request, [item.opened for item in items])  # type: ignore[arg-type]
+        gates = turn.call.gates
+        admit = partial(self._health.admit, scope, timeout_s=timeout_s, estimate=estimate, snapshot=gates)
         try:
-            permit = await self._in_store(
-                partial(self._health.admit, scope, timeout_s=timeout_s, estimate=estimate), on_late=_release
-            )
+            permit = await self._in_store(admit, may_block=self._health.may_block(scope, gates), on_late=_release)
         except BackendError as blocked:
             self.note(items, turn, "skipped", blocked)
             return None
         turn.call.on_admitted()
         return permit, estimate
 
-    async def ended(self, end: Callable[[], object]) -> None:
-        """End a permit, before the next call is let in."""
-        await self._in_store(end)
+    async def ended(self, permit: Permit, end: Callable[[], object], *, error: VisionError | None = None) -> None:
+        """End a permit, before the next call is let in; with an error where it is one that may move a gate."""
+        await self._in_store(end, may_block=permit.may_block(error))
 
     def ended_by_cancelling(self, end: Callable[[], object]) -> None:
         """End a permit without awaiting, as a coroutine must that is being cancelled."""
-        if self._store_pool is None:
-            end()
-        else:
+        if self._health.blocking:
             self._store_pool.submit(end)
+        else:
+            end()
 
     async def _ask(self, turn: Turn, timeout_s: float, flight: Flight) -> VisionError | None:
         """Ask once, for whoever waits for the flight, and note on its items what became of it."""
@@ -206,7 +210,7 @@ class Attempts:
         try:
             answers = await self._answers(turn, flight, permit, estimate, timeout_s=timeout_s)
         except CallerError as error:
-            await self.ended(partial(permit.released, usage=error.usage))
+            await self.ended(permit, partial(permit.released, usage=error.usage))
             if len(items) == 1:
                 self.note(items, turn, "failed", error)
                 items[0].error = error
@@ -214,13 +218,14 @@ class Attempts:
         except BackendError as error:
             elapsed_s = self.clock.monotonic() - started
             self.note(items, turn, "failed", error, elapsed_s=elapsed_s)
-            await self.ended(partial(permit.failed, error, elapsed_s=elapsed_s, usage=error.usage))
+            end = partial(permit.failed, error, elapsed_s=elapsed_s, usage=error.usage)
+            await self.ended(permit, end, error=error)
             return error
         elapsed_s = self.clock.monotonic() - started
         for item, answer in zip(items, answers, strict=True):
             self.settle(item, turn, answer, elapsed_s=elapsed_s)
         limits = turn.rung.backend.rate_limits(turn.call.request)
-        await self.ended(partial(permit.succeeded, usage=_usage(answers), elapsed_s=elapsed_s, limits=limits))
+        await self.ended(permit, partial(permit.succeeded, usage=_usage(answers), elapsed_s=elapsed_s, limits=limits))
         return None
 
     async def _answers(
@@ -343,11 +348,11 @@ class Attempts:
         """Note on each item why this rung has not answered it; ``usage`` where the error does not say."""
         note(items, turn.rung, outcome, error=error, at=self.clock.time(), elapsed_s=elapsed_s, usage=usage)
 
-    async def _in_store(self, action: Callable[[], T], *, on_late: Callable[[T], object] | None = None) -> T:
-        """Return what something returns that reads or writes gates and budgets, without blocking the loop."""
-        if self._store_pool is None:
-            return action()
-        return await self._store_pool.start(action, on_late=on_late)
+    async def _in_store(
+        self, action: Callable[[], T], *, may_block: bool, on_late: Callable[[T], object] | None = None
+    ) -> T:
+        """Return what something returns that may read or write the store, without blocking the loop."""
+        return await self._store_pool.start(action, on_late=on_late) if may_block else action()
 
 
 def _release(permit: Permit) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vision_backends.backends.requests import Model, Request
     from vision_backends.clock import Deadline
     from vision_backends.errors import BackendError, CallerError
+    from vision_backends.health.admission import GateSnapshot
     from vision_backends.health.scopes import Scope
     from vision_backends.images import Image, ImageSource
     from vision_backends.types import Attempt
@@ -128,6 +129,7 @@ class Call:
 
     Attributes:
         request: What is asked of each item.
+        gates: What the gates of the rungs were when the call began.
         deadline: When to stop.
         each_s: Seconds that one rung may spend on each item; a long list shall not wait for one that hangs.
         tick: Told how many items have just been settled.
@@ -135,6 +137,7 @@ class Call:
     """
 
     request: Request
+    gates: GateSnapshot
     deadline: Deadline
     each_s: float
     tick: Callable[[int], None] = lambda _count: None

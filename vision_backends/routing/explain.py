@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from vision_backends.backends.base import Backend
     from vision_backends.backends.requests import Model, Request
+    from vision_backends.health.admission import GateSnapshot
     from vision_backends.routing.attempts import Attempts
 
 __all__ = ["explain", "survey"]
@@ -46,12 +47,14 @@ def _stand(backend: Backend, request: Request) -> Rung:
 
 def explain(backends: Sequence[Backend], request: Request, attempts: Attempts) -> Explanation:
     """Return what would happen if this were asked now; may block."""
-    verdicts = tuple(_verdict(rung, request, attempts) for rung in survey(backends, request))
+    rungs = survey(backends, request)
+    gates = attempts.look(rungs)
+    verdicts = tuple(_verdict(rung, request, attempts, gates) for rung in rungs)
     return Explanation(task=request.task, verdicts=verdicts)
 
 
-def _verdict(rung: Rung, request: Request, attempts: Attempts) -> Verdict:
-    blocked = attempts.blocked(rung)
+def _verdict(rung: Rung, request: Request, attempts: Attempts, gates: GateSnapshot) -> Verdict:
+    blocked = attempts.blocked(rung, gates)
     return Verdict(
         backend=rung.backend.name,
         ready=blocked is None,

@@ -104,12 +104,12 @@ class Ladder:
         error = await self.attempts.make(turn, items)
         if error is None or turn.rung.backend.local:
             return
-        pause_s = await self._pause_s(error, turn, items)
+        pause_s = self._pause_s(error, turn, items)
         if pause_s is not None:
             await pause(self.attempts.clock, pause_s)
             await self.attempts.make(turn, items)
 
-    async def _pause_s(self, error: BackendError, turn: Turn, items: Sequence[Item]) -> float | None:
+    def _pause_s(self, error: BackendError, turn: Turn, items: Sequence[Item]) -> float | None:
         """Return the seconds to wait before the second and last attempt, or None to go on to the next rung."""
         remaining_s = turn.timeout_s(items)
         if isinstance(error, RateLimitedError | OverloadedError):
@@ -119,7 +119,7 @@ class Ladder:
             return pause_s
         if not isinstance(error, UnavailableError | InvalidReplyError) or remaining_s <= SHORT_PAUSE_S:
             return None
-        is_bridged = turn.spare is not None and await self.attempts.is_blocked(turn.spare) is None
+        is_bridged = turn.spare is not None and self.attempts.blocked(turn.spare, turn.call.gates) is None
         return None if is_bridged else SHORT_PAUSE_S
 
     async def _hedge(self, turn: Turn, below: Sequence[Rung], item: Item) -> bool:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from vision_backends.backends.base import Backend
     from vision_backends.backends.requests import Request
     from vision_backends.clock import Clock
+    from vision_backends.health.admission import GateSnapshot
     from vision_backends.images import ImageLimits
     from vision_backends.routing.call import Answer, Item, Rung
     from vision_backends.routing.ladder import Ladder
@@ -112,33 +113,35 @@ class Pipeline:
         tick = _counter(len(items), progress)
         with self._recorder.call(request.task, items):
             if len(items) == 1:
-                rungs = await self.open(items[0], request, backends)
+                rungs, gates = await self.open(items[0], request, backends)
                 tick(int(items[0].settled))
             else:
-                rungs = await self._pool.start(partial(survey, backends, request))
+                rungs, gates = await self._pool.start(partial(self._survey, request, backends))
             spaces = _by_space(rungs) if len(items) > 1 and _is_embedding(request) else [rungs]
             for place, group in enumerate(spaces):
                 below = [rung for later in spaces[place + 1 :] for rung in later]
-                retreat = any([await self._ladder.attempts.is_blocked(rung) is None for rung in below])
-                if await self._pass(items, request, group, tick=tick, budget=budget, retreat=retreat):
+                if place:
+                    gates = await self._ladder.attempts.look_again(rungs)
+                retreat = any(self._ladder.attempts.blocked(rung, gates) is None for rung in below)
+                if await self._pass(items, request, group, gates, tick=tick, budget=budget, retreat=retreat):
                     break
                 if not retreat:
-                    await self._give_up(items, below)
+                    self._give_up(items, below, gates)
                     break
                 for item in items:
                     item.discard("It could not answer the whole list, and one list is one vector space.")
         return [_outcome(item, request) for item in items]
 
-    async def open(self, item: Item, request: Request, backends: Sequence[Backend]) -> list[Rung]:
-        """Open one input, look up what is known of it, and return how the rungs stand; one job for a thread.
+    async def open(self, item: Item, request: Request, backends: Sequence[Backend]) -> tuple[list[Rung], GateSnapshot]:
+        """Open one input, look up what is known of it, and return how rungs and gates stand; one job for a thread.
 
         An input that cannot be used has its error then.
         """
 
-        def job() -> list[Rung]:
-            rungs = survey(backends, request)
-            self._open(item, request, rungs, self._side_px(request, rungs))
-            return rungs
+        def job() -> tuple[list[Rung], GateSnapshot]:
+            rungs, gates = self._survey(request, backends)
+            self._open(item, request, rungs, self._side_px(request, rungs, gates))
+            return rungs, gates
 
         return await self._pool.start(job)
 
@@ -146,11 +149,15 @@ class Pipeline:
         """Let idle threads end."""
         self._pool.close()
 
-    def _side_px(self, request: Request, rungs: Sequence[Rung]) -> int | None:
+    def _survey(self, request: Request, backends: Sequence[Backend]) -> tuple[list[Rung], GateSnapshot]:
+        rungs = survey(backends, request)
+        return rungs, self._ladder.attempts.look(rungs)
+
+    def _side_px(self, request: Request, rungs: Sequence[Rung], gates: GateSnapshot) -> int | None:
         """Return how long the shorter side has to be for the rung that will be asked first."""
         if isinstance(request, EmbedTextRequest):
             return None
-        first = next((rung for rung in rungs if self._ladder.attempts.blocked(rung) is None), None)
+        first = next((rung for rung in rungs if self._ladder.attempts.blocked(rung, gates) is None), None)
         return None if first is None else first.backend.image_px(request)
 
     async def _pass(
@@ -158,6 +165,7 @@ class Pipeline:
         items: Sequence[Item],
         request: Request,
         rungs: Sequence[Rung],
+        gates: GateSnapshot,
         *,
         tick: Callable[[int], None],
         budget: _TimeBudget,
@@ -165,13 +173,15 @@ class Pipeline:
     ) -> bool:
         """Take all items down these rungs; with ``retreat``, stop at the first window with a gap."""
         settled = True
-        async for window in self._opened(items, request, rungs, tick):
+        async for number, window in self._opened(items, request, rungs, gates, tick):
+            if number:
+                gates = await self._ladder.attempts.look_again(rungs)
             started = self._clock.monotonic()
             pending = [item for item in window if not item.settled]
             make_call = partial(budget.call, request, count=len(window), tick=tick)
             if budget.patience_s is not None:
                 await self._waiting.for_better(self._ladder, rungs, make_call, pending, patience_s=budget.patience_s)
-            await self._ladder.walk(rungs, make_call(), pending)
+            await self._ladder.walk(rungs, make_call(gates), pending)
             for item in pending:
                 item.elapsed_s += self._clock.monotonic() - started
             unsettled = sum(not item.settled for item in window)
@@ -184,13 +194,18 @@ class Pipeline:
         return settled
 
     async def _opened(
-        self, items: Sequence[Item], request: Request, rungs: Sequence[Rung], tick: Callable[[int], None]
-    ) -> AsyncIterator[Sequence[Item]]:
-        """Yield window after window with its inputs opened, the next one being opened meanwhile."""
+        self,
+        items: Sequence[Item],
+        request: Request,
+        rungs: Sequence[Rung],
+        gates: GateSnapshot,
+        tick: Callable[[int], None],
+    ) -> AsyncIterator[tuple[int, Sequence[Item]]]:
+        """Yield window after window with its number and its inputs opened, the next one being opened meanwhile."""
         if len(items) == 1:
-            yield items
+            yield 0, items
             return
-        side_px = await self._pool.start(partial(self._side_px, request, rungs))
+        side_px = self._side_px(request, rungs, gates)
         windows = [items[start : start + WINDOW] for start in range(0, len(items), WINDOW)]
         places = asyncio.Semaphore(OPENERS)
 
@@ -205,11 +220,11 @@ class Pipeline:
 
         coming = begin(windows[0]) if windows else None
         try:
-            for window, following in zip_longest(windows, windows[1:], fillvalue=()):
+            for number, (window, following) in enumerate(zip_longest(windows, windows[1:], fillvalue=())):
                 if coming is not None:
                     await coming
                 coming = begin(following)
-                yield window
+                yield number, window
         finally:
             if coming is not None:
                 coming.cancel()
@@ -253,11 +268,11 @@ class Pipeline:
                 if kept is not None:
                     item.recalled[rung.backend.name] = kept
 
-    async def _give_up(self, items: Sequence[Item], below: Sequence[Rung]) -> None:
+    def _give_up(self, items: Sequence[Item], below: Sequence[Rung], gates: GateSnapshot) -> None:
         """Note on what is left why the rungs of other spaces did not answer either."""
         left = [item for item in items if not item.settled]
         for rung in below:
-            blocked = await self._ladder.attempts.is_blocked(rung)
+            blocked = self._ladder.attempts.blocked(rung, gates)
             if blocked is not None:
                 note(left, rung, "skipped", error=blocked, at=self._clock.time())
 
@@ -278,10 +293,10 @@ class _TimeBudget:
         self.patience_s = patience_s
         self._whole = None if whole_s is None else Deadline(clock, whole_s + (patience_s or 0.0))
 
-    def call(self, request: Request, *, count: int, tick: Callable[[int], None]) -> Call:
+    def call(self, request: Request, gates: GateSnapshot, *, count: int, tick: Callable[[int], None]) -> Call:
         """Return what is asked of the next ``count`` inputs."""
         deadline = self._whole or Deadline(self._clock, self._each_s * count)
-        return Call(request=request, deadline=deadline, each_s=self._each_s, tick=tick)
+        return Call(request=request, gates=gates, deadline=deadline, each_s=self._each_s, tick=tick)
 
 
 def _is_embedding(request: Request) -> bool:

@@ -42,6 +42,9 @@ class CallRecorder:
         events: Who is told.
         standby: Who makes the next rung ready at the first sign of trouble, if anybody does.
         clock: Where time comes from.
+
+    Attributes:
+        blocking: Whether one of the stores may block.
     """
 
     def __init__(
@@ -49,7 +52,7 @@ class CallRecorder:
     ) -> None:
         self._cache = answers
         self._ledger = ledger
-        self._blocking = answers.blocking or ledger.blocking
+        self.blocking = answers.blocking or ledger.blocking
         self._events = events
         self._standby = standby
         self._clock = clock
@@ -124,7 +127,7 @@ class CallRecorder:
             is_first = not self._answers and not self._rows
             self._answers |= answers
             self._rows += rows
-        if not self._blocking:
+        if not self.blocking:
             self.flush()
         elif is_first:
             try:

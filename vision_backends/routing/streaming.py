@@ -287,13 +287,14 @@ class Speaking:
             attempts.note([item], turn, "failed", stopped, elapsed_s=elapsed_s, usage=known)
             raise
         except CallerError as error:
-            await attempts.ended(partial(permit.released, usage=error.usage))
+            await attempts.ended(permit, partial(permit.released, usage=error.usage))
             attempts.note([item], turn, "failed", error)
             item.error = error
         except BackendError as error:
             elapsed_s = attempts.clock.monotonic() - started
             attempts.note([item], turn, "failed", error, elapsed_s=elapsed_s)
-            await attempts.ended(partial(permit.failed, error, elapsed_s=elapsed_s, usage=error.usage))
+            end = partial(permit.failed, error, elapsed_s=elapsed_s, usage=error.usage)
+            await attempts.ended(permit, end, error=error)
             if said:
                 raise _broken_off(backend.name, "".join(said), error) from error
         else:
@@ -301,7 +302,8 @@ class Speaking:
             attempts.settle(item, turn, record, elapsed_s=elapsed_s)
             limits = backend.rate_limits(turn.call.request)
             usage = record.trace.usage
-            await attempts.ended(partial(permit.succeeded, usage=usage, elapsed_s=elapsed_s, limits=limits))
+            end = partial(permit.succeeded, usage=usage, elapsed_s=elapsed_s, limits=limits)
+            await attempts.ended(permit, end)
 
     async def _hear(self, turn: Turn, item: Item, *, timeout_s: float, said: list[str], feed: Feed) -> Description:
         """Return the record after handing on the pieces before it.

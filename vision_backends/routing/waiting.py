@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 
     from vision_backends.clock import Clock
+    from vision_backends.health.admission import GateSnapshot
     from vision_backends.routing.call import Call, Item, Rung
     from vision_backends.routing.ladder import Ladder
 
@@ -45,7 +46,7 @@ class Waiting:
         self,
         ladder: Ladder,
         rungs: Sequence[Rung],
-        make_call: Callable[[], Call],
+        make_call: Callable[[GateSnapshot], Call],
         items: Sequence[Item],
         *,
         patience_s: float,
@@ -55,7 +56,7 @@ class Waiting:
         Args:
             ladder: Who asks.
             rungs: How the backends stand, best first.
-            make_call: Returns what is asked, each time with a deadline that begins then.
+            make_call: Returns what is asked, as the gates are, with a deadline that begins then.
             items: Opened inputs; what is left unsettled is for the walk down the whole ladder.
             patience_s: Seconds to wait.
         """
@@ -68,7 +69,8 @@ class Waiting:
             async with self._in_line(better[0].scope, until=ends) as leave:
                 if not await self._until_one_passes(ladder, better, ends):
                     return
-                await ladder.walk(rungs, replace(make_call(), on_admitted=leave), pending, only=better)
+                call = make_call(await ladder.attempts.look_again(rungs))
+                await ladder.walk(rungs, replace(call, on_admitted=leave), pending, only=better)
             if all(item.settled for item in pending) or self._clock.monotonic() + pause_s > ends:
                 return
             for item in pending:
@@ -79,13 +81,13 @@ class Waiting:
     async def _until_one_passes(self, ladder: Ladder, better: Sequence[Rung], ends: float) -> bool:
         """Return when one of the rungs may be asked, or False when patience would end before that."""
         while True:
-            waits_s = []
+            gates = await ladder.attempts.look_again(better)
+            nap_s = LONGEST_NAP_S
             for rung in better:
-                blocked = await ladder.attempts.is_blocked(rung)
+                blocked = ladder.attempts.blocked(rung, gates)
                 if blocked is None:
                     return True
-                waits_s.append(blocked.retry_after_s or SHORT_PAUSE_S)
-            nap_s = min(*waits_s, LONGEST_NAP_S) if waits_s else LONGEST_NAP_S
+                nap_s = min(nap_s, blocked.retry_after_s or SHORT_PAUSE_S)
             if self._clock.monotonic() + nap_s > ends:
                 return False
             await pause(self._clock, nap_s)

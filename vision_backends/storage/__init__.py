@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from vision_backends.storage.base import Stores
+
 if TYPE_CHECKING:
     import os
 
     from vision_backends.clock import Clock
     from vision_backends.storage.base import Store
 
-__all__ = ["open_store"]
+__all__ = ["Stores", "open_store"]
 
 _log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from vision_backends.errors import (
     TimedOutError,
     UnavailableError,
 )
-from vision_backends.health.budget_state import BudgetState
+from vision_backends.health.budgets import BudgetState
 from vision_backends.health.limits import Amount, Limits
 from vision_backends.storage.memory import MemoryStore
 from vision_backends.types import FREE, Usage
@@ -61,7 +61,7 @@ def test_a_budget_lets_calls_in_until_it_is_spent(make_control, scope):
     assert caught.value.code == "budget_exhausted"
     assert caught.value.retry_after_s == DAY_S / 2
     assert str(caught.value) == (
-        "$0.80 of $1.00 are spent this day, and this call may take $0.30. "
+        "$0.80 of today's budget of $1.00 is spent, and this call may take $0.30. "
         "Raise openai.daily_budget_usd, or wait for the next day (UTC)."
     )
     call(control, scope, cost(0.2))
@@ -105,7 +105,7 @@ def test_the_month_goes_on_when_the_day_is_over(make_control, scope, clock):
     for _ in range(5):
         call(control, scope, cost(1.0))
         clock.advance(DAY_S)
-    assert control.peek(scope).message == "$5.00 of $5.00 are spent this month."
+    assert control.peek(scope).message == "$5.00 of this month's budget of $5.00 is spent."
     assert spent(control) == {"daily_budget_usd": 0.0, "monthly_budget_usd": 5.0}
 
 
@@ -204,11 +204,12 @@ def test_an_answer_that_came_late_corrects_what_was_booked(make_control, scope, 
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 10**12)), max_size=20))
 def test_sums_are_exact(amounts):
     """Millions of fractions of a cent add up to the last billionth."""
-    limits, state = Limits(daily_budget_usd=1e6), BudgetState()
+    limits = Limits(daily_budget_usd=1e6)
+    state = BudgetState("openai", limits)
     for number, amount in enumerate(amounts):
-        state.reserve(limits, Amount(5, 5), caller=str(number), lease_s=9, now=NOON)
-        state.settle(limits, Amount(*amount), caller=str(number), reserved=Amount(5, 5), now=NOON)
-        state = BudgetState.parse(state.dump())
+        state.reserve(Amount(5, 5), caller=str(number), lease_s=9, now=NOON)
+        state.settle(Amount(*amount), caller=str(number), reserved=Amount(5, 5), now=NOON)
+        state = BudgetState.parse(state.dump(), backend="openai", limits=limits)
     total = Amount(sum(tokens for tokens, _ in amounts), sum(nano for _, nano in amounts))
     assert set(state.spent.values()) <= {total}
     assert state.reserved == {}
@@ -229,7 +230,7 @@ def test_alerts_are_given_once_per_period(make_control, scope, clock, told):
     call(second, scope, cost(0.05))
     call(first, scope, cost(0.05))
     assert [(alert.percent, alert.budget, alert.period) for alert in told] == [(80, "daily_budget_usd", "2026-11-23")]
-    assert told[0].message == "$0.84 of $1.00 are spent (openai.daily_budget_usd, 2026-11-23)."
+    assert told[0].message == "$0.84 of $1.00 is spent (openai.daily_budget_usd, 2026-11-23)."
     call(second, scope, cost(0.1))
     assert [alert.percent for alert in told] == [80]
     with pytest.raises(QuotaExhaustedError):
