@@ -116,7 +116,7 @@ def test_a_stream_without_a_record_is_an_invalid_reply(make_router):
 
 def test_stopping_early_closes_the_backend_and_is_booked(make_router):
     """What has been said may have been billed: its cost is unknown, not 0."""
-    best = Speaker("best", "A ", "teal ", "square")
+    best = Speaker("best", "A ", *["very "] * 30, "teal square")
     router = make_router(best)
     stream = router.describe_stream(IMAGE)
     assert next(stream) == "A "

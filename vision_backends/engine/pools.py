@@ -185,7 +185,7 @@ class _Crew:
         self._lock = make_lock()
         self._jobs = make_queue()
         self._threads = 0
-        self._idle = 0
+        self._unfinished = 0
         self._is_closed = False
 
     def put(self, job: _Awaited[Any] | _Background) -> None:
@@ -198,14 +198,16 @@ class _Crew:
                     f"All {self._size} threads for {self._name} are in earlier calls that have not returned.",
                     remedy="Find out what they wait for: a dead connection, a blocked device.",
                 )
-            if self._idle <= self._jobs.qsize() and self._threads < self._size:
+            if self._unfinished >= self._threads and self._threads < self._size:
                 self._start_thread()
+            self._unfinished += 1
             self._jobs.put(job)
 
     def begin(self, job: _Awaited[Any]) -> bool:
         """Note that a call begins; return whether it still should."""
         with self._lock:
             if job.state == "left":
+                self._unfinished -= 1
                 return False
             job.state = "running"
             return True
@@ -224,6 +226,7 @@ class _Crew:
     def finish(self, job: _Awaited[Any]) -> bool:
         """Note that a call has ended; return whether somebody waits for it."""
         with self._lock:
+            self._unfinished -= 1
             if job.state == "left":
                 self.stuck -= 1
                 return False
@@ -250,16 +253,16 @@ class _Crew:
         """Do one job after the other, until there was none for a while."""
         while (job := self._next()) is not None:
             job.run()
+            if isinstance(job, _Background):
+                with self._lock:
+                    self._unfinished -= 1
             del job  # an idle thread keeps nobody's pixels
 
     def _next(self) -> _Awaited[Any] | _Background | None:
-        with self._lock:
-            self._idle += 1
         job: _Awaited[Any] | _Background | None = None
         with suppress(queue.Empty):
             job = self._jobs.get(timeout=self._idle_s)
         with self._lock:
-            self._idle -= 1
             if job is None:
                 with suppress(queue.Empty):
                     job = self._jobs.get_nowait()  # work that came in the very last moment
