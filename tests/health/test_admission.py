@@ -291,6 +291,18 @@ def test_a_success_ends_the_memory_of_old_failures(control, scope, clock, store)
     assert store.all() == {}
 
 
+def test_a_healthy_call_writes_nothing_again_once_failures_are_forgotten(make_control, scope, clock):
+    """Whichever process has ended the counting."""
+    store = Counting()
+    control, other = make_control(store=store), make_control(store=store)
+    fail(control, scope, UnavailableError("?"))
+    clock.advance(21)
+    succeed(other, scope)
+    store.updates = 0
+    succeed(control, scope)
+    assert store.updates == 0
+
+
 @pytest.mark.parametrize("error", [NotSupportedError("?"), NotReadyError("?"), InvalidImageError("?")])
 def test_some_errors_say_nothing_about_health(control, scope, store, error):
     """What the backend cannot do, or what is the caller's fault."""

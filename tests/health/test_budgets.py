@@ -142,8 +142,8 @@ def test_running_calls_have_reserved_their_estimates(make_control, scope):
     control.admit(scope, timeout_s=20, estimate=cost(0.7))
 
 
-def test_the_reservation_of_a_dead_process_expires(make_control, scope, clock):
-    """After twice its timeout."""
+def test_the_reservation_of_a_dead_process_expires(make_control, scope, clock, store):
+    """After twice its timeout; the next call removes it."""
     limits = {"openai": Limits(daily_budget_usd=1.0, max_concurrency=1)}
     make_control(limits=limits).admit(scope, timeout_s=20, estimate=cost(0.7))
     control = make_control(limits=limits)
@@ -151,6 +151,7 @@ def test_the_reservation_of_a_dead_process_expires(make_control, scope, clock):
     assert isinstance(control.peek(scope), OverloadedError)
     clock.advance(1)
     call(control, scope, cost(0.7))
+    assert '"reserved":[]' in store.read("book/openai")
 
 
 def test_a_reservation_from_the_future_does_not_stay(make_control, scope, clock):

@@ -178,7 +178,7 @@ class _Load:
     def halve(self, *, now: float) -> None:
         running, limit = self.running + 1, self.limit(now=now)
         self.peak = max(running, 0 if limit is None else self.peak)
-        self.room = max(1, min(running, limit or running) // 2)
+        self.room = max(1, running // 2)
         self.halved_at = now
 
     def obstacle(self, scope: Scope, *, tokens: int, now: float) -> BackendError | None:
