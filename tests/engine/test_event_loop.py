@@ -715,7 +715,11 @@ def test_threads_that_wait_at_exit_are_told():
             except RuntimeError as error:
                 print(error, flush=True)
 
-        threading.Thread(target=wait, daemon=True).start()
+        waiting = threading.Thread(target=wait, daemon=True)
+        import atexit
+
+        atexit.register(waiting.join, 5)  # runs after the hook of the engine, which is not there yet
+        waiting.start()
         assert begun.wait(5)
         """
     )
