@@ -199,8 +199,8 @@ class BackendContract:
         ask = getattr(backend, request.task)
         if isinstance(backend, AsyncBackend):
             answers: list[Any] = engine_loop().run(lambda: ask(inputs, request, timeout_s=self.timeout_s))
-            return answers
-        answers = ask(inputs, request, timeout_s=self.timeout_s)
+        else:
+            answers = ask(inputs, request, timeout_s=self.timeout_s)
         return answers
 
 

@@ -74,7 +74,9 @@ def test_low_detail_is_never_dearer_than_high(model, width, height):
 
 def test_original_detail_sends_more_where_the_model_knows_it():
     """Elsewhere it is the same as high."""
-    assert image_token_rule("gpt-6-luna", "original").fit(4000, 3000) > image_token_rule("gpt-6-luna", "high").fit(4000, 3000)
+    assert image_token_rule("gpt-6-luna", "original").fit(4000, 3000) > image_token_rule("gpt-6-luna", "high").fit(
+        4000, 3000
+    )
     assert image_token_rule("gpt-4o", "original") == image_token_rule("gpt-4o", "high")
     assert image_token_rule("gpt-6-luna", "auto") == image_token_rule("gpt-6-luna", "original")
 
