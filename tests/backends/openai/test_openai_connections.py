@@ -29,7 +29,7 @@ from vision_backends.backends.openai.errors import Taxonomy
 from vision_backends.backends.openai.secret import Secret
 from vision_backends.backends.requests import DescribeRequest
 from vision_backends.clock import SYSTEM_CLOCK, Deadline
-from vision_backends.errors import InvalidReplyError, RateLimitedError, TimedOutError, UnavailableError
+from vision_backends.errors import InvalidReplyError, OverloadedError, RateLimitedError, TimedOutError, UnavailableError
 from vision_backends.testing import FakeClock
 
 KEY = "sk-canary-5e1f0b7c"
@@ -127,7 +127,8 @@ def test_a_cancelled_call_hangs_up_and_leaves_no_reply_to_others(make_server, st
     assert server.connections == 2
 
 
-def test_a_call_that_is_cancelled_while_it_sends_sends_no_more(make_server):
+@pytest.mark.parametrize("size", [900_000, 30_000_000])
+def test_a_call_that_is_cancelled_while_it_sends_sends_no_more(make_server, size):
     """The server does not read, so what is written waits on this side: it is thrown away with the connection."""
     stages, go_on, arrived = Stages(), threading.Event(), []
 
@@ -146,14 +147,14 @@ def test_a_call_that_is_cancelled_while_it_sends_sends_no_more(make_server):
 
     async def main():
         async with connected(server.url) as client:
-            await stop_at(stages, ask(client, "cancelled", padding="x" * 30_000_000))
+            await stop_at(stages, ask(client, "cancelled", padding="x" * size))
             await asyncio.sleep(0.2)
             go_on.set()
             assert await asyncio.to_thread(server.hung_up.get, timeout=2)
             assert [await ask(client, number) for number in range(20)] == list(range(20))
 
     asyncio.run(main())
-    assert sum(arrived) < 29_000_000
+    assert sum(arrived) < size
 
 
 def test_calls_that_are_cancelled_at_any_moment_disturb_nobody(make_server):
@@ -247,6 +248,26 @@ def test_a_request_on_a_connection_that_was_just_closed_is_sent_again(make_serve
     assert (server.connections, len(server.received)) == (2, 4)
 
 
+def test_after_a_restart_of_the_server_no_idle_connection_is_tried_a_second_time(make_server):
+    """They are all as dead as the first."""
+
+    def talk(talk):
+        talk.reply(echo(talk.receive()[1]))
+        if talk.receive() and talk.number > 3:
+            talk.reply(echo(talk.server.received[-1][1]))
+
+    server = make_server(talk)
+
+    async def main():
+        async with connected(server.url) as client:
+            await asyncio.gather(*(ask(client, number) for number in range(3)))
+            assert server.connections == 3
+            assert await ask(client, "again") == "again"
+
+    asyncio.run(main())
+    assert server.connections == 4
+
+
 @pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 20"])
 def test_a_request_is_sent_again_once_and_only_where_nothing_came_back(make_server, sent):
     """A new connection that fails is an outage, and so is one that has begun to answer."""
@@ -292,6 +313,24 @@ def test_bytes_that_nobody_asked_for_are_nobodys_reply(make_server):
 
     asyncio.run(main())
     assert server.connections == 5
+
+
+def test_a_server_that_answers_before_it_was_asked_is_heard(make_server):
+    """A gateway that has no room says so as soon as it is reached."""
+
+    def talk(talk):
+        talk.reply(b"no room", status=503)
+        talk.wait_for_the_end()
+
+    server = make_server(talk)
+
+    async def main():
+        async with connected(server.url) as client:
+            with pytest.raises(OverloadedError):
+                await ask(client)
+
+    asyncio.run(main())
+    assert server.connections == 1
 
 
 def test_the_time_of_a_call_covers_a_head_that_trickles_in(make_server):

@@ -58,11 +58,13 @@ async def ask(url, endpoint, body, headers, account):
     )
     deadline = Deadline(SYSTEM_CLOCK, 5)
     request = await client.prepare(endpoint, lambda: body, deadline=deadline)
+    sent = (
+        anext(client.stream(request, deadline=deadline))
+        if body.get("stream")
+        else client.post(request, deadline=deadline)
+    )
     with pytest.raises(UnavailableError):
-        if body.get("stream"):
-            await anext(client.stream(request, deadline=deadline))
-        else:
-            await client.post(request, deadline=deadline)
+        await sent
     await client.aclose()
 
 

@@ -243,13 +243,14 @@ class _Connector(aiohttp.TCPConnector):
                 if not isinstance(protocol, _Protocol):
                     raise aiohttp.ClientConnectionError("The connection was closed.")
                 # What has arrived on an idle connection would be taken for the reply to the next request.
-                unfit = protocol.heard or protocol.should_close or (protocol.used and exchange.needs_new_connection)
-                if not unfit:
-                    exchange.protocol = protocol
-                    exchange.reuses_connection = protocol.used
-                    protocol.used = True
-                    return connection
-                connection.close()
+                unfit = protocol.heard or protocol.should_close or exchange.needs_new_connection
+                if protocol.used and unfit:
+                    connection.close()
+                    continue
+                exchange.protocol = protocol
+                exchange.reuses_connection = protocol.used
+                protocol.used = True
+                return connection
 
 
 class Exchange:
