@@ -231,7 +231,7 @@ class Talk:
 
 
 class RawServer:
-    """A server on loopback whose every byte a test decides, with a small buffer for what it has not read yet."""
+    """A server on loopback whose every byte a test decides."""
 
     def __init__(self, talk):
         self.received = []
@@ -239,7 +239,6 @@ class RawServer:
         self.hung_up = queue.SimpleQueue()
         self._talk = talk
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
         self._open = []
         self._threads = [Thread(target=self._accept)]
         self._threads[0].start()
