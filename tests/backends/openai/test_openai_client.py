@@ -227,7 +227,7 @@ def run(script, *arguments):
 def test_a_forked_child_connects_anew(sandbox):
     """Two processes on one connection would get each other's replies."""
     script = """
-        import os, sys
+        import asyncio, gc, os, sys
         from PIL import Image
         from vision_backends.backends.openai import OpenAIBackend
         from vision_backends.backends.requests import DescribeRequest
@@ -242,6 +242,10 @@ def test_a_forked_child_connects_anew(sandbox):
         child = os.fork()
         same = ask() == expected
         if child == 0:
+            backend.close()
+            del backend, describe
+            gc.collect()
+            engine_loop().run(lambda: asyncio.sleep(0.05))
             os._exit(0 if same else 1)
         print(same and os.waitpid(child, 0)[1] == 0 and ask() == expected)
         engine_loop().run(backend.aclose)

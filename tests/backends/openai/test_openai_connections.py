@@ -208,6 +208,24 @@ def test_a_call_that_is_cancelled_as_its_reply_is_complete_disturbs_nobody(make_
     asyncio.run(main())
 
 
+def test_closing_ends_the_calls_of_its_loop_and_closes_nothing_for_good(make_server):
+    """What waits for a reply hears of an outage; the next call connects anew."""
+    stages = Stages()
+    server = make_server(stages)
+
+    async def main():
+        async with connected(server.url) as client:
+            task = asyncio.create_task(ask(client, stage="silence"))
+            await asyncio.to_thread(stages.stopped.get, timeout=5)
+            await client.aclose()
+            with pytest.raises(UnavailableError):
+                await task
+            await client.aclose()
+            assert await ask(client, "later") == "later"
+
+    asyncio.run(main())
+
+
 def test_a_cancellation_does_not_show_the_key(make_server):
     """Its traceback has passed the frames of the HTTP library, which hold the headers."""
     stages = Stages()
