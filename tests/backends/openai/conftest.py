@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import io
 import json
+import queue
+import socket
+import struct
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
@@ -25,10 +30,12 @@ class PlainBackend(OpenAIBackend):
     """The backend with plain methods, which wait in the test's thread for what its coroutines do on the event loop."""
 
     def describe(self, images, request, *, timeout_s):
+        """Return descriptions."""
         ask = super().describe
         return engine_loop().run(lambda: ask(images, request, timeout_s=timeout_s))
 
     def describe_stream(self, image, request, *, timeout_s):
+        """Yield the pieces of a description, and at last the record."""
         pieces = super().describe_stream(image, request, timeout_s=timeout_s)
         try:
             while (piece := engine_loop().run(lambda: anext(pieces, None))) is not None:
@@ -37,18 +44,22 @@ class PlainBackend(OpenAIBackend):
             engine_loop().run(pieces.aclose)
 
     def embed(self, images, request, *, timeout_s):
+        """Return embeddings of images."""
         ask = super().embed
         return engine_loop().run(lambda: ask(images, request, timeout_s=timeout_s))
 
     def embed_text(self, texts, request, *, timeout_s):
+        """Return embeddings of texts."""
         ask = super().embed_text
         return engine_loop().run(lambda: ask(texts, request, timeout_s=timeout_s))
 
     def detect(self, images, request, *, timeout_s):
+        """Return detections."""
         ask = super().detect
         return engine_loop().run(lambda: ask(images, request, timeout_s=timeout_s))
 
     def close(self):
+        """Close the connections of the event loop, and wait for that."""
         engine_loop().run(self.aclose)
         super().close()
 
@@ -167,3 +178,112 @@ def make_embedder():
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+ANSWER = json.dumps({"choices": [{"message": {"content": "a cat"}, "finish_reason": "stop"}]}).encode()
+
+
+class Talk:
+    """One connection of a client, as bytes."""
+
+    def __init__(self, server, connection, number):
+        self.server = server
+        self.socket = connection
+        self.number = number
+
+    def receive(self):
+        """Return the head and the JSON of the next request, or None where the client hangs up."""
+        data = b""
+        while b"\r\n\r\n" not in data:
+            if not (piece := self.socket.recv(65_536)):
+                return None
+            data += piece
+        head, _, rest = data.partition(b"\r\n\r\n")
+        sizes = [line.partition(b":")[2] for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")]
+        while len(rest) < int(sizes[0] if sizes else 0):
+            if not (piece := self.socket.recv(1_000_000)):
+                return None
+            rest += piece
+        request = head.decode(), rest
+        self.server.received.append(request)
+        return request
+
+    def send(self, data):
+        """Send bytes."""
+        self.socket.sendall(data)
+
+    def reply(self, body=ANSWER, *, status=200, headers=()):
+        """Send a whole reply."""
+        lines = [f"HTTP/1.1 {status} X", "content-type: application/json", f"content-length: {len(body)}", *headers]
+        self.send("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+
+    def reset(self):
+        """End the connection with RST instead of FIN."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
+
+    def wait_for_the_end(self):
+        """Return when the client has hung up, having said so to `RawServer.hung_up`."""
+        with contextlib.suppress(OSError):
+            while self.socket.recv(65_536):
+                pass
+        self.server.hung_up.put(time.monotonic())
+
+
+class RawServer:
+    """A server on loopback whose every byte a test decides."""
+
+    def __init__(self, talk):
+        self.received = []
+        self.connections = 0
+        self.hung_up = queue.SimpleQueue()
+        self._talk = talk
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self._open = []
+        self._threads = [Thread(target=self._accept)]
+        self._threads[0].start()
+
+    @property
+    def url(self):
+        """The base URL."""
+        return f"http://127.0.0.1:{self._listener.getsockname()[1]}/v1"
+
+    def _accept(self):
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            self._open.append(connection)
+            self._threads.append(Thread(target=self._serve, args=(connection, self.connections)))
+            self._threads[-1].start()
+
+    def _serve(self, connection, number):
+        with connection, contextlib.suppress(OSError):
+            self._talk(Talk(self, connection, number))
+
+    def close(self):
+        """End every connection and thread."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for connection in self._open:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(5)
+
+
+@pytest.fixture
+def make_server():
+    """Start servers that talk as they are told, and stop them."""
+    made = []
+
+    def make(talk):
+        made.append(RawServer(talk))
+        return made[-1]
+
+    yield make
+    for server in made:
+        server.close()

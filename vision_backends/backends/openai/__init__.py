@@ -1,4 +1,4 @@
-"""The rung that asks OpenAI or an OpenAI-compatible server. Importing it does not import the SDK."""
+"""The rung that asks OpenAI or an OpenAI-compatible server. Importing it imports no HTTP client."""
 
 from __future__ import annotations
 

@@ -297,7 +297,7 @@ class OpenAIBackend(AsyncBackend):
         await self._client.aclose()
 
     def close(self) -> None:
-        """Let every loop close its connections soon; a later call opens new ones."""
+        """Let every loop close its connections when no call needs them any more; a later call opens new ones."""
         self._client.close()
 
     async def _describe(self, image: Image, request: DescribeRequest, deadline: Deadline) -> Description:

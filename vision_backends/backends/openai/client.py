@@ -192,13 +192,13 @@ class Client:
             exchange.close()
 
     async def aclose(self) -> None:
-        """Close the connections of the running loop; the next request opens new ones."""
+        """Close the connections of the running loop, also those in use; the next request opens new ones."""
         line = self._lines.pop((os.getpid(), asyncio.get_running_loop()), None)
         if line is not None:
             await line.aclose()
 
     def close(self) -> None:
-        """Let the loops of this process close their connections soon; the next request opens new ones."""
+        """Let every loop of this process close its connections when no call needs them any more, from any thread."""
         for key in [key for key in self._lines if key[0] == os.getpid()]:
             self._lines.pop(key, None)
 

@@ -243,13 +243,14 @@ class _Connector(aiohttp.TCPConnector):
                 if not isinstance(protocol, _Protocol):
                     raise aiohttp.ClientConnectionError("The connection was closed.")
                 # What has arrived on an idle connection would be taken for the reply to the next request.
-                unfit = protocol.heard or protocol.should_close or (protocol.used and exchange.needs_new_connection)
-                if not unfit:
-                    exchange.protocol = protocol
-                    exchange.reuses_connection = protocol.used
-                    protocol.used = True
-                    return connection
-                connection.close()
+                unfit = protocol.heard or protocol.should_close or exchange.needs_new_connection
+                if protocol.used and unfit:
+                    connection.close()
+                    continue
+                exchange.protocol = protocol
+                exchange.reuses_connection = protocol.used
+                protocol.used = True
+                return connection
 
 
 class Exchange:
@@ -261,11 +262,12 @@ class Exchange:
         needs_new_connection: True when only a new one will do.
     """
 
-    def __init__(self, session: ClientSession, proxy: Proxy | None) -> None:
+    def __init__(self, session: ClientSession, headers: Mapping[str, str], proxy: Proxy | None) -> None:
         self.protocol: _Protocol | None = None
         self.reuses_connection = False
         self.needs_new_connection = False
         self._session = session
+        self._headers = headers
         self._proxy = proxy
         self._response: ClientResponse | None = None
         self._inflater: _Inflater | None = None
@@ -308,6 +310,7 @@ class Exchange:
     async def _send(self, url: str, body: bytes) -> None:
         self._response = await self._session.post(
             url,
+            headers=self._headers,  # as the session's own, aiohttp would send the key to the proxy as well
             data=body if len(body) <= PIECE_BYTES else BytesIO(body),
             proxy=None if self._proxy is None else self._proxy.url,
             allow_redirects=False,  # the picture would go to a server that nobody named
@@ -379,9 +382,16 @@ def _inflater(encoding: str) -> _Inflater | None:
 class Line:
     """The connections of one event loop to the server."""
 
-    def __init__(self, lent: AsyncGenerator[ClientSession, None], session: ClientSession, proxy: Proxy | None) -> None:
+    def __init__(
+        self,
+        lent: AsyncGenerator[ClientSession, None],
+        session: ClientSession,
+        headers: Mapping[str, str],
+        proxy: Proxy | None,
+    ) -> None:
         self._lent = lent
         self._session = session
+        self._headers = headers
         self._proxy = proxy
 
     @classmethod
@@ -393,21 +403,19 @@ class Line:
             network: The way to the server.
             clock: What limits the time to connect.
         """
-        lent = _lend_session(headers, network, clock=clock)
-        return cls(lent, await anext(lent), network.proxy)
+        lent = _lend_session(network, clock=clock)
+        return cls(lent, await anext(lent), headers, network.proxy)
 
     def exchange(self) -> Exchange:
         """Return a new exchange."""
-        return Exchange(self._session, self._proxy)
+        return Exchange(self._session, self._headers, self._proxy)
 
     async def aclose(self) -> None:
         """Close the connections; harmless twice."""
         await self._lent.aclose()
 
 
-async def _lend_session(
-    headers: Mapping[str, str], network: Network, *, clock: Clock
-) -> AsyncGenerator[ClientSession, None]:
+async def _lend_session(network: Network, *, clock: Clock) -> AsyncGenerator[ClientSession, None]:
     """Yield a session of the running loop, once, and close it when the generator is closed.
 
     A generator that is dropped, or whose loop ends, is closed by its loop and on it: that is what asyncio does with
@@ -416,14 +424,12 @@ async def _lend_session(
     resolver = _Resolver()
     session = aiohttp.ClientSession(
         connector=_Connector(clock=clock, tls=network.tls, resolver=resolver),
-        headers=headers,
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
         auto_decompress=False,
         max_line_size=MAX_HEADER_BYTES,
         max_field_size=MAX_HEADER_BYTES,
     )
-    del headers  # they hold the key
     try:
         yield session
     finally:
