@@ -139,7 +139,7 @@ def test_embeddings_in_16_bits_stand_beside_those_in_32(make_backend, model, pho
     """Their space is the same, though the weights of this model are scaled up, and rounding with them."""
     images = [open_image(path) for path in sorted(photos.glob("*.jpg"))]
     full, half = (
-        make_backend(embedding_model=model("clip"), dtype=dtype).embed(images, EmbedRequest(), timeout_s=60)
+        answer(make_backend(embedding_model=model("clip"), dtype=dtype).embed, images, EmbedRequest(), timeout_s=60)
         for dtype in ("float32", "bfloat16")
     )
     assert min(a.similarity(b) for a, b in zip(full, half, strict=True)) > 0.99
