@@ -158,7 +158,6 @@ def load(checkpoint: Checkpoint, spot: Spot, *, auto_class: str, place: Place, c
                 place.engine,
                 device=spot.device,
                 threads=place.threads,
-                numbers=str(spot.dtype).removeprefix("torch."),
                 full=place.dtype == "float32",
                 remembered=place.remembered,
             ),
