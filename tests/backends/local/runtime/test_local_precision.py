@@ -35,7 +35,7 @@ def choose(folder, *, wanted="auto", device="cpu", real=True, share=0.5, measure
         return share
 
     return choose_dtype(
-        wanted, device=device, remembered=TuningCache(folder), has_bfloat16=lambda _device: real, measure=measure
+        wanted, device=device, tuning_cache=TuningCache(folder), has_bfloat16=lambda _device: real, measure=measure
     )
 
 
@@ -71,7 +71,7 @@ def test_each_gpu_is_asked_itself(tmp_path, monkeypatch):
         torch.cuda, "is_bf16_supported", lambda *, including_emulation: current[-1] == "cuda:0" or including_emulation
     )
     for name, dtype in (("cuda:0", torch.bfloat16), ("cuda:1", torch.float16)):
-        assert choose_dtype("auto", device=name, remembered=TuningCache(tmp_path)) is dtype
+        assert choose_dtype("auto", device=name, tuning_cache=TuningCache(tmp_path)) is dtype
 
 
 @pytest.mark.parametrize("wanted", ["float32", "bfloat16", "float16"])
