@@ -14,7 +14,10 @@ from vision_backends import (
     EmbedTextRequest,
     UnavailableError,
 )
+from vision_backends.backends.base import AsyncBackend
 from vision_backends.backends.dry_run import rehearse
+from vision_backends.backends.requests import Model
+from vision_backends.engine.event_loop import engine_loop
 from vision_backends.testing import FakeBackend
 
 
@@ -26,6 +29,34 @@ def test_each_task_is_run_once(request_):
     backend = FakeBackend()
     rehearse(backend, request_)
     assert [(call.request, call.count) for call in backend.calls] == [(request_, 1)]
+
+
+class Awaited(AsyncBackend):
+    """A rung of coroutines, which notes where they run."""
+
+    name = "awaited"
+
+    def __init__(self):
+        self.ran_on_the_loop = []
+
+    def model_for(self, request):
+        """Return the model of every task."""
+        return Model(name="awaited")
+
+    def check(self, request):
+        """Return: it is ready."""
+
+    async def embed_text(self, texts, request, *, timeout_s):
+        """Return nothing."""
+        self.ran_on_the_loop.append(engine_loop().runs_here())
+        return []
+
+
+def test_a_coroutine_runs_on_the_event_loop():
+    """As that of a call does; the thread waits for it."""
+    backend = Awaited()
+    rehearse(backend, EmbedTextRequest())
+    assert backend.ran_on_the_loop == [True]
 
 
 def test_a_description_need_not_be_long():

@@ -94,9 +94,11 @@ class FolderHub:
         self.arrived = set(arrived)
         self.allowed = threading.Event()
         self.fetches = []
+        self.looks = 0
 
     def cached(self, source):
         """Return a folder that has arrived."""
+        self.looks += 1
         return (self.folders[source.repository], COMMIT) if source.repository in self.arrived else None
 
     def fetch(self, source, progress):

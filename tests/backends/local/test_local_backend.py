@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import os
 import shutil
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from answering import answer
 
-from vision_backends import Router
+from vision_backends import Router, open_image
 from vision_backends.backends.embedded import EmbeddedBackend
 from vision_backends.backends.local import LocalBackend
 from vision_backends.backends.registry import make_backend as make_registered
 from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest
 from vision_backends.errors import ConfigError, NotReadyError, NotSupportedError, OverloadedError, TimedOutError
-from vision_backends.testing import BackendContract
+from vision_backends.testing import BackendContract, FakeClock
 
 EVERY_REQUEST = [
     DescribeRequest(),
@@ -320,6 +323,99 @@ class TestFetching:
         backend.check(DescribeRequest())
         hub.folders["acme/tiny"] = model("blip")
         assert answer(backend.describe, [make_image()], DescribeRequest(), timeout_s=60)
+
+
+class TestAnIdleRung:
+    """It is asked about with every call of a better one."""
+
+    def test_one_look_serves_many_calls(self, make_backend, folder_hub, model):
+        """Files are not read anew for each of them."""
+        hub = folder_hub({"acme/tiny": model("clip")}, arrived=["acme/tiny"])
+        backend = make_backend(embedding_model="acme/tiny", hub=hub, clock=FakeClock())
+        for _ in range(10):
+            backend.check(EmbedRequest())
+            assert backend.model_for(EmbedRequest()).revision is not None
+            assert backend.image_px(EmbedRequest()) == 64
+            backend.expected_s(EmbedRequest())
+        assert hub.looks == 1
+
+    def test_what_another_process_fetches_is_noticed_within_a_second(self, make_backend, folder_hub, model):
+        """By the clock of the rung."""
+        hub, clock = folder_hub({"acme/tiny": model("clip")}), FakeClock()
+        backend = make_backend(embedding_model="acme/tiny", download="never", hub=hub, clock=clock)
+        with pytest.raises(NotReadyError, match="not on this machine"):
+            backend.check(EmbedRequest())
+        hub.arrived.add("acme/tiny")
+        clock.advance(1.0)
+        backend.check(EmbedRequest())
+
+
+class TestCoroutines:
+    """The rung is awaited, on any event loop."""
+
+    def test_each_loop_has_its_own_answers(self, make_backend, model, make_image):
+        """One after the other, and beside each other."""
+        backend = make_backend(embedding_model=model("clip"))
+
+        def ask(number):
+            return asyncio.run(backend.embed([make_image(64 + number)], EmbedRequest(), timeout_s=60))[0]
+
+        with ThreadPoolExecutor(4) as pool:
+            together = list(pool.map(ask, range(4)))
+        assert min(vector.similarity(ask(number)) for number, vector in enumerate(together)) > 0.999999
+
+    def test_a_cancelled_call_lets_go_of_the_model(self, make_backend, model, make_image):
+        """Its generation ends long before its last token, and its inputs leave the queue."""
+        backend = make_backend(caption_model=model("llava"))
+        answer(backend.describe, [make_image()], DescribeRequest(max_words=1), timeout_s=60)
+        loaded = backend._models["caption"]._slot.value.loaded
+        steps, begun = [], threading.Event()
+
+        def count(*_ignored):
+            steps.append(1)
+            begun.set()
+            time.sleep(0.01)
+
+        loaded.model.lm_head.register_forward_hook(count)
+
+        async def cancelled():
+            call = asyncio.create_task(
+                backend.describe([make_image()] * 20, DescribeRequest(max_words=100), timeout_s=60)
+            )
+            await asyncio.to_thread(begun.wait, 20)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+            return loaded.batcher.waiting
+
+        assert answer(cancelled) == 0
+        answer(backend.describe, [make_image()], DescribeRequest(max_words=1), timeout_s=60)
+        assert len(steps) < 30
+
+    def test_the_loop_is_never_held_up(self, make_backend, model, photos, make_image):
+        """Whatever is decoded, computed and read meanwhile."""
+        backend = make_backend(detection_model=model("d_fine"), embedding_model=model("clip"), min_score=0.0)
+        answer(backend.detect, [make_image()], DetectRequest(), timeout_s=60)
+        answer(backend.embed, [make_image()], EmbedRequest(), timeout_s=60)
+        images = [open_image(photo) for photo in sorted(photos.glob("*.jpg"))[:4]] * 4
+        own_s = []
+
+        async def watch():
+            calls = [
+                asyncio.ensure_future(backend.detect(images, DetectRequest(), timeout_s=60)),
+                asyncio.ensure_future(backend.embed(images, EmbedRequest(), timeout_s=60)),
+            ]
+            while not all(call.done() for call in calls):
+                before = time.thread_time()
+                await asyncio.sleep(0)
+                own_s.append(time.thread_time() - before)
+
+        gc.disable()  # a collection may fall on any thread
+        try:
+            answer(watch)
+        finally:
+            gc.enable()
+        assert max(own_s) < 0.02
 
 
 def test_many_threads_load_a_model_once(make_backend, model, make_image):

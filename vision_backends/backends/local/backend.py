@@ -79,8 +79,9 @@ class LocalBackend(AsyncBackend):
             have the lower thresholds of their publishers.
         dtype: Numbers to compute in: ``"auto"`` takes 16-bit ones on a GPU, and on a CPU that has them and was measured
             to be faster with them; or ``"float32"``, ``"bfloat16"``, ``"float16"``.
-        engine: ``"auto"`` lets OpenVINO (extra ``[openvino]``) compute on a CPU what it was measured to compute
-            faster and as well; ``"openvino"``, whatever it does as well; ``"torch"``, nothing.
+        engine: ``"auto"`` lets OpenVINO, where it is installed (extra ``[openvino]``), compute on a CPU the parts of
+            models for which its results agree with torch's; ``"openvino"`` also insists that it is installed;
+            ``"torch"`` leaves it out.
         threads: Threads of each model; by default as many as the application lets torch have. Torch's setting for the
             rest of the process is left alone.
         max_queue: Inputs that may wait for one model; more are refused, so that the next rung answers.

@@ -55,8 +55,11 @@ def test_max_words_limits_the_length_and_says_so(make_backend, model, make_image
 
 def test_a_text_is_no_longer_than_the_model_can_count(make_backend, model, make_image):
     """Whatever was wished for."""
-    (long,) = make_backend(caption_model=model("blip")).describe(
-        [make_image(left="red")], DescribeRequest(max_words=1000), timeout_s=60
+    (long,) = answer(
+        make_backend(caption_model=model("blip")).describe,
+        [make_image(left="red")],
+        DescribeRequest(max_words=1000),
+        timeout_s=60,
     )
     assert 0 < len(long.text.split()) <= 64
 

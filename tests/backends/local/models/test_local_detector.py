@@ -101,8 +101,11 @@ def test_more_labels_than_the_model_reads_are_refused(make_backend, model, image
     """Cutting the list would look like not finding the rest."""
     labels = tuple(f"cat {number}" for number in range(20))
     with pytest.raises(NotSupportedError, match=r"20 labels are \d+ tokens; the model reads 32 at once"):
-        make_backend(open_vocabulary_model=model("grounding_dino")).detect(
-            images, DetectRequest(labels=labels), timeout_s=60
+        answer(
+            make_backend(open_vocabulary_model=model("grounding_dino")).detect,
+            images,
+            DetectRequest(labels=labels),
+            timeout_s=60,
         )
 
 
@@ -116,7 +119,9 @@ def test_a_label_of_which_the_model_reads_nothing_is_refused(make_backend, model
 def test_a_closed_model_cannot_look_for_any_words(make_backend, model, images):
     """It is refused when it is loaded."""
     with pytest.raises(NotReadyError):
-        make_backend(open_vocabulary_model=model("detr")).detect(images, DetectRequest(labels=LABELS), timeout_s=60)
+        answer(
+            make_backend(open_vocabulary_model=model("detr")).detect, images, DetectRequest(labels=LABELS), timeout_s=60
+        )
 
 
 def test_boxes_that_are_not_finite_are_no_answer(make_backend, model_copy, images):

@@ -78,7 +78,7 @@ def test_vectors_equal_those_of_sentence_transformers(make_backend, model, pictu
 def test_the_same_weights_make_one_space_however_they_are_wrapped(make_backend, model, make_image):
     """The layout of sentence-transformers changes no vector."""
     one, other = (
-        make_backend(embedding_model=model(kind)).embed([make_image()], EmbedRequest(), timeout_s=60)[0]
+        answer(make_backend(embedding_model=model(kind)).embed, [make_image()], EmbedRequest(), timeout_s=60)[0]
         for kind in ("clip", "sentence_clip")
     )
     np.testing.assert_array_equal(one.vector, other.vector)
@@ -136,4 +136,4 @@ def test_missing_weights_are_never_made_up(make_backend, model_copy, make_image)
 def test_a_model_of_one_tower_is_refused(make_backend, model, make_image):
     """It could not embed texts in the same space."""
     with pytest.raises(NotReadyError, match="has no tower for texts"):
-        make_backend(embedding_model=model("detr")).embed([make_image()], EmbedRequest(), timeout_s=60)
+        answer(make_backend(embedding_model=model("detr")).embed, [make_image()], EmbedRequest(), timeout_s=60)

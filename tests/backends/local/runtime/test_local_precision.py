@@ -35,7 +35,7 @@ def choose(folder, *, wanted="auto", device="cpu", real=True, share=0.5, measure
         return share
 
     return choose_dtype(
-        wanted, device=device, remembered=TuningCache(folder), has_bfloat16=lambda _device: real, measure=measure
+        wanted, device=device, tuning_cache=TuningCache(folder), has_bfloat16=lambda _device: real, measure=measure
     )
 
 
@@ -71,7 +71,7 @@ def test_each_gpu_is_asked_itself(tmp_path, monkeypatch):
         torch.cuda, "is_bf16_supported", lambda *, including_emulation: current[-1] == "cuda:0" or including_emulation
     )
     for name, dtype in (("cuda:0", torch.bfloat16), ("cuda:1", torch.float16)):
-        assert choose_dtype("auto", device=name, remembered=TuningCache(tmp_path)) is dtype
+        assert choose_dtype("auto", device=name, tuning_cache=TuningCache(tmp_path)) is dtype
 
 
 @pytest.mark.parametrize("wanted", ["float32", "bfloat16", "float16"])
@@ -139,7 +139,7 @@ def test_embeddings_in_16_bits_stand_beside_those_in_32(make_backend, model, pho
     """Their space is the same, though the weights of this model are scaled up, and rounding with them."""
     images = [open_image(path) for path in sorted(photos.glob("*.jpg"))]
     full, half = (
-        make_backend(embedding_model=model("clip"), dtype=dtype).embed(images, EmbedRequest(), timeout_s=60)
+        answer(make_backend(embedding_model=model("clip"), dtype=dtype).embed, images, EmbedRequest(), timeout_s=60)
         for dtype in ("float32", "bfloat16")
     )
     assert min(a.similarity(b) for a, b in zip(full, half, strict=True)) > 0.99

@@ -83,7 +83,7 @@ class LoadedModel:
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def part(self, name: str, module: Any, *, agrees: Callable[[Tensors, Tensors], bool]) -> PartRunner:  # noqa: ANN401
-        """Return what computes a part of the model, if another engine than torch does that better here.
+        """Return what computes a part of the model, if another engine than torch does that here.
 
         Args:
             name: Its name within the model.
@@ -106,13 +106,8 @@ class LoadedModel:
         return self.parts[name]
 
     def settle(self) -> None:
-        """Let torch compute in the chosen numbers, and other engines only what they do faster.
-
-        No part can be converted after this.
-        """
+        """Let torch compute in the chosen numbers; no part can be converted after this."""
         self.numbers = lower(self.model, kind=self.checkpoint.kind, dtype=self.dtype)
-        for part in self.parts.values():
-            part.settle(lambda pixels: self.cast({"pixel_values": pixels})["pixel_values"])
 
     def cast(self, batch: Inputs) -> Inputs:
         """Return a batch in the numbers that the model takes."""

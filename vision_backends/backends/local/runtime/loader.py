@@ -115,7 +115,7 @@ def placement_for(checkpoint: Checkpoint, settings: LoaderSettings, *, has_parts
 
         limit_threads(settings.threads)
         device = _choose_device(torch, settings.device)
-        dtype = choose_dtype(settings.dtype, device=device, remembered=settings.tuning_cache)
+        dtype = choose_dtype(settings.dtype, device=device, tuning_cache=settings.tuning_cache)
         converted = has_parts and may_convert(settings.engine, device=device)
         at_once = stays_whole(checkpoint.kind) and not converted
         return Placement(device=device, dtype=dtype, loaded_as=dtype if at_once else torch.float32, converted=converted)
@@ -174,9 +174,8 @@ def load(
                 settings.engine,
                 device=placement.device,
                 threads=settings.threads,
-                numbers=str(placement.dtype).removeprefix("torch."),
                 full=settings.dtype == "float32",
-                remembered=settings.tuning_cache,
+                tuning_cache=settings.tuning_cache,
             ),
             batcher=MicroBatcher(
                 checkpoint.name,

@@ -7,7 +7,6 @@ its maker of every import and conversion.
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import tempfile
@@ -54,12 +53,11 @@ class OpenVino:
         return find_spec("openvino") is not None
 
     def state(self) -> dict[str, Any]:
-        """Return what converted parts and measurements depend on."""
+        """Return what converted parts and their results depend on."""
         return {
             "openvino": _version("openvino"),
             "torch": _version("torch"),
             "transformers": _version("transformers"),
-            "threads": self._threads or os.cpu_count(),
             "full": self._full,
         }
 

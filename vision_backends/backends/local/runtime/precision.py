@@ -58,7 +58,7 @@ def choose_dtype(
     wanted: Dtype,
     *,
     device: str,
-    remembered: TuningCache,
+    tuning_cache: TuningCache,
     has_bfloat16: Callable[[str], bool] | None = None,
     measure: Callable[[torch.dtype], float] | None = None,
 ) -> torch.dtype:
@@ -67,7 +67,7 @@ def choose_dtype(
     Args:
         wanted: As configured; ``"auto"`` decides by what the device can and what is faster.
         device: Where, such as ``"cpu"``.
-        remembered: Where the measurement is kept.
+        tuning_cache: Where the measurement is kept.
         has_bfloat16: Tells what a device can; by default torch is asked.
         measure: As `measure_share`, which is the default.
     """
@@ -78,7 +78,7 @@ def choose_dtype(
         return chosen
     real = (has_bfloat16 or _has_bfloat16)(device)
     if device == "cpu":
-        return torch.bfloat16 if real and _pays(remembered, measure or measure_share) else torch.float32
+        return torch.bfloat16 if real and _pays(tuning_cache, measure or measure_share) else torch.float32
     return torch.bfloat16 if real else torch.float16
 
 
@@ -174,7 +174,7 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:  # noqa: ANN401 — nested as 
     return value
 
 
-def _pays(remembered: TuningCache, measure: Callable[[torch.dtype], float]) -> bool:
+def _pays(tuning_cache: TuningCache, measure: Callable[[torch.dtype], float]) -> bool:
     """Tell whether bfloat16 is faster here: measured in about 0.1 s, once for a processor, torch and threads."""
     import torch
 
@@ -184,10 +184,10 @@ def _pays(remembered: TuningCache, measure: Callable[[torch.dtype], float]) -> b
         "torch": str(torch.__version__),
         "threads": torch.get_num_threads(),
     }
-    known = remembered.read("bfloat16", state=state)
+    known = tuning_cache.read("bfloat16", state=state)
     if known is None or not isinstance(known.get("share"), int | float):
         known = {"share": measure(torch.bfloat16)}
-        remembered.write("bfloat16", known, state=state)
+        tuning_cache.write("bfloat16", known, state=state)
     return float(known["share"]) <= GAIN
 
 
