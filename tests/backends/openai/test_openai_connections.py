@@ -314,6 +314,31 @@ def test_a_request_is_sent_again_once_and_only_where_nothing_came_back(make_serv
     assert len(server.received) == (1 + 1 + 1 if sent else 1 + 2 + 1)
 
 
+@pytest.mark.parametrize(("pause_s", "connections"), [(0.01, 1), (1, 3)])
+def test_the_connection_of_a_stream_is_used_again_unless_its_end_takes_too_long(make_server, pause_s, connections):
+    """The last event says that it is the last; the end of the body comes after it."""
+
+    def talk(talk):
+        while talk.receive():
+            talk.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+            events = b'data: {"token": "a"}\n\ndata: [DONE]\n\n'
+            talk.send(b"%x\r\n%b\r\n" % (len(events), events))
+            time.sleep(pause_s)
+            talk.send(b"0\r\n\r\n")
+
+    server = make_server(talk)
+
+    async def main():
+        async with connected(server.url) as client:
+            began = time.monotonic()
+            for _ in range(3):
+                assert await ask_for_events(client, "a") == ["a"]
+            return time.monotonic() - began
+
+    assert asyncio.run(main()) < 1
+    assert server.connections == connections
+
+
 def test_bytes_that_nobody_asked_for_are_nobodys_reply(make_server):
     """A server that answers one request twice, or says goodbye in between, does not answer the next one with it."""
 

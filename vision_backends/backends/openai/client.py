@@ -20,9 +20,9 @@ from vision_backends.backends.openai.prices import billed
 from vision_backends.backends.openai.rate_limit_headers import read_rate_limits
 from vision_backends.backends.openai.sse import EventReader, looks_like_events, read_events, read_object
 from vision_backends.backends.timing import measured
-from vision_backends.clock import SYSTEM_CLOCK
+from vision_backends.clock import SYSTEM_CLOCK, Deadline
 from vision_backends.engine.event_loop import engine_loop
-from vision_backends.errors import InvalidReplyError, TimedOutError, UnavailableError, VisionError
+from vision_backends.errors import BackendError, InvalidReplyError, TimedOutError, UnavailableError, VisionError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from vision_backends.backends.openai.errors import Taxonomy
     from vision_backends.backends.openai.secret import Secret
     from vision_backends.backends.requests import RateLimits
-    from vision_backends.clock import Clock, Deadline
-    from vision_backends.errors import BackendError, CallerError
+    from vision_backends.clock import Clock
+    from vision_backends.errors import CallerError
 
 __all__ = ["Client", "Endpoint", "PreparedRequest", "Reply"]
 
@@ -45,6 +45,9 @@ PATHS: dict[Endpoint, str] = {"chat": "/chat/completions", "responses": "/respon
 
 MAX_ERROR_BYTES = 1_000_000
 """How much of an error's body is read."""
+
+DRAIN_S = 0.05
+"""How long the end of a stream may take whose events are complete: a new connection would take longer."""
 
 LARGE_BYTES = 100_000
 """JSON of this size takes about a millisecond to read: it is read in a thread."""
@@ -188,6 +191,8 @@ class Client:
                 for event in events:
                     self._check(event, exchange)
                     yield event
+            with suppress(BackendError):
+                await self._limited(exchange.drain(), exchange, Deadline(self._clock, DRAIN_S))
         finally:
             exchange.close()
 

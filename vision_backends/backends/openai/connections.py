@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
 
     from aiohttp import ClientRequest, ClientResponse, ClientSession, ClientTimeout
+    from aiohttp.client_reqrep import ConnectionKey
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
@@ -191,7 +192,12 @@ def _look_up(host: str, port: int, family: int) -> list[ResolveResult]:
 
 
 class _Protocol(ResponseHandler):
-    """One connection, which knows whether anything has arrived on it since the last request was done."""
+    """One connection.
+
+    Attributes:
+        heard: True when something has arrived on it since it was made or given back for the next request.
+        used: True when it has carried a request.
+    """
 
     heard = False
     used = False
@@ -251,6 +257,11 @@ class _Connector(aiohttp.TCPConnector):
                 exchange.reuses_connection = protocol.used
                 protocol.used = True
                 return connection
+
+    def _release(self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False) -> None:
+        super()._release(key, protocol, should_close=should_close)
+        if isinstance(protocol, _Protocol) and not should_close:
+            protocol.heard = False
 
 
 class Exchange:
@@ -333,12 +344,15 @@ class Exchange:
             raise InvalidReplyError(f"The reply is longer than {MAX_REPLY_BYTES:,} bytes.", code="too_long")
         return piece
 
+    async def drain(self) -> None:
+        """Read what is left of the body, so that its connection can be used again."""
+        while await self.read():
+            pass
+
     def close(self) -> None:
         """Give the connection back if the reply was read to its end, and close it otherwise."""
         if self._response is not None:
             self._response.close()
-        if self.protocol is not None:
-            self.protocol.heard = False
 
 
 _current: ContextVar[Exchange] = ContextVar("exchange that needs a connection")
