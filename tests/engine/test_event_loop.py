@@ -780,6 +780,10 @@ def test_a_forked_child_has_a_loop_of_its_own_and_leaves_the_parents_alone():
         if child == 0:
             assert engine_loop() is not engine
             assert not engine.call_soon(print)
+            try:
+                engine.run(answer)
+            except RuntimeError as error:
+                assert "engine_loop()" in str(error)
             engine.stop()
             engine.detach()
             assert engine_loop().run(answer) == 42

@@ -150,6 +150,10 @@ class EventLoop:
             thread.wait(2 * CANCEL_S)
 
     def _submit(self, call: _Call[Any]) -> None:
+        if self.pid != os.getpid():
+            raise RuntimeError(
+                f"This event loop belongs to process {self.pid}: ask engine_loop() for that of this one."
+            )
         with self._lock:
             if self._thread is None:
                 self._thread = _LoopThread(self._idle_after_s, self._let_go)
