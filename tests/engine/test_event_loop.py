@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -375,18 +376,17 @@ def test_tasks_of_a_call_are_not_collected(engine):
 
 def test_stopping_fails_the_calls_that_wait_at_once(engine):
     """They are told before the coroutines have ended; nobody waits on a dead loop."""
-    hanging = Hanging(cleanup_s=0.5)
-    with ThreadPoolExecutor(4) as pool:
-        calls = [pool.submit(engine.run, hanging) for _ in range(4)]
-        assert hanging.begun.wait(5)
-        stopping = threading.Thread(target=engine.stop)
-        stopping.start()
+    coroutines = [Hanging(cleanup_s=0.8) for _ in range(4)]
+    with ThreadPoolExecutor(5) as pool:
+        calls = [pool.submit(engine.run, each) for each in coroutines]
+        assert all(each.begun.wait(5) for each in coroutines)
+        stopping = pool.submit(engine.stop)
         for call in calls:
             with pytest.raises(RuntimeError, match="shutting down"):
                 call.result(timeout=5)
-        assert not hanging.ended.is_set()
-        stopping.join(5)
-    assert hanging.ended.is_set()
+        assert not any(each.ended.is_set() for each in coroutines)
+        stopping.result(timeout=5)
+    assert all(each.ended.is_set() for each in coroutines)
 
 
 def test_a_call_after_the_end_starts_another_loop(engine):
@@ -411,6 +411,33 @@ def test_stopping_from_a_callback_waits_for_nobody(engine):
     thread.join(5)
     assert not thread.is_alive()
     assert time.monotonic() - started < 1
+
+
+def test_the_thread_ends_even_if_its_coroutines_do_not(engine, caplog):
+    """Neither one that ignores its cancellation nor a generator that closes for ever keeps it."""
+
+    async def ignore_cancellation():
+        while True:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+
+    async def close_slowly():
+        await anext(held)
+
+    async def pieces():
+        try:
+            yield 1
+        finally:
+            await asyncio.sleep(60)
+
+    held = pieces()
+    thread = engine.run(current_thread)
+    engine.start(ignore_cancellation)
+    engine.start(close_slowly)
+    engine.run(answer)
+    engine.stop()
+    thread.join(5)
+    assert not thread.is_alive()
 
 
 def test_calls_that_race_with_the_end_are_answered_or_told():
@@ -501,6 +528,9 @@ def test_a_user_that_comes_in_the_meantime_keeps_the_thread():
     engine.attach()
     thread = engine.run(current_thread)
     engine.detach()
+    counts = threading.Event()
+    engine.call_soon(counts.set)
+    assert counts.wait(5)
     engine.attach()
     time.sleep(0.3)
     assert thread.is_alive()
@@ -703,7 +733,10 @@ def test_threads_that_wait_at_exit_are_told():
     """They are not left waiting on a dead loop."""
     done = run_program(
         """
-        begun = threading.Event()
+        import atexit
+
+        begun, told = threading.Event(), threading.Event()
+        atexit.register(told.wait, 5)  # after the exit of the engine
 
         async def work():
             begun.set()
@@ -714,6 +747,7 @@ def test_threads_that_wait_at_exit_are_told():
                 engine_loop().run(work)
             except RuntimeError as error:
                 print(error, flush=True)
+            told.set()
 
         waiting = threading.Thread(target=wait, daemon=True)
         import atexit
@@ -750,6 +784,10 @@ def test_a_forked_child_has_a_loop_of_its_own_and_leaves_the_parents_alone():
         if child == 0:
             assert engine_loop() is not engine
             assert not engine.call_soon(print)
+            try:
+                engine.run(answer)
+            except RuntimeError as error:
+                assert "engine_loop()" in str(error)
             engine.stop()
             engine.detach()
             assert engine_loop().run(answer) == 42

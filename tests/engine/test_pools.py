@@ -393,12 +393,13 @@ def test_idle_threads_end_and_others_come():
 
 def test_work_that_comes_in_the_moment_in_which_threads_end_is_done():
     """None is lost between a thread that has given up waiting and the count of idle ones."""
-    pool = make_pool(size=3, idle_s=0.001)
+    pool = make_pool(size=3, idle_s=0.002)
 
     async def run():
-        for n in range(300):
-            await asyncio.gather(*(pool.start(lambda: None) for _ in range(n % 4)))
-            await asyncio.sleep(0.001 * (n % 3))
+        for n in range(400):
+            await asyncio.gather(*(pool.start(lambda: None) for _ in range(3)))
+            await asyncio.sleep(0.001 + 0.00002 * (n % 100))
+            await pool.start(lambda: None)
 
     asyncio.run(asyncio.wait_for(run(), 30))
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import contextvars
 import logging
 import os
 from contextlib import suppress
@@ -156,6 +155,10 @@ class EventLoop:
             thread.wait(2 * CANCEL_S)
 
     def _submit(self, call: _Call[Any]) -> None:
+        if self.pid != os.getpid():
+            raise RuntimeError(
+                f"This event loop belongs to process {self.pid}: ask engine_loop() for that of this one."
+            )
         with self._lock:
             if self._thread is None:
                 self._thread = _LoopThread(self._idle_after_s, self._let_go)
@@ -184,7 +187,7 @@ class _LoopThread:
         self._idle_after_s = idle_after_s
         self._let_go = let_go
         self._is_ending = False
-        self._idle: asyncio.TimerHandle | None = None
+        self._rests = False
         self._runs = make_lock()  # held until the thread ends
         self._runs.acquire()
         try:
@@ -204,7 +207,7 @@ class _LoopThread:
         """Begin a call soon; under the lock of the engine, so that no call comes after the end."""
         call.thread = self
         self.calls.add(call)
-        self._loop.call_soon_threadsafe(self._begin, call)
+        self._loop.call_soon_threadsafe(call.begin)  # carries the caller's context variables
 
     def call_soon(self, callback: Callable[[], object]) -> bool:
         """Call something on the loop soon and return True, or return False if it has ended."""
@@ -222,8 +225,9 @@ class _LoopThread:
     def rest(self) -> None:
         """End in a while, if nothing is left to do."""
         idle_s = self._idle_after_s()
-        if self._idle is None and idle_s is not None and not self.calls:
-            self._idle = self._loop.call_later(idle_s, self._end_if_idle)
+        if not self._rests and idle_s is not None and not self.calls:
+            self._rests = True
+            self._loop.call_later(idle_s, self._end_if_idle)
 
     def end(self) -> None:
         """End now."""
@@ -235,14 +239,8 @@ class _LoopThread:
         if self._runs.acquire(timeout=timeout_s):
             self._runs.release()
 
-    def _begin(self, call: _Call[Any]) -> None:
-        if self._idle is not None:
-            self._idle.cancel()
-            self._idle = None
-        call.begin()
-
     def _end_if_idle(self) -> None:
-        self._idle = None
+        self._rests = False
         if asyncio.all_tasks(self._loop):  # work that no call waits for
             self.rest()
         elif self._let_go(self, if_idle=True):
@@ -291,15 +289,13 @@ class _Call(Generic[T]):
         self.thread: _LoopThread | None = None
         self._make = make
         self._done: Callable[[_Outcome[T]], object] | None = done
-        self._context = contextvars.copy_context()
         self._task: asyncio.Task[_Outcome[T]] | None = None
 
     def begin(self) -> None:
         """Start the task, unless the call has failed; on the loop."""
         if self._done is not None:
-            self._task = asyncio.get_running_loop().create_task(
-                _outcome_of(self._make), name=getattr(self._make, "__qualname__", None), context=self._context
-            )
+            name = getattr(self._make, "__qualname__", None)
+            self._task = asyncio.get_running_loop().create_task(_outcome_of(self._make), name=name)
             self._task.add_done_callback(self._finish)
 
     def cancel(self) -> bool:
