@@ -15,7 +15,7 @@ from torch.nn.functional import scaled_dot_product_attention
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["BlipDecoder", "special_wishes"]
+__all__ = ["BlipDecoder"]
 
 NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "bad_words_ids": (),
@@ -63,17 +63,12 @@ class BlipDecoder:
         *,
         look: Callable[[torch.Tensor], torch.Tensor | None] = lambda _pixels: None,
     ) -> None:
-        wishes = special_wishes(model.text_decoder.generation_config)
+        wishes = _special_wishes(model.text_decoder.generation_config)
         if wishes:
             raise ValueError(f"The checkpoint decodes by {wishes}: use the model's own generate.")
         self._model = model
         self._look_elsewhere = look
         self._text = model.config.text_config
-
-    @property
-    def longest(self) -> int:
-        """Most tokens of a text."""
-        return int(self._text.max_position_embeddings)
 
     @torch.inference_mode()
     def generate(
@@ -89,25 +84,21 @@ class BlipDecoder:
 
         Args:
             pixel_values: What the image processor made, [B, 3, H, W], on the model's device.
-            max_new_tokens: Most tokens of a text.
+            max_new_tokens: Most tokens of a text; there are never more than the model can count to.
             wanted: Asked before images are looked at and after each token; says for each of the B images whether to go
                 on. One that is no longer wanted costs nothing from then on, and has said what it had until then. What
                 it raises ends everything.
-
-        Raises:
-            ValueError: `max_new_tokens` is more than the model can count to.
         """
-        if max_new_tokens > self.longest:
-            raise ValueError(f"max_new_tokens is {max_new_tokens}, but the model can only count to {self.longest}.")
+        longest = min(max_new_tokens, self._text.max_position_embeddings)
         wanted = wanted or (lambda: [True] * len(pixel_values))
         said: list[list[int]] = [[] for _ in pixel_values]
         spoilt: set[int] = set()
         seen, slots = self._look(pixel_values, wanted)
         if not slots:
             return [*said]
-        memory = _Memory(self._model, seen, length=max_new_tokens)
+        memory = _Memory(self._model, seen, length=longest)
         tokens = [self._text.bos_token_id] * len(slots)
-        for step in range(max_new_tokens):
+        for step in range(longest):
             best, places = self._scores(tokens, step, memory).max(dim=-1)
             for image, token, score in zip(slots, places.tolist(), best.tolist(), strict=True):
                 said[image].append(token)
@@ -238,7 +229,7 @@ def _attend(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> to
     return scores.softmax(dim=-1) @ values
 
 
-def special_wishes(generation_config: Any) -> dict[str, object]:  # noqa: ANN401 — transformers' GenerationConfig
+def _special_wishes(generation_config: Any) -> dict[str, object]:  # noqa: ANN401 — transformers' GenerationConfig
     """Return the settings of a checkpoint that would change its greedy texts."""
     found = {name: getattr(generation_config, name, None) for name in NEUTRAL}
     return {name: value for name, value in found.items() if value is not None and value not in NEUTRAL[name]}

@@ -188,8 +188,7 @@ class Captioner:
     def _write(self, batch: Inputs, decoding: _Decoding, wanted: Wanted) -> list[_Said]:
         """Return the new tokens of each row, as long as anybody wants them."""
         if self._blip is not None and decoding.num_beams == 1 and decoding.seed is None:
-            most = min(decoding.max_new_tokens, self._blip.longest)
-            said = self._blip.generate(batch["pixel_values"], max_new_tokens=most, wanted=wanted)
+            said = self._blip.generate(batch["pixel_values"], max_new_tokens=decoding.max_new_tokens, wanted=wanted)
             return [_Said(tokens=tokens or [], finite=tokens is not None) for tokens in said]
         return self._generate(batch, decoding, wanted)
 
