@@ -123,7 +123,7 @@ class Slot(Generic[T]):
             OverloadedError: The system starts no more threads.
             BackendError: What the load failed with.
         """
-        load, timeout_s = self._joined(), deadline.left_s()
+        timeout_s, load = deadline.remaining_s, self._joined()
         try:
             async with deadline.timeout():
                 await asyncio.wrap_future(load.done)
