@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING
 
 from vision_backends import UnavailableError
 
+from ..checks.sandbox_process import RemoteSandbox
 from ..peers.libraries import FOLDER, LIBRARIES, Library, install
 from ..peers.trial import make_png
-from ..promises.sandbox_process import RemoteSandbox
 from ..records import FailoverResult
-from .course import Course
+from .scenario import Scenario
 from .summary import phases_of, points_of
 from .visit import Visit, Visitor, visit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..book import Book
     from ..plan import Plan
+    from ..run_file import RunFile
 
 __all__ = ["measure"]
 
@@ -45,36 +45,36 @@ class _Entry:
     words: str
 
 
-def measure(plan: Plan, book: Book) -> None:
+def measure(plan: Plan, run_file: RunFile) -> None:
     """Play the same day to this package and, where asked and installed, to its peers; write how each came through.
 
     Raises:
-        KeyboardInterrupt: It was interrupted; those who have come through are in the book.
+        KeyboardInterrupt: It was interrupted; those who have come through are in the run file.
     """
     if plan.install_peers:
         for library in LIBRARIES:
             install(library, FOLDER)
-    course = Course(day_s=plan.day_s)
-    entries = list(_entries(plan, course))
+    scenario = Scenario(day_s=plan.day_s)
+    entries = list(_entries(plan, scenario))
     with tempfile.TemporaryDirectory() as name, RemoteSandbox.started() as a, RemoteSandbox.started() as b:
         picture = Path(name) / "picture.png"
         picture.write_bytes(make_png())
-        with book.progress("failover", total=len(entries)) as advance:
+        with run_file.progress("failover", total=len(entries)) as advance:
             for entry in entries:
                 key = f"day/{entry.library.name}/{entry.settings}"
-                if not book.done(key):
+                if not run_file.done(key):
                     try:
-                        made = visit(_visitor(entry, course), course, a, b, picture)
+                        made = visit(_visitor(entry, scenario), scenario, a, b, picture)
                     except UnavailableError as error:
-                        book.stop(f"Failover: {error.message}")
+                        run_file.stop(f"Failover: {error.message}")
                     else:
-                        book.add_failover(_result(entry, course, made))
-                        book.note(key, value=True)
+                        run_file.add_failover(_result(entry, scenario, made))
+                        run_file.note(key, value=True)
                 advance()
 
 
-def _entries(plan: Plan, course: Course) -> Iterator[_Entry]:
-    clock = f"the clock of its gates runs {course.speed:.4g} times as fast"
+def _entries(plan: Plan, scenario: Scenario) -> Iterator[_Entry]:
+    clock = f"the clock of its gates runs {scenario.speed:.4g} times as fast"
     yield _Entry(
         library=OURS, module="ask_ladder", settings="embedded", words=f"OpenAI above the embedded rung; {clock}"
     )
@@ -91,22 +91,22 @@ def _entries(plan: Plan, course: Course) -> Iterator[_Entry]:
             print(f"{library.name} is left out: it is not installed. Add --install-peers.", file=sys.stderr)
 
 
-def _visitor(entry: _Entry, course: Course) -> Visitor:
+def _visitor(entry: _Entry, scenario: Scenario) -> Visitor:
     return Visitor(
         python=entry.library.python(FOLDER),
         module=entry.module,
         settings=entry.settings,
         distribution=entry.library.distribution,
-        cooldown_s=GATE_S / course.speed,
+        cooldown_s=GATE_S / scenario.speed,
         is_fast=entry.library is OURS,
     )
 
 
-def _result(entry: _Entry, course: Course, made: Visit) -> FailoverResult:
+def _result(entry: _Entry, scenario: Scenario, made: Visit) -> FailoverResult:
     return FailoverResult(
         library=entry.library.name,
         version=made.version,
         settings=entry.words,
-        phases=tuple(phases_of(made, course)),
-        calls=points_of(made, course),
+        phases=tuple(phases_of(made, scenario)),
+        calls=points_of(made, scenario),
     )

@@ -22,11 +22,11 @@ import vision_backends
 from vision_backends import UnavailableError
 
 from ..peers.libraries import environment
-from .course import CALLS_PER_S, LOWER, answer_of
+from .scenario import CALLS_PER_S, LOWER, answer_of
 
 if TYPE_CHECKING:
-    from ..promises.sandbox_process import RemoteSandbox
-    from .course import Course
+    from ..checks.sandbox_process import RemoteSandbox
+    from .scenario import Scenario
 
 __all__ = ["Visit", "Visitor", "visit"]
 
@@ -75,7 +75,7 @@ class Visit:
     wire_requests: list[int]
 
 
-def visit(visitor: Visitor, course: Course, upper: RemoteSandbox, lower: RemoteSandbox, picture: Path) -> Visit:
+def visit(visitor: Visitor, scenario: Scenario, upper: RemoteSandbox, lower: RemoteSandbox, picture: Path) -> Visit:
     """Let a library call all day long.
 
     Raises:
@@ -84,11 +84,11 @@ def visit(visitor: Visitor, course: Course, upper: RemoteSandbox, lower: RemoteS
     upper.reset()
     lower.reset()
     lower.play(answer_of(LOWER))
-    upper.play(next(course.turns(is_fast=visitor.is_fast)).fault)
+    upper.play(next(scenario.turns(is_fast=visitor.is_fast)).fault)
     with tempfile.TemporaryFile("w+", encoding="utf-8") as complaints:
-        with _process(visitor, course, upper, lower, picture, complaints) as process:
+        with _process(visitor, scenario, upper, lower, picture, complaints) as process:
             try:
-                made = _accompany(process, course, upper, is_fast=visitor.is_fast)
+                made = _accompany(process, scenario, upper, is_fast=visitor.is_fast)
             finally:
                 process.kill()
         if made is not None:
@@ -98,12 +98,14 @@ def visit(visitor: Visitor, course: Course, upper: RemoteSandbox, lower: RemoteS
     raise UnavailableError(f"{visitor.distribution} did not get through the day; the last it said was: {words[-1]}")
 
 
-def _accompany(process: subprocess.Popen[str], course: Course, upper: RemoteSandbox, *, is_fast: bool) -> Visit | None:
+def _accompany(
+    process: subprocess.Popen[str], scenario: Scenario, upper: RemoteSandbox, *, is_fast: bool
+) -> Visit | None:
     """Return what came of the day; None when the process did not get through it."""
     ready = _listen(process, READY_S)
     if ready is None:
         return None
-    counts = _play(course, upper, process, is_fast=is_fast)
+    counts = _play(scenario, upper, process, is_fast=is_fast)
     calls = _listen(process, AFTERWARDS_S)
     if calls is None:
         return None
@@ -115,7 +117,7 @@ def _accompany(process: subprocess.Popen[str], course: Course, upper: RemoteSand
 
 def _process(
     visitor: Visitor,
-    course: Course,
+    scenario: Scenario,
     upper: RemoteSandbox,
     lower: RemoteSandbox,
     picture: Path,
@@ -127,7 +129,7 @@ def _process(
         own = [str(Path(vision_backends.__file__).parents[1]), found.get("PYTHONPATH", "")]
         found["PYTHONPATH"] = os.pathsep.join(filter(None, own))
     return subprocess.Popen(
-        [str(visitor.python), str(PROGRAM), *map(str, [*words, CALLS_PER_S, course.day_s, picture])],
+        [str(visitor.python), str(PROGRAM), *map(str, [*words, CALLS_PER_S, scenario.day_s, picture])],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=complaints,
@@ -150,17 +152,17 @@ def _listen(process: subprocess.Popen[str], seconds: float) -> Any:  # noqa: ANN
     return None
 
 
-def _play(course: Course, upper: RemoteSandbox, process: subprocess.Popen[str], *, is_fast: bool) -> list[int]:
+def _play(scenario: Scenario, upper: RemoteSandbox, process: subprocess.Popen[str], *, is_fast: bool) -> list[int]:
     """Let the day begin and pass; return how many requests the server had received as each part began."""
     counts: list[int] = []
-    starts = [stretch.starts_s for stretch in course.stretches]
+    starts = [stretch.starts_s for stretch in scenario.stretches]
     with suppress(BrokenPipeError), cast("IO[str]", process.stdin) as line:
         line.write("go\n")
     began = time.perf_counter()
-    for turn in course.turns(is_fast=is_fast):
+    for turn in scenario.turns(is_fast=is_fast):
         time.sleep(max(0.0, began + turn.at_s - time.perf_counter()))
         upper.play(turn.fault, instead=False)
         if len(counts) < len(starts) and turn.at_s >= starts[len(counts)]:
             counts.append(upper.count())
-    time.sleep(max(0.0, began + course.day_s - time.perf_counter()))
+    time.sleep(max(0.0, began + scenario.day_s - time.perf_counter()))
     return counts

@@ -15,7 +15,7 @@ from typing import Any
 
 from libraries import FOLDER, LIBRARIES, Library, environment, install
 
-sys.path.insert(1, str(Path(__file__).parents[1] / "promises"))
+sys.path.insert(1, str(Path(__file__).parents[1] / "checks"))
 
 from sandbox_process import RemoteSandbox
 
