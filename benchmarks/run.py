@@ -93,13 +93,15 @@ def _plan(context: typer.Context, parts: tuple[Part, ...]) -> Plan:
         if name in given:
             given[name] = _names(given[name])
     try:
-        return Plan.model_validate({"parts": parts, "backends": names, "settings": settings, **given})
+        plan = Plan.model_validate({"parts": parts, "backends": names, "settings": settings, **given})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         option = "--" + str(first["loc"][0]).replace("_", "-")
         raise InvalidRequestError(
             f"{option} {first['input']!r} has no meaning: {first['msg']}.", remedy=_remedy(str(first["loc"][0]))
         ) from None
+    _check_peers(plan)
+    return plan
 
 
 def _remedy(option: str) -> str | None:
@@ -127,12 +129,22 @@ def _reopen(path: Path) -> tuple[Plan, RunFile]:
     """
     run_file = RunFile.resume(path)
     plan = resumed_plan(run_file.options)
+    _check_peers(plan)
     if _configuration(plan) != run_file.run.settings["configuration"]:
         raise InvalidRequestError(
             f"The configuration has changed since {str(path)!r} was begun.",
             remedy="Restore it, or begin a new run.",
         )
     return plan, run_file
+
+
+def _check_peers(plan: Plan) -> None:
+    """Return if the other libraries are not asked for, or what asks them is here: the wheel leaves it out."""
+    if (plan.peers or plan.install_peers) and find_spec(".peers", __package__) is None:
+        raise ConfigError(
+            "Other libraries are compared in a checkout only: the installed package has no benchmarks/peers.",
+            remedy="Run in a checkout: python -m benchmarks failover --peers",
+        )
 
 
 def _check_alone(context: typer.Context) -> None:

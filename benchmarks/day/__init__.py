@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import PIL.Image
+
 from vision_backends import UnavailableError
 
-from ..checks.sandbox_process import RemoteSandbox
-from ..peers.libraries import FOLDER, LIBRARIES, Library, install
-from ..peers.trial import make_png
 from ..records import FailoverResult
+from ..sandbox_process import RemoteSandbox
 from .scenario import Scenario
 from .summary import phases_of, points_of
 from .visit import Visit, Visitor, visit
@@ -32,16 +32,15 @@ __all__ = ["measure"]
 GATE_S = 15 * 60.0
 """How long this package leaves a server alone whose quota is gone; whoever has a cooldown is given the same."""
 
-OURS = LIBRARIES[0]
+OURS = "vision-backends"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Entry:
     """Who goes through the day, how it is set up, and how that is called."""
 
-    library: Library
-    module: str
-    settings: str
+    library: str
+    visitor: Visitor
     words: str
 
 
@@ -51,20 +50,21 @@ def measure(plan: Plan, run_file: RunFile) -> None:
     Raises:
         KeyboardInterrupt: It was interrupted; those who have come through are in the run file.
     """
-    if plan.install_peers:
-        for library in LIBRARIES:
-            install(library, FOLDER)
     scenario = Scenario(day_s=plan.day_s)
-    entries = list(_entries(plan, scenario))
+    entries = [_our_entry("embedded", "the embedded rung", scenario)]
+    if plan.install_peers:
+        _install_peers()
+    if plan.peers:
+        entries += [_our_entry("second", "a second server", scenario), *_peer_entries(scenario)]
     with tempfile.TemporaryDirectory() as name, RemoteSandbox.started() as a, RemoteSandbox.started() as b:
         picture = Path(name) / "picture.png"
-        picture.write_bytes(make_png())
+        PIL.Image.radial_gradient("L").save(picture)
         with run_file.progress("failover", total=len(entries)) as advance:
             for entry in entries:
-                key = f"day/{entry.library.name}/{entry.settings}"
+                key = f"day/{entry.library}/{entry.visitor.settings}"
                 if not run_file.done(key):
                     try:
-                        made = visit(_visitor(entry, scenario), scenario, a, b, picture)
+                        made = visit(entry.visitor, scenario, a, b, picture)
                     except UnavailableError as error:
                         run_file.stop(f"Failover: {error.message}")
                     else:
@@ -73,38 +73,54 @@ def measure(plan: Plan, run_file: RunFile) -> None:
                 advance()
 
 
-def _entries(plan: Plan, scenario: Scenario) -> Iterator[_Entry]:
-    clock = f"the clock of its gates runs {scenario.speed:.4g} times as fast"
-    yield _Entry(
-        library=OURS, module="ask_ladder", settings="embedded", words=f"OpenAI above the embedded rung; {clock}"
+def _our_entry(settings: str, below: str, scenario: Scenario) -> _Entry:
+    return _Entry(
+        library=OURS,
+        visitor=Visitor(
+            python=Path(sys.executable),
+            folder=Path(__file__).parent,
+            module="ask_ladder",
+            settings=settings,
+            distribution=OURS,
+            cooldown_s=GATE_S / scenario.speed,
+            is_fast=True,
+        ),
+        words=f"OpenAI above {below}; the clock of its gates runs {scenario.speed:.4g} times as fast",
     )
-    if not plan.peers:
-        return
-    yield _Entry(library=OURS, module="ask_ladder", settings="second", words=f"OpenAI above a second server; {clock}")
-    for library in LIBRARIES[1:]:
-        if library.python(FOLDER).exists():
-            words = (
-                "OpenAI above a second server; no retries underneath, a timeout of 20 s, a cooldown where it has one"
-            )
-            yield _Entry(library=library, module=library.module, settings="best", words=words)
-        else:
+
+
+def _install_peers() -> None:
+    from ..peers.libraries import FOLDER, LIBRARIES, install
+
+    for library in LIBRARIES:
+        install(library, FOLDER)
+
+
+def _peer_entries(scenario: Scenario) -> Iterator[_Entry]:
+    from ..peers import libraries
+
+    for library in libraries.LIBRARIES[1:]:
+        if not library.python(libraries.FOLDER).exists():
             print(f"{library.name} is left out: it is not installed. Add --install-peers.", file=sys.stderr)
-
-
-def _visitor(entry: _Entry, scenario: Scenario) -> Visitor:
-    return Visitor(
-        python=entry.library.python(FOLDER),
-        module=entry.module,
-        settings=entry.settings,
-        distribution=entry.library.distribution,
-        cooldown_s=GATE_S / scenario.speed,
-        is_fast=entry.library is OURS,
-    )
+            continue
+        yield _Entry(
+            library=library.name,
+            visitor=Visitor(
+                python=library.python(libraries.FOLDER),
+                folder=Path(libraries.__file__).parent,
+                module=library.module,
+                settings="best",
+                distribution=library.distribution,
+                cooldown_s=GATE_S / scenario.speed,
+                is_fast=False,
+            ),
+            words="OpenAI above a second server; no retries underneath, a timeout of 20 s, a cooldown where it has one",
+        )
 
 
 def _result(entry: _Entry, scenario: Scenario, made: Visit) -> FailoverResult:
     return FailoverResult(
-        library=entry.library.name,
+        library=entry.library,
         version=made.version,
         settings=entry.words,
         phases=tuple(phases_of(made, scenario)),

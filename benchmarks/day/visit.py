@@ -21,16 +21,16 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import vision_backends
 from vision_backends import UnavailableError
 
-from ..peers.libraries import environment
+from ..sandbox_process import client_environment
 from .scenario import CALLS_PER_S, LOWER, answer_of
 
 if TYPE_CHECKING:
-    from ..checks.sandbox_process import RemoteSandbox
+    from ..sandbox_process import RemoteSandbox
     from .scenario import Scenario
 
 __all__ = ["Visit", "Visitor", "visit"]
 
-PROGRAM = Path(__file__).parents[1] / "peers" / "visit.py"
+PROGRAM = Path(__file__).with_name("caller.py")
 
 READY_S = 120.0
 """Within this it has been imported and has answered once."""
@@ -45,7 +45,8 @@ class Visitor:
 
     Attributes:
         python: The interpreter of its environment.
-        module: The module of ``peers`` that asks it.
+        folder: Where the module is that asks it.
+        module: That module.
         settings: Which of that module's settings.
         distribution: What its version is asked of.
         cooldown_s: Seconds for which it leaves alone who has failed, where it does so.
@@ -53,6 +54,7 @@ class Visitor:
     """
 
     python: Path
+    folder: Path
     module: str
     settings: str
     distribution: str
@@ -124,18 +126,18 @@ def _process(
     complaints: IO[str],
 ) -> subprocess.Popen[str]:
     words = [visitor.module, visitor.settings, upper.url, lower.url, visitor.cooldown_s, visitor.distribution]
-    found = environment()
+    found = client_environment()
+    paths = [str(visitor.folder)]
     if visitor.python == Path(sys.executable):  # this package, which may run from a checkout
-        own = [str(Path(vision_backends.__file__).parents[1]), found.get("PYTHONPATH", "")]
-        found["PYTHONPATH"] = os.pathsep.join(filter(None, own))
+        paths += [str(Path(vision_backends.__file__).parents[1]), found.get("PYTHONPATH", "")]
     return subprocess.Popen(
         [str(visitor.python), str(PROGRAM), *map(str, [*words, CALLS_PER_S, scenario.day_s, picture])],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=complaints,
         text=True,
-        env=found,
-        cwd=PROGRAM.parent,
+        env=found | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        cwd=visitor.folder,
     )
 
 

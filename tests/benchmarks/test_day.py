@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.checks.sandbox_process import RemoteSandbox
 from benchmarks.day import measure
 from benchmarks.day.scenario import CALLS_PER_S, LOWER, SIGNED, UPPER, Scenario, answer_of, cost_usd, who_said
 from benchmarks.day.summary import phases_of, points_of
 from benchmarks.day.visit import Visit, Visitor, visit
-from benchmarks.peers.libraries import LIBRARIES, environment
+from benchmarks.peers.libraries import LIBRARIES
 from benchmarks.plan import Plan, settings_to_measure
 from benchmarks.run_file import RunFile
+from benchmarks.sandbox_process import RemoteSandbox, client_environment
 from vision_backends import UnavailableError
 
 DAY_S = 5.0
@@ -67,6 +67,7 @@ def test_a_library_that_does_not_get_through_says_what_it_said_last(tmp_path):
     scenario = Scenario(day_s=1.0)
     visitor = Visitor(
         python=Path(sys.executable),
+        folder=tmp_path,
         module="ask_nobody",
         settings="best",
         distribution="nobody",
@@ -139,19 +140,19 @@ def test_each_peer_has_an_environment_of_its_own(tmp_path):
     assert [library.distribution for library in LIBRARIES][:3] == ["vision-backends", "litellm", "pydantic-ai-slim"]
 
 
-def test_a_second_server_can_stand_below_the_first(tmp_path):
+def test_a_second_server_can_stand_below_the_first(photos):
     """The module that lets this package call does so with either; here in a process as the day has it."""
-    folder = Path(sys.modules["benchmarks.peers.libraries"].__file__).parent
+    folder = Path(sys.modules["benchmarks.day"].__file__).parent
     program = (
-        "import sys, json; from ask_ladder import make; from trial import make_png\n"
-        "peer = make('second', *sys.argv[1:], 900.0); print(json.dumps([peer.ask(make_png()) for _ in range(2)]))"
+        "import sys, json; from ask_ladder import make; image = open(sys.argv[1], 'rb').read()\n"
+        "ladder = make('second', *sys.argv[2:], 900.0); print(json.dumps([ladder.ask(image) for _ in range(2)]))"
     )
     with RemoteSandbox.started() as upper, RemoteSandbox.started() as lower:
         upper.play("quota_gone")
         lower.play(answer_of(LOWER))
         run = subprocess.run(
-            [sys.executable, "-c", program, upper.url, lower.url],
-            env=environment(),
+            [sys.executable, "-c", program, str(photos / "cat.jpg"), upper.url, lower.url],
+            env=client_environment(),
             cwd=folder,
             capture_output=True,
             text=True,
