@@ -105,7 +105,7 @@ def latency(
     resume: Resume = None,
     debug: Debug = False,
 ) -> None:
-    """Time each rung: cold, warm, many callers at once; and where the time goes."""
+    """Time each rung: cold, warm, with many callers, and where the time goes."""
     with exit_codes(debug=debug):
         run(context, ("latency",), out=out, resume=resume)
 

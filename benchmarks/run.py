@@ -98,7 +98,7 @@ def _plan(context: typer.Context, parts: tuple[Part, ...]) -> Plan:
         first = error.errors(include_url=False)[0]
         option = "--" + str(first["loc"][0]).replace("_", "-")
         raise InvalidRequestError(
-            f"{option} {first['input']!r} has no meaning: {first['msg']}.", remedy=_remedy(str(first["loc"][0]))
+            f"{option} {first['input']!r} is not valid: {first['msg']}.", remedy=_remedy(str(first["loc"][0]))
         ) from None
     _check_peers(plan)
     return plan

@@ -65,7 +65,7 @@ class RunFile:
             configuration: The settings in force without secrets.
 
         Raises:
-            InvalidRequestError: The file is there already, or cannot be written.
+            InvalidRequestError: The file exists already, or cannot be written.
         """
         run = Run(
             started_at=_now(),
@@ -76,7 +76,7 @@ class RunFile:
             machine=look_at_machine(),
         )
         if path.exists():
-            raise InvalidRequestError(f"{str(path)!r} is there already.", remedy="Name another --out, or --resume it.")
+            raise InvalidRequestError(f"{str(path)!r} already exists.", remedy="Name another --out, or --resume it.")
         path.with_suffix(".partial.jsonl").unlink(missing_ok=True)
         run_file = cls(path, run)
         try:
@@ -267,7 +267,7 @@ def read_run(path: Path) -> Run:
     try:
         return Run.model_validate_json(text)
     except ValueError as error:
-        raise InvalidRequestError(f"{str(path)!r} is no run of this benchmark: {error}.") from error
+        raise InvalidRequestError(f"{str(path)!r} is not a run of this benchmark: {error}.") from error
 
 
 def _replaced(results: Sequence[Any], result: Any, key: Callable[[Any], object]) -> tuple[Any, ...]:  # noqa: ANN401

@@ -1,7 +1,7 @@
 """An hour in the life of a service, played in seconds: what the upper server does when.
 
 Twelve minutes all is well. Twelve minutes the server admits callers for one minute in three, and tells the others when
-to come back. Twelve minutes the account is empty. Then somebody pays.
+to come back. Twelve minutes the account is empty. Then it is topped up.
 
 This module decides how long each part lasts. It must not know who calls it.
 """

@@ -146,7 +146,7 @@ def tabulate_times(group: Group) -> Table:
         columns=(
             Column("rung", is_number=False),
             *(Column(name) for name in ("first answer", "warm: median", "p90", "p99")),
-            *(Column(f"images a second, {size} at once") for size in sizes),
+            *(Column(f"images a second, {size} callers") for size in sizes),
             Column("peak memory"),
         ),
         rows=tuple(

@@ -68,7 +68,7 @@ def test_a_file_that_is_there_is_not_overwritten(make_plan, open_run_file):
     """A run may have cost money."""
     plan = make_plan()
     run_file = open_run_file(plan)
-    with pytest.raises(InvalidRequestError, match="is there already"):
+    with pytest.raises(InvalidRequestError, match="already exists"):
         RunFile.begin(run_file.path, plan, command=[], configuration={})
 
 
