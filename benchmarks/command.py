@@ -16,8 +16,6 @@ import typer
 from vision_backends.cli.options import ConfigFile, Debug
 from vision_backends.cli.rendering.exits import exit_codes
 
-from .book import read_run
-from .conduct import check_extra, conduct, report_folder, write_report
 from .options import (
     Backends,
     BudgetUsd,
@@ -42,6 +40,8 @@ from .options import (
 )
 from .plan import PARTS
 from .records import Run
+from .run import check_extra, report_folder, run, write_report
+from .run_file import read_run
 
 __all__ = ["app", "main"]
 
@@ -81,7 +81,7 @@ def quality(
 ) -> None:
     """Ask each rung about the same images, and compare its answers with the truth."""
     with exit_codes(debug=debug):
-        conduct(context, ("quality",), out=out, resume=resume)
+        run(context, ("quality",), out=out, resume=resume)
 
 
 @app.command(rich_help_panel=MEASURE)
@@ -105,9 +105,9 @@ def latency(
     resume: Resume = None,
     debug: Debug = False,
 ) -> None:
-    """Time each rung: cold, warm, many callers at once; and where the time goes."""
+    """Time each rung: cold, warm, with many callers, and where the time goes."""
     with exit_codes(debug=debug):
-        conduct(context, ("latency",), out=out, resume=resume)
+        run(context, ("latency",), out=out, resume=resume)
 
 
 @app.command(rich_help_panel=MEASURE)
@@ -124,7 +124,7 @@ def failover(
 ) -> None:
     """Play a day on which the best server fails and recovers: who answers, how fast, at what cost?"""
     with exit_codes(debug=debug):
-        conduct(context, ("failover",), out=out, resume=resume)
+        run(context, ("failover",), out=out, resume=resume)
 
 
 @app.command(name="all", rich_help_panel=MEASURE)
@@ -156,8 +156,8 @@ def everything(
 ) -> None:
     """Quality, latency and failover in one run, and the report of it."""
     with exit_codes(debug=debug):
-        book = conduct(context, PARTS, out=out, resume=resume)
-        write_report([book.run], folder or report_folder(book.path))
+        run_file = run(context, PARTS, out=out, resume=resume)
+        write_report([run_file.run], folder or report_folder(run_file.path))
 
 
 @app.command(rich_help_panel=SHOW)

@@ -46,14 +46,12 @@ Dataset = Annotated[
         help="Folder of images (captions and boxes in a .jsonl, COCO, Flickr), hf:ID#SPLIT, or the bundled sample.",
     ),
 ]
-Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="So many images, drawn by the seed.")]
-Seed = Annotated[int, typer.Option(metavar="N", help="Of every random choice.")]
+Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="Take this many images, drawn by the seed.")]
+Seed = Annotated[int, typer.Option(metavar="N", help="Seed of every random choice.")]
 BudgetUsd = Annotated[float | None, typer.Option(metavar="USD", help="Stop before the run costs more than this.")]
 Out = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the run here; a new file if left out.")]
-Resume = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Go on with an interrupted run; its own options are in force.")
-]
-Examples = Annotated[int, typer.Option(min=0, metavar="N", help="Keep so many images with what each rung said.")]
+Resume = Annotated[Path | None, typer.Option(metavar="FILE", help="Resume an interrupted run with its own options.")]
+Examples = Annotated[int, typer.Option(min=0, metavar="N", help="Keep this many images with what each rung said.")]
 Resamples = Annotated[int, typer.Option(min=1, metavar="N", help="Bootstrap samples of each interval.")]
 RandomWeights = Annotated[
     bool,
@@ -62,12 +60,12 @@ RandomWeights = Annotated[
 Sandbox = Annotated[
     bool, typer.Option("--sandbox", help="Measure the openai rung against a server on this machine, for free.")
 ]
-Rounds = Annotated[int, typer.Option(min=1, metavar="N", help="Time so many warm calls of each rung.")]
-Processes = Annotated[int, typer.Option(min=1, metavar="N", help="Time the first answer of so many processes.")]
-Concurrency = Annotated[str, typer.Option(metavar="NUMBERS", help="Numbers of callers at once.")]
-LoadS = Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="Each number of callers asks so long.")]
+Rounds = Annotated[int, typer.Option(min=1, metavar="N", help="Time this many warm calls of each rung.")]
+Processes = Annotated[int, typer.Option(min=1, metavar="N", help="Time the first answer of this many processes.")]
+Concurrency = Annotated[str, typer.Option(metavar="NUMBERS", help="Numbers of concurrent callers.")]
+LoadS = Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="How long each number of callers keeps asking.")]
 DayS = Annotated[float, typer.Option(min=1, metavar="SECONDS", help="Play the day of the failover in this time.")]
-Peers = Annotated[bool, typer.Option("--peers", help="Let other libraries through the same day, where installed.")]
+Peers = Annotated[bool, typer.Option("--peers", help="Play the day to other libraries, too; needs a checkout.")]
 InstallPeers = Annotated[
     bool, typer.Option("--install-peers", help="Install them first, each in an environment of its own.")
 ]

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from vision_backends.config.settings import Settings
 
-    from .book import Book
     from .plan import Plan, Task
+    from .run_file import RunFile
 
 __all__ = ["BUDGET_KEY", "introduce", "open_router", "rung_names"]
 
@@ -30,7 +30,7 @@ NOTHING_USD = 1e-9
 """The least budget that there can be; no call is that cheap."""
 
 
-def open_router(plan: Plan, book: Book) -> Router:
+def open_router(plan: Plan, run_file: RunFile) -> Router:
     """Open a router with all rungs of a plan, none of which begins a call that the rest of the budget may not pay.
 
     Where nothing is left, those that cost nothing still answer.
@@ -39,9 +39,9 @@ def open_router(plan: Plan, book: Book) -> Router:
         ConfigError: A rung cannot be made.
     """
     settings = plan.settings
-    if book.left_usd is not None:
+    if run_file.left_usd is not None:
         for name in plan.backends:
-            settings = _with_budget(settings, name, usd=max(book.left_usd, NOTHING_USD))
+            settings = _with_budget(settings, name, usd=max(run_file.left_usd, NOTHING_USD))
     return Router.from_config(settings)
 
 

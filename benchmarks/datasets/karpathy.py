@@ -35,7 +35,7 @@ def read_karpathy(path: Path, *, split: str | None) -> Dataset:
         files = ["/".join(filter(None, (each.get("filepath"), each["filename"]))) for each in images]
         splits = sorted({str(each["split"]) for each in content["images"]})
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InvalidRequestError(f"{str(path)!r} is no data set in Karpathy's form: {error!r}.") from error
+        raise InvalidRequestError(f"{str(path)!r} is not a data set in Karpathy's form: {error!r}.") from error
     if not images:
         raise InvalidRequestError(f"{str(path)!r} has no split {split!r}.", remedy=f"There are: {', '.join(splits)}.")
     folder = _folder_of(path.parent, files[0])

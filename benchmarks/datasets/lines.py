@@ -76,11 +76,11 @@ def _photo(line: str, path: Path, number: int) -> Photo:
         key = ".".join(map(str, first["loc"]))
         raise InvalidRequestError(f"{where}: {key or 'it'}: {first['msg']}.") from None
     if PurePath(said.image).is_absolute():
-        raise InvalidRequestError(f"{where}: {said.image!r} is no path relative to the file.")
+        raise InvalidRequestError(f"{where}: {said.image!r} is not a path relative to the file.")
     for box in said.boxes or ():
         x1, y1, x2, y2 = box.xyxy
         if not (0 <= x1 < x2 and 0 <= y1 < y2):
-            raise InvalidRequestError(f"{where}: {list(box.xyxy)} is no box [x1, y1, x2, y2] with x1 < x2, y1 < y2.")
+            raise InvalidRequestError(f"{where}: {list(box.xyxy)} is not a box [x1, y1, x2, y2] with x1 < x2, y1 < y2.")
     boxes = tuple(TrueBox(label=box.label, xyxy=box.xyxy, is_crowd=box.iscrowd) for box in said.boxes or ())
     return Photo(
         name=said.image,

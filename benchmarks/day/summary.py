@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING
 
 from ..percentiles import percentiles
 from ..records import CallPoint, Phase
-from .course import NOBODY, cost_usd, who_said
+from .scenario import NOBODY, cost_usd, who_said
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .course import Course
+    from .scenario import Scenario
     from .visit import Visit
 
 __all__ = ["phases_of", "points_of"]
 
 
-def points_of(visit: Visit, course: Course) -> tuple[CallPoint, ...]:
+def points_of(visit: Visit, scenario: Scenario) -> tuple[CallPoint, ...]:
     """Return every call, in the order in which they were due."""
     return tuple(
         CallPoint(
             at_s=call["at_s"],
-            phase=next(each.name for each in reversed(course.stretches) if call["at_s"] >= each.starts_s),
+            phase=next(each.name for each in reversed(scenario.stretches) if call["at_s"] >= each.starts_s),
             backend=who_said(call["text"]) if "text" in call else None,
             elapsed_s=call["elapsed_s"],
             error=call.get("error"),
@@ -35,10 +35,10 @@ def points_of(visit: Visit, course: Course) -> tuple[CallPoint, ...]:
     )
 
 
-def phases_of(visit: Visit, course: Course) -> Iterator[Phase]:
+def phases_of(visit: Visit, scenario: Scenario) -> Iterator[Phase]:
     """Yield the parts of the day in which there were calls."""
-    points = points_of(visit, course)
-    for stretch, wire_requests in zip(course.stretches, visit.wire_requests, strict=True):
+    points = points_of(visit, scenario)
+    for stretch, wire_requests in zip(scenario.stretches, visit.wire_requests, strict=True):
         own = [point for point in points if point.phase == stretch.name]
         if not own:
             continue

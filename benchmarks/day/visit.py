@@ -21,16 +21,16 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import vision_backends
 from vision_backends import UnavailableError
 
-from ..peers.libraries import environment
-from .course import CALLS_PER_S, LOWER, answer_of
+from ..sandbox_process import client_environment
+from .scenario import CALLS_PER_S, LOWER, answer_of
 
 if TYPE_CHECKING:
-    from ..promises.sandbox_process import RemoteSandbox
-    from .course import Course
+    from ..sandbox_process import RemoteSandbox
+    from .scenario import Scenario
 
 __all__ = ["Visit", "Visitor", "visit"]
 
-PROGRAM = Path(__file__).parents[1] / "peers" / "visit.py"
+PROGRAM = Path(__file__).with_name("caller.py")
 
 READY_S = 120.0
 """Within this it has been imported and has answered once."""
@@ -45,7 +45,8 @@ class Visitor:
 
     Attributes:
         python: The interpreter of its environment.
-        module: The module of ``peers`` that asks it.
+        folder: Where the module is that asks it.
+        module: That module.
         settings: Which of that module's settings.
         distribution: What its version is asked of.
         cooldown_s: Seconds for which it leaves alone who has failed, where it does so.
@@ -53,6 +54,7 @@ class Visitor:
     """
 
     python: Path
+    folder: Path
     module: str
     settings: str
     distribution: str
@@ -75,7 +77,7 @@ class Visit:
     wire_requests: list[int]
 
 
-def visit(visitor: Visitor, course: Course, upper: RemoteSandbox, lower: RemoteSandbox, picture: Path) -> Visit:
+def visit(visitor: Visitor, scenario: Scenario, upper: RemoteSandbox, lower: RemoteSandbox, picture: Path) -> Visit:
     """Let a library call all day long.
 
     Raises:
@@ -84,11 +86,11 @@ def visit(visitor: Visitor, course: Course, upper: RemoteSandbox, lower: RemoteS
     upper.reset()
     lower.reset()
     lower.play(answer_of(LOWER))
-    upper.play(next(course.turns(is_fast=visitor.is_fast)).fault)
+    upper.play(next(scenario.turns(is_fast=visitor.is_fast)).fault)
     with tempfile.TemporaryFile("w+", encoding="utf-8") as complaints:
-        with _process(visitor, course, upper, lower, picture, complaints) as process:
+        with _process(visitor, scenario, upper, lower, picture, complaints) as process:
             try:
-                made = _accompany(process, course, upper, is_fast=visitor.is_fast)
+                made = _accompany(process, scenario, upper, is_fast=visitor.is_fast)
             finally:
                 process.kill()
         if made is not None:
@@ -98,12 +100,14 @@ def visit(visitor: Visitor, course: Course, upper: RemoteSandbox, lower: RemoteS
     raise UnavailableError(f"{visitor.distribution} did not get through the day; the last it said was: {words[-1]}")
 
 
-def _accompany(process: subprocess.Popen[str], course: Course, upper: RemoteSandbox, *, is_fast: bool) -> Visit | None:
+def _accompany(
+    process: subprocess.Popen[str], scenario: Scenario, upper: RemoteSandbox, *, is_fast: bool
+) -> Visit | None:
     """Return what came of the day; None when the process did not get through it."""
     ready = _listen(process, READY_S)
     if ready is None:
         return None
-    counts = _play(course, upper, process, is_fast=is_fast)
+    counts = _play(scenario, upper, process, is_fast=is_fast)
     calls = _listen(process, AFTERWARDS_S)
     if calls is None:
         return None
@@ -115,25 +119,25 @@ def _accompany(process: subprocess.Popen[str], course: Course, upper: RemoteSand
 
 def _process(
     visitor: Visitor,
-    course: Course,
+    scenario: Scenario,
     upper: RemoteSandbox,
     lower: RemoteSandbox,
     picture: Path,
     complaints: IO[str],
 ) -> subprocess.Popen[str]:
     words = [visitor.module, visitor.settings, upper.url, lower.url, visitor.cooldown_s, visitor.distribution]
-    found = environment()
+    found = client_environment()
+    paths = [str(visitor.folder)]
     if visitor.python == Path(sys.executable):  # this package, which may run from a checkout
-        own = [str(Path(vision_backends.__file__).parents[1]), found.get("PYTHONPATH", "")]
-        found["PYTHONPATH"] = os.pathsep.join(filter(None, own))
+        paths += [str(Path(vision_backends.__file__).parents[1]), found.get("PYTHONPATH", "")]
     return subprocess.Popen(
-        [str(visitor.python), str(PROGRAM), *map(str, [*words, CALLS_PER_S, course.day_s, picture])],
+        [str(visitor.python), str(PROGRAM), *map(str, [*words, CALLS_PER_S, scenario.day_s, picture])],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=complaints,
         text=True,
-        env=found,
-        cwd=PROGRAM.parent,
+        env=found | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        cwd=visitor.folder,
     )
 
 
@@ -150,17 +154,17 @@ def _listen(process: subprocess.Popen[str], seconds: float) -> Any:  # noqa: ANN
     return None
 
 
-def _play(course: Course, upper: RemoteSandbox, process: subprocess.Popen[str], *, is_fast: bool) -> list[int]:
+def _play(scenario: Scenario, upper: RemoteSandbox, process: subprocess.Popen[str], *, is_fast: bool) -> list[int]:
     """Let the day begin and pass; return how many requests the server had received as each part began."""
     counts: list[int] = []
-    starts = [stretch.starts_s for stretch in course.stretches]
+    starts = [stretch.starts_s for stretch in scenario.stretches]
     with suppress(BrokenPipeError), cast("IO[str]", process.stdin) as line:
         line.write("go\n")
     began = time.perf_counter()
-    for turn in course.turns(is_fast=is_fast):
+    for turn in scenario.turns(is_fast=is_fast):
         time.sleep(max(0.0, began + turn.at_s - time.perf_counter()))
         upper.play(turn.fault, instead=False)
         if len(counts) < len(starts) and turn.at_s >= starts[len(counts)]:
             counts.append(upper.count())
-    time.sleep(max(0.0, began + course.day_s - time.perf_counter()))
+    time.sleep(max(0.0, began + scenario.day_s - time.perf_counter()))
     return counts

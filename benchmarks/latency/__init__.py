@@ -19,16 +19,16 @@ from .warm import measure_warm
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..book import Book
     from ..datasets import Photo
     from ..plan import Plan
+    from ..run_file import RunFile
     from .stage import Stage
     from .subjects import Subject
 
 __all__ = ["measure"]
 
 
-def measure(plan: Plan, book: Book) -> None:
+def measure(plan: Plan, run_file: RunFile) -> None:
     """Time all rungs with the images of the data set, and write how fast they are.
 
     A rung that costs more than is left is measured no further, and the run says so; the others go on.
@@ -39,19 +39,19 @@ def measure(plan: Plan, book: Book) -> None:
     """
     photos = open_dataset(plan.dataset, limit=plan.limit, seed=plan.seed).photos
     with staged(plan) as stage:
-        subjects = _measure(stage, book, photos)
+        subjects = _measure(stage, run_file, photos)
     for subject in subjects:
-        book.add_latency(summed_up(subject, stage, book))
+        run_file.add_latency(summed_up(subject, stage, run_file))
         if subject.spent:
-            book.stop(f"Latency of {subject.backend}: {subject.declined}")
+            run_file.stop(f"Latency of {subject.backend}: {subject.declined}")
 
 
-def _measure(stage: Stage, book: Book, photos: Sequence[Photo]) -> list[Subject]:
+def _measure(stage: Stage, run_file: RunFile, photos: Sequence[Photo]) -> list[Subject]:
     plan = stage.plan
-    with open_router(plan, book) as router:
-        subjects = meet(stage, router, book, photos[0])
+    with open_router(plan, run_file) as router:
+        subjects = meet(stage, router, run_file, photos[0])
         awake = [subject for subject in subjects if subject.declined is None]
-        measure_warm(plan, router, book, awake, photos)
-        measure_loads(plan, router, book, awake, photos)
-    measure_cold(plan, book, awake, photos[0])
+        measure_warm(plan, router, run_file, awake, photos)
+        measure_loads(plan, router, run_file, awake, photos)
+    measure_cold(plan, run_file, awake, photos[0])
     return subjects

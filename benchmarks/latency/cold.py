@@ -26,9 +26,9 @@ from .subjects import Declined, check_budget
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..book import Book
     from ..datasets import Photo
     from ..plan import Plan
+    from ..run_file import RunFile
     from .subjects import Subject
 
 __all__ = ["cold_answers", "measure_cold"]
@@ -41,35 +41,37 @@ OWN = ("VISION_", "OPENAI_")
 """Variables that would change the settings a second time."""
 
 
-def measure_cold(plan: Plan, book: Book, subjects: Sequence[Subject], photo: Photo) -> None:
+def measure_cold(plan: Plan, run_file: RunFile, subjects: Sequence[Subject], photo: Photo) -> None:
     """Start a process for every rung and task, as often as the plan says, in an order drawn anew for each time.
 
     Models are in the system's memory by then, since they have answered before: what is timed is no slow disk.
     """
-    with book.progress("latency, cold", total=plan.processes * len(subjects)) as advance:
+    with run_file.progress("latency, cold", total=plan.processes * len(subjects)) as advance:
         for turn in range(plan.processes):
             order = list(subjects)
             Random(f"{plan.seed}/{turn}").shuffle(order)  # noqa: S311 — no secret
             for subject in order:
-                if subject.declined is None and not book.done(_key(subject, turn)):
-                    _measure_one(plan, subject, turn, book, photo)
+                if subject.declined is None and not run_file.done(_key(subject, turn)):
+                    _measure_one(plan, subject, turn, run_file, photo)
                 advance()
 
 
-def cold_answers(plan: Plan, book: Book, subject: Subject) -> list[dict[str, Any]]:
-    """Return what is in the book of a rung: ``elapsed_s`` and ``memory_bytes`` of each process that has answered."""
-    notes = [book.recall(_key(subject, turn)) for turn in range(plan.processes) if book.done(_key(subject, turn))]
+def cold_answers(plan: Plan, run_file: RunFile, subject: Subject) -> list[dict[str, Any]]:
+    """Return ``elapsed_s`` and ``memory_bytes`` of each process of a rung that has answered, from the run file."""
+    notes = [
+        run_file.recall(_key(subject, turn)) for turn in range(plan.processes) if run_file.done(_key(subject, turn))
+    ]
     return [note for note in notes if "declined" not in note]
 
 
-def _measure_one(plan: Plan, subject: Subject, turn: int, book: Book, photo: Photo) -> None:
+def _measure_one(plan: Plan, subject: Subject, turn: int, run_file: RunFile, photo: Photo) -> None:
     try:
-        check_budget(subject, book)
+        check_budget(subject, run_file)
     except Declined as declined:
         subject.give_up(declined)
     else:
         told = _first_answer(plan, subject, photo)
-        book.note(_key(subject, turn), told, usd=told.get("usd") or 0.0)
+        run_file.note(_key(subject, turn), told, usd=told.get("usd") or 0.0)
 
 
 def _first_answer(plan: Plan, subject: Subject, photo: Photo) -> dict[str, Any]:

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from vision_backends import Router
 
-    from ..book import Book
     from ..datasets import Photo
     from ..plan import Plan
+    from ..run_file import RunFile
     from .subjects import Subject
 
 __all__ = ["loads_of", "measure_loads"]
@@ -34,28 +34,30 @@ PAUSE_S = 1.0
 """What a caller waits after a failure: a blocked gate refuses thousands of calls a second."""
 
 
-def measure_loads(plan: Plan, router: Router, book: Book, subjects: Sequence[Subject], photos: Sequence[Photo]) -> None:
+def measure_loads(
+    plan: Plan, router: Router, run_file: RunFile, subjects: Sequence[Subject], photos: Sequence[Photo]
+) -> None:
     """Let a rising number of callers ask each rung, one rung at a time, in an order drawn anew for each number."""
-    with book.progress("latency, many callers", total=len(plan.concurrency) * len(subjects)) as advance:
+    with run_file.progress("latency, many callers", total=len(plan.concurrency) * len(subjects)) as advance:
         for callers in plan.concurrency:
             order = list(subjects)
             Random(f"{plan.seed}/{callers}").shuffle(order)  # noqa: S311 — no secret
             for subject in order:
                 key = _key(subject, callers)
-                if subject.declined is None and not book.done(key):
+                if subject.declined is None and not run_file.done(key):
                     router.reset(subject.backend)  # what was too much for it before is no fault of now
-                    crowd = _Crowd(subject, router, book, photos, callers=callers)
+                    crowd = _Crowd(subject, router, run_file, photos, callers=callers)
                     load = crowd.ask(seconds=plan.load_s)
-                    book.note(key, None if load is None else load.model_dump(), usd=crowd.usd)
+                    run_file.note(key, None if load is None else load.model_dump(), usd=crowd.usd)
                     if crowd.declined is not None:
                         subject.give_up(crowd.declined)
                 advance()
 
 
-def loads_of(plan: Plan, book: Book, subject: Subject) -> tuple[Load, ...]:
-    """Return what is in the book of a rung."""
+def loads_of(plan: Plan, run_file: RunFile, subject: Subject) -> tuple[Load, ...]:
+    """Return what is in the run file of a rung."""
     notes: list[dict[str, Any] | None] = [
-        book.recall(_key(subject, callers)) for callers in plan.concurrency if book.done(_key(subject, callers))
+        run_file.recall(_key(subject, callers)) for callers in plan.concurrency if run_file.done(_key(subject, callers))
     ]
     return tuple(Load.model_validate(note) for note in notes if note is not None)
 
@@ -68,12 +70,14 @@ class _Crowd:
         declined: Why the rung will not answer any more; None while it does.
     """
 
-    def __init__(self, subject: Subject, router: Router, book: Book, photos: Sequence[Photo], *, callers: int) -> None:
+    def __init__(
+        self, subject: Subject, router: Router, run_file: RunFile, photos: Sequence[Photo], *, callers: int
+    ) -> None:
         self.usd = 0.0
         self.declined: Declined | None = None
         self._subject = subject
         self._router = router
-        self._book = book
+        self._run_file = run_file
         self._photos = photos
         self._callers = callers
         self._lock = Lock()
@@ -128,12 +132,12 @@ class _Crowd:
     @property
     def _overspent(self) -> bool:
         """Whether what has been spent here, and is not booked yet, is all that was left."""
-        left_usd = self._book.left_usd
+        left_usd = self._run_file.left_usd
         return left_usd is not None and self._subject.paid and self.usd >= left_usd
 
     def _call_once(self, photo: Photo) -> None:
         try:
-            _, sample = ask(self._subject, self._router, self._book, photo)
+            _, sample = ask(self._subject, self._router, self._run_file, photo)
         except Declined as declined:
             with self._lock:
                 self._failed += not declined.spent

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from vision_backends import ConfigError
 from vision_backends.backends.openai.model_families import DEFAULT_EMBEDDING_MODEL, DEFAULT_MODEL
 
-from ..promises.sandbox_process import API_KEY, RemoteSandbox
+from ..sandbox_process import API_KEY, RemoteSandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

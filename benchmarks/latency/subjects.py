@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from vision_backends import AllBackendsFailedError, VisionError
 
-from ..book import BudgetReached
 from ..records import Contestant
+from ..run_file import BudgetReached
 from ..rungs import introduce, rung_names
 from .stage import CAPTION_WORDS
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from vision_backends import Description, Detections, Embedding, Router
 
-    from ..book import Book
     from ..datasets import Photo
     from ..plan import Task
+    from ..run_file import RunFile
     from .stage import Stage
 
     Answer = Description | Embedding | Detections
@@ -68,7 +68,7 @@ class Sample:
     usd: float | None
 
     def to_note(self) -> dict[str, Any]:
-        """Return what a book can keep."""
+        """Return what a run file can keep."""
         return {"elapsed_s": self.elapsed_s, "timing": self.timing, "usd": self.usd}
 
 
@@ -103,11 +103,11 @@ class Subject:
 
     @property
     def key(self) -> str:
-        """What identifies it in a book."""
+        """What identifies it in a run file."""
         return f"{self.name}/{self.task}"
 
 
-def meet(stage: Stage, router: Router, book: Book, photo: Photo) -> list[Subject]:
+def meet(stage: Stage, router: Router, run_file: RunFile, photo: Photo) -> list[Subject]:
     """Ask each rung once in each task, which loads its models, and return who they are."""
     plan, local = stage.plan, {rung.backend: rung.local for rung in router.status()}
     subjects = []
@@ -123,26 +123,28 @@ def meet(stage: Stage, router: Router, book: Book, photo: Photo) -> list[Subject
                 contestant=Contestant(backend=backend, task=task),
             )
             try:
-                answer, sample = ask(subject, router, book, photo, deadline_s=FIRST_CALL_S if local[backend] else None)
+                answer, sample = ask(
+                    subject, router, run_file, photo, deadline_s=FIRST_CALL_S if local[backend] else None
+                )
             except Declined as declined:
                 subject.declined, subject.spent = str(declined), declined.spent
                 subject.contestant = introduce(router, backend=backend, task=task)
             else:
                 subject.contestant = _introduce(subject, stage, router, answer)
-                book.note(f"latency/met/{subject.key}", sample.to_note(), usd=sample.usd or 0.0)
+                run_file.note(f"latency/met/{subject.key}", sample.to_note(), usd=sample.usd or 0.0)
             subjects.append(subject)
     return subjects
 
 
 def ask(
-    subject: Subject, router: Router, book: Book, photo: Photo, *, deadline_s: float | None = None
+    subject: Subject, router: Router, run_file: RunFile, photo: Photo, *, deadline_s: float | None = None
 ) -> tuple[Answer, Sample]:
     """Ask a rung once, and return its answer and what is kept of it. Nothing is booked.
 
     Raises:
         Declined: It did not answer, or was not asked because it could cost more than is left.
     """
-    check_budget(subject, book)
+    check_budget(subject, run_file)
     method = getattr(router, subject.task)
     source = photo.read()
     started = time.perf_counter()
@@ -152,13 +154,13 @@ def ask(
         raise _declined(error) from error
     elapsed_s = time.perf_counter() - started
     timing, usd = answer.trace.timing, answer.trace.usage.cost_usd
-    if usd is None and subject.paid and book.left_usd is not None:
+    if usd is None and subject.paid and run_file.left_usd is not None:
         why = f"The price of {answer.trace.model} is unknown, so that no budget can hold."
         raise Declined(why, lasting=True, spent=True)
     return answer, Sample(elapsed_s=elapsed_s, timing=None if timing is None else timing.to_dict(), usd=usd)
 
 
-def check_budget(subject: Subject, book: Book) -> None:
+def check_budget(subject: Subject, run_file: RunFile) -> None:
     """Return if a rung's next answer may be paid.
 
     Raises:
@@ -166,7 +168,7 @@ def check_budget(subject: Subject, book: Book) -> None:
     """
     if subject.paid:
         try:
-            book.check_budget()
+            run_file.check_budget()
         except BudgetReached as reached:
             raise Declined(str(reached), lasting=True, spent=True) from reached
 

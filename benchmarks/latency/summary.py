@@ -1,4 +1,4 @@
-"""From what is in the book to the result of one rung in one task.
+"""From what is in the run file to the result of one rung in one task.
 
 This module decides which figures stand for many calls. It must not ask anybody anything.
 """
@@ -17,7 +17,7 @@ from .warm import warm_samples
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..book import Book
+    from ..run_file import RunFile
     from .stage import Stage
     from .subjects import Sample, Subject
 
@@ -26,17 +26,17 @@ __all__ = ["split_of", "summed_up"]
 PARTS = ("decode_s", "queue_s", "model_s", "wire_s")
 
 
-def summed_up(subject: Subject, stage: Stage, book: Book) -> LatencyResult:
+def summed_up(subject: Subject, stage: Stage, run_file: RunFile) -> LatencyResult:
     """Return what was measured of a rung; a note says what a reader has to know beside it."""
-    samples, failures = warm_samples(stage.plan, book, subject)
-    cold = cold_answers(stage.plan, book, subject)
+    samples, failures = warm_samples(stage.plan, run_file, subject)
+    cold = cold_answers(stage.plan, run_file, subject)
     memory_bytes = [each["memory_bytes"] for each in cold if each["memory_bytes"] is not None]
     return LatencyResult(
         contestant=subject.contestant,
         cold_s=tuple(each["elapsed_s"] for each in cold),
         warm_s=tuple(sample.elapsed_s for sample in samples),
         split=split_of(samples),
-        loads=loads_of(stage.plan, book, subject),
+        loads=loads_of(stage.plan, run_file, subject),
         memory_bytes=max(memory_bytes, default=None),
         cost_per_1000_usd=None if stage.sandboxed and subject.name == "openai" else _cost_usd(samples),
         note=_note(subject, stage, failures, measured=bool(samples)),

@@ -1,12 +1,11 @@
 """The libraries that are tried beside this package, and the environment that each has to itself.
 
-This module decides which versions are compared, and what their processes find around them. It must not know what is
-measured. Only the standard library is imported here.
+This module decides which versions are compared. It must not know what is measured. Only the standard library is
+imported here.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -15,13 +14,10 @@ import venv
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["FOLDER", "LIBRARIES", "Library", "environment", "install"]
+__all__ = ["FOLDER", "LIBRARIES", "Library", "install"]
 
 FOLDER = Path(tempfile.gettempdir()) / "vision-backends-peers"
 """Where the environments are, outside of this repository."""
-
-OWN = ("VISION_", "OPENAI_", "XDG_", "LITELLM_", "LANGCHAIN_", "LANGSMITH_")
-"""Beginnings of variables that would change what is measured."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +55,6 @@ LIBRARIES = (
     Library("pydantic-ai FallbackModel", "ask_pydantic_ai", "pydantic-ai-slim[openai]==2.68.*"),
     Library("LangChain with_fallbacks", "ask_langchain", "langchain-openai==1.7.*"),
 )
-
-
-def environment() -> dict[str, str]:
-    """Return the variables for a process of one of them: nothing configured, nobody called but this machine."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(OWN)}
-    return kept | {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "NO_PROXY": "127.0.0.1", "LANGSMITH_TRACING": "false"}
 
 
 def install(library: Library, folder: Path) -> None:

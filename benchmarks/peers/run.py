@@ -13,11 +13,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from libraries import FOLDER, LIBRARIES, Library, environment, install
+from libraries import FOLDER, LIBRARIES, Library, install
 
-sys.path.insert(1, str(Path(__file__).parents[1] / "promises"))
-
-from sandbox_process import RemoteSandbox
+from benchmarks.sandbox_process import RemoteSandbox, client_environment
 
 HERE = Path(__file__).parent
 
@@ -84,7 +82,7 @@ def try_one(command: list[str]) -> dict[str, Any]:
     """Run one trial in a process of its own and return its figures, or why there are none."""
     try:
         run = subprocess.run(
-            command, env=environment(), capture_output=True, text=True, timeout=TRIAL_S, cwd=HERE, check=True
+            command, env=client_environment(), capture_output=True, text=True, timeout=TRIAL_S, cwd=HERE, check=True
         )
     except subprocess.TimeoutExpired:
         return {"failed": f"not done after {TRIAL_S:.0f} s"}

@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
     from vision_backends import Router
 
-    from ..book import Book
     from ..datasets import Dataset, Photo
     from ..plan import Plan
     from ..records import Metric
+    from ..run_file import RunFile
     from .replies import Replies
 
 __all__ = ["measure"]
 
 
-def measure(plan: Plan, book: Book) -> None:
+def measure(plan: Plan, run_file: RunFile) -> None:
     """Ask all rungs about the images of the data set, and write how good the answers are.
 
     With ``random_weights`` the local rung is left out: what it says then means nothing.
@@ -51,23 +51,23 @@ def measure(plan: Plan, book: Book) -> None:
             result = QualityResult(
                 contestant=contestant, dataset=dataset.name, images=0, answered=0, metrics=tuple(why)
             )
-            book.add_quality(result)
+            run_file.add_quality(result)
     if not measured.backends:
         return
-    with open_router(measured, book) as router:
-        asker = Asker(measured, book, router, dataset)
+    with open_router(measured, run_file) as router:
+        asker = Asker(measured, run_file, router, dataset)
         photos = asker.ask_all(dataset.photos)
         if not photos:
             return
-        with CaptionJudge() as judge, book.progress("scoring", total=len(asker.replies)) as advance:
+        with CaptionJudge() as judge, run_file.progress("scoring", total=len(asker.replies)) as advance:
             for replies in asker.replies.values():
                 metrics = figures_of(replies, photos, dataset, judge=judge, resamples=plan.resamples, seed=plan.seed)
                 if replies.task == "describe":
                     metrics += _fit(replies, photos, plan=plan, asker=asker, router=router)
-                book.add_quality(_result(replies, photos, dataset, metrics, router=router))
+                run_file.add_quality(_result(replies, photos, dataset, metrics, router=router))
                 advance()
     for example in examples_of(photos, asker.replies.values(), count=plan.examples):
-        book.add_example(example)
+        run_file.add_example(example)
 
 
 def _fit(replies: Replies, photos: Sequence[Photo], *, plan: Plan, asker: Asker, router: Router) -> list[Metric]:

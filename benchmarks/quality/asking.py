@@ -16,7 +16,7 @@ from vision_backends import (
 )
 from vision_backends.backends.model_cards import coco_categories
 
-from ..book import BudgetReached
+from ..run_file import BudgetReached
 from ..rungs import rung_names
 from .replies import VIEWS, Replies, Reply, reply_of
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     from vision_backends import Router
 
-    from ..book import Book
     from ..datasets import Dataset, Photo
     from ..plan import Plan, Task
+    from ..run_file import RunFile
     from .replies import Answer
 
     Call = Callable[["Wishes"], Sequence["Answer"]]
@@ -85,14 +85,14 @@ class Asker:
 
     Args:
         plan: Which rungs and tasks.
-        book: Where replies are kept.
+        run_file: Where replies are kept.
         router: Has all the rungs.
         dataset: What is asked about.
     """
 
-    def __init__(self, plan: Plan, book: Book, router: Router, dataset: Dataset) -> None:
+    def __init__(self, plan: Plan, run_file: RunFile, router: Router, dataset: Dataset) -> None:
         self._plan = plan
-        self._book = book
+        self._run_file = run_file
         self._router = router
         self._labels = _labels_to_ask_for(dataset)
         self._local = {rung.backend: rung.local for rung in router.status()}
@@ -107,12 +107,12 @@ class Asker:
         Returns:
             The photos that every rung was asked about: all of them, unless the money was spent.
         """
-        with self._book.progress("quality", total=len(photos)) as advance:
+        with self._run_file.progress("quality", total=len(photos)) as advance:
             for place, photo in enumerate(photos):
                 try:
                     self._ask_about(photo, turn=place)
                 except BudgetReached as reached:
-                    self._book.stop(f"Quality: after {place} of {len(photos)} images: {reached}")
+                    self._run_file.stop(f"Quality: after {place} of {len(photos)} images: {reached}")
                     return photos[:place]
                 advance()
         return photos
@@ -128,15 +128,15 @@ class Asker:
             BudgetReached: It could cost more than is left.
         """
         key = "/".join(("quality", *question))
-        if self._book.done(key):
-            return Reply.from_note(self._book.recall(key))
+        if self._run_file.done(key):
+            return Reply.from_note(self._run_file.recall(key))
         of_text = question.task == "embed" and question.what not in VIEWS
         kind = question.backend, "embed_text" if of_text else question.task
         if kind in self._lasting:
             return self._lasting[kind]
         local = self._local[question.backend]
         if not local:
-            self._book.check_budget()
+            self._run_file.check_budget()
         is_first = kind not in self._met
         self._met.add(kind)
         wishes: Wishes = {
@@ -151,13 +151,13 @@ class Asker:
             except AllBackendsFailedError as error:
                 if error.attempts[-1].error not in PASSING:
                     raise
-                self._book.spend(error.attempts[-1].usage.cost_usd or 0.0)
+                self._run_file.spend(error.attempts[-1].usage.cost_usd or 0.0)
                 answers, alone = call({**wishes, "priority": "batch", "max_wait_s": MAX_WAIT_S}), False
         except VisionError as error:
             return self._declined(error, key, kind)
         reply = reply_of(answers, timed=alone)
-        self._book.note(key, reply.to_note(), usd=reply.usd or 0.0)
-        if reply.usd is None and self._book.left_usd is not None:
+        self._run_file.note(key, reply.to_note(), usd=reply.usd or 0.0)
+        if reply.usd is None and self._run_file.left_usd is not None:
             raise BudgetReached(f"The price of {reply.model} is unknown, so that no budget can hold.")
         return reply
 
@@ -213,16 +213,16 @@ class Asker:
         reply = Reply(declined=declined, reason=attempt.message if attempt is not None else error.message, usd=usd)
         if declined in LASTING:
             self._lasting[kind] = reply
-            self._book.spend(usd or 0.0)
+            self._run_file.spend(usd or 0.0)
         elif usd != 0:
-            self._book.note(key, reply.to_note(), usd=usd or 0.0)
+            self._run_file.note(key, reply.to_note(), usd=usd or 0.0)
         return reply
 
     def _spent_up(self, message: str | None) -> str:
         """Say that the next call could cost too much: more than is left of the run, or than the user's own limit."""
-        if self._book.left_usd is None:
+        if self._run_file.left_usd is None:
             return str(message)
-        return f"The next call could cost more than the ${self._book.left_usd:.4g} that are left of the budget."
+        return f"The next call could cost more than the ${self._run_file.left_usd:.4g} that are left of the budget."
 
 
 def quarter_of(photo: Photo, *, first: bool) -> PILImage.Image:

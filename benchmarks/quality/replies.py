@@ -58,7 +58,7 @@ class Reply:
     revision: str | None = None
 
     def to_note(self) -> dict[str, Any]:
-        """Return what a book can keep."""
+        """Return what a run file can keep."""
         note = {name: getattr(self, name) for name in self.__slots__ if getattr(self, name) is not None}
         if self.vectors is not None:
             note["vectors"] = [b64encode(vector.astype("<f4").tobytes()).decode() for vector in self.vectors]
@@ -66,7 +66,7 @@ class Reply:
 
     @classmethod
     def from_note(cls, note: dict[str, Any]) -> Reply:
-        """Return what a book has kept."""
+        """Return what a run file has kept."""
         kept = dict(note)
         if "boxes" in kept:
             kept["boxes"] = tuple((label, score, tuple(xyxy)) for label, score, xyxy in kept["boxes"])

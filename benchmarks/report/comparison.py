@@ -1,8 +1,8 @@
 """What has changed from one run to another: every figure that both hold, and whether the change means something.
 
 This module decides which figures of two runs belong together and when a change counts. It must not know how it is
-shown. Where both sides have an interval, a change counts if the intervals do not overlap; where one has none, nobody
-can say.
+shown. Where both sides have an interval, a change counts if the intervals do not overlap; where one has none, that
+is not known.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["compare_runs"]
 
-_RULE = "A change counts where the two 95 % intervals do not overlap. Of figures without an interval nobody can say."
+_RULE = "A change counts where the two 95 % intervals do not overlap; without intervals, that is not known."
 
 _Key = tuple[str, str | None, str]
 """A rung and its task, or a library; the rung alone; and the figure's name."""
@@ -101,7 +101,7 @@ def _list_times(run: Run) -> Iterator[tuple[_Key, _Figure]]:
                 interval = median_interval(samples)
                 yield _key(who, name), _Figure(value=median(samples), show=show_time, interval=interval, source=source)
         for load in result.loads:
-            name, rate = f"images a second, {load.concurrency} at once", load.images_per_s
+            name, rate = f"images a second, {load.concurrency} callers", load.images_per_s
             yield _key(who, name), _Figure(value=rate, show=show_figure, higher_is_better=True, source=source)
         if result.memory_bytes is not None:
             yield _key(who, "peak memory"), _Figure(value=result.memory_bytes, show=show_bytes, source=source)
@@ -117,7 +117,7 @@ def _list_days(run: Run) -> Iterator[tuple[_Key, _Figure]]:
             for name, value, show in (
                 ("median", phase.p50_s, show_time),
                 ("requests on the wire", phase.wire_requests, show_count),
-                ("calls that nobody answered", lost, show_count),
+                ("calls without an answer", lost, show_count),
             ):
                 yield (day.library, None, f"{name}, {where}"), _Figure(value=value, show=show, source=day.version)
 

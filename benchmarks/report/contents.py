@@ -13,9 +13,8 @@ from ..records import Run
 from .comparison import compare_runs
 from .settings import tabulate_contestants, tabulate_runs
 from .standings import gather_groups
-from .tables import tabulate_days, tabulate_quality, tabulate_times
-from .verdicts import judge_day, judge_group, list_warnings
-from .wording import clean_text
+from .tables import summarize_days, summarize_group, tabulate_days, tabulate_quality, tabulate_times
+from .wording import RANDOM_WEIGHTS, clean_text, join_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,9 +22,8 @@ if TYPE_CHECKING:
     from ..records import Example, FailoverResult
     from .cells import Table
     from .standings import Group
-    from .verdicts import Sentence, Verdict
 
-__all__ = ["QUESTION", "Contents", "gather_contents"]
+__all__ = ["QUESTION", "Contents", "gather_contents", "list_warnings"]
 
 _KEPT = {"thumbnail", "xyxy"}
 """Fields that are looked at where they are drawn."""
@@ -40,9 +38,8 @@ class Contents:
     Attributes:
         runs: What it is made of, with strangers' texts made fit to be shown.
         groups: Rungs by task and data set.
-        verdicts: The answer for each group.
+        summaries: The answer: a table for each group, and one of the played day.
         days: What each library did on the played day.
-        day_verdicts: The same in a sentence each.
         warnings: What a reader has to know before any figure.
         quality: A table for each group that was asked for quality.
         times: A table for each task that was timed.
@@ -55,9 +52,8 @@ class Contents:
 
     runs: tuple[Run, ...]
     groups: tuple[Group, ...]
-    verdicts: tuple[Verdict, ...]
+    summaries: tuple[Table, ...]
     days: tuple[FailoverResult, ...]
-    day_verdicts: tuple[Sentence, ...]
     warnings: tuple[str, ...]
     quality: tuple[Table, ...]
     times: tuple[Table, ...]
@@ -83,9 +79,8 @@ def gather_contents(runs: Sequence[Run]) -> Contents:
     return Contents(
         runs=tuple(clean),
         groups=groups,
-        verdicts=tuple(judge_group(group) for group in groups),
+        summaries=(*map(summarize_group, groups), *([summarize_days(days)] if days else [])),
         days=days,
-        day_verdicts=tuple(judge_day(day) for day in days),
         warnings=tuple(list_warnings(clean, groups)),
         quality=tuple(tabulate_quality(group) for group in groups if group.dataset is not None),
         times=tuple(tabulate_times(group) for group in timed.values()),
@@ -95,6 +90,47 @@ def gather_contents(runs: Sequence[Run]) -> Contents:
         contestants=tabulate_contestants(clean),
         circumstances=tabulate_runs(clean),
     )
+
+
+def list_warnings(runs: Sequence[Run], groups: Sequence[Group]) -> list[str]:
+    """Return what a reader has to know before any figure: what is not real, not finished or not alike."""
+    found = []
+    random = dict.fromkeys(each.label for group in groups for each in group.standings if each.random_weights)
+    if random:
+        found.append(f"Random weights: {join_words(random)}; {RANDOM_WEIGHTS}.")
+    for number, run in enumerate(runs, start=1):
+        name = "The run" if len(runs) == 1 else f"Run {number}"
+        if run.stopped:
+            found.append(f"{name} ended early: {run.stopped.rstrip('.')}.")
+        elif run.finished_at is None:
+            found.append(f"{name} is not finished: its figures cover what was done so far.")
+    if len({(run.machine.processor, run.machine.cores, run.machine.accelerators) for run in runs}) > 1:
+        found.append("The runs come from different machines: times of one cannot be compared with those of another.")
+    found += [f"{clause}." for clause in _list_sandboxes(runs)]
+    for group in groups:
+        asked = sorted({each.quality.images for each in group.standings if each.quality and each.has_quality})
+        if len(asked) > 1:
+            numbers = join_words(map(str, asked))
+            found.append(f"In {group.task} rungs were asked about {numbers} images: their quality cannot be compared.")
+    sizes = {each.quality.images for group in groups for each in group.standings if each.quality and each.has_quality}
+    if sizes and min(sizes) < 100:
+        found.append(
+            f"Quality comes from {min(sizes)} images: small differences mean nothing, which the intervals show."
+        )
+    return found
+
+
+def _list_sandboxes(runs: Sequence[Run]) -> list[str]:
+    """Name runs that asked the sandbox, whose answers are made up."""
+    numbers = [
+        f"run {number}"
+        for number, run in enumerate(runs, start=1)
+        if isinstance(options := run.settings.get("options"), dict) and options.get("sandbox")
+    ]
+    if not numbers:
+        return []
+    where = "The" if len(runs) == 1 else f"In {join_words(numbers)}, the"
+    return [f"{where} upper rung was the sandbox: its answers are made up, its times lack the network"]
 
 
 def _join_examples(runs: Sequence[Run]) -> tuple[Example, ...]:

@@ -1,4 +1,4 @@
-"""The report as a Markdown file: the answer in sentences, and all tables.
+"""The report as a Markdown file: all of its tables, those with the answer first.
 
 This module decides how text becomes Markdown that shows it and does nothing else. It must not know what it says.
 """
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from .cells import Cell, Column, Table
     from .contents import Contents
-    from .verdicts import Sentence
 
 __all__ = ["write_markdown"]
 
@@ -32,15 +31,8 @@ def _write_lines(contents: Contents) -> Iterator[str]:
     for warning in contents.warnings:
         yield f"> {_escape(warning)}"
         yield ">"
-    for verdict in contents.verdicts:
-        yield from ("", f"## {_escape(verdict.title)}", "", _write_sentence(verdict.reference), "")
-        for sentence in verdict.sentences:
-            yield f"- {_write_sentence(sentence)}"
-    if contents.day_verdicts:
-        yield from ("", "## A day of trouble", "")
-        for sentence in contents.day_verdicts:
-            yield f"- {_write_sentence(sentence)}"
     tables = (
+        *contents.summaries,
         *contents.quality,
         *contents.times,
         contents.failover,
@@ -51,10 +43,6 @@ def _write_lines(contents: Contents) -> Iterator[str]:
     for table in tables:
         if table is not None:
             yield from _write_table(table)
-
-
-def _write_sentence(sentence: Sentence) -> str:
-    return "".join(f"**{_escape(piece.text)}**" if piece.strong else _escape(piece.text) for piece in sentence)
 
 
 def _write_table(table: Table) -> Iterator[str]:

@@ -20,8 +20,7 @@ from .settings import show_settings
 from .tables import tabulate_classes
 from .time_charts import draw_loads, draw_shares, draw_times
 from .timeline import draw_day
-from .verdicts import RANDOM_WEIGHTS
-from .wording import show_date, show_usd, split_links
+from .wording import RANDOM_WEIGHTS, show_date, show_usd, split_links
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

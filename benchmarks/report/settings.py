@@ -9,8 +9,7 @@ import json
 from typing import TYPE_CHECKING
 
 from .cells import Cell, Column, Table
-from .verdicts import RANDOM_WEIGHTS
-from .wording import UNKNOWN, join_words, show_bytes, show_count, show_date, show_usd
+from .wording import RANDOM_WEIGHTS, UNKNOWN, join_words, show_bytes, show_count, show_date, show_usd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

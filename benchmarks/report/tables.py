@@ -1,4 +1,4 @@
-"""What the tables of quality, time and failures hold: every measured figure, and published ones in a column apart.
+"""What the tables hold: the answer in a few figures, then every measured figure, and published ones in a column apart.
 
 This module decides which figures stand where, and which reason a missing one gets. It must not know how a table is
 written, nor how figures are compared.
@@ -6,6 +6,7 @@ written, nor how figures are compared.
 
 from __future__ import annotations
 
+from collections import Counter
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,11 @@ import numpy as np
 
 from .cells import Cell, Column, Table
 from .standings import median_interval
-from .verdicts import RANDOM_WEIGHTS, show_declined
 from .wording import (
+    RANDOM_WEIGHTS,
     UNKNOWN,
     join_words,
+    shorten,
     show_bytes,
     show_count,
     show_figure,
@@ -31,13 +33,62 @@ if TYPE_CHECKING:
     from ..records import FailoverResult, LatencyResult, Load
     from .standings import Group, Standing
 
-__all__ = ["tabulate_classes", "tabulate_days", "tabulate_quality", "tabulate_times"]
+__all__ = [
+    "summarize_days",
+    "summarize_group",
+    "tabulate_classes",
+    "tabulate_days",
+    "tabulate_quality",
+    "tabulate_times",
+]
 
 _SHORT = 30
 """Letters of a reason that stands in the cell itself."""
 
 _MIN_FOR_P99 = 100
 """With fewer calls, the 99th percentile is the slowest one or close to it."""
+
+
+def summarize_group(group: Group) -> Table:
+    """Return a row for each rung with its headline figures, and beneath the table a sentence about each."""
+    name = group.headline(group.standings)
+    metric = next((each.metrics[name] for each in group.standings if name in each.metrics), None)
+    better = "higher" if metric is None or metric.higher_is_better else "lower"
+    reference = next((each for each in group.standings if each.metrics or each.median_s), None)
+    return Table(
+        caption=f"{group.task}{f' on {shorten(group.dataset)}' if group.dataset else ''}",
+        columns=(
+            Column("rung", is_number=False),
+            Column(f"{name or 'quality'} (95\u00a0% interval), {better} is better"),
+            Column("warm call (95\u00a0% interval)"),
+            *(Column(each) for each in ("cost of 1,000", "answered")),
+        ),
+        rows=tuple(
+            (
+                _name(each),
+                _metric_cell(each, name or ""),
+                _median_cell(each),
+                _price_cell(each),
+                Cell(*_split_answers(each)),
+            )
+            for each in group.standings
+        ),
+        notes=tuple(_say(each, reference, name or "") for each in group.standings),
+    )
+
+
+def summarize_days(days: Sequence[FailoverResult]) -> Table:
+    """Return a row for each library with the sums of its day."""
+    return Table(
+        caption="A day of trouble",
+        columns=(
+            Column("library", is_number=False),
+            Column("answered"),
+            Column("by", is_number=False),
+            *(Column(name) for name in ("p99 in the worst phase", "requests to the upper server")),
+        ),
+        rows=tuple(_summarize_day(day) for day in days),
+    )
 
 
 def tabulate_quality(group: Group) -> Table:
@@ -49,8 +100,6 @@ def tabulate_quality(group: Group) -> Table:
         columns=(
             Column("rung", is_number=False),
             *(Column(name) for name in names),
-            Column("answered"),
-            Column("cost of 1,000"),
             *(
                 [Column("published by others, measured otherwise", is_number=False, is_published=True)]
                 if published
@@ -61,8 +110,6 @@ def tabulate_quality(group: Group) -> Table:
             (
                 _name(each),
                 *(_metric_cell(each, name) for name in names),
-                Cell(*_split_answers(each)),
-                _price_cell(each),
                 *([_published_cell(each)] if published else []),
             )
             for each in group.standings
@@ -90,7 +137,7 @@ def tabulate_classes(group: Group) -> Table | None:
 
 
 def tabulate_times(group: Group) -> Table:
-    """Return a row for each rung with all that was measured of its time, its memory and its price."""
+    """Return a row for each rung with all that was measured of its time and its memory."""
     timed = [each for each in group.standings if each.latency]
     sizes = sorted({load.concurrency for each in timed if each.latency for load in each.latency.loads})
     notes = [f"{each.label}: {each.latency.note}" for each in timed if each.latency and each.latency.note]
@@ -99,8 +146,8 @@ def tabulate_times(group: Group) -> Table:
         columns=(
             Column("rung", is_number=False),
             *(Column(name) for name in ("first answer", "warm: median", "p90", "p99")),
-            *(Column(f"images a second, {size} at once") for size in sizes),
-            *(Column(name) for name in ("peak memory", "cost of 1,000")),
+            *(Column(f"images a second, {size} callers") for size in sizes),
+            Column("peak memory"),
         ),
         rows=tuple(
             (
@@ -108,7 +155,6 @@ def tabulate_times(group: Group) -> Table:
                 *_time_cells(each.latency),
                 *_load_cells(each.latency, sizes),
                 _memory_cell(each),
-                _price_cell(each),
             )
             for each in timed
             if each.latency
@@ -147,6 +193,43 @@ def tabulate_days(days: Sequence[FailoverResult]) -> Table:
     )
 
 
+def _say(standing: Standing, reference: Standing | None, name: str) -> str:
+    """Return a rung's figures in a sentence, each beside that of the rung that the others are a fallback for."""
+    figures = zip(_list_headlines(standing, name), _list_headlines(reference or standing, name), strict=True)
+    clauses = [
+        f"{before}{mine}{'' if standing is reference or other == UNKNOWN else f' instead of {other}'}{after}"
+        for (before, mine, after), (_, other, _) in figures
+        if mine != UNKNOWN
+    ]
+    if standing.quality and standing.quality.declined:
+        clauses.append(f"{_show_answers(standing)} answered")
+    return f"{standing.label}: {', '.join(clauses) or 'not measured'}."
+
+
+def _list_headlines(standing: Standing, name: str) -> list[tuple[str, str, str]]:
+    metric = standing.metrics.get(name)
+    return [
+        (f"{name} ", show_figure(metric.value if metric else None), ""),
+        ("", show_time(standing.median_s), " a call"),
+        ("", show_usd(standing.cost_per_1000_usd), " for 1,000 images"),
+    ]
+
+
+def _summarize_day(day: FailoverResult) -> tuple[Cell, ...]:
+    answers: Counter[str] = Counter()
+    for phase in day.phases:
+        answers.update(phase.answered_by)
+    lost = answers.pop("nobody", 0)
+    worst = max(day.phases, key=lambda phase: phase.p99_s, default=None)
+    return (
+        Cell(f"{day.library} {day.version}"),
+        Cell(f"{show_count(answers.total())} of {show_count(answers.total() + lost)}"),
+        Cell(join_words(f"{name} {show_count(count)}" for name, count in answers.items())),
+        Cell(show_time(worst.p99_s), worst.name) if worst else Cell(),
+        Cell(show_count(sum(phase.wire_requests for phase in day.phases))),
+    )
+
+
 def _list_columns(group: Group) -> list[str]:
     """Return the metrics that anybody has a figure of; the first one where nobody has any."""
     names = [name for name in group.metric_names if any(name in each.metrics for each in group.standings)]
@@ -182,9 +265,25 @@ def _missing_why(standing: Standing, name: str) -> tuple[str, str | None]:
     return (note, None) if len(note) <= _SHORT else ("see below", note)
 
 
+def _show_answers(standing: Standing) -> str:
+    """Return how many images a rung answered, and why not the others."""
+    if standing.quality is None or not standing.quality.images:
+        return UNKNOWN
+    reasons = [f"{kind} {count}" for kind, count in standing.quality.declined.items()]
+    text = f"{standing.quality.answered} of {standing.quality.images}"
+    return f"{text} ({join_words(reasons)})" if reasons else text
+
+
 def _split_answers(standing: Standing) -> tuple[str, str | None]:
-    text, _, reasons = show_declined(standing).partition(" (")
+    text, _, reasons = _show_answers(standing).partition(" (")
     return text, reasons.removesuffix(")") or ("not asked" if text == UNKNOWN else None)
+
+
+def _median_cell(standing: Standing) -> Cell:
+    if standing.median_s is None:
+        return Cell(detail="not timed")
+    interval = median_interval(standing.latency.warm_s) if standing.latency else None
+    return Cell(show_time(standing.median_s), show_interval(interval, show_time) or "no interval")
 
 
 def _price_cell(standing: Standing) -> Cell:

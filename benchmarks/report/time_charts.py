@@ -99,7 +99,7 @@ def draw_loads(group: Group, marks: Mapping[str | None, Mark], *, name: str) -> 
         write_labels(axes, ends, marks)
         told = "; ".join(
             f"{each.label}: "
-            f"{join_words(f'{show_figure(load.images_per_s)} at {load.concurrency} at once' for load in loads)}"
+            f"{join_words(f'{show_figure(load.images_per_s)} with {load.concurrency} callers' for load in loads)}"
             for each, loads in loaded
         )
         return embed_figure(figure, name=name, title=f"{group.task}: images a second", description=told)
@@ -129,7 +129,7 @@ def _mark_load_axes(axes: Axes, sizes: list[int]) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.margins(x=0.06, y=0.16)
-    axes.set_xlabel("calls at once")
+    axes.set_xlabel("concurrent callers")
     axes.set_ylabel("images a second")
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..records import Interval
 
 __all__ = [
+    "RANDOM_WEIGHTS",
     "UNKNOWN",
     "clean_text",
     "join_words",
@@ -24,7 +25,6 @@ __all__ = [
     "show_bytes",
     "show_count",
     "show_date",
-    "show_factor",
     "show_figure",
     "show_interval",
     "show_share",
@@ -34,6 +34,8 @@ __all__ = [
 ]
 
 UNKNOWN = "–"
+
+RANDOM_WEIGHTS = "time is real, quality is not measured"
 
 _GAP = "\u00a0"
 """Between a number and its unit, where no line may break."""
@@ -116,11 +118,6 @@ def show_share(share: float) -> str:
     if 0.995 <= share < 1:
         return f"over 99{_GAP}%"
     return f"{share * 100:.0f}{_GAP}%"
-
-
-def show_factor(factor: float) -> str:
-    """Return how many times, such as ``"3.1 times"``."""
-    return f"{_digits(factor)} times"
 
 
 def show_date(moment: str | None) -> str:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.book import Book
 from benchmarks.plan import Plan, settings_to_measure
+from benchmarks.run_file import RunFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,11 +59,13 @@ def make_plan(lines) -> Callable[..., Plan]:
 
 
 @pytest.fixture
-def open_book(tmp_path) -> Callable[..., Book]:
+def open_run_file(tmp_path) -> Callable[..., RunFile]:
     """A maker of run files; opens one again that is there."""
 
-    def make(plan: Plan, name: str = "run.json") -> Book:
+    def make(plan: Plan, name: str = "run.json") -> RunFile:
         path = tmp_path / name
-        return Book.resume(path) if path.exists() else Book.begin(path, plan, command=["quality"], configuration={})
+        return (
+            RunFile.resume(path) if path.exists() else RunFile.begin(path, plan, command=["quality"], configuration={})
+        )
 
     return make

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["Page", "read_page", "read_table", "say", "text_of"]
+__all__ = ["Page", "read_page", "read_table", "text_of"]
 
 
 @dataclass
@@ -69,11 +69,6 @@ def text_of(element: ET.Element | None) -> str:
 def _rows(table: ET.Element) -> Iterator[list[str]]:
     for row in table.iter("tr"):
         yield [text_of(cell) for cell in row]
-
-
-def say(sentence):
-    """Return a sentence as one text with plain spaces."""
-    return "".join(piece.text for piece in sentence).replace("\u00a0", " ")
 
 
 def read_table(table):

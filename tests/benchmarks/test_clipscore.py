@@ -40,7 +40,7 @@ def by_the_paper(folder, photo, text, *, clipped=True):
     return 2.5 * (max(cosine, 0.0) if clipped else cosine)
 
 
-def test_the_score_is_that_of_the_paper(folder, lines, make_plan, open_book):
+def test_the_score_is_that_of_the_paper(folder, lines, make_plan, open_run_file):
     """With the local rung as judge of what the embedded one has said."""
     small = lines.parent / "small"
     small.mkdir()
@@ -52,11 +52,11 @@ def test_the_score_is_that_of_the_paper(folder, lines, make_plan, open_book):
         tasks=("describe",),
         dataset=str(small),
     )
-    book = open_book(plan)
-    measure(plan, book)
-    result = next(each for each in book.run.quality if each.contestant.backend == "embedded")
+    run_file = open_run_file(plan)
+    measure(plan, run_file)
+    result = next(each for each in run_file.run.quality if each.contestant.backend == "embedded")
     metric = next(metric for metric in result.metrics if metric.name == "CLIPScore")
-    said = {example.image: example.answers[0].text for example in book.run.examples}
+    said = {example.image: example.answers[0].text for example in run_file.run.examples}
     expected = np.mean([by_the_paper(folder, small / name, text) for name, text in said.items()])
     assert metric.value == pytest.approx(expected, abs=1e-5)
     assert metric.value > 0.01

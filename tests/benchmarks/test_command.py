@@ -69,14 +69,14 @@ def test_nothing_is_kept_in_the_users_state(bench, config, lines, fresh_user):
 @pytest.mark.parametrize(
     ("words", "trouble"),
     [
-        (["quality", "--tasks", "describe,paint"], "--tasks 'paint' has no meaning"),
+        (["quality", "--tasks", "describe,paint"], "--tasks 'paint' is not valid"),
         (["quality", "--backends", "opnai"], "Did you mean 'openai'?"),
         (["quality", "--backends", ","], "--backends"),
         (["quality", "--dataset", "no-such-folder"], "no data set 'no-such-folder'"),
         (["quality", "--budget-usd", "0"], "--budget-usd 0"),
         (["quality", "--config", "none.toml"], "none.toml"),
         (["quality", "--out", "no/such/folder/run.json"], "cannot be written"),
-        (["latency", "--concurrency", "1,two"], "--concurrency 'two' has no meaning"),
+        (["latency", "--concurrency", "1,two"], "--concurrency 'two' is not valid"),
         (["quality", "--resume", "none.json"], "'none.json' cannot be read"),
         (["quality", "--resume", "none.json", "--limit", "2"], "leave out --limit"),
         (["report", "none.json"], "'none.json' cannot be read"),

@@ -129,7 +129,7 @@ def test_lines_are_read_with_everything_that_they_say(lines):
         ('{"image": "a.jpg", "boxes": [{"label": "cat", "xyxy": [NaN, 0, 5, 9]}]}', "line 2"),
         ('{"image": "a.jpg", "captoins": []}', "captoins"),
         ('{"captions": ["A cat."]}', "image"),
-        ('{"image": "/etc/passwd"}', "no path relative"),
+        ('{"image": "/etc/passwd"}', "not a path relative"),
         ("no JSON", "line 2"),
         ('{"image": "cat.jpg"}', "'cat.jpg' twice"),
     ],

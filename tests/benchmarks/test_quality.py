@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.book import Book, read_run
 from benchmarks.datasets import Photo
 from benchmarks.quality import measure
 from benchmarks.quality.asking import quarter_of
+from benchmarks.run_file import RunFile, read_run
 from vision_backends import DescribeRequest, open_image
 from vision_backends.backends.openai import OpenAIBackend
 from vision_backends.testing import SandboxServer
@@ -50,12 +50,12 @@ def by_task(run, backend):
 
 
 @pytest.mark.timeout(300)  # METEOR's program has to start
-def test_the_embedded_rung_is_measured_in_every_task(make_plan, open_book):
+def test_the_embedded_rung_is_measured_in_every_task(make_plan, open_run_file):
     """Real models, real photos, real evaluators."""
     plan = make_plan()
-    book = open_book(plan)
-    measure(plan, book)
-    found = by_task(book.run, "embedded")
+    run_file = open_run_file(plan)
+    measure(plan, run_file)
+    found = by_task(run_file.run, "embedded")
     assert {task: (each.images, each.answered, each.declined) for task, each in found.items()} == dict.fromkeys(
         ("describe", "embed", "detect"), (4, 4, {})
     )
@@ -74,13 +74,13 @@ def test_the_embedded_rung_is_measured_in_every_task(make_plan, open_book):
     assert found["detect"].contestant.published[0].value == pytest.approx(22.9)
 
 
-def test_examples_show_what_each_rung_said(make_plan, open_book):
+def test_examples_show_what_each_rung_said(make_plan, open_run_file):
     """With a small picture, its credit, and boxes in its pixels."""
     plan = make_plan(examples=2, tasks=("detect", "embed"))
-    book = open_book(plan)
-    measure(plan, book)
-    assert len(book.run.examples) == 2
-    for example in book.run.examples:
+    run_file = open_run_file(plan)
+    measure(plan, run_file)
+    assert len(run_file.run.examples) == 2
+    for example in run_file.run.examples:
         assert example.thumbnail.startswith("data:image/jpeg;base64,")
         assert max(example.width, example.height) == 360
         assert example.credit == f"the author of {example.image}"
@@ -91,34 +91,34 @@ def test_examples_show_what_each_rung_said(make_plan, open_book):
         assert example.image not in embedded.nearest
 
 
-def test_a_rung_that_is_not_ready_is_counted_as_declined(make_plan, open_book):
+def test_a_rung_that_is_not_ready_is_counted_as_declined(make_plan, open_run_file):
     """Every image, with the reason; the other rung is measured all the same."""
     plan = make_plan(backends=("openai", "embedded"), tasks=("embed",))
-    book = open_book(plan)
-    measure(plan, book)
-    result = by_task(book.run, "openai")["embed"]
+    run_file = open_run_file(plan)
+    measure(plan, run_file)
+    result = by_task(run_file.run, "openai")["embed"]
     assert (result.answered, result.declined, result.cost_usd) == (0, {"not_ready": 4}, 0.0)
     assert [(metric.value, metric.note) for metric in result.metrics] == [(None, "it answered nothing")]
-    assert by_task(book.run, "embedded")["embed"].answered == 4
+    assert by_task(run_file.run, "embedded")["embed"].answered == 4
 
 
-def test_a_picture_that_cannot_be_read_is_declined_and_the_others_are_measured(lines, make_plan, open_book):
+def test_a_picture_that_cannot_be_read_is_declined_and_the_others_are_measured(lines, make_plan, open_run_file):
     """Broken files are in every real data set."""
     (lines / "cat.jpg").write_bytes(b"no picture")
     plan = make_plan(tasks=("embed", "detect"))
-    book = open_book(plan)
-    measure(plan, book)
-    for result in by_task(book.run, "embedded").values():
+    run_file = open_run_file(plan)
+    measure(plan, run_file)
+    for result in by_task(run_file.run, "embedded").values():
         assert (result.images, result.answered, result.declined) == (4, 3, {"invalid_image": 1})
         assert all("1 declined images are left out" in metric.note for metric in result.metrics)
 
 
-def test_a_rung_with_a_text_tower_has_all_figures(make_plan, open_book):
+def test_a_rung_with_a_text_tower_has_all_figures(make_plan, open_run_file):
     """Captions and images are compared in one space, quarters with quarters."""
     plan = make_plan(backends=(FAKE,), tasks=("embed",))
-    book = open_book(plan)
-    measure(plan, book)
-    (result,) = book.run.quality
+    run_file = open_run_file(plan)
+    measure(plan, run_file)
+    (result,) = run_file.run.quality
     assert result.contestant.backend == "fake"
     values = {metric.name: metric.value for metric in result.metrics}
     assert all(0 <= values[f"R@1 {direction}"] <= 1 for direction in ("image→text", "text→image", "image↔image"))
@@ -134,34 +134,34 @@ def test_two_views_of_a_photo_share_no_pixel(lines):
     assert np.array_equal(second, whole[-height:, -width:])
 
 
-def test_random_weights_are_not_measured(make_plan, open_book):
+def test_random_weights_are_not_measured(make_plan, open_run_file):
     """The local rung is not even asked."""
     plan = make_plan(backends=("local",), tasks=("detect",), random_weights=True)
-    book = open_book(plan)
-    measure(plan, book)
-    (result,) = book.run.quality
+    run_file = open_run_file(plan)
+    measure(plan, run_file)
+    (result,) = run_file.run.quality
     assert result.contestant.random_weights
     assert (result.images, result.metrics[0].value) == (0, None)
     assert "random weights" in result.metrics[0].note
 
 
-def test_what_is_paid_for_is_booked(server, openai_toml, make_plan, open_book):
+def test_what_is_paid_for_is_booked(server, openai_toml, make_plan, open_run_file):
     """The run's sum is the sum of the results, and that of the server's bill."""
     plan = make_plan(openai_toml, backends=("openai",), tasks=("embed",))
-    book = open_book(plan)
-    measure(plan, book)
-    (result,) = book.run.quality
+    run_file = open_run_file(plan)
+    measure(plan, run_file)
+    (result,) = run_file.run.quality
     assert result.answered == 4
-    assert book.spent_usd == pytest.approx(result.cost_usd)
-    assert book.spent_usd > 0
+    assert run_file.spent_usd == pytest.approx(result.cost_usd)
+    assert run_file.spent_usd > 0
     # Three views of each of four photos are described and then embedded; captions are one request for each photo.
     assert len(server.requests) == 4 * 3 * 2 + 4
 
 
-def test_the_run_stops_before_the_budget_is_passed(server, openai_toml, plain, make_plan, open_book):
+def test_the_run_stops_before_the_budget_is_passed(server, openai_toml, plain, make_plan, open_run_file):
     """All rungs are measured on the same images, and the report says why there are fewer."""
     options = {"backends": ("openai", "embedded"), "tasks": ("describe",), "dataset": str(plain)}
-    free = open_book(make_plan(openai_toml, **options, limit=2), "free.json")
+    free = open_run_file(make_plan(openai_toml, **options, limit=2), "free.json")
     measure(make_plan(openai_toml, **options, limit=2), free)
     asked = OpenAIBackend(api_key=server.api_key, base_url=server.url)
     estimates = [
@@ -170,39 +170,39 @@ def test_the_run_stops_before_the_budget_is_passed(server, openai_toml, plain, m
 
     budget_usd = free.spent_usd + max(estimates) * 0.9
     plan = make_plan(openai_toml, **options, budget_usd=budget_usd)
-    book = open_book(plan)
-    measure(plan, book)
-    assert 0 < book.spent_usd <= budget_usd
-    assert book.run.spent_usd == book.spent_usd
-    images = {result.contestant.backend: result.images for result in book.run.quality}
+    run_file = open_run_file(plan)
+    measure(plan, run_file)
+    assert 0 < run_file.spent_usd <= budget_usd
+    assert run_file.run.spent_usd == run_file.spent_usd
+    images = {result.contestant.backend: result.images for result in run_file.run.quality}
     assert images["openai"] == images["embedded"]
     assert 0 < images["openai"] < 4
-    assert "left of the budget" in book.run.stopped
+    assert "left of the budget" in run_file.run.stopped
 
 
-def test_a_budget_needs_prices(server, openai_toml, make_plan, open_book):
+def test_a_budget_needs_prices(server, openai_toml, make_plan, open_run_file):
     """Of a model whose price nobody knows one answer is paid for, and no second one."""
     plan = make_plan(
         openai_toml + 'model = "nobody-knows-1"\n', backends=("openai",), tasks=("describe",), budget_usd=5.0
     )
-    book = open_book(plan)
-    measure(plan, book)
+    run_file = open_run_file(plan)
+    measure(plan, run_file)
     assert len(server.requests) == 1
-    assert "price of nobody-knows-1 is unknown" in book.run.stopped
+    assert "price of nobody-knows-1 is unknown" in run_file.run.stopped
 
 
-def test_a_lasting_refusal_is_asked_about_once_and_again_when_resumed(server, openai_toml, make_plan, open_book):
+def test_a_lasting_refusal_is_asked_about_once_and_again_when_resumed(server, openai_toml, make_plan, open_run_file):
     """A dead quota costs one request, is declined for every image, and asked again after topping up."""
     server.play("quota_gone")
     plan = make_plan(openai_toml, backends=("openai",), tasks=("detect",))
-    book = open_book(plan)
-    measure(plan, book)
-    assert by_task(book.run, "openai")["detect"].declined == {"quota_exhausted": 4}
+    run_file = open_run_file(plan)
+    measure(plan, run_file)
+    assert by_task(run_file.run, "openai")["detect"].declined == {"quota_exhausted": 4}
     assert len(server.requests) == 1
     server.reset()
-    book = open_book(plan)
-    measure(plan, book)
-    assert by_task(book.run, "openai")["detect"].answered == 4
+    run_file = open_run_file(plan)
+    measure(plan, run_file)
+    assert by_task(run_file.run, "openai")["detect"].answered == 4
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
@@ -222,7 +222,7 @@ def test_a_run_that_was_killed_goes_on_and_pays_for_nothing_twice(
     assert process.returncode == (130 if number is signal.SIGINT else -number)
     assert ("--resume" in told) is (number is signal.SIGINT)
     assert read_run(run).finished_at is None
-    before = Book.resume(run).spent_usd
+    before = RunFile.resume(run).spent_usd
     assert before > 0
 
     subprocess.run([*command, "--resume", str(run)], cwd=ROOT, check=True, capture_output=True, timeout=110)

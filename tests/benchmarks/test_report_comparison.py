@@ -23,7 +23,7 @@ def test_a_change_counts_where_intervals_do_not_overlap():
     assert rows["BLEU-4 on synthetic-24, 24 images"]["does it count?"][0] == "▲ yes: better"
     assert rows["warm, median"]["does it count?"][0] == "▼ yes: worse"
     assert rows["warm, median"]["change"][0] == "+403 ms (+100 %)"
-    assert rows["images a second, 4 at once"]["does it count?"][0] == "? no interval"
+    assert rows["images a second, 4 callers"]["does it count?"][0] == "? no interval"
     assert rows["peak memory"]["does it count?"][0] == "= equal"
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import synthetic
-from pages import read_table, say
+from pages import read_table
 
 from benchmarks.report.standings import gather_groups
-from benchmarks.report.tables import tabulate_quality, tabulate_times
-from benchmarks.report.verdicts import judge_group
+from benchmarks.report.tables import summarize_group, tabulate_quality, tabulate_times
 
 
 def test_a_metric_that_could_not_be_measured_is_a_dash_with_its_reason():
@@ -15,7 +14,7 @@ def test_a_metric_that_could_not_be_measured_is_a_dash_with_its_reason():
     results = [synthetic.make_quality(name, "embed") for name in ("local", "embedded")]
     [group] = gather_groups([synthetic.make_part(*results)])
     assert read_table(tabulate_quality(group))[1]["R@1 text→image"] == ("–", "it has no text tower")
-    assert "R@1 image↔image 0.540 instead of 0.800" in say(judge_group(group).sentences[0])
+    assert "R@1 image↔image 0.540 instead of 0.800" in summarize_group(group).notes[1]
 
 
 def test_missing_figures_of_time_are_dashes_with_a_reason():

@@ -73,15 +73,13 @@ def test_a_figure_has_three_decimals_or_fewer(value, text):
     assert wording.show_figure(value) == text
 
 
-def test_sizes_counts_factors_and_intervals():
+def test_sizes_counts_and_intervals():
     """Each has its unit."""
     assert plain(wording.show_bytes(412_000_000)) == "412 MB"
     assert plain(wording.show_bytes(1_920_000_000)) == "1.9 GB"
     assert wording.show_bytes(None) == "–"
     assert plain(wording.show_count(86_600_000)) == "87 million"
     assert wording.show_count(1200) == "1,200"
-    assert wording.show_factor(3.14) == "3.1 times"
-    assert wording.show_factor(1234.5) == "1,234 times"
     assert plain(wording.show_interval(Interval(low=0.881, high=0.957))) == "0.881 to 0.957"
     assert wording.show_interval(None) is None
 

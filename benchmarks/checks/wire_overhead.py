@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import openai
 from PIL import Image as PILImage
-from sandbox_process import API_KEY, RemoteSandbox
 from timing import PHOTOS, Figure, measure, show, time_in_turns
 
+from benchmarks.sandbox_process import API_KEY, RemoteSandbox
 from vision_backends import Router, open_image
 from vision_backends.backends.openai import OpenAIBackend
 from vision_backends.images import encode_for_wire

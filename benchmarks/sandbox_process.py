@@ -1,7 +1,7 @@
 """The sandbox in a process of its own, so that its threads, sockets and memory are not counted as its client's.
 
-This module decides how it is started, told what to play and asked what it has received. It must not know what is
-measured with it.
+This module decides how it is started, told what to play and asked what it has received, and which variables a client
+in another process finds. It must not know what is measured with it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -18,11 +19,20 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["RemoteSandbox"]
+__all__ = ["API_KEY", "RemoteSandbox", "client_environment"]
 
 API_KEY = "sk-sandbox"
 
 TIMEOUT_S = 60.0
+
+OWN = ("VISION_", "OPENAI_", "XDG_", "LITELLM_", "LANGCHAIN_", "LANGSMITH_")
+"""Beginnings of variables that would change what is measured."""
+
+
+def client_environment() -> dict[str, str]:
+    """Return the variables for a client in a process of its own: nothing configured, no other server called."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(OWN)}
+    return kept | {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "NO_PROXY": "127.0.0.1", "LANGSMITH_TRACING": "false"}
 
 
 class RemoteSandbox:

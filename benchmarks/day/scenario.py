@@ -1,9 +1,9 @@
-"""The course of the day: an hour in the life of a service, played in seconds.
+"""An hour in the life of a service, played in seconds: what the upper server does when.
 
 Twelve minutes all is well. Twelve minutes the server admits callers for one minute in three, and tells the others when
-to come back. Twelve minutes the account is empty. Then somebody pays.
+to come back. Twelve minutes the account is empty. Then it is topped up.
 
-This module decides what the upper server does when. It must not know who calls it.
+This module decides how long each part lasts. It must not know who calls it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["CALLS_PER_S", "LOWER", "UPPER", "Course", "Stretch", "cost_usd", "who_said"]
+__all__ = ["CALLS_PER_S", "LOWER", "UPPER", "Scenario", "Stretch", "cost_usd", "who_said"]
 
 PLAYED_S = 3600.0
 
@@ -59,7 +59,7 @@ class Turn(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Course:
+class Scenario:
     """The day as it is played.
 
     Attributes:

@@ -13,9 +13,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sandbox_process import API_KEY, RemoteSandbox
-
 import vision_backends
+from benchmarks.sandbox_process import API_KEY, RemoteSandbox
 from vision_backends import Router
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""How a run is conducted: begun or resumed, part after part, until it is finished, interrupted or out of money.
+"""How a run goes: begun or resumed, part after part, until it is finished, interrupted or out of money.
 
 This module decides in which order things happen. It must not know how anything is measured, nor how options are
 called on a command line.
@@ -19,66 +19,67 @@ from vision_backends import ConfigError, InvalidRequestError, VisionError
 from vision_backends.cli.commands.configuration import mask
 from vision_backends.cli.rendering.exits import INTERRUPTED, tell
 
-from .book import Book, BudgetReached
 from .plan import TASKS, Part, Plan, resumed_plan, settings_to_measure
+from .run_file import BudgetReached, RunFile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .records import Run
 
-__all__ = ["check_extra", "conduct", "report_folder", "write_report"]
+__all__ = ["check_extra", "report_folder", "run", "write_report"]
 
 NEEDED = ("jinja2", "matplotlib", "pycocoevalcap", "pycocotools", "scipy")
 """What the extra ``[bench]`` brings."""
 
 MODULES: dict[Part, str] = {"quality": "quality", "latency": "latency", "failover": "day"}
-"""Who measures each part; each has a function ``measure(plan, book)``, and is imported when its turn comes."""
+"""Who measures each part; each has a function ``measure(plan, run_file)``, and is imported when its turn comes."""
 
 
-def conduct(
+def run(
     context: typer.Context,
     parts: tuple[Part, ...],
     *,
     out: Path | None,
     resume: Path | None,
-) -> Book:
+) -> RunFile:
     """Measure some parts into a new file, or what is missing in one that was begun."""
     check_extra()
     if resume is not None:
         _check_alone(context)
-        plan, book = _reopen(resume)
+        plan, run_file = _reopen(resume)
     else:
         plan = _plan(context, parts)
         begun = datetime.now(UTC)
         path = out or Path(f"benchmark-{begun:%Y%m%d-%H%M%S}.json")
-        book = Book.begin(path, plan, command=_words(context), configuration=_configuration(plan))
+        run_file = RunFile.begin(path, plan, command=_words(context), configuration=_configuration(plan))
     try:
         for part in plan.parts:
-            if not book.done(f"part/{part}"):
-                _measure(part, plan, book)
-                book.note(f"part/{part}", value=True)
+            if not run_file.done(f"part/{part}"):
+                _measure(part, plan, run_file)
+                run_file.note(f"part/{part}", value=True)
     except KeyboardInterrupt:
-        book.stop("It was interrupted.")
-        tell(f"interrupted; go on with: {context.command_path.rpartition(' ')[0]} {plan.parts[0]} --resume {book.path}")
+        run_file.stop("It was interrupted.")
+        command = context.command_path.rpartition(" ")[0]
+        tell(f"interrupted; go on with: {command} {plan.parts[0]} --resume {run_file.path}")
         raise typer.Exit(INTERRUPTED) from None
     except VisionError:
-        book.forget_if_empty()
+        run_file.forget_if_empty()
         raise
-    book.finish()
-    if book.run.stopped:
-        tell(book.run.stopped)
-    typer.echo(str(book.path))
-    return book
+    run_file.finish()
+    if run_file.run.stopped:
+        tell(run_file.run.stopped)
+    typer.echo(str(run_file.path))
+    return run_file
 
 
-def _measure(part: Part, plan: Plan, book: Book) -> None:
+def _measure(part: Part, plan: Plan, run_file: RunFile) -> None:
     """Let one part measure; what it measured before the money was spent is kept."""
     module = import_module(f".{MODULES[part]}", package=__package__)
     try:
-        module.measure(plan, book)
+        module.measure(plan, run_file)
     except BudgetReached as reached:
-        book.stop(f"{part.capitalize()}: {reached}")
+        run_file.stop(f"{part.capitalize()}: {reached}")
 
 
 def _plan(context: typer.Context, parts: tuple[Part, ...]) -> Plan:
@@ -92,13 +93,15 @@ def _plan(context: typer.Context, parts: tuple[Part, ...]) -> Plan:
         if name in given:
             given[name] = _names(given[name])
     try:
-        return Plan.model_validate({"parts": parts, "backends": names, "settings": settings, **given})
+        plan = Plan.model_validate({"parts": parts, "backends": names, "settings": settings, **given})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         option = "--" + str(first["loc"][0]).replace("_", "-")
         raise InvalidRequestError(
-            f"{option} {first['input']!r} has no meaning: {first['msg']}.", remedy=_remedy(str(first["loc"][0]))
+            f"{option} {first['input']!r} is not valid: {first['msg']}.", remedy=_remedy(str(first["loc"][0]))
         ) from None
+    _check_peers(plan)
+    return plan
 
 
 def _remedy(option: str) -> str | None:
@@ -118,20 +121,30 @@ def _configuration(plan: Plan) -> dict[str, object]:
     return masked
 
 
-def _reopen(path: Path) -> tuple[Plan, Book]:
+def _reopen(path: Path) -> tuple[Plan, RunFile]:
     """Return an interrupted run and its plan.
 
     Raises:
         InvalidRequestError: There is no such run, or it was begun with another configuration.
     """
-    book = Book.resume(path)
-    plan = resumed_plan(book.options)
-    if _configuration(plan) != book.run.settings["configuration"]:
+    run_file = RunFile.resume(path)
+    plan = resumed_plan(run_file.options)
+    _check_peers(plan)
+    if _configuration(plan) != run_file.run.settings["configuration"]:
         raise InvalidRequestError(
             f"The configuration has changed since {str(path)!r} was begun.",
             remedy="Restore it, or begin a new run.",
         )
-    return plan, book
+    return plan, run_file
+
+
+def _check_peers(plan: Plan) -> None:
+    """Return if the other libraries are not asked for, or what asks them is here: the wheel leaves it out."""
+    if (plan.peers or plan.install_peers) and find_spec(".peers", __package__) is None:
+        raise ConfigError(
+            "Other libraries are compared in a checkout only: the installed package has no benchmarks/peers.",
+            remedy="Run in a checkout: python -m benchmarks failover --peers",
+        )
 
 
 def _check_alone(context: typer.Context) -> None:

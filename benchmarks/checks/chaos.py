@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Literal
 
 from chaos_calls import Caller, make_question
 from chaos_sums import Books, compare
-from sandbox_process import API_KEY, RemoteSandbox
 from timing import Figure, show
 
+from benchmarks.sandbox_process import API_KEY, RemoteSandbox
 from vision_backends import Router, UnavailableError
 from vision_backends.backends.openai import OpenAIBackend
 from vision_backends.health.limits import Limits

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from benchmarks.book import Book, BudgetReached, read_run
 from benchmarks.records import Contestant, QualityResult
+from benchmarks.run_file import BudgetReached, RunFile, read_run
 from vision_backends import InvalidRequestError
 
 
@@ -17,59 +17,59 @@ def result(answered):
     return QualityResult(contestant=contestant, dataset="own", images=4, answered=answered)
 
 
-def test_what_was_noted_is_there_after_a_kill(make_plan, open_book):
+def test_what_was_noted_is_there_after_a_kill(make_plan, open_run_file):
     """Also the money; a line that was cut off is as if it had not been asked."""
     plan = make_plan()
-    book = open_book(plan)
-    book.note("a", {"text": "one\u2028line"}, usd=0.25)
-    book.spend(0.5)
-    partial = book.path.with_suffix(".partial.jsonl")
+    run_file = open_run_file(plan)
+    run_file.note("a", {"text": "one\u2028line"}, usd=0.25)
+    run_file.spend(0.5)
+    partial = run_file.path.with_suffix(".partial.jsonl")
     with partial.open("a") as file:
         file.write('{"key": "b", "val')
-    again = open_book(plan)
+    again = open_run_file(plan)
     assert again.recall("a") == {"text": "one\u2028line"}
     assert not again.done("b")
     assert again.spent_usd == 0.75
     again.note("b", 2)
-    assert open_book(plan).recall("b") == 2
+    assert open_run_file(plan).recall("b") == 2
 
 
-def test_a_result_is_replaced_by_the_same_measured_again(make_plan, open_book):
+def test_a_result_is_replaced_by_the_same_measured_again(make_plan, open_run_file):
     """A resumed run has no rung twice."""
-    book = open_book(make_plan())
-    book.add_quality(result(1))
-    book.add_quality(result(4))
-    assert [each.answered for each in read_run(book.path).quality] == [4]
+    run_file = open_run_file(make_plan())
+    run_file.add_quality(result(1))
+    run_file.add_quality(result(4))
+    assert [each.answered for each in read_run(run_file.path).quality] == [4]
 
 
-def test_a_finished_run_leaves_only_its_file(make_plan, open_book):
+def test_a_finished_run_leaves_only_its_file(make_plan, open_run_file):
     """And cannot be resumed."""
-    book = open_book(make_plan())
-    book.note("a", 1)
-    book.finish()
-    assert {path.name for path in book.path.parent.glob("run*")} == {"run.json"}
-    assert read_run(book.path).finished_at
+    run_file = open_run_file(make_plan())
+    run_file.note("a", 1)
+    run_file.finish()
+    assert {path.name for path in run_file.path.parent.glob("run*")} == {"run.json"}
+    assert read_run(run_file.path).finished_at
     with pytest.raises(InvalidRequestError, match="is finished"):
-        Book.resume(book.path)
+        RunFile.resume(run_file.path)
 
 
-def test_nothing_is_asked_once_the_budget_is_spent(make_plan, open_book):
+def test_nothing_is_asked_once_the_budget_is_spent(make_plan, open_run_file):
     """Also in a run that was resumed."""
-    book = open_book(make_plan(budget_usd=1.0))
-    book.check_budget()
-    assert book.left_usd == 1.0
+    run_file = open_run_file(make_plan(budget_usd=1.0))
+    run_file.check_budget()
+    assert run_file.left_usd == 1.0
     with pytest.raises(BudgetReached, match=r"budget of \$1 is spent"):
-        book.spend(1.0)
+        run_file.spend(1.0)
     with pytest.raises(BudgetReached):
-        open_book(make_plan()).check_budget()
+        open_run_file(make_plan()).check_budget()
 
 
-def test_a_file_that_is_there_is_not_overwritten(make_plan, open_book):
+def test_a_file_that_is_there_is_not_overwritten(make_plan, open_run_file):
     """A run may have cost money."""
     plan = make_plan()
-    book = open_book(plan)
-    with pytest.raises(InvalidRequestError, match="is there already"):
-        Book.begin(book.path, plan, command=[], configuration={})
+    run_file = open_run_file(plan)
+    with pytest.raises(InvalidRequestError, match="already exists"):
+        RunFile.begin(run_file.path, plan, command=[], configuration={})
 
 
 @pytest.mark.parametrize("text", ["no JSON", "{}", json.dumps({"version": "vision-backends-benchmark/2"})])
@@ -81,8 +81,8 @@ def test_what_is_no_run_is_said(tmp_path, text):
         read_run(path)
 
 
-def test_a_run_holds_no_secret(make_plan, open_book):
+def test_a_run_holds_no_secret(make_plan, open_run_file):
     """Neither the plan's settings nor anything else carries the key along."""
     plan = make_plan('[openai]\napi_key = "sk-very-secret"\n', backends=("openai",))
-    assert "sk-very-secret" not in open_book(plan).path.read_text()
+    assert "sk-very-secret" not in open_run_file(plan).path.read_text()
     assert "sk-very-secret" not in repr(plan)

@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from .plan import Plan
     from .records import Example, FailoverResult, LatencyResult, QualityResult
 
-__all__ = ["Book", "BudgetReached", "read_run"]
+__all__ = ["BudgetReached", "RunFile", "read_run"]
 
 
 class BudgetReached(Exception):  # noqa: N818 — it ends a measurement, nothing is wrong
     """What the run may cost is spent, or the next call could cost more than is left."""
 
 
-class Book:
+class RunFile:
     """One run on disk; for one process and thread.
 
     Args:
@@ -65,7 +65,7 @@ class Book:
             configuration: The settings in force without secrets.
 
         Raises:
-            InvalidRequestError: The file is there already, or cannot be written.
+            InvalidRequestError: The file exists already, or cannot be written.
         """
         run = Run(
             started_at=_now(),
@@ -76,14 +76,14 @@ class Book:
             machine=look_at_machine(),
         )
         if path.exists():
-            raise InvalidRequestError(f"{str(path)!r} is there already.", remedy="Name another --out, or --resume it.")
+            raise InvalidRequestError(f"{str(path)!r} already exists.", remedy="Name another --out, or --resume it.")
         path.with_suffix(".partial.jsonl").unlink(missing_ok=True)
-        book = cls(path, run)
+        run_file = cls(path, run)
         try:
-            book.write()
+            run_file.write()
         except OSError as error:
             raise InvalidRequestError(f"{str(path)!r} cannot be written: {error.strerror}.") from error
-        return book
+        return run_file
 
     @classmethod
     def resume(cls, path: Path) -> Self:
@@ -135,7 +135,7 @@ class Book:
         return key in self._notes
 
     def note(self, key: str, value: object, *, usd: float = 0.0) -> None:
-        """Keep a JSON value for the case that the run is interrupted, and book what it has cost.
+        """Keep a JSON value for the case that the run is interrupted, and add up what it has cost.
 
         It is on disk when this returns, so that even a killed process does not pay for it again.
         """
@@ -162,7 +162,7 @@ class Book:
         return None if self._budget_usd is None else max(0.0, self._budget_usd - self._spent_usd)
 
     def spend(self, usd: float) -> None:
-        """Book what a call has cost that is not noted.
+        """RunFile what a call has cost that is not noted.
 
         Raises:
             BudgetReached: Nothing is left for another call.
@@ -267,7 +267,7 @@ def read_run(path: Path) -> Run:
     try:
         return Run.model_validate_json(text)
     except ValueError as error:
-        raise InvalidRequestError(f"{str(path)!r} is no run of this benchmark: {error}.") from error
+        raise InvalidRequestError(f"{str(path)!r} is not a run of this benchmark: {error}.") from error
 
 
 def _replaced(results: Sequence[Any], result: Any, key: Callable[[Any], object]) -> tuple[Any, ...]:  # noqa: ANN401

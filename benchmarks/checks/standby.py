@@ -17,8 +17,9 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from sandbox_process import API_KEY, RemoteSandbox
 from timing import PHOTOS, ROOT, Figure, measure, run_python, show
+
+from benchmarks.sandbox_process import API_KEY, RemoteSandbox
 
 sys.path.insert(0, str(ROOT))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-PROMISES = Path(__file__).parents[2] / "benchmarks" / "promises"
+CHECKS = Path(__file__).parents[2] / "benchmarks" / "checks"
 
 RUNS = {
     "failover": ("--calls=5", "--callers=6", "--processes=2"),
@@ -29,7 +29,7 @@ SURE = {
 def test_the_benchmark_runs_and_what_it_counts_is_right(name):
     """Figures in time depend on the machine; figures that are counted do not."""
     run = subprocess.run(
-        [sys.executable, str(PROMISES / f"{name}.py"), "--json", *RUNS[name]],
+        [sys.executable, str(CHECKS / f"{name}.py"), "--json", *RUNS[name]],
         capture_output=True,
         text=True,
         timeout=100,

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import time
 
-from at_once import at_once
-from trial import API_KEY, MODEL, PROMPT, Peer
-
 from vision_backends import Router
 from vision_backends.backends.embedded import EmbeddedBackend
 from vision_backends.backends.openai import OpenAIBackend
 
 __all__ = ["make"]
+
+API_KEY = "sk-sandbox"
+
+MODEL = "gpt-sandbox"
+
+PROMPT = "Describe this image."
 
 GATE_S = 15 * 60.0
 """How long an exhausted quota is left alone at first; the peers' cooldowns are set alike."""
@@ -51,8 +54,20 @@ class Second(OpenAIBackend):
     name = "second"
 
 
-def make(settings: str, url_a: str, url_b: str, cooldown_s: float | None) -> Peer:
-    """Return the peer.
+class Ladder:
+    """A router, as the program that calls it wants to have it."""
+
+    def __init__(self, router: Router, *, prompt: str | None) -> None:
+        self._router = router
+        self._prompt = prompt
+
+    def ask(self, image: bytes) -> str:
+        """Ask about a PNG and return the answer's text."""
+        return self._router.describe(image, prompt=self._prompt).text
+
+
+def make(settings: str, url_a: str, url_b: str, cooldown_s: float) -> Ladder:
+    """Return the ladder.
 
     Args:
         settings: ``"embedded"`` or ``"second"``: what is below the upper server.
@@ -60,16 +75,8 @@ def make(settings: str, url_a: str, url_b: str, cooldown_s: float | None) -> Pee
         url_b: The lower server.
         cooldown_s: Seconds after which an exhausted quota is probed for the first time.
     """
-    speed = GATE_S / (cooldown_s or GATE_S)
+    speed = GATE_S / cooldown_s
     upper = OpenAIBackend(api_key=API_KEY, model=MODEL, base_url=url_a)
     below = EmbeddedBackend() if settings == "embedded" else Second(api_key=API_KEY, model=MODEL, base_url=url_b)
     router = Router([upper, below], caching=False, clock=FastClock(speed), deadline_s=DEADLINE_S * speed)
-    prompt = None if settings == "embedded" else PROMPT  # the embedded rung follows none
-
-    def ask(image: bytes) -> str:
-        return router.describe(image, prompt=prompt).text
-
-    def bare(image: bytes) -> str:
-        return router.describe(image, prompt=prompt, backend="openai").text
-
-    return Peer(ask=ask, ask_at_once=lambda image, callers: at_once(lambda: ask(image), callers), bare=bare)
+    return Ladder(router, prompt=None if settings == "embedded" else PROMPT)  # the embedded rung follows none

@@ -1,9 +1,10 @@
 """One library among the callers of a day: runs in that library's own environment, and prints what each call got.
 
-``python visit.py <module> <settings> <url of A> <url of B> <cooldown> <distribution> <calls per s> <seconds> <image>``.
-It says ``ready`` with the library's version, waits for a line, and then calls at a fixed rate whether or not earlier
-calls have ended: so that a slow answer holds up nobody's question, as in real life. A call's time is counted from the
-moment when it was due. Only the standard library is imported here.
+``python caller.py <module> <settings> <url of A> <url of B> <cooldown> <distribution> <calls per s> <seconds> <PNG>``.
+The module has ``make(settings, url_a, url_b, cooldown_s)``, which returns what can be asked. This program prints
+``ready`` with the library's version, waits for a line, and then calls at a fixed rate whether or not earlier calls have
+ended, so that a slow answer holds up no other question, as in real life. The time of a call is counted from the moment
+when it was due. Only the standard library is imported here.
 """
 
 from __future__ import annotations
@@ -15,12 +16,19 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from trial import Peer
+
+class Askable(Protocol):
+    """What a module makes."""
+
+    def ask(self, image: bytes, /) -> str:
+        """Ask about a PNG and return the answer's text."""
+        ...
+
 
 THREADS = 64
 
@@ -36,7 +44,7 @@ def main() -> None:
     print(json.dumps(call_all(peer, content, calls_per_s=float(rate), seconds=float(seconds))), flush=True)
 
 
-def call_all(peer: Peer, image: bytes, *, calls_per_s: float, seconds: float) -> list[dict[str, Any]]:
+def call_all(peer: Askable, image: bytes, *, calls_per_s: float, seconds: float) -> list[dict[str, Any]]:
     """Return what became of each call: ``at_s`` when it was due, ``elapsed_s``, and ``text`` or ``error``."""
     began = time.perf_counter()
     calls: list[Future[dict[str, Any]]] = []
@@ -48,7 +56,7 @@ def call_all(peer: Peer, image: bytes, *, calls_per_s: float, seconds: float) ->
     return [each.result() for each in calls]
 
 
-def call(peer: Peer, image: bytes, *, began: float, at_s: float) -> dict[str, Any]:
+def call(peer: Askable, image: bytes, *, began: float, at_s: float) -> dict[str, Any]:
     """Return what became of one call."""
     try:
         told = {"text": peer.ask(image)}
