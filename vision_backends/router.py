@@ -183,12 +183,7 @@ class Router:
             deadline_s=self._deadline_s,
             caching=caching,
         )
-        pools: list[_Closable] = [
-            self._pipeline,
-            self._events,
-            *callers.values(),
-            *([store_pool] if store_pool else []),
-        ]
+        pools: list[_Closable] = [self._pipeline, self._events, store_pool, *callers.values()]
         self._running = RunningCalls("router")
         engine = engine_loop()
         engine.attach()

@@ -7,11 +7,16 @@ models and callers know nothing of that clock.
 
 from __future__ import annotations
 
+import asyncio
 import time
+from typing import TYPE_CHECKING
 
 from vision_backends import Router
 from vision_backends.backends.embedded import EmbeddedBackend
 from vision_backends.backends.openai import OpenAIBackend
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
 
 __all__ = ["make"]
 
@@ -46,6 +51,10 @@ class FastClock:
     def sleep(self, seconds: float) -> None:
         """Return after that many fast seconds."""
         time.sleep(seconds / self._speed)
+
+    def timeout_at(self, at: float) -> AbstractAsyncContextManager[object]:
+        """Cancel the block when `monotonic` reaches a time, and then raise TimeoutError."""
+        return asyncio.timeout((at - self.monotonic()) / self._speed)
 
 
 class Second(OpenAIBackend):

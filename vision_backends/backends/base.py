@@ -15,7 +15,7 @@ from vision_backends.errors import NotSupportedError
 from vision_backends.types import FREE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Generator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 
     from vision_backends.backends.requests import (
         DescribeRequest,
@@ -189,7 +189,7 @@ class AsyncBackend(Backend):
 
     async def describe_stream(  # type: ignore[override]
         self, image: Image, request: DescribeRequest, *, timeout_s: float
-    ) -> AsyncIterator[str | Description]:
+    ) -> AsyncGenerator[str | Description, None]:
         """Yield a description piece by piece, and at last the whole record; all at once unless overridden.
 
         Nothing is asked before the first piece is wanted. Errors as in `Backend.describe`; one that comes before the

@@ -7,7 +7,7 @@ know what an answer means.
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -139,14 +139,11 @@ class _AsyncCaller:
 
     async def stream(self, image: Image, request: DescribeRequest, *, timeout_s: float) -> Pieces:
         pieces = self._backend.describe_stream(image, request, timeout_s=timeout_s)
-        try:
+        async with aclosing(pieces):
             async for piece in pieces:
                 yield piece
                 if isinstance(piece, Description):
                     return
-        finally:
-            with suppress(AttributeError):  # any asynchronous iterator will do
-                await pieces.aclose()  # type: ignore[attr-defined]
         _record(None)
 
     def close(self) -> None:
