@@ -184,7 +184,8 @@ class LoadedModel:
             for group, following in zip(groups, [*groups[1:], []], strict=False):
                 inputs = await coming.results()
                 count("decode", coming.seconds)
-                coming = begin(following)
+                if following:
+                    coming = begin(following)
                 for shape, places in _by_shape(inputs).items():
                     await collect(AHEAD)
                     job = Job(
