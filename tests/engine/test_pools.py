@@ -262,6 +262,20 @@ def test_a_pool_whose_threads_are_all_stuck_refuses_at_once():
     asyncio.run(run())
 
 
+def test_a_pool_whose_work_always_ends_refuses_nothing():
+    """A job waits for the threads that are still in work that was left behind."""
+    pool, stuck = Pool("work", size=1, may_hang=False), Stuck()
+
+    async def run():
+        await leave_behind(pool, stuck)
+        waiting = pool.start(lambda: 42)
+        stuck.released.set()
+        assert await waiting == 42
+
+    asyncio.run(run())
+    pool.close()
+
+
 def test_cancellations_that_race_with_beginnings_and_ends_are_counted_right():
     """Each result is either awaited, late or never begun, and none is stuck in the end."""
     pool, begun, late, got = make_pool(size=4), [], [], []

@@ -46,7 +46,7 @@ class EventLoop:
 
     def __init__(self, *, idle_s: float = IDLE_S) -> None:
         self.pid = os.getpid()
-        self.compute = Pool("compute", size=max(2, os.cpu_count() or 1))
+        self.compute = Pool("compute", size=max(2, os.cpu_count() or 1), may_hang=False)
         self._idle_s = idle_s
         self._lock = make_lock()
         self._users: list[None] = []  # its length counts, since changing it takes no lock

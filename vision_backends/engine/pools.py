@@ -13,6 +13,7 @@ import logging
 import os
 import queue
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from vision_backends.engine.threads import make_lock, make_queue, start_thread
@@ -34,15 +35,15 @@ class Pool:
     Args:
         name: How its threads are called.
         size: How many there are at most, those included that are stuck in work which was left behind.
+        may_hang: Whether its work may never end. Where it always does, a job waits for threads that are still in work
+            that was left behind, instead of being refused.
         idle_s: Seconds after which an idle thread ends, so that an owner that nobody closes leaves nothing behind.
     """
 
-    def __init__(self, name: str, *, size: int, idle_s: float = 30.0) -> None:
-        self._name = name
-        self._size = size
-        self._idle_s = idle_s
+    def __init__(self, name: str, *, size: int, may_hang: bool = True, idle_s: float = 30.0) -> None:
+        self._new_crew = partial(_Crew, name, size, may_hang=may_hang, idle_s=idle_s)
         self._renewing = make_lock()
-        self._crew = _Crew(name, size, idle_s)
+        self._crew = self._new_crew()
 
     def start(self, call: Callable[[], T], *, on_late: Callable[[T], object] | None = None) -> asyncio.Future[T]:
         """Begin a call in one of the threads and return its future on the running loop.
@@ -84,7 +85,7 @@ class Pool:
         if self._crew.pid != os.getpid():  # neither the threads nor the state of their locks came along
             with self._renewing:
                 if self._crew.pid != os.getpid():
-                    self._crew = _Crew(self._name, self._size, self._idle_s)
+                    self._crew = self._new_crew()
         return self._crew
 
 
@@ -176,10 +177,11 @@ class _Awaited(Generic[T]):
 class _Crew:
     """The threads of one process."""
 
-    def __init__(self, name: str, size: int, idle_s: float) -> None:
+    def __init__(self, name: str, size: int, *, may_hang: bool, idle_s: float) -> None:
         self.pid = os.getpid()
         self.stuck = 0
         self._name = name
+        self._may_hang = may_hang
         self._size = size
         self._idle_s = idle_s
         self._lock = make_lock()
@@ -193,7 +195,7 @@ class _Crew:
         with self._lock:
             if self._is_closed:
                 raise RuntimeError(f"The pool {self._name!r} is closed.")
-            if self.stuck >= self._size:
+            if self._may_hang and self.stuck >= self._size:
                 raise OverloadedError(
                     f"All {self._size} threads for {self._name} are in earlier calls that have not returned.",
                     remedy="Find out what they wait for: a dead connection, a blocked device.",

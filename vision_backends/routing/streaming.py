@@ -104,30 +104,33 @@ class _Stream:
         self._speak = speak
         self._stop: Callable[[], object] | None = None
         self._over = threading.Event()
+        self._is_closed = False
 
     def __del__(self) -> None:
         if self._stop is not None:
             self._stop()
 
     def _start(self) -> None:
-        if self._stop is None and not self._over.is_set():
+        if self._stop is None and not self._is_closed:
             self._stop = self._engine.start(partial(_run, self._speak, self._feed, self._over))
 
     def _ended(self) -> bool:
-        """Return whether everything was said, and keep the record; raise what went wrong."""
+        """Return whether everything was said, and keep the record; raise what went wrong, once."""
+        if self._is_closed:
+            return True
         outcome = self._feed.outcome
         if outcome is None:
-            return self._over.is_set()
+            return False
         if isinstance(outcome, BaseException):
-            self._feed.outcome = StopIteration()
+            self._is_closed = True
             raise outcome
         self.description = outcome
         return True
 
     def _cancel(self) -> bool:
         """Stop what speaks; return whether there is something to wait for."""
+        self._is_closed = True
         if self._stop is None:
-            self._over.set()
             return False
         self._stop()
         return not self._over.is_set()
@@ -162,7 +165,7 @@ class DescriptionStream(_Stream):
         self._start()
         while True:
             ready = threading.Event()
-            piece = self._feed.take(ready.set)
+            piece = None if self._is_closed else self._feed.take(ready.set)
             if piece is not None:
                 return piece
             if self._ended():
@@ -198,7 +201,7 @@ class AsyncDescriptionStream(_Stream):
         loop = asyncio.get_running_loop()
         while True:
             ready: asyncio.Future[None] = loop.create_future()
-            piece = self._feed.take(partial(_set_soon, loop, ready))
+            piece = None if self._is_closed else self._feed.take(partial(_set_soon, loop, ready))
             if piece is not None:
                 return piece
             if self._ended():

@@ -1,0 +1,376 @@
+"""How calls of a router end that do not end by themselves: Ctrl-C, close, a fork, a dropped router, a left stream."""
+
+import asyncio
+import gc
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from PIL import Image as PILImage
+
+from vision_backends import AllBackendsFailedError, AsyncRouter, Router, Usage
+from vision_backends.testing import FakeAsyncBackend, FakeBackend
+
+IMAGE = PILImage.new("RGB", (64, 48), "teal")
+ESTIMATE = Usage(input_tokens=900, output_tokens=100, cost_usd=0.25)
+
+
+class Remote(FakeAsyncBackend):
+    """A server that thinks for as long as it is told, and may charge for it."""
+
+    def __init__(self, name="remote", **options):
+        super().__init__(name, local=False, **options)
+
+    def estimate(self, request, inputs):
+        """Return the same for every call."""
+        return ESTIMATE
+
+
+def until(condition, timeout_s=5.0):
+    """Wait for something that happens in another thread."""
+    ends = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < ends, "It did not happen."
+        time.sleep(0.002)
+
+
+def row_of(router):
+    """Return the only row of the ledger."""
+    (row,) = router.ledger()
+    return row
+
+
+def test_a_cancelled_call_is_given_up_and_booked_with_its_estimate():
+    """The server may have charged for it."""
+    remote = Remote()
+    remote.play(60.0)
+
+    async def work(router):
+        call = asyncio.create_task(router.describe(IMAGE))
+        while not remote.calls:  # noqa: ASYNC110 — it is asked on another loop
+            await asyncio.sleep(0.002)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert len(remote.cancelled) == 1
+
+    with Router([remote]) as router:
+        asyncio.run(work(AsyncRouter(router)))
+        row = row_of(router)
+    assert (row.outcome, row.error) == ("failed", "cancelled")
+    assert (row.input_tokens, row.output_tokens, row.cost_usd) == (900, 100, 0.25)
+
+
+def test_a_call_that_is_late_is_booked_with_its_estimate_and_the_next_rung_answers():
+    """Its request is cancelled at the deadline."""
+    remote, spare = Remote(), FakeBackend("spare")
+    remote.play(60.0)
+    with Router([remote, spare]) as router:
+        answer = router.describe(IMAGE, deadline_s=0.3)
+        assert answer.trace.backend == "spare"
+        assert answer.trace.attempts[0].usage == ESTIMATE
+        assert len(remote.cancelled) == 1
+
+
+def test_who_waits_for_the_same_answer_outlasts_who_has_asked_first():
+    """The request belongs to no caller: it goes on as long as one of them waits, and is paid for once."""
+    remote = Remote(usage=Usage(input_tokens=9, output_tokens=1, cost_usd=0.5))
+    remote.play(0.4)
+    with Router([remote]) as router, ThreadPoolExecutor(2) as pool:
+        first = pool.submit(router.describe, IMAGE, deadline_s=0.15)
+        until(lambda: remote.calls)
+        second = pool.submit(router.describe, IMAGE, deadline_s=30)
+        with pytest.raises(AllBackendsFailedError, match="No answer within"):
+            first.result()
+        assert second.result().trace.backend == "remote"
+        assert len(remote.calls) == 1
+        assert sum(row.cost_usd or 0.0 for row in router.ledger()) == 0.5
+
+
+def test_a_failure_is_shared_by_who_waits_for_the_same_answer():
+    """One request, one outage, not eight."""
+    from vision_backends import UnavailableError
+
+    remote, spare = Remote(), FakeBackend("spare")
+    remote.play([0.2, UnavailableError("It is down.")])
+    with Router([remote, spare]) as router, ThreadPoolExecutor(8) as pool:
+        answers = [each.result() for each in [pool.submit(router.describe, IMAGE) for _ in range(8)]]
+    assert {answer.trace.backend for answer in answers} == {"spare"}
+    assert all(answer.trace.degraded for answer in answers)
+    assert len(remote.calls) == 1
+
+
+def test_closing_gives_running_calls_a_second_then_cancels_and_books_them():
+    """And refuses new ones."""
+    remote = Remote()
+    remote.play(0.3, 60.0)
+    router = Router([remote], caching=False)
+    with ThreadPoolExecutor(2) as pool:
+        quick = pool.submit(router.describe, IMAGE)
+        until(lambda: len(remote.calls) == 1)
+        slow = pool.submit(router.describe, IMAGE)
+        until(lambda: len(remote.calls) == 2)
+        started = time.monotonic()
+        router.close()
+        assert time.monotonic() - started < 3
+        assert quick.result().trace.backend == "remote"
+        with pytest.raises(asyncio.CancelledError):
+            slow.result()
+    assert len(remote.cancelled) == 1
+    assert [row.error for row in router.ledger()] == [None, "cancelled"]
+    with pytest.raises(RuntimeError, match="closed"):
+        router.describe(IMAGE)
+
+
+def test_a_router_that_is_dropped_leaves_no_thread_and_no_descriptor(tmp_path):
+    """Nobody has closed it."""
+    from vision_backends.storage import open_store
+
+    def work():
+        router = Router([FakeBackend()], store=open_store(tmp_path / "state.sqlite"))
+        router.describe(IMAGE)
+
+    work()
+    gc.collect()
+    before = {thread for thread in threading.enumerate() if thread.name != "vision-loop"}
+    descriptors = len(os.listdir("/proc/self/fd"))
+    work()
+    gc.collect()
+
+    def is_tidy():
+        gc.collect()
+        threads = {thread for thread in threading.enumerate() if thread.name != "vision-loop"}
+        return threads <= before and len(os.listdir("/proc/self/fd")) <= descriptors
+
+    until(is_tidy)
+
+
+def test_three_event_loops_one_after_the_other():
+    """The router has a loop of its own, so those of its callers may come and go."""
+    router = AsyncRouter(Router([Remote()], caching=False))
+
+    async def work():
+        return await asyncio.gather(*(router.describe(IMAGE) for _ in range(3)))
+
+    for _ in range(3):
+        assert [answer.trace.backend for answer in asyncio.run(work())] == ["remote"] * 3
+    asyncio.run(router.close())
+
+
+def test_a_synchronous_call_inside_of_a_coroutine_blocks_only_that_loop():
+    """It is slow, but it ends."""
+
+    async def work(router):
+        return router.describe(IMAGE)
+
+    with Router([Remote()]) as router:
+        assert asyncio.run(work(router)).trace.backend == "remote"
+
+
+def test_a_thousand_calls_in_flight_hold_no_threads():
+    """They wait on one loop."""
+    remote = Remote()
+    remote.play(1.0, times=1000)
+
+    async def work(router):
+        images = [PILImage.new("RGB", (8 + number % 40, 8 + number // 40)) for number in range(1000)]
+        calls = [asyncio.create_task(router.describe(image)) for image in images]
+        while len(remote.calls) < 1000:  # noqa: ASYNC110 — it is asked on another loop
+            await asyncio.sleep(0.01)
+        asking = [thread for thread in threading.enumerate() if thread.name.startswith("vision-remote")]
+        answers = await asyncio.gather(*calls)
+        return asking, answers
+
+    with Router([remote], caching=False) as router:
+        asking, answers = asyncio.run(work(AsyncRouter(router)))
+    assert asking == []
+    assert len(answers) == 1000
+
+
+class TestStreams:
+    """The request of a stream ends with its reader."""
+
+    @pytest.fixture
+    def remote(self):
+        """A server that says forty words, one each 10 ms."""
+        remote = Remote()
+        remote.play([piece for number in range(400) for piece in (0.01, f"{number} ")], times=3)
+        return remote
+
+    def test_leaving_the_loop_and_dropping_the_stream_ends_it(self, remote):
+        """Within 0.2 s, and it is booked."""
+        with Router([remote]) as router:
+            for piece in router.describe_stream(IMAGE):
+                assert piece == "0 "
+                break
+            started = time.monotonic()
+            gc.collect()
+            until(lambda: remote.cancelled)
+            assert time.monotonic() - started < 0.2
+            until(lambda: list(router.ledger()))
+            assert (row_of(router).error, row_of(router).cost_usd) == ("stream_interrupted", 0.25)
+
+    def test_leaving_its_block_ends_it(self, remote):
+        """As with a file."""
+        with Router([remote]) as router:
+            with router.describe_stream(IMAGE) as stream:
+                assert next(stream) == "0 "
+            assert len(remote.cancelled) == 1
+            assert row_of(router).error == "stream_interrupted"
+            assert list(stream) == []
+
+    def test_cancelling_who_reads_it_ends_it(self, remote):
+        """With async for."""
+
+        async def read(router):
+            async for _piece in router.describe_stream(IMAGE):
+                pass
+
+        async def work(router):
+            reader = asyncio.create_task(read(router))
+            while not remote.calls:  # noqa: ASYNC110 — it is asked on another loop
+                await asyncio.sleep(0.002)
+            reader.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reader
+
+        with Router([remote]) as router:
+            asyncio.run(work(AsyncRouter(router)))
+            until(lambda: remote.cancelled)
+
+    def test_it_is_at_most_sixteen_pieces_ahead_of_its_reader(self):
+        """A slow reader does not fill the memory."""
+        said = []
+
+        class Fast(Remote):
+            async def describe_stream(self, image, request, *, timeout_s):
+                for number in range(1000):
+                    said.append(number)
+                    yield f"{number} "
+
+        with Router([Fast()]) as router, router.describe_stream(IMAGE) as stream:
+            assert next(stream) == "0 "
+            time.sleep(0.1)
+            assert len(said) <= 1 + 16 + 1
+
+
+@pytest.mark.parametrize("kind", ["listener", "progress"])
+def test_a_callback_may_call_the_router(kind):
+    """It runs in a thread of its own, and does not wait for itself."""
+    heard = []
+    with Router([FakeBackend()]) as router:
+
+        def call_back(*_event):
+            if len(heard) < 3:
+                heard.append(str(router.describe(PILImage.new("RGB", (9, 9 + len(heard))))))
+
+        started = time.monotonic()
+        if kind == "listener":
+            router.subscribe(call_back)
+            router.describe(IMAGE)
+        else:
+            router.describe_many([IMAGE, IMAGE], progress=call_back)
+        until(lambda: heard)
+        assert time.monotonic() - started < 0.9
+    assert heard[0] == "fake says: 9×9 px"
+
+
+def test_a_listener_that_hangs_holds_a_call_up_for_a_second_at_most():
+    """The answer is there."""
+    release = threading.Event()
+    with Router([FakeBackend()]) as router:
+        router.subscribe(lambda _event: release.wait(20))
+        started = time.monotonic()
+        router.describe(IMAGE)
+        assert time.monotonic() - started < 2
+        release.set()
+
+
+def run_program(text, *, interrupt=False):
+    """Run a program in a process of its own and return what it prints; interrupt it once it has printed a line."""
+    program = subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(PREAMBLE) + textwrap.dedent(text)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        first = program.stdout.readline()
+        if interrupt:
+            time.sleep(0.1)
+            program.send_signal(signal.SIGINT)
+        rest, _ = program.communicate(timeout=20)
+        return first + rest
+    finally:
+        program.kill()
+
+
+PREAMBLE = """
+import os, threading, time
+from PIL import Image as PILImage
+from vision_backends import Router
+from vision_backends.testing import FakeAsyncBackend, FakeBackend
+
+image = PILImage.new("RGB", (64, 48), "teal")
+"""
+
+
+def test_ctrl_c_cancels_the_call_and_books_it():
+    """It is raised when the request has been given up."""
+    printed = run_program(
+        """
+        remote = FakeAsyncBackend("remote", local=False)
+        remote.play(60.0)
+        router = Router([remote])
+        print("asking", flush=True)
+        try:
+            router.describe(image)
+        except KeyboardInterrupt:
+            print(len(remote.cancelled), [row.error for row in router.ledger()])
+        """,
+        interrupt=True,
+    )
+    assert printed == "asking\n1 ['cancelled']\n"
+
+
+def test_a_forked_child_asks_on_a_loop_of_its_own():
+    """And its parent goes on asking."""
+    printed = run_program(
+        """
+        router = Router([FakeAsyncBackend("remote", local=False), FakeBackend("spare")], caching=False)
+        print(router.describe(image).trace.backend, flush=True)
+        child = os.fork()
+        if child == 0:
+            print("child:", router.describe(image).trace.backend, router.embed(image, backend="spare").space, flush=True)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        print("parent:", router.describe(image).trace.backend, flush=True)
+        """
+    )
+    assert printed == "remote\nchild: remote fake/vectors@1\nparent: remote\n"
+
+
+def test_what_was_answered_last_is_in_the_ledger_and_the_cache_of_a_program_that_just_ends(tmp_path):
+    """It is written behind the call, and before the interpreter ends."""
+    from vision_backends.storage import open_store
+
+    path = tmp_path / "state.sqlite"
+    printed = run_program(
+        f"""
+        from vision_backends.storage import open_store
+
+        router = Router([FakeBackend()], store=open_store({str(path)!r}))
+        print(router.describe(image))
+        """
+    )
+    assert printed == "fake says: 64×48 px\n"
+    store = open_store(path)
+    assert len(list(store.rows())) == 1
+    assert store.cache_info().entries == 1
+    store.close()
