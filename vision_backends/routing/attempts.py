@@ -156,7 +156,11 @@ class Attempts:
             return late
         _take_over(items, flight)
         turn.call.on_admitted()
-        error = None if flight.task.cancelled() else flight.task.result()
+        if flight.task.cancelled():  # at the deadline
+            if not flight.items[0].attempts:
+                self.note(items, turn, "skipped", _late(timeout_s))
+            return None
+        error = flight.task.result()
         if isinstance(error, CallerError) and len(items) > 1:
             for item in items:  # one is at fault: each is asked for again, alone
                 await self.make(turn, [item])
@@ -248,7 +252,7 @@ class Attempts:
         except asyncio.CancelledError:
             if not asked.done() or self._is_late(flight):
                 self._give_up(turn, flight, permit, estimate, elapsed_s=self.clock.monotonic() - started)
-                if not asked.cancel() and asked.exception() is None:
+                if not asked.cancel() and not asked.cancelled() and asked.exception() is None:
                     keep_late(asked.result())
                 raise
         answers = self._verified(asked, turn, len(flight.items))
