@@ -589,6 +589,7 @@ class Router:
                 patience_s=options.patience_s,
                 progress=None if progress is None else self._in_listeners_thread(progress),
             )
+            await self._recorder.written()
             await self._events.delivered()
         return cast("list[A | VisionError]", outcomes)
 
@@ -632,6 +633,7 @@ class Router:
         with self._running.call():
             with self._recorder.call(request.task, [item]):
                 await self._speaking.walk(rungs, call, item, feed)
+            await self._recorder.written()
             await self._events.delivered()
         answer = complete(item)
         if not isinstance(answer, Description):

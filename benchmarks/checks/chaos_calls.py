@@ -10,6 +10,7 @@ import json
 import random
 import threading
 import time
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -41,6 +42,8 @@ DEADLINES_S = (0.3, 0.6, 1.2, 2.4)
 METHODS = ("describe",) * 4 + ("detect",) * 2 + ("embed", "embed", "embed_text", "describe_stream")
 
 SIZE = (64, 48)
+
+_heard: ContextVar[list[AttemptEvent] | None] = ContextVar("what the call of this context has been told", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,6 @@ class Caller:
     routers: Sequence[Router]
     log: TextIO
     has_resets: bool = False
-    _own: threading.local = field(default_factory=threading.local)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
@@ -131,7 +133,8 @@ class Caller:
             worker.join()
 
     def _ask(self, question: Question) -> None:
-        self._own.heard = []
+        heard: list[AttemptEvent] = []
+        _heard.set(heard)
         router = self.routers[question.number % len(self.routers)]
         if self.has_resets:
             router.reset()
@@ -142,7 +145,6 @@ class Caller:
         except Exception as raised:  # noqa: BLE001 — to find out whether it is one of ours is the point
             error = raised
         late_s = time.perf_counter() - started - question.deadline_s
-        heard: list[AttemptEvent] = self._own.heard
         line = {
             "number": question.number,
             "late_s": late_s,
@@ -158,8 +160,9 @@ class Caller:
             self.log.write(text)
 
     def _hear(self, event: object) -> None:
-        if isinstance(event, AttemptEvent) and hasattr(self._own, "heard"):
-            self._own.heard.append(event)
+        heard = _heard.get()
+        if isinstance(event, AttemptEvent) and heard is not None:
+            heard.append(event)
 
 
 def _ending(error: BaseException | None) -> str:

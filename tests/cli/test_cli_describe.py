@@ -173,7 +173,7 @@ def test_a_deadline_that_leaves_no_time_is_a_usage_error(vision, make_photo, dea
 def test_the_deadline_holds_for_a_list_that_is_asked_about_in_pieces(vision, make_photo, use_ladder):
     """What comes after it is not asked about any more, but told."""
     use_ladder("rungs:Slow", more='[backends."rungs:Slow"]\neach_s = 0.01\n')
-    names = [make_photo(f"{number}.png") for number in range(70)]
+    names = [make_photo(f"{number}.png", size=(64, 48 + number)) for number in range(70)]
     result = vision("describe", *names, "--deadline", "0.3")
     answered = result.stdout.count("slow says")
     assert result.exit_code == 3

@@ -40,7 +40,7 @@ class Pool:
         idle_s: Seconds after which an idle thread ends, so that an owner that nobody closes leaves nothing behind.
     """
 
-    def __init__(self, name: str, *, size: int, may_hang: bool = True, idle_s: float = 30.0) -> None:
+    def __init__(self, name: str, *, size: int, may_hang: bool = True, idle_s: float = 3.0) -> None:
         self._new_crew = partial(_Crew, name, size, may_hang=may_hang, idle_s=idle_s)
         self._renewing = make_lock()
         self._crew = self._new_crew()

@@ -1,8 +1,8 @@
 """The record of every call: its attempts in the ledger, its answers in the cache, and events for whoever listens.
 
-This module decides that nothing is forgotten, however a call ends, and that nobody waits for it: stores that may block
-are written behind the call, many calls at once, and what is on its way is found as if it were there. It must not know
-how answers come about.
+This module decides that nothing is forgotten, however a call ends: stores that may block are written in a thread, for
+many calls in one go, and what is on its way there is found as if it had arrived. It must not know how answers come
+about.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from __future__ import annotations
 import secrets
 import threading
 from collections import deque
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from vision_backends.clock import SYSTEM_CLOCK
 from vision_backends.engine.pools import Pool
+from vision_backends.errors import OverloadedError
 from vision_backends.observability.events import AttemptEvent, CallEvent
 from vision_backends.routing.trace import is_degraded, ledger_rows
 
@@ -31,6 +33,9 @@ __all__ = ["CallRecorder"]
 
 LATEST = 64
 """Keys that are remembered for a call that has looked up its answer just before it was kept."""
+
+WRITE_S = 1.0
+"""A call does not wait any longer for a store that is locked or slow."""
 
 
 class CallRecorder:
@@ -112,10 +117,12 @@ class CallRecorder:
                     if self._answers.get(key) is answer:
                         del self._answers[key]
 
-    def after_fork(self) -> None:
-        """Leave to the parent what it had on its way."""
-        self._lock, self._writing = threading.Lock(), threading.Lock()
-        self._answers, self._rows = {}, []
+    async def written(self) -> None:
+        """Return when all that has been recorded is written, so that it outlives the process; or after 1 s."""
+        if self._answers or self._rows or self._writing.locked():
+            with suppress(TimeoutError, RuntimeError, OverloadedError):
+                async with SYSTEM_CLOCK.timeout_at(SYSTEM_CLOCK.monotonic() + WRITE_S):
+                    await self._pool.start(self.flush)
 
     def close(self) -> None:
         """Write what is left; harmless twice."""
