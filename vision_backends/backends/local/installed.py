@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from vision_backends.backends.local.hub.checkpoint import read_checkpoint
-from vision_backends.backends.local.hub.download import Warehouse, size_of
 from vision_backends.backends.local.runtime.tuning_cache import Remembered
 from vision_backends.errors import InvalidRequestError, NotReadyError
 
@@ -108,8 +107,7 @@ def find_holding(source: Source, hub: HuggingFaceHub) -> Holding:
     except NotReadyError as flaw:
         if flaw.code not in {"incomplete", "no_safetensors"}:
             return replace(held, state="refused", flaw=str(flaw))
-        size_bytes = held.size_bytes + _arriving_bytes(source, hub)
-        return replace(held, state="partly", flaw=str(flaw), size_bytes=size_bytes)
+        return replace(held, state="partly", flaw=str(flaw))
 
 
 def plan_removal(source: Source, hub: HuggingFaceHub, remembered: Remembered | None = None) -> Removal:
@@ -134,7 +132,7 @@ def _planned(source: Source, hub: HuggingFaceHub, remembered: Remembered) -> Rem
     """Return the plan, with the bytes in the cache of the hub."""
     from huggingface_hub import scan_cache_dir
 
-    home = Warehouse(hub.cache, str(source.repository)).home
+    home = hub.home(str(source.repository))
     if not home.is_dir():
         raise InvalidRequestError(f"{source.name} is not in the cache {hub.cache}.", remedy="See: vision models list")
     cache = scan_cache_dir(hub.cache)
@@ -160,7 +158,7 @@ def _planned(source: Source, hub: HuggingFaceHub, remembered: Remembered) -> Rem
     return Removal(
         name=source.name,
         revisions={each.commit_hash: tuple(sorted(each.refs)) for each in chosen},
-        freed_bytes=strategy.expected_freed_size + (_unnamed_bytes(repository) if strategy.repos else 0),
+        freed_bytes=strategy.expected_freed_size + (_incomplete_bytes(cache, repository) if strategy.repos else 0),
         folders=(*strategy.repos, *strategy.snapshots),
         strategy=strategy,
         remembered=remembered,
@@ -177,28 +175,26 @@ def _arrived_bytes(source: Source, hub: HuggingFaceHub) -> int:
     """Return what an interrupted fetch has left; nothing notes which revision it belongs to."""
     if source.repository is None or source.revision is not None or not hub.usable:
         return 0
-    return _size(Warehouse(hub.cache, source.repository).home / "blobs")
+    return _size(hub.home(source.repository) / "blobs")
 
 
-def _arriving_bytes(source: Source, hub: HuggingFaceHub) -> int:
-    """Return the size of what has arrived of files that are not whole yet."""
-    if source.repository is None:
-        return 0
-    blobs = Warehouse(hub.cache, source.repository).home / "blobs"
-    return sum(size_of(path) for path in blobs.glob("*.incomplete"))
-
-
-def _unnamed_bytes(repository: Any) -> int:  # noqa: ANN401 — a record of huggingface_hub
-    """Return the size of what no revision names, such as files that are still arriving; it goes with the last one."""
-    named = {file.blob_path for revision in repository.revisions for file in revision.files}
-    blobs = (path for path in (repository.repo_path / "blobs").glob("*") if not path.is_symlink())
-    return sum(size_of(path) for path in blobs if path not in named)
+def _incomplete_bytes(cache: Any, repository: Any) -> int:  # noqa: ANN401 — records of huggingface_hub
+    """Return what fetches that were killed have left of a model; it goes with the last revision."""
+    return sum(file.size_on_disk for file in cache.incomplete_files if repository.repo_path in file.file_path.parents)
 
 
 def _own_bytes(folder: Path) -> int:
     """Return what a folder takes itself, without what it links to."""
-    return sum(size_of(path) for path in folder.rglob("*") if not path.is_symlink() and not path.is_dir())
+    return sum(_size_of(path) for path in folder.rglob("*") if not path.is_symlink() and not path.is_dir())
 
 
 def _size(folder: Path) -> int:
-    return sum(size_of(path) for path in folder.rglob("*") if not path.is_dir())
+    return sum(_size_of(path) for path in folder.rglob("*") if not path.is_dir())
+
+
+def _size_of(file: Path) -> int:
+    """Return the size of a file; 0 of one that is not there, or a link into nothing."""
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0

@@ -6,8 +6,9 @@ This module decides nothing but how that is counted and told.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["Progress"]
+__all__ = ["Progress", "meter"]
 
 
 @dataclass(slots=True)
@@ -29,3 +30,34 @@ class Progress:
             return self.stage
         done_mb, total_mb = self.done_bytes / 1e6, self.total_bytes / 1e6
         return f"{self.stage}: {done_mb:.0f} of {total_mb:.0f} MB, {self.done_bytes / self.total_bytes:.0%}"
+
+
+def meter(progress: Progress) -> type[Any]:
+    """Return a progress bar for huggingface_hub that shows nothing and counts the bytes of a file that have arrived.
+
+    Over plain HTTP they are written as they come; Xet writes many at once, and says before how many it has received.
+    """
+    from tqdm import tqdm
+
+    class Meter(tqdm):  # type: ignore[misc]  # it has no types
+        def __init__(self, *_: object, **__: object) -> None:
+            super().__init__(disable=True)
+            self._before_bytes = progress.done_bytes
+            self._written_bytes = self._received_bytes = 0
+
+        def update(self, n: float | None = 1) -> None:
+            self._written_bytes += int(n or 0)
+            self._count()
+
+        def update_transfer(self, n: float | None = 1) -> None:
+            self._received_bytes += int(n or 0)
+            self._count()
+
+        def set_transfer_postfix_str(self, *_: object, **__: object) -> None:
+            """Show nothing."""
+
+        def _count(self) -> None:
+            done_bytes = self._before_bytes + max(self._written_bytes, self._received_bytes)
+            progress.done_bytes = min(progress.total_bytes, done_bytes)
+
+    return Meter
