@@ -7,6 +7,7 @@ folder of the user's. It must not know how models are fetched.
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -144,7 +145,7 @@ def _planned(source: Source, hub: HuggingFaceHub, remembered: Remembered) -> Rem
         return Removal(
             name=source.name,
             revisions={},
-            freed_bytes=_own_bytes(home),
+            freed_bytes=_size(home / "blobs"),
             folders=(home,),
             strategy=None,
             remembered=remembered,
@@ -158,7 +159,7 @@ def _planned(source: Source, hub: HuggingFaceHub, remembered: Remembered) -> Rem
     return Removal(
         name=source.name,
         revisions={each.commit_hash: tuple(sorted(each.refs)) for each in chosen},
-        freed_bytes=strategy.expected_freed_size + (_incomplete_bytes(cache, repository) if strategy.repos else 0),
+        freed_bytes=strategy.expected_freed_size,
         folders=(*strategy.repos, *strategy.snapshots),
         strategy=strategy,
         remembered=remembered,
@@ -178,23 +179,10 @@ def _arrived_bytes(source: Source, hub: HuggingFaceHub) -> int:
     return _size(hub.home(source.repository) / "blobs")
 
 
-def _incomplete_bytes(cache: Any, repository: Any) -> int:  # noqa: ANN401 — records of huggingface_hub
-    """Return what fetches that were killed have left of a model; it goes with the last revision."""
-    return sum(file.size_on_disk for file in cache.incomplete_files if repository.repo_path in file.file_path.parents)
-
-
-def _own_bytes(folder: Path) -> int:
-    """Return what a folder takes itself, without what it links to."""
-    return sum(_size_of(path) for path in folder.rglob("*") if not path.is_symlink() and not path.is_dir())
-
-
 def _size(folder: Path) -> int:
-    return sum(_size_of(path) for path in folder.rglob("*") if not path.is_dir())
-
-
-def _size_of(file: Path) -> int:
-    """Return the size of a file; 0 of one that is not there, or a link into nothing."""
-    try:
-        return file.stat().st_size
-    except OSError:
-        return 0
+    """Return the size of all files below a folder; links into nothing, and what leaves meanwhile, have none."""
+    size_bytes = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            size_bytes += 0 if path.is_dir() else path.stat().st_size
+    return size_bytes

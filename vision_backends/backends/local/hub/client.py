@@ -1,7 +1,7 @@
-"""The HTTP client through which huggingface_hub fetches models, stricter than its own.
+"""The HTTP client through which huggingface_hub fetches for us, stricter than its own.
 
-This module decides what is refused of what a server sends. huggingface_hub stores a file under whatever name an ETag
-gives it, follows redirects wherever they lead, and writes all that arrives. It must not know which files are wanted.
+This module decides which servers may be asked and what a file may be named by: huggingface_hub follows redirects
+wherever they lead, and stores a file under whatever path an ETag makes. It must not know which files are wanted.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import ipaddress
 import threading
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -22,53 +21,7 @@ if TYPE_CHECKING:
 
     from httpx2 import Client, Request, Response
 
-__all__ = ["Allowance", "strict_client"]
-
-
-@dataclass(slots=True)
-class Allowance:
-    """What one thread may receive.
-
-    Attributes:
-        commit: The version that its files belong to.
-        file_bytes: The announced size of the one that it fetches; None while it asks for something else.
-        left_bytes: How much of that has not arrived yet.
-    """
-
-    commit: str | None = None
-    file_bytes: int | None = None
-    left_bytes: int = 0
-
-    def check(self, response: Response) -> None:
-        """Refuse an answer that would be stored in a wrong place, and let no more arrive than was announced.
-
-        Raises:
-            NotReadyError: The answer is refused.
-        """
-        headers = response.headers
-        _check_address(headers.get("X-Xet-Cas-Url", "https:"))  # hf_xet asks there, with a client of its own
-        if response.request.method == "HEAD":
-            if response.is_redirect:
-                headers.pop("ETag", None)  # the redirect's own; only a linked one names the file
-            etag = (headers.get("X-Linked-ETag") or headers.get("ETag") or "").removeprefix("W/").strip('"')
-            if etag and not DIGEST.fullmatch(etag):
-                raise _refusal(f"it names a file by the ETag {etag[:80]!r}, which is no checksum")
-            if headers.get("X-Repo-Commit", self.commit) != self.commit:
-                raise _refusal(f"it sends a file of commit {headers['X-Repo-Commit'][:80]!r} for one of {self.commit}")
-        elif self.file_bytes is not None and response.status_code in {200, 206}:
-            if response.status_code == 200:  # from its beginning; 206 goes on where the connection broke off
-                self.left_bytes = self.file_bytes
-            response.iter_bytes = self._bounded(response.iter_bytes)  # type: ignore[method-assign]  # of this one only
-
-    def _bounded(self, read: Callable[..., Iterator[bytes]]) -> Callable[..., Iterator[bytes]]:
-        def iter_bytes(chunk_size: int | None = None) -> Iterator[bytes]:
-            for chunk in read(chunk_size):
-                self.left_bytes -= len(chunk)
-                if self.left_bytes < 0:
-                    raise _refusal(f"it sends more than the {self.file_bytes} bytes that it announced for a file")
-                yield chunk
-
-        return iter_bytes
+__all__ = ["strict_client"]
 
 
 class _Installation:
@@ -114,47 +67,44 @@ class _Installation:
         hooks = client.event_hooks
         client.event_hooks = {
             "request": [*hooks["request"], self._check_request],
-            "response": [*hooks["response"], _check_response],
+            "response": [*hooks["response"], self._check_response],
         }
         return client
 
     def _check_request(self, request: Request) -> None:
-        if _allowance.get() is None:
-            self._used_by_others = True
-        else:
+        if _fetching.get():
             _check_address(str(request.url))
+        else:
+            self._used_by_others = True
+
+    def _check_response(self, response: Response) -> None:
+        if not _fetching.get():
+            return
+        headers = response.headers
+        _check_address(headers.get("X-Xet-Cas-Url", "https:"))  # hf_xet asks there, with a client of its own
+        if response.is_redirect:
+            headers.pop("ETag", None)  # the redirect's own; only a linked one names the file
+        etag = (headers.get("X-Linked-ETag") or headers.get("ETag") or "").removeprefix("W/").strip('"')
+        if response.request.method == "HEAD" and etag and not DIGEST.fullmatch(etag):
+            raise _refusal(f"it names a file by the ETag {etag[:80]!r}, which is no checksum")
 
 
 _installation = _Installation()
 """One for the whole process, as is huggingface_hub's client."""
 
-_allowance: ContextVar[Allowance | None] = ContextVar("allowance", default=None)
-"""Set in threads that fetch for us."""
+_fetching: ContextVar[bool] = ContextVar("fetching", default=False)
+"""Whether the thread fetches something for us."""
 
 
 @contextmanager
-def strict_client(*, commit: str | None = None) -> Iterator[Allowance]:
-    """Let this thread reach the hub only through the strict client; its refusals are `NotReadyError`.
-
-    Args:
-        commit: The version that is fetched; None while it is not known.
-
-    Yields:
-        What the thread may receive; it is to say how long each file is.
-    """
-    allowance = Allowance(commit=commit)
+def strict_client() -> Iterator[None]:
+    """Let this thread reach the hub through the strict client only; what it refuses is a `NotReadyError`."""
     with _installation.in_place():
-        token = _allowance.set(allowance)
+        token = _fetching.set(True)
         try:
-            yield allowance
+            yield
         finally:
-            _allowance.reset(token)
-
-
-def _check_response(response: Response) -> None:
-    allowance = _allowance.get()
-    if allowance is not None:
-        allowance.check(response)
+            _fetching.reset(token)
 
 
 def _check_address(url: str) -> None:

@@ -128,11 +128,11 @@ class HuggingFaceHub:
         check_disk(self.cache, sum(file.size_bytes for file in (*self.missing(offer), *damaged)))
         progress.done_bytes, progress.total_bytes = 0, offer.size_bytes
         folder = self._snapshot(offer)
-        with _translated(offer.repository, self.cache), strict_client(commit=offer.commit) as allowance:
+        with _translated(offer.repository, self.cache), strict_client():
             _unlink_dangling(folder)
             for files in (offer.settings, offer.weights):
                 for file in files:
-                    allowance.file_bytes, arrived_bytes = file.size_bytes, progress.done_bytes + file.size_bytes
+                    arrived_bytes = progress.done_bytes + file.size_bytes
                     if file in damaged or not (folder / file.name).is_file():
                         self._receive(file, offer, progress, anew=file in damaged)
                     progress.done_bytes = arrived_bytes
@@ -154,19 +154,19 @@ class HuggingFaceHub:
         path = self._snapshot(offer) / file.name
         if anew:
             path.unlink(missing_ok=True)  # huggingface_hub replaces what a link leads to, but no link
-        hf_hub_download(
+        arrived = hf_hub_download(
             offer.repository,
             file.name,
             revision=offer.commit,
             cache_dir=self.cache,
             endpoint=self._endpoint,
-            tqdm_class=meter(progress),
+            tqdm_class=meter(progress, file_bytes=file.size_bytes),
             force_download=anew,
         )
-        if not _is_sound(path, file):
-            path.resolve().unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
-            message = f"{file.name} of {offer.repository} arrived damaged: its checksum is not the announced one."
+        if not (path.is_file() and _is_sound(Path(arrived), file)):  # it may have arrived as one of another commit
+            Path(arrived).resolve().unlink(missing_ok=True)
+            Path(arrived).unlink(missing_ok=True)
+            message = f"{file.name} of {offer.repository} arrived damaged: it is not what the hub has listed."
             raise NotReadyError(message, remedy="Fetch it again.", code="damaged")
         for left in (self.home(offer.repository) / "blobs").glob(f"{file.digest}.*.incomplete"):
             left.unlink(missing_ok=True)  # a fetch that was killed has left it, and nothing goes on with it

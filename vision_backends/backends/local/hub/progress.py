@@ -1,12 +1,14 @@
 """How far a download is, for whoever waits for it.
 
-This module decides nothing but how that is counted and told.
+This module decides how that is counted and told, and when too much arrives.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+
+from vision_backends.errors import NotReadyError
 
 __all__ = ["Progress", "meter"]
 
@@ -32,10 +34,14 @@ class Progress:
         return f"{self.stage}: {done_mb:.0f} of {total_mb:.0f} MB, {self.done_bytes / self.total_bytes:.0%}"
 
 
-def meter(progress: Progress) -> type[Any]:
-    """Return a progress bar for huggingface_hub that shows nothing and counts the bytes of a file that have arrived.
+def meter(progress: Progress, *, file_bytes: int) -> type[Any]:
+    """Return a progress bar for huggingface_hub that shows nothing and counts what arrives of a file.
 
-    Over plain HTTP they are written as they come; Xet writes many at once, and says before how many it has received.
+    Over plain HTTP that is written as it comes; Xet writes much at once, and says before what it has received.
+
+    Args:
+        progress: Where it is counted.
+        file_bytes: The announced size. Before more than that is written, the bar raises a `NotReadyError`.
     """
     from tqdm import tqdm
 
@@ -47,6 +53,9 @@ def meter(progress: Progress) -> type[Any]:
 
         def update(self, n: float | None = 1) -> None:
             self._written_bytes += int(n or 0)
+            if self._written_bytes > file_bytes:
+                message = f"The hub sends more than the {file_bytes} bytes that it announced for a file."
+                raise NotReadyError(message, remedy="Fetch it again.", code="damaged")
             self._count()
 
         def update_transfer(self, n: float | None = 1) -> None:
@@ -57,7 +66,7 @@ def meter(progress: Progress) -> type[Any]:
             """Show nothing."""
 
         def _count(self) -> None:
-            done_bytes = self._before_bytes + max(self._written_bytes, self._received_bytes)
-            progress.done_bytes = min(progress.total_bytes, done_bytes)
+            here_bytes = min(file_bytes, max(self._written_bytes, self._received_bytes))
+            progress.done_bytes = self._before_bytes + here_bytes
 
     return Meter
