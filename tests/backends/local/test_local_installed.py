@@ -200,6 +200,7 @@ def test_a_damaged_folder_of_the_cache_is_removed_as_a_whole(hub, fetch):
 def test_what_cannot_be_deleted_is_an_error(hub, fetch):
     """It is not reported as removed; folders of another file system cannot be deleted."""
     fetch()
-    removal = replace(plan_removal(TINY, hub), strategy=None, folders=(Path("/proc/self/fd"),))
+    removal = plan_removal(TINY, hub)
+    removal = replace(removal, strategy=replace(removal.strategy, repos=frozenset({Path("/proc/self/fd")})))
     with pytest.raises(NotReadyError, match="could not be removed: /proc/self/fd"):
         removal.execute()

@@ -6,7 +6,6 @@ folder of the user's. It must not know how models are fetched.
 
 from __future__ import annotations
 
-import shutil
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,13 +18,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from huggingface_hub import CachedRevisionInfo, DeleteCacheStrategy
+
     from vision_backends.backends.local.hub.hub import HuggingFaceHub
     from vision_backends.backends.local.hub.source import Source
 
 __all__ = ["Holding", "Removal", "find_holding", "plan_removal"]
 
 LEAST_OF_COMMIT = 7
-"""So many digits name a commit, as git shortens it."""
+"""The fewest digits that name a commit, as git shortens it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,16 +57,14 @@ class Removal:
         name: The model on the hub.
         revisions: Commits, each with the branches and tags that stand for it.
         freed_bytes: Room that this gives back.
-        folders: What is deleted.
-        strategy: huggingface_hub's own plan; None for a folder that it does not understand.
+        strategy: huggingface_hub's own plan.
         remembered: Where its converted parts are kept, which go as well.
     """
 
     name: str
     revisions: dict[str, tuple[str, ...]]
     freed_bytes: int
-    folders: tuple[Path, ...]
-    strategy: Any
+    strategy: DeleteCacheStrategy
     remembered: Remembered
 
     def concerns(self, state: Mapping[str, Any]) -> bool:
@@ -80,15 +79,12 @@ class Removal:
         Raises:
             NotReadyError: Something could not be deleted.
         """
-        if self.strategy is not None:
+        with suppress(OSError):
             self.strategy.execute()
-        else:
-            for folder in self.folders:
-                shutil.rmtree(folder, ignore_errors=True)
-        left = [str(folder) for folder in self.folders if folder.exists()]
+        left = [str(folder) for folder in (*self.strategy.repos, *self.strategy.snapshots) if folder.exists()]
         if left:
             message = f"{self.name} could not be removed: {', '.join(left)}."
-            raise NotReadyError(message, remedy="Look who may write there.", code="cache_not_writable")
+            raise NotReadyError(message, remedy="Check the permissions of that folder.", code="cache_not_writable")
         self.remembered.forget(self.concerns)
 
 
@@ -125,13 +121,20 @@ def plan_removal(source: Source, hub: HuggingFaceHub, remembered: Remembered | N
     if source.repository is None:
         message = f"{source.name} is a folder of your own; only what was fetched from the hub is removed."
         raise InvalidRequestError(message, remedy=f"Delete {source.folder} yourself.")
-    removal = _planned(source, hub, remembered or Remembered())
+    strategy, revisions = _plan(source, hub)
+    removal = Removal(
+        name=source.name,
+        revisions=revisions,
+        freed_bytes=strategy.expected_freed_size,
+        strategy=strategy,
+        remembered=remembered or Remembered(),
+    )
     return replace(removal, freed_bytes=removal.freed_bytes + removal.remembered.kept_bytes(removal.concerns))
 
 
-def _planned(source: Source, hub: HuggingFaceHub, remembered: Remembered) -> Removal:
-    """Return the plan, with the bytes in the cache of the hub."""
-    from huggingface_hub import scan_cache_dir
+def _plan(source: Source, hub: HuggingFaceHub) -> tuple[DeleteCacheStrategy, dict[str, tuple[str, ...]]]:
+    """Return the deletion in the cache, and the commits that it concerns with their branches and tags."""
+    from huggingface_hub import DeleteCacheStrategy, scan_cache_dir
 
     home = hub.home(str(source.repository))
     if not home.is_dir():
@@ -142,31 +145,19 @@ def _planned(source: Source, hub: HuggingFaceHub, remembered: Remembered) -> Rem
         message = f"The folder {home} is damaged, so that no revision of it can be told from others."
         raise InvalidRequestError(message, remedy=f"Remove all of it: vision models remove {source.repository}")
     if repository is None or (source.revision is None and not repository.revisions):  # its fetch never got far
-        return Removal(
-            name=source.name,
-            revisions={},
-            freed_bytes=_size(home / "blobs"),
-            folders=(home,),
-            strategy=None,
-            remembered=remembered,
-        )
+        none: frozenset[Path] = frozenset()
+        whole = {"repos": frozenset({home}), "blobs": none, "refs": none, "snapshots": none}
+        return DeleteCacheStrategy(expected_freed_size=_size(home / "blobs"), cache_dir=hub.cache, **whole), {}
     chosen = [each for each in repository.revisions if _is_meant(source.revision, each)]
     if not chosen:
         message = f"{source.repository} has no revision {source.revision!r} in the cache {hub.cache}."
         raise InvalidRequestError(message, remedy=f"See: vision models show {source.repository}")
     # Clones of one repository share commits: only this one's may go.
     strategy = replace(cache, repos=frozenset({repository})).delete_revisions(*(each.commit_hash for each in chosen))
-    return Removal(
-        name=source.name,
-        revisions={each.commit_hash: tuple(sorted(each.refs)) for each in chosen},
-        freed_bytes=strategy.expected_freed_size,
-        folders=(*strategy.repos, *strategy.snapshots),
-        strategy=strategy,
-        remembered=remembered,
-    )
+    return strategy, {each.commit_hash: tuple(sorted(each.refs)) for each in chosen}
 
 
-def _is_meant(wanted: str | None, revision: Any) -> bool:  # noqa: ANN401 — a record of huggingface_hub
+def _is_meant(wanted: str | None, revision: CachedRevisionInfo) -> bool:
     if wanted is None or wanted in revision.refs:
         return True
     return len(wanted) >= LEAST_OF_COMMIT and revision.commit_hash.startswith(wanted)

@@ -88,12 +88,10 @@ class HuggingFaceHub:
         if source.repository is None or not self.usable:
             return None
         home = self.home(source.repository)
-        if source.commit is not None:
-            found = [_snapshot(home, source.commit)]
-        else:
-            refs = [source.revision] if source.revision else ["main", CONVERSION]
-            found = [_snapshot(home, _read_ref(home / "refs" / ref)) for ref in refs]
-        there = [each for each in found if each is not None]
+        refs = [source.revision] if source.revision else ["main", CONVERSION]
+        commits = [source.commit] if source.commit else [_read_ref(home / "refs" / ref) for ref in refs]
+        found = [(home / "snapshots" / commit, commit) for commit in commits if commit]
+        there = [(folder, commit) for folder, commit in found if folder.is_dir()]
         return next((each for each in there if _has_weights(each[0])), there[0] if there else None)
 
     def offer(self, source: Source) -> Offer:
@@ -219,23 +217,18 @@ def _translated(name: str, cache: Path) -> Iterator[None]:
             remedy = "Make it writable, or set HF_HOME to another folder."
             raise NotReadyError(message, remedy=remedy, code="cache_not_writable") from error
         reason = error.__cause__ or error  # huggingface_hub wraps what a network does in advice of its own
-        message = f"{name} could not be fetched: {type(reason).__name__}: {_first_line(reason).rstrip('.')}."
+        why = str(reason).strip().partition("\n")[0].rstrip(".")
+        message = f"{name} could not be fetched: {type(reason).__name__}: {why}."
         raise NotReadyError(message, remedy=f"When there is a network: vision models pull {name}") from error
-
-
-def _snapshot(home: Path, commit: str | None) -> tuple[Path, str] | None:
-    """Return the folder of a commit in the cache, where there is one."""
-    if commit is None or not COMMIT.fullmatch(commit) or not (home / "snapshots" / commit).is_dir():
-        return None
-    return home / "snapshots" / commit, commit
 
 
 def _read_ref(file: Path) -> str | None:
     """Return the commit that a branch stood for when it was fetched."""
     try:
-        return file.read_text(encoding="ascii").strip()
+        commit = file.read_text(encoding="ascii").strip()
     except (OSError, ValueError):
         return None
+    return commit if COMMIT.fullmatch(commit) else None
 
 
 def _write_ref(file: Path, commit: str) -> None:
@@ -266,7 +259,3 @@ def _unlink_dangling(folder: Path) -> None:
     for path in folder.rglob("*"):
         if path.is_symlink() and not path.exists():
             path.unlink(missing_ok=True)
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), "")
