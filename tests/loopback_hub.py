@@ -1,7 +1,7 @@
 """A hub on loopback that speaks as much of Hugging Face's protocol as its own client needs to list and fetch models.
 
 As on the real one, small files come from the hub itself and are known by git's sha1; weights are known by their sha256
-and come from a storage server elsewhere, to which the hub redirects, and which serves ranges.
+and come from a storage server elsewhere, to which the hub redirects, and which serves ranges, or chunks for Xet.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 import struct
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -76,20 +77,34 @@ class LoopbackHub:
 
     Attributes:
         repositories: What is published, by name.
+        renamed: New names by the old ones.
         asked: Every request, as ``"GET /path"``, with the range where one was asked for.
         hub_tokens: What the hub has been sent as authorisation.
         tokens: What storage has been sent as such; the client must keep that to itself.
         cut_after_bytes: Storage breaks every connection off after so many bytes.
         pace_s: Seconds that storage takes for a piece of 64 KiB.
+        etag: What the hub names every file by, if not its checksum.
+        commit: What the hub says that every file belongs to, if not its commit.
+        elsewhere: Where the hub says that storage is, if not here.
+        xet: Whether weights are offered by Xet as well, which huggingface_hub prefers.
+        chunks_of: The file whose chunks Xet gets, if not the right one.
+        surplus: What both send after the content of a file, without saying how long that is.
     """
 
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
+        self.renamed: dict[str, str] = {}
         self.asked: list[str] = []
         self.hub_tokens: set[str] = set()
         self.tokens: list[str] = []
         self.cut_after_bytes: int | None = None
         self.pace_s = 0.0
+        self.etag: str | None = None
+        self.commit: str | None = None
+        self.elsewhere: str | None = None
+        self.xet = False
+        self.chunks_of: Path | None = None
+        self.surplus = b""
         self.blobs: dict[str, Path] = {}
         self._servers = [self._start(_Hub), self._start(_Storage)]
 
@@ -100,8 +115,8 @@ class LoopbackHub:
 
     @property
     def storage(self) -> str:
-        """Address of the storage."""
-        return f"http://127.0.0.1:{self._servers[1].server_port}"
+        """Address of the storage, by another name: the client follows redirects within a host as it does no others."""
+        return f"http://localhost:{self._servers[1].server_port}"
 
     def publish(self, name: str, folder: Path, **more: Any) -> Repository:
         """Publish a folder as the main branch of a model."""
@@ -109,11 +124,11 @@ class LoopbackHub:
         return self.repositories[name]
 
     def fetched(self) -> list[str]:
-        """Return the names of files whose content was asked for, in order."""
+        """Return the names of files whose content was asked for, in order: small ones of the hub, others of storage."""
+        places = [line.split(" ")[1].split("?")[0] for line in self.asked if line.startswith("GET")]
+        large = {f"/{sha256}{end}": path.name for sha256, path in self.blobs.items() for end in ("", ".xorb")}
         return [
-            line.split("?")[0].rpartition("/")[2]
-            for line in self.asked
-            if line.startswith("GET") and "/resolve/" in line
+            large.get(place) or place.rpartition("/")[2] for place in places if place in large or "/resolve/" in place
         ]
 
     def close(self) -> None:
@@ -136,10 +151,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
-        self.send_header("Content-Length", str(len(body)))
+        surplus = self.hub.surplus if self.command == "GET" and "ETag" in headers else b""
+        if not surplus:
+            self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command == "GET":
-            self.wfile.write(body)
+            self.wfile.write(body + surplus)
 
     def note(self) -> None:
         """Remember the request."""
@@ -160,7 +177,12 @@ class _Hub(_Handler):
         found = listing or file
         name = found[1] if found else ""
         repository = self.hub.repositories.get(name)
-        if repository is None:
+        if path == "/xet-token":
+            headers = {"X_Xet_Access_Token": "token", "X_Xet_Token_Expiration": str(int(time.time()) + 3600)}
+            self.reply(200, X_Xet_Cas_Url=self.hub.elsewhere or self.hub.storage, **headers)
+        elif name in self.hub.renamed:
+            self.reply(307, Location=self.path.replace(name, self.hub.renamed[name]), ETag='"of the redirect"')
+        elif repository is None:
             self.reply(404, X_Error_Code="RepoNotFound")
         elif listing and listing[3]:
             self.reply(200, json.dumps(_discussions(name, repository)).encode(), Content_Type="application/json")
@@ -175,7 +197,7 @@ class _Hub(_Handler):
             elif repository.gated:
                 self.reply(403, X_Error_Code="GatedRepo")
             else:
-                self._serve(held[0] / found[3], held[1])
+                self._serve(held[0] / found[3], self.hub.commit or held[1])
 
     do_HEAD = do_GET  # noqa: N815 — the library's name
 
@@ -185,12 +207,20 @@ class _Hub(_Handler):
             return
         content = path.read_bytes()
         if not _is_large(path):
-            self.reply(200, content, ETag=f'"{_git_sha1(content)}"', X_Repo_Commit=commit)
+            etag = self.hub.etag or _git_sha1(content)
+            self.reply(200, content, ETag=f'"{etag}"', X_Repo_Commit=commit)
             return
         sha256 = hashlib.sha256(content).hexdigest()
         self.hub.blobs[sha256] = path
-        linked = {"X_Linked_ETag": f'"{sha256}"', "X_Linked_Size": str(len(content)), "X_Repo_Commit": commit}
-        self.reply(302, Location=f"{self.hub.storage}/{sha256}", **linked)
+        xet = {"X_Xet_Hash": sha256, "X_Xet_Refresh_Route": f"{self.hub.endpoint}/xet-token"} if self.hub.xet else {}
+        self.reply(
+            302,
+            Location=f"{self.hub.elsewhere or self.hub.storage}/{sha256}",
+            **xet,
+            X_Linked_ETag=f'"{self.hub.etag or sha256}"',
+            X_Linked_Size=str(len(content)),
+            X_Repo_Commit=commit,
+        )
 
 
 class _Storage(_Handler):
@@ -198,17 +228,25 @@ class _Storage(_Handler):
         self.note()
         if "Authorization" in self.headers:
             self.hub.tokens.append(self.headers["Authorization"])
-        content = self.hub.blobs[self.path.strip("/")].read_bytes()
+        first, _, second = self.path.strip("/").partition("/reconstructions/")
+        if second:
+            plan = _xet_plan(second, self.hub) if first == "v1" else None
+            self.reply(200 if plan else 404, json.dumps(plan).encode())
+            return
+        name, _, kind = first.partition(".")
+        content = ((self.hub.chunks_of if kind else None) or self.hub.blobs[name]).read_bytes()
+        content = _xorb(content) if kind else content
         total = len(content)
-        first = re.fullmatch(r"bytes=(\d+)-(\d+)?", self.headers.get("Range", ""))
-        start = int(first[1]) if first else 0
-        if first and start >= total:
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)?", self.headers.get("Range", ""))
+        start = int(asked[1]) if asked else 0
+        if asked and start >= total:
             self.reply(416, Content_Range=f"bytes */{total}")
             return
-        self.send_response(206 if first else 200)
-        if first:
+        self.send_response(206 if asked else 200)
+        if asked:
             self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
-        self.send_header("Content-Length", str(total - start))
+        if not self.hub.surplus:
+            self.send_header("Content-Length", str(total - start))
         self.end_headers()
         end = total if self.hub.cut_after_bytes is None else min(total, start + self.hub.cut_after_bytes)
         for place in range(start, end, PIECE_BYTES):
@@ -217,7 +255,28 @@ class _Storage(_Handler):
             except OSError:  # whoever asked has gone away
                 break
             time.sleep(self.hub.pace_s)
+        with suppress(OSError):
+            self.wfile.write(self.hub.surplus)
         self.close_connection = True
+
+
+def _xet_plan(sha256: str, hub: LoopbackHub) -> dict[str, Any]:
+    """Return of which chunks a file is made, all of one xorb: https://huggingface.co/docs/xet/api."""
+    content = hub.blobs[sha256].read_bytes()
+    chunks = {"start": 0, "end": -(-len(content) // PIECE_BYTES)}
+    place = {"range": chunks, "url": f"{hub.storage}/{sha256}.xorb"}
+    return {
+        "offset_into_first_range": 0,
+        "terms": [{"hash": sha256, "unpacked_length": len(content), "range": chunks}],
+        "fetch_info": {sha256: [{**place, "url_range": {"start": 0, "end": len(_xorb(content)) - 1}}]},
+    }
+
+
+def _xorb(content: bytes) -> bytes:
+    """Return a file as chunks that are not compressed: https://huggingface.co/docs/xet/xorb."""
+    pieces = [content[place : place + PIECE_BYTES] for place in range(0, len(content), PIECE_BYTES)]
+    sizes = [len(piece).to_bytes(3, "little") for piece in pieces]
+    return b"".join(b"\0" + size + b"\0" + size + piece for size, piece in zip(sizes, pieces, strict=True))
 
 
 def _listing(name: str, repository: Repository, folder: Path, commit: str) -> dict[str, Any]:

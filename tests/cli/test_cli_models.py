@@ -204,7 +204,8 @@ def test_damage_is_found_and_mended(run, cache):
     assert err == "vision: acme/tiny is not whole. Run: vision models pull --repair acme/tiny\n"
     code, _, err = run("pull", "--repair", "acme/tiny")
     assert code == 0
-    assert "model.safetensors was damaged and is fetched anew" in err
+    assert "model.safetensors is damaged and has to be fetched again" in err
+    assert re.search(r"size +2 MB, of which [0-9]+ bytes are here$", err, re.MULTILINE)
     assert run("verify", "acme/tiny")[0] == 0
 
 
@@ -227,17 +228,59 @@ def test_a_small_file_that_is_not_there_is_missed_and_comes_anew(run, cache, tmp
     assert "Save or copy it again" in err
 
 
-def test_what_is_not_whole_after_all_is_a_failure(run, cache):
-    """Nothing is missing, so nothing is fetched, and yet it cannot be used; with --repair it can."""
+def test_what_was_cut_short_is_mended_by_an_ordinary_fetch(run, published, cache):
+    """It does not look whole, so nobody has to know that it needs a repair."""
     assert run("pull", "acme/tiny")[0] == 0
     weights = next(cache.glob("models--acme--tiny/snapshots/*/model.safetensors")).resolve()
     weights.write_bytes(weights.read_bytes()[:-5])
-    code, out, err = run("pull", "acme/tiny")
+    published.asked.clear()
+    code, out, err = run("pull", "acme/tiny", "--json")
+    assert (code, json.loads(out)["state"]) == (0, "installed")
+    assert "model.safetensors is damaged" in err
+    assert published.fetched() == ["model.safetensors"]
+
+
+def test_what_is_not_whole_after_all_is_a_failure(run, published, tmp_path):
+    """The publisher has uploaded half of it; everything is as announced, and yet it cannot be used."""
+    folder = write_model(tmp_path / "half")
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-5])
+    published.publish("acme/half", folder)
+    code, out, err = run("pull", "acme/half")
     assert (code, out) == (3, "")
     assert "model.safetensors is cut short" in err
-    code, out, _ = run("pull", "acme/tiny", "--json")
+    code, out, _ = run("pull", "acme/half", "--json")
     assert (code, json.loads(out)["state"]) == (3, "partly")
-    assert run("pull", "acme/tiny", "--repair")[0] == 0
+
+
+def test_weights_are_fetched_by_xet_where_the_hub_offers_it(run, published, cache):
+    """Several models may share them then; damage is found, mended and removed as ever."""
+    published.xet = True
+    assert run("pull", "acme/tiny")[0] == 0
+    assert published.fetched()[-1] == "model.safetensors"
+    assert any("/reconstructions/" in line for line in published.asked)
+    assert run("verify", "acme/tiny")[0] == 0
+    shared = next(cache.glob("models--acme--tiny/snapshots/*/model.safetensors")).resolve()
+    assert shared.is_relative_to(cache / "blobs")
+    content = shared.read_bytes()
+    shared.write_bytes(content[:-1] + b"x")
+    assert run("verify", "acme/tiny")[0] == 3
+    assert run("pull", "--repair", "acme/tiny")[0] == 0
+    assert run("verify", "acme/tiny")[0] == 0
+    code, out, _ = run("remove", "acme/tiny")
+    assert (code, out) == (0, "acme/tiny: removed, 2 MB are free again\n")
+    assert not [path for path in cache.rglob("*") if path.is_file() and path.read_bytes() == content]
+
+
+def test_what_xet_sends_is_compared_with_the_listing_too(run, published, tmp_path):
+    """Its client takes the chunks as they come."""
+    published.xet = True
+    published.chunks_of = write_model(tmp_path / "other", megabytes=2, seed=1) / "model.safetensors"
+    code, out, err = run("pull", "acme/tiny")
+    assert (code, out) == (3, "")
+    assert "model.safetensors of acme/tiny arrived damaged" in err
+    assert records(run("--json")[1])["acme/tiny"]["state"] == "partly"
+    published.chunks_of = None
+    assert run("pull", "acme/tiny")[0] == 0
 
 
 def test_links_into_nothing_are_no_bug_but_a_flaw(run, cache, use_ladder, vision_process, make_photo, tmp_path):
@@ -339,23 +382,25 @@ def test_somebody_at_a_terminal_is_asked_first(run_at_terminal, published, cache
     assert not list(cache.glob("models--acme--tiny"))
 
 
-def test_ctrl_c_keeps_what_has_arrived(published, run, cache, tmp_path):
-    """And the same command goes on from there."""
+def test_ctrl_c_keeps_what_has_arrived_whole(published, run, tmp_path):
+    """The same command fetches the rest, and says how much that is."""
     published.publish("acme/large", write_model(tmp_path / "large", megabytes=25))
     published.pace_s = 0.02
     command = [sys.executable, "-m", "vision_backends", "models", "pull", "acme/large"]
     with subprocess.Popen(command, stdout=-1, stderr=-1, env=process_env()) as process:
-        while not any(path.stat().st_size > 1e7 for path in cache.glob("*/blobs/*.incomplete")):
+        while "model.safetensors" not in published.fetched():
             assert process.poll() is None
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (130, b"")
-    assert err.endswith(b"vision: what has arrived is kept; the same command goes on from there\n")
+    assert err.endswith(b"vision: files that have arrived whole are kept; the same command fetches the others\n")
     published.pace_s = 0.0
+    published.asked.clear()
     code, _, err = run("pull", "acme/large")
     assert code == 0
-    assert re.search(r"size +25 MB, of which 10 MB are here", err)
+    assert re.search(r"size +25 MB, of which [0-9]+ bytes are here", err)
+    assert published.fetched() == ["model.safetensors"]
 
 
 @pytest.mark.parametrize(

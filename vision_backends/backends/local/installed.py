@@ -6,12 +6,11 @@ folder of the user's. It must not know how models are fetched.
 
 from __future__ import annotations
 
-import shutil
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from vision_backends.backends.local.hub.checkpoint import read_checkpoint
-from vision_backends.backends.local.hub.download import Warehouse, size_of
 from vision_backends.backends.local.runtime.tuning_cache import TuningCache
 from vision_backends.errors import InvalidRequestError, NotReadyError
 
@@ -19,13 +18,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from huggingface_hub import CachedRevisionInfo, DeleteCacheStrategy
+
     from vision_backends.backends.local.hub.hub import HuggingFaceHub
     from vision_backends.backends.local.hub.source import Source
 
 __all__ = ["Holding", "Removal", "find_holding", "plan_removal"]
 
 LEAST_OF_COMMIT = 7
-"""So many digits name a commit, as git shortens it."""
+"""The fewest digits that name a commit, as git shortens it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,16 +57,14 @@ class Removal:
         name: The model on the hub.
         revisions: Commits, each with the branches and tags that stand for it.
         freed_bytes: Room that this gives back.
-        folders: What is deleted.
-        strategy: huggingface_hub's own plan; None for a folder that it does not understand.
+        strategy: huggingface_hub's own plan.
         remembered: Where its converted parts are kept, which go as well.
     """
 
     name: str
     revisions: dict[str, tuple[str, ...]]
     freed_bytes: int
-    folders: tuple[Path, ...]
-    strategy: Any
+    strategy: DeleteCacheStrategy
     remembered: TuningCache
 
     def concerns(self, state: Mapping[str, Any]) -> bool:
@@ -80,15 +79,12 @@ class Removal:
         Raises:
             NotReadyError: Something could not be deleted.
         """
-        if self.strategy is not None:
+        with suppress(OSError):
             self.strategy.execute()
-        else:
-            for folder in self.folders:
-                shutil.rmtree(folder, ignore_errors=True)
-        left = [str(folder) for folder in self.folders if folder.exists()]
+        left = [str(folder) for folder in (*self.strategy.repos, *self.strategy.snapshots) if folder.exists()]
         if left:
             message = f"{self.name} could not be removed: {', '.join(left)}."
-            raise NotReadyError(message, remedy="Look who may write there.", code="cache_not_writable")
+            raise NotReadyError(message, remedy="Check the permissions of that folder.", code="cache_not_writable")
         self.remembered.forget(self.concerns)
 
 
@@ -108,8 +104,7 @@ def find_holding(source: Source, hub: HuggingFaceHub) -> Holding:
     except NotReadyError as flaw:
         if flaw.code not in {"incomplete", "no_safetensors"}:
             return replace(held, state="refused", flaw=str(flaw))
-        size_bytes = held.size_bytes + _arriving_bytes(source, hub)
-        return replace(held, state="partly", flaw=str(flaw), size_bytes=size_bytes)
+        return replace(held, state="partly", flaw=str(flaw))
 
 
 def plan_removal(source: Source, hub: HuggingFaceHub, remembered: TuningCache | None = None) -> Removal:
@@ -126,15 +121,22 @@ def plan_removal(source: Source, hub: HuggingFaceHub, remembered: TuningCache | 
     if source.repository is None:
         message = f"{source.name} is a folder of your own; only what was fetched from the hub is removed."
         raise InvalidRequestError(message, remedy=f"Delete {source.folder} yourself.")
-    removal = _planned(source, hub, remembered or TuningCache())
+    strategy, revisions = _plan(source, hub)
+    removal = Removal(
+        name=source.name,
+        revisions=revisions,
+        freed_bytes=strategy.expected_freed_size,
+        strategy=strategy,
+        remembered=remembered or TuningCache(),
+    )
     return replace(removal, freed_bytes=removal.freed_bytes + removal.remembered.kept_bytes(removal.concerns))
 
 
-def _planned(source: Source, hub: HuggingFaceHub, remembered: TuningCache) -> Removal:
-    """Return the plan, with the bytes in the cache of the hub."""
-    from huggingface_hub import scan_cache_dir
+def _plan(source: Source, hub: HuggingFaceHub) -> tuple[DeleteCacheStrategy, dict[str, tuple[str, ...]]]:
+    """Return the deletion in the cache, and the commits that it concerns with their branches and tags."""
+    from huggingface_hub import DeleteCacheStrategy, scan_cache_dir
 
-    home = Warehouse(hub.cache, str(source.repository)).home
+    home = hub.home(str(source.repository))
     if not home.is_dir():
         raise InvalidRequestError(f"{source.name} is not in the cache {hub.cache}.", remedy="See: vision models list")
     cache = scan_cache_dir(hub.cache)
@@ -143,31 +145,19 @@ def _planned(source: Source, hub: HuggingFaceHub, remembered: TuningCache) -> Re
         message = f"The folder {home} is damaged, so that no revision of it can be told from others."
         raise InvalidRequestError(message, remedy=f"Remove all of it: vision models remove {source.repository}")
     if repository is None or (source.revision is None and not repository.revisions):  # its fetch never got far
-        return Removal(
-            name=source.name,
-            revisions={},
-            freed_bytes=_own_bytes(home),
-            folders=(home,),
-            strategy=None,
-            remembered=remembered,
-        )
+        none: frozenset[Path] = frozenset()
+        whole = {"repos": frozenset({home}), "blobs": none, "refs": none, "snapshots": none}
+        return DeleteCacheStrategy(expected_freed_size=_size(home / "blobs"), cache_dir=hub.cache, **whole), {}
     chosen = [each for each in repository.revisions if _is_meant(source.revision, each)]
     if not chosen:
         message = f"{source.repository} has no revision {source.revision!r} in the cache {hub.cache}."
         raise InvalidRequestError(message, remedy=f"See: vision models show {source.repository}")
     # Clones of one repository share commits: only this one's may go.
     strategy = replace(cache, repos=frozenset({repository})).delete_revisions(*(each.commit_hash for each in chosen))
-    return Removal(
-        name=source.name,
-        revisions={each.commit_hash: tuple(sorted(each.refs)) for each in chosen},
-        freed_bytes=strategy.expected_freed_size + (_unnamed_bytes(repository) if strategy.repos else 0),
-        folders=(*strategy.repos, *strategy.snapshots),
-        strategy=strategy,
-        remembered=remembered,
-    )
+    return strategy, {each.commit_hash: tuple(sorted(each.refs)) for each in chosen}
 
 
-def _is_meant(wanted: str | None, revision: Any) -> bool:  # noqa: ANN401 — a record of huggingface_hub
+def _is_meant(wanted: str | None, revision: CachedRevisionInfo) -> bool:
     if wanted is None or wanted in revision.refs:
         return True
     return len(wanted) >= LEAST_OF_COMMIT and revision.commit_hash.startswith(wanted)
@@ -177,28 +167,13 @@ def _arrived_bytes(source: Source, hub: HuggingFaceHub) -> int:
     """Return what an interrupted fetch has left; nothing notes which revision it belongs to."""
     if source.repository is None or source.revision is not None or not hub.usable:
         return 0
-    return _size(Warehouse(hub.cache, source.repository).home / "blobs")
-
-
-def _arriving_bytes(source: Source, hub: HuggingFaceHub) -> int:
-    """Return the size of what has arrived of files that are not whole yet."""
-    if source.repository is None:
-        return 0
-    blobs = Warehouse(hub.cache, source.repository).home / "blobs"
-    return sum(size_of(path) for path in blobs.glob("*.incomplete"))
-
-
-def _unnamed_bytes(repository: Any) -> int:  # noqa: ANN401 — a record of huggingface_hub
-    """Return the size of what no revision names, such as files that are still arriving; it goes with the last one."""
-    named = {file.blob_path for revision in repository.revisions for file in revision.files}
-    blobs = (path for path in (repository.repo_path / "blobs").glob("*") if not path.is_symlink())
-    return sum(size_of(path) for path in blobs if path not in named)
-
-
-def _own_bytes(folder: Path) -> int:
-    """Return what a folder takes itself, without what it links to."""
-    return sum(size_of(path) for path in folder.rglob("*") if not path.is_symlink() and not path.is_dir())
+    return _size(hub.home(source.repository) / "blobs")
 
 
 def _size(folder: Path) -> int:
-    return sum(size_of(path) for path in folder.rglob("*") if not path.is_dir())
+    """Return the size of all files below a folder; links into nothing, and what leaves meanwhile, have none."""
+    size_bytes = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            size_bytes += 0 if path.is_dir() else path.stat().st_size
+    return size_bytes

@@ -33,7 +33,7 @@ class Order:
     Attributes:
         entry: The model.
         offer: What the hub has.
-        missing_bytes: How much of that is not here.
+        missing_bytes: How much of that is not here, or damaged.
     """
 
     entry: Entry
@@ -55,7 +55,7 @@ def pull(
     config: ConfigFile = None,
     debug: Debug = False,
 ) -> None:
-    """Fetch models before they are needed; what was interrupted goes on where it stopped."""
+    """Fetch models before they are needed; files that arrived before an interruption are not fetched again."""
     with exit_codes(debug=debug):
         inventory = Inventory(config)
         if all_configured == bool(names):
@@ -64,7 +64,7 @@ def pull(
         chosen = inventory.configured if all_configured else [inventory.find(name) for name in names or ()]
         fetched = [(entry, source) for entry in chosen if (source := _fetched(entry, named=not all_configured))]
         orders = [
-            _order(inventory, entry, source, repair=repair)
+            _order(inventory, entry, source)
             for entry, source in fetched
             if repair or inventory.hold(entry).state != "installed"
         ]
@@ -91,7 +91,7 @@ def _fetched(entry: Entry, *, named: bool) -> "Source | None":
     return None
 
 
-def _order(inventory: Inventory, entry: Entry, source: "Source", *, repair: bool) -> Order:
+def _order(inventory: Inventory, entry: Entry, source: "Source") -> Order:
     from vision_backends.backends.local.hub.progress import Progress
 
     try:
@@ -101,12 +101,13 @@ def _order(inventory: Inventory, entry: Entry, source: "Source", *, repair: bool
         if nearest is not None and nearest != source.name:
             error.remedy = f"Did you mean {nearest}? {error.remedy}"
         raise
-    if repair:
-        progress = Progress(stage=f"reading {entry.name}")
-        with bytes_bar(progress):
-            for name in inventory.hub.discard_damaged(offer, progress):
-                tell(f"{entry.name}: {name} was damaged and is fetched anew")
-    return Order(entry=entry, offer=offer, missing_bytes=inventory.hub.missing_bytes(offer))
+    progress = Progress(stage=f"reading {entry.name}")
+    with bytes_bar(progress):
+        damaged = inventory.hub.damaged(offer, progress)
+    for file in damaged:
+        tell(f"{entry.name}: {file.name} is damaged and has to be fetched again")
+    lacking = (*inventory.hub.missing(offer), *damaged)
+    return Order(entry=entry, offer=offer, missing_bytes=sum(file.size_bytes for file in lacking))
 
 
 def _agreed(inventory: Inventory, orders: "Sequence[Order]", *, yes: bool) -> bool:
@@ -136,8 +137,7 @@ def _take(inventory: Inventory, order: Order) -> BackendError | None:
     """Fetch one model; return what it failed with, so that others are fetched all the same."""
     from vision_backends.backends.local.hub.progress import Progress
 
-    total_bytes = order.offer.size_bytes
-    progress = Progress(stage=order.entry.name, done_bytes=total_bytes - order.missing_bytes, total_bytes=total_bytes)
+    progress = Progress(stage=order.entry.name)
     try:
         with bytes_bar(progress):
             inventory.hub.take(order.offer, progress)
@@ -145,7 +145,7 @@ def _take(inventory: Inventory, order: Order) -> BackendError | None:
         tell_error(error)
         return error
     except KeyboardInterrupt:
-        tell("what has arrived is kept; the same command goes on from there")
+        tell("files that have arrived whole are kept; the same command fetches the others")
         raise
     return None
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -21,6 +22,16 @@ from vision_backends.errors import ModelNotFoundError, NotReadyError
 
 COMMIT = commit_of("main")
 
+FETCH = """
+import sys, threading
+from pathlib import Path
+from vision_backends.backends.local.hub.hub import HuggingFaceHub, Progress, Source
+hub = HuggingFaceHub(cache=Path(sys.argv[1]), endpoint=sys.argv[2])
+fetching = threading.Thread(target=hub.fetch, args=(Source.parse("acme/tiny"), Progress()), daemon=True)
+fetching.start()
+fetching.join(float(sys.argv[3]))
+"""
+
 
 @pytest.fixture
 def serve(tmp_path, loopback_hub):
@@ -31,6 +42,32 @@ def serve(tmp_path, loopback_hub):
         return HuggingFaceHub(cache=tmp_path / "cache", endpoint=loopback_hub.endpoint), loopback_hub
 
     return start
+
+
+@pytest.fixture
+def fetching():
+    """A starter of processes that fetch acme/tiny, for a number of seconds at most."""
+    started = []
+
+    def start(hub, server, *, at_most_s=60):
+        command = [sys.executable, "-c", FETCH, str(hub.cache), server.endpoint, str(at_most_s)]
+        started.append(subprocess.Popen(command))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def wait_for_half(cache):
+    """Return the file that is arriving, once the first ten megabytes are there, of which huggingface_hub makes one."""
+    for _ in range(500):
+        there = [path for path in cache.glob("*/blobs/*.incomplete") if path.stat().st_size >= 10_000_000]
+        if there:
+            return there[0]
+        time.sleep(0.02)
+    raise AssertionError(list(cache.rglob("*")))
 
 
 @pytest.mark.parametrize(
@@ -219,15 +256,16 @@ def test_what_the_small_files_forbid_costs_no_weights(serve, tmp_path, file, con
 
 
 def test_an_offer_says_what_it_costs_before_anything_is_fetched(serve, tmp_path):
-    """Size, licence, commit and address; after a part has arrived, less of it is missing."""
+    """Size, licence, commit and address; afterwards nothing of it is missing."""
     hub, server = serve(write_model(tmp_path / "model", megabytes=1.0), licence="cc-by-nc-4.0")
     offer = hub.offer(Source.parse("acme/tiny"))
     assert (offer.licence, offer.commit, offer.branch) == ("cc-by-nc-4.0", COMMIT, "main")
     assert offer.address == f"{server.endpoint}/acme/tiny"
-    assert hub.missing_bytes(offer) == offer.size_bytes > 1_000_000
+    assert hub.missing(offer) == list(offer.files)
+    assert offer.size_bytes > 1_000_000
     assert not hub.cache.exists()
     hub.take(offer, Progress())
-    assert hub.missing_bytes(offer) == 0
+    assert hub.missing(offer) == []
 
 
 def test_the_size_of_a_large_file_may_be_stated_with_its_checksum_only(serve, tmp_path):
@@ -241,23 +279,38 @@ def test_the_size_of_a_large_file_may_be_stated_with_its_checksum_only(serve, tm
     "name", ["../../precious.json", "/precious.json", "a/../../../precious.json", "..\\precious.json"]
 )
 def test_names_that_lead_out_of_the_cache_are_not_followed(serve, tmp_path, name):
-    """Neither is such a file fetched nor, when the cache is mended, thrown away."""
+    """Neither is such a file fetched nor, when the cache is checked, read."""
     (tmp_path / "precious.json").write_text("{}")
     listed = [{"rfilename": name, "size": 2, "blobId": "0" * 40}]
     hub, _ = serve(write_model(tmp_path / "model"), listed=listed)
     offer = hub.offer(Source.parse("acme/tiny"))
     assert [file.name for file in offer.settings] == ["config.json", "preprocessor_config.json"]
     hub.take(offer, Progress())
-    assert hub.discard_damaged(offer, Progress()) == []
+    assert hub.damaged(offer, Progress()) == []
     assert (tmp_path / "precious.json").read_text() == "{}"
 
 
-def test_checksums_and_commits_that_are_none_name_no_files(serve, tmp_path):
-    """Both become names of files in the cache."""
-    digest = "../" * 21 + "x"
-    large = {"rfilename": "words.txt", "size": 3, "lfs": {"sha256": digest, "size": 3, "pointerSize": 134}}
-    hub, server = serve(write_model(tmp_path / "model"), listed=[large])
-    assert {file.name: file.sha256 for file in hub.offer(Source.parse("acme/tiny")).settings}["words.txt"] is None
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"size": 3},
+        {"blobId": "0" * 40},
+        {"size": 3, "blobId": "../" * 13 + "x"},
+        {"size": 3, "blobId": "0" * 40, "lfs": {"sha256": "../" * 21 + "x", "size": 3, "pointerSize": 134}},
+    ],
+)
+def test_a_file_of_which_the_hub_states_no_size_and_checksum_is_not_fetched(serve, tmp_path, stated):
+    """Nothing could tell whether it has arrived, and a checksum becomes the name of a file; unwanted ones may be so."""
+    hub, server = serve(write_model(tmp_path / "model"), listed=[{"rfilename": "words.bin", **stated}])
+    hub.offer(Source.parse("acme/tiny"))
+    server.repositories["acme/tiny"].listed = [{"rfilename": "words.txt", **stated}]
+    with pytest.raises(NotReadyError, match=r"states no size or no checksum of words\.txt"):
+        hub.offer(Source.parse("acme/tiny"))
+
+
+def test_a_commit_that_is_none_names_no_folder(serve, tmp_path):
+    """It would become a path."""
+    hub, server = serve(write_model(tmp_path / "model"))
     server.repositories["acme/tiny"].commit = "../../somewhere"
     with pytest.raises(NotReadyError, match="is no commit"):
         hub.offer(Source.parse("acme/tiny"))
@@ -293,7 +346,57 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, loopback_hub):
     assert caught.value.remedy == "Make it writable, or set HF_HOME to another folder."
 
 
-def test_damaged_files_are_thrown_away_and_come_anew(serve, tmp_path):
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_what_arrives_otherwise_than_listed_is_not_believed(serve, tmp_path, name):
+    """Be it small or large, and whatever the hub says when the file itself is asked for; nothing of it is kept."""
+    hub, _ = serve(write_model(tmp_path / "model"))
+    offer = hub.offer(Source.parse("acme/tiny"))
+    file = tmp_path / "model" / name
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + b" ")
+    with pytest.raises(NotReadyError, match=f"{name} of acme/tiny arrived damaged"):
+        hub.take(offer, Progress())
+    assert not [path for path in hub.cache.glob("*/blobs/*") if path.read_bytes() == file.read_bytes()]
+    file.write_bytes(content)
+    folder, _ = hub.take(offer, Progress())
+    assert (folder / name).read_bytes() == content
+
+
+def test_a_file_of_another_commit_is_not_believed(serve, tmp_path):
+    """It would stay in the folder of that one, where nobody has asked for it."""
+    hub, server = serve(write_model(tmp_path / "model"))
+    server.commit = "b" * 40
+    with pytest.raises(NotReadyError, match=r"config\.json of acme/tiny arrived damaged"):
+        hub.fetch(Source.parse("acme/tiny"), Progress())
+    assert not list(hub.cache.glob("*/snapshots/*/*"))
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_more_than_was_announced_is_not_written(serve, tmp_path, name):
+    """The disk would fill up; of such a file nothing is kept."""
+    hub, server = serve(write_model(tmp_path / "model"))
+    folder, _ = hub.fetch(Source.parse("acme/tiny"), Progress())
+    size_bytes = (folder / name).stat().st_size
+    (folder / name).resolve().unlink()
+    server.surplus = b"x"
+    with pytest.raises(NotReadyError, match=f"more than the {size_bytes} bytes that it announced"):
+        hub.fetch(Source.parse("acme/tiny"), Progress())
+    assert not (folder / name).exists()
+    assert not list(hub.cache.glob("*/blobs/*.incomplete"))
+
+
+def test_a_connection_that_breaks_off_is_taken_up_again(serve, tmp_path):
+    """Within one fetch; the rest counts as the rest, not as too much."""
+    hub, server = serve(write_model(tmp_path / "model", megabytes=25))
+    server.cut_after_bytes = 15_000_000
+    progress = Progress()
+    folder, _ = hub.fetch(Source.parse("acme/tiny"), progress)
+    assert server.asked[-1].endswith(" bytes=10485760-")
+    assert progress.done_bytes == progress.total_bytes
+    assert (folder / "model.safetensors").read_bytes() == (tmp_path / "model" / "model.safetensors").read_bytes()
+
+
+def test_damaged_files_come_anew(serve, tmp_path):
     """Large and small ones; sound ones are not fetched twice."""
     hub, server = serve(write_model(tmp_path / "model"))
     source = Source.parse("acme/tiny")
@@ -302,13 +405,76 @@ def test_damaged_files_are_thrown_away_and_come_anew(serve, tmp_path):
         content = bytearray((folder / name).read_bytes())
         content[-3] ^= 1
         (folder / name).resolve().write_bytes(content)
-    offer = hub.offer(source)
-    assert hub.missing_bytes(offer) == 0
-    assert hub.discard_damaged(offer, Progress()) == ["config.json", "model.safetensors"]
+    offer, progress = hub.offer(source), Progress()
+    assert hub.missing(offer) == []
+    assert [file.name for file in hub.damaged(offer, progress)] == ["config.json", "model.safetensors"]
+    assert progress.done_bytes == progress.total_bytes == offer.size_bytes
     server.asked.clear()
     hub.take(offer, Progress())
     assert server.fetched() == ["config.json", "model.safetensors"]
-    assert hub.discard_damaged(offer, Progress()) == []
+    assert hub.damaged(offer, Progress()) == []
+
+
+def test_what_another_revision_has_is_not_fetched_twice(serve, tmp_path):
+    """Unless it is damaged there."""
+    hub, server = serve(write_model(tmp_path / "model"))
+    server.repositories["acme/tiny"].branches["next"] = tmp_path / "model"
+    folder, _ = hub.fetch(Source.parse("acme/tiny"), Progress())
+    (folder / "config.json").resolve().write_text("{")
+    server.asked.clear()
+    offer = hub.offer(Source.parse("acme/tiny@next"))
+    assert hub.missing(offer) == []
+    other, _ = hub.take(offer, Progress())
+    assert server.fetched() == ["config.json"]
+    assert (other / "config.json").read_text() == (folder / "config.json").read_text() != "{"
+
+
+def test_a_killed_fetch_goes_on_with_the_files_that_are_not_here(serve, fetching, tmp_path):
+    """Those that had arrived are not fetched twice, and of the one that had not, nothing is left lying about."""
+    hub, server = serve(write_model(tmp_path / "model", megabytes=25))
+    server.pace_s = 0.01
+    process = fetching(hub, server)
+    arriving = wait_for_half(hub.cache)
+    process.kill()
+    process.wait()
+    source = Source.parse("acme/tiny")
+    assert hub.cached(source) is None
+    offer = hub.offer(source)
+    assert hub.missing(offer) == list(offer.weights)
+    assert arriving.exists()
+    server.pace_s = 0.0
+    server.asked.clear()
+    progress = Progress()
+    folder, _ = hub.take(offer, progress)
+    assert server.fetched() == ["model.safetensors"]
+    assert progress.done_bytes == progress.total_bytes == offer.size_bytes
+    assert (folder / "model.safetensors").read_bytes() == (tmp_path / "model" / "model.safetensors").read_bytes()
+    assert not list(hub.cache.glob("*/blobs/*.incomplete"))
+
+
+def test_two_processes_fetch_it_once(serve, fetching, tmp_path):
+    """The second waits for the first."""
+    hub, server = serve(write_model(tmp_path / "model", megabytes=25))
+    server.pace_s = 0.01
+    first = fetching(hub, server)
+    wait_for_half(hub.cache)
+    progress = Progress()
+    hub.fetch(Source.parse("acme/tiny"), progress)
+    assert first.wait(20) == 0
+    assert server.fetched().count("model.safetensors") == 1
+    assert progress.done_bytes == progress.total_bytes
+
+
+@pytest.mark.parametrize("xet", [False, True])
+def test_the_end_of_the_interpreter_does_not_wait_for_a_fetch(serve, fetching, tmp_path, xet):
+    """Nor does it end in a crash, though the thread that fetches is stopped amidst."""
+    hub, server = serve(write_model(tmp_path / "model", megabytes=25))
+    server.pace_s, server.xet = 0.1, xet
+    process = fetching(hub, server, at_most_s=3)
+    while "model.safetensors" not in server.fetched():
+        time.sleep(0.02)
+    assert process.wait(20) == 0
+    assert hub.missing(hub.offer(Source.parse("acme/tiny")))
 
 
 def in_shards(folder, *names):
@@ -365,28 +531,24 @@ def test_a_file_that_cannot_be_read_is_damaged(serve, tmp_path):
         (folder / name).unlink()
         (folder / name).symlink_to(target)
     offer = hub.offer(source)
-    assert hub.discard_damaged(offer, Progress()) == ["config.json", "preprocessor_config.json"]
-    assert (tmp_path / "precious.json").read_text() == "{}"
+    assert [file.name for file in hub.damaged(offer, Progress())] == ["config.json", "preprocessor_config.json"]
     hub.take(offer, Progress())
-    assert hub.discard_damaged(offer, Progress()) == []
+    assert hub.damaged(offer, Progress()) == []
+    assert (tmp_path / "precious.json").read_text() == "{}"
 
 
-def test_revisions_that_share_a_damaged_file_are_mended_one_by_one(serve, model, make_backend):
-    """Throwing it away for one leaves a link into nothing in the other, which is then incomplete and no more."""
-    hub, server = serve(model("clip"))
-    server.repositories["acme/tiny"].branches["next"] = model("clip")
-    folders = {branch: hub.fetch(Source.parse(f"acme/tiny@{branch}"), Progress())[0] for branch in ("main", "next")}
-    (folders["main"] / "config.json").resolve().write_text("{")
-    (folders["next"] / "README.md").symlink_to("gone")
-    offers = {branch: hub.offer(Source.parse(f"acme/tiny@{branch}")) for branch in folders}
-    assert hub.discard_damaged(offers["main"], Progress()) == ["config.json"]
-    assert (folders["next"] / "config.json").is_symlink()
-    backend = make_backend(embedding_model="acme/tiny@next", hub=hub, download="never")
+def test_a_link_into_nothing_makes_a_model_incomplete_and_no_more(serve, model, make_backend):
+    """Another program has tidied up; a fetch mends it."""
+    hub, _ = serve(model("clip"))
+    folder, _ = hub.fetch(Source.parse("acme/tiny"), Progress())
+    (folder / "config.json").resolve().unlink()
+    (folder / "README.md").symlink_to("gone")
+    backend = make_backend(embedding_model="acme/tiny", hub=hub, download="never")
     assert backend.status()["embedding"]["state"] == "not fetched"
     with pytest.raises(NotReadyError, match="not on this machine"):
         backend.check(EmbedRequest())
-    hub.take(offers["next"], Progress())
-    assert not (folders["next"] / "README.md").is_symlink()
+    hub.fetch(Source.parse("acme/tiny"), Progress())
+    assert not (folder / "README.md").is_symlink()
     assert backend.status()["embedding"]["state"] == "not loaded"
     backend.check(EmbedRequest())
 

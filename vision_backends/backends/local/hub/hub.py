@@ -1,7 +1,8 @@
-"""Where checkpoints come from: a folder of the user's, the cache of the Hugging Face hub, or the hub itself.
+"""Models from the Hugging Face hub and its cache, the one that every Hugging Face library shares.
 
-This module decides which files are fetched and where they are found again. It must not know what they are for.
-The cache is the one that every Hugging Face library shares, so what one of them has fetched need not come again.
+This module decides in which order files are fetched, when they are believed, and where they are found again. It must
+not know what they are for. huggingface_hub fetches them one by one in the calling thread: the thread pool of its
+`snapshot_download` makes Ctrl-C and the end of the interpreter wait until all files that are on their way have arrived.
 """
 
 from __future__ import annotations
@@ -9,23 +10,21 @@ from __future__ import annotations
 import errno
 import shutil
 from contextlib import contextmanager
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from uuid import uuid4
 
 from vision_backends.backends.local.hub.checkpoint import check_settings, layout_of
-from vision_backends.backends.local.hub.download import Warehouse, meter
-from vision_backends.backends.local.hub.listing import Offer, ask_for_offer
+from vision_backends.backends.local.hub.client import strict_client
+from vision_backends.backends.local.hub.listing import Offer, OfferedFile, ask_for_offer
+from vision_backends.backends.local.hub.progress import Progress, meter
 from vision_backends.backends.local.hub.source import COMMIT, Source
 from vision_backends.backends.local.hub.verify import digest_of
 from vision_backends.errors import ModelNotFoundError, NotReadyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from vision_backends.backends.local.hub.progress import Progress
 
 __all__ = ["Hub", "HuggingFaceHub", "check_disk", "free_disk_bytes"]
 
@@ -80,17 +79,19 @@ class HuggingFaceHub:
         """Whether huggingface_hub is installed; without it there is neither a cache nor a way to fetch anything."""
         return find_spec("huggingface_hub") is not None
 
+    def home(self, repository: str) -> Path:
+        """Return the folder of a model in the cache."""
+        return self.cache / f"models--{repository.replace('/', '--')}"
+
     def cached(self, source: Source) -> tuple[Path, str] | None:
         """Return folder and commit from the cache; reads one small file."""
         if source.repository is None or not self.usable:
             return None
-        home = Warehouse(self.cache, source.repository).home
-        if source.commit is not None:
-            found = [_snapshot(home, source.commit)]
-        else:
-            refs = [source.revision] if source.revision else ["main", CONVERSION]
-            found = [_snapshot(home, _read_ref(home / "refs" / ref)) for ref in refs]
-        there = [each for each in found if each is not None]
+        home = self.home(source.repository)
+        refs = [source.revision] if source.revision else ["main", CONVERSION]
+        commits = [source.commit] if source.commit else [_read_ref(home / "refs" / ref) for ref in refs]
+        found = [(home / "snapshots" / commit, commit) for commit in commits if commit]
+        there = [(folder, commit) for folder, commit in found if folder.is_dir()]
         return next((each for each in there if _has_weights(each[0])), there[0] if there else None)
 
     def offer(self, source: Source) -> Offer:
@@ -102,58 +103,79 @@ class HuggingFaceHub:
         """
         if source.repository is None:
             raise NotReadyError(f"{source.name} is a folder; it cannot be fetched.")
-        with _translated(source.name, self.cache):
+        with _translated(source.name, self.cache), strict_client():
             return ask_for_offer(source, source.repository, endpoint=self._endpoint)
 
-    def missing_bytes(self, offer: Offer) -> int:
-        """Return how much of a model is not in the cache yet; what an interrupted fetch has left there counts."""
-        stock = Warehouse(self.cache, offer.repository)
-        return sum(file.size_bytes - stock.stored_bytes(file, commit=offer.commit) for file in offer.files)
+    def missing(self, offer: Offer) -> list[OfferedFile]:
+        """Return the files of a model that are not in the cache."""
+        return [file for file in offer.files if self._place(offer, file) is None]
 
-    def discard_damaged(self, offer: Offer, progress: Progress) -> list[str]:
-        """Throw away what is in the cache but not as the hub has it, so that it is missing; return the files' names."""
-        stock = Warehouse(self.cache, offer.repository)
-        folder = stock.snapshot(offer.commit)
-        here = [(file, folder / file.name) for file in offer.files if (folder / file.name).is_file()]
+    def damaged(self, offer: Offer, progress: Progress) -> list[OfferedFile]:
+        """Read the files of a model that are in the cache, and return those that are not as the hub has them."""
+        here = [(file, path) for file in offer.files if (path := self._place(offer, file)) is not None]
         progress.total_bytes = sum(path.stat().st_size for _, path in here)
-        bad = [(file, path) for file, path in here if file.digest and _is_damaged(path, file.digest, progress)]
-        for _, path in bad:
-            if path.is_symlink():
-                blob = path.parent / path.readlink()  # one step: it may itself be a link to a shared one
-                if blob.parent.resolve() == (stock.home / "blobs").resolve():
-                    blob.unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
-        return [file.name for file, _ in bad]
+        return [file for file, path in here if not _is_sound(path, file, progress)]
 
     def fetch(self, source: Source, progress: Progress) -> tuple[Path, str]:
-        """Fetch weights, configuration and vocabulary; what was interrupted goes on where it stopped."""
+        """Fetch weights, configuration and vocabulary; what is here and sound is not fetched again."""
         return self.take(self.offer(source), progress)
 
     def take(self, offer: Offer, progress: Progress) -> tuple[Path, str]:
         """Fetch what was offered, as `Hub.fetch` does; the weights last, and only if the small files allow it."""
-        from huggingface_hub import hf_hub_download
-
-        check_disk(self.cache, self.missing_bytes(offer))
-        stock = Warehouse(self.cache, offer.repository)
-        download = partial(
-            hf_hub_download, offer.repository, cache_dir=self.cache, endpoint=self._endpoint, tqdm_class=meter(progress)
-        )
-        progress.total_bytes = offer.size_bytes
-        progress.done_bytes = offer.size_bytes - self.missing_bytes(offer)
-        folder = stock.snapshot(offer.commit)
-        with _translated(offer.repository, self.cache):
+        damaged = self.damaged(offer, Progress())
+        check_disk(self.cache, sum(file.size_bytes for file in (*self.missing(offer), *damaged)))
+        progress.done_bytes, progress.total_bytes = 0, offer.size_bytes
+        folder = self._snapshot(offer)
+        with _translated(offer.repository, self.cache), strict_client():
             _unlink_dangling(folder)
             for files in (offer.settings, offer.weights):
                 for file in files:
-                    if file.sha256 is not None and not (folder / file.name).is_file():
-                        stock.receive(file, commit=offer.commit, endpoint=self._endpoint, progress=progress)
-                    download(file.name, revision=offer.commit)
+                    arrived_bytes = progress.done_bytes + file.size_bytes
+                    if file in damaged or not (folder / file.name).is_file():
+                        self._receive(file, offer, progress, anew=file in damaged)
+                    progress.done_bytes = arrived_bytes
                 if files is offer.settings:
                     check_settings(folder, name=offer.repository, weights=[file.name for file in offer.weights])
             for ref in (offer.branch, CONVERSION) if offer.converted else (offer.branch,):
                 if ref != offer.commit:
-                    _write_ref(stock.home / "refs" / ref, offer.commit)
+                    _write_ref(self.home(offer.repository) / "refs" / ref, offer.commit)
         return folder, offer.commit
+
+    def _receive(self, file: OfferedFile, offer: Offer, progress: Progress, *, anew: bool) -> None:
+        """Fetch one file, and throw it away again if it is not what the hub's own listing says.
+
+        Raises:
+            NotReadyError: It is not.
+        """
+        from huggingface_hub import hf_hub_download
+
+        path = self._snapshot(offer) / file.name
+        if anew:
+            path.unlink(missing_ok=True)  # huggingface_hub replaces what a link leads to, but no link
+        arrived = hf_hub_download(
+            offer.repository,
+            file.name,
+            revision=offer.commit,
+            cache_dir=self.cache,
+            endpoint=self._endpoint,
+            tqdm_class=meter(progress, file_bytes=file.size_bytes),
+            force_download=anew,
+        )
+        if not (path.is_file() and _is_sound(Path(arrived), file)):  # it may have arrived as one of another commit
+            Path(arrived).resolve().unlink(missing_ok=True)
+            Path(arrived).unlink(missing_ok=True)
+            message = f"{file.name} of {offer.repository} arrived damaged: it is not what the hub has listed."
+            raise NotReadyError(message, remedy="Fetch it again.", code="damaged")
+        for left in (self.home(offer.repository) / "blobs").glob(f"{file.digest}.*.incomplete"):
+            left.unlink(missing_ok=True)  # a fetch that was killed has left it, and nothing goes on with it
+
+    def _snapshot(self, offer: Offer) -> Path:
+        return self.home(offer.repository) / "snapshots" / offer.commit
+
+    def _place(self, offer: Offer, file: OfferedFile) -> Path | None:
+        """Return where a file is, be it without its name: revisions share files."""
+        places = (self._snapshot(offer) / file.name, self.home(offer.repository) / "blobs" / file.digest)
+        return next((place for place in places if place.is_file()), None)
 
 
 def check_disk(cache: Path, wanted_bytes: int) -> None:
@@ -194,23 +216,19 @@ def _translated(name: str, cache: Path) -> Iterator[None]:
             message = f"The cache {cache} cannot be written: {error.strerror}: {error.filename}."
             remedy = "Make it writable, or set HF_HOME to another folder."
             raise NotReadyError(message, remedy=remedy, code="cache_not_writable") from error
-        message = f"{name} could not be fetched: {type(error).__name__}: {_first_line(error).rstrip('.')}."
+        reason = error.__cause__ or error  # huggingface_hub wraps what a network does in advice of its own
+        why = str(reason).strip().partition("\n")[0].rstrip(".")
+        message = f"{name} could not be fetched: {type(reason).__name__}: {why}."
         raise NotReadyError(message, remedy=f"When there is a network: vision models pull {name}") from error
-
-
-def _snapshot(home: Path, commit: str | None) -> tuple[Path, str] | None:
-    """Return the folder of a commit in the cache, where there is one."""
-    if commit is None or not COMMIT.fullmatch(commit) or not (home / "snapshots" / commit).is_dir():
-        return None
-    return home / "snapshots" / commit, commit
 
 
 def _read_ref(file: Path) -> str | None:
     """Return the commit that a branch stood for when it was fetched."""
     try:
-        return file.read_text(encoding="ascii").strip()
+        commit = file.read_text(encoding="ascii").strip()
     except (OSError, ValueError):
         return None
+    return commit if COMMIT.fullmatch(commit) else None
 
 
 def _write_ref(file: Path, commit: str) -> None:
@@ -229,11 +247,11 @@ def _has_weights(folder: Path) -> bool:
     return any(True for name in layout_of("weights") for _ in folder.rglob(name))
 
 
-def _is_damaged(path: Path, digest: str, progress: Progress) -> bool:
+def _is_sound(path: Path, file: OfferedFile, progress: Progress | None = None) -> bool:
     try:
-        return digest_of(path, digest, progress) != digest
+        return digest_of(path, file.digest, progress) == file.digest
     except OSError:  # the disk cannot read it any more
-        return True
+        return False
 
 
 def _unlink_dangling(folder: Path) -> None:
@@ -241,7 +259,3 @@ def _unlink_dangling(folder: Path) -> None:
     for path in folder.rglob("*"):
         if path.is_symlink() and not path.exists():
             path.unlink(missing_ok=True)
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), "")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from vision_backends.backends.local.hub.checkpoint import PARTS_OF_REVISION, layout_of
 from vision_backends.backends.local.hub.source import COMMIT
+from vision_backends.backends.local.hub.verify import DIGEST
 from vision_backends.errors import NotReadyError
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["Offer", "OfferedFile", "ask_for_offer"]
 
 SERVER_TIMEOUT_S = 20.0
-
-SHA256 = re.compile(r"[0-9a-f]{64}")
 
 SHARD = re.compile(r"model(\.safetensors)?-\d+-of-\d+\.safetensors")
 """Names of weights in parts, as transformers writes them, and as Qwen has published some."""
@@ -41,18 +40,13 @@ class OfferedFile:
 
     Attributes:
         name: Its path within the model.
-        size_bytes: Its size; 0 where the hub does not say it.
-        digest: Its checksum: sha256 of a large file, git's sha1 of a small one; None where the hub does not say it.
+        size_bytes: Its size.
+        digest: Its checksum: sha256 of a large file, git's sha1 of a small one; it also names the file in the cache.
     """
 
     name: str
     size_bytes: int
-    digest: str | None = None
-
-    @property
-    def sha256(self) -> str | None:
-        """Its sha256, where that is what the hub has recorded; it names a file in the cache."""
-        return self.digest if self.digest and SHA256.fullmatch(self.digest) else None
+    digest: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +109,7 @@ def ask_for_offer(source: Source, repository: str, *, endpoint: str | None) -> O
         info = ask(revision=branch)
     if not COMMIT.fullmatch(str(info.sha)):
         raise ValueError(f"{str(info.sha)!r} is no commit")
-    files = {each.rfilename: _offered(each) for each in info.siblings or [] if _is_inside(each.rfilename)}
+    files = {each.rfilename: each for each in info.siblings or [] if _is_inside(each.rfilename)}
     settings, weights = _wanted(repository, files)
     return Offer(
         repository=repository,
@@ -123,8 +117,8 @@ def ask_for_offer(source: Source, repository: str, *, endpoint: str | None) -> O
         branch=branch,
         commit=str(info.sha),
         licence=_licence(info.tags or []),
-        settings=tuple(files[name] for name in settings),
-        weights=tuple(files[name] for name in weights),
+        settings=tuple(_offered(files[name]) for name in settings),
+        weights=tuple(_offered(files[name]) for name in weights),
         converted=conversion is not None,
     )
 
@@ -135,11 +129,11 @@ def _is_inside(name: str) -> bool:
 
 
 def _offered(sibling: Any) -> OfferedFile:  # noqa: ANN401 — a record of huggingface_hub
-    return OfferedFile(
-        name=sibling.rfilename,
-        size_bytes=sibling.size or (sibling.lfs.size if sibling.lfs else 0) or 0,
-        digest=sibling.lfs.sha256 if sibling.lfs else sibling.blob_id,
-    )
+    name, lfs = sibling.rfilename, sibling.lfs
+    size_bytes, digest = (lfs.size, lfs.sha256) if lfs else (sibling.size, sibling.blob_id)
+    if size_bytes is None or not DIGEST.fullmatch(str(digest)):
+        raise ValueError(f"the hub states no size or no checksum of {name}, so nothing could be compared with it")
+    return OfferedFile(name=name, size_bytes=size_bytes, digest=digest)
 
 
 def _wanted(repository: str, names: Iterable[str]) -> tuple[list[str], list[str]]:

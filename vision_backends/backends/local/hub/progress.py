@@ -1,13 +1,16 @@
 """How far a download is, for whoever waits for it.
 
-This module decides nothing but how that is counted and told.
+This module decides how that is counted and told, and when too much arrives.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["Progress"]
+from vision_backends.errors import NotReadyError
+
+__all__ = ["Progress", "meter"]
 
 
 @dataclass(slots=True)
@@ -29,3 +32,41 @@ class Progress:
             return self.stage
         done_mb, total_mb = self.done_bytes / 1e6, self.total_bytes / 1e6
         return f"{self.stage}: {done_mb:.0f} of {total_mb:.0f} MB, {self.done_bytes / self.total_bytes:.0%}"
+
+
+def meter(progress: Progress, *, file_bytes: int) -> type[Any]:
+    """Return a progress bar for huggingface_hub that shows nothing and counts what arrives of a file.
+
+    Over plain HTTP that is written as it comes; Xet writes much at once, and says before what it has received.
+
+    Args:
+        progress: Where it is counted.
+        file_bytes: The announced size. Before more than that is written, the bar raises a `NotReadyError`.
+    """
+    from tqdm import tqdm
+
+    class Meter(tqdm):  # type: ignore[misc]  # it has no types
+        def __init__(self, *_: object, **__: object) -> None:
+            super().__init__(disable=True)
+            self._before_bytes = progress.done_bytes
+            self._written_bytes = self._received_bytes = 0
+
+        def update(self, n: float | None = 1) -> None:
+            self._written_bytes += int(n or 0)
+            if self._written_bytes > file_bytes:
+                message = f"The hub sends more than the {file_bytes} bytes that it announced for a file."
+                raise NotReadyError(message, remedy="Fetch it again.", code="damaged")
+            self._count()
+
+        def update_transfer(self, n: float | None = 1) -> None:
+            self._received_bytes += int(n or 0)
+            self._count()
+
+        def set_transfer_postfix_str(self, *_: object, **__: object) -> None:
+            """Show nothing."""
+
+        def _count(self) -> None:
+            here_bytes = min(file_bytes, max(self._written_bytes, self._received_bytes))
+            progress.done_bytes = self._before_bytes + here_bytes
+
+    return Meter

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from vision_backends.backends.local.hub.progress import Progress
 
-__all__ = ["Verdict", "digest_of", "verify_files"]
+__all__ = ["DIGEST", "Verdict", "digest_of", "verify_files"]
 
 DIGEST = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
 
