@@ -63,7 +63,7 @@ def test_a_cancelled_call_is_given_up_and_booked_with_its_estimate():
     with Router([remote]) as router:
         asyncio.run(work(AsyncRouter(router)))
         row = row_of(router)
-    assert (row.outcome, row.error) == ("failed", "cancelled")
+    assert (row.outcome, row.error, row.code) == ("failed", "cancelled", "estimated")
     assert (row.input_tokens, row.output_tokens, row.cost_usd) == (900, 100, 0.25)
 
 

@@ -589,8 +589,7 @@ class Router:
                 patience_s=options.patience_s,
                 progress=None if progress is None else self._in_listeners_thread(progress),
             )
-            await self._recorder.written()
-            await self._events.delivered()
+            await self._told()
         return cast("list[A | VisionError]", outcomes)
 
     def _wait(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -631,10 +630,13 @@ class Router:
         seconds = self._deadline_s if options.deadline_s is None else options.deadline_s
         call = Call(request=request, gates=gates, deadline=Deadline(self._clock, seconds), each_s=seconds)
         with self._running.call():
-            with self._recorder.call(request.task, [item]):
-                await self._speaking.walk(rungs, call, item, feed)
-            await self._recorder.written()
-            await self._events.delivered()
+            try:
+                with self._recorder.call(request.task, [item]):
+                    await self._speaking.walk(rungs, call, item, feed)
+            except VisionError:
+                await self._told()
+                raise
+            await self._told()
         answer = complete(item)
         if not isinstance(answer, Description):
             raise item.error or failure(item, request)
@@ -645,6 +647,11 @@ class Router:
         for backend in self._all_backends():
             if isinstance(backend, AsyncBackend):
                 await backend.aclose()
+
+    async def _told(self) -> None:
+        """Return when a call is written down and its listeners have heard of it."""
+        await self._recorder.written()
+        await self._events.delivered()
 
     def _in_listeners_thread(self, progress: Progress) -> Progress:
         return lambda done, total: self._events.call_later(partial(progress, done, total))

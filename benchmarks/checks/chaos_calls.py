@@ -110,10 +110,6 @@ class Caller:
     has_resets: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def __post_init__(self) -> None:
-        for router in self.routers:
-            router.subscribe(self._hear)
-
     def ask_all(self, numbers: Iterable[int], *, threads: int) -> None:
         """Put the questions of these numbers, from so many threads."""
         left = iter(numbers)
@@ -126,11 +122,14 @@ class Caller:
                     return
                 self._ask(make_question(number))
 
+        endings = [router.subscribe(_hear) for router in self.routers]
         workers = [threading.Thread(target=work) for _ in range(threads)]
         for worker in workers:
             worker.start()
         for worker in workers:
             worker.join()
+        for end in endings:
+            end()
 
     def _ask(self, question: Question) -> None:
         heard: list[AttemptEvent] = []
@@ -159,10 +158,12 @@ class Caller:
         with self._lock:
             self.log.write(text)
 
-    def _hear(self, event: object) -> None:
-        heard = _heard.get()
-        if isinstance(event, AttemptEvent) and heard is not None:
-            heard.append(event)
+
+def _hear(event: object) -> None:
+    """Note an attempt with the call whose context this is."""
+    heard = _heard.get()
+    if isinstance(event, AttemptEvent) and heard is not None:
+        heard.append(event)
 
 
 def _ending(error: BaseException | None) -> str:
@@ -191,5 +192,5 @@ def _is_booked(attempt: Attempt) -> bool:
 
 def _row(attempt: Attempt) -> dict[str, Any]:
     """Return what the ledger should have of an attempt; see ``chaos_sums.LOGGED``."""
-    row = {key: getattr(attempt, key) for key in ("backend", "outcome", "error", "at")}
+    row = {key: getattr(attempt, key) for key in ("backend", "outcome", "error", "code", "at")}
     return row | {key: getattr(attempt.usage, key) for key in ("input_tokens", "output_tokens", "cost_usd")}

@@ -3,7 +3,7 @@
 What has to be equal:
 
 * attempts in traces and errors = attempts told to a listener = rows of the ledger, each with the same numbers;
-* for each call whose rows all know their tokens: these tokens = what the server has billed for that call;
+* for each call whose rows all know their tokens, and did not estimate them: these = what the server has billed for it;
 * tokens and money of the budget = those of the ledger, plus for each row that does not know them (the server may
   have charged and has not said how much) what the call was estimated to take at most. An answer that came after
   its caller had gone has a row of its own, and then that is what counts instead of the estimate.
@@ -33,6 +33,10 @@ __all__ = ["Books", "compare"]
 NAMELESS = frozenset({"length", "not_json", "schema_broken"})
 """Faults after which a caption no longer names its colour: whose embedding follows cannot be told."""
 
+RESENT = frozenset({"connection_closed", "connection_reset"})
+"""Faults before the first byte of a reply. On a connection that had been used before, the request is sent once more, as
+the server may have closed it while it was idle; what it has billed for the first one nobody can know."""
+
 NANO_USD = 1_000_000_000
 
 COLOUR = re.compile(r"#([0-9a-f]{6})")
@@ -44,7 +48,10 @@ CAME_LATE = "came_late"
 
 TASKS_OF = {"describe_stream": "describe"}
 
-LOGGED = ("backend", "outcome", "error", "at", "input_tokens", "output_tokens", "cost_usd")
+ESTIMATED = "estimated"
+"""Code of a call that was given up; its tokens are what it was estimated to take at most."""
+
+LOGGED = ("backend", "outcome", "error", "code", "at", "input_tokens", "output_tokens", "cost_usd")
 
 
 @dataclass
@@ -112,7 +119,7 @@ def compare(
     in_log = Counter((call["call_id"], *row.values()) for call in books.calls for row in call["attempts"])
     in_ledger = Counter(_values(row) for row in rows if row.code != CAME_LATE)
     apart = (in_log - in_ledger) + (in_ledger - in_log)
-    traced = [call for call in books.calls if not NAMELESS.intersection(books.played[call["number"]])]
+    traced = [call for call in books.calls if not (NAMELESS | RESENT).intersection(books.played[call["number"]])]
     differences = [_tokens(call) - books.billed[call["number"]] for call in traced if _is_known(call)]
     tokens, nano_usd = _expected_spending(books, late, backend)
     spent = {each.budget: each.spent for each in spending}
@@ -157,7 +164,7 @@ def _remote(call: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _is_known(call: Mapping[str, Any]) -> bool:
-    return all(row["input_tokens"] is not None for row in _remote(call))
+    return all(row["input_tokens"] is not None and row["code"] != ESTIMATED for row in _remote(call))
 
 
 def _tokens(call: Mapping[str, Any]) -> int:

@@ -193,8 +193,16 @@ class Attempts:
         return permit, estimate
 
     async def ended(self, permit: Permit, end: Callable[[], object], *, error: VisionError | None = None) -> None:
-        """End a permit, before the next call is let in; with an error where it is one that may move a gate."""
-        await self._in_store(end, may_block=permit.may_block(error))
+        """End a permit, before the next call is let in; with an error where it is one that may move a gate.
+
+        It is ended also if the caller is cancelled meanwhile.
+        """
+        if permit.may_block(error):
+            ending = self._store_pool.start(end)
+            await asyncio.wait([ending])
+            ending.result()
+        else:
+            end()
 
     def ended_by_cancelling(self, end: Callable[[], object]) -> None:
         """End a permit without awaiting, as a coroutine must that is being cancelled."""

@@ -23,7 +23,11 @@ if TYPE_CHECKING:
     from vision_backends.routing.call import Answer, Item, Rung
     from vision_backends.types import Outcome, Task
 
-__all__ = ["complete", "is_degraded", "ledger_rows", "note", "settle"]
+__all__ = ["ESTIMATED", "complete", "is_degraded", "ledger_rows", "note", "settle"]
+
+
+ESTIMATED = "estimated"
+"""Code of an attempt that was given up, whose usage is what it was estimated to take at most."""
 
 
 def settle(item: Item, rung: Rung, answer: Answer, outcome: Outcome, *, at: float, elapsed_s: float = 0.0) -> None:
@@ -62,8 +66,8 @@ def note(
         error: Why.
         at: When, in seconds since 1970 UTC.
         elapsed_s: How long it took.
-        usage: What it has consumed where the error does not say; by default nothing, or unknown where a server may
-            have charged.
+        usage: What it is estimated to have consumed, where the error does not say; the attempt's code is then
+            ``"estimated"``. By default nothing, or unknown where a server may have charged.
     """
     asked = outcome == "failed" and not rung.backend.local
     attempt = Attempt(
@@ -73,7 +77,7 @@ def note(
         error=error.kind,
         message=error.message,
         remedy=error.remedy,
-        code=getattr(error, "code", None),
+        code=getattr(error, "code", None) or (ESTIMATED if usage not in {None, FREE} else None),
         status=getattr(error, "status", None),
         request_id=getattr(error, "request_id", None),
         at=at,
