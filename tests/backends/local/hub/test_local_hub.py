@@ -29,7 +29,7 @@ from vision_backends.backends.local.hub.hub import HuggingFaceHub, Progress, Sou
 hub = HuggingFaceHub(cache=Path(sys.argv[1]), endpoint=sys.argv[2])
 fetching = threading.Thread(target=hub.fetch, args=(Source.parse("acme/tiny"), Progress()), daemon=True)
 fetching.start()
-fetching.join(float(sys.argv[3]))
+fetching.join() if sys.argv[3] == "all" else sys.stdin.read()
 """
 
 
@@ -46,18 +46,18 @@ def serve(tmp_path, loopback_hub):
 
 @pytest.fixture
 def fetching():
-    """A starter of processes that fetch acme/tiny, for a number of seconds at most."""
+    """A starter of processes that fetch acme/tiny, all of it or until their input ends."""
     started = []
 
-    def start(hub, server, *, at_most_s=60):
-        command = [sys.executable, "-c", FETCH, str(hub.cache), server.endpoint, str(at_most_s)]
-        started.append(subprocess.Popen(command))
+    def start(hub, server, until="all"):
+        command = [sys.executable, "-c", FETCH, str(hub.cache), server.endpoint, until]
+        started.append(subprocess.Popen(command, stdin=subprocess.PIPE))
         return started[-1]
 
     yield start
     for process in started:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 def wait_for_half(cache):
@@ -217,6 +217,14 @@ def test_a_branch_that_moves_during_the_fetch_is_found_as_it_was(serve, model):
     assert not list((folder.parents[1] / "refs").glob("*.tmp"))
 
 
+def test_what_a_branch_stands_for_has_to_be_a_commit(serve, tmp_path):
+    """It becomes a path; anyone who may write to the cache could name another folder."""
+    hub, _ = serve(write_model(tmp_path / "model"))
+    hub.fetch(Source.parse("acme/tiny"), Progress())
+    (hub.cache / "models--acme--tiny" / "refs" / "main").write_text("../../../model")
+    assert hub.cached(Source.parse("acme/tiny")) is None
+
+
 def test_a_pinned_revision_is_taken_as_it_is(serve, model, model_copy):
     """Nothing else is looked for; a branch of an offer may be pinned by name."""
     folder = model_copy("clip")
@@ -304,7 +312,7 @@ def test_a_file_of_which_the_hub_states_no_size_and_checksum_is_not_fetched(serv
     hub, server = serve(write_model(tmp_path / "model"), listed=[{"rfilename": "words.bin", **stated}])
     hub.offer(Source.parse("acme/tiny"))
     server.repositories["acme/tiny"].listed = [{"rfilename": "words.txt", **stated}]
-    with pytest.raises(NotReadyError, match=r"states no size or no checksum of words\.txt"):
+    with pytest.raises(NotReadyError, match=r"states no size or checksum for words\.txt"):
         hub.offer(Source.parse("acme/tiny"))
 
 
@@ -312,7 +320,7 @@ def test_a_commit_that_is_none_names_no_folder(serve, tmp_path):
     """It would become a path."""
     hub, server = serve(write_model(tmp_path / "model"))
     server.repositories["acme/tiny"].commit = "../../somewhere"
-    with pytest.raises(NotReadyError, match="is no commit"):
+    with pytest.raises(NotReadyError, match="is not a commit"):
         hub.offer(Source.parse("acme/tiny"))
 
 
@@ -470,10 +478,11 @@ def test_the_end_of_the_interpreter_does_not_wait_for_a_fetch(serve, fetching, t
     """Nor does it end in a crash, though the thread that fetches is stopped amidst."""
     hub, server = serve(write_model(tmp_path / "model", megabytes=25))
     server.pace_s, server.xet = 0.1, xet
-    process = fetching(hub, server, at_most_s=3)
+    process = fetching(hub, server, until="end of input")
     while "model.safetensors" not in server.fetched():
         time.sleep(0.02)
-    assert process.wait(20) == 0
+    process.communicate(timeout=20)
+    assert process.returncode == 0
     assert hub.missing(hub.offer(Source.parse("acme/tiny")))
 
 

@@ -1,7 +1,7 @@
-"""The HTTP client through which huggingface_hub fetches for us, stricter than its own.
+"""A stricter HTTP client for huggingface_hub, in place while we fetch something.
 
-This module decides which servers may be asked and what a file may be named by: huggingface_hub follows redirects
-wherever they lead, and stores a file under whatever path an ETag makes. It must not know which files are wanted.
+This module decides which servers may be asked and what may name a file in the cache: huggingface_hub follows redirects
+wherever they lead, and stores a file under whatever path its ETag makes. It must not know which files are wanted.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ __all__ = ["strict_client"]
 
 
 class _Installation:
-    """The strict client within huggingface_hub, where it stays as long as any thread fetches something for us.
+    """The strict client within huggingface_hub, installed for as long as any thread fetches something for us.
 
-    It is the whole process's client: requests of other threads pass through it unchecked, and what they are receiving
-    goes on when it comes and goes. huggingface_hub neither tells which factory is set, nor sets another one without
-    closing the client under them; hence the look at its variables.
+    huggingface_hub has one client per process. Requests of the application's own threads pass through ours unchecked,
+    and their downloads survive its coming and going: `set_client_factory` alone would close the client under them, and
+    nothing returns the factory that was set before, hence the access to the variables behind it.
     """
 
     def __init__(self) -> None:
@@ -86,7 +86,7 @@ class _Installation:
             headers.pop("ETag", None)  # the redirect's own; only a linked one names the file
         etag = (headers.get("X-Linked-ETag") or headers.get("ETag") or "").removeprefix("W/").strip('"')
         if response.request.method == "HEAD" and etag and not DIGEST.fullmatch(etag):
-            raise _refusal(f"it names a file by the ETag {etag[:80]!r}, which is no checksum")
+            raise _refusal(f"The hub names a file by the ETag {etag[:80]!r}, which is not a checksum.")
 
 
 _installation = _Installation()
@@ -108,10 +108,10 @@ def strict_client() -> Iterator[None]:
 
 
 def _check_address(url: str) -> None:
-    """Refuse plain http, except on this machine: anyone on the way could read the token and exchange the files."""
+    """Refuse plain http, except on this machine: anyone on the way could read the token and replace the files."""
     parts = urlsplit(url)
     if parts.scheme != "https" and not _is_loopback(parts.hostname or ""):
-        raise _refusal(f"{parts.scheme}://{parts.hostname} is not https")
+        raise _refusal(f"Refused to ask {parts.scheme}://{parts.hostname}: only https is safe beyond this machine.")
 
 
 def _is_loopback(host: str) -> bool:
@@ -121,6 +121,5 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _refusal(why: str) -> NotReadyError:
-    message = f"What the hub answers is refused: {why}."
-    return NotReadyError(message, remedy="Check HF_ENDPOINT and the proxies in between.", code="hub_not_trusted")
+def _refusal(message: str) -> NotReadyError:
+    return NotReadyError(message, remedy="Check HF_ENDPOINT and any proxy in between.", code="hub_not_trusted")

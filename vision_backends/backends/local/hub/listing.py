@@ -108,7 +108,7 @@ def ask_for_offer(source: Source, repository: str, *, endpoint: str | None) -> O
         branch = conversion or branch
         info = ask(revision=branch)
     if not COMMIT.fullmatch(str(info.sha)):
-        raise ValueError(f"{str(info.sha)!r} is no commit")
+        raise ValueError(f"{str(info.sha)!r} is not a commit")
     files = {each.rfilename: each for each in info.siblings or [] if _is_inside(each.rfilename)}
     settings, weights = _wanted(repository, files)
     return Offer(
@@ -132,7 +132,7 @@ def _offered(sibling: Any) -> OfferedFile:  # noqa: ANN401 — a record of huggi
     name, lfs = sibling.rfilename, sibling.lfs
     size_bytes, digest = (lfs.size, lfs.sha256) if lfs else (sibling.size, sibling.blob_id)
     if size_bytes is None or not DIGEST.fullmatch(str(digest)):
-        raise ValueError(f"the hub states no size or no checksum of {name}, so nothing could be compared with it")
+        raise ValueError(f"the hub states no size or checksum for {name}, so it could not be verified")
     return OfferedFile(name=name, size_bytes=size_bytes, digest=digest)
 
 
