@@ -222,10 +222,10 @@ class Attempts:
         try:
             answers = await self._answers(turn, flight, permit, estimate, timeout_s=timeout_s)
         except CallerError as error:
-            await self.ended(permit, partial(permit.released, usage=error.usage))
             if len(items) == 1:
                 self.note(items, turn, "failed", error)
                 items[0].error = error
+            await self.ended(permit, partial(permit.released, usage=error.usage))
             return error
         except BackendError as error:
             elapsed_s = self.clock.monotonic() - started

@@ -290,9 +290,9 @@ class Speaking:
             attempts.note([item], turn, "failed", stopped, elapsed_s=elapsed_s, usage=known)
             raise
         except CallerError as error:
-            await attempts.ended(permit, partial(permit.released, usage=error.usage))
             attempts.note([item], turn, "failed", error)
             item.error = error
+            await attempts.ended(permit, partial(permit.released, usage=error.usage))
         except BackendError as error:
             elapsed_s = attempts.clock.monotonic() - started
             attempts.note([item], turn, "failed", error, elapsed_s=elapsed_s)
