@@ -136,6 +136,8 @@ def test_a_router_that_is_dropped_leaves_no_thread_and_no_descriptor(tmp_path):
         router = Router([FakeBackend()], store=open_store(tmp_path / "state.sqlite"))
         router.describe(IMAGE)
 
+    other = Router([FakeBackend()])  # keeps the loop
+    other.describe(IMAGE)
     work()
     gc.collect()
     before = {thread for thread in threading.enumerate() if thread.name != "vision-loop"}
@@ -149,6 +151,7 @@ def test_a_router_that_is_dropped_leaves_no_thread_and_no_descriptor(tmp_path):
         return threads <= before and len(list(Path("/proc/self/fd").iterdir())) <= descriptors
 
     until(is_tidy)
+    other.close()
 
 
 def test_three_event_loops_one_after_the_other():

@@ -1,6 +1,6 @@
 """The router for programs with an event loop.
 
-This module decides nothing but who waits: `AsyncRouter` awaits the coroutines that `Router` waits for.
+This module decides only who waits: `AsyncRouter` awaits the coroutines that `Router` waits for.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vision_backends.config.settings import Settings
     from vision_backends.images import ImageSource
     from vision_backends.routing.options import CallOptions
-    from vision_backends.routing.streaming import DescriptionStream, Feed
+    from vision_backends.routing.streaming import DescriptionStream, PieceQueue
     from vision_backends.types import Description
 
 __all__ = ["AsyncDescriptionStream", "AsyncRouter"]
@@ -42,10 +42,10 @@ class _Awaiting(Router):
         return cast("T", engine_loop().run_from_loop(make))
 
     def _open_stream(self, image: ImageSource, request: DescribeRequest, options: CallOptions) -> DescriptionStream:
-        async def speak(feed: Feed) -> Description:
-            return await self._speak(*await self._opened(image, request, options), request, options, feed)
+        async def produce(queue: PieceQueue) -> Description:
+            return await self._produce(*await self._opened(image, request, options), request, options, queue)
 
-        return cast("DescriptionStream", AsyncDescriptionStream(engine_loop(), speak))
+        return cast("DescriptionStream", AsyncDescriptionStream(engine_loop(), produce))
 
 
 def _awaited(
@@ -88,7 +88,7 @@ class AsyncRouter:
     """A `Router` whose methods are coroutines, with the same arguments, answers and errors.
 
     It can be used from any event loop, and from several of them. A cancelled coroutine cancels the call behind it:
-    its request is given up and booked, unless somebody else waits for the same answer.
+    its request is given up and booked, unless another caller waits for the same answer.
 
     Args:
         router: Who does the work; closed together with this.

@@ -48,7 +48,7 @@ from vision_backends.routing.options import CallKeywords, CallOptions, ChoiceKey
 from vision_backends.routing.pipeline import Pipeline, failure
 from vision_backends.routing.recorder import CallRecorder
 from vision_backends.routing.standby import Standby
-from vision_backends.routing.streaming import DescriptionStream, Speaking
+from vision_backends.routing.streaming import DescriptionStream, StreamLadder
 from vision_backends.routing.trace import complete
 from vision_backends.routing.waiting import Waiting
 from vision_backends.routing.warm_up import WarmUps
@@ -73,7 +73,7 @@ if TYPE_CHECKING:
     from vision_backends.reports import Explanation
     from vision_backends.routing.call import Rung
     from vision_backends.routing.hedging import HedgeAfter
-    from vision_backends.routing.streaming import Feed
+    from vision_backends.routing.streaming import PieceQueue
     from vision_backends.storage.base import CacheInfo, LedgerRow, Store
 
     Progress = Callable[[int, int], None]
@@ -141,9 +141,8 @@ class Router:
         self._events = Events()
         self._alerts = alerts or Alerts()
         self._warm_ups = WarmUps(clock=clock)
-        self._standby = (
-            Standby(self._ladders, self._warm_ups.begin, later=self._events.call_later) if warm_standby else None
-        )
+        store_pool = Pool("store", size=STORE_THREADS)
+        self._standby = Standby(self._ladders, self._warm_ups.begin, later=store_pool.submit) if warm_standby else None
         tell = partial(
             _tell, self._standby, self._events, self._alerts
         )  # not a method: a circle would outlive the router
@@ -163,7 +162,6 @@ class Router:
             clock=clock,
         )
         callers = {backend.name: caller_of(backend) for backend in self._all_backends()}
-        store_pool = Pool("store", size=STORE_THREADS)
         self._attempts = Attempts(
             health=health,
             callers=callers,
@@ -173,7 +171,7 @@ class Router:
             clock=clock,
         )
         self._ladder = Ladder(self._attempts, hedges=Hedges(hedge_after_s))
-        self._speaking = Speaking(self._ladder, callers)
+        self._stream_ladder = StreamLadder(self._ladder, callers)
         self._pipeline = Pipeline(
             self._ladder,
             waiting=Waiting(clock=clock),
@@ -438,7 +436,7 @@ class Router:
         backend: str | None = None,
         local_only: bool = False,
     ) -> Explanation:
-        """Return what would happen if this were asked now, rung by rung, without asking anybody.
+        """Return what would happen if this were asked now, rung by rung, without asking any backend.
 
         Raises:
             InvalidRequestError: The task or an option has no meaning.
@@ -599,10 +597,10 @@ class Router:
     def _open_stream(self, image: ImageSource, request: DescribeRequest, options: CallOptions) -> DescriptionStream:
         opened = self._wait(lambda: self._opened(image, request, options))
 
-        async def speak(feed: Feed) -> Description:
-            return await self._speak(*opened, request, options, feed)
+        async def produce(queue: PieceQueue) -> Description:
+            return await self._produce(*opened, request, options, queue)
 
-        return DescriptionStream(engine_loop(), speak)
+        return DescriptionStream(engine_loop(), produce)
 
     async def _opened(
         self, image: ImageSource, request: DescribeRequest, options: CallOptions
@@ -617,14 +615,14 @@ class Router:
             raise item.error
         return item, rungs, gates
 
-    async def _speak(
+    async def _produce(
         self,
         item: Item,
         rungs: Sequence[Rung],
         gates: GateSnapshot,
         request: DescribeRequest,
         options: CallOptions,
-        feed: Feed,
+        queue: PieceQueue,
     ) -> Description:
         """Return a description whose pieces are handed on as they come."""
         seconds = self._deadline_s if options.deadline_s is None else options.deadline_s
@@ -632,7 +630,7 @@ class Router:
         with self._running.call():
             try:
                 with self._recorder.call(request.task, [item]):
-                    await self._speaking.walk(rungs, call, item, feed)
+                    await self._stream_ladder.walk(rungs, call, item, queue)
             except VisionError:
                 await self._told()
                 raise
@@ -662,7 +660,7 @@ class Router:
             from vision_backends.observability.otel import Telemetry
 
             self._events.subscribe(Telemetry(self._all_backends()))
-        except Exception:  # noqa: BLE001 — one that is too old or broken is no reason to answer nothing
+        except Exception:  # noqa: BLE001 — one that is too old or broken is no reason to refuse service
             _log.warning("Nothing is reported to OpenTelemetry.", exc_info=True)
 
     def _all_backends(self) -> list[Backend]:
@@ -683,7 +681,7 @@ def _plain_request(task: Task) -> Request:
 
 
 def _tell(standby: Standby | None, events: Events, alerts: Alerts, event: Transition | Alert) -> None:
-    """Tell whoever listens, and people."""
+    """Tell listeners, people and the standby."""
     if standby is not None:
         standby(event)
     events.publish(event)
@@ -711,7 +709,7 @@ def _labels(labels: Sequence[str] | None) -> tuple[str, ...] | None:
 def _ladders(
     ladder: Sequence[Backend] | Mapping[Task, Sequence[Backend]],
 ) -> dict[Task, Sequence[Backend]]:
-    """Return one ladder per task; a task that a mapping leaves out has nobody to ask."""
+    """Return one ladder per task; a task that a mapping leaves out has no backends."""
     ladders: dict[Task, Sequence[Backend]] = (
         {task: tuple(ladder.get(task, ())) for task in TASKS}
         if isinstance(ladder, Mapping)

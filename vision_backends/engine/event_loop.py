@@ -121,7 +121,7 @@ class EventLoop:
         return future.result().unwrap()
 
     def start(self, make: Callable[[], Coroutine[Any, Any, object]]) -> Callable[[], object]:
-        """Begin a coroutine that nobody waits for and return what cancels it, from any thread.
+        """Begin a coroutine in the background and return what cancels it, from any thread.
 
         What it raises is logged. Errors as in `run`.
         """
@@ -342,7 +342,7 @@ def _log_failure(outcome: _Outcome[Any]) -> None:
         outcome.unwrap()
     except asyncio.CancelledError:
         pass
-    except BaseException:  # noqa: BLE001 — nobody is left who could handle it
+    except BaseException:  # noqa: BLE001 — no caller is left to handle it
         _log.exception("Work in the background failed.")
 
 

@@ -1,6 +1,6 @@
 """Named, bounded pools of threads for work that would block the event loop, and that can be left behind.
 
-This module decides how many threads there are, when work is refused, and what becomes of a result that nobody waits
+This module decides how many threads there are, when work is refused, and what becomes of a result that is not waited
 for any more. It must not know what the work is. The threads are daemons: work that never ends holds up neither its
 caller nor the end of the interpreter. They end when they were idle for a while, and a forked child starts with none.
 """
@@ -37,7 +37,7 @@ class Pool:
         size: How many there are at most, those included that are stuck in work which was left behind.
         may_hang: Whether its work may never end. Where it always does, a job waits for threads that are still in work
             that was left behind, instead of being refused.
-        idle_s: Seconds after which an idle thread ends, so that an owner that nobody closes leaves nothing behind.
+        idle_s: Seconds after which an idle thread ends, so that an owner that is never closed leaves nothing behind.
     """
 
     def __init__(self, name: str, *, size: int, may_hang: bool = True, idle_s: float = 3.0) -> None:
@@ -68,7 +68,7 @@ class Pool:
         return future
 
     def submit(self, call: Callable[[], object]) -> None:
-        """Do something in one of the threads that nobody waits for; what it raises is logged. Errors as in `start`."""
+        """Do something in one of the threads in the background; what it raises is logged. Errors as in `start`."""
         self._crew_of_process().put(_Background(call, contextvars.copy_context()))
 
     @property
@@ -90,7 +90,7 @@ class Pool:
 
 
 class _Background:
-    """Work that nobody waits for."""
+    """Work in the background."""
 
     __slots__ = ("_call", "_context")
 
@@ -102,7 +102,7 @@ class _Background:
         """Make the call; runs in a thread of the pool."""
         try:
             self._context.run(self._call)
-        except BaseException:  # noqa: BLE001 — nobody is left who could handle it
+        except BaseException:  # noqa: BLE001 — no caller is left to handle it
             _log.exception("Work in the background failed.")
 
 
@@ -144,7 +144,7 @@ class _Awaited(Generic[T]):
             del error  # whose traceback refers to this frame
 
     def leave_behind_if_cancelled(self, future: asyncio.Future[T]) -> None:
-        """Let the call go on alone if nobody waits for it any more; runs on the loop."""
+        """Let the call go on alone if it is not waited for any more; runs on the loop."""
         if future.cancelled() and not self._crew.leave_behind(self):
             self._call = None  # it will not begin: let go of its pixels
 
@@ -164,13 +164,13 @@ class _Awaited(Generic[T]):
             future.set_exception(error)
 
     def _deliver_late(self, result: T, error: BaseException | None) -> None:
-        """Hand on what nobody waits for any more; trouble with it is logged, for there is nobody to tell."""
+        """Hand on what is not waited for any more; trouble with it is logged, as no caller is left."""
         try:
             if error is not None:
                 _log.debug("A call that was no longer waited for ended with %r.", error)
             elif self._on_late is not None:
                 self._context.run(self._on_late, result)
-        except Exception:  # noqa: BLE001 — nobody is left who could handle it
+        except Exception:  # noqa: BLE001 — no caller is left to handle it
             _log.exception("The late result of a call could not be handled.")
 
 
@@ -215,7 +215,7 @@ class _Crew:
             return True
 
     def leave_behind(self, job: _Awaited[Any]) -> bool:
-        """Note that nobody waits for a call any more; return whether it has begun."""
+        """Note that a call is not waited for any more; return whether it has begun."""
         with self._lock:
             if job.state == "waiting":
                 job.state = "left"
@@ -226,7 +226,7 @@ class _Crew:
             return True
 
     def finish(self, job: _Awaited[Any]) -> bool:
-        """Note that a call has ended; return whether somebody waits for it."""
+        """Note that a call has ended; return whether it is waited for."""
         with self._lock:
             self._unfinished -= 1
             if job.state == "left":
@@ -258,7 +258,7 @@ class _Crew:
             if isinstance(job, _Background):
                 with self._lock:
                     self._unfinished -= 1
-            del job  # an idle thread keeps nobody's pixels
+            del job  # an idle thread keeps no pixels
 
     def _next(self) -> _Awaited[Any] | _Background | None:
         job: _Awaited[Any] | _Background | None = None

@@ -105,7 +105,7 @@ class Attempts:
         return rung.refusal or self._health.peek(rung.scope, gates)
 
     def recall(self, turn: Turn, items: Sequence[Item]) -> list[Item]:
-        """Settle the items that this rung has answered before; return those that nobody has."""
+        """Settle the items that this rung has answered before; return the others."""
         pending = [item for item in items if not item.settled]
         name = turn.rung.backend.name
         for item in pending:
@@ -124,7 +124,7 @@ class Attempts:
             self._warm_ups.begin_unless_tried(turn.rung.backend, turn.call.request)
 
     async def make(self, turn: Turn, items: Sequence[Item]) -> BackendError | None:
-        """Put one call to a backend, or join the same call of others; settle the items, or note on them why not.
+        """Ask a backend once, or join an identical call that is under way; settle the items, or note why not.
 
         Returns:
             What it failed with; None when it answered, was not asked, or the fault was the caller's.
@@ -150,7 +150,7 @@ class Attempts:
             else:
                 self.note(items, turn, "failed", reason_of(cancelled), usage=FREE)
             raise
-        if not ended:  # somebody else, who has more time, still waits for it
+        if not ended:  # another caller, who has more time, still waits for it
             late = _late(timeout_s)
             self.note(items, turn, "failed", late, elapsed_s=timeout_s, usage=FREE)
             return late
@@ -212,7 +212,7 @@ class Attempts:
             end()
 
     async def _ask(self, turn: Turn, timeout_s: float, flight: Flight) -> VisionError | None:
-        """Ask once, for whoever waits for the flight, and note on its items what became of it."""
+        """Ask once, for all callers who wait for the flight, and note on its items what became of it."""
         items = flight.items
         admitted = await self.admit(turn, items, timeout_s=timeout_s)
         if admitted is None:
@@ -243,12 +243,12 @@ class Attempts:
     async def _answers(
         self, turn: Turn, flight: Flight, permit: Permit, estimate: Usage, *, timeout_s: float
     ) -> Sequence[Answer]:
-        """Return what the backend answers while somebody waits for it.
+        """Return what the backend answers while a caller waits for it.
 
         Raises:
             BackendError: It did not answer, or not in time.
             CallerError: The request is at fault.
-            CancelledError: Nobody waits any more; noted and booked.
+            CancelledError: No caller waits any more; this is noted and booked.
         """
         started = self.clock.monotonic()
         keep_late = partial(self._keep_late, turn, flight.items, permit)
@@ -294,7 +294,7 @@ class Attempts:
         return self.clock.monotonic() > flight.until + GRACE_S
 
     def _keep_late(self, turn: Turn, items: Sequence[Item], permit: Permit, answers: Sequence[Answer]) -> None:
-        """Keep answers that nobody waited for any more: they were paid for, and the next call shall have them."""
+        """Keep answers that no caller waited for any more: they were paid for, and the next call gets them."""
         late = [item.twin() for item in items]
         for item, answer in zip(late, answers, strict=True):
             self.settle(item, turn, answer, elapsed_s=0.0)

@@ -60,7 +60,7 @@ class Item:
 
     @property
     def settled(self) -> bool:
-        """Whether nobody needs to be asked any more."""
+        """Whether no rung needs to be asked any more."""
         return self.answer is not None or self.error is not None
 
     @property

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Caller", "caller_of"]
 
 THREADS = 64
-"""Calls of one plain backend that may run at once, those included that were left behind."""
+"""Calls of one plain backend that may run concurrently, those included that were left behind."""
 
 CLOSE_S = 0.2
 """How long a plain backend's stream is given to close before it is left behind."""
@@ -152,7 +152,7 @@ class _AsyncCaller:
     def _forget(self, task: asyncio.Future[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # looked at, so that asyncio does not complain of one that nobody waited for
+            task.exception()  # looked at, so that asyncio does not warn of an exception that was never retrieved
 
 
 def _record(value: object) -> Description:

@@ -1,7 +1,7 @@
 """How the rungs stand before anybody is asked, and how that is told.
 
-This module decides what `Router.explain` and `Router.status` say. It asks nobody and changes nothing, and must not
-know what comes of it.
+This module decides what `Router.explain` and `Router.status` say. It asks no backend and changes nothing, and must
+not know what comes of it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["explain", "survey"]
 
 
 def survey(backends: Sequence[Backend], request: Request) -> list[Rung]:
-    """Return how each backend stands for a request; asks nobody and changes nothing."""
+    """Return how each backend stands for a request; asks no backend and changes nothing."""
     return [_stand(backend, request) for backend in backends]
 
 

@@ -33,7 +33,7 @@ PAUSE_SHARE = 0.25
 """A server that asks for more patience than this, or than this part of the time left, is passed over instead."""
 
 SHORT_PAUSE_S = 0.2
-"""Before asking again after an outage that nobody below can bridge."""
+"""Before asking again after an outage that no rung below can bridge."""
 
 
 class Ladder:
@@ -51,7 +51,7 @@ class Ladder:
     async def walk(
         self, rungs: Sequence[Rung], call: Call, items: Sequence[Item], *, only: Sequence[Rung] | None = None
     ) -> None:
-        """Ask rung after rung until every item is settled or nobody is left to ask.
+        """Ask rung after rung until every item is settled or no rung is left.
 
         Args:
             rungs: How the backends stand, best first.
@@ -124,7 +124,7 @@ class Ladder:
 
     async def _hedge(self, turn: Turn, below: Sequence[Rung], item: Item) -> bool:
         """Ask a rung and, while it still thinks after a while, those below as well; return whether they were."""
-        call = replace(turn.call, tick=lambda _count: None)  # the item is settled once, whoever settles it
+        call = replace(turn.call, tick=lambda _count: None)  # the item counts once, whichever rung settles it
         after_s = self._hedges.after_s(self.attempts.expected_s(turn.rung, call.request, percent=95))
         try:
             return await self._hedges.race(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["CallKeywords", "CallOptions", "ChoiceKeywords", "Priority", "positive_seconds"]
 
 Priority = Literal["interactive", "batch"]
-"""Whether somebody waits for the answer, or it may come when it is cheap to give."""
+"""Whether the answer is waited for now, or may come later if that gives a better one."""
 
 USUAL_PATIENCE_S = 600.0
 
@@ -80,7 +80,7 @@ class CallOptions:
 
     @property
     def patience_s(self) -> float | None:
-        """Seconds to wait for a better rung; None to take the next one at once."""
+        """Seconds to wait for a better rung; None to take the next one immediately."""
         if self.priority == "interactive":
             return None
         return USUAL_PATIENCE_S if self.max_wait_s is None else self.max_wait_s

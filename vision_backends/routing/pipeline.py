@@ -47,13 +47,13 @@ if TYPE_CHECKING:
 __all__ = ["Pipeline", "failure"]
 
 WINDOW = 32
-"""Inputs that are open at once; bounds the memory of a long list."""
+"""Inputs that are open at the same time; bounds the memory of a long list."""
 
 OPENERS = max(2, os.cpu_count() or 1)
-"""Inputs of one list that are opened at once, beside the backend's work; decoding releases the interpreter lock."""
+"""Inputs of one list that are opened concurrently, beside the backend's work; decoding releases the GIL."""
 
 THREADS = 64
-"""Inputs of all calls that are opened at once, those included whose file never answers."""
+"""Inputs of all calls that are opened concurrently, those included whose file never answers."""
 
 
 class Pipeline:
@@ -106,7 +106,7 @@ class Pipeline:
             request: What is asked of each.
             backends: Who may be asked, best first.
             deadline_s: Seconds for all of them together; None gives each the configured time.
-            patience_s: Seconds to wait for a better rung to recover; None takes the next one at once.
+            patience_s: Seconds to wait for a better rung to recover; None takes the next one immediately.
             progress: Told about every settled input.
         """
         budget = _TimeBudget(clock=self._clock, each_s=self._deadline_s, whole_s=deadline_s, patience_s=patience_s)
@@ -333,7 +333,7 @@ def _text(source: object) -> str:
 
 
 def failure(item: Item, request: Request) -> VisionError:
-    """Return the error for an item that nobody has answered."""
+    """Return the error for an item that no rung has answered."""
     space = getattr(request, "space", None)
     if space is not None:
         return SpaceUnavailableError(

@@ -1,4 +1,4 @@
-"""The record of every call: its attempts in the ledger, its answers in the cache, and events for whoever listens.
+"""The record of every call: its attempts in the ledger, its answers in the cache, and events for its listeners.
 
 This module decides that nothing is forgotten, however a call ends: stores that may block are written in a thread, for
 many calls in one go, and what is on its way there is found as if it had arrived. It must not know how answers come

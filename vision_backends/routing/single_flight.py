@@ -1,6 +1,6 @@
 """One task asks a backend, however many callers want the answer.
 
-This module decides how long such a task lives: it belongs to no caller, goes on as long as somebody waits for it, and
+This module decides how long such a task lives: it belongs to no caller, goes on as long as a caller waits for it, and
 ends with the last of them. It must not know what is asked, nor where answers are kept.
 """
 
@@ -51,10 +51,10 @@ class Flight:
     async def wait(self, clock: Clock, until: float) -> bool:
         """Wait for the end of the task; return False if the time was over before that.
 
-        Who cancels the caller may say why, with a `BackendError` as the message of the cancellation.
+        A cancellation may say why, with a `BackendError` as its message.
 
         Raises:
-            CancelledError: The caller was cancelled; the task has ended, unless somebody else waits for it.
+            CancelledError: The caller was cancelled; the task has ended, unless another caller waits for it.
         """
         self.until = max(self.until, until)
         self._waiting += 1
@@ -86,7 +86,7 @@ class SingleFlight:
         self._flights: dict[str, Flight] = {}
 
     def join(self, key: str | None, start: Callable[[], Flight]) -> Flight:
-        """Return the flight of a key that is under way, or a new one; None is a key that nobody shares."""
+        """Return the flight of a key that is under way, or a new one; None is a key that is not shared."""
         if key is None:
             return start()
         flight = self._flights.get(key)
@@ -101,7 +101,7 @@ class SingleFlight:
 
 
 def reason_of(cancelled: asyncio.CancelledError) -> BackendError:
-    """Return why somebody was cancelled, as far as who did it has said so."""
+    """Return why a caller was cancelled, if that was said with the cancellation."""
     if cancelled.args and isinstance(cancelled.args[0], BackendError):
         return cancelled.args[0]
-    return CallCancelledError("Nobody waited for the answer any more.")
+    return CallCancelledError("The call was cancelled; no other caller waited for the answer.")

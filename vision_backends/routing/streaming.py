@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from vision_backends.routing.callers import Caller
     from vision_backends.routing.ladder import Ladder
 
-__all__ = ["AsyncDescriptionStream", "DescriptionStream", "Feed", "Speaking"]
+    Produce = Callable[["PieceQueue"], Coroutine[Any, Any, Description]]
+
+__all__ = ["AsyncDescriptionStream", "DescriptionStream", "PieceQueue", "StreamLadder"]
 
 AHEAD = 16
 """Pieces that may be ready before the reader has taken them."""
@@ -44,7 +46,7 @@ END_S = 1.0
 """How long closing a stream waits for its request to end and to be booked."""
 
 
-class Feed:
+class PieceQueue:
     """Hands pieces from a task on the engine's loop to one reader, in another thread or on another loop.
 
     Args:
@@ -95,13 +97,13 @@ class Feed:
 
 
 class _Stream:
-    """What both kinds of streams share: the task that speaks starts with the first piece and ends with its reader."""
+    """What both kinds of streams share: the task behind them starts with the first piece and ends with its reader."""
 
-    def __init__(self, engine: EventLoop, speak: Callable[[Feed], Coroutine[Any, Any, Description]]) -> None:
+    def __init__(self, engine: EventLoop, produce: Produce) -> None:
         self.description: Description | None = None
         self._engine = engine
-        self._feed = Feed(engine)
-        self._speak = speak
+        self._queue = PieceQueue(engine)
+        self._produce = produce
         self._stop: Callable[[], object] | None = None
         self._over = threading.Event()
         self._is_closed = False
@@ -112,13 +114,13 @@ class _Stream:
 
     def _start(self) -> None:
         if self._stop is None and not self._is_closed:
-            self._stop = self._engine.start(partial(_run, self._speak, self._feed, self._over))
+            self._stop = self._engine.start(partial(_run, self._produce, self._queue, self._over))
 
     def _ended(self) -> bool:
         """Return whether everything was said, and keep the record; raise what went wrong, once."""
         if self._is_closed:
             return True
-        outcome = self._feed.outcome
+        outcome = self._queue.outcome
         if outcome is None:
             return False
         if isinstance(outcome, BaseException):
@@ -128,7 +130,7 @@ class _Stream:
         return True
 
     def _cancel(self) -> bool:
-        """Stop what speaks; return whether there is something to wait for."""
+        """Stop the task; return whether there is something to wait for."""
         self._is_closed = True
         if self._stop is None:
             return False
@@ -136,12 +138,12 @@ class _Stream:
         return not self._over.is_set()
 
 
-async def _run(speak: Callable[[Feed], Coroutine[Any, Any, Description]], feed: Feed, over: threading.Event) -> None:
-    """Speak, and tell the reader how it ended; knows nothing of the stream itself, which may be dropped meanwhile."""
+async def _run(produce: Produce, queue: PieceQueue, over: threading.Event) -> None:
+    """Produce the pieces, and tell the reader how it ended; the stream itself may be dropped meanwhile."""
     try:
-        feed.end(await speak(feed))
+        queue.end(await produce(queue))
     except BaseException as error:
-        feed.end(error if isinstance(error, VisionError) else CallCancelledError("The stream was closed."))
+        queue.end(error if isinstance(error, VisionError) else CallCancelledError("The stream was closed."))
         if not isinstance(error, Exception):
             raise
     finally:
@@ -165,7 +167,7 @@ class DescriptionStream(_Stream):
         self._start()
         while True:
             ready = threading.Event()
-            piece = None if self._is_closed else self._feed.take(ready.set)
+            piece = None if self._is_closed else self._queue.take(ready.set)
             if piece is not None:
                 return piece
             if self._ended():
@@ -201,7 +203,7 @@ class AsyncDescriptionStream(_Stream):
         loop = asyncio.get_running_loop()
         while True:
             ready: asyncio.Future[None] = loop.create_future()
-            piece = None if self._is_closed else self._feed.take(partial(_set_soon, loop, ready))
+            piece = None if self._is_closed else self._queue.take(partial(_set_soon, loop, ready))
             if piece is not None:
                 return piece
             if self._ended():
@@ -234,7 +236,7 @@ def _set_soon(loop: asyncio.AbstractEventLoop, ready: asyncio.Future[None]) -> N
     loop.call_soon_threadsafe(wake)
 
 
-class Speaking:
+class StreamLadder:
     """The walk down the ladder for one stream.
 
     Args:
@@ -247,14 +249,14 @@ class Speaking:
         self._attempts = ladder.attempts
         self._callers = callers
 
-    async def walk(self, rungs: Sequence[Rung], call: Call, item: Item, feed: Feed) -> None:
+    async def walk(self, rungs: Sequence[Rung], call: Call, item: Item, queue: PieceQueue) -> None:
         """Settle one opened image, and hand on the pieces of its description as they come.
 
         Args:
             rungs: How the backends stand, best first.
             call: What is asked.
             item: The opened image; its answer, error and attempts are filled in.
-            feed: Where the pieces go.
+            queue: Where the pieces go.
 
         Raises:
             StreamInterruptedError: The backend failed after the first piece.
@@ -262,26 +264,26 @@ class Speaking:
         for turn in self._ladder.turns(rungs, call):
             if not self._attempts.recall(turn, [item]):
                 if item.answer is not None:
-                    await feed.put(str(item.answer))
+                    await queue.put(str(item.answer))
             elif turn.rung.refusal is not None:
                 self._attempts.pass_by([item], turn, turn.rung.refusal)
             else:
                 timeout_s = turn.timeout_s([item])
                 admitted = await self._attempts.admit(turn, [item], timeout_s=timeout_s)
                 if admitted is not None:
-                    await self._listen(turn, item, *admitted, timeout_s=timeout_s, feed=feed)
+                    await self._attempt(turn, item, *admitted, timeout_s=timeout_s, queue=queue)
             if item.settled:
                 return
 
-    async def _listen(
-        self, turn: Turn, item: Item, permit: Permit, estimate: Usage, *, timeout_s: float, feed: Feed
+    async def _attempt(
+        self, turn: Turn, item: Item, permit: Permit, estimate: Usage, *, timeout_s: float, queue: PieceQueue
     ) -> None:
         """Hand on what one rung says; settle the item when it has ended well."""
         attempts, backend = self._attempts, turn.rung.backend
         started = attempts.clock.monotonic()
         said: list[str] = []
         try:
-            record = await self._hear(turn, item, timeout_s=timeout_s, said=said, feed=feed)
+            record = await self._forward(turn, item, timeout_s=timeout_s, said=said, queue=queue)
         except asyncio.CancelledError:
             known = None if backend.local or estimate == FREE else estimate
             attempts.ended_by_cancelling(partial(permit.released, usage=known))
@@ -308,7 +310,9 @@ class Speaking:
             end = partial(permit.succeeded, usage=usage, elapsed_s=elapsed_s, limits=limits)
             await attempts.ended(permit, end)
 
-    async def _hear(self, turn: Turn, item: Item, *, timeout_s: float, said: list[str], feed: Feed) -> Description:
+    async def _forward(
+        self, turn: Turn, item: Item, *, timeout_s: float, said: list[str], queue: PieceQueue
+    ) -> Description:
         """Return the record after handing on the pieces before it.
 
         Raises:
@@ -337,7 +341,7 @@ class Speaking:
                 if isinstance(piece, Description):
                     return piece
                 said.append(piece)
-                await feed.put(piece)
+                await queue.put(piece)
 
 
 def _broken_off(backend: str, partial_text: str, error: BackendError) -> StreamInterruptedError:

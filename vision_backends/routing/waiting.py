@@ -27,8 +27,8 @@ __all__ = ["Waiting"]
 SHORT_PAUSE_S = 0.2
 """Before a rung is asked again that has failed without saying when to come back; doubled each time."""
 
-LONGEST_NAP_S = 5.0
-"""How long a call sleeps before it looks at a gate again: somebody may have topped up and reset it."""
+MAX_PAUSE_S = 5.0
+"""How long a call pauses before it looks at a gate again: the account may have been topped up, and the gate reset."""
 
 
 class Waiting:
@@ -82,15 +82,15 @@ class Waiting:
         """Return when one of the rungs may be asked, or False when patience would end before that."""
         while True:
             gates = await ladder.attempts.look_again(better)
-            nap_s = LONGEST_NAP_S
+            pause_s = MAX_PAUSE_S
             for rung in better:
                 blocked = ladder.attempts.blocked(rung, gates)
                 if blocked is None:
                     return True
-                nap_s = min(nap_s, blocked.retry_after_s or SHORT_PAUSE_S)
-            if self._clock.monotonic() + nap_s > ends:
+                pause_s = min(pause_s, blocked.retry_after_s or SHORT_PAUSE_S)
+            if self._clock.monotonic() + pause_s > ends:
                 return False
-            await pause(self._clock, nap_s)
+            await pause(self._clock, pause_s)
 
     @asynccontextmanager
     async def _in_line(self, key: Hashable, *, until: float) -> AsyncIterator[Callable[[], None]]:

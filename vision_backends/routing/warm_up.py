@@ -91,7 +91,7 @@ class WarmUps:
 
     @staticmethod
     def wait(jobs: Iterable[Job], *, timeout_s: float) -> None:
-        """Return when all of them have ended, or so many seconds are over; they go on anyway."""
+        """Return when all of them have ended, or after the timeout; they go on anyway."""
         wait([job.ended for job in jobs], timeout=min(timeout_s, threading.TIMEOUT_MAX))
 
     def close(self) -> None:
@@ -123,10 +123,10 @@ class WarmUps:
             job.backend.warm_up(job.request)
         except BackendError as refusal:
             error = refusal
-        except BaseException as crash:  # noqa: BLE001 — whoever waits has to hear of it
+        except BaseException as crash:  # noqa: BLE001 — those who wait have to hear of it
             _log.exception("The %s backend crashed while it was made ready.", job.backend.name)
             error = NotReadyError(f"The warm-up crashed with {type(crash).__name__}: {crash}")
-        # Not the message: it may quote a label or a language that somebody has asked for.
+        # Not the message: it may quote a label or a language that a user has asked for.
         outcome = "ready" if error is None else f"not ready ({error.code or error.kind})"
         _log.info("%s is %s for %s.", job.backend.name, outcome, job.request.task)
         job.ended.set_result((self._clock.monotonic(), error))
