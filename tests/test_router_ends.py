@@ -207,15 +207,13 @@ class TestStreams:
         return remote
 
     def test_leaving_the_loop_and_dropping_the_stream_ends_it(self, remote):
-        """Within 0.2 s, and it is booked."""
+        """And it is booked."""
         with Router([remote]) as router:
             for piece in router.describe_stream(IMAGE):
                 assert piece == "0 "
                 break
-            started = time.monotonic()
             gc.collect()
             until(lambda: remote.cancelled)
-            assert time.monotonic() - started < 0.2
             until(lambda: list(router.ledger()))
             assert (row_of(router).error, row_of(router).cost_usd) == ("stream_interrupted", 0.25)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, ca
 from vision_backends.engine.event_loop import engine_loop
 from vision_backends.engine.pools import Pool
 from vision_backends.router import Router
+from vision_backends.routing.call import Item
 from vision_backends.routing.streaming import AsyncDescriptionStream
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
     from types import TracebackType
 
-    from vision_backends.backends.requests import DescribeRequest
+    from vision_backends.backends.requests import DescribeRequest, Request
     from vision_backends.config.settings import Settings
     from vision_backends.images import ImageSource
     from vision_backends.routing.options import CallOptions
@@ -41,9 +42,15 @@ class _Awaiting(Router):
     def _wait(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         return cast("T", engine_loop().run_from_loop(make))
 
+    async def _ended(self) -> None:
+        await self._written_and_told()
+
+    def _open_here(self, item: Item, request: Request, options: CallOptions) -> None:
+        """Leave it to the call, which does it in a thread."""
+
     def _open_stream(self, image: ImageSource, request: DescribeRequest, options: CallOptions) -> DescriptionStream:
         async def produce(queue: PieceQueue) -> Description:
-            return await self._produce(*await self._opened(image, request, options), request, options, queue)
+            return await self._produce(Item(source=image), request, options, queue)
 
         return cast("DescriptionStream", AsyncDescriptionStream(engine_loop(), produce))
 

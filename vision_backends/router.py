@@ -65,14 +65,13 @@ if TYPE_CHECKING:
     from vision_backends.clock import Clock
     from vision_backends.config.settings import Settings
     from vision_backends.engine.event_loop import EventLoop
-    from vision_backends.health.admission import GateSnapshot
     from vision_backends.health.limits import Alert, Spending
     from vision_backends.health.scopes import GateReport, Transition
     from vision_backends.images import ImageSource
     from vision_backends.observability.events import Event
     from vision_backends.reports import Explanation
-    from vision_backends.routing.call import Rung
     from vision_backends.routing.hedging import HedgeAfter
+    from vision_backends.routing.pipeline import Opened
     from vision_backends.routing.streaming import PieceQueue
     from vision_backends.storage.base import CacheInfo, LedgerRow, Store
 
@@ -540,9 +539,11 @@ class Router:
 
     def _one(self, source: ImageSource | str, request: Request, kind: type[A], options: CallKeywords) -> A:
         """Wait for the answer to one input, or raise its error."""
+        item, checked = Item(source=source), CallOptions(**options)
+        opened = self._open_here(item, request, checked)
 
         async def answer() -> A:
-            (outcome,) = await self._answer([source], request, kind, CallOptions(**options), None)
+            (outcome,) = await self._answer([item], request, kind, checked, opened=opened)
             if isinstance(outcome, VisionError):
                 raise outcome
             return outcome
@@ -563,16 +564,18 @@ class Router:
                 "A _many method takes a list of inputs, not a single one.",
                 remedy="Put it in brackets, or call the method without _many.",
             )
-        inputs = list(sources)
-        return self._wait(lambda: self._answer(inputs, request, kind, CallOptions(**options), progress))
+        items, checked = [Item(source=source) for source in sources], CallOptions(**options)
+        return self._wait(lambda: self._answer(items, request, kind, checked, progress=progress))
 
     async def _answer(
         self,
-        sources: Sequence[ImageSource | str],
+        items: Sequence[Item],
         request: Request,
         kind: type[A],  # noqa: ARG002 — says which records come back, for the type checker
         options: CallOptions,
-        progress: Progress | None,
+        *,
+        opened: Opened | None = None,
+        progress: Progress | None = None,
     ) -> list[A | VisionError]:
         """Return an answer or an error for each input; the one coroutine that both routers wait for."""
         backends = options.choose(self._ladders[request.task], request.task)
@@ -580,61 +583,68 @@ class Router:
             self._standby.remember(request)
         with self._running.call():
             outcomes = await self._pipeline.run(
-                [Item(source=source) for source in sources],
+                items,
                 request,
                 backends,
+                opened=opened,
                 deadline_s=options.deadline_s,
                 patience_s=options.patience_s,
                 progress=None if progress is None else self._in_listeners_thread(progress),
             )
-            await self._told()
+            await self._ended()
         return cast("list[A | VisionError]", outcomes)
 
+    async def _ended(self) -> None:
+        """Return when the listeners have heard of a call; its caller's thread writes it down, in `_wait`."""
+        await self._events.delivered()
+
+    def _open_here(self, item: Item, request: Request, options: CallOptions) -> Opened | None:
+        """Open an input in the caller's thread, which would wait for it anyway."""
+        self._running.check()
+        return self._pipeline.open_here(item, request, options.choose(self._ladders[request.task], request.task))
+
     def _wait(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Wait in the caller's thread for a coroutine on the engine's loop."""
-        return engine_loop().run(make)
+        """Wait in the caller's thread for a coroutine on the engine's loop, and write down what has come of it."""
+        try:
+            return engine_loop().run(make)
+        finally:
+            self._recorder.flush()
 
     def _open_stream(self, image: ImageSource, request: DescribeRequest, options: CallOptions) -> DescriptionStream:
-        opened = self._wait(lambda: self._opened(image, request, options))
+        item = Item(source=image)
+        opened = self._open_here(item, request, options)
+        _raise_error_of(item)
 
         async def produce(queue: PieceQueue) -> Description:
-            return await self._produce(*opened, request, options, queue)
+            return await self._produce(item, request, options, queue, opened=opened)
 
         return DescriptionStream(engine_loop(), produce)
-
-    async def _opened(
-        self, image: ImageSource, request: DescribeRequest, options: CallOptions
-    ) -> tuple[Item, list[Rung], GateSnapshot]:
-        """Return an image, opened, and how the rungs stand; raise what is wrong with it."""
-        backends = options.choose(self._ladders[request.task], request.task)
-        if self._standby is not None:
-            self._standby.remember(request)
-        item = Item(source=image)
-        rungs, gates = await self._pipeline.open(item, request, backends)
-        if item.error is not None:
-            raise item.error
-        return item, rungs, gates
 
     async def _produce(
         self,
         item: Item,
-        rungs: Sequence[Rung],
-        gates: GateSnapshot,
         request: DescribeRequest,
         options: CallOptions,
         queue: PieceQueue,
+        *,
+        opened: Opened | None = None,
     ) -> Description:
         """Return a description whose pieces are handed on as they come."""
-        seconds = self._deadline_s if options.deadline_s is None else options.deadline_s
-        call = Call(request=request, gates=gates, deadline=Deadline(self._clock, seconds), each_s=seconds)
+        backends = options.choose(self._ladders[request.task], request.task)
+        if self._standby is not None:
+            self._standby.remember(request)
         with self._running.call():
+            rungs, gates = opened or await self._pipeline.open(item, request, backends)
+            _raise_error_of(item)
+            seconds = self._deadline_s if options.deadline_s is None else options.deadline_s
+            call = Call(request=request, gates=gates, deadline=Deadline(self._clock, seconds), each_s=seconds)
             try:
                 with self._recorder.call(request.task, [item]):
                     await self._stream_ladder.walk(rungs, call, item, queue)
             except VisionError:
-                await self._told()
+                await self._written_and_told()
                 raise
-            await self._told()
+            await self._written_and_told()
         answer = complete(item)
         if not isinstance(answer, Description):
             raise item.error or failure(item, request)
@@ -646,7 +656,7 @@ class Router:
             if isinstance(backend, AsyncBackend):
                 await backend.aclose()
 
-    async def _told(self) -> None:
+    async def _written_and_told(self) -> None:
         """Return when a call is written down and its listeners have heard of it."""
         await self._recorder.written()
         await self._events.delivered()
@@ -686,6 +696,11 @@ def _tell(standby: Standby | None, events: Events, alerts: Alerts, event: Transi
         standby(event)
     events.publish(event)
     events.call_later(partial(alerts, event))
+
+
+def _raise_error_of(item: Item) -> None:
+    if item.error is not None:
+        raise item.error
 
 
 class _Closable(Protocol):

@@ -37,6 +37,15 @@ class RunningCalls:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._is_closed = False
 
+    def check(self) -> None:
+        """Return if new calls may begin.
+
+        Raises:
+            RuntimeError: The owner is closed.
+        """
+        if self._is_closed:
+            raise RuntimeError(f"The {self._name} is closed.")
+
     @contextmanager
     def call(self) -> Iterator[None]:
         """Count the current task while the block runs.
@@ -44,8 +53,7 @@ class RunningCalls:
         Raises:
             RuntimeError: The owner is closed.
         """
-        if self._is_closed:
-            raise RuntimeError(f"The {self._name} is closed.")
+        self.check()
         if self._process != os.getpid():  # the parent's tasks do not run here
             self._process, self._tasks = os.getpid(), set()
         task = asyncio.current_task()

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from vision_backends.routing.recorder import CallRecorder
     from vision_backends.routing.waiting import Waiting
 
+    Opened = tuple[list[Rung], GateSnapshot]
+
 __all__ = ["Pipeline", "failure"]
 
 WINDOW = 32
@@ -95,6 +97,7 @@ class Pipeline:
         request: Request,
         backends: Sequence[Backend],
         *,
+        opened: Opened | None = None,
         deadline_s: float | None,
         patience_s: float | None,
         progress: Callable[[int, int], None] | None,
@@ -105,6 +108,7 @@ class Pipeline:
             items: The inputs, not yet opened.
             request: What is asked of each.
             backends: Who may be asked, best first.
+            opened: What `open_here` has returned for the only input, where that was called before.
             deadline_s: Seconds for all of them together; None gives each the configured time.
             patience_s: Seconds to wait for a better rung to recover; None takes the next one immediately.
             progress: Told about every settled input.
@@ -113,7 +117,7 @@ class Pipeline:
         tick = _counter(len(items), progress)
         with self._recorder.call(request.task, items):
             if len(items) == 1:
-                rungs, gates = await self.open(items[0], request, backends)
+                rungs, gates = opened or await self.open(items[0], request, backends)
                 tick(int(items[0].settled))
             else:
                 rungs, gates = await self._pool.start(partial(self._survey, request, backends))
@@ -132,24 +136,24 @@ class Pipeline:
                     item.discard("It could not answer the whole list, and one list is one vector space.")
         return [_outcome(item, request) for item in items]
 
-    async def open(self, item: Item, request: Request, backends: Sequence[Backend]) -> tuple[list[Rung], GateSnapshot]:
-        """Open one input, look up what is known of it, and return how rungs and gates stand; one job for a thread.
+    def open_here(self, item: Item, request: Request, backends: Sequence[Backend]) -> Opened:
+        """Open one input, look up what is known of it, and return how rungs and gates stand; may block.
 
         An input that cannot be used has its error then.
         """
+        rungs, gates = self._survey(request, backends)
+        self._open(item, request, rungs, self._side_px(request, rungs, gates))
+        return rungs, gates
 
-        def job() -> tuple[list[Rung], GateSnapshot]:
-            rungs, gates = self._survey(request, backends)
-            self._open(item, request, rungs, self._side_px(request, rungs, gates))
-            return rungs, gates
-
-        return await self._pool.start(job)
+    async def open(self, item: Item, request: Request, backends: Sequence[Backend]) -> Opened:
+        """Do as `open_here` in one job for a thread."""
+        return await self._pool.start(partial(self.open_here, item, request, backends))
 
     def close(self) -> None:
         """Let idle threads end."""
         self._pool.close()
 
-    def _survey(self, request: Request, backends: Sequence[Backend]) -> tuple[list[Rung], GateSnapshot]:
+    def _survey(self, request: Request, backends: Sequence[Backend]) -> Opened:
         rungs = survey(backends, request)
         return rungs, self._ladder.attempts.look(rungs)
 

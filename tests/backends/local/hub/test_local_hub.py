@@ -19,6 +19,7 @@ from vision_backends.backends.local.hub.source import Source
 from vision_backends.backends.local.installed import find_holding
 from vision_backends.backends.requests import EmbedRequest
 from vision_backends.errors import ModelNotFoundError, NotReadyError
+from vision_backends.testing import FakeClock
 
 COMMIT = commit_of("main")
 
@@ -552,12 +553,14 @@ def test_a_link_into_nothing_makes_a_model_incomplete_and_no_more(serve, model, 
     folder, _ = hub.fetch(Source.parse("acme/tiny"), Progress())
     (folder / "config.json").resolve().unlink()
     (folder / "README.md").symlink_to("gone")
-    backend = make_backend(embedding_model="acme/tiny", hub=hub, download="never")
+    clock = FakeClock()
+    backend = make_backend(embedding_model="acme/tiny", hub=hub, download="never", clock=clock)
     assert backend.status()["embedding"]["state"] == "not fetched"
     with pytest.raises(NotReadyError, match="not on this machine"):
         backend.check(EmbedRequest())
     hub.fetch(Source.parse("acme/tiny"), Progress())
     assert not (folder / "README.md").is_symlink()
+    clock.advance(2)  # what another program does is noticed after a second
     assert backend.status()["embedding"]["state"] == "not loaded"
     backend.check(EmbedRequest())
 
