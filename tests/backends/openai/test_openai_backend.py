@@ -11,7 +11,7 @@ from PIL import Image as PILImage
 
 from vision_backends.backends.model_cards import coco_categories
 from vision_backends.backends.openai import OpenAIBackend
-from vision_backends.backends.openai.model_families import DEFAULT_MODEL
+from vision_backends.backends.openai.models import DEFAULT_MODEL
 from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest
 from vision_backends.config.validation import parse_table
 from vision_backends.errors import (

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 import vision_backends
-from vision_backends.backends.openai.base_url import BaseUrl
 from vision_backends.backends.openai.connections import MAX_REPLY_BYTES
+from vision_backends.backends.openai.settings import BaseUrl
 from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedTextRequest
 from vision_backends.errors import (
     BackendError,

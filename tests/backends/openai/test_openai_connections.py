@@ -23,10 +23,9 @@ from PIL import Image as PILImage
 
 import vision_backends
 from vision_backends.backends.openai import OpenAIBackend
-from vision_backends.backends.openai.base_url import BaseUrl
 from vision_backends.backends.openai.client import Client
-from vision_backends.backends.openai.errors import Taxonomy
-from vision_backends.backends.openai.secret import Secret
+from vision_backends.backends.openai.errors import Secret, Taxonomy
+from vision_backends.backends.openai.settings import BaseUrl
 from vision_backends.backends.requests import DescribeRequest
 from vision_backends.clock import SYSTEM_CLOCK, Deadline
 from vision_backends.errors import InvalidReplyError, OverloadedError, RateLimitedError, TimedOutError, UnavailableError

@@ -11,9 +11,7 @@ import openai.types
 import pytest
 from pydantic import BaseModel
 
-from vision_backends.backends.openai.error_bodies import find_error, read_error_body
-from vision_backends.backends.openai.errors import RULES, Taxonomy
-from vision_backends.backends.openai.secret import Secret
+from vision_backends.backends.openai.errors import RULES, Secret, Taxonomy, find_error, read_error_body
 from vision_backends.errors import (
     AuthenticationError,
     CallerError,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vision_backends.backends.openai.model_families import DEFAULT_MODEL, effort_of, family_of, image_token_rule
+from vision_backends.backends.openai.models import DEFAULT_MODEL, effort_of, family_of, image_token_rule
 
 SIDES = st.integers(1, 12_000)
 MODELS = st.sampled_from(["gpt-6-luna", "gpt-5.4-mini", "gpt-4o", "gpt-4o-mini", "somebodys-model"])

@@ -12,8 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vision_backends.backends.openai.model_families import DEFAULT_EMBEDDING_MODEL, DEFAULT_MODEL
-from vision_backends.backends.openai.prices import Price, PriceList, Tokens, read_tokens, split_usage
+from vision_backends.backends.openai.models import (
+    DEFAULT_EMBEDDING_MODEL,
+    DEFAULT_MODEL,
+    Price,
+    PriceList,
+    Tokens,
+    read_tokens,
+    split_usage,
+)
 from vision_backends.errors import ConfigError
 from vision_backends.types import Usage
 

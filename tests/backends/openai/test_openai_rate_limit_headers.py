@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vision_backends.backends.openai.rate_limit_headers import parse_duration_s, read_rate_limits, read_retry_after_s
+from vision_backends.backends.openai.errors import parse_duration_s, read_rate_limits, read_retry_after_s
 from vision_backends.backends.requests import RateLimits
 
 

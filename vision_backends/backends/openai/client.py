@@ -15,9 +15,8 @@ from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from vision_backends.backends.openai.error_bodies import find_error
-from vision_backends.backends.openai.prices import billed
-from vision_backends.backends.openai.rate_limit_headers import read_rate_limits
+from vision_backends.backends.openai.errors import find_error, read_rate_limits, scrub
+from vision_backends.backends.openai.models import billed
 from vision_backends.backends.openai.sse import EventReader, looks_like_events, read_events, read_object
 from vision_backends.backends.timing import measured
 from vision_backends.clock import SYSTEM_CLOCK, Deadline
@@ -27,10 +26,9 @@ from vision_backends.errors import BackendError, InvalidReplyError, TimedOutErro
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 
-    from vision_backends.backends.openai.base_url import BaseUrl
     from vision_backends.backends.openai.connections import Exchange, Line, Network
-    from vision_backends.backends.openai.errors import Taxonomy
-    from vision_backends.backends.openai.secret import Secret
+    from vision_backends.backends.openai.errors import Secret, Taxonomy
+    from vision_backends.backends.openai.settings import BaseUrl
     from vision_backends.backends.requests import RateLimits
     from vision_backends.clock import Clock
     from vision_backends.errors import CallerError
@@ -172,8 +170,7 @@ class Client:
             CallerError: The server blames the request.
         """
         with measured("wire"):
-            line = await self._line(deadline)
-            exchange = line.exchange()
+            exchange = await self._exchange(deadline)
             try:
                 return await self._limited(self._fetch(request, exchange), exchange, deadline)
             finally:
@@ -181,8 +178,7 @@ class Client:
 
     async def stream(self, request: PreparedRequest, *, deadline: Deadline) -> AsyncGenerator[dict[str, Any], None]:
         """Send a request and yield the events of the reply as they come; errors as in `post`."""
-        line = await self._line(deadline)
-        exchange = line.exchange()
+        exchange = await self._exchange(deadline)
         reader = EventReader()
         try:
             await self._limited(self._open(request, exchange), exchange, deadline)
@@ -207,20 +203,20 @@ class Client:
         for key in [key for key in self._lines if key[0] == os.getpid()]:
             self._lines.pop(key, None)
 
-    async def _line(self, deadline: Deadline) -> Line:
-        """Return the line of the running loop, which is opened if need be."""
+    async def _exchange(self, deadline: Deadline) -> Exchange:
+        """Return a new exchange on the line of the running loop, which is opened if need be."""
         if deadline.expired:
             raise TimedOutError("The deadline had already passed.", code="no_time")
         key = (os.getpid(), asyncio.get_running_loop())
         if key not in self._lines:
             network = await self._limited(engine_loop().compute.start(self.warm_up), None, deadline)
-            if key not in self._lines:  # nobody else was faster
+            if key not in self._lines:  # no other call was faster
                 from vision_backends.backends.openai.connections import Line
 
                 for closed in [other for other in self._lines if other[1].is_closed()]:
                     del self._lines[closed]
                 self._lines[key] = await Line.open(self._all_headers(), network, clock=self._clock)
-        return self._lines[key]
+        return self._lines[key].exchange()
 
     def _all_headers(self) -> dict[str, str]:
         """Return what is sent with every request; the user's own headers win."""
@@ -266,7 +262,12 @@ class Client:
         with suppress(ClientError, OSError, InvalidReplyError):
             while len(content) < MAX_ERROR_BYTES and (piece := await exchange.read()):
                 content += piece
-        return self._explain(_read_error(content), exchange)
+        text = content.decode(errors="replace").strip()
+        try:
+            body = json.loads(text)
+        except (ValueError, RecursionError):
+            body = text
+        return self._explain(body.get("error", body) if isinstance(body, dict) else body, exchange)
 
     async def _read_events(self, reader: EventReader, exchange: Exchange) -> Iterable[dict[str, Any]]:
         """Return the events that the next piece of a stream completes."""
@@ -310,12 +311,12 @@ class Client:
 
         host = self._base_url.host
         if isinstance(error, TimeoutError):
-            if exchange is None or not exchange.connected:
+            if exchange is None or exchange.protocol is None:
                 return UnavailableError(f"{host} did not accept a connection in time.", code="connect_timeout")
             if exchange.status:
                 return TimedOutError(f"{host} sends its reply too slowly.", code="slow_reply")
             return TimedOutError(f"{host} did not answer in time.", code="read_timeout")
-        reason = self._taxonomy.scrub(reason_of(error))
+        reason = scrub(reason_of(error), self._taxonomy.secrets)
         if exchange is not None and exchange.status:
             return InvalidReplyError(f"The reply of {host} broke off: {reason}", code="reply_cut")
         proxy = failed_proxy(error, self._network)
@@ -340,13 +341,3 @@ def _read_payloads(content: bytes) -> tuple[dict[str, Any], ...]:
     if not payloads:
         raise InvalidReplyError("The reply is an event stream without events.", code="stream_cut")
     return payloads
-
-
-def _read_error(content: bytearray) -> object:
-    """Return the error in the body of a refusal: JSON, or text."""
-    text = content.decode(errors="replace").strip()
-    try:
-        body = json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-    return body.get("error", body) if isinstance(body, dict) else body
