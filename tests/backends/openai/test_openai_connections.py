@@ -25,6 +25,7 @@ import vision_backends
 from vision_backends.backends.openai import OpenAIBackend
 from vision_backends.backends.openai.client import Client
 from vision_backends.backends.openai.errors import Secret, Taxonomy
+from vision_backends.backends.openai.models import PriceList
 from vision_backends.backends.openai.settings import BaseUrl
 from vision_backends.backends.requests import DescribeRequest
 from vision_backends.clock import SYSTEM_CLOCK, Deadline
@@ -46,6 +47,7 @@ async def connected(url, *, clock=SYSTEM_CLOCK, headers=None):
         base_url,
         api_key=secret,
         taxonomy=Taxonomy(host=base_url.host, secrets=(secret,)),
+        prices=PriceList({}),
         headers={name: Secret(value) for name, value in (headers or {}).items()},
         clock=clock,
     )

@@ -52,12 +52,12 @@ from vision_backends.errors import (
 from vision_backends.types import Description, Detections, Embedding, Trace
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 
     import numpy as np
     import numpy.typing as npt
 
-    from vision_backends.backends.openai.protocol import Ask, Said
+    from vision_backends.backends.openai.protocol import Said
     from vision_backends.backends.requests import Model, RateLimits, Request
     from vision_backends.images import Image
     from vision_backends.types import Usage
@@ -165,13 +165,14 @@ class OpenAIBackend(AsyncBackend):
             server,
             api_key=secret,
             taxonomy=Taxonomy(host=server.host, extra=error_codes, secrets=(secret, *hidden.values())),
+            prices=self._prices,
             organization=organization,
             project=project,
             headers=hidden,
             clock=clock,
         )
         protocol = Responses() if settings.api == "responses" else Chat(official=server.official)
-        self._conversation = Conversation(self._client, protocol)
+        self._conversation = Conversation(self._client, protocol, self._prices)
         self._embedder = Embedder(
             self._client, model=embedding_model, cut=embedding_dimensions, dimensions=settings.dimensions
         )
@@ -245,14 +246,13 @@ class OpenAIBackend(AsyncBackend):
         ask = partial(ask_for_description, self._settings, request, image)
         with Stopwatch(clock=self._clock).running() as watch:
             question = await self._conversation.prepare(ask, stream=True, deadline=deadline)
-        with self._priced(question.model):
-            pieces = self._conversation.stream(question, deadline=deadline)
-            async with aclosing(watch.follow(pieces, "wire")) as followed:
-                async for piece in followed:
-                    if isinstance(piece, str):
-                        yield piece
-                    else:
-                        yield _timed([self._description(piece, request)], watch)[0]
+        pieces = self._conversation.stream(question, deadline=deadline)
+        async with aclosing(watch.follow(pieces, "wire")) as followed:
+            async for piece in followed:
+                if isinstance(piece, str):
+                    yield piece
+                else:
+                    yield _timed([self._description(piece, request)], watch)[0]
 
     async def embed(  # type: ignore[override]
         self, images: Sequence[Image], request: EmbedRequest, *, timeout_s: float
@@ -311,25 +311,10 @@ class OpenAIBackend(AsyncBackend):
         self._client.close()
 
     async def _describe(self, image: Image, request: DescribeRequest, deadline: Deadline) -> Description:
-        said = await self._ask(partial(ask_for_description, self._settings, request, image), deadline)
+        said = await self._conversation.ask(
+            partial(ask_for_description, self._settings, request, image), deadline=deadline
+        )
         return self._description(said, request)
-
-    async def _ask(self, ask: Callable[[], Ask], deadline: Deadline) -> Said:
-        question = await self._conversation.prepare(ask, deadline=deadline)
-        with self._priced(question.model):
-            return await self._conversation.ask(question, deadline=deadline)
-
-    @contextmanager
-    def _priced(self, model: str) -> Iterator[None]:
-        """Add to an error what the tokens cost that the server billed for it all the same."""
-        try:
-            yield
-        except VisionError as error:
-            said = error.usage
-            if said is not None and said.input_tokens is not None and said.output_tokens is not None:
-                tokens = Tokens(input=said.input_tokens, output=said.output_tokens)
-                error.usage = self._prices.usage(model, tokens)
-            raise
 
     def _description(self, said: Said, request: DescribeRequest) -> Description:
         return Description(
@@ -342,7 +327,7 @@ class OpenAIBackend(AsyncBackend):
     async def _detect(self, image: Image, request: DetectRequest, deadline: Deadline) -> Detections:
         categories = coco_categories()
         labels = request.labels or tuple(categories)
-        said = await self._ask(partial(ask_for_boxes, self._settings, labels, image), deadline)
+        said = await self._conversation.ask(partial(ask_for_boxes, self._settings, labels, image), deadline=deadline)
         trace = self._trace(said)
         if said.finish == "length":
             cut = InvalidReplyError("The list of boxes was cut at its length limit.", code="reply_cut")

@@ -16,7 +16,6 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from vision_backends.backends.openai.errors import find_error, read_rate_limits, scrub
-from vision_backends.backends.openai.models import billed
 from vision_backends.backends.openai.sse import EventReader, looks_like_events, read_events, read_object
 from vision_backends.backends.timing import measured
 from vision_backends.clock import SYSTEM_CLOCK, Deadline
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
     from vision_backends.backends.openai.connections import Exchange, Line, Network
     from vision_backends.backends.openai.errors import Secret, Taxonomy
+    from vision_backends.backends.openai.models import PriceList
     from vision_backends.backends.openai.settings import BaseUrl
     from vision_backends.backends.requests import RateLimits
     from vision_backends.clock import Clock
@@ -93,6 +93,7 @@ class Client:
         base_url: The server.
         api_key: The key; empty where none is needed.
         taxonomy: What the server's errors mean.
+        prices: What replies cost that hold an error.
         organization: OpenAI's id of the organization that pays.
         project: OpenAI's id of the project.
         headers: Sent with every request.
@@ -105,6 +106,7 @@ class Client:
         *,
         api_key: Secret,
         taxonomy: Taxonomy,
+        prices: PriceList,
         organization: str | None = None,
         project: str | None = None,
         headers: Mapping[str, Secret] | None = None,
@@ -113,6 +115,7 @@ class Client:
         self._base_url = base_url
         self._api_key = api_key
         self._taxonomy = taxonomy
+        self._prices = prices
         self._accounts = {"openai-organization": organization, "openai-project": project}
         self._headers = dict(headers or {})
         self._clock = clock
@@ -185,7 +188,7 @@ class Client:
             while not reader.done:
                 events = await self._limited(self._read_events(reader, exchange), exchange, deadline)
                 for event in events:
-                    self._check(event, exchange)
+                    self._check(event, request, exchange)
                     yield event
             with suppress(BackendError):
                 await self._limited(exchange.drain(), exchange, Deadline(self._clock, DRAIN_S))
@@ -247,7 +250,7 @@ class Client:
         read = partial(_read_payloads, bytes(content))
         payloads = read() if len(content) < LARGE_BYTES else await engine_loop().compute.start(read)
         for payload in payloads:
-            self._check(payload, exchange)
+            self._check(payload, request, exchange)
         return Reply(
             payloads=payloads,
             streamed=looks_like_events(content[:LARGE_BYTES]),
@@ -277,12 +280,12 @@ class Client:
             return events
         return await engine_loop().compute.start(partial(list, events))
 
-    def _check(self, payload: dict[str, Any], exchange: Exchange) -> None:
+    def _check(self, payload: dict[str, Any], request: PreparedRequest, exchange: Exchange) -> None:
         """Raise the error that a reply or event with status 200 may hold."""
         error = find_error(payload)
         if error is not None:
             failure = self._explain(error, exchange)
-            failure.usage = billed([payload])
+            failure.usage = self._prices.billed(request.model, [payload])
             raise failure
 
     def _explain(self, error: object, exchange: Exchange) -> BackendError | CallerError:

@@ -29,7 +29,6 @@ __all__ = [
     "Price",
     "PriceList",
     "Tokens",
-    "billed",
     "effort_of",
     "family_of",
     "image_token_rule",
@@ -53,6 +52,9 @@ EMBEDDING_DIMENSIONS = {
 }
 
 _SNAPSHOT = re.compile(r"-\d{4}-\d{2}-\d{2}$")
+
+ALMOST = 1e-6
+"""Added before rounding down: 1055.9999… px are 1056."""
 
 PATCH_PX = 32
 TILE_PX = 512
@@ -84,10 +86,9 @@ class ImageTokenRule:
         scale = min(1.0, self.max_side_px / max(width, height))
         if self.short_side_px is not None:
             scale = min(scale, self.short_side_px / min(width, height))
-        fitted = _scaled(width, height, scale)
-        if self.max_patches is None or _patches(*fitted) <= self.max_patches:
-            return fitted
-        return _scaled(width, height, _patch_scale(width, height, self.max_patches))
+        if self.max_patches is not None and _patches(width, height, scale) > self.max_patches:
+            scale = _patch_scale(width, height, self.max_patches)
+        return max(1, int(width * scale + ALMOST)), max(1, int(height * scale + ALMOST))
 
     def tokens(self, width: int, height: int) -> int:
         """Return the tokens of an image of that size; the server's own count is what is billed."""
@@ -192,8 +193,8 @@ def image_token_rule(model: str, detail: Detail, *, max_image_px: int | None = N
     return rule
 
 
-def _patches(width: int, height: int) -> int:
-    return math.ceil(width / PATCH_PX) * math.ceil(height / PATCH_PX)
+def _patches(width: int, height: int, scale: float = 1.0) -> int:
+    return math.ceil(int(width * scale + ALMOST) / PATCH_PX) * math.ceil(int(height * scale + ALMOST) / PATCH_PX)
 
 
 def _patch_scale(width: int, height: int, budget: int) -> float:
@@ -201,11 +202,6 @@ def _patch_scale(width: int, height: int, budget: int) -> float:
     shrink = math.sqrt(PATCH_PX**2 * budget / (width * height))
     across, down = width * shrink / PATCH_PX, height * shrink / PATCH_PX
     return shrink * min(max(1, math.floor(across)) / across, max(1, math.floor(down)) / down, 1.0)
-
-
-def _scaled(width: int, height: int, scale: float) -> tuple[int, int]:
-    almost = 1e-6  # 1055.9999… is 1056
-    return max(1, int(width * scale + almost)), max(1, int(height * scale + almost))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -313,6 +309,15 @@ class PriceList:
         cost_usd = None if price is None else price.cost_usd(tokens, at_most=at_most)
         return Usage(input_tokens=tokens.input, output_tokens=tokens.output, cost_usd=cost_usd)
 
+    def billed(self, model: str, payloads: Iterable[Mapping[str, Any]]) -> Usage:
+        """Return what an unusable reply of a model was billed; unknown where it does not say."""
+        for payload in payloads:
+            response = payload.get("response")
+            tokens = read_tokens((response if isinstance(response, dict) else payload).get("usage"))
+            if tokens is not None:
+                return self.usage(model, tokens)
+        return Usage()
+
 
 def read_tokens(usage: object) -> Tokens | None:
     """Read the ``usage`` of any endpoint; None where a server sends none or one that makes no sense."""
@@ -328,16 +333,6 @@ def read_tokens(usage: object) -> Tokens | None:
         cached=_count(details, "cached_tokens") or 0,
         written=_count(details, "cache_write_tokens") or 0,
     )
-
-
-def billed(payloads: Iterable[Mapping[str, Any]]) -> Usage:
-    """Return the tokens that an unusable reply says were billed, without a cost; unknown where it does not say."""
-    for payload in payloads:
-        response = payload.get("response")
-        tokens = read_tokens((response if isinstance(response, dict) else payload).get("usage"))
-        if tokens is not None:
-            return Usage(input_tokens=tokens.input, output_tokens=tokens.output)
-    return Usage()
 
 
 def split_usage(usage: Usage, parts: int) -> list[Usage]:

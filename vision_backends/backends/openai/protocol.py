@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from vision_backends.backends.openai.errors import scrub
-from vision_backends.backends.openai.models import billed, read_tokens
+from vision_backends.backends.openai.models import read_tokens
 from vision_backends.errors import BackendError, CallerError, ContentRejectedError, InvalidReplyError, VisionError
 from vision_backends.types import Usage
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 
     from vision_backends.backends.openai.client import Client, PreparedRequest
-    from vision_backends.backends.openai.models import Detail, Tokens
+    from vision_backends.backends.openai.models import Detail, PriceList, Tokens
     from vision_backends.clock import Deadline
 
 __all__ = ["Ask", "Chat", "Conversation", "Responses", "Said", "Transcript", "join_parts", "read_all", "whole"]
@@ -308,11 +308,13 @@ class Conversation:
     Args:
         client: The server.
         protocol: The API to use.
+        prices: What answers cost that cannot be used.
     """
 
-    def __init__(self, client: Client, protocol: Chat | Responses) -> None:
+    def __init__(self, client: Client, protocol: Chat | Responses, prices: PriceList) -> None:
         self._client = client
         self._protocol = protocol
+        self._prices = prices
 
     async def prepare(self, ask: Callable[[], Ask], *, stream: bool = False, deadline: Deadline) -> PreparedRequest:
         """Return a question that can be sent.
@@ -329,20 +331,21 @@ class Conversation:
             self._protocol.endpoint, lambda: self._protocol.body(ask(), stream=stream), deadline=deadline
         )
 
-    async def ask(self, question: PreparedRequest, *, deadline: Deadline) -> Said:
-        """Return the answer, even where it comes as a stream that was not asked for.
+    async def ask(self, ask: Callable[[], Ask], *, deadline: Deadline) -> Said:
+        """Return the answer to a question, even where it comes as a stream that was not asked for.
 
         Raises:
             BackendError: No usable answer came.
             CallerError: The request, its image or its content was refused.
         """
+        question = await self.prepare(ask, deadline=deadline)
         reply = await self._client.post(question, deadline=deadline)
         try:
             if reply.streamed:
                 return whole(read_all(self._protocol, reply.payloads))
             return whole(self._protocol.read(reply.payloads[0]))
         except VisionError as error:
-            error.usage = billed(reply.payloads)
+            error.usage = self._prices.billed(question.model, reply.payloads)
             if isinstance(error, BackendError):
                 error.request_id = error.request_id or reply.request_id
             raise
@@ -365,6 +368,5 @@ class Conversation:
         try:
             yield whole(said)
         except VisionError as error:
-            tokens = said.tokens
-            error.usage = Usage(input_tokens=tokens.input, output_tokens=tokens.output) if tokens else Usage()
+            error.usage = self._prices.usage(question.model, said.tokens)
             raise
