@@ -706,7 +706,7 @@ def test_images_are_encoded_in_threads(make_backend):
 
 
 DROPPED = """
-    import asyncio, gc, os, sys
+    import asyncio, gc, logging, os, sys
     from PIL import Image
     from vision_backends.backends.openai import OpenAIBackend
     from vision_backends.backends.requests import DescribeRequest
@@ -718,6 +718,7 @@ DROPPED = """
         return sum(os.readlink(link).startswith("socket") for link in links if os.path.islink(link))
 
     image = open_image(Image.new("RGB", (8, 8)))
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # in debug mode it warns of every pause of a busy machine
 
     async def ask(backend):
         await backend.describe([image], DescribeRequest(), timeout_s=10)

@@ -7,7 +7,7 @@ error codes, the shape of requests, or how bytes travel.
 from __future__ import annotations
 
 import hashlib
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial, reduce
 from operator import add
@@ -52,7 +52,7 @@ from vision_backends.errors import (
 from vision_backends.types import Description, Detections, Embedding, Trace
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Mapping, Sequence
 
     import numpy as np
     import numpy.typing as npt
@@ -104,7 +104,7 @@ class OpenAIBackend(AsyncBackend):
         clock: Where time comes from.
 
     Raises:
-        ConfigError: A value has no meaning.
+        ConfigError: A value is invalid.
     """
 
     name = "openai"
@@ -202,8 +202,8 @@ class OpenAIBackend(AsyncBackend):
         self._client.warm_up()
 
     def batch_size(self, request: Request) -> int:
-        """Texts are embedded by the hundred; everything else is one request each."""
-        return TEXTS_PER_CALL if isinstance(request, EmbedTextRequest) else 1
+        """Hundreds of texts go into one request; everything else is one request each."""
+        return TEXTS_PER_CALL if request.task == "embed_text" else 1
 
     def concurrency(self, request: Request) -> int:  # noqa: ARG002 — the same for all
         """As configured; the router halves it where the server is overloaded."""
@@ -229,7 +229,7 @@ class OpenAIBackend(AsyncBackend):
         self, images: Sequence[Image], request: DescribeRequest, *, timeout_s: float
     ) -> list[Description]:
         """Describe each image, or answer the prompt about it."""
-        deadline = self._deadline(timeout_s)
+        deadline = Deadline(self._clock, min(timeout_s, self._timeout_s))
         with Stopwatch(clock=self._clock).running() as watch:
             described = [await self._describe(image, request, deadline) for image in images]
         return _timed(described, watch)
@@ -242,7 +242,7 @@ class OpenAIBackend(AsyncBackend):
         Nothing is sent before the first piece is asked for. An error may come before the first piece, when another
         rung can still be asked, or after it, when the caller holds the text so far. Errors as in `describe`.
         """
-        deadline = self._deadline(timeout_s)
+        deadline = Deadline(self._clock, min(timeout_s, self._timeout_s))
         ask = partial(ask_for_description, self._settings, request, image)
         with Stopwatch(clock=self._clock).running() as watch:
             question = await self._conversation.prepare(ask, stream=True, deadline=deadline)
@@ -259,24 +259,25 @@ class OpenAIBackend(AsyncBackend):
     ) -> list[Embedding]:
         """Embed each image: by its description, or directly where that is configured."""
         space = self._space(request)
-        deadline = self._deadline(timeout_s)
+        deadline = Deadline(self._clock, min(timeout_s, self._timeout_s))
         with Stopwatch(clock=self._clock).running() as watch:
             if self._settings.image_embeddings == "direct":
                 urls = [partial(encode_url, image, self._settings.image_rule) for image in images]
                 vectors, tokens = await self._embedder.embed_images(urls, deadline=deadline)
-                usages = self._split(tokens, len(images))
+                embeddings = self._embeddings(vectors, tokens, space)
             else:
-                vectors, usages = await self._described_vectors(images, deadline)
-        return _timed(self._embeddings(vectors, usages, space), watch)
+                embeddings = await self._embed_descriptions(images, space, deadline)
+        return _timed(embeddings, watch)
 
     async def embed_text(  # type: ignore[override]
         self, texts: Sequence[str], request: EmbedTextRequest, *, timeout_s: float
     ) -> list[Embedding]:
         """Embed texts, as such or as queries for described images."""
         space = self._space(request)
+        deadline = Deadline(self._clock, min(timeout_s, self._timeout_s))
         with Stopwatch(clock=self._clock).running() as watch:
-            vectors, usages = await self._vectors(texts, self._deadline(timeout_s))
-        return _timed(self._embeddings(vectors, usages, space), watch)
+            vectors, tokens = await self._embedder.embed_texts(texts, deadline=deadline)
+        return _timed(self._embeddings(vectors, tokens, space), watch)
 
     async def detect(  # type: ignore[override]
         self, images: Sequence[Image], request: DetectRequest, *, timeout_s: float
@@ -285,7 +286,7 @@ class OpenAIBackend(AsyncBackend):
 
         The scores are the model's own opinion of itself: good for sorting, not calibrated.
         """
-        deadline = self._deadline(timeout_s)
+        deadline = Deadline(self._clock, min(timeout_s, self._timeout_s))
         with Stopwatch(clock=self._clock).running() as watch:
             detected = [await self._detect(image, request, deadline) for image in images]
         return _timed(detected, watch)
@@ -341,21 +342,27 @@ class OpenAIBackend(AsyncBackend):
         kept = tuple(item for item in found if item.score >= (request.min_score or 0.0))
         return Detections(items=kept, width=image.width, height=image.height, trace=trace)
 
-    async def _described_vectors(self, images: Sequence[Image], deadline: Deadline) -> tuple[Vectors, list[Usage]]:
+    async def _embed_descriptions(self, images: Sequence[Image], space: str, deadline: Deadline) -> list[Embedding]:
         captions = [await self._describe(image, DescribeRequest(), deadline) for image in images]
-        with _also_billed(reduce(add, (caption.trace.usage for caption in captions))):
-            vectors, usages = await self._vectors([caption.text for caption in captions], deadline)
-        return vectors, [caption.trace.usage + usage for caption, usage in zip(captions, usages, strict=True)]
+        spent = [caption.trace.usage for caption in captions]
+        try:
+            vectors, tokens = await self._embedder.embed_texts(
+                [caption.text for caption in captions], deadline=deadline
+            )
+        except VisionError as error:
+            if not isinstance(error, InvalidReplyError | TimedOutError | UnavailableError):  # these may be billed too
+                error.usage = reduce(add, spent)
+            raise
+        return self._embeddings(vectors, tokens, space, spent)
 
-    async def _vectors(self, texts: Sequence[str], deadline: Deadline) -> tuple[Vectors, list[Usage]]:
-        vectors, tokens = await self._embedder.embed_texts(texts, deadline=deadline)
-        return vectors, self._split(tokens, len(texts))
-
-    def _split(self, tokens: Tokens | None, parts: int) -> list[Usage]:
-        return split_usage(self._prices.usage(self._settings.embedding_model, tokens), parts)
-
-    def _embeddings(self, vectors: Vectors, usages: Sequence[Usage], space: str) -> list[Embedding]:
+    def _embeddings(
+        self, vectors: Vectors, tokens: Tokens | None, space: str, spent: Sequence[Usage] = ()
+    ) -> list[Embedding]:
+        """Return the embeddings of one call, each with its share of the tokens and what was spent on it before."""
         model = self._settings.embedding_model
+        usages = split_usage(self._prices.usage(model, tokens), len(vectors))
+        if spent:
+            usages = [before + share for before, share in zip(spent, usages, strict=True)]
         return [
             Embedding(vector=vector, space=space, trace=Trace(model=model, usage=usage))
             for vector, usage in zip(vectors, usages, strict=True)
@@ -365,7 +372,7 @@ class OpenAIBackend(AsyncBackend):
         """Return the space of the answer, which is the one that was pinned, if one was."""
         space = self.model_for(request).space or ""
         if request.space not in {None, space}:
-            raise NotSupportedError(f"Its vectors are in the space {space!r}.", backend=self.name)
+            raise NotSupportedError(f"Its vectors live in the space {space!r}.", backend=self.name)
         return space
 
     def _trace(self, said: Said) -> Trace:
@@ -373,22 +380,7 @@ class OpenAIBackend(AsyncBackend):
         snapshot = said.model if said.model and said.model != model and said.model.startswith(model) else None
         return Trace(model=model, revision=snapshot, usage=self._prices.usage(model, said.tokens))
 
-    def _deadline(self, timeout_s: float) -> Deadline:
-        """Return when a call has to be over, whatever it consists of."""
-        return Deadline(self._clock, min(timeout_s, self._timeout_s))
-
 
 def _timed(answers: Sequence[A], watch: Stopwatch) -> list[A]:
     """Return the answers of one call with what was measured of it."""
     return [replace(answer, trace=replace(answer.trace, timing=watch.timing)) for answer in answers]
-
-
-@contextmanager
-def _also_billed(usage: Usage) -> Iterator[None]:
-    """Add what was billed before to an error that is known to have cost nothing itself."""
-    try:
-        yield
-    except VisionError as error:
-        if not isinstance(error, InvalidReplyError | TimedOutError | UnavailableError):
-            error.usage = usage
-        raise

@@ -45,20 +45,20 @@ MAX_ERROR_BYTES = 1_000_000
 """How much of an error's body is read."""
 
 DRAIN_S = 0.05
-"""How long the end of a stream may take whose events are complete: a new connection would take longer."""
+"""How long to wait for the end of a stream whose events are complete: a new connection would take longer."""
 
 LARGE_BYTES = 100_000
-"""JSON of this size takes about a millisecond to read: it is read in a thread."""
+"""JSON of this size takes about a millisecond to parse, so it is parsed in a thread."""
 
 USER_AGENT = "vision-backends"
 
 NO_KEY = "no-key"
-"""What is sent to compatible servers that want no key: some refuse a request without any."""
+"""What is sent to compatible servers that need no key: some refuse a request without one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedRequest:
-    """A request that can be sent, as often as need be.
+    """A request that can be sent, as often as needed.
 
     Attributes:
         endpoint: Where to.
@@ -129,7 +129,7 @@ class Client:
         return self._limits.get(model)
 
     def warm_up(self) -> Network:
-        """Do all that can be done before the first request, in this thread: import aiohttp, load certificates.
+        """Prepare the first request in this thread: import aiohttp, load certificates.
 
         Returns:
             What the environment says about the way to the server.
@@ -147,7 +147,7 @@ class Client:
     async def prepare(
         self, endpoint: Endpoint, body: Callable[[], dict[str, Any]], *, deadline: Deadline
     ) -> PreparedRequest:
-        """Return a request whose body is made and written down in a thread.
+        """Return a request whose body is made and serialized in a thread.
 
         Raises:
             TimedOutError: That took too long.
@@ -234,7 +234,7 @@ class Client:
         return headers | {name.lower(): value.reveal() for name, value in self._headers.items()}
 
     async def _open(self, request: PreparedRequest, exchange: Exchange) -> None:
-        """Send a request and wait for the head of a reply that is no refusal."""
+        """Send a request and wait for the head of the reply; raises the error that its status means."""
         await exchange.send(self._base_url.url + PATHS[request.endpoint], request.body)
         limits = read_rate_limits(exchange.headers)
         if limits is not None:
@@ -258,7 +258,7 @@ class Client:
         )
 
     async def _refusal(self, exchange: Exchange) -> VisionError:
-        """Return what a status other than 2xx means, by as much of its body as comes."""
+        """Return the error that a status other than 2xx means, by as much of the body as arrives."""
         from aiohttp import ClientError
 
         content = bytearray()
@@ -309,7 +309,7 @@ class Client:
         raise failure
 
     def _translate(self, error: Exception, exchange: Exchange | None) -> BackendError:
-        """Return our error for one of aiohttp or of the network; keeps nothing of it but words."""
+        """Return our error for one of aiohttp or of the network, of which only the words are kept."""
         from vision_backends.backends.openai.connections import failed_proxy, reason_of
 
         host = self._base_url.host

@@ -48,7 +48,7 @@ MAX_HEADER_BYTES = 65_536
 """Limit of one line of a reply's head; aiohttp's own of 8,190 is less than some gateways send."""
 
 LOOKUPS = 8
-"""How many host names are looked up simultaneously, those included that never come back."""
+"""How many host names are looked up simultaneously, including lookups that never return."""
 
 PIECE_BYTES = 1_048_576
 """How much is decompressed, or written in one go, before others have their turn on the event loop."""
@@ -59,12 +59,12 @@ CLEANUP_CLOSED = sys.version_info < (3, 12, 7) or (3, 13, 0) <= sys.version_info
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proxy:
-    """What stands between this machine and the server.
+    """A proxy between this machine and the server.
 
     Attributes:
         url: The proxy, with the password that it may need.
         host: Its name and port.
-        source: What names it, such as ``HTTPS_PROXY``.
+        source: Where it is configured, such as ``HTTPS_PROXY``.
     """
 
     url: str = field(repr=False)
@@ -89,7 +89,7 @@ class Network:
         """Read the environment and the certificates; takes some 20 ms.
 
         Raises:
-            UnavailableError: A file of certificates is missing or is none, or the proxy is of an unknown kind.
+            UnavailableError: A file of certificates is missing or invalid, or the proxy is of an unknown kind.
         """
         parts = urlsplit(url)
         proxy = _find_proxy(parts.scheme, parts.netloc)
@@ -215,7 +215,7 @@ class _Protocol(ResponseHandler):
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Hands out connections that belong to nobody else's reply.
+    """Hands out connections on which no other reply can arrive.
 
     Args:
         clock: What limits the time to connect.
@@ -227,7 +227,7 @@ class _Connector(aiohttp.TCPConnector):
         super().__init__(
             ssl=True if tls is None else tls,
             resolver=resolver,
-            limit=0,  # the router gives permits
+            limit=0,  # the router limits concurrency
             enable_cleanup_closed=CLEANUP_CLOSED,
         )
         self._clock = clock

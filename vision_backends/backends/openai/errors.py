@@ -146,7 +146,7 @@ RULES = (
     Rule(
         error=ContentRejectedError,
         says="refused the content",
-        remedy="Asking elsewhere would get round the provider's policy; change the image or the prompt.",
+        remedy="Asking elsewhere would circumvent the provider's policy; change the image or the prompt.",
         codes=(
             *("content_policy_violation", "image_content_policy_violation", "moderation_blocked"),
             *("bio_policy", "cyber_policy", "misalignment_policy_violation", "invalid_prompt", "content_filter"),
@@ -166,7 +166,7 @@ RULES = (
 )
 """The taxonomy. Sources: the SDK's types, developers.openai.com/api/docs/guides/error-codes (2026-11)."""
 
-UNKNOWN = Rule(error=UnavailableError, says="answered with an error that is not known here")
+UNKNOWN = Rule(error=UnavailableError, says="answered with an unknown error")
 
 QUOTA_SENTENCE = "exceeded your current quota"
 """OpenAI's own words; all that is left of a quota error behind a proxy that writes its own codes (LiteLLM)."""

@@ -41,7 +41,7 @@ Detail = Literal["auto", "low", "high", "original"]
 
 DEFAULT_MODEL = "gpt-6-luna"
 """Small, sees images, answers without thinking first, and is what OpenAI names as the replacement of all models
-that retire by January 2027 (developers.openai.com/api/docs/deprecations, 2026-11); no end is announced."""
+that retire by January 2027 (developers.openai.com/api/docs/deprecations, 2026-11); its own end is not announced."""
 
 DEFAULT_EMBEDDING_MODEL = "text-embedding-3-small"
 
@@ -105,12 +105,12 @@ class ImageTokenRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """Models that look and think alike.
+    """Models that see and think alike.
 
     Attributes:
-        high: How they look at ``detail = "high"``.
+        high: How they see an image at ``detail = "high"``.
         original: True when they also know ``detail = "original"``.
-        effort: The least that they can be told to think; None for models that do not think, or are not known.
+        effort: Their lowest reasoning effort; None for models that do not reason, or are not listed.
     """
 
     high: ImageTokenRule
@@ -236,8 +236,8 @@ class Price:
     Attributes:
         input: For tokens sent.
         output: For tokens received.
-        cached_input: For tokens sent that the server still had; the price of input where it has none.
-        cache_write: For tokens sent that the server keeps; the price of input where it has none.
+        cached_input: For tokens sent that the server still had; None takes the price of input.
+        cache_write: For tokens sent that the server puts into its cache; None takes the price of input.
     """
 
     input: float

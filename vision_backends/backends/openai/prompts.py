@@ -134,7 +134,7 @@ def estimate(request: Request, given: Image | str, *, settings: Settings, prices
 
 
 def _text_tokens(text: str) -> int:
-    """No language takes more than one token for two bytes, by a wide margin."""
+    """Return more tokens than any language takes: one for two bytes."""
     return len(text.encode()) // 2 + 16
 
 

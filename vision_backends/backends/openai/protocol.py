@@ -295,7 +295,7 @@ def whole(said: Said) -> Said:
     if said.finish == "filter":
         raise ContentRejectedError(
             "The provider's content filter stopped the answer.",
-            remedy="Asking elsewhere would circumvent its policy; change the image or the prompt.",
+            remedy="Asking elsewhere would circumvent the policy; change the image or the prompt.",
         )
     if not said.text.strip():
         raise InvalidReplyError("The answer is empty.", code="empty_reply")

@@ -74,7 +74,7 @@ class Settings:
         model: Describes and detects.
         embedding_model: Embeds.
         embedding_dimensions: Length of the vectors; None takes the model's own.
-        image_embeddings: How an image gets its vector: through its description, or directly.
+        image_embeddings: How an image gets its vector: by its description, or directly.
         detail: How closely the model looks.
         effort: How much it thinks; None leaves it to the model.
         max_image_px: Limit of the longer side of what is sent; None sends all that the model looks at.
@@ -110,33 +110,24 @@ class Settings:
         """Numbers per vector, where that is known."""
         return self.embedding_dimensions or EMBEDDING_DIMENSIONS.get(self.embedding_model)
 
-    @property
-    def text_space(self) -> str:
-        """The space of texts, and of images that the server embeds itself.
+    def models(self) -> dict[str, Model]:
+        """Return who answers each task, and in which space; ``"query"`` is a text to search described images with.
 
-        Another server's model of the same name makes another space.
+        Another server's model of the same name makes another space. The space of described images names who described
+        them, by which version of the prompt.
         """
         provider = "openai" if self.base_url.official else self.base_url.host
         cut = f"?dimensions={self.embedding_dimensions}" if self.embedding_dimensions else ""
-        return f"{provider}/{self.embedding_model}{cut}"
-
-    @property
-    def image_space(self) -> str:
-        """The space of images; of described ones it names who described them, by which version of the prompt."""
-        if self.image_embeddings == "direct":
-            return self.text_space
-        joint = "&" if "?" in self.text_space else "?"
-        return f"{self.text_space}{joint}via={self.model}&prompt={PROMPTS_VERSION}"
-
-    def models(self) -> dict[str, Model]:
-        """Return who answers each task; ``"query"`` is a text to search described images with."""
+        texts = images = f"{provider}/{self.embedding_model}{cut}"
+        if self.image_embeddings == "describe":
+            images = f"{texts}{'&' if cut else '?'}via={self.model}&prompt={PROMPTS_VERSION}"
         server = f"{self.base_url.url} {self.api}"
         seen = f"{server} detail={self.detail} px={self.max_image_px} effort={self.effort} prompt={PROMPTS_VERSION}"
         seer = Model(name=self.model, fingerprint=seen)
         return {
             "describe": seer,
             "detect": seer,
-            "embed": Model(name=self.embedding_model, fingerprint=seen, space=self.image_space),
-            "embed_text": Model(name=self.embedding_model, fingerprint=server, space=self.text_space),
-            "query": Model(name=self.embedding_model, fingerprint=server, space=self.image_space),
+            "embed": Model(name=self.embedding_model, fingerprint=seen, space=images),
+            "embed_text": Model(name=self.embedding_model, fingerprint=server, space=texts),
+            "query": Model(name=self.embedding_model, fingerprint=server, space=images),
         }
