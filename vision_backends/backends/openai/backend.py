@@ -345,10 +345,9 @@ class OpenAIBackend(AsyncBackend):
     async def _embed_descriptions(self, images: Sequence[Image], space: str, deadline: Deadline) -> list[Embedding]:
         captions = [await self._describe(image, DescribeRequest(), deadline) for image in images]
         spent = [caption.trace.usage for caption in captions]
+        texts = [caption.text for caption in captions]
         try:
-            vectors, tokens = await self._embedder.embed_texts(
-                [caption.text for caption in captions], deadline=deadline
-            )
+            vectors, tokens = await self._embedder.embed_texts(texts, deadline=deadline)
         except VisionError as error:
             if not isinstance(error, InvalidReplyError | TimedOutError | UnavailableError):  # these may be billed too
                 error.usage = reduce(add, spent)
