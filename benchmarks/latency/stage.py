@@ -17,7 +17,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from vision_backends import ConfigError
-from vision_backends.backends.openai.model_families import DEFAULT_EMBEDDING_MODEL, DEFAULT_MODEL
+from vision_backends.backends.openai.models import DEFAULT_EMBEDDING_MODEL, DEFAULT_MODEL
 
 from ..sandbox_process import API_KEY, RemoteSandbox
 

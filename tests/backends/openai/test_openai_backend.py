@@ -11,7 +11,7 @@ from PIL import Image as PILImage
 
 from vision_backends.backends.model_cards import coco_categories
 from vision_backends.backends.openai import OpenAIBackend
-from vision_backends.backends.openai.model_families import DEFAULT_MODEL
+from vision_backends.backends.openai.models import DEFAULT_MODEL
 from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest
 from vision_backends.config.validation import parse_table
 from vision_backends.errors import (
@@ -21,6 +21,7 @@ from vision_backends.errors import (
     NotReadyError,
     NotSupportedError,
     QuotaExhaustedError,
+    UnavailableError,
 )
 from vision_backends.images import open_image
 from vision_backends.testing.contract import BackendContract
@@ -257,6 +258,20 @@ def test_an_image_is_embedded_through_its_description(backend, sandbox, photo):
     expected = description.trace.usage + text.trace.usage
     assert found.trace.usage.input_tokens == expected.input_tokens
     assert found.trace.usage.cost_usd == pytest.approx(expected.cost_usd)
+
+
+@pytest.mark.parametrize("request_", [DescribeRequest(), EmbedTextRequest()])
+def test_an_error_that_was_billed_says_what_it_cost(make_backend, sandbox, photo, request_):
+    """A reply with status 200 may hold an error and the tokens that it took, some of them from the cache."""
+    usage = {"prompt_tokens": 1000, "completion_tokens": 0, "prompt_tokens_details": {"cached_tokens": 400}}
+    sandbox.play(Fault(status=200, body={"error": {"code": "server_error", "message": "crashed"}, "usage": usage}))
+    row = {"input": 1.0, "cached_input": 0.5, "output": 2.0}
+    backend = make_backend(model="m", embedding_model="e", prices={"m": row, "e": row})
+    ask, given = (backend.describe, photo) if request_.task == "describe" else (backend.embed_text, "a")
+    with pytest.raises(UnavailableError) as caught:
+        ask([given], request_, timeout_s=5)
+    assert caught.value.usage.input_tokens == 1000
+    assert caught.value.usage.cost_usd == pytest.approx((600 * 1.0 + 400 * 0.5) / 1e6)
 
 
 def test_spaces_never_mix(make_backend):

@@ -23,10 +23,10 @@ from PIL import Image as PILImage
 
 import vision_backends
 from vision_backends.backends.openai import OpenAIBackend
-from vision_backends.backends.openai.base_url import BaseUrl
 from vision_backends.backends.openai.client import Client
-from vision_backends.backends.openai.errors import Taxonomy
-from vision_backends.backends.openai.secret import Secret
+from vision_backends.backends.openai.errors import Secret, Taxonomy
+from vision_backends.backends.openai.models import PriceList
+from vision_backends.backends.openai.settings import BaseUrl
 from vision_backends.backends.requests import DescribeRequest
 from vision_backends.clock import SYSTEM_CLOCK, Deadline
 from vision_backends.errors import InvalidReplyError, OverloadedError, RateLimitedError, TimedOutError, UnavailableError
@@ -47,6 +47,7 @@ async def connected(url, *, clock=SYSTEM_CLOCK, headers=None):
         base_url,
         api_key=secret,
         taxonomy=Taxonomy(host=base_url.host, secrets=(secret,)),
+        prices=PriceList({}),
         headers={name: Secret(value) for name, value in (headers or {}).items()},
         clock=clock,
     )
@@ -705,7 +706,7 @@ def test_images_are_encoded_in_threads(make_backend):
 
 
 DROPPED = """
-    import asyncio, gc, os, sys
+    import asyncio, gc, logging, os, sys
     from PIL import Image
     from vision_backends.backends.openai import OpenAIBackend
     from vision_backends.backends.requests import DescribeRequest
@@ -717,6 +718,7 @@ DROPPED = """
         return sum(os.readlink(link).startswith("socket") for link in links if os.path.islink(link))
 
     image = open_image(Image.new("RGB", (8, 8)))
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # in debug mode it warns of every pause of a busy machine
 
     async def ask(backend):
         await backend.describe([image], DescribeRequest(), timeout_s=10)

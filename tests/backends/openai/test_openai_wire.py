@@ -7,10 +7,10 @@ import json
 
 import pytest
 
-from vision_backends.backends.openai.base_url import BaseUrl
 from vision_backends.backends.openai.client import Client
-from vision_backends.backends.openai.errors import Taxonomy
-from vision_backends.backends.openai.secret import Secret
+from vision_backends.backends.openai.errors import Secret, Taxonomy
+from vision_backends.backends.openai.models import PriceList
+from vision_backends.backends.openai.settings import BaseUrl
 from vision_backends.clock import SYSTEM_CLOCK, Deadline
 from vision_backends.errors import UnavailableError
 
@@ -53,6 +53,7 @@ async def ask(url, endpoint, body, headers, account):
         base_url,
         api_key=Secret("sk-key"),
         taxonomy=Taxonomy(host=base_url.host),
+        prices=PriceList({}),
         headers={name: Secret(value) for name, value in headers.items()},
         **account,
     )

@@ -7,7 +7,7 @@ error codes, the shape of requests, or how bytes travel.
 from __future__ import annotations
 
 import hashlib
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial, reduce
 from operator import add
@@ -15,25 +15,31 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from vision_backends.backends.base import AsyncBackend
 from vision_backends.backends.model_cards import coco_categories
-from vision_backends.backends.openai.base_url import BaseUrl
-from vision_backends.backends.openai.boxes import read_boxes
-from vision_backends.backends.openai.chat import Chat
 from vision_backends.backends.openai.client import Client
-from vision_backends.backends.openai.cost_estimates import estimate
-from vision_backends.backends.openai.embeddings import read_vectors, text_body
-from vision_backends.backends.openai.errors import Taxonomy
-from vision_backends.backends.openai.image_embeddings import DirectImages
-from vision_backends.backends.openai.model_families import DEFAULT_EMBEDDING_MODEL, DEFAULT_MODEL, Detail, effort_of
-from vision_backends.backends.openai.prices import PriceList, Tokens, split_usage
-from vision_backends.backends.openai.prompts import ask_for_boxes, ask_for_description, encode_url
-from vision_backends.backends.openai.protocol import Conversation
-from vision_backends.backends.openai.responses import Responses
-from vision_backends.backends.openai.secret import Secret
-from vision_backends.backends.openai.settings import Settings
+from vision_backends.backends.openai.embeddings import Embedder
+from vision_backends.backends.openai.errors import Secret, Taxonomy
+from vision_backends.backends.openai.models import (
+    DEFAULT_EMBEDDING_MODEL,
+    DEFAULT_MODEL,
+    Detail,
+    PriceList,
+    Tokens,
+    effort_of,
+    image_token_rule,
+    split_usage,
+)
+from vision_backends.backends.openai.prompts import (
+    ask_for_boxes,
+    ask_for_description,
+    encode_url,
+    estimate,
+    read_boxes,
+)
+from vision_backends.backends.openai.protocol import Chat, Conversation, Responses
+from vision_backends.backends.openai.settings import BaseUrl, Settings
 from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest
 from vision_backends.backends.timing import Stopwatch
 from vision_backends.clock import SYSTEM_CLOCK, Clock, Deadline
-from vision_backends.engine.event_loop import engine_loop
 from vision_backends.errors import (
     ConfigError,
     InvalidReplyError,
@@ -46,12 +52,12 @@ from vision_backends.errors import (
 from vision_backends.types import Description, Detections, Embedding, Trace
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Mapping, Sequence
 
     import numpy as np
     import numpy.typing as npt
 
-    from vision_backends.backends.openai.protocol import Ask, Said
+    from vision_backends.backends.openai.protocol import Said
     from vision_backends.backends.requests import Model, RateLimits, Request
     from vision_backends.images import Image
     from vision_backends.types import Usage
@@ -90,7 +96,7 @@ class OpenAIBackend(AsyncBackend):
         image_embeddings: ``"describe"`` embeds the description of an image; ``"direct"`` sends the image to
             ``/embeddings`` of a compatible server, after proving once that the vectors follow the pixels.
         max_image_px: Limit of the longer side of what is sent; by default all that the model looks at.
-        concurrency: Calls of one ``_many`` request at once.
+        concurrency: Simultaneous calls of one ``_many`` request.
         prices: Model → ``{"input": …, "output": …}`` in USD per million tokens; wins over the shipped list.
         error_codes: This server's own error codes (or types, or statuses) → kind of error, such as
             ``{"budget_gone": "quota_exhausted"}``; wins over the built-in table.
@@ -98,11 +104,13 @@ class OpenAIBackend(AsyncBackend):
         clock: Where time comes from.
 
     Raises:
-        ConfigError: A value has no meaning.
+        ConfigError: A value is invalid.
     """
 
     name = "openai"
     local = False
+    credential: str = ""
+    """Short hash of server and key."""
 
     def __init__(  # noqa: PLR0913 — one keyword for each key of the [openai] table
         self,
@@ -134,7 +142,7 @@ class OpenAIBackend(AsyncBackend):
         if not timeout_s > 0 or concurrency < 1:
             raise ConfigError(f"[openai] timeout_s = {timeout_s} and concurrency = {concurrency} must be positive.")
         server = BaseUrl.parse(base_url)
-        self._settings = Settings(
+        self._settings = settings = Settings(
             base_url=server,
             api=("responses" if server.official else "chat") if api == "auto" else api,
             model=model,
@@ -144,8 +152,11 @@ class OpenAIBackend(AsyncBackend):
             detail=detail,
             effort=effort_of(model, reasoning_effort),
             max_image_px=max_image_px,
+            image_rule=image_token_rule(model, detail, max_image_px=max_image_px),
         )
-        self._key = secret
+        self._models = settings.models()
+        self.credential = hashlib.sha256(f"{server.url}\0{secret.reveal()}".encode()).hexdigest()[:16]
+        self._has_key = bool(secret)
         self._timeout_s = timeout_s
         self._concurrency = concurrency
         self._clock = clock
@@ -154,37 +165,36 @@ class OpenAIBackend(AsyncBackend):
             server,
             api_key=secret,
             taxonomy=Taxonomy(host=server.host, extra=error_codes, secrets=(secret, *hidden.values())),
+            prices=self._prices,
             organization=organization,
             project=project,
             headers=hidden,
             clock=clock,
         )
-        protocol = Responses() if self._settings.api == "responses" else Chat(official=server.official)
-        self._conversation = Conversation(self._client, protocol)
-        self._direct = DirectImages(self._client, model=embedding_model, dimensions=self._settings.dimensions)
-
-    @property
-    def credential(self) -> str:
-        """Short hash of server and key."""
-        account = f"{self._settings.base_url.url}\0{self._key.reveal()}"
-        return hashlib.sha256(account.encode()).hexdigest()[:16]
+        protocol = Responses() if settings.api == "responses" else Chat(official=server.official)
+        self._conversation = Conversation(self._client, protocol, self._prices)
+        self._embedder = Embedder(
+            self._client, model=embedding_model, cut=embedding_dimensions, dimensions=settings.dimensions
+        )
 
     def model_for(self, request: Request) -> Model:
-        """Return the model that would answer."""
-        return self._settings.model_for(request)
+        """Return the model that would answer; a text may be a query for described images, in their space."""
+        is_query = isinstance(request, EmbedTextRequest) and request.space == self._models["query"].space
+        return self._models["query" if is_query else request.task]
 
     def check(self, request: Request) -> None:
         """Return if the server can be asked."""
-        if self._settings.base_url.official and not self._key:
+        if self._settings.base_url.official and not self._has_key:
             raise NotReadyError(
                 "There is no API key for OpenAI.",
                 remedy="Set OPENAI_API_KEY, or api_key in [openai] of vision.toml.",
                 backend=self.name,
                 code="no_api_key",
             )
-        self._space(request)
-        if isinstance(request, EmbedRequest) and self._settings.image_embeddings == "direct":
-            self._direct.check()
+        if isinstance(request, EmbedRequest | EmbedTextRequest):
+            self._space(request)
+            if request.task == "embed" and self._settings.image_embeddings == "direct":
+                self._embedder.check_images()
 
     def warm_up(self, request: Request) -> None:
         """Import the HTTP client and load the certificates; nothing is sent."""
@@ -192,8 +202,8 @@ class OpenAIBackend(AsyncBackend):
         self._client.warm_up()
 
     def batch_size(self, request: Request) -> int:
-        """Texts are embedded by the hundred; everything else is one request each."""
-        return TEXTS_PER_CALL if isinstance(request, EmbedTextRequest) else 1
+        """Hundreds of texts go into one request; everything else is one request each."""
+        return TEXTS_PER_CALL if request.task == "embed_text" else 1
 
     def concurrency(self, request: Request) -> int:  # noqa: ARG002 — the same for all
         """As configured; the router halves it where the server is overloaded."""
@@ -201,26 +211,26 @@ class OpenAIBackend(AsyncBackend):
 
     def image_px(self, request: Request) -> int | None:
         """No more than the model looks at."""
-        return None if isinstance(request, EmbedTextRequest) else self._settings.image_rule.longest_short_side_px
+        return None if request.task == "embed_text" else self._settings.image_rule.longest_short_side_px
 
     def expected_s(self, request: Request) -> float:
         """Typical of small models; measured values replace it."""
         return EXPECTED_S[request.task]
 
     def estimate(self, request: Request, inputs: Sequence[Image] | Sequence[str]) -> Usage:
-        """Return tokens and cost from above; unknown where the price of the model is."""
+        """Return the most tokens and cost; a cost is unknown where the model's price is."""
         return reduce(add, (estimate(request, each, settings=self._settings, prices=self._prices) for each in inputs))
 
     def rate_limits(self, request: Request) -> RateLimits | None:
-        """Return what the latest reply for the model that answers said."""
+        """Return what the latest reply for the answering model said."""
         return self._client.rate_limits(self.model_for(request).name)
 
     async def describe(  # type: ignore[override]  # the same method as a coroutine
         self, images: Sequence[Image], request: DescribeRequest, *, timeout_s: float
     ) -> list[Description]:
         """Describe each image, or answer the prompt about it."""
-        deadline = self._deadline(timeout_s)
-        with self._stopwatch().running() as watch:
+        deadline = Deadline(self._clock, min(timeout_s, self._timeout_s))
+        with Stopwatch(clock=self._clock).running() as watch:
             described = [await self._describe(image, request, deadline) for image in images]
         return _timed(described, watch)
 
@@ -230,43 +240,44 @@ class OpenAIBackend(AsyncBackend):
         """Yield a description piece by piece as it is written, and at last the whole record.
 
         Nothing is sent before the first piece is asked for. An error may come before the first piece, when another
-        rung can still be asked, or after it, when whoever has taken the pieces holds the text so far.
-        Errors as in `describe`.
+        rung can still be asked, or after it, when the caller holds the text so far. Errors as in `describe`.
         """
-        deadline = self._deadline(timeout_s)
-        ask = partial(self._ask_for_description, image, request)
-        with self._stopwatch().running() as watch:
+        deadline = Deadline(self._clock, min(timeout_s, self._timeout_s))
+        ask = partial(ask_for_description, self._settings, request, image)
+        with Stopwatch(clock=self._clock).running() as watch:
             question = await self._conversation.prepare(ask, stream=True, deadline=deadline)
-        with self._priced(question.model):
-            pieces = self._conversation.stream(question, deadline=deadline)
-            async with aclosing(watch.follow(pieces, "wire")) as followed:
-                async for piece in followed:
-                    if isinstance(piece, str):
-                        yield piece
-                    else:
-                        yield _timed([self._description(piece, request)], watch)[0]
+        pieces = self._conversation.stream(question, deadline=deadline)
+        async with aclosing(watch.follow(pieces, "wire")) as followed:
+            async for piece in followed:
+                if isinstance(piece, str):
+                    yield piece
+                else:
+                    yield _timed([self._description(piece, request)], watch)[0]
 
     async def embed(  # type: ignore[override]
         self, images: Sequence[Image], request: EmbedRequest, *, timeout_s: float
     ) -> list[Embedding]:
-        """Embed each image: through its description, or directly where that is configured."""
+        """Embed each image: by its description, or directly where that is configured."""
         space = self._space(request)
-        deadline = self._deadline(timeout_s)
-        with self._stopwatch().running() as watch:
+        deadline = Deadline(self._clock, min(timeout_s, self._timeout_s))
+        with Stopwatch(clock=self._clock).running() as watch:
             if self._settings.image_embeddings == "direct":
-                vectors, usages = await self._direct_vectors(images, deadline)
+                urls = [partial(encode_url, image, self._settings.image_rule) for image in images]
+                vectors, tokens = await self._embedder.embed_images(urls, deadline=deadline)
+                embeddings = self._embeddings(vectors, tokens, space)
             else:
-                vectors, usages = await self._described_vectors(images, deadline)
-        return _timed(self._embeddings(vectors, usages, space), watch)
+                embeddings = await self._embed_descriptions(images, space, deadline)
+        return _timed(embeddings, watch)
 
     async def embed_text(  # type: ignore[override]
         self, texts: Sequence[str], request: EmbedTextRequest, *, timeout_s: float
     ) -> list[Embedding]:
         """Embed texts, as such or as queries for described images."""
         space = self._space(request)
-        with self._stopwatch().running() as watch:
-            vectors, usages = await self._vectors(texts, self._deadline(timeout_s))
-        return _timed(self._embeddings(vectors, usages, space), watch)
+        deadline = Deadline(self._clock, min(timeout_s, self._timeout_s))
+        with Stopwatch(clock=self._clock).running() as watch:
+            vectors, tokens = await self._embedder.embed_texts(texts, deadline=deadline)
+        return _timed(self._embeddings(vectors, tokens, space), watch)
 
     async def detect(  # type: ignore[override]
         self, images: Sequence[Image], request: DetectRequest, *, timeout_s: float
@@ -275,8 +286,8 @@ class OpenAIBackend(AsyncBackend):
 
         The scores are the model's own opinion of itself: good for sorting, not calibrated.
         """
-        deadline = self._deadline(timeout_s)
-        with self._stopwatch().running() as watch:
+        deadline = Deadline(self._clock, min(timeout_s, self._timeout_s))
+        with Stopwatch(clock=self._clock).running() as watch:
             detected = [await self._detect(image, request, deadline) for image in images]
         return _timed(detected, watch)
 
@@ -288,7 +299,7 @@ class OpenAIBackend(AsyncBackend):
             "api": settings.api,
             "model": settings.model,
             "embedding_model": settings.embedding_model,
-            "has_key": bool(self._key),
+            "has_key": self._has_key,
             "prices_known": [name for name in (settings.model, settings.embedding_model) if self._prices.of(name)],
         }
 
@@ -301,28 +312,10 @@ class OpenAIBackend(AsyncBackend):
         self._client.close()
 
     async def _describe(self, image: Image, request: DescribeRequest, deadline: Deadline) -> Description:
-        said = await self._ask(partial(self._ask_for_description, image, request), deadline)
+        said = await self._conversation.ask(
+            partial(ask_for_description, self._settings, request, image), deadline=deadline
+        )
         return self._description(said, request)
-
-    async def _ask(self, ask: Callable[[], Ask], deadline: Deadline) -> Said:
-        question = await self._conversation.prepare(ask, deadline=deadline)
-        with self._priced(question.model):
-            return await self._conversation.ask(question, deadline=deadline)
-
-    @contextmanager
-    def _priced(self, model: str) -> Iterator[None]:
-        """Say of an error what the tokens cost that the server has billed for it all the same."""
-        try:
-            yield
-        except VisionError as error:
-            said = error.usage
-            if said is not None and said.input_tokens is not None and said.output_tokens is not None:
-                tokens = Tokens(input=said.input_tokens, output=said.output_tokens)
-                error.usage = self._prices.usage(model, tokens)
-            raise
-
-    def _ask_for_description(self, image: Image, request: DescribeRequest) -> Ask:
-        return ask_for_description(self._settings, request, image_url=encode_url(image, self._settings.image_rule))
 
     def _description(self, said: Said, request: DescribeRequest) -> Description:
         return Description(
@@ -335,14 +328,10 @@ class OpenAIBackend(AsyncBackend):
     async def _detect(self, image: Image, request: DetectRequest, deadline: Deadline) -> Detections:
         categories = coco_categories()
         labels = request.labels or tuple(categories)
-
-        def ask() -> Ask:
-            return ask_for_boxes(self._settings, labels, image_url=encode_url(image, self._settings.image_rule))
-
-        said = await self._ask(ask, deadline)
+        said = await self._conversation.ask(partial(ask_for_boxes, self._settings, labels, image), deadline=deadline)
         trace = self._trace(said)
         if said.finish == "length":
-            cut = InvalidReplyError("The list of boxes was cut at the limit of its length.", code="reply_cut")
+            cut = InvalidReplyError("The list of boxes was cut at its length limit.", code="reply_cut")
             cut.usage = trace.usage
             raise cut
         try:
@@ -353,39 +342,35 @@ class OpenAIBackend(AsyncBackend):
         kept = tuple(item for item in found if item.score >= (request.min_score or 0.0))
         return Detections(items=kept, width=image.width, height=image.height, trace=trace)
 
-    async def _direct_vectors(self, images: Sequence[Image], deadline: Deadline) -> tuple[Vectors, list[Usage]]:
-        urls = [partial(encode_url, image, self._settings.image_rule) for image in images]
-        vectors, tokens = await self._direct.embed(urls, deadline=deadline)
-        return vectors, split_usage(self._prices.usage(self._settings.embedding_model, tokens), len(images))
-
-    async def _described_vectors(self, images: Sequence[Image], deadline: Deadline) -> tuple[Vectors, list[Usage]]:
+    async def _embed_descriptions(self, images: Sequence[Image], space: str, deadline: Deadline) -> list[Embedding]:
         captions = [await self._describe(image, DescribeRequest(), deadline) for image in images]
-        with _also_billed(reduce(add, (caption.trace.usage for caption in captions))):
-            vectors, usages = await self._vectors([caption.text for caption in captions], deadline)
-        return vectors, [caption.trace.usage + usage for caption, usage in zip(captions, usages, strict=True)]
+        spent = [caption.trace.usage for caption in captions]
+        texts = [caption.text for caption in captions]
+        try:
+            vectors, tokens = await self._embedder.embed_texts(texts, deadline=deadline)
+        except VisionError as error:
+            if not isinstance(error, InvalidReplyError | TimedOutError | UnavailableError):  # these may be billed too
+                error.usage = reduce(add, spent)
+            raise
+        return self._embeddings(vectors, tokens, space, spent)
 
-    async def _vectors(self, texts: Sequence[str], deadline: Deadline) -> tuple[Vectors, list[Usage]]:
-        settings = self._settings
-        model = settings.embedding_model
-        body = partial(text_body, model, texts, dimensions=settings.embedding_dimensions)
-        request = await self._client.prepare("embeddings", body, deadline=deadline)
-        reply = await self._client.post(request, deadline=deadline)
-        read = partial(read_vectors, reply.payloads[0], count=len(texts), dimensions=settings.dimensions)
-        vectors, tokens = await engine_loop().compute.start(read)
-        return vectors, split_usage(self._prices.usage(model, tokens), len(texts))
-
-    def _embeddings(self, vectors: Vectors, usages: Sequence[Usage], space: str | None) -> list[Embedding]:
+    def _embeddings(
+        self, vectors: Vectors, tokens: Tokens | None, space: str, spent: Sequence[Usage] = ()
+    ) -> list[Embedding]:
+        """Return the embeddings of one call, each with its share of the tokens and what was spent on it before."""
         model = self._settings.embedding_model
+        usages = split_usage(self._prices.usage(model, tokens), len(vectors))
+        if spent:
+            usages = [before + share for before, share in zip(spent, usages, strict=True)]
         return [
-            Embedding(vector=vector, space=space or "", trace=Trace(model=model, usage=usage))
+            Embedding(vector=vector, space=space, trace=Trace(model=model, usage=usage))
             for vector, usage in zip(vectors, usages, strict=True)
         ]
 
-    def _space(self, request: Request) -> str | None:
+    def _space(self, request: EmbedRequest | EmbedTextRequest) -> str:
         """Return the space of the answer, which is the one that was pinned, if one was."""
-        space = self.model_for(request).space
-        pinned = request.space if isinstance(request, EmbedRequest | EmbedTextRequest) else None
-        if pinned not in {None, space}:
+        space = self.model_for(request).space or ""
+        if request.space not in {None, space}:
             raise NotSupportedError(f"Its vectors live in the space {space!r}.", backend=self.name)
         return space
 
@@ -394,25 +379,7 @@ class OpenAIBackend(AsyncBackend):
         snapshot = said.model if said.model and said.model != model and said.model.startswith(model) else None
         return Trace(model=model, revision=snapshot, usage=self._prices.usage(model, said.tokens))
 
-    def _stopwatch(self) -> Stopwatch:
-        return Stopwatch(clock=self._clock)
-
-    def _deadline(self, timeout_s: float) -> Deadline:
-        """Return when a call has to be over, whatever it consists of."""
-        return Deadline(self._clock, min(timeout_s, self._timeout_s))
-
 
 def _timed(answers: Sequence[A], watch: Stopwatch) -> list[A]:
     """Return the answers of one call with what was measured of it."""
     return [replace(answer, trace=replace(answer.trace, timing=watch.timing)) for answer in answers]
-
-
-@contextmanager
-def _also_billed(usage: Usage) -> Iterator[None]:
-    """Add what was billed before to an error that is known to have cost nothing itself."""
-    try:
-        yield
-    except VisionError as error:
-        if not isinstance(error, InvalidReplyError | TimedOutError | UnavailableError):
-            error.usage = usage
-        raise

@@ -15,9 +15,7 @@ from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from vision_backends.backends.openai.error_bodies import find_error
-from vision_backends.backends.openai.prices import billed
-from vision_backends.backends.openai.rate_limit_headers import read_rate_limits
+from vision_backends.backends.openai.errors import find_error, read_rate_limits, scrub
 from vision_backends.backends.openai.sse import EventReader, looks_like_events, read_events, read_object
 from vision_backends.backends.timing import measured
 from vision_backends.clock import SYSTEM_CLOCK, Deadline
@@ -27,10 +25,10 @@ from vision_backends.errors import BackendError, InvalidReplyError, TimedOutErro
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 
-    from vision_backends.backends.openai.base_url import BaseUrl
     from vision_backends.backends.openai.connections import Exchange, Line, Network
-    from vision_backends.backends.openai.errors import Taxonomy
-    from vision_backends.backends.openai.secret import Secret
+    from vision_backends.backends.openai.errors import Secret, Taxonomy
+    from vision_backends.backends.openai.models import PriceList
+    from vision_backends.backends.openai.settings import BaseUrl
     from vision_backends.backends.requests import RateLimits
     from vision_backends.clock import Clock
     from vision_backends.errors import CallerError
@@ -47,20 +45,20 @@ MAX_ERROR_BYTES = 1_000_000
 """How much of an error's body is read."""
 
 DRAIN_S = 0.05
-"""How long the end of a stream may take whose events are complete: a new connection would take longer."""
+"""How long to wait for the end of a stream whose events are complete: a new connection would take longer."""
 
 LARGE_BYTES = 100_000
-"""JSON of this size takes about a millisecond to read: it is read in a thread."""
+"""JSON of this size takes about a millisecond to parse, so it is parsed in a thread."""
 
 USER_AGENT = "vision-backends"
 
 NO_KEY = "no-key"
-"""What is sent to compatible servers that want no key: some refuse a request without any."""
+"""What is sent to compatible servers that need no key: some refuse a request without one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedRequest:
-    """A request that can be sent, as often as need be.
+    """A request that can be sent, as often as needed.
 
     Attributes:
         endpoint: Where to.
@@ -95,6 +93,7 @@ class Client:
         base_url: The server.
         api_key: The key; empty where none is needed.
         taxonomy: What the server's errors mean.
+        prices: What replies cost that hold an error.
         organization: OpenAI's id of the organization that pays.
         project: OpenAI's id of the project.
         headers: Sent with every request.
@@ -107,6 +106,7 @@ class Client:
         *,
         api_key: Secret,
         taxonomy: Taxonomy,
+        prices: PriceList,
         organization: str | None = None,
         project: str | None = None,
         headers: Mapping[str, Secret] | None = None,
@@ -115,6 +115,7 @@ class Client:
         self._base_url = base_url
         self._api_key = api_key
         self._taxonomy = taxonomy
+        self._prices = prices
         self._accounts = {"openai-organization": organization, "openai-project": project}
         self._headers = dict(headers or {})
         self._clock = clock
@@ -128,7 +129,7 @@ class Client:
         return self._limits.get(model)
 
     def warm_up(self) -> Network:
-        """Do all that can be done before the first request, in this thread: import aiohttp, load certificates.
+        """Prepare the first request in this thread: import aiohttp, load certificates.
 
         Returns:
             What the environment says about the way to the server.
@@ -146,7 +147,7 @@ class Client:
     async def prepare(
         self, endpoint: Endpoint, body: Callable[[], dict[str, Any]], *, deadline: Deadline
     ) -> PreparedRequest:
-        """Return a request whose body is made and written down in a thread.
+        """Return a request whose body is made and serialized in a thread.
 
         Raises:
             TimedOutError: That took too long.
@@ -172,8 +173,7 @@ class Client:
             CallerError: The server blames the request.
         """
         with measured("wire"):
-            line = await self._line(deadline)
-            exchange = line.exchange()
+            exchange = await self._exchange(deadline)
             try:
                 return await self._limited(self._fetch(request, exchange), exchange, deadline)
             finally:
@@ -181,15 +181,14 @@ class Client:
 
     async def stream(self, request: PreparedRequest, *, deadline: Deadline) -> AsyncGenerator[dict[str, Any], None]:
         """Send a request and yield the events of the reply as they come; errors as in `post`."""
-        line = await self._line(deadline)
-        exchange = line.exchange()
+        exchange = await self._exchange(deadline)
         reader = EventReader()
         try:
             await self._limited(self._open(request, exchange), exchange, deadline)
             while not reader.done:
                 events = await self._limited(self._read_events(reader, exchange), exchange, deadline)
                 for event in events:
-                    self._check(event, exchange)
+                    self._check(event, request, exchange)
                     yield event
             with suppress(BackendError):
                 await self._limited(exchange.drain(), exchange, Deadline(self._clock, DRAIN_S))
@@ -207,20 +206,20 @@ class Client:
         for key in [key for key in self._lines if key[0] == os.getpid()]:
             self._lines.pop(key, None)
 
-    async def _line(self, deadline: Deadline) -> Line:
-        """Return the line of the running loop, which is opened if need be."""
+    async def _exchange(self, deadline: Deadline) -> Exchange:
+        """Return a new exchange on the line of the running loop, which is opened if need be."""
         if deadline.expired:
             raise TimedOutError("The deadline had already passed.", code="no_time")
         key = (os.getpid(), asyncio.get_running_loop())
         if key not in self._lines:
             network = await self._limited(engine_loop().compute.start(self.warm_up), None, deadline)
-            if key not in self._lines:  # nobody else was faster
+            if key not in self._lines:  # no other call was faster
                 from vision_backends.backends.openai.connections import Line
 
                 for closed in [other for other in self._lines if other[1].is_closed()]:
                     del self._lines[closed]
                 self._lines[key] = await Line.open(self._all_headers(), network, clock=self._clock)
-        return self._lines[key]
+        return self._lines[key].exchange()
 
     def _all_headers(self) -> dict[str, str]:
         """Return what is sent with every request; the user's own headers win."""
@@ -235,7 +234,7 @@ class Client:
         return headers | {name.lower(): value.reveal() for name, value in self._headers.items()}
 
     async def _open(self, request: PreparedRequest, exchange: Exchange) -> None:
-        """Send a request and wait for the head of a reply that is no refusal."""
+        """Send a request and wait for the head of the reply; raises the error that its status means."""
         await exchange.send(self._base_url.url + PATHS[request.endpoint], request.body)
         limits = read_rate_limits(exchange.headers)
         if limits is not None:
@@ -251,7 +250,7 @@ class Client:
         read = partial(_read_payloads, bytes(content))
         payloads = read() if len(content) < LARGE_BYTES else await engine_loop().compute.start(read)
         for payload in payloads:
-            self._check(payload, exchange)
+            self._check(payload, request, exchange)
         return Reply(
             payloads=payloads,
             streamed=looks_like_events(content[:LARGE_BYTES]),
@@ -259,14 +258,19 @@ class Client:
         )
 
     async def _refusal(self, exchange: Exchange) -> VisionError:
-        """Return what a status other than 2xx means, by as much of its body as comes."""
+        """Return the error that a status other than 2xx means, by as much of the body as arrives."""
         from aiohttp import ClientError
 
         content = bytearray()
         with suppress(ClientError, OSError, InvalidReplyError):
             while len(content) < MAX_ERROR_BYTES and (piece := await exchange.read()):
                 content += piece
-        return self._explain(_read_error(content), exchange)
+        text = content.decode(errors="replace").strip()
+        try:
+            body = json.loads(text)
+        except (ValueError, RecursionError):
+            body = text
+        return self._explain(body.get("error", body) if isinstance(body, dict) else body, exchange)
 
     async def _read_events(self, reader: EventReader, exchange: Exchange) -> Iterable[dict[str, Any]]:
         """Return the events that the next piece of a stream completes."""
@@ -276,12 +280,12 @@ class Client:
             return events
         return await engine_loop().compute.start(partial(list, events))
 
-    def _check(self, payload: dict[str, Any], exchange: Exchange) -> None:
+    def _check(self, payload: dict[str, Any], request: PreparedRequest, exchange: Exchange) -> None:
         """Raise the error that a reply or event with status 200 may hold."""
         error = find_error(payload)
         if error is not None:
             failure = self._explain(error, exchange)
-            failure.usage = billed([payload])
+            failure.usage = self._prices.billed(request.model, [payload])
             raise failure
 
     def _explain(self, error: object, exchange: Exchange) -> BackendError | CallerError:
@@ -305,17 +309,17 @@ class Client:
         raise failure
 
     def _translate(self, error: Exception, exchange: Exchange | None) -> BackendError:
-        """Return our error for one of aiohttp or of the network; keeps nothing of it but words."""
+        """Return our error for one of aiohttp or of the network, of which only the words are kept."""
         from vision_backends.backends.openai.connections import failed_proxy, reason_of
 
         host = self._base_url.host
         if isinstance(error, TimeoutError):
-            if exchange is None or not exchange.connected:
+            if exchange is None or exchange.protocol is None:
                 return UnavailableError(f"{host} did not accept a connection in time.", code="connect_timeout")
             if exchange.status:
                 return TimedOutError(f"{host} sends its reply too slowly.", code="slow_reply")
             return TimedOutError(f"{host} did not answer in time.", code="read_timeout")
-        reason = self._taxonomy.scrub(reason_of(error))
+        reason = scrub(reason_of(error), self._taxonomy.secrets)
         if exchange is not None and exchange.status:
             return InvalidReplyError(f"The reply of {host} broke off: {reason}", code="reply_cut")
         proxy = failed_proxy(error, self._network)
@@ -340,13 +344,3 @@ def _read_payloads(content: bytes) -> tuple[dict[str, Any], ...]:
     if not payloads:
         raise InvalidReplyError("The reply is an event stream without events.", code="stream_cut")
     return payloads
-
-
-def _read_error(content: bytearray) -> object:
-    """Return the error in the body of a refusal: JSON, or text."""
-    text = content.decode(errors="replace").strip()
-    try:
-        body = json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-    return body.get("error", body) if isinstance(body, dict) else body

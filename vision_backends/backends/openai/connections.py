@@ -18,7 +18,7 @@ from asyncio import get_running_loop, sleep
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from aiohttp import ClientRequest, ClientResponse, ClientSession, ClientTimeout
     from aiohttp.client_reqrep import ConnectionKey
     from aiohttp.connector import Connection
-    from aiohttp.tracing import Trace
 
     from vision_backends.clock import Clock
 
@@ -49,7 +48,7 @@ MAX_HEADER_BYTES = 65_536
 """Limit of one line of a reply's head; aiohttp's own of 8,190 is less than some gateways send."""
 
 LOOKUPS = 8
-"""How many host names are looked up simultaneously, those included that never come back."""
+"""How many host names are looked up simultaneously, including lookups that never return."""
 
 PIECE_BYTES = 1_048_576
 """How much is decompressed, or written in one go, before others have their turn on the event loop."""
@@ -60,12 +59,12 @@ CLEANUP_CLOSED = sys.version_info < (3, 12, 7) or (3, 13, 0) <= sys.version_info
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proxy:
-    """What stands between this machine and the server.
+    """A proxy between this machine and the server.
 
     Attributes:
         url: The proxy, with the password that it may need.
         host: Its name and port.
-        source: What names it, such as ``HTTPS_PROXY``.
+        source: Where it is configured, such as ``HTTPS_PROXY``.
     """
 
     url: str = field(repr=False)
@@ -90,7 +89,7 @@ class Network:
         """Read the environment and the certificates; takes some 20 ms.
 
         Raises:
-            UnavailableError: A file of certificates is missing or is none, or the proxy is of an unknown kind.
+            UnavailableError: A file of certificates is missing or invalid, or the proxy is of an unknown kind.
         """
         parts = urlsplit(url)
         proxy = _find_proxy(parts.scheme, parts.netloc)
@@ -216,7 +215,7 @@ class _Protocol(ResponseHandler):
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Hands out connections that belong to nobody else's reply.
+    """Hands out connections on which no other reply can arrive.
 
     Args:
         clock: What limits the time to connect.
@@ -228,18 +227,13 @@ class _Connector(aiohttp.TCPConnector):
         super().__init__(
             ssl=True if tls is None else tls,
             resolver=resolver,
-            limit=0,  # the router gives permits
+            limit=0,  # the router limits concurrency
             enable_cleanup_closed=CLEANUP_CLOSED,
         )
         self._clock = clock
         self._factory = functools.partial(_Protocol, loop=get_running_loop())  # type: ignore[assignment]  # a subclass
 
-    async def connect(
-        self,
-        req: ClientRequest,
-        traces: list[Trace],
-        timeout: ClientTimeout,  # noqa: ASYNC109 — aiohttp's own name
-    ) -> Connection:
+    async def connect(self, req: ClientRequest, traces: list[Any], timeout: ClientTimeout) -> Connection:  # noqa: ASYNC109 — aiohttp's own name
         """Return a connection for a request, and tell its exchange."""
         exchange = _current.get()
         async with self._clock.timeout_at(self._clock.monotonic() + CONNECT_TIMEOUT_S):
@@ -265,67 +259,61 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class Exchange:
-    """One request and its reply.
+    """One request and its reply. It holds nothing of its `Line`, since the contexts of transports hold the exchange.
 
     Attributes:
         protocol: Its connection; None until there is one.
         reuses_connection: True when the connection has carried a request before.
         needs_new_connection: True when only a new one will do.
+        status: Status of the reply; 0 until its head has come.
+        headers: Headers of the reply, looked up without regard to case.
     """
 
     def __init__(self, session: ClientSession, headers: Mapping[str, str], proxy: Proxy | None) -> None:
         self.protocol: _Protocol | None = None
         self.reuses_connection = False
         self.needs_new_connection = False
+        self.status = 0
+        self.headers: Mapping[str, str] = {}
         self._session = session
-        self._headers = headers
+        self._sent_headers = headers
         self._proxy = proxy
         self._response: ClientResponse | None = None
-        self._inflater: _Inflater | None = None
+        self._inflater: zlib._Decompress | None = None
         self._size = 0
-
-    @property
-    def connected(self) -> bool:
-        """Whether there is a connection."""
-        return self.protocol is not None
-
-    @property
-    def status(self) -> int:
-        """Status of the reply; 0 until its head is there."""
-        return 0 if self._response is None else self._response.status
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """Headers of the reply, looked up without regard to case."""
-        return {} if self._response is None else self._response.headers
 
     async def send(self, url: str, body: bytes) -> None:
         """Send a request and wait for the head of the reply.
 
-        It is sent once more, on a new connection, where the server closed an idle connection in the very moment in
-        which it was used again, so that no byte of a reply has come.
+        It is sent once more, on a new connection, where the server closed an idle connection at the very moment when
+        it was used again, so that no byte of a reply has come.
         """
         token = _current.set(self)
         try:
-            try:
-                await self._send(url, body)
-            except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError, ConnectionResetError):
-                if not self.reuses_connection or (self.protocol is not None and self.protocol.heard):
-                    raise
-                self.protocol, self.needs_new_connection = None, True
-                await self._send(url, body)
+            while self._response is None:
+                try:
+                    self._response = await self._session.post(
+                        url,
+                        headers=self._sent_headers,  # as the session's own, they would go to the proxy as well
+                        data=body if len(body) <= PIECE_BYTES else BytesIO(body),
+                        proxy=None if self._proxy is None else self._proxy.url,
+                        allow_redirects=False,  # the picture would go to a server that is not configured
+                    )
+                except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError, ConnectionResetError):
+                    heard = self.protocol is not None and self.protocol.heard
+                    if self.needs_new_connection or not self.reuses_connection or heard:
+                        raise
+                    self.protocol, self.needs_new_connection = None, True
         finally:
             _current.reset(token)
-        self._inflater = _inflater(self.headers.get("content-encoding", ""))
-
-    async def _send(self, url: str, body: bytes) -> None:
-        self._response = await self._session.post(
-            url,
-            headers=self._headers,  # as the session's own, aiohttp would send the key to the proxy as well
-            data=body if len(body) <= PIECE_BYTES else BytesIO(body),
-            proxy=None if self._proxy is None else self._proxy.url,
-            allow_redirects=False,  # the picture would go to a server that nobody named
-        )
+        self.status, self.headers = self._response.status, self._response.headers
+        encoding = self.headers.get("content-encoding", "").strip().lower()
+        if encoding in {"gzip", "x-gzip", "deflate"}:
+            self._inflater = zlib.decompressobj(zlib.MAX_WBITS | 32)  # either, as its first bytes say
+        elif encoding not in {"", "identity"}:
+            raise InvalidReplyError(
+                f"The reply is compressed as {encoding[:40]!r}, which was not asked for.", code="bad_encoding"
+            )
 
     async def read(self) -> bytes:
         """Return the next piece of the body, decompressed; empty at its end.
@@ -335,10 +323,8 @@ class Exchange:
         """
         if self._response is None:
             return b""
-        if self._inflater is None:
-            piece = await self._response.content.readany()
-        else:
-            piece = await self._inflater.read(self._response.content)
+        content = self._response.content
+        piece = await (content.readany() if self._inflater is None else _inflate(content, self._inflater))
         self._size += len(piece)
         if self._size > MAX_REPLY_BYTES:
             raise InvalidReplyError(f"The reply is longer than {MAX_REPLY_BYTES:,} bytes.", code="too_long")
@@ -358,39 +344,22 @@ class Exchange:
 _current: ContextVar[Exchange] = ContextVar("exchange that needs a connection")
 
 
-class _Inflater:
-    """Decompresses a body little by little: a few bytes may stand for gigabytes."""
-
-    def __init__(self) -> None:
-        self._zlib = zlib.decompressobj(zlib.MAX_WBITS | 32)  # gzip or deflate, as its first bytes say
-
-    async def read(self, content: aiohttp.StreamReader) -> bytes:
-        while not self._zlib.eof:
-            compressed = self._zlib.unconsumed_tail
-            if compressed:
-                await sleep(0)
-            else:
-                compressed = await content.readany()
-            if not compressed:
-                return self._zlib.flush()[:PIECE_BYTES]
-            piece = self._zlib.decompress(compressed, PIECE_BYTES)
-            if piece:
-                return piece
-        while await content.readany():  # what follows the compressed body is nothing
-            pass
-        return b""
-
-
-def _inflater(encoding: str) -> _Inflater | None:
-    """Return what undoes the encoding of a body, which was asked to have none."""
-    encoding = encoding.strip().lower()
-    if encoding in {"", "identity"}:
-        return None
-    if encoding not in {"gzip", "x-gzip", "deflate"}:
-        raise InvalidReplyError(
-            f"The reply is compressed as {encoding[:40]!r}, which was not asked for.", code="bad_encoding"
-        )
-    return _Inflater()
+async def _inflate(content: aiohttp.StreamReader, inflater: zlib._Decompress) -> bytes:
+    """Return the next decompressed piece of a body; small pieces, since a few bytes may stand for gigabytes."""
+    while not inflater.eof:
+        compressed = inflater.unconsumed_tail
+        if compressed:
+            await sleep(0)
+        else:
+            compressed = await content.readany()
+        if not compressed:
+            return inflater.flush()[:PIECE_BYTES]
+        piece = inflater.decompress(compressed, PIECE_BYTES)
+        if piece:
+            return piece
+    while await content.readany():  # what follows the compressed body is ignored
+        pass
+    return b""
 
 
 class Line:

@@ -1,9 +1,10 @@
-"""OpenAI's error codes, and those of servers that speak its language, as rows of a table.
+"""What a server says of an error and of its limits: read in every shape, looked up in a table, and made fit to show.
 
-This module decides which of this package's errors a provider's error is; it is the only place that knows the
-codes. It must not know the client, HTTP, or what becomes of an error.
+This module decides which of this package's errors a provider's error is, when another attempt makes sense, and what
+may be repeated of a provider's words; it is the only place that knows the codes of OpenAI and of servers that speak
+its language. It must not know the client, HTTP, or what becomes of an error.
 
-A row is looked for by ``error.code``, then by the words that proxies leave of a lost quota code, then by
+A row is looked up by ``error.code``, then by the words that proxies leave of a lost quota code, then by
 ``error.type``, then by HTTP status. What is not found is an outage.
 """
 
@@ -11,12 +12,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlsplit
 
-from vision_backends.backends.openai.error_bodies import read_error_body
-from vision_backends.backends.openai.rate_limit_headers import read_retry_after_s
-from vision_backends.backends.openai.secret import scrub
+from vision_backends.backends.requests import RateLimits
 from vision_backends.errors import (
     AuthenticationError,
     BackendError,
@@ -35,12 +34,21 @@ from vision_backends.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-    from vision_backends.backends.openai.error_bodies import ErrorBody
-    from vision_backends.backends.openai.secret import Secret
-
-__all__ = ["RULES", "Rule", "Taxonomy"]
+__all__ = [
+    "RULES",
+    "ErrorBody",
+    "Rule",
+    "Secret",
+    "Taxonomy",
+    "find_error",
+    "parse_duration_s",
+    "read_error_body",
+    "read_rate_limits",
+    "read_retry_after_s",
+    "scrub",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +146,7 @@ RULES = (
     Rule(
         error=ContentRejectedError,
         says="refused the content",
-        remedy="Asking elsewhere would get round the provider's policy; change the image or the prompt.",
+        remedy="Asking elsewhere would circumvent the provider's policy; change the image or the prompt.",
         codes=(
             *("content_policy_violation", "image_content_policy_violation", "moderation_blocked"),
             *("bio_policy", "cyber_policy", "misalignment_policy_violation", "invalid_prompt", "content_filter"),
@@ -158,7 +166,7 @@ RULES = (
 )
 """The taxonomy. Sources: the SDK's types, developers.openai.com/api/docs/guides/error-codes (2026-11)."""
 
-UNKNOWN = Rule(error=UnavailableError, says="answered with an error that is not known here")
+UNKNOWN = Rule(error=UnavailableError, says="answered with an unknown error")
 
 QUOTA_SENTENCE = "exceeded your current quota"
 """OpenAI's own words; all that is left of a quota error behind a proxy that writes its own codes (LiteLLM)."""
@@ -169,6 +177,62 @@ QUOTA_WORDS = re.compile(r"insufficient[ _]quota|credit balance is too low|out o
 RESET_OF_A_RATE_LIMIT_S = 120.0
 """What comes back within this time is a rate limit, whatever its words."""
 
+MAX_CHARS = 300
+"""How much of a provider's message is passed on."""
+
+MIN_CHARS = 6
+"""Shorter values are no secrets, and blotting them out would ruin every message."""
+
+_LOOKS_SECRET = re.compile(r"\b(?:sk|pk|key|Bearer)[-_ ][A-Za-z0-9*_\-.]{8,}")
+_DATA_URL = re.compile(r"data:[\w.+-]+/[\w.+-]+;base64,[A-Za-z0-9+/=]*")
+
+UNITS_S = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+RETRY_AFTER = ("retry-after", "llm_provider-retry-after")
+"""The standard header, and the name under which a LiteLLM proxy passes it on."""
+
+_PART = r"(\d+(?:\.\d+)?)(ms|[smhd]?)"
+_DURATION = re.compile(f"(?:{_PART})+")
+_TRY_AGAIN = re.compile(r"(?:try again|retry) (?:in|after) ((?:\d+(?:\.\d+)?(?:ms|[smhd]))+)", re.IGNORECASE)
+
+_CODE = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)+")
+
+
+class Secret:
+    """A string that is shown only on request; it cannot be pickled."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """Return the string itself; never keep it in a variable of a frame that may raise."""
+        return self._value
+
+    def fits_a_header(self) -> bool:
+        """Return True when HTTP can carry it; otherwise the HTTP library would show it in its error."""
+        return self._value.isascii() and self._value.isprintable()
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __repr__(self) -> str:
+        return "Secret(…)"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("A secret cannot be pickled.")
+
+
+def scrub(text: str, secrets: Iterable[Secret] = ()) -> str:
+    """Return a foreign text on one line, cut if long, without secrets, images or what looks like a key."""
+    for secret in secrets:
+        if len(secret.reveal()) >= MIN_CHARS:
+            text = text.replace(secret.reveal(), "[hidden]")
+    text = _LOOKS_SECRET.sub("[hidden]", _DATA_URL.sub("[image]", text))
+    text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return text if len(text) <= MAX_CHARS else text[: MAX_CHARS - 1] + "…"
+
 
 class Taxonomy:
     """Turns providers' errors into this package's.
@@ -177,7 +241,7 @@ class Taxonomy:
         host: How messages call the server.
         extra: The user's own rows: a code, a type or a status as a string → the kind of an error, such as
             ``{"budget_gone": "quota_exhausted"}``; they win over the table.
-        secrets: What must never be repeated in a message.
+        secrets: What must never be repeated in a message; an attribute as well.
 
     Raises:
         ConfigError: A kind is not one that a provider's error can have.
@@ -191,7 +255,7 @@ class Taxonomy:
                 f"[openai.error_codes] has the unknown kind {bad[0]!r}.", remedy=f"There are: {', '.join(kinds)}."
             )
         self._host = host
-        self._secrets = secrets
+        self.secrets = secrets
         self._by_code = {code: rule for rule in RULES for code in rule.codes}
         self._by_type = {name: rule for rule in RULES for name in rule.types}
         self._by_status = {str(status): rule for rule in RULES for status in rule.statuses}
@@ -226,41 +290,141 @@ class Taxonomy:
             message,
             remedy=remedy,
             backend="openai",
-            code=self.scrub(said.code or said.type or "") or None,
+            code=scrub(said.code or said.type or "", self.secrets) or None,
             status=status,
-            request_id=self.scrub(headers.get("x-request-id", "")) or None,
+            request_id=scrub(headers.get("x-request-id", ""), self.secrets) or None,
             retry_after_s=retry_after_s,
         )
-
-    def scrub(self, text: str) -> str:
-        """Return a foreign text without anything secret; see `scrub`."""
-        return scrub(text, self._secrets)
 
     def _rule(self, said: ErrorBody, status: int | None, retry_after_s: float | None) -> Rule:
         code, kind = said.code or "", said.type or ""
         own = next((self._extra[key] for key in (code, kind, str(status)) if key in self._extra), None)
+        if own or code in self._by_code:
+            return own or self._by_code[code]
+        soon = retry_after_s is not None and retry_after_s <= RESET_OF_A_RATE_LIMIT_S
+        if QUOTA_SENTENCE in said.message.lower() or (QUOTA_WORDS.search(said.message) and not soon):
+            return self._quota
         if status in {None, 200} and code.isdigit():
             status = int(code)  # a proxy passes on what it was told, with a status of its own
-        return (
-            own
-            or self._by_code.get(code)
-            or self._by_words(said.message, retry_after_s)
-            or self._by_type.get(kind)
-            or self._by_status.get(str(status), UNKNOWN)
-        )
-
-    def _by_words(self, message: str, retry_after_s: float | None) -> Rule | None:
-        soon = retry_after_s is not None and retry_after_s <= RESET_OF_A_RATE_LIMIT_S
-        gone = QUOTA_SENTENCE in message.lower() or (QUOTA_WORDS.search(message) and not soon)
-        return self._quota if gone else None
+        return self._by_type.get(kind) or self._by_status.get(str(status), UNKNOWN)
 
     def _message(self, rule: Rule, error: ErrorBody, status: int | None, headers: Mapping[str, str]) -> str:
         if status is not None and 300 <= status < 400:
             there = urlsplit(headers.get("location", "")).netloc or "another address"
             return (
-                f"{self._host} redirects to {self.scrub(there)}, which is not followed: "
-                "the image would go to a server that nobody named."
+                f"{self._host} redirects to {scrub(there, self.secrets)}, which is not followed: "
+                "the image would go to a server that is not configured."
             )
-        said = "an HTML page" if error.message.lstrip().startswith("<") else self.scrub(error.message)
+        said = "an HTML page" if error.message.lstrip().startswith("<") else scrub(error.message, self.secrets)
         known = "" if status in {None, 200} else f" ({status})"
         return f"{self._host} {rule.says}{known}: {said}" if said else f"{self._host} {rule.says}{known}."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorBody:
+    """What a provider's error says, whatever its shape was."""
+
+    code: str | None = None
+    type: str | None = None
+    message: str = ""
+
+
+def find_error(payload: Mapping[str, object]) -> object:
+    """Return the error inside a decoded reply or stream event, or None; errors also come with status 200."""
+    response = payload.get("response")
+    for holder in (payload, response if isinstance(response, dict) else {}):
+        if holder.get("error"):
+            return holder["error"]
+    return payload if payload.get("type") == "error" else None
+
+
+def read_error_body(body: object) -> ErrorBody:
+    """Read an error: an object or a string under ``error``, ``detail`` as string or list, or plain text."""
+    outer = body if isinstance(body, dict) else {}
+    inner = outer.get("error") or outer.get("detail") or body
+    if not isinstance(inner, dict):
+        is_code = isinstance(inner, str) and _CODE.fullmatch(inner)  # such as OAuth's {"error": "invalid_grant"}
+        inner = {"code": inner if is_code else None, "type": outer.get("type"), "message": inner}
+    code, kind = (
+        str(value) if isinstance(value, str | int) and value != "" else None
+        for value in (inner.get("code"), inner.get("type"))
+    )
+    return ErrorBody(
+        code=code, type=kind, message=_text(inner.get("message") or inner.get("msg") or inner.get("detail"))
+    )
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return "; ".join(filter(None, map(_text, value)))
+    if isinstance(value, dict):
+        return _text(value.get("message") or value.get("msg") or "")
+    return ""
+
+
+def parse_duration_s(text: str | None) -> float | None:
+    """Return the seconds of ``"6m0s"``, ``"120ms"``, ``"1h2m3.5s"`` or ``"20"``; None for anything else."""
+    text = (text or "").strip()
+    if not _DURATION.fullmatch(text):
+        return None
+    return sum(float(number) * UNITS_S[unit] for number, unit in re.findall(_PART, text))
+
+
+def read_retry_after_s(headers: Mapping[str, str], *, message: str = "", now_s: float = 0.0) -> float | None:
+    """Return the seconds after which the server says that a new attempt makes sense; None if it does not say.
+
+    Looked for in this order: ``retry-after-ms``, ``retry-after`` (seconds or an HTTP date), the reset of a
+    window of which nothing is left, and "try again in 20s" in the message.
+
+    Args:
+        headers: Of the reply, with names in lower case or looked up without regard to case.
+        message: The provider's error message.
+        now_s: Seconds since 1970 UTC, to count from for a date.
+    """
+    exact_ms = parse_duration_s(headers.get("retry-after-ms"))
+    if exact_ms is not None:
+        return exact_ms / 1000
+    for name in RETRY_AFTER:
+        value = headers.get(name)
+        seconds = parse_duration_s(value) if value else None
+        if seconds is None and value:
+            seconds = _seconds_until(value, now_s)
+        if seconds is not None:
+            return seconds
+    spent = [
+        reset_s
+        for kind in ("requests", "tokens")
+        if headers.get(f"x-ratelimit-remaining-{kind}", "0").strip() == "0"
+        and (reset_s := parse_duration_s(headers.get(f"x-ratelimit-reset-{kind}"))) is not None
+    ]
+    if spent:
+        return max(spent)
+    found = _TRY_AGAIN.search(message)
+    return parse_duration_s(found[1]) if found else None
+
+
+def read_rate_limits(headers: Mapping[str, str]) -> RateLimits | None:
+    """Return the ``x-ratelimit-*`` headers of a reply, or None when it has none of them."""
+    counts = {
+        f"{what}_{kind}": int(text)
+        for what in ("remaining", "limit")
+        for kind in ("requests", "tokens")
+        if (text := headers.get(f"x-ratelimit-{what}-{kind}", "").strip()).isascii() and text.isdigit()
+    }
+    limits = RateLimits(
+        **counts,
+        reset_requests_s=parse_duration_s(headers.get("x-ratelimit-reset-requests")),
+        reset_tokens_s=parse_duration_s(headers.get("x-ratelimit-reset-tokens")),
+    )
+    return None if limits == RateLimits() else limits
+
+
+def _seconds_until(date: str, now_s: float) -> float | None:
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return max(0.0, parsedate_to_datetime(date).timestamp() - now_s)
+    except (TypeError, ValueError, OverflowError):
+        return None

@@ -1,41 +1,28 @@
-"""What OpenAI's two APIs for text have in common: a question about an image, and the text that comes back.
+"""Chat Completions and Responses: how a question about an image is written, and how the text that comes back is read.
 
-This module decides what a question and an answer consist of, and when an answer is whole. It must not know how
-either API writes them down, nor how bytes travel.
+This module decides what a question and an answer consist of, how either API writes them down, however a compatible
+server bends it, and when an answer is whole. It must not know what is asked, nor how bytes travel.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from vision_backends.backends.openai.prices import billed
-from vision_backends.backends.openai.secret import scrub
+from vision_backends.backends.openai.errors import scrub
+from vision_backends.backends.openai.models import read_tokens
 from vision_backends.errors import BackendError, CallerError, ContentRejectedError, InvalidReplyError, VisionError
 from vision_backends.types import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+    from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 
     from vision_backends.backends.openai.client import Client, PreparedRequest
-    from vision_backends.backends.openai.model_families import Detail
-    from vision_backends.backends.openai.prices import Tokens
+    from vision_backends.backends.openai.models import Detail, PriceList, Tokens
     from vision_backends.clock import Deadline
 
-__all__ = [
-    "ApiProtocol",
-    "Ask",
-    "Conversation",
-    "Finish",
-    "Said",
-    "Transcript",
-    "join_parts",
-    "read_all",
-    "refused",
-    "whole",
-]
+__all__ = ["Ask", "Chat", "Conversation", "Responses", "Said", "Transcript", "join_parts", "read_all", "whole"]
 
 Finish = Literal["stop", "length", "filter"]
 """Why the model stopped: it was done, it hit the limit, or a content filter cut it."""
@@ -85,20 +72,41 @@ class Said:
     whole: bool = False
 
 
-class ApiProtocol(ABC):
-    """How one of the APIs writes questions and answers.
+class Chat:
+    """Chat Completions, which nearly every compatible server has.
 
-    Attributes:
-        endpoint: Which API it is.
+    Args:
+        official: True for OpenAI itself, which knows parameters that other servers refuse.
     """
 
-    endpoint: ClassVar[Literal["chat", "responses"]]
+    endpoint: ClassVar[Literal["chat"]] = "chat"
 
-    @abstractmethod
+    def __init__(self, *, official: bool) -> None:
+        self._official = official
+
     def body(self, ask: Ask, *, stream: bool) -> dict[str, Any]:
         """Return the body of the request."""
+        image = {"type": "image_url", "image_url": {"url": ask.image_url, "detail": ask.detail}}
+        body: dict[str, Any] = {
+            "model": ask.model,
+            "messages": [
+                {"role": "system", "content": ask.instructions},
+                {"role": "user", "content": [{"type": "text", "text": ask.question}, image]},
+            ],
+            "stream": stream,
+            "max_completion_tokens" if self._official else "max_tokens": ask.max_tokens,
+        }
+        if self._official:
+            body["store"] = False
+        if stream:
+            body["stream_options"] = {"include_usage": True}
+        if ask.effort is not None:
+            body["reasoning_effort"] = ask.effort
+        if ask.schema is not None:
+            schema = {"name": "objects", "strict": True, "schema": ask.schema}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        return body
 
-    @abstractmethod
     def read(self, payload: Mapping[str, Any]) -> Said:
         """Read a reply.
 
@@ -106,10 +114,124 @@ class ApiProtocol(ABC):
             ContentRejectedError: The model refused.
             InvalidReplyError: It is not a reply to such a question.
         """
+        choice = _choice(payload)
+        message = choice.get("message")
+        if not isinstance(message, dict):
+            raise InvalidReplyError("The reply has no message.", code="no_message")
+        return _said(payload, choice, message)
 
-    @abstractmethod
     def read_event(self, event: Mapping[str, Any]) -> Said:
-        """Read one event of a stream; most carry nothing. Errors as in `read`."""
+        """Read one event of a stream; many carry nothing, and OpenAI's last only the usage. Errors as in `read`."""
+        choice = _choice(event)
+        delta = choice.get("delta") or choice.get("message")
+        return _said(event, choice, delta if isinstance(delta, dict) else {})
+
+
+def _choice(payload: Mapping[str, Any]) -> dict[str, Any]:
+    choices = payload.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    return first if isinstance(first, dict) else {}
+
+
+def _said(payload: Mapping[str, Any], choice: dict[str, Any], message: dict[str, Any]) -> Said:
+    if isinstance(message.get("refusal"), str) and message["refusal"]:
+        raise _refused(message["refusal"])
+    finishes: dict[object, Finish] = {"length": "length", "content_filter": "filter"}
+    reason, model = choice.get("finish_reason"), payload.get("model")
+    return Said(
+        text=join_parts(message.get("content")),
+        finish=finishes.get(reason, "stop") if isinstance(reason, str) else None,
+        tokens=read_tokens(payload.get("usage")),
+        model=model if isinstance(model, str) else None,
+    )
+
+
+def join_parts(content: object) -> str:
+    """Return the text of a content that is a string, null, or a list of strings and ``{"text": …}`` parts."""
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else []
+    texts = (part.get("text") if isinstance(part, dict) else part for part in parts)
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+class Responses:
+    """The Responses API, OpenAI's own. Nothing is stored there."""
+
+    endpoint: ClassVar[Literal["responses"]] = "responses"
+
+    def body(self, ask: Ask, *, stream: bool) -> dict[str, Any]:
+        """Return the body of the request."""
+        content = [
+            {"type": "input_text", "text": ask.question},
+            {"type": "input_image", "image_url": ask.image_url, "detail": ask.detail},
+        ]
+        body: dict[str, Any] = {
+            "model": ask.model,
+            "instructions": ask.instructions,
+            "input": [{"role": "user", "content": content}],
+            "max_output_tokens": ask.max_tokens,
+            "store": False,
+            "stream": stream,
+        }
+        if ask.effort is not None:
+            body["reasoning"] = {"effort": ask.effort}
+        if ask.schema is not None:
+            body["text"] = {"format": {"type": "json_schema", "name": "objects", "strict": True, "schema": ask.schema}}
+        return body
+
+    def read(self, payload: Mapping[str, Any]) -> Said:
+        """Read a reply; errors as in `Chat.read`."""
+        parts = list(_parts(payload.get("output")))
+        refusals = [part["refusal"] for part in parts if isinstance(part.get("refusal"), str)]
+        if refusals:
+            raise _refused(" ".join(refusals))
+        texts = [part["text"] for part in parts if isinstance(part.get("text"), str)]
+        model = payload.get("model")
+        return Said(
+            text="".join(texts),
+            finish=_finish(payload),
+            tokens=read_tokens(payload.get("usage")),
+            model=model if isinstance(model, str) else None,
+            whole=True,
+        )
+
+    def read_event(self, event: Mapping[str, Any]) -> Said:
+        """Read one event of a stream; errors as in `Chat.read`."""
+        match event:
+            case {"type": "response.output_text.delta"}:
+                delta = event.get("delta")
+                return Said(text=delta if isinstance(delta, str) else "")
+            case {"type": "response.refusal.done"}:
+                raise _refused(str(event.get("refusal") or ""))
+            case {
+                "type": "response.completed" | "response.incomplete" | "response.failed",
+                "response": dict() as response,
+            }:
+                return self.read(response)
+        return self.read(event) if "output" in event else Said()
+
+
+def _parts(output: object) -> Iterator[dict[str, Any]]:
+    """Yield what messages consist of; other items are thoughts and tools."""
+    for item in output if isinstance(output, list) else ():
+        if isinstance(item, dict) and item.get("type") == "message" and isinstance(item.get("content"), list):
+            yield from (part for part in item["content"] if isinstance(part, dict))
+
+
+def _finish(payload: Mapping[str, Any]) -> Finish:
+    status = payload.get("status", "completed")
+    if status == "completed":
+        return "stop"
+    details = payload.get("incomplete_details")
+    reason = details.get("reason") if isinstance(details, dict) else None
+    if status == "incomplete" and reason in {"max_output_tokens", "content_filter"}:
+        return "length" if reason == "max_output_tokens" else "filter"
+    raise InvalidReplyError(f"The response is {status!r} for the reason {reason!r}.", code="not_completed")
+
+
+def _refused(words: str) -> ContentRejectedError:
+    return ContentRejectedError(f"The model refused to answer: {scrub(words) or 'it gave no reason'}")
 
 
 class Transcript:
@@ -119,7 +241,7 @@ class Transcript:
         protocol: How its events are read.
     """
 
-    def __init__(self, protocol: ApiProtocol) -> None:
+    def __init__(self, protocol: Chat | Responses) -> None:
         self._protocol = protocol
         self._pieces: list[str] = []
         self._said = Said()
@@ -130,7 +252,7 @@ class Transcript:
         return self._said.finish is not None
 
     def add(self, event: Mapping[str, Any]) -> str:
-        """Return the piece that an event adds, which is often empty. Errors as in `ApiProtocol.read_event`."""
+        """Return the piece that an event adds, which is often empty. Errors as in `Chat.read`."""
         said, before = self._protocol.read_event(event), self._said
         self._said = Said(
             finish=said.finish or before.finish, tokens=said.tokens or before.tokens, model=said.model or before.model
@@ -151,7 +273,7 @@ class Transcript:
         return replace(self._said, text="".join(self._pieces))
 
 
-def read_all(protocol: ApiProtocol, events: Iterable[Mapping[str, Any]]) -> Said:
+def read_all(protocol: Chat | Responses, events: Iterable[Mapping[str, Any]]) -> Said:
     """Return the whole of a streamed answer that has already arrived; errors as in `Transcript`."""
     transcript = Transcript(protocol)
     try:
@@ -173,26 +295,11 @@ def whole(said: Said) -> Said:
     if said.finish == "filter":
         raise ContentRejectedError(
             "The provider's content filter stopped the answer.",
-            remedy="Asking elsewhere would get round its policy; change the image or the prompt.",
+            remedy="Asking elsewhere would circumvent the policy; change the image or the prompt.",
         )
     if not said.text.strip():
         raise InvalidReplyError("The answer is empty.", code="empty_reply")
     return said
-
-
-def refused(words: str) -> ContentRejectedError:
-    """Return the error for a model that refuses to answer, in its own words."""
-    return ContentRejectedError(f"The model refused to answer: {scrub(words) or 'it gave no reason'}")
-
-
-def join_parts(content: object) -> str:
-    """Return the text of a content that is a string, null, or a list of strings and ``{"text": …}`` parts."""
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
-        return ""
-    texts = (part.get("text") if isinstance(part, dict) else part for part in content)
-    return "".join(text for text in texts if isinstance(text, str))
 
 
 class Conversation:
@@ -200,12 +307,14 @@ class Conversation:
 
     Args:
         client: The server.
-        protocol: How it is spoken to.
+        protocol: The API to use.
+        prices: What answers cost that cannot be used.
     """
 
-    def __init__(self, client: Client, protocol: ApiProtocol) -> None:
+    def __init__(self, client: Client, protocol: Chat | Responses, prices: PriceList) -> None:
         self._client = client
         self._protocol = protocol
+        self._prices = prices
 
     async def prepare(self, ask: Callable[[], Ask], *, stream: bool = False, deadline: Deadline) -> PreparedRequest:
         """Return a question that can be sent.
@@ -222,20 +331,21 @@ class Conversation:
             self._protocol.endpoint, lambda: self._protocol.body(ask(), stream=stream), deadline=deadline
         )
 
-    async def ask(self, question: PreparedRequest, *, deadline: Deadline) -> Said:
-        """Return the answer, even where it comes as a stream that nobody asked for.
+    async def ask(self, ask: Callable[[], Ask], *, deadline: Deadline) -> Said:
+        """Return the answer to a question, even where it comes as a stream that was not asked for.
 
         Raises:
             BackendError: No usable answer came.
             CallerError: The request, its image or its content was refused.
         """
+        question = await self.prepare(ask, deadline=deadline)
         reply = await self._client.post(question, deadline=deadline)
         try:
             if reply.streamed:
                 return whole(read_all(self._protocol, reply.payloads))
             return whole(self._protocol.read(reply.payloads[0]))
         except VisionError as error:
-            error.usage = billed(reply.payloads)
+            error.usage = self._prices.billed(question.model, reply.payloads)
             if isinstance(error, BackendError):
                 error.request_id = error.request_id or reply.request_id
             raise
@@ -258,6 +368,5 @@ class Conversation:
         try:
             yield whole(said)
         except VisionError as error:
-            tokens = said.tokens
-            error.usage = Usage(input_tokens=tokens.input, output_tokens=tokens.output) if tokens else Usage()
+            error.usage = self._prices.usage(question.model, said.tokens)
             raise

@@ -1,4 +1,4 @@
-"""Who answers what: the configured models, and the names of the vector spaces that come of them.
+"""What is configured, and what follows from it: which server is meant, who answers what, and in which vector spaces.
 
 This module decides what a request is answered with before anything is sent. It must not know the wire or the key.
 """
@@ -7,33 +7,66 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
-from vision_backends.backends.openai.model_families import EMBEDDING_DIMENSIONS, Detail, image_token_rule
-from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedTextRequest, Model
+from vision_backends.backends.openai.models import EMBEDDING_DIMENSIONS, Detail
+from vision_backends.backends.requests import Model
 from vision_backends.errors import ConfigError
 
 if TYPE_CHECKING:
-    from vision_backends.backends.openai.base_url import BaseUrl
-    from vision_backends.backends.openai.model_families import ImageTokenRule
-    from vision_backends.backends.requests import Request
+    from vision_backends.backends.openai.models import ImageTokenRule
 
-__all__ = ["DESCRIBE_TOKENS", "PROMPTS_VERSION", "Settings"]
+__all__ = ["PROMPTS_VERSION", "BaseUrl", "Settings"]
 
 PROMPTS_VERSION = "1"
-"""Of the words in ``questions.py``; part of every cache key and of the name of the space of described images."""
+"""Of the words in ``prompts.py``; part of every cache key and of the name of the space of described images."""
 
-DESCRIBE_TOKENS = 1024
-DETECT_TOKENS = 4096
-THINKING_TOKENS = 8192
-"""Limits of an answer; the last comes on top where the model thinks first, which counts as output."""
 
-TOKENS_PER_WORD = 8
-"""More than any language takes."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseUrl:
+    """Which server is meant.
+
+    Attributes:
+        url: Where its API begins, without a slash at the end.
+        host: Its name and port, for messages and names of vector spaces.
+        official: True for OpenAI's own servers.
+    """
+
+    url: str
+    host: str
+    official: bool
+
+    @classmethod
+    def parse(cls, base_url: str) -> BaseUrl:
+        """Read a base URL.
+
+        Raises:
+            ConfigError: It is not an http(s) URL, or it carries a password.
+        """
+        try:
+            parts = urlsplit(base_url.strip())
+            usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            shown = base_url.rpartition("@")[2]  # what stands before it may be a password
+            raise ConfigError(f"[openai] base_url = {shown!r} is not an http:// or https:// address.")
+        if parts.username or parts.password or parts.query:
+            raise ConfigError(
+                "[openai] base_url carries a user name, password or query.",
+                remedy="Put credentials into api_key or headers.",
+            )
+        name = parts.hostname or ""
+        return cls(
+            url=base_url.strip().rstrip("/"),
+            host=parts.netloc,
+            official=name == "api.openai.com" or name.endswith(".api.openai.com"),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The configuration, as far as it changes answers.
+    """The configuration as far as it changes answers.
 
     Attributes:
         base_url: The server.
@@ -41,10 +74,11 @@ class Settings:
         model: Describes and detects.
         embedding_model: Embeds.
         embedding_dimensions: Length of the vectors; None takes the model's own.
-        image_embeddings: How an image gets its vector: through its description, or directly.
+        image_embeddings: How an image gets its vector: by its description, or directly.
         detail: How closely the model looks.
         effort: How much it thinks; None leaves it to the model.
         max_image_px: Limit of the longer side of what is sent; None sends all that the model looks at.
+        image_rule: How the model sees an image under these settings.
 
     Raises:
         ConfigError: A number is not positive, or OpenAI itself is to embed images directly.
@@ -59,6 +93,7 @@ class Settings:
     detail: Detail
     effort: str | None
     max_image_px: int | None
+    image_rule: ImageTokenRule
 
     def __post_init__(self) -> None:
         for key in ("embedding_dimensions", "max_image_px"):
@@ -71,52 +106,28 @@ class Settings:
             )
 
     @property
-    def image_rule(self) -> ImageTokenRule:
-        """How the model looks at an image."""
-        return image_token_rule(self.model, self.detail, max_image_px=self.max_image_px)
-
-    @property
     def dimensions(self) -> int | None:
         """Numbers per vector, where that is known."""
         return self.embedding_dimensions or EMBEDDING_DIMENSIONS.get(self.embedding_model)
 
-    @property
-    def text_space(self) -> str:
-        """The space of texts, and of images that the server embeds itself.
+    def models(self) -> dict[str, Model]:
+        """Return who answers each task, and in which space; ``"query"`` is a text to search described images with.
 
-        Another server's model of the same name makes another space.
+        Another server's model of the same name makes another space. The space of described images names who described
+        them, by which version of the prompt.
         """
         provider = "openai" if self.base_url.official else self.base_url.host
         cut = f"?dimensions={self.embedding_dimensions}" if self.embedding_dimensions else ""
-        return f"{provider}/{self.embedding_model}{cut}"
-
-    @property
-    def image_space(self) -> str:
-        """The space of images; of described ones it names who described them, by which version of the prompt."""
-        if self.image_embeddings == "direct":
-            return self.text_space
-        joint = "&" if "?" in self.text_space else "?"
-        return f"{self.text_space}{joint}via={self.model}&prompt={PROMPTS_VERSION}"
-
-    def model_for(self, request: Request) -> Model:
-        """Return who answers a request."""
+        texts = images = f"{provider}/{self.embedding_model}{cut}"
+        if self.image_embeddings == "describe":
+            images = f"{texts}{'&' if cut else '?'}via={self.model}&prompt={PROMPTS_VERSION}"
         server = f"{self.base_url.url} {self.api}"
         seen = f"{server} detail={self.detail} px={self.max_image_px} effort={self.effort} prompt={PROMPTS_VERSION}"
-        if isinstance(request, DescribeRequest | DetectRequest):
-            return Model(name=self.model, fingerprint=seen)
-        if isinstance(request, EmbedTextRequest):  # a query for described images is a text like their descriptions
-            space = self.image_space if request.space == self.image_space else self.text_space
-            return Model(name=self.embedding_model, fingerprint=server, space=space)
-        return Model(name=self.embedding_model, fingerprint=seen, space=self.image_space)
-
-    def describe_tokens(self, max_words: int | None) -> int:
-        """Return the limit of a description, in tokens."""
-        return max(DESCRIBE_TOKENS, TOKENS_PER_WORD * (max_words or 0)) + self._thinking_tokens
-
-    def detect_tokens(self) -> int:
-        """Return the limit of a list of boxes, in tokens."""
-        return DETECT_TOKENS + self._thinking_tokens
-
-    @property
-    def _thinking_tokens(self) -> int:
-        return 0 if self.effort in {None, "none"} else THINKING_TOKENS
+        seer = Model(name=self.model, fingerprint=seen)
+        return {
+            "describe": seer,
+            "detect": seer,
+            "embed": Model(name=self.embedding_model, fingerprint=seen, space=images),
+            "embed_text": Model(name=self.embedding_model, fingerprint=server, space=texts),
+            "query": Model(name=self.embedding_model, fingerprint=server, space=images),
+        }

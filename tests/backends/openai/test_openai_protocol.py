@@ -6,10 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from vision_backends.backends.openai.chat import Chat
-from vision_backends.backends.openai.prices import Tokens
-from vision_backends.backends.openai.protocol import Ask, Said, Transcript, join_parts, read_all, whole
-from vision_backends.backends.openai.responses import Responses
+from vision_backends.backends.openai.models import Tokens
+from vision_backends.backends.openai.protocol import Ask, Chat, Responses, Said, Transcript, join_parts, read_all, whole
 from vision_backends.errors import ContentRejectedError, InvalidReplyError, UnavailableError
 
 ASK = Ask(

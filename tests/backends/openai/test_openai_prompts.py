@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vision_backends.backends.openai.boxes import read_boxes, schema_for
+from vision_backends.backends.openai.prompts import read_boxes, schema_for
 from vision_backends.errors import InvalidReplyError
 from vision_backends.types import Detections
 

@@ -1,0 +1,353 @@
+"""What is known of OpenAI's models: how they see an image, how little they can think, and what their tokens cost.
+
+This module decides how large an image is worth sending, how many tokens it takes, and how ``usage`` is read and
+priced. It must not know what is asked, nor the wire. A model that is not listed gets cautious defaults, and its cost
+is unknown.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import tomllib
+from dataclasses import dataclass, replace
+from importlib import resources
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from vision_backends.errors import ConfigError
+from vision_backends.types import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+__all__ = [
+    "DEFAULT_EMBEDDING_MODEL",
+    "DEFAULT_MODEL",
+    "EMBEDDING_DIMENSIONS",
+    "Detail",
+    "ImageTokenRule",
+    "Price",
+    "PriceList",
+    "Tokens",
+    "effort_of",
+    "family_of",
+    "image_token_rule",
+    "read_tokens",
+    "split_usage",
+]
+
+Detail = Literal["auto", "low", "high", "original"]
+"""How closely the model looks; OpenAI's own word for it."""
+
+DEFAULT_MODEL = "gpt-6-luna"
+"""Small, sees images, answers without thinking first, and is what OpenAI names as the replacement of all models
+that retire by January 2027 (developers.openai.com/api/docs/deprecations, 2026-11); its own end is not announced."""
+
+DEFAULT_EMBEDDING_MODEL = "text-embedding-3-small"
+
+EMBEDDING_DIMENSIONS = {
+    "text-embedding-3-small": 1536,
+    "text-embedding-3-large": 3072,
+    "text-embedding-ada-002": 1536,
+}
+
+_SNAPSHOT = re.compile(r"-\d{4}-\d{2}-\d{2}$")
+
+ALMOST = 1e-6
+"""Added before rounding down: 1055.9999… px are 1056."""
+
+PATCH_PX = 32
+TILE_PX = 512
+LOW_DETAIL_PX = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageTokenRule:
+    """How a model sees an image: by tiles of 512 px or by patches of 32 px, after scaling it down.
+
+    Attributes:
+        max_side_px: The longer side is scaled down to this.
+        short_side_px: Tile models then scale the shorter side down to this.
+        max_patches: Patch models then scale down until no more patches than this cover the image.
+        base_tokens: Tokens of any image.
+        tile_tokens: Tokens of each tile.
+        patch_tokens: Tokens of each patch.
+    """
+
+    max_side_px: int
+    short_side_px: int | None = None
+    max_patches: int | None = None
+    base_tokens: int = 0
+    tile_tokens: int = 0
+    patch_tokens: float = 0.0
+
+    def fit(self, width: int, height: int) -> tuple[int, int]:
+        """Return the size in pixels that the model looks at, which is never larger than the given one."""
+        scale = min(1.0, self.max_side_px / max(width, height))
+        if self.short_side_px is not None:
+            scale = min(scale, self.short_side_px / min(width, height))
+        if self.max_patches is not None and _patches(width, height, scale) > self.max_patches:
+            scale = _patch_scale(width, height, self.max_patches)
+        return max(1, int(width * scale + ALMOST)), max(1, int(height * scale + ALMOST))
+
+    def tokens(self, width: int, height: int) -> int:
+        """Return the tokens of an image of that size; the server's own count is what is billed."""
+        width, height = self.fit(width, height)
+        tiles = math.ceil(width / TILE_PX) * math.ceil(height / TILE_PX)
+        return math.ceil(self.base_tokens + self.tile_tokens * tiles + self.patch_tokens * _patches(width, height))
+
+    @property
+    def longest_short_side_px(self) -> int:
+        """The longest that the shorter side of any image can be when it is sent."""
+        limits = [self.max_side_px, self.short_side_px, self.max_patches and math.isqrt(self.max_patches) * PATCH_PX]
+        return min(limit for limit in limits if limit)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """Models that see and think alike.
+
+    Attributes:
+        high: How they see an image at ``detail = "high"``.
+        original: True when they also know ``detail = "original"``.
+        effort: Their lowest reasoning effort; None for models that do not reason, or are not listed.
+    """
+
+    high: ImageTokenRule
+    original: bool = False
+    effort: str | None = None
+
+
+def _tiles(base: int, tile: int) -> ImageTokenRule:
+    return ImageTokenRule(max_side_px=2048, short_side_px=768, base_tokens=base, tile_tokens=tile)
+
+
+def _small_patches(factor: float) -> ImageTokenRule:
+    return ImageTokenRule(max_side_px=2048, max_patches=1536, patch_tokens=factor)
+
+
+_PATCHES = ImageTokenRule(max_side_px=2048, max_patches=2500, patch_tokens=1.2)
+_ORIGINAL = ImageTokenRule(max_side_px=6000, max_patches=10_000, patch_tokens=1.2)
+
+UNKNOWN = Family(high=ImageTokenRule(max_side_px=2048, patch_tokens=1.2))
+
+FAMILIES = {
+    "gpt-6.2": Family(high=_PATCHES, original=True, effort="low"),
+    "gpt-6.1-sol": Family(high=_PATCHES, original=True, effort="low"),
+    "gpt-6.1-terra": Family(high=_PATCHES, original=True, effort="none"),
+    "gpt-6-astra": Family(high=_PATCHES, original=True, effort="low"),
+    "gpt-6": Family(high=_PATCHES, original=True, effort="none"),
+    "gpt-5.6": Family(high=_PATCHES, original=True, effort="none"),
+    "gpt-5.5": Family(high=_PATCHES, original=True, effort="none"),
+    "gpt-5.4-mini": Family(high=_small_patches(1.62), effort="none"),
+    "gpt-5.4-nano": Family(high=_small_patches(2.46), effort="none"),
+    "gpt-5.4": Family(high=_PATCHES, original=True, effort="none"),
+    "gpt-5.2": Family(high=_small_patches(1.2), effort="none"),
+    "gpt-5.1": Family(high=_tiles(70, 140), effort="none"),
+    "gpt-5-mini": Family(high=_small_patches(1.62), effort="minimal"),
+    "gpt-5-nano": Family(high=_small_patches(2.46), effort="minimal"),
+    "gpt-5": Family(high=_tiles(70, 140), effort="minimal"),
+    "gpt-4.1-mini": Family(high=_small_patches(1.62)),
+    "gpt-4.1-nano": Family(high=_small_patches(2.46)),
+    "gpt-4.1": Family(high=_tiles(85, 170)),
+    "gpt-4o-mini": Family(high=_tiles(2833, 5667)),
+    "gpt-4o": Family(high=_tiles(85, 170)),
+    "o4-mini": Family(high=_small_patches(1.72), effort="low"),
+    "o3": Family(high=_tiles(75, 150), effort="low"),
+    "o1": Family(high=_tiles(75, 150), effort="low"),
+}
+"""By the beginning of the name, longest first. Sources: developers.openai.com/api/docs/guides/images-vision and the
+models' own pages (2026-11); 1.2 tokens per patch for 5.2 and later as users measured it (openai/codex#19806)."""
+
+
+def family_of(model: str) -> Family:
+    """Return what is known of a model, also of ``vendor/model``; cautious defaults for one that is not listed."""
+    model = model.rpartition("/")[2]
+    known = [name for name in FAMILIES if model == name or model.startswith(f"{name}-")]
+    return FAMILIES[max(known, key=len)] if known else UNKNOWN
+
+
+def effort_of(model: str, wanted: str) -> str | None:
+    """Return the reasoning effort to ask for: ``"auto"`` is the model's least, ``"default"`` its own choice (None)."""
+    if wanted == "auto":
+        return family_of(model).effort
+    return None if wanted == "default" else wanted
+
+
+def image_token_rule(model: str, detail: Detail, *, max_image_px: int | None = None) -> ImageTokenRule:
+    """Return how a model looks at an image.
+
+    Args:
+        model: Its name.
+        detail: ``"auto"`` counts as ``"original"`` where the model knows that, else as ``"high"``.
+        max_image_px: A smaller limit for the longer side.
+    """
+    family = family_of(model)
+    rule = family.high
+    if detail == "low":
+        rule = replace(rule, max_side_px=LOW_DETAIL_PX, tile_tokens=0)
+    elif detail in {"original", "auto"} and family.original:
+        rule = _ORIGINAL
+    if max_image_px is not None:
+        rule = replace(rule, max_side_px=min(rule.max_side_px, max_image_px))
+    return rule
+
+
+def _patches(width: int, height: int, scale: float = 1.0) -> int:
+    return math.ceil(int(width * scale + ALMOST) / PATCH_PX) * math.ceil(int(height * scale + ALMOST) / PATCH_PX)
+
+
+def _patch_scale(width: int, height: int, budget: int) -> float:
+    """OpenAI's own formula: shrink to the budget, then to whole patches along the side that needs it more."""
+    shrink = math.sqrt(PATCH_PX**2 * budget / (width * height))
+    across, down = width * shrink / PATCH_PX, height * shrink / PATCH_PX
+    return shrink * min(max(1, math.floor(across)) / across, max(1, math.floor(down)) / down, 1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens:
+    """How many tokens a call took, as the server bills them.
+
+    Attributes:
+        input: All tokens sent, including the next two.
+        output: Tokens received, thinking included.
+        cached: Tokens sent that the server still had.
+        written: Tokens sent that the server put into its cache.
+    """
+
+    input: int
+    output: int = 0
+    cached: int = 0
+    written: int = 0
+
+    def __add__(self, other: Tokens) -> Tokens:
+        return Tokens(
+            input=self.input + other.input,
+            output=self.output + other.output,
+            cached=self.cached + other.cached,
+            written=self.written + other.written,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """US dollars per million tokens.
+
+    Attributes:
+        input: For tokens sent.
+        output: For tokens received.
+        cached_input: For tokens sent that the server still had; None takes the price of input.
+        cache_write: For tokens sent that the server puts into its cache; None takes the price of input.
+    """
+
+    input: float
+    output: float
+    cached_input: float | None = None
+    cache_write: float | None = None
+
+    def cost_usd(self, tokens: Tokens, *, at_most: bool = False) -> float:
+        """Return what these tokens cost in US dollars, or at most if all input is charged at the highest price."""
+        if at_most:
+            sent = tokens.input * max(self.input, self.cache_write or 0.0)
+        else:
+            cached = self.input if self.cached_input is None else self.cached_input
+            written = self.input if self.cache_write is None else self.cache_write
+            plain = max(0, tokens.input - tokens.cached - tokens.written)
+            sent = plain * self.input + tokens.cached * cached + tokens.written * written
+        return (sent + tokens.output * self.output) / 1e6
+
+
+class PriceList:
+    """Prices by model.
+
+    Args:
+        prices: Model → price; a dated snapshot such as ``gpt-6-luna-2026-09-22`` costs what its model does.
+    """
+
+    def __init__(self, prices: Mapping[str, Price]) -> None:
+        self._prices = dict(prices)
+
+    @classmethod
+    def load(cls, own: Mapping[str, Mapping[str, float]] | None = None) -> Self:
+        """Return the shipped prices with the user's over them.
+
+        Args:
+            own: Model → ``{"input": …, "output": …}`` in US dollars per million tokens.
+
+        Raises:
+            ConfigError: A row of ``own`` has a wrong or missing key, or a negative price.
+        """
+        text = resources.files("vision_backends.backends.openai").joinpath("prices.toml").read_text("utf-8")
+        keys = ("input", "output", "cached_input", "cache_write")
+        prices = {
+            model: Price(**{key: row[key] for key in keys if key in row}) for model, row in tomllib.loads(text).items()
+        }
+        for model, row in (own or {}).items():
+            if not {"input", "output"} <= set(row) <= set(keys) or any(value < 0 for value in row.values()):
+                raise ConfigError(
+                    f"[openai.prices] has no usable price for {model!r}.",
+                    remedy="Write input and output (cached_input, cache_write) in USD per million tokens.",
+                )
+            prices[model] = Price(**row)
+        return cls(prices)
+
+    def of(self, model: str) -> Price | None:
+        """Return the price of a model, or None where it is not known."""
+        return self._prices.get(model) or self._prices.get(_SNAPSHOT.sub("", model))
+
+    def usage(self, model: str, tokens: Tokens | None, *, at_most: bool = False) -> Usage:
+        """Return what was consumed; what the server or the list does not say is None, never 0.
+
+        Args:
+            model: Which model.
+            tokens: What the server counted; None where it did not.
+            at_most: Charge all input at the model's highest price, for an estimate from above.
+        """
+        if tokens is None:
+            return Usage()
+        price = self.of(model)
+        cost_usd = None if price is None else price.cost_usd(tokens, at_most=at_most)
+        return Usage(input_tokens=tokens.input, output_tokens=tokens.output, cost_usd=cost_usd)
+
+    def billed(self, model: str, payloads: Iterable[Mapping[str, Any]]) -> Usage:
+        """Return what an unusable reply of a model was billed; unknown where it does not say."""
+        for payload in payloads:
+            response = payload.get("response")
+            tokens = read_tokens((response if isinstance(response, dict) else payload).get("usage"))
+            if tokens is not None:
+                return self.usage(model, tokens)
+        return Usage()
+
+
+def read_tokens(usage: object) -> Tokens | None:
+    """Read the ``usage`` of any endpoint; None where a server sends none or one that makes no sense."""
+    usage = usage if isinstance(usage, dict) else {}
+    sent = _count(usage, "prompt_tokens", "input_tokens")
+    if sent is None:
+        return None
+    details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
+    details = details if isinstance(details, dict) else {}
+    return Tokens(
+        input=sent,
+        output=_count(usage, "completion_tokens", "output_tokens") or 0,
+        cached=_count(details, "cached_tokens") or 0,
+        written=_count(details, "cache_write_tokens") or 0,
+    )
+
+
+def split_usage(usage: Usage, parts: int) -> list[Usage]:
+    """Return the usage of one call as that of each of its inputs; the parts add up to the whole."""
+
+    def share(count: int | None, place: int) -> int | None:
+        return None if count is None else count // parts + (place < count % parts)
+
+    cost = None if usage.cost_usd is None else usage.cost_usd / parts
+    return [
+        Usage(input_tokens=share(usage.input_tokens, n), output_tokens=share(usage.output_tokens, n), cost_usd=cost)
+        for n in range(parts)
+    ]
+
+
+def _count(table: dict[str, object], *names: str) -> int | None:
+    found = (table.get(name) for name in names)
+    return next((value for value in found if isinstance(value, int) and value >= 0), None)
