@@ -578,9 +578,7 @@ class Router:
         progress: Progress | None = None,
     ) -> list[A | VisionError]:
         """Return an answer or an error for each input; the one coroutine that both routers wait for."""
-        backends = options.choose(self._ladders[request.task], request.task)
-        if self._standby is not None:
-            self._standby.remember(request)
+        backends = self._backends(request, options)
         with self._running.call():
             outcomes = await self._pipeline.run(
                 items,
@@ -601,7 +599,7 @@ class Router:
     def _open_here(self, item: Item, request: Request, options: CallOptions) -> Opened | None:
         """Open an input in the caller's thread, which would wait for it anyway."""
         self._running.check()
-        return self._pipeline.open_here(item, request, options.choose(self._ladders[request.task], request.task))
+        return self._pipeline.open_here(item, request, self._backends(request, options))
 
     def _wait(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Wait in the caller's thread for a coroutine on the engine's loop, and write down what has come of it."""
@@ -630,9 +628,7 @@ class Router:
         opened: Opened | None = None,
     ) -> Description:
         """Return a description whose pieces are handed on as they come."""
-        backends = options.choose(self._ladders[request.task], request.task)
-        if self._standby is not None:
-            self._standby.remember(request)
+        backends = self._backends(request, options)
         with self._running.call():
             rungs, gates = opened or await self._pipeline.open(item, request, backends)
             _raise_error_of(item)
@@ -649,6 +645,13 @@ class Router:
         if not isinstance(answer, Description):
             raise item.error or failure(item, request)
         return answer
+
+    def _backends(self, request: Request, options: CallOptions) -> Sequence[Backend]:
+        """Return the backends that may be asked, and have the standby know of the request."""
+        backends = options.choose(self._ladders[request.task], request.task)
+        if self._standby is not None:
+            self._standby.remember(request)
+        return backends
 
     async def _close_on_loop(self) -> None:
         """Release what backends have on the engine's loop."""
