@@ -9,27 +9,24 @@ nor why or in which order backends are asked.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
+from vision_backends.backends.requests import DescribeRequest, EmbedTextRequest
 from vision_backends.errors import NotSupportedError
 from vision_backends.types import FREE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 
-    from vision_backends.backends.requests import (
-        DescribeRequest,
-        DetectRequest,
-        EmbedRequest,
-        EmbedTextRequest,
-        Model,
-        RateLimits,
-        Request,
-    )
+    from vision_backends.backends.requests import DetectRequest, EmbedRequest, Model, RateLimits, Request
     from vision_backends.images import Image
     from vision_backends.types import Description, Detections, Embedding, Usage
 
-__all__ = ["AsyncBackend", "Backend"]
+__all__ = ["AsyncBackend", "Backend", "rehearse"]
+
+REHEARSAL_S = 120.0
 
 
 class Backend(ABC):
@@ -219,3 +216,25 @@ class AsyncBackend(Backend):
 
     async def aclose(self) -> None:
         """Release what lives on the event loop, such as connections; harmless twice. `close` releases the rest."""
+
+
+def rehearse(backend: Backend, request: Request) -> None:
+    """Run a task once, on a small grey image or a word, so that everything put off until the first call is done.
+
+    Raises:
+        BackendError: The backend could not answer.
+    """
+    from PIL import Image as PILImage
+
+    from vision_backends.engine.event_loop import engine_loop
+    from vision_backends.images import open_image
+
+    if isinstance(request, DescribeRequest):
+        request = replace(request, max_words=1)
+    words = isinstance(request, EmbedTextRequest)
+    example = "example" if words else open_image(PILImage.new("RGB", (64, 64), "grey"))
+    task = partial(getattr(backend, request.task), [example], request, timeout_s=REHEARSAL_S)
+    if isinstance(backend, AsyncBackend):
+        engine_loop().run(task)
+    else:
+        task()

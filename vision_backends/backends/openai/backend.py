@@ -31,8 +31,7 @@ from vision_backends.backends.openai.responses import Responses
 from vision_backends.backends.openai.secret import Secret
 from vision_backends.backends.openai.settings import Settings
 from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest
-from vision_backends.backends.timing import Stopwatch
-from vision_backends.clock import SYSTEM_CLOCK, Clock, Deadline
+from vision_backends.clock import SYSTEM_CLOCK, Clock, Deadline, Stopwatch
 from vision_backends.engine.event_loop import engine_loop
 from vision_backends.errors import (
     ConfigError,

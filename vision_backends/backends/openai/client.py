@@ -19,8 +19,7 @@ from vision_backends.backends.openai.error_bodies import find_error
 from vision_backends.backends.openai.prices import billed
 from vision_backends.backends.openai.rate_limit_headers import read_rate_limits
 from vision_backends.backends.openai.sse import EventReader, looks_like_events, read_events, read_object
-from vision_backends.backends.timing import measured
-from vision_backends.clock import SYSTEM_CLOCK, Deadline
+from vision_backends.clock import SYSTEM_CLOCK, Deadline, measured
 from vision_backends.engine.event_loop import engine_loop
 from vision_backends.errors import BackendError, InvalidReplyError, TimedOutError, UnavailableError, VisionError
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from vision_backends.backends.openai.boxes import schema_for
 from vision_backends.backends.openai.protocol import Ask
-from vision_backends.backends.timing import measured
+from vision_backends.clock import measured
 from vision_backends.images import encode_for_wire
 
 if TYPE_CHECKING:
