@@ -4,6 +4,7 @@ import pytest
 
 from vision_backends import (
     FREE,
+    AsyncBackend,
     Backend,
     DescribeRequest,
     Description,
@@ -12,7 +13,10 @@ from vision_backends import (
     EmbedTextRequest,
     Model,
     NotSupportedError,
+    UnavailableError,
 )
+from vision_backends.backends.base import rehearse
+from vision_backends.engine.event_loop import engine_loop
 from vision_backends.testing import FakeBackend
 
 EVERY_REQUEST = [DescribeRequest(), EmbedRequest(), EmbedTextRequest(), DetectRequest()]
@@ -103,3 +107,56 @@ def test_there_is_nothing_to_warm_up_by_default():
     backend = Small()
     assert backend.warm_up(DescribeRequest()) is None
     assert backend.model_for(DescribeRequest()).name == "tiny"
+
+
+@pytest.mark.parametrize(
+    "request_", [EmbedRequest(), EmbedTextRequest(), DetectRequest(), DetectRequest(labels=("a scooter",))]
+)
+def test_a_rehearsal_runs_each_task_once(request_):
+    """As it was asked for, with one input."""
+    backend = FakeBackend()
+    rehearse(backend, request_)
+    assert [(call.request, call.count) for call in backend.calls] == [(request_, 1)]
+
+
+class Awaited(AsyncBackend):
+    """A rung of coroutines, which notes where they run."""
+
+    name = "awaited"
+
+    def __init__(self):
+        self.ran_on_the_loop = []
+
+    def model_for(self, request):
+        """Return the model of every task."""
+        return Model(name="awaited")
+
+    def check(self, request):
+        """Return: it is ready."""
+
+    async def embed_text(self, texts, request, *, timeout_s):
+        """Return nothing."""
+        self.ran_on_the_loop.append(engine_loop().runs_here())
+        return []
+
+
+def test_the_coroutine_of_a_rehearsal_runs_on_the_event_loop():
+    """As that of a call does; the thread waits for it."""
+    backend = Awaited()
+    rehearse(backend, EmbedTextRequest())
+    assert backend.ran_on_the_loop == [True]
+
+
+def test_a_rehearsed_description_is_one_word_long():
+    """One word shows that it works; the prompt stays."""
+    backend = FakeBackend()
+    rehearse(backend, DescribeRequest(prompt="What?", max_words=200))
+    assert [call.request for call in backend.calls] == [DescribeRequest(prompt="What?", max_words=1)]
+
+
+def test_a_rehearsal_that_fails_says_so():
+    """A model that computes nonsense is not ready."""
+    backend = FakeBackend()
+    backend.play(UnavailableError("Broken."))
+    with pytest.raises(UnavailableError, match="Broken"):
+        rehearse(backend, EmbedRequest())

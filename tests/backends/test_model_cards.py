@@ -58,7 +58,7 @@ def test_a_card_is_read():
         (('tasks = ["detect", "describe"]', "tasks = []"), r"tasks = \[\]"),
         (('tasks = ["detect", "describe"]', 'tasks = "detect"'), "tasks = 'detect'"),
         (('tasks = ["detect", "describe"]', 'tasks = ["fly"]'), "describe, embed, embed_text, detect"),
-        (('tasks = ["detect", "describe"]', 'tasks = [["detect"]]'), "must be a list of some of"),
+        (('tasks = ["detect", "describe"]', 'tasks = [["detect"]]'), "is not a list of tasks"),
         (('name = "tiny"', ""), "'name'"),
         (('name = "tiny"', 'name = "tiny"\ncolour = "red"'), "'colour'"),
         (('metric = "COCO AP, percent"', ""), "'metric'"),
@@ -103,7 +103,7 @@ def test_every_shipped_file_is_the_one_on_its_card():
         assert hashlib.sha256(content).hexdigest() == card.sha256
         assert flaw_of_asset(card) is None
         assert "wrong sha256" in flaw_of_asset(replace(card, sha256="0" * 64))
-        assert "is not there" in flaw_of_asset(replace(card, file="gone.onnx"))
+        assert "is missing" in flaw_of_asset(replace(card, file="gone.onnx"))
 
 
 def test_every_model_that_is_fetched_by_default_has_a_card():

@@ -112,7 +112,7 @@ def test_an_unknown_name_names_the_nearest_one(install):
     """Installed names count as well as built-in ones."""
     install(entry="moonlight")
     error = refusal("opnai")
-    assert error.message == "There is no backend 'opnai' for the ladder."
+    assert error.message == "The ladder names an unknown backend: 'opnai'."
     assert error.remedy == "Did you mean 'openai'?"
     assert refusal("monlight").remedy == "Did you mean 'moonlight'?"
 
@@ -160,8 +160,8 @@ def test_a_missing_dependency_of_an_installed_backend_says_what_to_install(insta
 def test_what_is_no_backend_is_refused(install, target):
     """Functions and other classes have no place on a ladder."""
     module = install(target=target)
-    assert refusal("moon").message == "'moon' on the ladder is no subclass of vision_backends.Backend."
-    assert "no subclass" in refusal(f"{module}:{target}").message
+    assert refusal("moon").message == "'moon' on the ladder is not a subclass of vision_backends.Backend."
+    assert "not a subclass" in refusal(f"{module}:{target}").message
 
 
 @pytest.mark.parametrize(

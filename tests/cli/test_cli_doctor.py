@@ -106,7 +106,7 @@ def test_a_package_that_is_missing_is_found_by_its_metadata():
 
 
 @pytest.mark.parametrize(
-    ("change", "why"), [({"file": "gone.onnx"}, "is not there"), ({"sha256": "0" * 64}, "has the wrong sha256")]
+    ("change", "why"), [({"file": "gone.onnx"}, "is missing"), ({"sha256": "0" * 64}, "has the wrong sha256")]
 )
 def test_a_model_file_that_is_gone_or_damaged_is_broken(change, why):
     """Reinstalling mends it."""

@@ -72,7 +72,7 @@ class TestScale:
         """Only JPEG has scales."""
         assert open_image(encode(SCENE, kind), min_side_px=4).rgb(min_side_px=4).size == (64, 48)
 
-    def test_many_threads_may_ask_at_once(self, photo_jpeg: bytes):
+    def test_many_threads_may_ask_simultaneously(self, photo_jpeg: bytes):
         """Each gets pixels of at least the size that it asked for."""
         image = open_image(photo_jpeg, min_side_px=100)
         sides = [100, 151, 301, 601, None] * 6

@@ -128,7 +128,7 @@ def test_trouble_is_logged_once_until_it_is_over(inbox, caplog):
         inbox.script = script
         webhook.post({})
         wait_for(webhook)
-    assert caplog.text.count("has not reached its webhook") == 2
+    assert caplog.text.count("did not reach its webhook") == 2
     assert len(inbox.received) == 4
 
 
@@ -221,7 +221,7 @@ def test_only_web_addresses_will_do(url):
     assert not is_web_address(url)
     with pytest.raises(ConfigError) as caught:
         Webhook(url)
-    assert str(caught.value) == "The webhook is no http:// or https:// address."
+    assert str(caught.value) == "The webhook is not an http:// or https:// address."
 
 
 def test_the_address_is_shown_nowhere(caplog):

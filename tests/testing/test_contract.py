@@ -358,7 +358,7 @@ BREACHES = [
     (BackwardsBoxes, "test_boxes_are_in_pixels_of_the_upright_image", AssertionError),
     (Shrinking, "test_boxes_are_in_pixels_of_the_upright_image", AssertionError),
     (Scribbling, "test_images_are_left_as_they_were", AssertionError),
-    (Crowded, "test_many_threads_may_ask_at_once", AssertionError),
+    (Crowded, "test_many_threads_may_ask_simultaneously", AssertionError),
     (Muddled, "test_many_calls_of_one_loop_give_the_answers_of_one", AssertionError),
     (Stubborn, "test_a_cancelled_call_ends_soon_and_leaves_the_backend_usable", AssertionError),
     (Scarred, "test_a_cancelled_call_ends_soon_and_leaves_the_backend_usable", OverloadedError),

@@ -297,7 +297,7 @@ def test_instructions_can_be_switched_off():
     """A captioning model follows none."""
     backend = FakeBackend(prompts=False)
     backend.check(DescribeRequest())
-    with pytest.raises(NotSupportedError, match="follows no instructions"):
+    with pytest.raises(NotSupportedError, match="does not follow instructions"):
         backend.check(DescribeRequest(prompt="Who?"))
 
 

@@ -1,44 +1,41 @@
-"""The interface of a rung: what can be asked, and what a backend must answer or raise.
+"""The interface of a backend: what it can be asked, and what it must answer or raise.
 
 There are two kinds: a `Backend` has plain methods and knows nothing of asyncio; an `AsyncBackend` has coroutines.
 
-This module decides the contract between the router and every backend. It must not know any concrete backend,
-nor why or in which order backends are asked.
+This module decides the contract between the router and every backend. It must not know any concrete backend, nor why or
+in which order backends are asked.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
+from vision_backends.backends.requests import DescribeRequest, EmbedTextRequest
 from vision_backends.errors import NotSupportedError
 from vision_backends.types import FREE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 
-    from vision_backends.backends.requests import (
-        DescribeRequest,
-        DetectRequest,
-        EmbedRequest,
-        EmbedTextRequest,
-        Model,
-        RateLimits,
-        Request,
-    )
+    from vision_backends.backends.requests import DetectRequest, EmbedRequest, Model, RateLimits, Request
     from vision_backends.images import Image
     from vision_backends.types import Description, Detections, Embedding, Usage
 
-__all__ = ["AsyncBackend", "Backend"]
+__all__ = ["AsyncBackend", "Backend", "rehearse"]
+
+REHEARSAL_S = 120.0
 
 
 class Backend(ABC):
     """One rung of the ladder.
 
-    A subclass names itself, says which model would answer (`model_for`), refuses cheaply what it cannot do
+    A subclass names itself, names the model that would answer (`model_for`), refuses cheaply what it cannot do
     (`check`) and implements the tasks it has. It must be safe to call from many threads, must translate every
     third-party exception into this package's errors, and must neither retry nor sleep: the router does both. Its tasks
-    are called in a bounded pool of threads of its own, where a call is left behind that has not returned in time.
+    are called in a bounded pool of threads of its own; a call that does not return in time is abandoned there.
 
     A task takes n inputs and returns n results in order, or raises for all of them. Results carry a
     ``Trace(model=…, revision=…, usage=…, timing=…)``; the router completes it.
@@ -74,18 +71,18 @@ class Backend(ABC):
 
         Raises:
             NotSupportedError: It can never answer this; says what it can.
-            NotReadyError: Something is missing or still loading; says what, and the command that mends it.
+            NotReadyError: Something is missing or still loading; says what, and the command that fixes it.
             AuthenticationError: There is no usable credential.
         """
 
     def warm_up(self, request: Request) -> None:
-        """Make ready what a first answer would have to wait for: fetch what may be fetched, load, run once.
+        """Prepare what a first answer would have to wait for: fetch what may be fetched, load, run once.
 
-        Returns when the next request of this kind would be answered at full speed, at once if that is so already. It
-        may take minutes; the router calls it in a thread of its own, when a user asks for it, when a better rung is in
-        trouble, and when it has passed by this rung because it was not ready. Whatever is loaded here stays
-        available to requests that come meanwhile. Nothing may be asked of a server that somebody pays for or counts.
-        By default there is nothing to do.
+        Returns when the next request of this kind would be answered at full speed, immediately if it would be already.
+        It may take minutes; the router calls it in a thread of its own when a user asks for it, when a better rung is
+        in trouble, and when it has skipped this rung because it was not ready. Requests that come meanwhile may use
+        what is loaded already. It must not send requests that cost money or count towards a limit. By default there is
+        nothing to do.
 
         Raises:
             BackendError: Why it cannot be made ready; as `check`.
@@ -93,22 +90,22 @@ class Backend(ABC):
 
     @property
     def credential(self) -> str | None:
-        """An identifier of the account that pays (a hash, never the key); None where nobody pays.
+        """An identifier of the account that pays (a hash, never the key); None where there is none.
 
-        Trouble with quota or authentication closes every task of one credential.
+        Trouble with quota or authentication blocks every task of one credential.
         """
         return None
 
     def batch_size(self, request: Request) -> int:
-        """Return how many inputs one call takes at best; the router splits longer lists."""
+        """Return the best number of inputs per call; the router splits longer lists."""
         return 1
 
     def concurrency(self, request: Request) -> int:
-        """Return how many calls of a ``_many`` request may run at once."""
+        """Return how many calls of a ``_many`` request may run simultaneously."""
         return 1
 
     def image_px(self, request: Request) -> int | None:
-        """Return how long the shorter side of an image needs to be, in pixels; None asks for all of them.
+        """Return the number of pixels that the shorter side of an image needs; None asks for all of them.
 
         A larger JPEG may then be decoded at reduced scale, which is several times faster.
         """
@@ -117,16 +114,16 @@ class Backend(ABC):
     def expected_s(self, request: Request) -> float:
         """Return the seconds that one call is expected to take, until the router has measured it.
 
-        The router keeps this much of the deadline back for the rung while it asks a better one.
+        The router reserves this much of the deadline for the rung while it asks a better one.
         """
         return 1.0
 
     def estimate(self, request: Request, inputs: Sequence[Image] | Sequence[str]) -> Usage:
-        """Return what one call would consume at most, for the budget check before it."""
+        """Return the most that one call could consume, for the budget check before it."""
         return FREE
 
     def rate_limits(self, request: Request) -> RateLimits | None:
-        """Return what the server's latest reply said about its limits for this model; None if nothing."""
+        """Return the limits for this model in the server's latest reply; None if it named none."""
         return None
 
     def describe(self, images: Sequence[Image], request: DescribeRequest, *, timeout_s: float) -> list[Description]:
@@ -141,9 +138,9 @@ class Backend(ABC):
     def describe_stream(
         self, image: Image, request: DescribeRequest, *, timeout_s: float
     ) -> Generator[str, None, Description]:
-        """Yield a description piece by piece and return the whole record; all at once unless overridden.
+        """Yield a description piece by piece and return the whole record; in one piece unless overridden.
 
-        Nothing is asked before the first piece is wanted. Errors as in `describe`; one that comes before the first
+        Nothing is sent before the first piece is requested. Errors as in `describe`; one that comes before the first
         piece lets the next rung answer.
         """
         (description,) = self.describe([image], request, timeout_s=timeout_s)
@@ -167,7 +164,7 @@ class Backend(ABC):
         return {}
 
     def close(self) -> None:
-        """Release connections, threads and memory; calling it twice is harmless."""
+        """Release connections, threads and memory; may be called twice."""
 
     def _unsupported(self, request: Request) -> NotSupportedError:
         return NotSupportedError(f"The {self.name} backend has no {request.task}.", backend=self.name)
@@ -177,8 +174,8 @@ class AsyncBackend(Backend):
     """A rung whose tasks are coroutines, which run on the router's event loop.
 
     They must not block it: whatever computes, reads files or waits for a lock belongs in a thread (such as those of
-    `asyncio.to_thread`). A call is cancelled at its deadline, and when nobody waits for it any more; it then has to let
-    go of what it holds immediately. Everything else is as in `Backend`: the other methods are plain and quick.
+    `asyncio.to_thread`). A call is cancelled at its deadline, and when its caller has gone; it must then immediately
+    release what it holds. Everything else is as in `Backend`: the other methods are plain and quick.
     """
 
     async def describe(  # type: ignore[override]  # the same method as a coroutine
@@ -190,9 +187,9 @@ class AsyncBackend(Backend):
     async def describe_stream(  # type: ignore[override]
         self, image: Image, request: DescribeRequest, *, timeout_s: float
     ) -> AsyncGenerator[str | Description, None]:
-        """Yield a description piece by piece, and at last the whole record; all at once unless overridden.
+        """Yield a description piece by piece, and finally the whole record; in one piece unless overridden.
 
-        Nothing is asked before the first piece is wanted. Errors as in `Backend.describe`; one that comes before the
+        Nothing is sent before the first piece is requested. Errors as in `Backend.describe`; one that comes before the
         first piece lets the next rung answer.
         """
         (description,) = await self.describe([image], request, timeout_s=timeout_s)
@@ -218,4 +215,26 @@ class AsyncBackend(Backend):
         raise self._unsupported(request)
 
     async def aclose(self) -> None:
-        """Release what lives on the event loop, such as connections; harmless twice. `close` releases the rest."""
+        """Release what lives on the event loop, such as connections; may be called twice. `close` releases the rest."""
+
+
+def rehearse(backend: Backend, request: Request) -> None:
+    """Run a task once, on a small grey image or a word, so that everything put off until the first call is done.
+
+    Raises:
+        BackendError: The backend could not answer.
+    """
+    from PIL import Image as PILImage
+
+    from vision_backends.engine.event_loop import engine_loop
+    from vision_backends.images import open_image
+
+    if isinstance(request, DescribeRequest):
+        request = replace(request, max_words=1)
+    words = isinstance(request, EmbedTextRequest)
+    example = "example" if words else open_image(PILImage.new("RGB", (64, 64), "grey"))
+    task = partial(getattr(backend, request.task), [example], request, timeout_s=REHEARSAL_S)
+    if isinstance(backend, AsyncBackend):
+        engine_loop().run(task)
+    else:
+        task()

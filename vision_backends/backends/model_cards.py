@@ -18,7 +18,7 @@ __all__ = ["ModelCard", "Quality", "asset", "coco_categories", "flaw_of_asset", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quality:
-    """A published figure; never one that we measured.
+    """A published figure, never one of our own measurements.
 
     Attributes:
         metric: What was measured, on which data.
@@ -33,7 +33,7 @@ class Quality:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
-    """What is known of a model without running it; one file in ``models/*.toml``.
+    """Facts about a model that are known without running it; one file in ``models/*.toml``.
 
     Attributes:
         name: The model's name, as its publisher writes it.
@@ -45,7 +45,7 @@ class ModelCard:
         parameters: Number of weights.
         input_px: Side of the square input in pixels, or the longest side; None when any size is taken.
         dimension: Components of its embedding; None when it makes none.
-        memory_bytes: Memory that the loaded model takes, about.
+        memory_bytes: Approximate memory of the loaded model.
         revision: Exact version; None when the newest is taken.
         file: Name of the shipped file; None when it is downloaded.
         sha256: Checksum of the shipped file.
@@ -79,12 +79,12 @@ class ModelCard:
         """Read a card.
 
         Raises:
-            ValueError: The text is not a card; says which key is at fault.
+            ValueError: The text is not a valid card; names the key at fault.
         """
         table: dict[str, Any] = tomllib.loads(text)
         tasks = table.pop("tasks", None)
         if not isinstance(tasks, list) or not tasks or not all(task in get_args(Task) for task in tasks):
-            raise ValueError(f"tasks = {tasks!r} must be a list of some of {', '.join(get_args(Task))}.")
+            raise ValueError(f"tasks = {tasks!r} is not a list of tasks; the tasks are {', '.join(get_args(Task))}.")
         figures = table.pop("quality", [])
         try:
             return cls(tasks=tuple(tasks), quality=tuple(Quality(**each) for each in figures), **table)
@@ -103,14 +103,14 @@ def asset(name: str) -> Path:
 
 
 def flaw_of_asset(card: ModelCard) -> str | None:
-    """Compare a shipped file with its card; return what is wrong with it, None for nothing.
+    """Compare a shipped file with its card; return what is wrong with it, or None.
 
     Args:
         card: One with a `ModelCard.file`.
     """
     path = asset(card.file or "")
     if not path.is_file():
-        return f"{path} is not there"
+        return f"{path} is missing"
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     return None if found == card.sha256 else f"{path} has the wrong sha256 {found}"

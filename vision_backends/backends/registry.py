@@ -1,6 +1,6 @@
-"""From a name in the configuration to a backend.
+"""Finds and makes the backend that a name in the configuration stands for.
 
-This module decides where backends are looked for: built in, in the entry point group
+This module decides where backends are looked up: built in, in the entry point group
 ``vision_backends.backends``, or at ``package.module:Class``. It must not know what they do.
 """
 
@@ -36,14 +36,14 @@ def make_backend(name: str, table: Mapping[str, Any], *, beside: Sequence[str] =
         name: A built-in name, an entry point of the group ``vision_backends.backends``, or
             ``package.module:Class``.
         table: Keywords for its constructor, checked against its signature.
-        beside: Keys of the same section that are not the backend's; named where they are the nearest.
+        beside: Keys of the same section that are not the backend's; suggested when they are the nearest.
 
     Raises:
         ConfigError: There is no such backend, or the table has a bad key or value.
     """
     found = _locate(name)
     if not (inspect.isclass(found) and issubclass(found, Backend)):
-        raise ConfigError(f"{name!r} on the ladder is no subclass of vision_backends.Backend.")
+        raise ConfigError(f"{name!r} on the ladder is not a subclass of vision_backends.Backend.")
     return found.from_settings(parse_table(found, table, section=section_of(name), beside=beside))
 
 
@@ -64,15 +64,15 @@ def _locate(name: str) -> object:
         return _load(name, offered[name].load)
     known = [*BUILT_IN, *offered]
     near = difflib.get_close_matches(name, known, n=1)
-    remedy = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(known)}, or package.module:Class."
-    raise ConfigError(f"There is no backend {name!r} for the ladder.", remedy=remedy)
+    remedy = f"Did you mean {near[0]!r}?" if near else f"Known are {', '.join(known)} and package.module:Class."
+    raise ConfigError(f"The ladder names an unknown backend: {name!r}.", remedy=remedy)
 
 
 def _load(name: str, load: Callable[[], object]) -> object:
     try:
         return load()
-    except Exception as error:  # whatever a foreign module raises when it is imported
+    except Exception as error:  # a third-party module may raise anything when imported
         raise ConfigError(
             f"The backend {name!r} cannot be imported: {type(error).__name__}: {error}.",
-            remedy="Install what it needs, or take it off the ladder.",
+            remedy="Install what it needs, or remove it from the ladder.",
         ) from error

@@ -1,6 +1,6 @@
-"""What the router tells a backend, and what a backend tells the router about itself.
+"""Requests to backends, and what a backend says about its model and its server's rate limits.
 
-This module decides which requests have a meaning. It must not know any backend or the router.
+This module decides which requests are valid. It must not know any backend or the router.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class Model:
     Attributes:
         name: The model's name as its provider writes it.
         revision: Its exact version; None where the provider has none.
-        fingerprint: Whatever else changes the answer (preprocessing version, dtype, base URL).
+        fingerprint: Everything else that changes the answer (preprocessing version, dtype, base URL).
         space: For embeddings, the vector space that it produces.
     """
 
@@ -127,7 +127,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateLimits:
-    """What a server last said about its own limits; None where it said nothing.
+    """The limits in a server's latest reply; None for those it did not name.
 
     Attributes:
         remaining_requests: Requests left in the current window.

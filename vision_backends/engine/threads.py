@@ -1,22 +1,27 @@
 """Threads of the operating system, their locks, queues and event loops, also where gevent has replaced these.
 
-This module decides how the engine gets a thread, and how a caller waits for one. It must not know what for. Under
-gevent the engine's threads are real ones, and a waiting caller lets the other greenlets run.
+This module decides how the engine gets a thread, how a caller waits for one, and how long the interpreter's exit waits
+for threads in native code: torch, OpenVINO or onnxruntime would abort the process if they were stopped there. It must
+not know what the threads do. Under gevent they are real ones, and a waiting caller lets the other greenlets run.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
+import os
 import sys
 import threading
+import time
+from contextlib import contextmanager
 from importlib import import_module
 from queue import Empty
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from vision_backends.errors import OverloadedError
+from vision_backends.errors import NotReadyError, OverloadedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
     from queue import SimpleQueue
 
@@ -27,7 +32,17 @@ if TYPE_CHECKING:
         def release(self) -> None: ...
 
 
-__all__ = ["Mailbox", "make_event_loop", "make_lock", "make_queue", "start_thread", "thread_id"]
+__all__ = [
+    "Mailbox",
+    "awaited_at_exit",
+    "ending_error",
+    "interpreter_ends",
+    "make_event_loop",
+    "make_lock",
+    "make_queue",
+    "start_thread",
+    "thread_id",
+]
 
 T = TypeVar("T")
 
@@ -106,6 +121,70 @@ class Mailbox(Generic[T]):
         except Empty:
             raise TimeoutError from None
         return item
+
+
+def interpreter_ends() -> bool:
+    """Return whether only daemon threads are left; a script whose other threads are still working has not ended."""
+    if threading.main_thread().is_alive():
+        return False
+    return all(thread.daemon or not thread.is_alive() for thread in threading.enumerate())
+
+
+def ending_error() -> NotReadyError:
+    """Return the error for work that is asked for while the interpreter ends."""
+    return NotReadyError("Python is shutting down; no new work is started.", code="ending")
+
+
+class _Exit:
+    """The blocks that the interpreter's exit waits for.
+
+    They share one hook: Python keeps the place of every hook that was ever registered, and looks through all of them.
+    """
+
+    def __init__(self) -> None:
+        self._blocks: dict[Lock, tuple[float, int]] = {}
+        self._is_hooked = False
+
+    def enter(self, timeout_s: float) -> Lock:
+        """Have the exit wait for a block, which holds the returned lock until it is left."""
+        block = make_lock()
+        block.acquire()
+        self._blocks[block] = (timeout_s, os.getpid())
+        if not self._is_hooked:
+            self._is_hooked = True
+            atexit.register(self._wait)
+        return block
+
+    def leave(self, block: Lock) -> None:
+        """Let the exit go on without a block."""
+        del self._blocks[block]
+        block.release()
+
+    def _wait(self) -> None:
+        began = time.monotonic()
+        for block, (timeout_s, process) in self._blocks.copy().items():
+            if process == os.getpid():  # a forked child has not the threads of its parent
+                block.acquire(timeout=max(0.0, began + timeout_s - time.monotonic()))
+
+
+_exit = _Exit()
+"""One for the whole process, as is the interpreter."""
+
+
+@contextmanager
+def awaited_at_exit(timeout_s: float) -> Iterator[None]:
+    """Have the interpreter's exit wait until the block is left, for at most ``timeout_s`` seconds.
+
+    Raises:
+        NotReadyError: The interpreter ends already.
+    """
+    block = _exit.enter(timeout_s)
+    try:
+        if interpreter_ends():  # asked after entering, as the exit looks only once at what is there
+            raise ending_error()
+        yield
+    finally:
+        _exit.leave(block)
 
 
 def _is_patched() -> bool:

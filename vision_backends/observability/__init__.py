@@ -1,1 +1,1 @@
-"""Who is told what happens: events, alerts, the webhook, OpenTelemetry."""
+"""Reports to logs, people and monitoring: events, alerts, the webhook, OpenTelemetry."""

@@ -1,8 +1,8 @@
-"""What people are told: that a budget ends, a backend is lost to trouble that concerns them, or is back.
+"""Alerts for people: a budget is nearly or fully spent, a backend is lost to trouble that needs them, or is back.
 
-Gates that are blocked for a minute, such as rate limits, are nobody's business and told to no one. Every event is told
-once, as it happens once among all processes: this module keeps no state. It decides which events matter to people
-and in which words. It must not know how a message travels.
+Short blocks, such as rate limits, raise no alert. Every event is reported once, as it happens once among all processes:
+this module keeps no state. It decides which events matter to people and how they are worded. It must not know how a
+message travels.
 """
 
 from __future__ import annotations
@@ -42,25 +42,25 @@ LEVELS: dict[Severity, int] = {"info": logging.INFO, "warning": logging.WARNING,
 SPENT_PERCENT = 100
 
 ESCAPED = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
-"""Slack reads <…> as links and mentions, and a reason may be any text that a server has sent."""
+"""Slack reads <…> as links and mentions, and a reason may be any text that a server sent."""
 
 _log = logging.getLogger("vision_backends.alerts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
-    """An event that concerns people, in words for them. Holds no key, prompt, text or image.
+    """An event that concerns people, worded for them. Holds no key, prompt, text or image.
 
     Attributes:
         at: When it happened, in seconds since 1970 UTC.
         kind: What it is about.
         severity: How bad it is: ``"info"`` for good news.
-        backend: Whom it is about.
-        scope: How much of it: ``openai``, ``openai/gpt-x`` or ``openai/gpt-x/describe``.
+        backend: Which backend it is about.
+        scope: How much of that backend: ``openai``, ``openai/gpt-x`` or ``openai/gpt-x/describe``.
         reason: The provider's code, the kind of the error or the key of the budget.
-        message: All this in a sentence.
+        message: All of this in a sentence.
         remedy: What the reader can do about it; None when there is nothing to do.
-        until: When the backend is asked again, in seconds since 1970 UTC; None where that has no meaning.
+        until: When the backend is asked again, in seconds since 1970 UTC; None where that does not apply.
     """
 
     at: float
@@ -111,17 +111,17 @@ TROUBLES: dict[GateKind, _Words] = {
     ),
     "outage": _Words("outage", "warning", "{scope} is out of order"),
 }
-"""The gates that people are told of."""
+"""The gates that raise alerts."""
 
 
 class Alerts:
-    """Tells people: in the log ``vision_backends.alerts``, and where they have asked for it.
+    """Sends notices to the log ``vision_backends.alerts`` and to the channels that are configured.
 
-    Trouble is logged as a warning or an error, recovery as information. None of the channels can fail a call.
+    Trouble is logged as a warning or an error, recovery as information. No channel can fail a call.
 
     Args:
-        webhook: Is sent each notice as JSON, with a ``text`` as Slack's incoming webhooks want it.
-        on_alert: Called with each notice, in the thread of the call that has met it; should be quick.
+        webhook: Receives each notice as JSON, with a ``text`` as Slack's incoming webhooks expect it.
+        on_alert: Called with each notice, in the thread that delivers events; should be quick.
     """
 
     def __init__(self, *, webhook: Webhook | None = None, on_alert: Callable[[Notice], object] | None = None) -> None:
@@ -129,7 +129,7 @@ class Alerts:
         self._on_alert = on_alert
 
     def __call__(self, event: Event) -> None:
-        """Tell an event if it is one for people."""
+        """Report an event if it concerns people."""
         notice = notice_of(event)
         if notice is None:
             return
@@ -144,13 +144,13 @@ class Alerts:
                 _log.exception("The callback failed on an alert of kind %s.", notice.kind)
 
     def close(self) -> None:
-        """Give what is still to be sent a moment; calling it twice is harmless."""
+        """Wait briefly for notices that are still being sent; may be called twice."""
         if self._webhook is not None:
             self._webhook.close()
 
 
 def notice_of(event: Event) -> Notice | None:
-    """Return what to tell people about an event of the router; None when it is not for them."""
+    """Return the notice about an event of the router; None when it does not concern people."""
     if isinstance(event, Alert):
         return _of_budget(event)
     if not isinstance(event, Transition) or event.gate not in TROUBLES:
@@ -193,7 +193,7 @@ def _trouble(event: Transition, words: _Words) -> Notice:
 
 
 def _recovery(event: Transition) -> Notice:
-    news = "answers again" if event.before == "probing" else "was reset, and is asked again with the next call"
+    news = "answers again" if event.before == "probing" else "was reset and is asked again with the next call"
     return Notice(
         at=event.at,
         kind="recovery",

@@ -1,8 +1,8 @@
-"""What happens, as records for whoever wants to know: logs, metrics, alerts, spans.
+"""Events: what happens in calls, as records for logs, metrics, alerts and spans.
 
-This module decides the shape of events, how they read in the log (at debug level, as ``vision_backends.events``),
-and that a listener in trouble never hurts a call: all are told in one thread, in order, in the context variables of
-the call. It must not know who listens.
+This module decides the shape of events, how they read in the log (at debug level, as ``vision_backends.events``), and
+that a failing listener never affects a call: all are called in one thread, in order, in the context variables of the
+call. It must not know who listens.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _log = logging.getLogger("vision_backends.events")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptEvent:
-    """One rung was asked, or passed over.
+    """One rung was asked, or skipped.
 
     Attributes:
         call_id: The call that it belongs to, as in the ledger.
         task: What was asked.
-        attempt: What became of it.
+        attempt: How it ended.
     """
 
     call_id: str
@@ -47,7 +47,7 @@ class AttemptEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallEvent:
-    """A call of the router has ended.
+    """A call of the router ended.
 
     Attributes:
         call_id: As in its attempts.
@@ -73,13 +73,13 @@ Event: TypeAlias = "AttemptEvent | CallEvent | Transition | Alert"
 
 
 DELIVERY_S = 1.0
-"""A call does not wait any longer for its listeners."""
+"""The longest that a call waits for its listeners."""
 
 _is_listener: ContextVar[bool] = ContextVar("called by a listener", default=False)
 
 
 class Events:
-    """Hands every event to every listener, in a thread of its own."""
+    """Passes every event to every listener, in a thread of its own."""
 
     def __init__(self) -> None:
         self._listeners: tuple[Callable[[Event], object], ...] = ()
@@ -101,22 +101,22 @@ class Events:
 
     @property
     def has_listeners(self) -> bool:
-        """Whether anybody wants to know, be it only the log."""
+        """Whether there is a listener or the log is at debug level."""
         return bool(self._listeners) or _log.isEnabledFor(logging.DEBUG)
 
     def publish(self, event: Event) -> None:
-        """Tell every listener soon; one that raises is logged and told the next event all the same."""
+        """Call every listener soon; one that raises is logged and still gets the next event."""
         if self.has_listeners:
             self.call_later(partial(self._tell, event, self._listeners))
 
     def call_later(self, callback: Callable[[], object]) -> None:
         """Call something in the listeners' thread, after what was published before."""
-        with suppress(RuntimeError), self._lock:  # the first when the router is closed
+        with suppress(RuntimeError), self._lock:  # the router is closed
             self._thread.submit(partial(self._call, callback))
             self._accepted += 1
 
     async def delivered(self) -> None:
-        """Return when all that was published before was told, or after 1 s; immediately for a listener's own calls."""
+        """Return when all earlier events have been delivered, or after 1 s; immediately for a listener's own calls."""
         if self._told == self._accepted or _is_listener.get():
             return
         with suppress(TimeoutError, RuntimeError):
@@ -131,7 +131,7 @@ class Events:
             told.wait(DELIVERY_S)
 
     def close(self) -> None:
-        """Tell nobody anything any more."""
+        """Stop delivering."""
         self._thread.close()
 
     def _call(self, callback: Callable[[], object]) -> None:
@@ -159,7 +159,7 @@ class Events:
 
 
 def _loggable(event: Event) -> dict[str, Any]:
-    """Return what is known of an event, flat; without sentences, which may quote a prompt or a label."""
+    """Return the fields of an event, flat; without sentences, which may quote a prompt or a label."""
     fields = asdict(event)
     fields |= fields.pop("attempt", {})
     fields |= fields.pop("usage", {})

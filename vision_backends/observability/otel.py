@@ -3,10 +3,10 @@
 A span per call of the router hangs below the one that is current in the caller's context, and below it one span per
 request that really went to a backend. Names follow the semantic conventions for generative AI
 (https://opentelemetry.io/docs/specs/semconv/gen-ai/, version 1.37), and ``vision.*`` where those have none. No
-prompt, text or image is told, nor any sentence that might quote one.
+prompt, text or image is reported, nor any sentence that might quote one.
 
 This module decides what a call looks like there. It must not be imported unless the application uses OpenTelemetry,
-which is no dependency of this package.
+which is not a dependency of this package.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ REMOTE_OPERATIONS: dict[Task, str] = {
     "detect": "chat",
 }
 LOCAL_OPERATIONS: dict[Task, str] = REMOTE_OPERATIONS | {"describe": "generate_content", "detect": "detect"}
-"""``gen_ai.operation.name``; a model of one's own does not chat, and for finding objects there is no name yet."""
+"""``gen_ai.operation.name``; a local model does not chat, and there is no name for detection yet."""
 
 DURATION_BUCKETS_S = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 TOKEN_BUCKETS = tuple(4**power for power in range(14))
-"""Boundaries that the conventions ask for."""
+"""Bucket boundaries that the conventions recommend."""
 
 UNKNOWN_ERROR = "_OTHER"
-"""What the conventions call an error whose kind is not known."""
+"""The conventions' name for an error of unknown kind."""
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -63,7 +63,7 @@ NS_PER_US = 1_000
 
 
 class _Request(NamedTuple):
-    """What went to a backend at once, and what came of it for how many inputs."""
+    """One request to a backend, its outcome, and how many inputs it had."""
 
     attempt: Attempt
     usage: Usage
@@ -77,9 +77,9 @@ class Telemetry:
     router was made.
 
     Args:
-        backends: Those that may be told of, for where they are; others are taken for remote.
-        tracer_provider: Who makes spans; the global one by default.
-        meter_provider: Who makes metrics; the global one by default.
+        backends: The router's backends, to tell local ones from remote ones; others count as remote.
+        tracer_provider: Makes the spans; the global one by default.
+        meter_provider: Makes the metrics; the global one by default.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Telemetry:
         self._gathered = _Gathered()
 
     def __call__(self, event: Event) -> None:
-        """Gather the attempts of a call, and report all of it when it has ended."""
+        """Gather the attempts of a call, and report them all when it has ended."""
         if isinstance(event, AttemptEvent):
             self._gathered.add(event)
         elif isinstance(event, CallEvent):
@@ -153,7 +153,7 @@ class Telemetry:
         return backend is not None and backend.local
 
     def _where(self, task: Task, attempt: Attempt) -> Attributes:
-        """Return what spans and metrics have in common: the operation, and who does it."""
+        """Return the attributes that spans and metrics share: the operation and the backend."""
         local = self._is_local(attempt.backend)
         attributes: Attributes = {
             "gen_ai.operation.name": (LOCAL_OPERATIONS if local else REMOTE_OPERATIONS)[task],
@@ -166,7 +166,7 @@ class Telemetry:
         return attributes | self._server(attempt.backend)
 
     def _server(self, name: str) -> Attributes:
-        """Return which server a remote backend asks, if it says so."""
+        """Return the server of a remote backend, if it names one."""
         if name not in self._servers:
             backend = self._backends.get(name)
             facts = {} if backend is None or backend.local else backend.status()
@@ -179,14 +179,14 @@ class Telemetry:
 
 
 class _Gathered(threading.local):
-    """The attempts of the call that is just being told; a router tells a whole call in one go and one thread."""
+    """The attempts of the call that is being reported; a router reports a whole call in one go and one thread."""
 
     def __init__(self) -> None:
         self._events: list[AttemptEvent] = []
 
     def add(self, event: AttemptEvent) -> None:
         if self._events and self._events[0].call_id != event.call_id:
-            self._events = []  # that one was interrupted while it was told
+            self._events = []  # that one was interrupted while it was reported
         self._events.append(event)
 
     def take(self, call_id: str) -> list[Attempt]:

@@ -1,7 +1,7 @@
-"""Telling another program over HTTP, in the background.
+"""Posts messages to a webhook in the background.
 
-This module decides how a message reaches a webhook without ever holding up or failing a call. It must not know what
-the message is about. Whoever has the address can write there: it is a secret, and shown nowhere.
+This module decides how a message reaches a webhook without ever delaying or failing a call. It must not know what the
+message is about. The address alone allows writing there: it is a secret, and shown nowhere.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PAUSE_S = 1.0
 FLUSH_S = 2.0
 
 MAX_WAITING = 100
-"""Messages that wait while the webhook is slow; what comes on top is dropped."""
+"""Messages that may wait while the webhook is slow; more are dropped."""
 
 TOO_MANY_REQUESTS = 429
 SERVER_ERROR = 500
@@ -35,10 +35,10 @@ _log = logging.getLogger(__name__)
 
 
 class _Failure(NamedTuple):
-    """Why a message has not arrived, without the address; and whether to try once more."""
+    """Why a message did not arrive, without the address, and whether to try once more."""
 
     reason: str
-    passing: bool
+    temporary: bool
 
 
 class Webhook:
@@ -53,15 +53,15 @@ class Webhook:
         pause_s: Seconds before the second try.
 
     Raises:
-        ConfigError: The address is none.
+        ConfigError: The address is not valid.
     """
 
     def __init__(self, url: str, *, timeout_s: float = TIMEOUT_S, pause_s: float = PAUSE_S) -> None:
         usable = is_web_address(url)
         self._url = url
-        del url  # a traceback with local variables shall not show it
+        del url  # a traceback with local variables must not show it
         if not usable:
-            raise ConfigError("The webhook is no http:// or https:// address.")
+            raise ConfigError("The webhook is not an http:// or https:// address.")
         self._timeout_s = timeout_s
         self._pause_s = pause_s
         self._waiting: deque[bytes] = deque()
@@ -71,7 +71,7 @@ class Webhook:
         self._complained = False
 
     def post(self, message: Mapping[str, object]) -> None:
-        """Send a message soon; returns at once and never raises, whatever becomes of it."""
+        """Send a message soon; returns immediately and never raises, even if it does not arrive."""
         body = json.dumps(message).encode()
         with self._lock:
             if self._closing.is_set():
@@ -87,7 +87,7 @@ class Webhook:
             self._complain(f"{MAX_WAITING} others are waiting")
 
     def close(self, *, timeout_s: float = FLUSH_S) -> None:
-        """Wait a little for what is still to be sent, and take no more; calling it twice is harmless."""
+        """Wait briefly for what is still to be sent, and accept no more; may be called twice."""
         self._closing.set()
         with self._lock:
             thread = self._thread
@@ -105,7 +105,7 @@ class Webhook:
     def _deliver(self) -> None:
         while (body := self._next()) is not None:
             failure = self._try(body)
-            if failure is not None and failure.passing:
+            if failure is not None and failure.temporary:
                 self._closing.wait(self._pause_s)
                 failure = self._try(body)
             if failure is None:
@@ -114,16 +114,16 @@ class Webhook:
                 self._complain(failure.reason)
 
     def _try(self, body: bytes) -> _Failure | None:
-        """Post once; return what went wrong, in words of our own: those of others would name the address."""
+        """Post once; return what went wrong, in our own words: library errors would name the address."""
         from http.client import HTTPException
         from urllib.error import HTTPError, URLError
         from urllib.request import HTTPRedirectHandler, Request, build_opener
 
         class Unmoved(HTTPRedirectHandler):
-            """Follows nobody: whoever redirects would be told what was meant for another."""
+            """Follows no redirect, which would pass the message on to another server."""
 
             def redirect_request(self, *_args: object) -> None:
-                """Return that there is nothing to follow."""
+                """Return None: nothing is followed."""
 
         headers = {"Content-Type": "application/json", "User-Agent": "vision-backends"}
         try:
@@ -133,12 +133,12 @@ class Webhook:
             error.close()
             return _Failure(f"HTTP {error.code}", error.code == TOO_MANY_REQUESTS or error.code >= SERVER_ERROR)
         except URLError as error:
-            return _Failure(type(error.reason).__name__, passing=True)
+            return _Failure(type(error.reason).__name__, temporary=True)
         except (OSError, ValueError, HTTPException) as error:
-            return _Failure(type(error).__name__, passing=isinstance(error, OSError))
+            return _Failure(type(error).__name__, temporary=isinstance(error, OSError))
         return None
 
     def _complain(self, reason: str) -> None:
         if not self._complained:
             self._complained = True
-            _log.warning("An alert has not reached its webhook (%s); further failures are not logged.", reason)
+            _log.warning("An alert did not reach its webhook (%s); further failures are not logged.", reason)

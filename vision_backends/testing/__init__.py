@@ -1,8 +1,8 @@
-"""What the package's own tests use, for the tests of applications and of other backends.
+"""Test doubles and contract tests, for the tests of applications and of other backends.
 
 `FakeBackend` and `FakeAsyncBackend` are normal backends with scripted answers, `FakeClock` is a clock that is moved by
-hand, `BackendContract` the tests that every backend has to pass, and `SandboxServer` a scriptable OpenAI server on
-loopback.
+hand, `BackendContract` holds the tests that every backend has to pass, and `SandboxServer` is a scriptable OpenAI
+server on loopback.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """Import what is asked for, and nothing else (PEP 562)."""
+    """Import only the module of the name that is used (PEP 562)."""
     from importlib import import_module
 
     if name not in _HOMES:

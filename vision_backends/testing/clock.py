@@ -1,6 +1,6 @@
-"""A clock that only moves when it is told to.
+"""A clock that moves only when a test advances it.
 
-This module decides nothing but what time it is; it is passed wherever a `vision_backends.clock.Clock` is wanted.
+Pass it wherever a `vision_backends.clock.Clock` is expected. This module must not know what waits for its timers.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class FakeClock:
     """Time that stands still between `advance` and `sleep`; safe for many threads.
 
     The timers of a router (deadlines, pauses, waiting, hedges) fire when `advance` passes them, the earliest first;
-    nothing waits in real time. A test that advances the clock under a call in another thread first lets the call come
-    to where it waits::
+    nothing waits in real time. A test that advances the clock during a call in another thread first waits until the
+    call has set its timer::
 
         call = pool.submit(router.describe, image)
         clock.wait_for_timer(within_s=5)
@@ -44,20 +44,20 @@ class FakeClock:
 
     @property
     def pending(self) -> list[float]:
-        """When the timers that run now are due, by `monotonic`, the earliest first."""
+        """When the running timers are due, by `monotonic`, the earliest first."""
         with self._changed:
             return sorted(at for at, *_ in self._timers)
 
     def wait_for_timer(self, *, within_s: float = math.inf, count: int = 1, timeout_s: float = 5.0) -> None:
-        """Wait, in real time, until timers run that an advance would let fire.
+        """Wait, in real time, until timers are running that an advance would fire.
 
         Args:
-            within_s: Only timers that are due after at most so much time of this clock; a call has several.
+            within_s: Only timers that are due within this many seconds of this clock; a call has several.
             count: How many of them.
             timeout_s: Seconds of real time to wait.
 
         Raises:
-            TimeoutError: There were not as many.
+            TimeoutError: There were fewer.
         """
 
         def are_pending() -> bool:
@@ -66,7 +66,9 @@ class FakeClock:
         with self._changed:
             if not self._changed.wait_for(are_pending, timeout_s):
                 due_s = sorted(at - self._monotonic for at, *_ in self._timers)
-                raise TimeoutError(f"No {count} timers within {within_s:g} s came up in {timeout_s:g} s, only {due_s}.")
+                raise TimeoutError(
+                    f"Not {count} timers within {within_s:g} s after waiting {timeout_s:g} s, only {due_s}."
+                )
 
     def monotonic(self) -> float:
         """Return the seconds advanced so far."""
@@ -77,14 +79,14 @@ class FakeClock:
         return self._wall
 
     def sleep(self, seconds: float) -> None:
-        """Advance by that many seconds and return at once."""
+        """Advance by that many seconds and return immediately."""
         self.advance(seconds)
 
     def advance(self, seconds: float) -> None:
         """Let time pass, on both clocks.
 
         Raises:
-            ValueError: Time does not run backwards; `jump` moves the wall clock alone.
+            ValueError: The seconds are negative; `jump` moves the wall clock alone.
         """
         if seconds < 0:
             raise ValueError(f"Time does not run backwards by {-seconds} s.")
@@ -99,13 +101,13 @@ class FakeClock:
                 loop.call_soon_threadsafe(_fire, timeout)
 
     def jump(self, seconds: float) -> None:
-        """Set the wall clock forwards or, with negative seconds, back, while no time passes."""
+        """Move the wall clock forwards or, with negative seconds, back, while no time passes."""
         with self._changed:
             self._wall += seconds
 
     @asynccontextmanager
     async def timeout_at(self, at: float) -> AsyncIterator[None]:
-        """Cancel the block when `advance` passes a time, and then raise TimeoutError."""
+        """Cancel the block when `advance` passes a time, then raise TimeoutError."""
         import asyncio
 
         loop = asyncio.get_running_loop()

@@ -1,7 +1,7 @@
-"""The tests that every backend has to pass, plain or asynchronous, ours or anybody's.
+"""The tests that every backend has to pass, plain or asynchronous, built in or third-party.
 
-This module decides what a router may rely on. Subclass `BackendContract` in a test module, say how the backend
-is made, and pytest runs the rest::
+This module decides what a router may rely on. Subclass `BackendContract` in a test module, define how the backend is
+made, and pytest runs the rest::
 
     class TestMine(BackendContract):
         def make_backend(self):
@@ -43,7 +43,7 @@ RECORDS: dict[str, type] = {
 
 
 class BackendContract:
-    """Subclass it and define `make_backend`; override `images` where the backend needs particular ones.
+    """Subclass it and define `make_backend`; override `images` if the backend needs particular ones.
 
     Attributes:
         timeout_s: Seconds that one call may take.
@@ -58,7 +58,7 @@ class BackendContract:
         raise NotImplementedError
 
     def images(self) -> list[Image]:
-        """Return three different images; by default made from colours."""
+        """Return three different images; by default of two colours each."""
         from PIL import Image as PILImage
 
         sizes = ((96, 64), (64, 96), (80, 80))
@@ -71,7 +71,7 @@ class BackendContract:
         return made
 
     def test_it_has_a_name_and_at_least_one_task(self) -> None:
-        """A ladder needs a name, and a backend without tasks has no place on it."""
+        """A ladder needs the name, and a backend without tasks would be useless on it."""
         with self._backend() as backend:
             assert backend.name
             assert self._supported(backend)
@@ -144,8 +144,8 @@ class BackendContract:
                     self._ask(backend, request, images)
                     assert [image.rgb().tobytes() for image in images] == before
 
-    def test_many_threads_may_ask_at_once(self) -> None:
-        """Four threads get the answers that one would."""
+    def test_many_threads_may_ask_simultaneously(self) -> None:
+        """Four threads get the same answers as one."""
         with self._backend() as backend, ThreadPoolExecutor(4) as pool:
             for request in self._supported(backend):
                 inputs = self._inputs(request)
@@ -164,11 +164,11 @@ class BackendContract:
             for request in self._supported(backend) if isinstance(backend, AsyncBackend) else ():
                 inputs = self._inputs(request)[:2]
                 alone = self._ask(backend, request, inputs)
-                for together in engine_loop().run(lambda: gather(backend, request, inputs)):  # noqa: B023 — run at once
+                for together in engine_loop().run(lambda: gather(backend, request, inputs)):  # noqa: B023 — run immediately
                     assert all(map(_alike, alone, together)), f"{request.task}: {together} beside others, {alone} alone"
 
     def test_a_cancelled_call_ends_soon_and_leaves_the_backend_usable(self) -> None:
-        """Wherever an asynchronous backend stood at that moment."""
+        """Wherever an asynchronous backend was at that moment."""
 
         async def cancel(backend: Backend, request: Request, inputs: Sequence[Any], after_s: float) -> None:
             call = asyncio.ensure_future(self._call(backend, request, inputs))
@@ -182,7 +182,7 @@ class BackendContract:
                 inputs = self._inputs(request)[:1]
                 before = self._ask(backend, request, inputs)
                 for after_s in (0.0, 0.002, 0.02):
-                    engine_loop().run(lambda: cancel(backend, request, inputs, after_s))  # noqa: B023 — run at once
+                    engine_loop().run(lambda: cancel(backend, request, inputs, after_s))  # noqa: B023 — run immediately
                 after = self._ask(backend, request, inputs)
                 assert all(map(_alike, before, after)), f"{request.task}: {before} before, {after} after a cancellation"
 
@@ -220,7 +220,7 @@ class BackendContract:
             assert parse_table(type(backend), {}, section="[contract]") == {}
 
     def test_closing_twice_is_harmless(self) -> None:
-        """Close releases what it holds, once."""
+        """A second close has nothing left to release."""
         backend = self.make_backend()
         _close(backend)
         _close(backend)

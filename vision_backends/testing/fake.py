@@ -1,6 +1,6 @@
 """Backends whose answers, delays and errors are scripted.
 
-This module decides what a fake answers when nobody has told it. Fakes are normal implementations of `Backend` and
+This module decides what a fake answers when nothing is scripted. Fakes are normal implementations of `Backend` and
 `AsyncBackend`, so that tests of routers need to patch nothing.
 """
 
@@ -45,12 +45,12 @@ DIMENSION = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FakeCall:
-    """One call that a fake has received.
+    """One call that a fake received.
 
     Attributes:
         request: What was asked.
         count: How many inputs it had.
-        timeout_s: How many seconds it was given.
+        timeout_s: The seconds it was given.
     """
 
     request: Request
@@ -59,28 +59,28 @@ class FakeCall:
 
 
 class FakeBackend(Backend):
-    """Answers every task with something that depends on the input alone, unless `play` has said otherwise.
+    """Answers every task with something that depends on the input alone, unless `play` has scripted otherwise.
 
-    A delay takes as long as it was scripted, whatever the ``timeout_s`` of the call.
+    A delay takes as long as scripted, whatever the ``timeout_s`` of the call.
 
     Args:
         name: Its name on the ladder.
-        tasks: What it can do; the rest is a NotSupportedError.
+        tasks: The tasks it has; others raise NotSupportedError.
         local: Whether it claims to keep images on this machine.
         prompts: Whether it follows instructions.
-        labels: The only labels that it can detect; None detects whatever is asked for.
+        labels: The only labels that it can detect; None allows all.
         space: The vector space of its embeddings.
         credential: The account that its gates block.
         not_ready: What `check` raises; assign None to `backend.not_ready` when it has become ready.
-        usage: What each answer says it has cost.
-        limits: What it says of its server's rate limits.
+        usage: The usage in the trace of each answer.
+        limits: What it reports as its server's rate limits.
         batch_size: Inputs per call.
-        concurrency: Calls of one ``_many`` request at once.
+        concurrency: Simultaneous calls of one ``_many`` request.
         clock: Where delays come from; a `FakeClock` is advanced by them.
 
     Attributes:
         calls: Every call received, in order.
-        cancelled: Every call that was broken off before its end: a stream was closed, a coroutine cancelled.
+        cancelled: Every call that was abandoned before its end: its stream was closed or its coroutine cancelled.
         warm_ups: Every request that it was warmed up for, in order.
     """
 
@@ -126,7 +126,7 @@ class FakeBackend(Backend):
         Args:
             steps: An exception to raise, a record to answer each input with, a text to describe each image with,
                 seconds to take, or a sequence of texts, seconds and exceptions: the pieces of a stream, the pauses
-                before them, and how it breaks off.
+                before them, and the error that ends it.
             times: How often to play all of them.
         """
         with self._lock:
@@ -145,9 +145,9 @@ class FakeBackend(Backend):
         return Model(name=f"{self.name}-model", revision="1", space=space)
 
     def check(self, request: Request) -> None:
-        """Refuse what the constructor said it cannot do."""
+        """Refuse what the constructor excluded."""
         if getattr(request, "prompt", None) is not None and not self._prompts:
-            raise NotSupportedError(f"{self.name} follows no instructions.", backend=self.name)
+            raise NotSupportedError(f"{self.name} does not follow instructions.", backend=self.name)
         unknown = set(getattr(request, "labels", None) or ()) - set(self._labels or ())
         if self._labels is not None and unknown:
             raise NotSupportedError(f"{self.name} does not know {sorted(unknown)}.", backend=self.name)
@@ -155,7 +155,7 @@ class FakeBackend(Backend):
             raise self.not_ready
 
     def warm_up(self, request: Request) -> None:
-        """Note the request; refuse as `check` does."""
+        """Record the request; refuse as `check` does."""
         with self._lock:
             self.warm_ups.append(request)
         self.check(request)
@@ -173,7 +173,7 @@ class FakeBackend(Backend):
         return self._limits
 
     def describe(self, images: Sequence[Image], request: DescribeRequest, *, timeout_s: float) -> list[Description]:
-        """Say the size of each image, and the prompt."""
+        """Name the size of each image, and the prompt."""
         return self._answer(images, request, timeout_s)
 
     def describe_stream(
@@ -234,7 +234,7 @@ class FakeBackend(Backend):
                     if part:
                         yield part
                 else:
-                    answers = [part for _ in inputs]  # scripted on purpose, even if it is the wrong record
+                    answers = [part for _ in inputs]  # as scripted, even if it is the wrong kind of record
             if not answers:
                 answers = [self._say(said) if said else self._record(each, request) for each in inputs]
             if not said and isinstance(answers[0], Description):
@@ -283,7 +283,7 @@ class FakeAsyncBackend(FakeBackend, AsyncBackend):
     async def describe(  # type: ignore[override]  # the same methods as coroutines, here and below
         self, images: Sequence[Image], request: DescribeRequest, *, timeout_s: float
     ) -> list[Description]:
-        """Say the size of each image, and the prompt."""
+        """Name the size of each image, and the prompt."""
         return await self._answer_later(images, request, timeout_s)
 
     async def describe_stream(  # type: ignore[override]

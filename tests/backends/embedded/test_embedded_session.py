@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vision_backends.backends.embedded.session import OnnxModel, default_threads
+from vision_backends.backends.embedded.session import Lazy, OnnxModel, default_threads
 from vision_backends.backends.model_cards import asset, model_card
 from vision_backends.errors import NotReadyError, UnavailableError
 
@@ -143,3 +143,25 @@ def test_a_forked_child_loads_its_own():
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
     assert (done.returncode, done.stdout) == (0, "both answered\n"), done.stderr
     assert done.stderr == ""
+
+
+def test_what_could_not_be_made_is_tried_again():
+    """An error leaves the place empty."""
+    lazy = Lazy()
+
+    def fail():
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        lazy.get(fail)
+    assert not lazy.made
+    assert lazy.get(lambda: "thing") == "thing"
+
+
+def test_what_was_dropped_is_made_anew():
+    """Until then the first one stays."""
+    lazy = Lazy()
+    assert (lazy.get(lambda: 1), lazy.get(lambda: 2)) == (1, 1)
+    lazy.drop()
+    assert not lazy.made
+    assert lazy.get(lambda: 2) == 2

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vision_backends.backends.embedded.colours import NEUTRALS, PALETTE, Tones
-from vision_backends.backends.embedded.evidence import Evidence, Guess, SeenObject
+from vision_backends.backends.embedded.evidence import NEUTRALS, PALETTE, Evidence, Guess, SeenObject, Tones
 from vision_backends.backends.embedded.label_knowledge import PLACES
 from vision_backends.backends.embedded.ocr import TextLine, cleaned
 from vision_backends.backends.embedded.template import compose

@@ -1,18 +1,18 @@
-"""The last rung: two small ONNX models that ship with the package and run anywhere, at once and offline.
+"""The last rung: two small ONNX models that ship with the package and run on any CPU, immediately and offline.
 
-This module ties models, evidence and sentence to the interface of a rung. It decides what the rung can answer;
-how it is computed is decided by the modules beside it.
+This module ties models, evidence and template to the interface of a rung. It decides what the rung can answer; the
+modules beside it decide how that is computed.
 """
 
 from __future__ import annotations
 
-from functools import cached_property
+from dataclasses import replace
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path  # noqa: TC003 — the configuration reads the constructor's annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vision_backends.backends.base import Backend
-from vision_backends.backends.dry_run import rehearse
+from vision_backends.backends.base import Backend, rehearse
 from vision_backends.backends.embedded.ocr import IMAGE_PX as READING_PX
 from vision_backends.backends.embedded.ocr import Reader
 from vision_backends.backends.embedded.session import OnnxModel, default_threads
@@ -24,20 +24,18 @@ from vision_backends.backends.requests import (
     EmbedTextRequest,
     Model,
 )
-from vision_backends.backends.timing import Stopwatch, measured
 from vision_backends.backends.vocabulary import match_labels
-from vision_backends.clock import SYSTEM_CLOCK, Clock
+from vision_backends.clock import SYSTEM_CLOCK, Clock, Stopwatch, measured
 from vision_backends.errors import ConfigError, NotSupportedError, TimedOutError
-from vision_backends.types import FREE, Description, Detection, Detections, Embedding, Trace
+from vision_backends.types import FREE, Description, Detections, Embedding, Trace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from PIL import Image as PILImage
 
-    from vision_backends.backends.embedded.classifier import Classifier
-    from vision_backends.backends.embedded.detector import Detector
     from vision_backends.backends.embedded.evidence import Observer
+    from vision_backends.backends.embedded.models import Classifier, Detector
     from vision_backends.backends.model_cards import ModelCard
     from vision_backends.backends.requests import Request
     from vision_backends.images import Image
@@ -56,7 +54,7 @@ WORDING = "w1"
 READING = "t1"
 """Changes with anything that changes which text is read, apart from rapidocr's version."""
 
-T = TypeVar("T")
+A = TypeVar("A", Description, Embedding, Detections)
 
 
 class EmbeddedBackend(Backend):
@@ -102,7 +100,7 @@ class EmbeddedBackend(Backend):
         self._models = {stem: self._open(card) for stem, card in self._cards.items()}
 
     def model_for(self, request: Request) -> Model:
-        """Return the model that would answer; a description is the work of all."""
+        """Return the model that would answer; all of them take part in a description."""
         detector, classifier = self._cards[DETECTOR], self._cards[CLASSIFIER]
         if isinstance(request, DetectRequest):
             fingerprint = f"{PREPROCESSING}-{self._min_score:g}"
@@ -122,14 +120,19 @@ class EmbeddedBackend(Backend):
         raise self._unsupported(request)
 
     def check(self, request: Request) -> None:
-        """Return if the rung can answer; it never loads anything here."""
+        """Return if the rung can answer; nothing is loaded for it."""
         match request:
-            case DescribeRequest():
-                self._check_describe(request)
+            case DescribeRequest(prompt=str()):
+                message = "The embedded backend describes by template and cannot follow a prompt."
+                raise NotSupportedError(message, remedy="Leave prompt= out.", backend=self.name)
+            case DescribeRequest(language=str(language)) if language.lower().split("-")[0] != "en":
+                message = f"The embedded backend writes English only, not {language!r}."
+                raise NotSupportedError(message, remedy='Ask for language="en".', backend=self.name)
             case DetectRequest():
                 self._wanted(request)
-            case EmbedRequest():
-                self._check_space(request)
+            case EmbedRequest(space=str(space)) if space != (own := self.model_for(request).space):
+                message = f"The embedded backend makes vectors of {own!r}, not of {space!r}."
+                raise NotSupportedError(message, backend=self.name)
             case EmbedTextRequest():
                 raise self._unsupported(request)
         for stem, card in self._cards.items():
@@ -139,7 +142,7 @@ class EmbeddedBackend(Backend):
             self._reader.check()
 
     def warm_up(self, request: Request) -> None:
-        """Load the models, by running them once."""
+        """Load the models by running them once."""
         self.check(request)
         rehearse(self, request)
 
@@ -150,8 +153,8 @@ class EmbeddedBackend(Backend):
     def image_px(self, request: Request) -> int | None:
         """Return what the model needs, or enough for the crops that a description looks at and the text that it reads.
 
-        An embedding takes twice the model's input: so a JPEG that was decoded at reduced scale gives the same vector
-        as one that was not, but for a cosine distance of at most 0.002.
+        An embedding takes twice the model's input, so that a JPEG that was decoded at reduced scale gives the same
+        vector as one that was not, but for a cosine distance of at most 0.002.
         """
         if isinstance(request, DescribeRequest):
             return 640 if self._reader is None else READING_PX
@@ -168,53 +171,37 @@ class EmbeddedBackend(Backend):
         """Describe each image by template from what the models support."""
         from vision_backends.backends.embedded.template import compose
 
-        self._check_describe(request)
-        described = []
-        for image in self._in_time(images, timeout_s):
-            with Stopwatch().running() as watch:
-                evidence = self._observer.observe(self._pixels(image, request), width=image.width, height=image.height)
+        def describe(image: Image, pixels: PILImage.Image) -> partial[Description]:
+            evidence = self._observer.observe(pixels, width=image.width, height=image.height)
             text = compose(evidence, max_words=request.max_words)
-            trace = self._trace(request, watch)
-            described.append(Description(text=text, language="en", evidence=evidence.to_dict(), trace=trace))
-        return described
+            return partial(Description, text=text, language="en", evidence=evidence.to_dict())
+
+        return self._answer(images, request, describe, timeout_s=timeout_s)
 
     def embed(self, images: Sequence[Image], request: EmbedRequest, *, timeout_s: float) -> list[Embedding]:
         """Embed each image; the vector does not depend on what else is embedded with it."""
-        self._check_space(request)
         space = self.model_for(request).space or ""
-        embedded = []
-        for image in self._in_time(images, timeout_s):
-            with Stopwatch().running() as watch:
-                vector = self._classifier.embed(self._pixels(image, request))
-            embedded.append(Embedding(vector=vector, space=space, trace=self._trace(request, watch)))
-        return embedded
+
+        def embed(_image: Image, pixels: PILImage.Image) -> partial[Embedding]:
+            return partial(Embedding, vector=self._classifier.embed(pixels), space=space)
+
+        return self._answer(images, request, embed, timeout_s=timeout_s)
 
     def detect(self, images: Sequence[Image], request: DetectRequest, *, timeout_s: float) -> list[Detections]:
         """Find COCO's 80 objects, or those of them that the request names."""
         wanted = self._wanted(request)
         min_score = self._min_score if request.min_score is None else request.min_score
-        detected = []
-        for image in self._in_time(images, timeout_s):
-            with Stopwatch().running() as watch:
-                found = self._detector.detect(
-                    self._pixels(image, request), width=image.width, height=image.height, min_score=min_score
-                )
-            items = tuple(
-                Detection(
-                    label=wanted[item.label],
-                    score=item.score,
-                    xyxy=item.xyxy,
-                    category_id=item.category_id,
-                )
-                for item in found
-                if item.label in wanted
-            )
-            trace = self._trace(request, watch)
-            detected.append(Detections(items=items, width=image.width, height=image.height, trace=trace))
-        return detected
+
+        def detect(image: Image, pixels: PILImage.Image) -> partial[Detections]:
+            width, height = image.width, image.height
+            found = self._detector.detect(pixels, width=width, height=height, min_score=min_score)
+            items = tuple(replace(item, label=wanted[item.label]) for item in found if item.label in wanted)
+            return partial(Detections, items=items, width=width, height=height)
+
+        return self._answer(images, request, detect, timeout_s=timeout_s)
 
     def status(self) -> Mapping[str, Any]:
-        """Return which models are loaded, and on how many threads they run."""
+        """Return which models are loaded, and their number of threads."""
         loaded = {stem: model.loaded for stem, model in self._models.items()}
         if self._reader is not None:
             loaded["rapidocr"] = self._reader.loaded
@@ -240,24 +227,21 @@ class EmbeddedBackend(Backend):
 
     @cached_property
     def _detector(self) -> Detector:
-        from vision_backends.backends.embedded.detector import Detector
+        from vision_backends.backends.embedded.models import Detector
 
         return Detector(self._models[DETECTOR], categories=self._categories)
 
     @cached_property
     def _classifier(self) -> Classifier:
-        from vision_backends.backends.embedded.classifier import Classifier
+        from vision_backends.backends.embedded.models import Classifier
 
         return Classifier(self._models[CLASSIFIER], names=self._names)
 
     @cached_property
     def _observer(self) -> Observer:
-        from vision_backends.backends.embedded.colours import Palette
         from vision_backends.backends.embedded.evidence import Observer
 
-        return Observer(
-            self._detector, classifier=self._classifier, names=self._names, palette=Palette(), reader=self._reader
-        )
+        return Observer(self._detector, classifier=self._classifier, names=self._names, reader=self._reader)
 
     @cached_property
     def _categories(self) -> dict[str, int]:
@@ -267,20 +251,6 @@ class EmbeddedBackend(Backend):
     def _names(self) -> list[str]:
         return asset("imagenet-1k.txt").read_text(encoding="utf-8").splitlines()
 
-    def _check_describe(self, request: DescribeRequest) -> None:
-        if request.prompt is not None:
-            message = "The embedded backend describes by template and cannot follow a prompt."
-            raise NotSupportedError(message, remedy="Leave prompt= out.", backend=self.name)
-        if request.language is not None and request.language.lower().split("-")[0] != "en":
-            message = f"The embedded backend writes English only, not {request.language!r}."
-            raise NotSupportedError(message, remedy='Ask for language="en".', backend=self.name)
-
-    def _check_space(self, request: EmbedRequest) -> None:
-        own = self.model_for(request).space
-        if request.space not in {None, own}:
-            message = f"The embedded backend makes vectors of {own!r}, not of {request.space!r}."
-            raise NotSupportedError(message, backend=self.name)
-
     def _wanted(self, request: DetectRequest) -> dict[str, str]:
         """Return the detector's words to report, each with the word that the caller used for it."""
         if request.labels is None:
@@ -288,28 +258,42 @@ class EmbeddedBackend(Backend):
         meanings = match_labels(request.labels, known=self._categories)
         unknown = [label for label, word in meanings.items() if word is None]
         if unknown:
-            message = f"The embedded backend knows COCO's 80 objects, which {', '.join(map(repr, unknown))} are not."
+            message = f"The embedded backend knows only COCO's 80 objects, not {', '.join(map(repr, unknown))}."
             remedy = "Use a rung with an open vocabulary, or leave labels= out."
             raise NotSupportedError(message, remedy=remedy, backend=self.name)
         return {word: label for label, word in reversed(meanings.items()) if word is not None}
 
-    def _trace(self, request: Request, watch: Stopwatch) -> Trace:
-        model = self.model_for(request)
-        return Trace(model=model.name, revision=model.revision, usage=FREE, timing=watch.timing)
+    def _answer(
+        self,
+        images: Sequence[Image],
+        request: Request,
+        answer: Callable[[Image, PILImage.Image], partial[A]],
+        *,
+        timeout_s: float,
+    ) -> list[A]:
+        """Answer image after image while there is time; one takes milliseconds, so none is interrupted.
 
-    @measured("decode")
-    def _pixels(self, image: Image, request: Request) -> PILImage.Image:
-        return image.rgb(min_side_px=self.image_px(request))
-
-    def _in_time(self, items: Sequence[T], timeout_s: float) -> Iterator[T]:
-        """Yield each item while there is time; one takes milliseconds, so nothing is broken off.
+        Args:
+            images: The inputs.
+            request: What is asked about each.
+            answer: Computes everything but the trace from an image and its pixels.
+            timeout_s: Seconds for all of them.
 
         Raises:
-            TimedOutError: The time is over.
+            TimedOutError: The time has passed.
         """
+        self.check(request)
+        model, min_side_px = self.model_for(request), self.image_px(request)
         end = self._clock.monotonic() + timeout_s
-        for number, item in enumerate(items):
+        answers = []
+        for number, image in enumerate(images):
             if self._clock.monotonic() >= end:
-                message = f"{number} of {len(items)} steps were done after {timeout_s:.3g} s."
+                message = f"{number} of {len(images)} images were done after {timeout_s:.3g} s."
                 raise TimedOutError(message, backend=self.name)
-            yield item
+            with Stopwatch().running() as watch:
+                with measured("decode"):
+                    pixels = image.rgb(min_side_px=min_side_px)
+                untraced = answer(image, pixels)
+            trace = Trace(model=model.name, revision=model.revision, usage=FREE, timing=watch.timing)
+            answers.append(untraced(trace=trace))
+        return answers

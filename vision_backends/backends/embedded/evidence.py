@@ -1,17 +1,16 @@
-"""What two small models and a palette support about an image: the facts that a description may use.
+"""The evidence about an image: its objects, scene, colours and text, which are all that a description may use.
 
-This module decides what counts as seen and how sure it is, by letting the classifier check the detector. It must
-not know how the facts are worded.
+This module decides what counts as seen and how sure it is, by letting the classifier check the detector, and how
+colours are named. It must not know how the facts are worded.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from vision_backends.backends.embedded.classifier import centre_box
 from vision_backends.backends.embedded.label_knowledge import (
     ANIMALS,
     GENERA,
@@ -27,17 +26,16 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL import Image as PILImage
 
-    from vision_backends.backends.embedded.classifier import Classifier
-    from vision_backends.backends.embedded.colours import Palette, Tones
-    from vision_backends.backends.embedded.detector import Detector
+    from vision_backends.backends.embedded.models import Classifier, Detector
     from vision_backends.backends.embedded.ocr import Reader, TextLine
     from vision_backends.types import Detection
 
     Floats = npt.NDArray[np.float32]
 
-__all__ = ["Evidence", "Guess", "Observer", "Place", "SeenObject"]
+__all__ = ["Brightness", "Evidence", "Guess", "Observer", "Palette", "Place", "SeenObject", "Tones", "to_oklab"]
 
 Place = Literal["left", "centre", "right", "foreground"]
+Brightness = Literal["dark", "normal", "bright"]
 
 SURE_SCORE = 0.6
 """Of 24 pictures without any of the 80 objects, 2 had a detection above 0.5, none above this."""
@@ -66,10 +64,54 @@ FOREGROUND_SHARE = 0.35
 MOST_CROPS = 3
 """Each costs one pass of the classifier."""
 
+CENTRE_SHARE = 0.875
+"""Of the shorter side: the crop that the classifier's published accuracy refers to."""
+
+PALETTE = {
+    "red": ("c81e1e", "8c1414", "e0403c", "641414"),
+    "orange": ("f07818", "d85c14", "f49a50"),
+    "yellow": ("f5d800", "dcb41e", "f2e070"),
+    "green": ("2e8b2e", "1e5424", "78b446", "6e8232", "a6c888", "4e6b4a", "28dc28", "283c28", "8a9a70"),
+    "turquoise": ("20b0a8", "0f6e6e", "80d2cc", "0a4450", "508c8c"),
+    "blue": ("1f5fc8", "4682c8", "5078a0", "0000ff"),
+    "dark blue": ("14286e", "1e2a46", "2a3c64"),
+    "light blue": ("82b8ea", "a8cce8", "c4dcf0", "78a8be"),
+    "purple": ("7a3fa0", "462864", "a98cd2", "6e5a82"),
+    "pink": ("f08cb4", "e0508c", "f4c4d0", "ff28ff"),
+    "brown": ("78481e", "4a2c18", "9c6c40", "6e5440", "a8562a", "8c5a3c", "2e2018"),
+    "beige": ("c8a078", "e2c8a0", "f0e4cc", "b8a488", "dcb496"),
+}
+"""Each name with typical shades of it, as sRGB in hexadecimal; black, grey and white go by lightness."""
+
+NEUTRAL_CHROMA = 0.025
+"""A pixel that is less colourful than this is called black, grey or white."""
+
+BLACK_LIGHTNESS = 0.28
+BLACK_CHROMA = 0.05
+"""Dark pixels look black up to here."""
+
+WHITE_LIGHTNESS = 0.90
+NEUTRALS = ("black", "grey", "white")
+
+SAMPLE_PX = 64
+MAIN_SHARE = 0.12
+MOST_COLOURS = 3
+COLOURFUL_WEIGHT = 4.0
+"""Per unit of chroma: a vivid orange pixel counts for nearly two grey ones, as it does to the eye."""
+
+UNIFORM_DEVIATION = 0.02
+
+GREYSCALE_CHROMA = 0.02
+"""Below this in OKLab a pixel looks grey; JPEG makes up to 0.01 out of pure grey."""
+
+GREYSCALE_SHARE = 0.99
+DARK_LIGHTNESS = 0.30
+BRIGHT_LIGHTNESS = 0.88
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guess:
-    """The classifier's word for the image as a whole.
+    """The classifier's word for the whole image.
 
     Attributes:
         label: The word.
@@ -81,17 +123,13 @@ class Guess:
     score: float
     sure: bool
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON-able values."""
-        return {"label": self.label, "score": round(self.score, 4), "sure": self.sure}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeenObject:
     """One object.
 
     Attributes:
-        label: What it is, after the classifier has had its say.
+        label: What it is, as corrected by the classifier.
         detected_as: What the detector called it.
         score: The detector's score.
         sure: Whether it may be said without a "perhaps".
@@ -108,17 +146,22 @@ class SeenObject:
     share: float
     xyxy: tuple[float, float, float, float]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON-able values."""
-        return {
-            "label": self.label,
-            "detected_as": self.detected_as,
-            "score": round(self.score, 4),
-            "sure": self.sure,
-            "place": self.place,
-            "share": round(self.share, 4),
-            "xyxy": [round(value, 1) for value in self.xyxy],
-        }
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tones:
+    """What can be said of an image's colours.
+
+    Attributes:
+        main: Names of the main colours, the most frequent first.
+        uniform: True when all of the image has nearly the same colour.
+        greyscale: True when the image has no colour but black, grey and white.
+        brightness: Dark or bright by its median lightness.
+    """
+
+    main: tuple[str, ...]
+    uniform: bool
+    greyscale: bool
+    brightness: Brightness
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +172,7 @@ class Evidence:
         objects: The objects, most prominent first.
         scene: The classifier's word for the whole; None when it has none that is not said by an object.
         tones: Its colours and brightness.
-        text: The lines of text in it, from top to bottom; None when nobody looked for any.
+        text: The lines of text in it, from top to bottom; None when it was not looked for.
     """
 
     objects: tuple[SeenObject, ...]
@@ -140,9 +183,17 @@ class Evidence:
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON-able values."""
         return {
-            "objects": [item.to_dict() for item in self.objects],
-            "scene": self.scene and self.scene.to_dict(),
-            "colours": self.tones.to_dict(),
+            "objects": [
+                asdict(item)
+                | {
+                    "score": round(item.score, 4),
+                    "share": round(item.share, 4),
+                    "xyxy": [round(value, 1) for value in item.xyxy],
+                }
+                for item in self.objects
+            ],
+            "scene": self.scene and asdict(self.scene) | {"score": round(self.scene.score, 4)},
+            "colours": asdict(self.tones) | {"main": list(self.tones.main)},
             "text": None if self.text is None else [line.to_dict() for line in self.text],
         }
 
@@ -154,7 +205,6 @@ class Observer:
         detector: Finds the objects.
         classifier: Names the whole, and checks what the detector found.
         names: The classifier's class names.
-        palette: Names colours.
         reader: Reads text; None leaves it unread.
     """
 
@@ -164,13 +214,12 @@ class Observer:
         *,
         classifier: Classifier,
         names: Sequence[str],
-        palette: Palette,
         reader: Reader | None = None,
     ) -> None:
         self._detector = detector
         self._classifier = classifier
         self._names = names
-        self._palette = palette
+        self._palette = Palette()
         self._reader = reader
 
     def observe(self, image: PILImage.Image, *, width: int, height: int) -> Evidence:
@@ -185,19 +234,20 @@ class Observer:
             NotReadyError: A model file is missing or damaged, or there is nothing to read with.
         """
         found = self._detector.detect(image, width=width, height=height)
-        doubtful = sorted((item for item in found if _checkable(item)), key=lambda item: -item.area_px)
-        doubtful = doubtful[:MOST_CROPS]
+        checkable = [item for item in found if item.label in KINDS or item.label in REFINEMENTS]
+        doubtful = sorted(checkable, key=lambda item: -item.area_px)[:MOST_CROPS]
         scale = np.array([image.width / width, image.height / height] * 2)
         crops = [tuple((np.array(item.xyxy) * scale).tolist()) for item in doubtful]
         whole = (0.0, 0.0, float(image.width), float(image.height))
-        scene, centre, *checks = (
-            self._classifier.classify(image, box=box) for box in (whole, centre_box(*image.size), *crops)
-        )
-        views = {id(item): view for item, view in zip(doubtful, checks, strict=True)}
-        seen = [self._seen(item, views.get(id(item)), area_px=width * height, width=width) for item in found]
+        side = CENTRE_SHARE * min(image.size)
+        left, top = (image.width - side) / 2, (image.height - side) / 2
+        centre = (left, top, left + side, top + side)
+        views = [self._classifier.classify(image, box=box) for box in (whole, centre, *crops)]
+        checks = {id(item): view for item, view in zip(doubtful, views[2:], strict=True)}
+        seen = [self._seen(item, checks.get(id(item)), area_px=width * height, width=width) for item in found]
         return Evidence(
             objects=tuple(sorted(seen, key=lambda item: -item.share * item.score)),
-            scene=self._scene((scene + centre) / np.float32(2), seen),
+            scene=self._scene((views[0] + views[1]) / np.float32(2), seen),
             tones=self._palette.tones(image),
             text=None if self._reader is None else self._reader.read(image, width=width, height=height),
         )
@@ -205,12 +255,14 @@ class Observer:
     def _seen(self, item: Detection, view: Floats | None, *, area_px: int, width: int) -> SeenObject:
         label, sure = (item.label, item.score >= SURE_SCORE) if view is None else self._checked(item, view)
         share = item.area_px / area_px
+        middle = (item.xyxy[0] + item.xyxy[2]) / 2 / width
+        side: Place = "left" if middle < 1 / 3 else "right" if middle > 2 / 3 else "centre"
         return SeenObject(
             label=label,
             detected_as=item.label,
             score=item.score,
             sure=sure,
-            place="foreground" if share >= FOREGROUND_SHARE else _side(item, width=width),
+            place="foreground" if share >= FOREGROUND_SHARE else side,
             share=share,
             xyxy=item.xyxy,
         )
@@ -238,25 +290,82 @@ class Observer:
         return item.label, False
 
     def _scene(self, view: Floats, seen: Sequence[SeenObject]) -> Guess | None:
-        """Return the classifier's word for the whole [1000], unless an object says the same."""
+        """Return the classifier's word for the whole [1000], unless an object says the same.
+
+        That is one clear class, or else the narrowest sort of classes that the view supports.
+        """
         best = int(view.argmax())
-        if view[best] >= SCENE_SHARE:
-            label, score, numbers = self._names[best], float(view[best]), {best}
-        else:
-            label, score, numbers = _best_genus(view)
+        clear = [(self._names[best], float(view[best]), {best})] if view[best] >= SCENE_SHARE else []
+        sorts = ((label, _share(view, numbers), set(numbers)) for label, numbers in GENERA.items())
+        guesses = clear or (sort for sort in sorts if sort[1] >= GENUS_SHARE)
+        label, score, numbers = next(iter(guesses), ("", 0.0, set[int]()))
         words = {label, *(self._names[number] for number in numbers)}
         if not label or label in UNSPOKEN or any(_says_the_same(item, words, numbers) for item in seen):
             return None
         return Guess(label=label, score=score, sure=score >= SCENE_SURE_SHARE and len(numbers) == 1)
 
 
-def _best_genus(view: Floats) -> tuple[str, float, set[int]]:
-    """Return the narrowest sort of classes that a view [1000] supports, its share and its classes."""
-    for label, numbers in GENERA.items():
-        score = _share(view, numbers)
-        if score >= GENUS_SHARE:
-            return label, score, set(numbers)
-    return "", 0.0, set()
+class Palette:
+    """Names the colours of images; made once, then read by any number of threads.
+
+    A pixel takes the name of the nearest shade in OKLab, a space in which distance is close to what the eye sees
+    (https://bottosson.github.io/posts/oklab).
+    """
+
+    def __init__(self) -> None:
+        shades = [(name, shade) for name, group in PALETTE.items() for shade in group]
+        self._names = np.array([*(name for name, _ in shades), *NEUTRALS])
+        self._shades = to_oklab(np.array([list(bytes.fromhex(shade)) for _, shade in shades], dtype=np.uint8))
+
+    def tones(self, image: PILImage.Image) -> Tones:
+        """Return the tones of an RGB image of any size."""
+        from PIL import Image
+
+        size = (min(SAMPLE_PX, image.width), min(SAMPLE_PX, image.height))
+        sample = image.resize(size, Image.Resampling.BOX, reducing_gap=2.0)
+        lab = to_oklab(np.asarray(sample).reshape(-1, 3))
+        lightness, chroma = lab[:, 0], np.hypot(lab[:, 1], lab[:, 2])
+        # einsum, since a matrix product this large wakes BLAS threads that then spin for 30 ms beside the models.
+        distances = (self._shades**2).sum(axis=1) - 2 * np.einsum("pc,sc->ps", lab, self._shades)
+        neutral = np.searchsorted([BLACK_LIGHTNESS, WHITE_LIGHTNESS], lightness)
+        grey = chroma < np.where(lightness < BLACK_LIGHTNESS, BLACK_CHROMA, NEUTRAL_CHROMA)
+        named = self._names[np.where(grey, len(self._shades) + neutral, np.argmin(distances, axis=1))]
+        names, inverse = np.unique(named, return_inverse=True)
+        weights = np.bincount(inverse, weights=1 + COLOURFUL_WEIGHT * chroma)
+        shares = dict(zip(names.tolist(), (weights / weights.sum()).tolist(), strict=True))
+        ranked = sorted(shares, key=lambda name: (-shares[name], name))
+        main = [name for name in ranked if shares[name] >= MAIN_SHARE] or ranked[:1]
+        overall = float(np.median(lightness))
+        return Tones(
+            main=tuple(main[:MOST_COLOURS]),
+            uniform=bool(lab.std(axis=0).max() < UNIFORM_DEVIATION),
+            greyscale=bool((chroma < GREYSCALE_CHROMA).mean() >= GREYSCALE_SHARE),
+            brightness="dark" if overall < DARK_LIGHTNESS else "bright" if overall > BRIGHT_LIGHTNESS else "normal",
+        )
+
+
+def to_oklab(rgb: npt.NDArray[np.uint8]) -> Floats:
+    """Return lightness, green-red and blue-yellow for sRGB pixels [P, 3]; Björn Ottosson's matrices."""
+    values = rgb.astype(np.float32) / 255
+    linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+    to_cones = np.array(
+        [
+            [0.4122214708, 0.5363325363, 0.0514459929],
+            [0.2119034982, 0.6806995451, 0.1073969566],
+            [0.0883024619, 0.2817188376, 0.6299787005],
+        ],
+        dtype=np.float32,
+    )
+    from_cones = np.array(
+        [
+            [0.2104542553, 0.7936177850, -0.0040720468],
+            [1.9779984951, -2.4285922050, 0.4505937099],
+            [0.0259040371, 0.7827717662, -0.8086757660],
+        ],
+        dtype=np.float32,
+    )
+    lab: Floats = np.cbrt(linear.astype(np.float32) @ to_cones.T) @ from_cones.T
+    return lab
 
 
 def _share(view: Floats, numbers: Sequence[int]) -> float:
@@ -265,20 +374,9 @@ def _share(view: Floats, numbers: Sequence[int]) -> float:
     return (float(view[list(numbers)].sum()) - by_chance) / (1 - by_chance)
 
 
-def _checkable(item: Detection) -> bool:
-    return item.label in KINDS or item.label in REFINEMENTS
-
-
 def _says_the_same(item: SeenObject, words: set[str], numbers: set[int]) -> bool:
-    """Tell whether an object already says what one of these classes would."""
+    """Return whether an object already says what one of these classes would."""
     if item.detected_as in KINDS and numbers <= set(ANIMALS):
         return True
     own = {item.label, item.detected_as, *REFINEMENTS.get(item.detected_as, ())}
     return bool(words & own) or any(item.detected_as in word.split() for word in words)
-
-
-def _side(item: Detection, *, width: int) -> Place:
-    middle = (item.xyxy[0] + item.xyxy[2]) / 2 / width
-    if middle < 1 / 3:
-        return "left"
-    return "right" if middle > 2 / 3 else "centre"

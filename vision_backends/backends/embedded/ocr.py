@@ -1,8 +1,8 @@
 """The text in an image, line by line: rapidocr finds and reads it, offline, with the models in its own wheel.
 
-This module decides what is worth reading and how sure a reading must be. What it reads is data that anybody may have
-put there: it is cleaned and bounded, never interpreted. It must not know how text is worded in a description.
-Importing it imports neither rapidocr nor numpy.
+This module decides what is worth reading and how sure a reading must be. The text comes from an untrusted image: it is
+cleaned and bounded, never interpreted. It must not know how text is worded in a description. Importing it imports
+neither rapidocr nor numpy.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vision_backends.backends.embedded.lazy import Lazy
-from vision_backends.backends.embedded.session import import_onnxruntime
-from vision_backends.backends.timing import measured
+from vision_backends.backends.embedded.session import LONGEST_EXIT_S, Lazy, import_onnxruntime
+from vision_backends.clock import measured
+from vision_backends.engine.threads import awaited_at_exit
 from vision_backends.errors import NotReadyError, UnavailableError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ MODELS = {
     "Cls": "ch_ppocr_mobile_v2.0_cls_mobile.onnx",
     "Rec": "PP-OCRv6_rec_small.onnx",
 }
-"""The files in rapidocr's wheel. Left to itself, rapidocr would download what it does not find."""
+"""The files in rapidocr's wheel. By default, rapidocr would download those that are missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +102,7 @@ class Reader:
             return "absent"
 
     def check(self) -> None:
-        """Return if rapidocr and its models are there; nothing is imported.
+        """Return if rapidocr and its models are installed; nothing is imported.
 
         Raises:
             NotReadyError: They are not.
@@ -110,7 +110,7 @@ class Reader:
         folder = _models_folder()
         missing = [name for name in MODELS.values() if not (folder / name).is_file()]
         if missing:
-            message = f"rapidocr {self.version} does not bring {', '.join(missing)}."
+            message = f"rapidocr {self.version} does not contain {', '.join(missing)}."
             raise NotReadyError(message, remedy="Run: pip install --force-reinstall 'rapidocr==3.10.*'")
 
     def read(self, image: PILImage.Image, *, width: int, height: int) -> tuple[TextLine, ...]:
@@ -126,9 +126,10 @@ class Reader:
             UnavailableError: rapidocr failed.
         """
         fitted = _fitted(image)
-        engine = self._engine.get(self._load)
-        with engine.lock, measured("model"):
-            readings = [(quad, *engine.read(_straightened(fitted, quad))) for quad in _tallest(engine.find(fitted))]
+        with awaited_at_exit(LONGEST_EXIT_S):
+            engine = self._engine.get(self._load)
+            with engine.lock, measured("model"):
+                readings = [(quad, *engine.read(_straightened(fitted, quad))) for quad in _tallest(engine.find(fitted))]
         scale_x, scale_y = width / fitted.width, height / fitted.height
         return tuple(
             TextLine(string=string, score=score, xyxy=_box(quad, scale_x=scale_x, scale_y=scale_y))
@@ -163,7 +164,7 @@ class Reader:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Engine:
-    """rapidocr, which keeps the options of a call on itself: so only one thread at a time may call it."""
+    """rapidocr, which stores the options of a call on itself, so that only one thread at a time may call it."""
 
     ocr: Any
     lock: threading.Lock
@@ -221,7 +222,7 @@ def _tallest(quads: list[Quad]) -> list[Quad]:
 
 
 def _size(quad: Quad) -> tuple[float, float]:
-    """Return width and height of a line that may lie aslant."""
+    """Return width and height of a line, which may be slanted."""
     first, second, third, fourth = quad
     return (
         max(math.dist(first, second), math.dist(third, fourth)),
@@ -230,7 +231,7 @@ def _size(quad: Quad) -> tuple[float, float]:
 
 
 def _straightened(image: PILImage.Image, quad: Quad) -> PILImage.Image:
-    """Return a line as a picture of its own; what runs from top to bottom is turned to run from left to right."""
+    """Return a line as a picture of its own; a vertical one is turned to run from left to right."""
     from PIL import Image
 
     width, height = map(round, _size(quad))

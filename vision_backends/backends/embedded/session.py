@@ -1,19 +1,22 @@
-"""One ONNX file, loaded once, when it is first needed, and run from any number of threads.
+"""ONNX files, each loaded once, when it is first needed, and run from any number of threads.
 
-This module decides when and how a model file is checked and loaded. It must not know what the model computes.
+This module decides when and how a model file is checked, loaded and given up. It must not know what the model computes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from typing import TYPE_CHECKING
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from vision_backends.backends.embedded.lazy import Lazy
-from vision_backends.backends.timing import measured
+from vision_backends.clock import measured
+from vision_backends.engine.threads import awaited_at_exit
 from vision_backends.errors import NotReadyError, UnavailableError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
     from types import ModuleType
 
@@ -21,25 +24,64 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import onnxruntime
 
-__all__ = ["OnnxModel", "default_threads", "import_onnxruntime"]
+__all__ = ["LONGEST_EXIT_S", "Lazy", "OnnxModel", "default_threads", "import_onnxruntime"]
+
+T = TypeVar("T")
 
 MOST_THREADS = 4
 """More gain little: beyond four threads both models spend their time on handing out work."""
+
+LONGEST_EXIT_S = 10.0
+"""How long the interpreter's exit waits for a model that is being loaded or run."""
 
 REINSTALL = "Reinstall it: pip install --force-reinstall vision-backends"
 
 
 def default_threads() -> int:
-    """Return how many threads a model uses by itself: one per usable core, four at most."""
+    """Return the default number of threads per model: one per usable core, four at most."""
     usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     return min(MOST_THREADS, len(usable))
+
+
+class Lazy(Generic[T]):
+    """A place for one heavy thing, made by the first `get`, while other threads that ask wait.
+
+    A forked child finds the place empty and makes its own: the threads that the parent's thing works with do not exist
+    there.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._thing: T | None = None
+        if hasattr(os, "register_at_fork"):
+            this = weakref.ref(self)
+            os.register_at_fork(after_in_child=lambda: _abandon(this()))
+
+    @property
+    def made(self) -> bool:
+        """Whether the thing is there."""
+        return self._thing is not None
+
+    def get(self, make: Callable[[], T]) -> T:
+        """Return the thing, made by ``make`` unless it is there; an error leaves the place empty."""
+        thing = self._thing
+        if thing is not None:
+            return thing
+        with self._lock:
+            if self._thing is None:
+                self._thing = make()
+            return self._thing
+
+    def drop(self) -> None:
+        """Give the thing up; the next `get` makes another."""
+        with self._lock:
+            self._thing = None
 
 
 class OnnxModel:
     """A model file on this machine's CPU.
 
-    The first `run` loads it; threads that come meanwhile wait for that one load. onnxruntime's sessions may be
-    run from many threads at once. They do not survive a fork: a child process loads its own.
+    The first `run` loads it. Any number of threads may run it simultaneously; a forked child loads its own.
 
     Args:
         path: The ONNX file.
@@ -59,10 +101,10 @@ class OnnxModel:
         return self._session.made
 
     def check(self) -> None:
-        """Return if the file is there.
+        """Return if the file exists.
 
         Raises:
-            NotReadyError: It is not.
+            NotReadyError: It does not.
         """
         if not self._path.is_file():
             raise NotReadyError(f"The model file {self._path} is missing.", remedy=REINSTALL)
@@ -75,15 +117,16 @@ class OnnxModel:
             image: Array [N, 3, H, W] for the input ``image``.
 
         Raises:
-            NotReadyError: The file is missing, damaged or not loadable.
+            NotReadyError: The file is missing, damaged or cannot be loaded; or Python is shutting down.
             UnavailableError: onnxruntime failed.
         """
-        session = self._session.get(self._load)
-        try:
-            with measured("model"):
-                results: list[npt.NDArray[np.float32]] = session.run(outputs, {"image": image})
-        except Exception as error:  # onnxruntime's exceptions have no common base
-            raise UnavailableError(f"onnxruntime failed on {self._path.name}: {error}") from error
+        with awaited_at_exit(LONGEST_EXIT_S):
+            session = self._session.get(self._load)
+            try:
+                with measured("model"):
+                    results: list[npt.NDArray[np.float32]] = session.run(outputs, {"image": image})
+            except Exception as error:  # onnxruntime's exceptions have no common base
+                raise UnavailableError(f"onnxruntime failed on {self._path.name}: {error}") from error
         return results
 
     def close(self) -> None:
@@ -98,7 +141,7 @@ class OnnxModel:
             message = f"The model file {self._path} cannot be read: {error.strerror}."
             raise NotReadyError(message, remedy=REINSTALL) from error
         if digest != self._sha256:
-            message = f"The model file {self._path} is not the one that was shipped: the installation is damaged."
+            message = f"The model file {self._path} differs from the one that was shipped: the installation is damaged."
             raise NotReadyError(message, remedy=REINSTALL)
         try:
             return _make_session(self._path, threads=self._threads)
@@ -112,7 +155,7 @@ def import_onnxruntime() -> ModuleType:
     """Import onnxruntime without its telemetry.
 
     Since 1.32, importing it writes a device id to the user's home and sends usage events to its maker, unless this
-    variable is set before. Where the application has imported it already, that is the application's choice.
+    variable is set first. If the application has imported it already, that was the application's choice.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
@@ -134,3 +177,19 @@ def _make_session(path: Path, *, threads: int) -> onnxruntime.InferenceSession:
     options.add_session_config_entry("session.dynamic_block_base", "4")
     # From the path: made from bytes, the two models together would keep 30 MB more.
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _abandon(lazy: Lazy[Any] | None) -> None:
+    """Give a forked child a fresh lock and an empty place.
+
+    The destructor of the parent's thing would wait forever for threads that do not exist in the child. So the thing
+    is not destroyed there: its reference count is raised once more than it is ever lowered.
+    """
+    if lazy is None:
+        return
+    lazy._lock = threading.Lock()  # noqa: SLF001 — the same module
+    if lazy._thing is not None:  # noqa: SLF001
+        import ctypes
+
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(lazy._thing))  # noqa: SLF001
+        lazy._thing = None  # noqa: SLF001

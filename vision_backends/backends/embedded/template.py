@@ -1,25 +1,25 @@
 """Evidence → a few English sentences.
 
 A pure function. It says what was seen, how many, where, and in which colours, and quotes what was read. It never says
-what anybody does or feels, who somebody is, or how things relate: nothing in the evidence supports that. Text from
-the image stands in quotation marks that it cannot end, so that nobody takes it for a statement about the image.
+what people do or feel, who they are, or how things relate: nothing in the evidence supports that. Text from the image
+stands in quotation marks that it cannot end, so that it is not mistaken for a statement about the image.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
 
 from vision_backends.backends.embedded.label_knowledge import PLACES
-from vision_backends.backends.english import counted, joined, spoken, with_article
+from vision_backends.backends.vocabulary import counted, joined, spoken, with_article
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vision_backends.backends.embedded.colours import Tones
-    from vision_backends.backends.embedded.evidence import Evidence, SeenObject
+    from vision_backends.backends.embedded.evidence import Evidence, SeenObject, Tones
     from vision_backends.backends.embedded.ocr import TextLine
 
 __all__ = ["compose"]
@@ -28,7 +28,7 @@ MOST_GROUPS = 4
 
 MOST_READ_WORDS = 40
 MOST_READ_CHARACTERS = 300
-"""Some writings have no spaces between words."""
+"""Some scripts put no spaces between words."""
 
 QUOTES = str.maketrans(dict.fromkeys('"“”„‟«»″〝〞〟＂', "'"))
 
@@ -55,12 +55,14 @@ def compose(evidence: Evidence, *, max_words: int | None = None) -> str:
         _Length(groups=1, places=False, doubts=False, tones=False),
     )
     lines = evidence.text or ()
-    texts = [_text(evidence, length, read=_read(lines, most_words=MOST_READ_WORDS)) for length in lengths]
-    if max_words is None:
-        return texts[0]
+    read = _read(lines, most_words=MOST_READ_WORDS) if lines else ""
+    most_words = math.inf if max_words is None else max_words
+    for length in lengths:
+        text = _text(evidence, length, read=read)
+        if len(text.split()) <= most_words:
+            return text
     bare = _text(evidence, lengths[-1], read="")
-    shortest = f"{bare} {_read(lines, most_words=max_words - len(bare.split()))}".rstrip()
-    return next((text for text in texts if len(text.split()) <= max_words), shortest)
+    return f"{bare} {_read(lines, most_words=most_words - len(bare.split()))}".rstrip()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,53 +83,43 @@ class _Length:
 
 
 def _text(evidence: Evidence, length: _Length, *, read: str) -> str:
-    seen = [item for item in evidence.objects if item.sure]
-    doubtful = [item for item in evidence.objects if not item.sure]
-    sure = _phrases(seen, length)
-    perhaps = _phrases(doubtful, length)[:1]
-    probably: list[str] = []
+    sure = _phrases([item for item in evidence.objects if item.sure], length)
+    doubtful = _phrases([item for item in evidence.objects if not item.sure], length)[:1]
+    hedged = [("perhaps", phrase) for phrase in doubtful]
     setting = ""
     if evidence.scene is not None:
         noun = with_article(spoken(evidence.scene.label))
         if evidence.scene.label in PLACES:
             setting = f"The setting looks like {noun}."
+        elif evidence.scene.sure:
+            sure.append(noun)
         else:
-            (sure if evidence.scene.sure else probably).append(noun)
+            hedged.insert(0, ("probably", noun))
     if sure and not length.doubts:
-        perhaps, probably, setting = [], [], ""
-    shown = _shown(sure, probably, perhaps, evidence.tones)
-    if not shown and not setting:
-        shown = _bare(evidence.tones, text=bool(evidence.text))
+        hedged, setting = [], ""
+    shown = _shown(sure, hedged, evidence) if sure or hedged or not setting else ""
     coloured = _coloured(evidence.tones) if length.tones else ""
     return " ".join(filter(None, [shown, setting, read, coloured]))
 
 
-def _shown(sure: Sequence[str], probably: Sequence[str], perhaps: Sequence[str], tones: Tones) -> str:
-    image = _image(tones)
+def _shown(sure: Sequence[str], hedged: Sequence[tuple[str, str]], evidence: Evidence) -> str:
+    """Return the sentence about what is in the image, or that nothing was recognised."""
+    tones, has_text = evidence.tones, bool(evidence.text)
+    image = "black-and-white image" if tones.greyscale and not tones.uniform else "image"
     if sure:
-        hedged = [*(f"probably {noun}" for noun in probably), *(f"perhaps {phrase}" for phrase in perhaps)]
-        return f"The {image} shows {joined([*sure, *hedged])}."
-    if probably:
-        return f"The {image} probably shows {joined([*probably, *(f'perhaps {phrase}' for phrase in perhaps)])}."
-    if perhaps:
-        return f"The {image} may show {joined(perhaps)}."
-    return ""
-
-
-def _bare(tones: Tones, *, text: bool) -> str:
-    """Return what is said where no object and no scene was recognised."""
-    image = _image(tones)
+        return f"The {image} shows {joined([*sure, *map(' '.join, hedged)])}."
+    if hedged:
+        (hedge, first), *rest = hedged
+        verb = "probably shows" if hedge == "probably" else "may show"
+        return f"The {image} {verb} {joined([first, *map(' '.join, rest)])}."
     if tones.uniform:
         plain = f"plain {tones.main[0]}"
-        return f"The image shows text on {plain}." if text else f"The image is {plain}; nothing in it was recognised."
-    return f"The {image} shows text." if text else f"Nothing in the {image} was recognised with confidence."
+        said = f"shows text on {plain}" if has_text else f"is {plain}; nothing in it was recognised"
+        return f"The image {said}."
+    return f"The {image} shows text." if has_text else f"Nothing in the {image} was recognised with confidence."
 
 
-def _image(tones: Tones) -> str:
-    return "black-and-white image" if tones.greyscale and not tones.uniform else "image"
-
-
-def _read(lines: Sequence[TextLine], *, most_words: int) -> str:
+def _read(lines: Sequence[TextLine], *, most_words: float) -> str:
     """Return a sentence that quotes as many lines as it has room for, or the beginning of the first; "" for none."""
     quotes = [f'"{line.string.translate(QUOTES)}"' for line in lines]
     first = quotes[0].strip('"').split() if quotes else []
@@ -136,12 +128,11 @@ def _read(lines: Sequence[TextLine], *, most_words: int) -> str:
         (joined([*quotes[:count], "more"]) for count in range(len(quotes) - 1, 0, -1)),
         (f'"{" ".join(first[:count])}…"' for count in range(len(first) - 1, 0, -1)),
     )
-    sentences = (f"The text reads {phrase}." for phrase in phrases)
-    return next((each for each in sentences if _within(each, most_words)), "")
-
-
-def _within(sentence: str, most_words: int) -> bool:
-    return len(sentence.split()) <= most_words and len(sentence) <= MOST_READ_CHARACTERS
+    for phrase in phrases:
+        sentence = f"The text reads {phrase}."
+        if len(sentence.split()) <= most_words and len(sentence) <= MOST_READ_CHARACTERS:
+            return sentence
+    return ""
 
 
 def _phrases(objects: Sequence[SeenObject], length: _Length) -> list[str]:
@@ -151,15 +142,12 @@ def _phrases(objects: Sequence[SeenObject], length: _Length) -> list[str]:
         kinds[spoken(item.label)].append(item)
     places: defaultdict[str, list[str]] = defaultdict(list)
     for noun, items in list(kinds.items())[: length.groups]:
-        places[_where(items) if length.places else ""].append(counted(noun, len(items)))
+        common = {item.place for item in items}
+        where = WHERE[common.pop()] if length.places and len(common) == 1 else ""
+        places[where].append(counted(noun, len(items)))
     nowhere = places.pop("", [])
     phrases = [joined(nouns) + where for where, nouns in places.items()] + nowhere
     return phrases if len(kinds) <= length.groups else [*phrases, "other things"]
-
-
-def _where(items: Sequence[SeenObject]) -> str:
-    places = {item.place for item in items}
-    return WHERE[places.pop()] if len(places) == 1 else ""
 
 
 def _coloured(tones: Tones) -> str:

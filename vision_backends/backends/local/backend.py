@@ -12,8 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from vision_backends.backends.base import AsyncBackend
-from vision_backends.backends.dry_run import rehearse
+from vision_backends.backends.base import AsyncBackend, rehearse
 from vision_backends.backends.local.capabilities import ClosedVocabulary, check_caption, check_space
 from vision_backends.backends.local.configured_model import LocalModel, Role
 from vision_backends.backends.local.hub.hub import Hub, HuggingFaceHub
@@ -29,8 +28,7 @@ from vision_backends.backends.local.runtime.timed_lookup import TimedLookup
 from vision_backends.backends.local.runtime.torch_environment import check_packages
 from vision_backends.backends.local.runtime.tuning_cache import TuningCache
 from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest, Model
-from vision_backends.backends.timing import Stopwatch
-from vision_backends.clock import SYSTEM_CLOCK, Clock, Deadline
+from vision_backends.clock import SYSTEM_CLOCK, Clock, Deadline, Stopwatch
 from vision_backends.errors import ConfigError, NotReadyError
 from vision_backends.types import FREE, Description, Detections, Embedding, Trace
 

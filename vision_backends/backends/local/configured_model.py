@@ -20,7 +20,7 @@ from vision_backends.backends.local.runtime.loader import LoaderSettings, load, 
 from vision_backends.backends.local.runtime.memory import memory_for
 from vision_backends.backends.local.runtime.parallel_map import compute
 from vision_backends.backends.local.runtime.timed_lookup import TimedLookup
-from vision_backends.backends.shutdown import awaited_at_exit
+from vision_backends.engine.threads import awaited_at_exit
 from vision_backends.errors import NotReadyError
 
 if TYPE_CHECKING:

@@ -38,8 +38,7 @@ from vision_backends.backends.openai.prompts import (
 from vision_backends.backends.openai.protocol import Chat, Conversation, Responses
 from vision_backends.backends.openai.settings import BaseUrl, Settings
 from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest
-from vision_backends.backends.timing import Stopwatch
-from vision_backends.clock import SYSTEM_CLOCK, Clock, Deadline
+from vision_backends.clock import SYSTEM_CLOCK, Clock, Deadline, Stopwatch
 from vision_backends.errors import (
     ConfigError,
     InvalidReplyError,

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from vision_backends.backends.openai.errors import find_error, read_rate_limits, scrub
 from vision_backends.backends.openai.sse import EventReader, looks_like_events, read_events, read_object
-from vision_backends.backends.timing import measured
-from vision_backends.clock import SYSTEM_CLOCK, Deadline
+from vision_backends.clock import SYSTEM_CLOCK, Deadline, measured
 from vision_backends.engine.event_loop import engine_loop
 from vision_backends.errors import BackendError, InvalidReplyError, TimedOutError, UnavailableError, VisionError
 

@@ -14,7 +14,7 @@ from vision_backends.backends.model_cards import coco_categories
 from vision_backends.backends.openai.models import Tokens
 from vision_backends.backends.openai.protocol import Ask
 from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest
-from vision_backends.backends.timing import measured
+from vision_backends.clock import measured
 from vision_backends.errors import InvalidReplyError
 from vision_backends.images import encode_for_wire
 from vision_backends.types import Detection, Usage

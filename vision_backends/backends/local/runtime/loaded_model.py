@@ -17,7 +17,7 @@ from vision_backends.backends.local.runtime.micro_batcher import Job
 from vision_backends.backends.local.runtime.parallel_map import ParallelMap
 from vision_backends.backends.local.runtime.precision import lower, stays_whole
 from vision_backends.backends.local.runtime.torch_environment import quiet, translated
-from vision_backends.backends.timing import count
+from vision_backends.clock import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence

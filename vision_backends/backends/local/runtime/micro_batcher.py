@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from vision_backends.backends.shutdown import awaited_at_exit, ending_error, interpreter_ends
+from vision_backends.engine.threads import awaited_at_exit, ending_error, interpreter_ends
 from vision_backends.errors import BackendError, OverloadedError, TimedOutError, UnavailableError
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from vision_backends.backends.shutdown import awaited_at_exit
 from vision_backends.engine.event_loop import engine_loop
+from vision_backends.engine.threads import awaited_at_exit
 from vision_backends.errors import OverloadedError, TimedOutError
 
 if TYPE_CHECKING:

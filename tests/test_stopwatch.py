@@ -7,7 +7,7 @@ from threading import Thread
 
 import pytest
 
-from vision_backends.backends.timing import Stopwatch, measured
+from vision_backends.clock import Stopwatch, measured
 from vision_backends.engine.pools import Pool
 from vision_backends.testing import FakeClock
 from vision_backends.types import Timing

@@ -9,11 +9,11 @@ import time
 
 import pytest
 
-from vision_backends.backends.shutdown import awaited_at_exit, interpreter_ends
+from vision_backends.engine.threads import awaited_at_exit, interpreter_ends
 
 BEGIN = """
 import threading, time
-from vision_backends.backends.shutdown import awaited_at_exit, interpreter_ends
+from vision_backends.engine.threads import awaited_at_exit, interpreter_ends
 
 def begin(work, daemon=True):
     threading.Thread(target=work, daemon=daemon).start()
