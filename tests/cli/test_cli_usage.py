@@ -10,7 +10,7 @@ import pytest
 from vision_backends.cli.commands.usage import since_of
 from vision_backends.cli.rendering.budgets import print_budgets
 from vision_backends.errors import InvalidRequestError
-from vision_backends.health.limits import Spending
+from vision_backends.health.budgets import Spending
 
 FAKE = "vision_backends.testing.fake:FakeBackend"
 

@@ -44,7 +44,7 @@ def _check_name(router: "Router", backend: str | None) -> None:
 
 def _reset_gates(router: "Router", backend: str | None) -> list[str]:
     """Let the gates of a backend pass and return a line about each."""
-    from vision_backends.health.scopes import Transition
+    from vision_backends.health.policy import Transition
 
     lines: list[str] = []
 

@@ -13,7 +13,7 @@ from vision_backends.cli.rendering.text import dollars, print_table
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from vision_backends.health.limits import Spending
+    from vision_backends.health.budgets import Spending
 
 __all__ = ["is_spent", "print_budgets"]
 

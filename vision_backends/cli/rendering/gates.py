@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from vision_backends.cli.rendering.text import print_table
 
 if TYPE_CHECKING:
-    from vision_backends.health.scopes import GateReport
+    from vision_backends.health.policy import GateReport
 
 __all__ = ["print_gates", "stands_before"]
 
@@ -33,7 +33,7 @@ def _utc(at: float) -> str:
 
 
 def _next_probe(gate: "GateReport", *, now: float) -> str:
-    from vision_backends.health.messages import duration
+    from vision_backends.health.policy import duration
 
     if gate.until > now:
         return f"in {duration(gate.until - now)}"
