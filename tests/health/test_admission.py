@@ -169,7 +169,7 @@ def test_what_is_said_not_to_block_asks_the_store_for_nothing(make_control, scop
     permit = control.admit(scope, timeout_s=20, snapshot=snapshot)
     asked.append(store.reads + store.updates > 0)
     store.reads = store.updates = 0
-    said.append(permit.may_block(error))
+    said.append(control.end_may_block(permit, error))
     end(permit)
     asked.append(store.reads + store.updates > 0)
     assert all(was_said or not was_asked for was_said, was_asked in zip(said, asked, strict=True))
@@ -182,7 +182,7 @@ def test_a_store_in_memory_never_blocks(make_control, scope):
     control = make_control(limits={"openai": Limits(max_concurrency=9)})
     assert not control.blocking
     assert not control.may_block(scope, control.look([scope]))
-    assert not control.admit(scope, timeout_s=20).may_block(UnavailableError("?"))
+    assert not control.end_may_block(control.admit(scope, timeout_s=20), UnavailableError("?"))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import secrets
 import threading
 from collections import defaultdict, deque
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
@@ -84,7 +84,7 @@ class AdmissionControl:
     """Keeps the gates, budgets and limits of every rung. Safe for many threads.
 
     A caller that must not wait for a disk or a network does elsewhere what may block: `look`, and, where `may_block`
-    and `Permit.may_block` say so, `admit` and the ending of a permit. The healthy path then reads the store once and
+    and `end_may_block` say so, `admit` and the ending of a permit. The healthy path then reads the store once and
     writes nothing.
 
     Args:
@@ -244,50 +244,67 @@ class AdmissionControl:
         accounts = [key.removeprefix(GATES) for key in self._all(GATES)]
         return sum(len(self._move(account, lambda gates: gates.reset(backend, now=now))) for account in accounts)
 
-    def end(self, permit: Permit, ending: Ending) -> None:
-        """Note how a call has ended, on gates, on budgets and in what was learned; only its first ending counts."""
-        with permit.lock:
-            if permit.ending is not None:
-                return
-            permit.ending = ending = ending if permit.late is None else replace(ending, usage=permit.late)
+    def end(
+        self,
+        permit: Permit,
+        *,
+        error: VisionError | None = None,
+        usage: Usage | None = None,
+        elapsed_s: float | None = None,
+        limits: RateLimits | None = None,
+    ) -> None:
+        """Note how a call has ended, on gates, on budgets and in what was learned; only its first ending counts.
+
+        Args:
+            permit: The call's.
+            error: What it failed with; None otherwise.
+            usage: What it consumed; None leaves it to the kind of the error.
+            elapsed_s: How long it took; None for one that was released.
+            limits: What its reply said about the server's limits.
+        """
         scope, now, monotonic = permit.scope, self._clock.time(), self._clock.monotonic()
-        failure = self._failure(permit, ending)
-        self._throttling.leave(scope, tokens=permit.amount.tokens, limits=ending.limits, now=monotonic)
+        with permit.lock:
+            if permit.booked is not None:
+                return
+            usage = usage if permit.late is None else permit.late
+            if usage is None and error is not None and error.kind in MAYBE_BILLED:
+                permit.booked = permit.amount
+            else:
+                permit.booked = Amount.of(usage or FREE, otherwise=permit.amount)
+        failure = None if error is None else self._failure(permit, error)
+        self._throttling.leave(scope, tokens=permit.amount.tokens, limits=limits, now=monotonic)
         if scope.backend in self._limits:
-            self._settle(permit, ending.amount(permit), reserved=permit.amount)
+            self._settle(permit, permit.booked, reserved=permit.amount)
         if failure is not None:
             if failure.kind == "outage":
                 self._counted.add(scope)
-            moved = self._move(
-                scope.account,
-                lambda gates: gates.fail(scope, failure, caller=permit.caller, now=now),
-            )
+            moved = self._move(scope.account, lambda gates: gates.fail(scope, failure, caller=permit.caller, now=now))
             if moved and failure.kind == "overload":
                 self._throttling.halve(scope, now=monotonic)
-        elif ending.error is None and ending.counted:
+        elif error is None and elapsed_s is not None:
             with self._lock:
-                self._durations[scope].append(ending.elapsed_s)
+                self._durations[scope].append(elapsed_s)
             if permit.is_probe or scope in self._counted:
-                self._move(
-                    scope.account,
-                    lambda gates: gates.succeed(scope, caller=permit.caller, now=now),
-                )
+                self._move(scope.account, lambda gates: gates.succeed(scope, caller=permit.caller, now=now))
         elif permit.is_probe:
             self._move(scope.account, lambda gates: gates.give_up(scope, caller=permit.caller))
-
-    def end_may_block(self, permit: Permit, error: VisionError | None) -> bool:
-        """Return whether `end` with this error, or without one, may have to wait for the store."""
-        touched = permit.is_probe or permit.scope.backend in self._limits
-        noted = permit.scope in self._counted if error is None else gate_kind(error) is not None
-        return self.blocking and (touched or noted)
 
     def correct(self, permit: Permit, usage: Usage) -> None:
         """Book the true usage of a call, which was not known when it ended."""
         with permit.lock:
-            permit.late, ending = usage, permit.ending
-        if ending is not None and permit.scope.backend in self._limits:
-            late = Amount.of(usage, otherwise=permit.amount).minus(ending.amount(permit))
+            permit.late, booked = usage, permit.booked
+        if booked is not None and permit.scope.backend in self._limits:
+            late = Amount.of(usage, otherwise=permit.amount).minus(booked)
             self._settle(permit, late, reserved=Amount())
+
+    def end_may_block(self, permit: Permit, error: VisionError | None = None) -> bool:
+        """Return whether ending a permit with this error, or without one, may have to wait for the store.
+
+        False is reliable as long as no other call of the same scope fails in between.
+        """
+        touched = permit.is_probe or permit.scope.backend in self._limits
+        noted = permit.scope in self._counted if error is None else gate_kind(error) is not None
+        return self.blocking and (touched or noted)
 
     def _gates(self, scope: Scope, snapshot: GateSnapshot) -> AccountGates:
         """Return the gates of a snapshot, or as this process has moved them since."""
@@ -407,14 +424,13 @@ class AdmissionControl:
             self._is_in_trouble = True
             _log.warning("Gates and budgets are not shared or kept while the store is in trouble: %s", error)
 
-    def _failure(self, permit: Permit, ending: Ending) -> Failure | None:
-        """Return what an ending means for the gates; None when it says nothing about the backend's health."""
-        error = ending.error
-        kind = None if error is None else gate_kind(error)
-        if error is None or kind is None:
+    def _failure(self, permit: Permit, error: VisionError) -> Failure | None:
+        """Return what an error means for the gates; None if it says nothing about the backend's health."""
+        kind = gate_kind(error)
+        if kind is None:
             return None
         if error.kind == "timed_out" and permit.timeout_s < self.expected_s(permit.scope, 0.0):
-            return None  # a caller in more of a hurry than the backend ever is
+            return None  # the caller's limit was shorter than what the backend usually takes
         return Failure(
             kind=kind,
             backend=permit.scope.backend,
@@ -422,32 +438,6 @@ class AdmissionControl:
             hint_s=getattr(error, "retry_after_s", None),
             spread=self._random.uniform(-1, 1),
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
-    """How a call has ended.
-
-    Attributes:
-        error: What it failed with; None otherwise.
-        counted: False when it says nothing about the backend's health.
-        usage: What it has consumed; None leaves it to the kind of the error.
-        elapsed_s: How long it took.
-        limits: What its reply said about the server's limits.
-    """
-
-    error: VisionError | None = None
-    counted: bool = True
-    usage: Usage | None = None
-    elapsed_s: float = 0.0
-    limits: RateLimits | None = None
-
-    def amount(self, permit: Permit) -> Amount:
-        """Return what the call is booked with."""
-        if self.usage is not None:
-            return Amount.of(self.usage, otherwise=permit.amount)
-        billed = self.error is not None and self.error.kind in MAYBE_BILLED
-        return permit.amount if billed else Amount()
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -464,9 +454,9 @@ class Permit:
         is_probe: Whether it probes a gate.
         timeout_s: Seconds that it may take.
         lease_s: Seconds after which it is taken for dead.
-        lock: Guards ``ending`` and ``late``.
-        ending: How it has ended; None while it runs.
-        late: Its true usage, where that became known later.
+        lock: Guards ``booked`` and ``late``.
+        booked: What it was booked with when it ended; None while it runs.
+        late: Its true usage, where that became known later, or before it ended.
     """
 
     control: AdmissionControl
@@ -477,15 +467,8 @@ class Permit:
     timeout_s: float
     lease_s: float
     lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
-    ending: Ending | None = field(default=None, init=False, repr=False)
+    booked: Amount | None = field(default=None, init=False, repr=False)
     late: Usage | None = field(default=None, init=False, repr=False)
-
-    def may_block(self, error: VisionError | None = None) -> bool:
-        """Return whether ending it may have to wait for the store: with this error, or without one.
-
-        False is reliable as long as no other call of the same scope fails in between.
-        """
-        return self.control.end_may_block(self, error)
 
     def succeeded(self, *, usage: Usage, elapsed_s: float, limits: RateLimits | None = None) -> None:
         """The backend has answered.
@@ -495,7 +478,7 @@ class Permit:
             elapsed_s: Seconds that it took.
             limits: What the reply said about the server's limits.
         """
-        self.control.end(self, Ending(usage=usage, elapsed_s=elapsed_s, limits=limits))
+        self.control.end(self, usage=usage, elapsed_s=elapsed_s, limits=limits)
 
     def failed(self, error: VisionError, *, elapsed_s: float, usage: Usage | None = None) -> None:
         """The backend has failed.
@@ -506,7 +489,7 @@ class Permit:
             usage: What it consumed all the same. By default that is nothing, or what was estimated after
                 errors that may come after the work was done: a timeout, an outage, an unusable reply.
         """
-        self.control.end(self, Ending(error=error, elapsed_s=elapsed_s, usage=usage))
+        self.control.end(self, error=error, elapsed_s=elapsed_s, usage=usage)
 
     def released(self, *, usage: Usage | None = None) -> None:
         """The call was cancelled, or its input was at fault: it says nothing about the backend's health.
@@ -514,7 +497,7 @@ class Permit:
         Args:
             usage: What it consumed all the same; nothing by default.
         """
-        self.control.end(self, Ending(counted=False, usage=usage))
+        self.control.end(self, usage=usage)
 
     def corrected(self, usage: Usage) -> None:
         """Book the true usage of a call whose answer came when no caller was waiting for it any more.

@@ -190,7 +190,7 @@ class Attempts:
 
     async def ended(self, permit: Permit, end: Callable[[], object], *, error: VisionError | None = None) -> None:
         """End a permit, before the next call is let in; with an error where it is one that may move a gate."""
-        await self._in_store(end, may_block=permit.may_block(error))
+        await self._in_store(end, may_block=self._health.end_may_block(permit, error))
 
     def ended_by_cancelling(self, end: Callable[[], object]) -> None:
         """End a permit without awaiting, as a coroutine must that is being cancelled."""
