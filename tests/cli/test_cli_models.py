@@ -201,10 +201,10 @@ def test_damage_is_found_and_mended(run, cache):
     states = {each["file"]: each["state"] for each in map(json.loads, out.splitlines())}
     assert states.pop("model.safetensors") == "damaged"
     assert set(states.values()) == {"sound"}
-    assert err == "vision: acme/tiny is not whole. Run: vision models pull --repair acme/tiny\n"
+    assert err == "vision: acme/tiny is incomplete or damaged. Run: vision models pull --repair acme/tiny\n"
     code, _, err = run("pull", "--repair", "acme/tiny")
     assert code == 0
-    assert "model.safetensors was damaged and is fetched anew" in err
+    assert "model.safetensors was damaged and is fetched again" in err
     assert run("verify", "acme/tiny")[0] == 0
 
 
@@ -218,7 +218,7 @@ def test_a_small_file_that_is_not_there_is_missed_and_comes_anew(run, cache, tmp
     bad = [each for each in map(json.loads, out.splitlines()) if each["state"] not in {"sound", "unrecorded"}]
     assert [(each["file"], each["state"]) for each in bad] == [("-", "missing")]
     assert name in bad[0]["detail"]
-    assert err == "vision: acme/tiny is not whole. Run: vision models pull --repair acme/tiny\n"
+    assert err == "vision: acme/tiny is incomplete or damaged. Run: vision models pull --repair acme/tiny\n"
     assert run("pull", "--repair", "acme/tiny")[0] == 0
     assert run("verify", "acme/tiny")[0] == 0
     (tmp_path / "own" / name).unlink()
@@ -277,9 +277,9 @@ def test_everything_that_is_here_is_checked(run):
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["pull"], 2, "Name models, or say --all-configured"),
-        (["pull", "acme/tiny", "--all-configured"], 2, "Name models, or say --all-configured"),
-        (["verify"], 2, "Name models, or say --all"),
+        (["pull"], 2, "Name models, or pass --all-configured"),
+        (["pull", "acme/tiny", "--all-configured"], 2, "Name models, or pass --all-configured"),
+        (["verify"], 2, "Name models, or pass --all"),
         (["pull", "nanodet-g-416"], 2, "ships with the package"),
         (["pull", "nanodet-g-416@v2"], 2, "one revision only"),
         (["remove", "nanodet-g-416"], 2, "ships with the package"),
@@ -340,7 +340,7 @@ def test_somebody_at_a_terminal_is_asked_first(run_at_terminal, published, cache
 
 
 def test_ctrl_c_keeps_what_has_arrived(published, run, cache, tmp_path):
-    """And the same command goes on from there."""
+    """And the same command continues from there."""
     published.publish("acme/large", write_model(tmp_path / "large", megabytes=25))
     published.pace_s = 0.02
     command = [sys.executable, "-m", "vision_backends", "models", "pull", "acme/large"]
@@ -351,7 +351,7 @@ def test_ctrl_c_keeps_what_has_arrived(published, run, cache, tmp_path):
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (130, b"")
-    assert err.endswith(b"vision: what has arrived is kept; the same command goes on from there\n")
+    assert err.endswith(b"vision: what has arrived is kept; the same command continues from there\n")
     published.pace_s = 0.0
     code, _, err = run("pull", "acme/large")
     assert code == 0
