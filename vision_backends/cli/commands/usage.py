@@ -43,7 +43,7 @@ def usage(
     ] = None,
     options: JsonOptions,
 ) -> None:
-    """Show calls, tokens, cost, cache hits and fallbacks by day (UTC) and model, and how much of each budget is spent."""
+    """Show calls, tokens, cost, cache hits and fallbacks by day (UTC) and model, and how far budgets are spent."""
     begin = since_of(since, now=time.time())
     keys = _keys(by or ("day", "model"))
     with options.open_router() as (router, settings):
