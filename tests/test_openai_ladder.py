@@ -179,7 +179,7 @@ def test_the_key_is_found_nowhere(make_router, server, caplog, tmp_path):
 
 def test_budgets_are_kept_and_told_once(make_router, server):
     """At 80 and 100 percent, and then nobody is asked."""
-    from vision_backends.health.limits import Alert, Limits
+    from vision_backends.health.budgets import Alert, Limits
 
     router = make_router(caching=False, limits={"openai": Limits(daily_budget_tokens=12_000)})
     alerts = []
@@ -196,7 +196,7 @@ def test_budgets_are_kept_and_told_once(make_router, server):
 @pytest.mark.parametrize("fault", ["refusal", "content_filter", "schema_broken", "boxes_out_of_range"])
 def test_what_a_useless_answer_was_billed_is_booked(make_router, server, fault):
     """The server has done its work, and wants to be paid for it."""
-    from vision_backends.health.limits import Limits
+    from vision_backends.health.budgets import Limits
 
     router = make_router(caching=False, limits={"openai": Limits(daily_budget_tokens=1_000_000)})
     server.play(fault, times=1)

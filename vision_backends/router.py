@@ -33,7 +33,7 @@ from vision_backends.engine.event_loop import engine_loop
 from vision_backends.engine.pools import Pool
 from vision_backends.errors import InvalidRequestError, VisionError
 from vision_backends.health.admission import AdmissionControl
-from vision_backends.health.limits import Limits
+from vision_backends.health.budgets import Limits
 from vision_backends.images import DEFAULT_LIMITS, ImageLimits
 from vision_backends.observability.alerts import Alerts
 from vision_backends.observability.events import Events
@@ -65,8 +65,8 @@ if TYPE_CHECKING:
     from vision_backends.clock import Clock
     from vision_backends.config.settings import Settings
     from vision_backends.engine.event_loop import EventLoop
-    from vision_backends.health.limits import Alert, Spending
-    from vision_backends.health.scopes import GateReport, Transition
+    from vision_backends.health.budgets import Alert, Spending
+    from vision_backends.health.policy import GateReport, Transition
     from vision_backends.images import ImageSource
     from vision_backends.observability.events import Event
     from vision_backends.reports import Explanation
@@ -150,8 +150,7 @@ class Router:
             clock=clock,
             random=random,
             limits=limits,
-            on_transition=tell,
-            on_alert=tell,
+            on_event=tell,
         )
         self._recorder = CallRecorder(
             answers=self._stores.answers,

@@ -24,7 +24,7 @@ from timing import Figure, show
 from benchmarks.sandbox_process import API_KEY, RemoteSandbox
 from vision_backends import Router, UnavailableError
 from vision_backends.backends.openai import OpenAIBackend
-from vision_backends.health.limits import Limits
+from vision_backends.health.budgets import Limits
 from vision_backends.storage import open_store
 from vision_backends.testing import FakeBackend
 from vision_backends.testing.sandbox import FAULTS

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vision_backends import Backend, Usage
-    from vision_backends.health.limits import Spending
+    from vision_backends.health.budgets import Spending
     from vision_backends.storage.base import LedgerRow
 
 __all__ = ["Books", "compare"]

@@ -26,7 +26,7 @@ from PIL import Image as PILImage
 from timing import Figure, show
 
 from vision_backends import QuotaExhaustedError, Router, TimedOutError, UnavailableError, Usage
-from vision_backends.health.limits import Limits
+from vision_backends.health.budgets import Limits
 from vision_backends.storage import open_store
 from vision_backends.storage.cache_codec import decode
 from vision_backends.testing import FakeBackend

@@ -48,7 +48,7 @@ def test_info_says_that_nothing_is_kept(vision, use_ladder):
     first, second, third = vision("cache", "info").stdout.splitlines()
     assert first.startswith("0 answers, 0 bytes of ")
     assert second == "memory, gone when the process ends"
-    assert third == "It is switched off: cache.enabled = false."
+    assert third == "The cache is switched off: cache.enabled = false."
 
 
 def test_clear_says_how_many_were_removed_from_where(vision, kept):

@@ -134,10 +134,10 @@ def test_a_text_of_several_lines_is_kept_for_one_image_and_joined_for_many(visio
     use_ladder("rungs:Wordy", more="cache.enabled = false\n")
     one = vision("describe", make_photo("a.png"))
     assert one.stdout == "first line\nsecond \\x1b[31mline\n"
-    assert one.stderr == "vision: the text is cut at the model's length limit\n"
+    assert one.stderr == "vision: the text was cut off at the model's length limit\n"
     many = vision("describe", make_photo("a.png"), make_photo("b.png"))
     assert many.stdout.splitlines()[0] == "a.png: first line second \\x1b[31mline"
-    assert many.stderr == "vision: 2 of 2: the text is cut at the model's length limit\n"
+    assert many.stderr == "vision: 2 of 2: the text was cut off at the model's length limit\n"
 
 
 def test_the_backend_can_be_chosen(vision, make_photo, use_ladder):
@@ -172,7 +172,7 @@ def test_a_deadline_that_leaves_no_time_is_a_usage_error(vision, make_photo, dea
 
 def test_the_deadline_holds_for_a_list_that_is_asked_about_in_pieces(vision, make_photo, use_ladder):
     """What comes after it is not asked about any more, but told."""
-    use_ladder("rungs:Slow", more='[backends."rungs:Slow"]\neach_s = 0.01\n')
+    use_ladder("rungs:Slow", more='[backends."rungs:Slow"]\neach_s = 0.05\n')
     names = [make_photo(f"{number}.png", size=(64, 48 + number)) for number in range(70)]
     result = vision("describe", *names, "--deadline", "0.3")
     answered = result.stdout.count("slow says")

@@ -48,7 +48,7 @@ def test_when_nobody_can_answer_a_task_the_exit_code_says_so(vision, use_ladder)
     use_ladder("rungs:Absent")
     result = vision("doctor")
     assert result.exit_code == 3
-    assert "describe: nobody can answer\n" in result.stdout
+    assert "describe: no backend can answer\n" in result.stdout
 
 
 def test_a_bad_configuration_is_a_finding(vision, fresh_user):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vision_backends.cli.rendering.local_models import print_models
+from vision_backends.cli.rendering.status import print_models
 from vision_backends.reports import RungStatus
 
 

@@ -201,7 +201,7 @@ def test_damage_is_found_and_mended(run, cache):
     states = {each["file"]: each["state"] for each in map(json.loads, out.splitlines())}
     assert states.pop("model.safetensors") == "damaged"
     assert set(states.values()) == {"sound"}
-    assert err == "vision: acme/tiny is not whole. Run: vision models pull --repair acme/tiny\n"
+    assert err == "vision: acme/tiny is incomplete or damaged. Run: vision models pull --repair acme/tiny\n"
     code, _, err = run("pull", "--repair", "acme/tiny")
     assert code == 0
     assert "model.safetensors is damaged and has to be fetched again" in err
@@ -219,7 +219,7 @@ def test_a_small_file_that_is_not_there_is_missed_and_comes_anew(run, cache, tmp
     bad = [each for each in map(json.loads, out.splitlines()) if each["state"] not in {"sound", "unrecorded"}]
     assert [(each["file"], each["state"]) for each in bad] == [("-", "missing")]
     assert name in bad[0]["detail"]
-    assert err == "vision: acme/tiny is not whole. Run: vision models pull --repair acme/tiny\n"
+    assert err == "vision: acme/tiny is incomplete or damaged. Run: vision models pull --repair acme/tiny\n"
     assert run("pull", "--repair", "acme/tiny")[0] == 0
     assert run("verify", "acme/tiny")[0] == 0
     (tmp_path / "own" / name).unlink()
@@ -320,9 +320,9 @@ def test_everything_that_is_here_is_checked(run):
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["pull"], 2, "Name models, or say --all-configured"),
-        (["pull", "acme/tiny", "--all-configured"], 2, "Name models, or say --all-configured"),
-        (["verify"], 2, "Name models, or say --all"),
+        (["pull"], 2, "Name models, or pass --all-configured"),
+        (["pull", "acme/tiny", "--all-configured"], 2, "Name models, or pass --all-configured"),
+        (["verify"], 2, "Name models, or pass --all"),
         (["pull", "nanodet-g-416"], 2, "ships with the package"),
         (["pull", "nanodet-g-416@v2"], 2, "one revision only"),
         (["remove", "nanodet-g-416"], 2, "ships with the package"),

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from vision_backends.cli.rendering.gates import print_gates
-from vision_backends.health.scopes import GateReport
+from vision_backends.cli.rendering.status import print_gates
+from vision_backends.health.policy import GateReport
 
 FAKE = "vision_backends.testing.fake:FakeBackend"
 

@@ -77,7 +77,7 @@ def test_what_it_plays_is_written_down(vision, free_port, interrupted_after, fre
     [
         (["--play", "nothing_like_it"], "There is no fault 'nothing_like_it'"),
         (["--script", "absent.json"], "absent.json"),
-        (["--rate", "0.5"], "--rate needs a --seed."),
+        (["--rate", "0.5"], "--rate needs --seed."),
         (["--rate", "2", "--seed", "1"], "--rate"),
         (["--port", "70000"], "--port"),
         (["--rpm", "-1"], "--rpm"),

@@ -75,8 +75,8 @@ def test_a_task_is_explained_with_the_options_that_it_knows(vision, options):
     [
         (["--prompt", "Why?"], "--prompt needs a --task."),
         (["--local-only"], "--local-only needs a --task."),
-        (["--task", "detect", "--prompt", "Why?"], "--prompt means nothing to detect."),
-        (["--task", "describe", "--label", "cat"], "--label means nothing to describe."),
+        (["--task", "detect", "--prompt", "Why?"], "--prompt has no effect on detect."),
+        (["--task", "describe", "--label", "cat"], "--label has no effect on describe."),
     ],
 )
 def test_an_option_without_effect_is_refused(vision, options, why):

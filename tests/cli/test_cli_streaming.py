@@ -32,7 +32,7 @@ def test_a_text_that_ends_its_line_gets_no_empty_one(vision, make_photo, use_lad
     use_ladder("rungs:Lines")
     result = vision("describe", make_photo(), "--stream")
     assert result.stdout == "first\nsecond\n"
-    assert result.stderr == "vision: the text is cut at the model's length limit\n"
+    assert result.stderr == "vision: the text was cut off at the model's length limit\n"
 
 
 def test_a_degraded_stream_says_why(vision, make_photo, use_ladder):
@@ -64,7 +64,7 @@ def test_nobody_to_speak_is_told_with_the_table(vision, make_photo, use_ladder):
     [
         (["a.png", "b.png"], "--stream shows one text, not 2."),
         (["a.png", "--json"], "--json prints whole answers."),
-        (["a.png", "--batch"], "--batch is for answers that nobody waits for."),
+        (["a.png", "--batch"], "--batch is for answers that can wait."),
         (["nothing*.png"], "matches no file"),
         (["bad.png"], "bad.png"),
     ],

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 import pytest
 
 from vision_backends.cli.commands.usage import since_of
-from vision_backends.cli.rendering.budgets import print_budgets
+from vision_backends.cli.rendering.status import print_budgets
 from vision_backends.errors import InvalidRequestError
-from vision_backends.health.limits import Spending
+from vision_backends.health.budgets import Spending
 
 FAKE = "vision_backends.testing.fake:FakeBackend"
 

@@ -40,7 +40,7 @@ def make_control(store, clock, told):
     """A maker of gatekeepers, as each process has one."""
 
     def make(**options):
-        defaults = {"clock": clock, "random": Steady(), "on_transition": told.append, "on_alert": told.append}
+        defaults = {"clock": clock, "random": Steady(), "on_event": told.append}
         return AdmissionControl(options.pop("store", store), **(defaults | options))
 
     return make
@@ -55,4 +55,4 @@ def control(make_control):
 @pytest.fixture
 def scope():
     """What most calls are about."""
-    return Scope(backend="openai", credential="account", model="gpt-x", task="describe")
+    return Scope(backend="openai", account="account", model="gpt-x", task="describe")

@@ -23,7 +23,7 @@ from vision_backends.errors import (
     UnavailableError,
 )
 from vision_backends.health.admission import AdmissionControl
-from vision_backends.health.limits import Limits
+from vision_backends.health.budgets import Limits
 from vision_backends.storage.base import StoreError
 from vision_backends.storage.memory import MemoryStore
 from vision_backends.types import FREE
@@ -90,7 +90,7 @@ def test_a_call_reads_the_store_once_for_all_its_rungs(make_control, scope):
     """However often it looks at them, whether it fails over or not."""
     store = Counting()
     control = make_control(store=store)
-    rungs = [scope, replace(scope, model="gpt-y"), replace(scope, credential=None, backend="local", model="blip")]
+    rungs = [scope, replace(scope, model="gpt-y"), replace(scope, account="local", backend="local", model="blip")]
     snapshot = control.look(rungs)
     assert store.reads == 2  # one for each account
     for rung in rungs:
@@ -169,7 +169,7 @@ def test_what_is_said_not_to_block_asks_the_store_for_nothing(make_control, scop
     permit = control.admit(scope, timeout_s=20, snapshot=snapshot)
     asked.append(store.reads + store.updates > 0)
     store.reads = store.updates = 0
-    said.append(permit.may_block(error))
+    said.append(control.end_may_block(permit, error))
     end(permit)
     asked.append(store.reads + store.updates > 0)
     assert all(was_said or not was_asked for was_said, was_asked in zip(said, asked, strict=True))
@@ -182,7 +182,7 @@ def test_a_store_in_memory_never_blocks(make_control, scope):
     control = make_control(limits={"openai": Limits(max_concurrency=9)})
     assert not control.blocking
     assert not control.may_block(scope, control.look([scope]))
-    assert not control.admit(scope, timeout_s=20).may_block(UnavailableError("?"))
+    assert not control.end_may_block(control.admit(scope, timeout_s=20), UnavailableError("?"))
 
 
 @pytest.mark.parametrize(
@@ -341,8 +341,8 @@ def test_trouble_is_shared_as_widely_as_it_goes(control, scope, kind):
         "task": replace(scope, task="detect"),
         "model": replace(scope, model="gpt-y"),
         "backend": replace(scope, backend="openai_big", model="gpt-z"),
-        "account": replace(scope, credential="other"),
-        "nobody": replace(scope, credential=None),
+        "account": replace(scope, account="other"),
+        "nobody": replace(scope, account="openai"),
     }
     fail(control, scope, error, times=5 if kind == "outage" else 1)
     assert {name for name, sibling in siblings.items() if refused(control, sibling)} == expected
@@ -395,6 +395,16 @@ def test_a_cancelled_probe_gives_its_place_to_the_next(control, scope, clock, to
     control.admit(scope, timeout_s=20).released()
     succeed(control, scope)
     assert moves(told)[-1] == "quota: probing → passing"
+
+
+def test_a_straggler_that_is_cancelled_leaves_the_probe_alone(control, scope, clock):
+    """Only the probing call can give up its place."""
+    straggler = control.admit(scope, timeout_s=20)
+    fail(control, scope, NO_QUOTA)
+    clock.advance(900)
+    control.admit(scope, timeout_s=20)
+    straggler.released()
+    assert refused(control, scope) is not None
 
 
 def test_a_probe_whose_process_died_lapses_after_twice_its_timeout(control, scope, clock):
@@ -483,7 +493,7 @@ def test_gates_are_reported_for_people(control, scope, clock):
     """The oldest trouble first, with everything that the status shows."""
     fail(control, scope, NO_QUOTA)
     clock.advance(60)
-    fail(control, replace(scope, credential=None, backend="local", model="blip"), RateLimitedError("?"))
+    fail(control, replace(scope, account="local", backend="local", model="blip"), RateLimitedError("?"))
     quota, rate = control.gates()
     assert (quota.gate, quota.backend, quota.model, quota.task, quota.state) == ("quota", "openai", "", "", "blocked")
     assert quota.until - quota.since == 900
@@ -507,7 +517,7 @@ def test_a_gate_that_nobody_asks_for_is_forgotten_after_a_day(control, scope, cl
 
 def test_reset_unblocks_the_gates_of_one_backend(control, scope, told):
     """After topping up; the others stay as they are."""
-    local = replace(scope, credential=None, backend="local", model="blip")
+    local = replace(scope, account="local", backend="local", model="blip")
     for each in (scope, local):
         fail(control, each, NO_QUOTA)
     told.clear()
@@ -682,7 +692,7 @@ def test_a_listener_in_trouble_hurts_nobody(make_control, scope, caplog):
     def stumble(_):
         raise LookupError("listener")
 
-    control = make_control(on_transition=stumble)
+    control = make_control(on_event=stumble)
     fail(control, scope, NO_QUOTA)
     assert isinstance(refused(control, scope), QuotaExhaustedError)
     assert "A listener failed on Transition." in caplog.text

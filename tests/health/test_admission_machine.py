@@ -20,16 +20,15 @@ from vision_backends.errors import (
     TimedOutError,
     UnavailableError,
 )
-from vision_backends.health.account_gates import AccountGates
 from vision_backends.health.admission import AdmissionControl, Scope
-from vision_backends.health.circuit_breaker import STREAK_GAP_S
+from vision_backends.health.circuit_breaker import STREAK_GAP_S, AccountGates
 from vision_backends.health.policy import RULES
 from vision_backends.storage.memory import MemoryStore
 from vision_backends.testing import FakeClock
 from vision_backends.types import FREE
 
 SCOPES = [
-    Scope(backend="openai", credential="account", model=model, task=task)
+    Scope(backend="openai", account="account", model=model, task=task)
     for model in ("gpt-x", "gpt-y")
     for task in ("describe", "embed")
 ]
@@ -73,7 +72,7 @@ class Gates(RuleBasedStateMachine):
     def make_control(self, seed):
         """A gatekeeper, as each process has one."""
         random = Random(seed)  # noqa: S311 — repeatable on purpose
-        return AdmissionControl(self.store, clock=self.clock, random=random, on_transition=self.told.append)
+        return AdmissionControl(self.store, clock=self.clock, random=random, on_event=self.told.append)
 
     def gates(self):
         """The shared state."""

@@ -10,12 +10,12 @@ import pytest
 
 from vision_backends.errors import QuotaExhaustedError
 from vision_backends.health.admission import AdmissionControl, Scope
-from vision_backends.health.limits import Limits
+from vision_backends.health.budgets import Limits
 from vision_backends.storage.sqlite import SQLiteStore
 from vision_backends.testing import FakeClock
 from vision_backends.types import FREE, Usage
 
-SCOPE = Scope(backend="openai", credential="account", model="gpt-x", task="describe")
+SCOPE = Scope(backend="openai", account="account", model="gpt-x", task="describe")
 START = 1_795_435_200.0
 CENT = Usage(input_tokens=7, output_tokens=3, cost_usd=0.01)
 BUDGET = {"openai": Limits(daily_budget_usd=1.0, daily_budget_tokens=10_000)}
@@ -71,7 +71,7 @@ def test_each_transition_is_told_once_among_threads(tmp_path):
     """Thirty calls fail together: one event."""
     store = SQLiteStore(tmp_path / "store.sqlite")
     told = []
-    control = AdmissionControl(store, clock=FakeClock(), on_transition=told.append)
+    control = AdmissionControl(store, clock=FakeClock(), on_event=told.append)
     permits = [control.admit(SCOPE, timeout_s=20) for _ in range(30)]
     with ThreadPoolExecutor(10) as pool:
         list(pool.map(lambda permit: permit.failed(QuotaExhaustedError("?"), elapsed_s=1.0), permits))
@@ -83,7 +83,7 @@ def spend(path, calls):
     """Make calls of a cent each; return how many were paid, and what was told."""
     store = SQLiteStore(path)
     alerts = []
-    control = AdmissionControl(store, clock=FakeClock(start=START), limits=BUDGET, on_alert=alerts.append)
+    control = AdmissionControl(store, clock=FakeClock(start=START), limits=BUDGET, on_event=alerts.append)
 
     def call(number):
         try:
@@ -111,7 +111,7 @@ def test_two_processes_spend_one_budget_exactly(tmp_path):
         pool.join()
     store = SQLiteStore(path)
     late = []
-    control = AdmissionControl(store, clock=FakeClock(start=START), limits=BUDGET, on_alert=late.append)
+    control = AdmissionControl(store, clock=FakeClock(start=START), limits=BUDGET, on_event=late.append)
     dollars, tokens = control.spending()
     paid = sum(result[0] for result in results)
     assert 90 < paid <= 100  # running calls may keep others out for a moment, in the end even from the last cent

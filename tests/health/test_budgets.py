@@ -19,8 +19,7 @@ from vision_backends.errors import (
     TimedOutError,
     UnavailableError,
 )
-from vision_backends.health.budgets import BudgetState
-from vision_backends.health.limits import Amount, Limits
+from vision_backends.health.budgets import Amount, BudgetState, Limits
 from vision_backends.storage.memory import MemoryStore
 from vision_backends.types import FREE, Usage
 
@@ -210,7 +209,7 @@ def test_sums_are_exact(amounts):
     for number, amount in enumerate(amounts):
         state.reserve(Amount(5, 5), caller=str(number), lease_s=9, now=NOON)
         state.settle(Amount(*amount), caller=str(number), reserved=Amount(5, 5), now=NOON)
-        state = BudgetState.parse(state.dump(), backend="openai", limits=limits)
+        state = BudgetState.parse(state.dump(now=NOON), backend="openai", limits=limits)
     total = Amount(sum(tokens for tokens, _ in amounts), sum(nano for _, nano in amounts))
     assert set(state.spent.values()) <= {total}
     assert state.reserved == {}

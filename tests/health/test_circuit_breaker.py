@@ -1,4 +1,4 @@
-"""The laws of one gate and of its count of failures: pure functions of state and time."""
+"""The laws of one gate and of its count of failures, pure functions of state and time; and the words of a refusal."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vision_backends.health import circuit_breaker
-from vision_backends.health.circuit_breaker import MAX_LEASE_S, Failure, FailureCount, Gate, count
-from vision_backends.health.policy import RULES, Rule
+from vision_backends.health.circuit_breaker import MAX_LEASE_S, WORDS, Failure, FailureCount, Gate, count, refusal
+from vision_backends.health.policy import RULES, GateKey, Rule, duration
 
 NOW = 1_800_000_000.0
+NOON = 1_795_435_200.0
 RULE = Rule(span="task", first_s=30, max_s=300)
 JITTERED = Rule(span="task", first_s=30, max_s=300, jitter=0.2)
 HINTED = Rule(span="task", first_s=20, max_s=120, obeys_hint=True)
@@ -87,13 +88,6 @@ def test_a_hint_is_obeyed_or_only_makes_it_longer(rule, hint_s, length_s):
 def test_the_length_varies_by_the_jitter(spread, length_s):
     """Clients of one server do not come back all at once."""
     assert block(None, JITTERED, now=NOW, caller="a", spread=spread).until == NOW + length_s
-
-
-def test_only_the_prober_can_give_up_its_probe():
-    """The place is free at once, and the gate still due."""
-    probed = blocked().probed(caller="a", lease_s=10, now=NOW + 30)
-    assert probed.given_up(caller="b") == probed
-    assert probed.given_up(caller="a").wait_s(NOW + 31) == 0
 
 
 @given(st.none() | TIMES, TIMES, ANY_RULE, HINTS, SPREADS, st.booleans())
@@ -197,3 +191,38 @@ def test_states_are_made_of_plain_values():
     for state in states:
         assert isinstance(state, Gate | FailureCount)
         assert all(isinstance(value, int | float | str | None) for value in asdict(state).values())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.1, "1 s"),
+        (45, "45 s"),
+        (120, "120 s"),
+        (121, "3 min"),
+        (900, "15 min"),
+        (7201, "3 h"),
+        (86_400, "24 h"),
+        (12 * 86_400, "12 d"),
+    ],
+)
+def test_a_duration_is_rounded_up(seconds, words):
+    """Who comes back after it is never too early."""
+    assert duration(seconds) == words
+
+
+@pytest.mark.parametrize("kind", WORDS)
+def test_every_gate_has_words_of_its_own(kind):
+    """With since when and why."""
+    gate = Gate(backend="b", reason="why", since=NOON, blocked_at=NOON, until=NOON + 90)
+    error = refusal(GateKey(kind, "b", "m", "embed"), gate, now=NOON)
+    assert "(why) since 12:00 UTC; the next probe is due in 90 s." in error.message
+    assert "{" not in str(error)
+    assert RULES[kind].first_s > 0
+
+
+def test_trouble_of_another_day_has_its_date():
+    """Otherwise "since 23:50" would lie in the future."""
+    gate = Gate(backend="b", reason="why", since=NOON - 86_400, blocked_at=NOON, until=NOON + 90)
+    error = refusal(GateKey("quota"), gate, now=NOON)
+    assert "since 2026-11-22 12:00 UTC" in error.message

@@ -109,7 +109,7 @@ def test_running_calls_count_against_what_is_left(control, scope):
 def test_a_call_that_was_refused_elsewhere_has_used_nothing(make_control, scope):
     """Its budget was spent, say: the server has not heard of it."""
     from vision_backends.errors import OverloadedError
-    from vision_backends.health.limits import Limits
+    from vision_backends.health.budgets import Limits
 
     control = make_control(limits={"openai": Limits(max_concurrency=1)})
     reply(control, scope, requests(2, None, 60))
@@ -164,7 +164,7 @@ SECONDS = st.none() | st.floats(0, 1e5)
 @given(st.lists(st.tuples(LEFT, st.none() | st.integers(1, 100), SECONDS, st.floats(0, 100)), max_size=15))
 def test_no_headers_keep_calls_out_for_ever(replies):
     """Whatever a server claims: after the wait that was named, and an hour at most, a call passes."""
-    scope = Scope(backend="b", credential=None, model="m", task="embed")
+    scope = Scope(backend="b", account="b", model="m", task="embed")
     throttling, now = Throttling(), 0.0
     for left, limit, reset_s, passed in replies:
         refused = throttling.obstacle(scope, now=now)
@@ -179,16 +179,14 @@ def test_no_headers_keep_calls_out_for_ever(replies):
 
 def test_counts_are_exact_among_threads():
     """Nobody is left running who has left."""
-    scope, throttling = Scope(backend="b", credential=None, model="m", task="embed"), Throttling()
+    scope, throttling = Scope(backend="b", account="b", model="m", task="embed"), Throttling()
 
     def call(_):
         throttling.enter(scope, tokens=3, now=0.0)
         throttling.leave(scope, tokens=3, now=0.0)
-        throttling.note_duration(scope, 1.0)
-        return throttling.percentile_s(scope, 90)
 
     with ThreadPoolExecutor(8) as pool:
-        assert set(pool.map(call, range(400))) == {1.0}
+        list(pool.map(call, range(400)))
     throttling.enter(scope, tokens=1, now=0.0)
     throttling.leave(scope, tokens=1, limits=requests(1, None, 60), now=0.0)
     assert throttling.obstacle(scope, now=0.0) is None  # one is left, and none is running

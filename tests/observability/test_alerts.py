@@ -12,7 +12,7 @@ from vision_backends import AuthenticationError, ModelNotFoundError, QuotaExhaus
 from vision_backends.backends.openai import OpenAIBackend
 from vision_backends.config.settings import load_settings
 from vision_backends.errors import ConfigError, OverloadedError, RateLimitedError
-from vision_backends.health.limits import Limits
+from vision_backends.health.budgets import Limits
 from vision_backends.observability.alerts import Alerts, Notice, notice_of
 from vision_backends.observability.webhook import Webhook
 from vision_backends.storage import open_store

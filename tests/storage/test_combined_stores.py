@@ -11,7 +11,7 @@ from PIL import Image as PILImage
 
 from vision_backends import OverloadedError, QuotaExhaustedError, Router
 from vision_backends.health.admission import AdmissionControl, Scope
-from vision_backends.health.limits import Limits
+from vision_backends.health.budgets import Limits
 from vision_backends.storage import Stores
 from vision_backends.storage.memory import MemoryStore
 from vision_backends.storage.sqlite import SQLiteStore
@@ -19,7 +19,7 @@ from vision_backends.testing import FakeBackend, FakeClock
 from vision_backends.types import FREE, Usage
 
 IMAGE = PILImage.new("RGB", (64, 48), "teal")
-SCOPE = Scope(backend="openai", credential="account", model="gpt-x", task="describe")
+SCOPE = Scope(backend="openai", account="account", model="gpt-x", task="describe")
 CENT = Usage(input_tokens=7, output_tokens=3, cost_usd=0.01)
 
 
@@ -74,7 +74,7 @@ def test_two_machines_share_their_gates_through_the_server(server):
 def test_of_many_threads_one_probes_although_nobody_holds_a_lock(server):
     """Who was overtaken looks again, and hears that another is probing."""
     clock, told = FakeClock(), []
-    control = AdmissionControl(OptimisticStates(server), clock=clock, on_transition=told.append)
+    control = AdmissionControl(OptimisticStates(server), clock=clock, on_event=told.append)
     control.admit(SCOPE, timeout_s=20).failed(QuotaExhaustedError("?"), elapsed_s=1.0)
     clock.advance(900)
     start = threading.Barrier(16)
@@ -118,7 +118,7 @@ def test_a_call_that_was_overtaken_decides_by_what_it_finds_then(server):
     other.admit(SCOPE, timeout_s=20).failed(QuotaExhaustedError("?"), elapsed_s=1.0)
     clock.advance(900)
     states = Overtaken(server, by=lambda: other.admit(SCOPE, timeout_s=20))
-    control = AdmissionControl(states, clock=clock, on_transition=told.append)
+    control = AdmissionControl(states, clock=clock, on_event=told.append)
     with pytest.raises(QuotaExhaustedError, match="another call is probing it now"):
         control.admit(SCOPE, timeout_s=20)
     assert (states.overtaken, told) == (1, [])

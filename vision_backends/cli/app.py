@@ -1,7 +1,7 @@
 """The commands of ``vision``, put together.
 
 This module decides what commands there are and how help groups them. A command is a function in a module of its
-own, whose body runs within `exits.exit_codes`; register it here.
+own that takes one of the records of `options`; register it here.
 """
 
 from typing import Annotated
@@ -18,32 +18,33 @@ from vision_backends.cli.commands.reset import reset
 from vision_backends.cli.commands.sandbox import sandbox
 from vision_backends.cli.commands.status import status
 from vision_backends.cli.commands.usage import usage
+from vision_backends.cli.options import command
 
 __all__ = ["app"]
 
 ASK = "Ask about images"
-LOOK = "Look after the installation"
+MANAGE = "Manage the installation"
 DEVELOP = "Develop"
 
 app = typer.Typer(
     name="vision",
     help="Describe, embed and detect images with the best backend that can answer right now.",
-    epilog="Exit codes: 0 answered, 2 usage or bad input, 3 nothing could answer.",
+    epilog="Exit codes: 0 answered, 2 usage or bad input, 3 no backend could answer.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-app.command(rich_help_panel=ASK)(describe)
-app.command(rich_help_panel=ASK)(detect)
-app.command(rich_help_panel=ASK)(embed)
-app.command(rich_help_panel=LOOK)(status)
-app.command(rich_help_panel=LOOK)(usage)
-app.command(rich_help_panel=LOOK)(reset)
-app.add_typer(cache, name="cache", rich_help_panel=LOOK)
-app.add_typer(models, name="models", rich_help_panel=LOOK)
-app.command(rich_help_panel=LOOK)(doctor)
-app.command(rich_help_panel=LOOK)(config)
+app.command(rich_help_panel=ASK)(command(describe))
+app.command(rich_help_panel=ASK)(command(detect))
+app.command(rich_help_panel=ASK)(command(embed))
+app.command(rich_help_panel=MANAGE)(command(status))
+app.command(rich_help_panel=MANAGE)(command(usage))
+app.command(rich_help_panel=MANAGE)(command(reset))
+app.add_typer(cache, name="cache", rich_help_panel=MANAGE)
+app.add_typer(models, name="models", rich_help_panel=MANAGE)
+app.command(rich_help_panel=MANAGE)(command(doctor))
+app.command(rich_help_panel=MANAGE)(command(config))
 app.command(rich_help_panel=DEVELOP)(sandbox)
 app.command(rich_help_panel=DEVELOP, context_settings=ANYTHING)(bench)
 

@@ -1,25 +1,39 @@
-"""Options that several commands share, so that they are called and explained alike.
+"""What the options and arguments of commands are called and explained, and the records of those that commands share.
 
-This module decides their names and help. It must not know what any command does with them.
+This module decides that every command takes the same options alike: a command is a function with options of its own
+and one parameter ``options``, whose type is a record of this module; `command` tells Typer of both. It must not know
+what any command does with them.
 """
 
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import MISSING, dataclass, fields
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from vision_backends.cli.rendering.exits import exit_codes
+from vision_backends.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from vision_backends.config.settings import Settings
+    from vision_backends.router import Router
+    from vision_backends.routing.options import CallKeywords
+
 __all__ = [
+    "AskOptions",
     "BackendName",
-    "Batch",
+    "CommonOptions",
     "ConfigFile",
-    "Deadline",
     "Debug",
     "Images",
-    "Json",
+    "JsonOptions",
     "Label",
     "Language",
     "LocalOnly",
-    "MaxWait",
     "ModelName",
     "ModelNames",
     "OptionalBackend",
@@ -28,6 +42,7 @@ __all__ = [
     "Space",
     "TaskName",
     "Yes",
+    "command",
 ]
 
 
@@ -43,49 +58,128 @@ def _model_names(begun: str) -> list[str]:
     return complete_names(begun)
 
 
-Images = Annotated[
-    list[str],
-    typer.Argument(metavar="PATHS", help="Images, folders of images, patterns, or - for standard input."),
-]
-OptionalImages = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="PATHS", help="Images, folders of images, patterns, or - for standard input."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
+LAST = ("as_json", "config", "debug")
+"""The options that end every help text."""
+
+_IMAGES = typer.Argument(metavar="PATHS", help="Images, folders of images, patterns, or - for standard input.")
+_MODEL_HELP = "Short or full name of a model in the list, or any model on the hub."
+
+Images = Annotated[list[str], _IMAGES]
+OptionalImages = Annotated[list[str] | None, _IMAGES]
 BackendName = Annotated[
     str | None,
     typer.Option("--backend", metavar="NAME", autocompletion=_backend_names, help="Ask only this backend."),
 ]
 OptionalBackend = Annotated[
     str | None,
-    typer.Argument(metavar="BACKEND", autocompletion=_backend_names, help="Which backend; all of them if left out."),
+    typer.Argument(metavar="BACKEND", autocompletion=_backend_names, help="A backend; all of them by default."),
 ]
-ModelName = Annotated[
-    str,
-    typer.Argument(metavar="NAME", autocompletion=_model_names, help="A name as in the list, short, or on the hub."),
-]
-ModelNames = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="NAMES", autocompletion=_model_names, help="Names as in the list, short, or on the hub."),
-]
+ModelName = Annotated[str, typer.Argument(metavar="NAME", autocompletion=_model_names, help=_MODEL_HELP)]
+ModelNames = Annotated[list[str] | None, typer.Argument(metavar="NAMES", autocompletion=_model_names, help=_MODEL_HELP)]
 LocalOnly = Annotated[bool, typer.Option("--local-only", help="Ask only backends that keep images on this machine.")]
-Deadline = Annotated[float | None, typer.Option(metavar="SECONDS", help="Stop after so many seconds altogether.")]
-Batch = Annotated[
-    bool, typer.Option("--batch", help="Rather wait for the best backend than take the next one at once.")
-]
-MaxWait = Annotated[
-    float | None, typer.Option(metavar="SECONDS", help="With --batch: wait so long for each; 600 if left out.")
-]
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="Read this instead of ./vision.toml.")
+    Path | None, typer.Option("--config", metavar="FILE", help="Read this file instead of ./vision.toml.")
 ]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask whether to.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and the log.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 Prompt = Annotated[str | None, typer.Option("--prompt", "-p", metavar="TEXT", help="A question or an instruction.")]
 Language = Annotated[str | None, typer.Option(metavar="TAG", help='Language of the text, such as "de".')]
 Label = Annotated[list[str] | None, typer.Option(metavar="TEXT", help="What to look for; can be repeated.")]
-Space = Annotated[str | None, typer.Option(metavar="NAME", help="Accept only vectors of this space.")]
+Space = Annotated[str | None, typer.Option(metavar="NAME", help="Accept only vectors in this vector space.")]
 TaskName = Annotated[
     Literal["describe", "embed", "embed_text", "detect"] | None,
-    typer.Option("--task", help="Explain what would happen if this were asked now."),
+    typer.Option("--task", help="Explain what would happen if this task were asked for now."),
 ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommonOptions:
+    """The options of every command that reads the configuration."""
+
+    config: ConfigFile = None
+    debug: Debug = False
+
+    @contextmanager
+    def open_router(self) -> Iterator[tuple["Router", "Settings"]]:
+        """Open a router with its settings, which cost most of a command's start and are imported here only.
+
+        A command ends with its answers, so nothing is loaded for later ones.
+
+        Raises:
+            ConfigError: A file, key, value or backend name has no meaning.
+        """
+        from vision_backends.config.settings import load_settings
+        from vision_backends.router import Router
+
+        settings = load_settings(self.config)
+        with Router.from_config(settings.model_copy(update={"warm_standby": False})) as router:
+            yield router, settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JsonOptions(CommonOptions):
+    """The options of every command whose output programs can read."""
+
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskOptions(JsonOptions):
+    """The options of every command that asks about images."""
+
+    backend: BackendName = None
+    local_only: LocalOnly = False
+    deadline: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Stop after this many seconds in total.")
+    ] = None
+    batch: Annotated[bool, typer.Option("--batch", help="Wait for the best backend instead of falling back.")] = False
+    max_wait: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="With --batch: wait at most this long for each input; 600 by default."),
+    ] = None
+
+    def keywords(self) -> "CallKeywords":
+        """Return the keywords of the router's methods that these options stand for, without the deadline.
+
+        Raises:
+            InvalidRequestError: There is a time to wait, but nothing to wait for.
+        """
+        if self.max_wait is not None and not self.batch:
+            raise InvalidRequestError("--max-wait needs --batch.")
+        return {
+            "backend": self.backend,
+            "local_only": self.local_only,
+            "priority": "batch" if self.batch else "interactive",
+            "max_wait_s": self.max_wait,
+        }
+
+
+def command(body: Callable[..., None]) -> Callable[..., None]:
+    """Make a command for Typer of a function with a parameter ``options``, whose type is one of the records here.
+
+    The command takes the function's own parameters and the fields of the record, and turns whatever the body raises
+    into a message and an exit code.
+    """
+    own = dict(inspect.signature(body).parameters)
+    kind = own.pop("options").annotation
+    shared = sorted(fields(kind), key=lambda each: LAST.index(each.name) if each.name in LAST else -1)
+    options = [
+        inspect.Parameter(
+            each.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if each.default is MISSING else each.default,
+            annotation=each.type,
+        )
+        for each in shared
+    ]
+
+    @wraps(body)
+    def run(**given: Any) -> None:  # noqa: ANN401 — the signature is made below, for Typer
+        options = kind(**{each.name: given.pop(each.name) for each in shared})
+        with exit_codes(debug=options.debug):
+            body(options=options, **given)
+
+    parameters = [*own.values(), *options]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run

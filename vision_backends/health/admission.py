@@ -1,56 +1,68 @@
 """Admission control: whether a rung may be asked now, and what its answer means for the next call.
 
-Three things can keep a call out, asked in this order: a blocked gate (`account_gates`, shared by all processes), what
+Three things can keep a call out, asked in this order: a blocked gate (`circuit_breaker`, shared by all processes), what
 this process has learned from the server's replies (`throttling`), and the limits that the user has set (`budgets`,
-shared). A call that is admitted gets a permit, with which it says how it has ended.
+shared). An admitted call gets a permit, with which it says how it has ended.
 
 This module decides that order, and when the store is read and written. It must not know what is asked. A store in
-trouble never fails a call: it is logged once, and everything counts as healthy.
+trouble never fails a call: it is logged once, and everything counts as healthy and unspent.
 """
 
 from __future__ import annotations
 
+import logging
+import math
 import secrets
 import threading
+from collections import defaultdict, deque
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
-from vision_backends.health.account_gates import AccountGates
-from vision_backends.health.budgets import Budgets
-from vision_backends.health.circuit_breaker import Failure
-from vision_backends.health.limits import Amount
-from vision_backends.health.messages import report
-from vision_backends.health.policy import MAYBE_BILLED, gate_kind
-from vision_backends.health.scopes import Scope
-from vision_backends.health.shared_state import SharedStates, tell
+from vision_backends.health.budgets import Amount, BudgetState
+from vision_backends.health.circuit_breaker import AccountGates, Failure, report
+from vision_backends.health.policy import MAYBE_BILLED, Scope, gate_kind
 from vision_backends.health.throttling import Throttling
 from vision_backends.types import FREE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from vision_backends.backends.requests import RateLimits
     from vision_backends.clock import Clock
     from vision_backends.errors import BackendError, VisionError
-    from vision_backends.health.budgets import BudgetState
-    from vision_backends.health.limits import Alert, Limits, Spending
-    from vision_backends.health.scopes import GateReport, Transition
+    from vision_backends.health.budgets import Alert, Limits, Spending
+    from vision_backends.health.policy import GateReport, Transition
     from vision_backends.storage.base import States
     from vision_backends.types import Usage
 
 __all__ = ["AdmissionControl", "GateSnapshot", "Permit", "Scope"]
 
-PREFIX = "gates/"
-"""How the keys of the gates' states begin."""
+GATES = "gates/"
+BUDGETS = "book/"
+"""How the keys of states begin; what was spent before an upgrade stays spent."""
 
 LEASE = 2.0
 MIN_LEASE_S = 1.0
 """A probe or a reservation that was not heard of for twice its timeout belongs to a process that has died."""
 
 USUAL_PERCENT = 90.0
-"""The part of the calls that "usually" refers to where durations are concerned."""
+"""The percentage of calls that "usually" refers to where durations are concerned."""
+
+SAMPLES = 32
+"""How many durations are remembered for each task of each model."""
+
+_log = logging.getLogger(__name__)
+
+
+class _State(Protocol):
+    def dump(self, *, now: float) -> str | None: ...
+
+
+S = TypeVar("S", bound=_State)
+_Event: TypeAlias = "Transition | Alert"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +83,8 @@ class GateSnapshot:
 class AdmissionControl:
     """Keeps the gates, budgets and limits of every rung. Safe for many threads.
 
-    A caller that must not wait for a disk or a network does what may block elsewhere: `look`, and, where `may_block`
-    and `Permit.may_block` say so, `admit` and the ending of a permit. The healthy path then reads the store once and
+    A caller that must not wait for a disk or a network does elsewhere what may block: `look`, and, where `may_block`
+    and `end_may_block` say so, `admit` and the ending of a permit. The healthy path then reads the store once and
     writes nothing.
 
     Args:
@@ -80,8 +92,8 @@ class AdmissionControl:
         clock: Where time comes from.
         random: Jitter of the gates.
         limits: What the user has allowed, by name of the backend.
-        on_transition: Told whenever a gate moves, once per event, in the thread that moved it.
-        on_alert: Told when 80 % and 100 % of a budget are spent, once per budget and period.
+        on_event: Told whenever a gate moves, and when 80 % and 100 % of a budget are spent, once among all processes,
+            in the thread of the call that caused it.
 
     Attributes:
         blocking: Whether the store may block.
@@ -94,31 +106,40 @@ class AdmissionControl:
         clock: Clock,
         random: Random | None = None,
         limits: Mapping[str, Limits] | None = None,
-        on_transition: Callable[[Transition], object] | None = None,
-        on_alert: Callable[[Alert], object] | None = None,
+        on_event: Callable[[_Event], object] = lambda _event: None,
     ) -> None:
         self.blocking = states.blocking
+        self._states = states
         self._clock = clock
         self._random = random or Random()  # noqa: S311 — jitter is no secret
-        self._states = SharedStates(states)
-        self._budgets = Budgets(self._states, limits or {}, on_alert=on_alert)
+        self._limits = dict(limits or {})
+        self._on_event = on_event
         self._throttling = Throttling()
-        self._on_transition = on_transition
+        self._lock = threading.Lock()
+        self._durations: defaultdict[Scope, deque[float]] = defaultdict(lambda: deque(maxlen=SAMPLES))
         self._moved: dict[str, AccountGates] = {}
         self._counted: set[Scope] = set()
+        self._unpriced: set[str] = set()
+        self._is_in_trouble = False
 
     def look(self, scopes: Iterable[Scope]) -> GateSnapshot:
         """Read what concerns some scopes: one read for each account, and one for each backend with limits."""
         scopes = list(scopes)
         moved = {scope.account: self._moved.get(scope.account) for scope in scopes}  # before the store is read
-        accounts = {account: AccountGates.parse(self._states.read(PREFIX + account)) for account in moved}
-        limited = {scope.backend for scope in scopes if self._budgets.concern(scope.backend)}
+        limited = {scope.backend for scope in scopes if scope.backend in self._limits}
+        keys = [GATES + account for account in moved] + [BUDGETS + backend for backend in limited]
+        try:
+            states = {key: self._states.read(key) for key in keys}
+        except OSError as error:
+            self._complain(error)
+            states = dict.fromkeys(keys)
+        accounts = {account: AccountGates.parse(states[GATES + account]) for account in moved}
         for scope in scopes:
-            if accounts[scope.account].counts(scope):
+            if scope.gate_key("outage") in accounts[scope.account].failures:
                 self._counted.add(scope)
             else:
                 self._counted.discard(scope)
-        budgets = {backend: self._budgets.read(backend) for backend in limited}
+        budgets = {backend: self._budget(backend, states[BUDGETS + backend]) for backend in limited}
         return GateSnapshot(accounts=accounts, moved=moved, budgets=budgets)
 
     def may_block(self, scope: Scope, snapshot: GateSnapshot) -> bool:
@@ -127,14 +148,14 @@ class AdmissionControl:
         It may if the store is one that blocks, and the user has set limits for the backend or a gate that concerns
         the scope is not passing.
         """
-        limited = self._budgets.concern(scope.backend)
+        limited = scope.backend in self._limits
         return self.blocking and (limited or bool(self._gates(scope, snapshot).concerning(scope)))
 
     def peek(self, scope: Scope, snapshot: GateSnapshot | None = None) -> BackendError | None:
         """Return what would keep out a small call now, or None; changes nothing.
 
         Args:
-            scope: What it is about.
+            scope: What the call concerns.
             snapshot: What `look` has returned for the call; by default the store is read.
         """
         now = self._clock.time()
@@ -150,7 +171,7 @@ class AdmissionControl:
         """Let a call through, or say why not.
 
         Args:
-            scope: What it is about.
+            scope: What the call concerns.
             timeout_s: Seconds that it may take; a permit that was not ended after twice that time lapses.
             estimate: What it is expected to consume at most.
             snapshot: What `look` has returned for the call; by default the store is read.
@@ -171,7 +192,6 @@ class AdmissionControl:
             scope=scope,
             caller=secrets.token_hex(8),
             amount=Amount.of(estimate),
-            is_priced=estimate.cost_usd is not None,
             is_probe=bool(gates.concerning(scope)),
             timeout_s=timeout_s,
             lease_s=max(LEASE * timeout_s, MIN_LEASE_S),
@@ -180,8 +200,9 @@ class AdmissionControl:
         with ExitStack() as undo:
             self._throttling.enter(scope, tokens=tokens, now=self._clock.monotonic())
             undo.callback(self._throttling.leave, scope, tokens=tokens, asked=False)
-            self._budgets.reserve(permit, now=now)
-            undo.callback(self._budgets.cancel, permit, now=now)
+            if scope.backend in self._limits:
+                self._reserve(permit, is_priced=estimate.cost_usd is not None, now=now)
+                undo.callback(self._cancel, permit, now=now)
             if permit.is_probe:
                 self._take_probe(permit, now=now)
             undo.pop_all()
@@ -189,15 +210,16 @@ class AdmissionControl:
 
     def expected_s(self, scope: Scope, default: float, *, percent: float = USUAL_PERCENT) -> float:
         """Return the seconds within which this percentage of the last 32 answers came; the default before the first."""
-        measured_s = self._throttling.percentile_s(scope, percent)
-        return default if measured_s is None else measured_s
+        with self._lock:
+            durations = sorted(self._durations.get(scope, ()))
+        return durations[max(0, math.ceil(len(durations) * percent / 100) - 1)] if durations else default
 
     def gates(self) -> list[GateReport]:
         """Return every gate that is not passing, the oldest trouble first."""
         now = self._clock.time()
         reports = [
             report(key, gate, now=now)
-            for text in self._states.all(PREFIX).values()
+            for text in self._all(GATES).values()
             for key, gate in AccountGates.parse(text).gates.items()
             if not gate.is_forgotten(now)
         ]
@@ -205,7 +227,9 @@ class AdmissionControl:
 
     def spending(self) -> list[Spending]:
         """Return how far each budget is spent."""
-        return self._budgets.spending(now=self._clock.time())
+        now, states = self._clock.time(), self._all(BUDGETS) if self._limits else {}
+        budgets = [self._budget(backend, states.get(BUDGETS + backend)) for backend in self._limits]
+        return [spending for budget in budgets for spending in budget.spending(now=now)]
 
     def reset(self, backend: str | None = None) -> int:
         """Let the gates pass that calls of a backend, or of any for None, have blocked, and forget its failures.
@@ -217,44 +241,128 @@ class AdmissionControl:
         """
         self._throttling.forget(backend)
         now = self._clock.time()
-        accounts = [key.removeprefix(PREFIX) for key in self._states.all(PREFIX)]
-        return sum(len(self._change(account, lambda gates: gates.reset(backend, now=now))) for account in accounts)
+        accounts = [key.removeprefix(GATES) for key in self._all(GATES)]
+        return sum(len(self._move(account, lambda gates: gates.reset(backend, now=now))) for account in accounts)
 
-    def end(self, permit: Permit, ending: Ending) -> None:
-        """Note how a call has ended, on gates, on budgets and in what was learned; its permit calls this once."""
+    def end(
+        self,
+        permit: Permit,
+        *,
+        error: VisionError | None = None,
+        usage: Usage | None = None,
+        elapsed_s: float | None = None,
+        limits: RateLimits | None = None,
+    ) -> None:
+        """Note how a call has ended, on gates, on budgets and in what was learned; only its first ending counts.
+
+        Args:
+            permit: The call's.
+            error: What it failed with; None otherwise.
+            usage: What it consumed; None leaves it to the kind of the error.
+            elapsed_s: How long it took; None for one that was released.
+            limits: What its reply said about the server's limits.
+        """
         scope, now, monotonic = permit.scope, self._clock.time(), self._clock.monotonic()
-        failure = self._failure(permit, ending)
-        self._throttling.leave(scope, tokens=permit.amount.tokens, limits=ending.limits, now=monotonic)
-        self._budgets.settle(permit, _amount(permit, ending), reserved=permit.amount, now=now)
+        with permit.lock:
+            if permit.booked is not None:
+                return
+            usage = usage if permit.late is None else permit.late
+            if usage is None and error is not None and error.kind in MAYBE_BILLED:
+                permit.booked = permit.amount
+            else:
+                permit.booked = Amount.of(usage or FREE, otherwise=permit.amount)
+        failure = None if error is None else self._failure(permit, error)
+        self._throttling.leave(scope, tokens=permit.amount.tokens, limits=limits, now=monotonic)
+        if scope.backend in self._limits:
+            self._settle(permit, permit.booked, reserved=permit.amount)
         if failure is not None:
             if failure.kind == "outage":
                 self._counted.add(scope)
-            moved = self._change(scope.account, lambda gates: gates.fail(scope, failure, caller=permit.caller, now=now))
+            moved = self._move(scope.account, lambda gates: gates.fail(scope, failure, caller=permit.caller, now=now))
             if moved and failure.kind == "overload":
                 self._throttling.halve(scope, now=monotonic)
-        elif ending.error is None and ending.counted:
-            self._throttling.note_duration(scope, ending.elapsed_s)
+        elif error is None and elapsed_s is not None:
+            with self._lock:
+                self._durations[scope].append(elapsed_s)
             if permit.is_probe or scope in self._counted:
-                self._change(scope.account, lambda gates: gates.succeed(scope, caller=permit.caller, now=now))
+                self._move(scope.account, lambda gates: gates.succeed(scope, caller=permit.caller, now=now))
         elif permit.is_probe:
-            self._change(scope.account, lambda gates: gates.give_up(scope, caller=permit.caller))
+            self._move(scope.account, lambda gates: gates.give_up(scope, caller=permit.caller))
 
-    def end_may_block(self, permit: Permit, error: VisionError | None) -> bool:
-        """Return whether `end` with this error, or without one, may have to wait for the store."""
-        touched = permit.is_probe or self._budgets.concern(permit.scope.backend)
+    def correct(self, permit: Permit, usage: Usage) -> None:
+        """Book the true usage of a call, which was not known when it ended."""
+        with permit.lock:
+            permit.late, booked = usage, permit.booked
+        if booked is not None and permit.scope.backend in self._limits:
+            late = Amount.of(usage, otherwise=permit.amount).minus(booked)
+            self._settle(permit, late, reserved=Amount())
+
+    def end_may_block(self, permit: Permit, error: VisionError | None = None) -> bool:
+        """Return whether ending a permit with this error, or without one, may have to wait for the store.
+
+        False is reliable as long as no other call of the same scope fails in between.
+        """
+        touched = permit.is_probe or permit.scope.backend in self._limits
         noted = permit.scope in self._counted if error is None else gate_kind(error) is not None
         return self.blocking and (touched or noted)
-
-    def correct(self, permit: Permit, ending: Ending, usage: Usage) -> None:
-        """Book the true usage of a call, which was not known when it ended."""
-        late = Amount.of(usage, otherwise=permit.amount).minus(_amount(permit, ending))
-        self._budgets.settle(permit, late, reserved=Amount(), now=self._clock.time())
 
     def _gates(self, scope: Scope, snapshot: GateSnapshot) -> AccountGates:
         """Return the gates of a snapshot, or as this process has moved them since."""
         account = scope.account
         moved = self._moved.get(account)
         return snapshot.accounts[account] if moved is None or moved is snapshot.moved[account] else moved
+
+    def _budget(self, backend: str, text: str | None) -> BudgetState:
+        return BudgetState.parse(text, backend=backend, limits=self._limits[backend])
+
+    def _reserve(self, permit: Permit, *, is_priced: bool, now: float) -> None:
+        """Set aside what a call is estimated to take.
+
+        Raises:
+            BackendError: It does not fit in; says when it will.
+        """
+        limits, model = self._limits[permit.scope.backend], permit.scope.model
+        has_budget = limits.daily_budget_usd is not None or limits.monthly_budget_usd is not None
+        if has_budget and not is_priced and model not in self._unpriced:
+            self._unpriced.add(model)
+            _log.warning("The price of %r is unknown: budgets in US dollars cannot count it.", model)
+        refused = None
+
+        def act(state: BudgetState) -> Sequence[_Event]:
+            nonlocal refused
+            refused = state.obstacle(permit.amount, now=now)
+            if refused is not None:
+                return state.alerts(now=now, refused=permit.amount)
+            state.reserve(permit.amount, caller=permit.caller, lease_s=permit.lease_s, now=now)
+            return []
+
+        self._book(permit, act)
+        if refused is not None:
+            raise refused
+
+    def _cancel(self, permit: Permit, *, now: float) -> None:
+        """Undo `_reserve` for a call that was not made after all."""
+
+        def act(state: BudgetState) -> Sequence[_Event]:
+            state.cancel(permit.amount, caller=permit.caller, now=now)
+            return []
+
+        self._book(permit, act)
+
+    def _settle(self, permit: Permit, amount: Amount, *, reserved: Amount) -> None:
+        """Book what a call has taken (negative where more was booked before) instead of what was reserved for it."""
+        now = self._clock.time()
+
+        def act(state: BudgetState) -> Sequence[_Event]:
+            state.settle(amount, caller=permit.caller, reserved=reserved, now=now)
+            return state.alerts(now=now)
+
+        self._book(permit, act)
+
+    def _book(self, permit: Permit, act: Callable[[BudgetState], Sequence[_Event]]) -> None:
+        """Change what the backend of a call has spent and reserved."""
+        backend = permit.scope.backend
+        self._change(BUDGETS + backend, partial(self._budget, backend), act)
 
     def _take_probe(self, permit: Permit, *, now: float) -> None:
         """Take the one place for a probe.
@@ -264,42 +372,65 @@ class AdmissionControl:
         """
         scope, blocked = permit.scope, None
 
-        def act(gates: AccountGates) -> list[Transition]:
+        def act(gates: AccountGates) -> Sequence[_Event]:
             nonlocal blocked
             blocked = gates.refusal(scope, now=now)  # of the last call of this function, should there be several
             if blocked is not None:
                 return []
             return gates.take_probe(scope, caller=permit.caller, lease_s=permit.lease_s, now=now)
 
-        self._change(scope.account, act)
+        self._move(scope.account, act)
         if blocked is not None:
             raise blocked
 
-    def _change(self, account: str, act: Callable[[AccountGates], list[Transition]]) -> list[Transition]:
-        """Change the gates of an account atomically, tell the listener what has moved, and return it."""
+    def _move(self, account: str, act: Callable[[AccountGates], Sequence[_Event]]) -> Sequence[_Event]:
+        """Change the gates of an account; return how they moved."""
+        return self._change(GATES + account, AccountGates.parse, act)
+
+    def _change(
+        self, key: str, parse: Callable[[str | None], S], act: Callable[[S], Sequence[_Event]]
+    ) -> Sequence[_Event]:
+        """Change a state atomically, tell the listener what has happened, and return it."""
         now = self._clock.time()
 
-        def change(text: str | None) -> tuple[str | None, tuple[AccountGates, list[Transition]]]:
-            gates = AccountGates.parse(text)
-            moved = act(gates)
-            return gates.dump(now=now), (gates, moved)
+        def change(text: str | None) -> tuple[str | None, tuple[S, Sequence[_Event]]]:
+            state = parse(text)
+            events = act(state)
+            return state.dump(now=now), (state, events)
 
-        nothing: list[Transition] = []
-        gates, moved = self._states.update(PREFIX + account, change, otherwise=(AccountGates(), nothing))
-        if moved:
-            self._moved[account] = gates
-            tell(self._on_transition, moved)
-        return moved
+        try:
+            state, events = self._states.update(key, change)
+        except OSError as error:
+            self._complain(error)
+            return []
+        if events and isinstance(state, AccountGates):
+            self._moved[key.removeprefix(GATES)] = state
+        for event in events:
+            try:
+                self._on_event(event)
+            except Exception:  # noqa: BLE001 — a listener may raise anything, and must not fail a call
+                _log.exception("A listener failed on %s.", type(event).__name__)
+        return events
 
-    def _failure(self, permit: Permit, ending: Ending) -> Failure | None:
-        """Return what an ending means for the gates; None when it says nothing about the backend's health."""
-        error = ending.error
-        kind = None if error is None else gate_kind(error)
-        if error is None or kind is None:
+    def _all(self, prefix: str) -> Mapping[str, str]:
+        try:
+            return self._states.all(prefix)
+        except OSError as error:
+            self._complain(error)
+            return {}
+
+    def _complain(self, error: OSError) -> None:
+        if not self._is_in_trouble:
+            self._is_in_trouble = True
+            _log.warning("Gates and budgets are not shared or kept while the store is in trouble: %s", error)
+
+    def _failure(self, permit: Permit, error: VisionError) -> Failure | None:
+        """Return what an error means for the gates; None if it says nothing about the backend's health."""
+        kind = gate_kind(error)
+        if kind is None:
             return None
-        usual_s = self._throttling.percentile_s(permit.scope, USUAL_PERCENT)
-        if error.kind == "timed_out" and usual_s is not None and permit.timeout_s < usual_s:
-            return None  # a caller in more of a hurry than the backend ever is
+        if error.kind == "timed_out" and permit.timeout_s < self.expected_s(permit.scope, 0.0):
+            return None  # the caller's limit was shorter than what the backend usually takes
         return Failure(
             kind=kind,
             backend=permit.scope.backend,
@@ -307,25 +438,6 @@ class AdmissionControl:
             hint_s=getattr(error, "retry_after_s", None),
             spread=self._random.uniform(-1, 1),
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
-    """How a call has ended.
-
-    Attributes:
-        error: What it failed with; None otherwise.
-        counted: False when it says nothing about the backend's health.
-        usage: What it has consumed; None leaves it to the kind of the error.
-        elapsed_s: How long it took.
-        limits: What its reply said about the server's limits.
-    """
-
-    error: VisionError | None = None
-    counted: bool = True
-    usage: Usage | None = None
-    elapsed_s: float = 0.0
-    limits: RateLimits | None = None
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -336,33 +448,27 @@ class Permit:
 
     Attributes:
         control: Has admitted the call, and is told how it ends.
-        scope: What it is about.
+        scope: What the call concerns.
         caller: A random id of the call.
         amount: What it is estimated to take; reserved where there is a budget.
-        is_priced: Whether the cost in that estimate is known.
         is_probe: Whether it probes a gate.
         timeout_s: Seconds that it may take.
         lease_s: Seconds after which it is taken for dead.
+        lock: Guards ``booked`` and ``late``.
+        booked: What it was booked with when it ended; None while it runs.
+        late: Its true usage, where that became known later, or before it ended.
     """
 
     control: AdmissionControl
     scope: Scope
     caller: str
     amount: Amount
-    is_priced: bool
     is_probe: bool
     timeout_s: float
     lease_s: float
-    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
-    _ending: Ending | None = field(default=None, init=False, repr=False)
-    _late: Usage | None = field(default=None, init=False, repr=False)
-
-    def may_block(self, error: VisionError | None = None) -> bool:
-        """Return whether ending it may have to wait for the store: with this error, or without one.
-
-        False is reliable as long as no other call of the same scope fails in between.
-        """
-        return self.control.end_may_block(self, error)
+    lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+    booked: Amount | None = field(default=None, init=False, repr=False)
+    late: Usage | None = field(default=None, init=False, repr=False)
 
     def succeeded(self, *, usage: Usage, elapsed_s: float, limits: RateLimits | None = None) -> None:
         """The backend has answered.
@@ -372,18 +478,18 @@ class Permit:
             elapsed_s: Seconds that it took.
             limits: What the reply said about the server's limits.
         """
-        self._finish(Ending(usage=usage, elapsed_s=elapsed_s, limits=limits))
+        self.control.end(self, usage=usage, elapsed_s=elapsed_s, limits=limits)
 
     def failed(self, error: VisionError, *, elapsed_s: float, usage: Usage | None = None) -> None:
         """The backend has failed.
 
         Args:
-            error: With what.
+            error: What it failed with.
             elapsed_s: Seconds that it took.
             usage: What it consumed all the same. By default that is nothing, or what was estimated after
                 errors that may come after the work was done: a timeout, an outage, an unusable reply.
         """
-        self._finish(Ending(error=error, elapsed_s=elapsed_s, usage=usage))
+        self.control.end(self, error=error, elapsed_s=elapsed_s, usage=usage)
 
     def released(self, *, usage: Usage | None = None) -> None:
         """The call was cancelled, or its input was at fault: it says nothing about the backend's health.
@@ -391,32 +497,11 @@ class Permit:
         Args:
             usage: What it consumed all the same; nothing by default.
         """
-        self._finish(Ending(counted=False, usage=usage))
+        self.control.end(self, usage=usage)
 
     def corrected(self, usage: Usage) -> None:
-        """Book the true usage of a call whose answer came when nobody waited for it any more.
+        """Book the true usage of a call whose answer came when no caller was waiting for it any more.
 
-        To be called once, from any thread; whether before or after the call was ended does not matter.
+        To be called once, from any thread, before or after the call was ended.
         """
-        with self._lock:
-            self._late = usage
-            ending = self._ending
-        if ending is not None:
-            self.control.correct(self, ending, usage)
-
-    def _finish(self, ending: Ending) -> None:
-        with self._lock:
-            if self._ending is not None:
-                return
-            if self._late is not None:
-                ending = replace(ending, usage=self._late)
-            self._ending = ending
-        self.control.end(self, ending)
-
-
-def _amount(permit: Permit, ending: Ending) -> Amount:
-    """Return what a call is booked with."""
-    if ending.usage is not None:
-        return Amount.of(ending.usage, otherwise=permit.amount)
-    billed = ending.error is not None and ending.error.kind in MAYBE_BILLED
-    return permit.amount if billed else Amount()
+        self.control.correct(self, usage)

@@ -1,148 +1,180 @@
-"""What each backend has spent, what its running calls have reserved, and how many calls the minute has left.
+"""The limits that a user can set for a backend, and how far they are used up.
 
-This module decides whether a call fits into the limits that the user has set, and how it is booked: reserved by its
-estimate before it begins, settled by its usage after it, each within one atomic update for all processes. What can be
-limited is in `limits`. It must not know where the states are kept.
+This module decides what can be limited, in which units, whether a call fits in, and how it is booked: reserved by its
+estimate before it begins, settled by its usage after it. Amounts are whole tokens and whole billionths of a dollar:
+sums are exact. Days and months are those of UTC, as in the providers' own accounts. `BudgetState` is read, changed and
+written back within one atomic update for all processes; this module must not know where it is kept.
 """
 
 from __future__ import annotations
 
 import json
-import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
-from vision_backends.errors import BackendError, OverloadedError, QuotaExhaustedError, RateLimitedError
+from vision_backends.errors import BackendError, ConfigError, OverloadedError, QuotaExhaustedError, RateLimitedError
 from vision_backends.health.circuit_breaker import MAX_LEASE_S, SLACK_S
-from vision_backends.health.limits import BUDGETS, Alert, Amount, Limits, Spending
-from vision_backends.health.shared_state import tell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator
 
-    from vision_backends.health.admission import Permit
-    from vision_backends.health.limits import Budget
-    from vision_backends.health.shared_state import SharedStates
+    from vision_backends.types import Usage
 
-__all__ = ["BudgetState", "Budgets"]
+__all__ = ["Alert", "Amount", "BudgetState", "Limits", "Spending"]
 
-T = TypeVar("T")
-
-PREFIX = "book/"
-"""How the keys of the states begin; what was spent before an upgrade stays spent."""
+NANO_USD = 1_000_000_000
 
 VERSION = 1
+"""Of the format in which a state is written down."""
 
 MINUTE_S = 60.0
 
 KEPT_PERIODS = 6
-"""Periods that are remembered. More than the current day and month, lest a clock that is wrong for a moment
-makes today's costs forgotten."""
+"""Periods that are remembered. More than the current day and month, so that a clock that is wrong for a moment does not
+make today's costs forgotten."""
 
 ROUNDING = 1e-6
-"""A call that has waited for as long as it was told is not refused for a millionth of a request."""
+"""A call that has waited for as long as it was told to is not refused for a millionth of a request."""
 
 ALERT_PERCENTS = (80, 100)
 
-_log = logging.getLogger(__name__)
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much all processes of this machine together may ask of one backend; None means no limit.
 
-class Budgets:
-    """Reserves and settles. Safe for many threads; a backend without limits costs nothing.
+    Attributes:
+        requests_per_minute: Calls that may begin per minute; as many may begin together after a quiet minute.
+        tokens_per_minute: Tokens that may be used per minute, likewise.
+        max_concurrency: Calls that may run concurrently.
+        daily_budget_usd: US dollars per day of UTC.
+        monthly_budget_usd: US dollars per month of UTC.
+        daily_budget_tokens: Tokens, sent and received, per day of UTC.
+        monthly_budget_tokens: Tokens, sent and received, per month of UTC.
 
-    Args:
-        states: Where the states are.
-        limits: What is allowed, by name of the backend.
-        on_alert: Told when 80 % and 100 % of a budget are spent.
+    Raises:
+        ConfigError: A limit is not positive.
     """
 
-    def __init__(
-        self, states: SharedStates, limits: Mapping[str, Limits], *, on_alert: Callable[[Alert], object] | None
-    ) -> None:
-        self._states = states
-        self._limits = dict(limits)
-        self._on_alert = on_alert
-        self._unpriced: set[str] = set()
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    max_concurrency: int | None = None
+    daily_budget_usd: float | None = None
+    monthly_budget_usd: float | None = None
+    daily_budget_tokens: int | None = None
+    monthly_budget_tokens: int | None = None
 
-    def concern(self, backend: str) -> bool:
-        """Return whether the user has set limits for a backend, so that each of its calls is booked."""
-        return backend in self._limits
+    def __post_init__(self) -> None:
+        for spec in fields(self):
+            value = getattr(self, spec.name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"{spec.name} = {value} must be positive.", remedy="Leave it out for no limit.")
 
-    def read(self, backend: str) -> BudgetState:
-        """Return what a backend has spent and reserved."""
-        return BudgetState.parse(self._states.read(PREFIX + backend), backend=backend, limits=self._limits[backend])
 
-    def reserve(self, permit: Permit, *, now: float) -> None:
-        """Set aside what a call is estimated to take.
+class Amount(NamedTuple):
+    """What a call takes, in whole numbers."""
 
-        Raises:
-            BackendError: It does not fit in; says when it will.
-        """
-        backend = permit.scope.backend
-        if backend not in self._limits:
-            return
-        self._warn_of_unknown_price(permit)
+    tokens: int = 0
+    nano_usd: int = 0
 
-        def act(state: BudgetState) -> tuple[BackendError | None, list[Alert]]:
-            refused = state.obstacle(permit.amount, now=now)
-            if refused is not None:
-                return refused, state.alerts(now=now, refused=permit.amount)
-            state.reserve(permit.amount, caller=permit.caller, lease_s=permit.lease_s, now=now)
-            return None, []
+    @classmethod
+    def of(cls, usage: Usage, *, otherwise: Amount | None = None) -> Amount:
+        """Return a usage as an amount; what is unknown in it is taken from ``otherwise``, or counts as nothing."""
+        unknown = otherwise or cls()
+        known = usage.input_tokens is not None and usage.output_tokens is not None
+        return cls(
+            tokens=(usage.input_tokens or 0) + (usage.output_tokens or 0) if known else unknown.tokens,
+            nano_usd=unknown.nano_usd if usage.cost_usd is None else round(usage.cost_usd * NANO_USD),
+        )
 
-        unknown: tuple[BackendError | None, list[Alert]] = (None, [])
-        refused, alerts = self._change(backend, act, otherwise=unknown)
-        tell(self._on_alert, alerts)
-        if refused is not None:
-            raise refused
+    def plus(self, other: Amount) -> Amount:
+        """Return the sum."""
+        return Amount(self.tokens + other.tokens, self.nano_usd + other.nano_usd)
 
-    def cancel(self, permit: Permit, *, now: float) -> None:
-        """Undo `reserve` for a call that was not made after all."""
-        backend = permit.scope.backend
-        if backend in self._limits:
-            self._change(
-                backend, lambda state: state.cancel(permit.amount, caller=permit.caller, now=now), otherwise=None
-            )
+    def minus(self, other: Amount) -> Amount:
+        """Return the difference, which may be negative."""
+        return Amount(self.tokens - other.tokens, self.nano_usd - other.nano_usd)
 
-    def settle(self, permit: Permit, amount: Amount, *, reserved: Amount, now: float) -> None:
-        """Book what a call has taken.
 
-        Args:
-            permit: The call's.
-            amount: What it has taken; negative where it was booked as more before.
-            reserved: What was reserved for it until now.
-            now: The time.
-        """
-        backend = permit.scope.backend
-        if backend not in self._limits:
-            return
+class Budget(NamedTuple):
+    """One kind of budget: the key that sets it, what it counts, and for how long."""
 
-        def act(state: BudgetState) -> list[Alert]:
-            state.settle(amount, caller=permit.caller, reserved=reserved, now=now)
-            return state.alerts(now=now)
+    key: str
+    period: Literal["day", "month"]
+    unit: Literal["tokens", "nano_usd"]
 
-        nothing: list[Alert] = []
-        tell(self._on_alert, self._change(backend, act, otherwise=nothing))
+    @property
+    def scale(self) -> int:
+        """Units in one of what the user sets: a dollar or a token."""
+        return NANO_USD if self.unit == "nano_usd" else 1
 
-    def spending(self, *, now: float) -> list[Spending]:
-        """Return how far each budget is spent."""
-        return [spending for backend in self._limits for spending in self.read(backend).spending(now=now)]
+    def limit(self, limits: Limits) -> int | None:
+        """Return how much may be spent, in this budget's unit; None where there is no limit."""
+        limit: float | None = getattr(limits, self.key)
+        return None if limit is None else round(limit * self.scale)
 
-    def _change(self, backend: str, act: Callable[[BudgetState], T], *, otherwise: T) -> T:
-        def change(text: str | None) -> tuple[str, T]:
-            state = BudgetState.parse(text, backend=backend, limits=self._limits[backend])
-            value = act(state)
-            return state.dump(), value
+    def of(self, amount: Amount) -> int:
+        """Return the part of an amount that this budget counts."""
+        part: int = getattr(amount, self.unit)
+        return part
 
-        return self._states.update(PREFIX + backend, change, otherwise=otherwise)
+    def show(self, value: int) -> str:
+        """Return a value of this budget for people: ``$4.20``, ``$0.0042``, ``12,000 tokens``."""
+        if self.unit == "tokens":
+            return f"{value:,} tokens"
+        dollars = value / NANO_USD
+        return f"${dollars:,.2f}" if dollars >= 0.1 or not value else f"${dollars:.4f}"
 
-    def _warn_of_unknown_price(self, permit: Permit) -> None:
-        limits, model = self._limits[permit.scope.backend], permit.scope.model
-        has_budget = limits.daily_budget_usd is not None or limits.monthly_budget_usd is not None
-        if has_budget and not permit.is_priced and model not in self._unpriced:
-            self._unpriced.add(model)
-            _log.warning("The price of %r is unknown: budgets in US dollars cannot count it.", model)
+
+BUDGETS = (
+    Budget("daily_budget_usd", "day", "nano_usd"),
+    Budget("monthly_budget_usd", "month", "nano_usd"),
+    Budget("daily_budget_tokens", "day", "tokens"),
+    Budget("monthly_budget_tokens", "month", "tokens"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    """A budget is nearly or wholly spent. Reported once per budget and period, among all processes.
+
+    Attributes:
+        at: When it happened, in seconds since 1970 UTC.
+        backend: Whose budget it is.
+        budget: The key that sets it, such as ``"daily_budget_usd"``.
+        percent: 80 or 100.
+        period: The day or month, such as ``"2026-11-23"`` or ``"2026-11"``.
+        message: All of this in a sentence.
+    """
+
+    at: float
+    backend: str
+    budget: str
+    percent: int
+    period: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spending:
+    """How far a budget is spent.
+
+    Attributes:
+        backend: Whose budget it is.
+        budget: The key that sets it.
+        period: The day or month.
+        spent: What has been booked, in dollars or tokens, as the key says.
+        reserved: What running calls are expected to add.
+        limit: What may be spent.
+    """
+
+    backend: str
+    budget: str
+    period: str
+    spent: float
+    reserved: float
+    limit: float
 
 
 @dataclass(slots=True)
@@ -150,12 +182,12 @@ class BudgetState:
     """What one backend has spent and reserved; lives within one update or one look.
 
     Attributes:
-        backend: Which.
+        backend: Its name.
         limits: What is allowed.
         spent: Amounts booked, by day and by month.
-        told: Alerts that have been given, as ``"<budget> <percent>"``, by day and by month.
-        reserved: Ends of leases and amounts of running calls, by call.
-        levels: What is left of the minute's requests and tokens, and when that was so.
+        told: Alerts that have been raised, as ``"<budget> <percent>"``, by day and by month.
+        reserved: End of the lease and amount of each running call, by its id.
+        levels: What was left of the minute's requests and tokens, and when.
     """
 
     backend: str
@@ -185,19 +217,19 @@ class BudgetState:
         except (ValueError, TypeError, KeyError, AttributeError):
             return cls(backend, limits)
 
-    def dump(self) -> str:
-        """Write the state down."""
+    def dump(self, *, now: float) -> str:
+        """Write the state down, without the reservations whose leases have ended."""
         state = {
             "version": VERSION,
             "spent": self.spent,
             "told": self.told,
-            "reserved": [[caller, until, amount] for caller, (until, amount) in self.reserved.items()],
+            "reserved": [[caller, until, amount] for caller, (until, amount) in self._running(now).items()],
             "levels": self.levels,
         }
         return json.dumps(state, separators=(",", ":"))
 
     def obstacle(self, amount: Amount, *, now: float) -> BackendError | None:
-        """Return why a call of this estimated amount may not begin; None when it may."""
+        """Return why a call of this estimated amount may not begin; None if it may."""
         limit, running = self.limits.max_concurrency, len(self._running(now))
         if limit is not None and running >= limit:
             return OverloadedError(
@@ -221,11 +253,11 @@ class BudgetState:
 
     def reserve(self, amount: Amount, *, caller: str, lease_s: float, now: float) -> None:
         """Set an amount aside for a call that begins; should its process die, the lease ends by itself."""
-        self.reserved = self._running(now) | {caller: (now + min(lease_s, MAX_LEASE_S), amount)}
+        self.reserved[caller] = (now + min(lease_s, MAX_LEASE_S), amount)
         self._draw(requests=1, tokens=amount.tokens, now=now)
 
     def cancel(self, reserved: Amount, *, caller: str, now: float) -> None:
-        """Undo `reserve` for a call that has not been made after all."""
+        """Undo `reserve` for a call that was not made after all."""
         self.reserved.pop(caller, None)
         self._draw(requests=-1, tokens=-reserved.tokens, now=now)
 
@@ -240,7 +272,7 @@ class BudgetState:
         self.told = {period: told for period, told in self.told.items() if period in self.spent}
 
     def alerts(self, *, now: float, refused: Amount | None = None) -> list[Alert]:
-        """Return what has to be told now, and remember that it was.
+        """Return the alerts that are due now, and remember that they were raised.
 
         Args:
             now: The time.
@@ -292,7 +324,7 @@ class BudgetState:
 
     def _over_budget(self, amount: Amount, *, now: float) -> QuotaExhaustedError | None:
         for budget, limit, _, spent in self._limited(now):
-            needed = max(1, budget.of(amount))  # an unknown price must not get past a budget that is spent
+            needed = max(1, budget.of(amount))  # a call of unknown price must not get past a budget that is spent
             if spent + self._reserved(budget, now) + needed > limit:
                 return self._spent(budget, limit, spent, needed, now=now)
         return None

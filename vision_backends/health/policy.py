@@ -1,12 +1,15 @@
-"""Which gate an error blocks, for how long, and for which calls.
+"""The vocabulary of gates, and their rules: which gate an error blocks, for how long, and for which calls.
 
-This module decides the numbers; `circuit_breaker` applies them. It must not know where gates are kept.
+This module decides how widely trouble of each kind is shared: a rate limit of one model never keeps its siblings from
+answering, while an empty account blocks everything that it pays for. `circuit_breaker` applies the rules. This module
+must not know where gates are kept.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from vision_backends.errors import BackendError
 
@@ -14,14 +17,30 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from vision_backends.errors import VisionError
+    from vision_backends.types import Task
 
-__all__ = ["MAYBE_BILLED", "RULES", "GateKind", "Rule", "Span", "gate_kind"]
+__all__ = [
+    "MAYBE_BILLED",
+    "RULES",
+    "GateKey",
+    "GateKind",
+    "GateReport",
+    "GateState",
+    "Rule",
+    "Scope",
+    "Transition",
+    "duration",
+    "gate_kind",
+]
 
 GateKind = Literal["quota", "authentication", "model", "rate", "overload", "outage"]
 """What a gate is blocked by."""
 
 Span = Literal["account", "model", "task"]
-"""What a blocked gate blocks: all calls of an account, of one model of a backend, or of one task of that model."""
+"""Which calls a blocked gate refuses: those of an account, of one model of a backend, or of one task of that model."""
+
+GateState = Literal["passing", "blocked", "probing"]
+"""Whether a gate admits every call, none, or exactly one (a breaker's closed, open and half-open states)."""
 
 GATE_KINDS: Mapping[str, GateKind] = {
     "quota_exhausted": "quota",
@@ -33,12 +52,12 @@ GATE_KINDS: Mapping[str, GateKind] = {
 """From `VisionError.kind`; every other failure of a backend is an outage."""
 
 HARMLESS = frozenset({"not_supported", "not_ready"})
-"""What a backend says before it has tried; it says nothing about the backend's health."""
+"""Errors that a backend raises before it tries; they say nothing about its health."""
 
 MAYBE_BILLED = frozenset(
     {"timed_out", "invalid_reply", "unavailable", "stream_interrupted", "hedged", "cancelled", "backend_error"}
 )
-"""After these a server may have charged, and nobody has said how much."""
+"""Errors after which a server may have charged an unknown amount."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,11 +66,11 @@ class Rule:
 
     Attributes:
         span: Which calls they block.
-        first_s: Seconds for which one is blocked at first.
-        max_s: Seconds for which one is blocked at most; each failed probe doubles the time.
-        jitter: Part of the time by which it is made longer or shorter at random, so that the clients of a
-            server do not come back simultaneously.
-        obeys_hint: Whether the server's own "retry after" is taken instead, even if it is shorter.
+        first_s: Seconds for which a gate is blocked at first.
+        max_s: Seconds for which it is blocked at most; each failed probe doubles the time.
+        jitter: Share of the time by which it is lengthened or shortened at random, so that the clients of a server
+            do not come back simultaneously.
+        obeys_hint: Whether the server's own "retry after" is used instead, even if it is shorter.
     """
 
     span: Span
@@ -69,8 +88,8 @@ RULES: Mapping[GateKind, Rule] = {
     "overload": Rule(span="model", first_s=20, max_s=120, obeys_hint=True),
     "outage": Rule(span="task", first_s=30, max_s=300, jitter=0.2),
 }
-"""The lengths of an outage follow Envoy's outlier detection (30 s, growing, at most 300 s). A single error that is not
-an outage blocks its gate: one answer "insufficient_quota" leaves no doubt."""
+"""The times of an outage follow Envoy's outlier detection (30 s, growing, at most 300 s). Of every other kind a single
+error blocks the gate: one answer "insufficient_quota" leaves no doubt."""
 
 
 def gate_kind(error: VisionError) -> GateKind | None:
@@ -78,3 +97,103 @@ def gate_kind(error: VisionError) -> GateKind | None:
     if not isinstance(error, BackendError) or error.kind in HARMLESS:
         return None
     return GATE_KINDS.get(error.kind, "outage")
+
+
+class GateKey(NamedTuple):
+    """Identifies one gate of an account; a field is empty where the gate blocks all of its values."""
+
+    kind: GateKind
+    backend: str = ""
+    model: str = ""
+    task: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """What one call concerns, as far as gates go.
+
+    Attributes:
+        backend: Name of the backend.
+        account: Identifier of the account that pays; the backend's name where there is none.
+        model: Name of the model, empty where there is none.
+        task: What is asked.
+    """
+
+    backend: str
+    account: str
+    model: str
+    task: Task
+
+    def gate_key(self, kind: GateKind) -> GateKey:
+        """Return the key of the gate of this kind that calls of this scope must pass."""
+        span = RULES[kind].span
+        if span == "account":
+            return GateKey(kind)
+        return GateKey(kind, self.backend, self.model, self.task if span == "task" else "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transition:
+    """A gate was blocked, admitted a probe, or passes again. Reported once, by the process in which it happened.
+
+    Attributes:
+        at: When it happened, in seconds since 1970 UTC.
+        backend: The backend whose call moved the gate.
+        model: The model that the gate blocks; empty for a whole account.
+        task: The task that it blocks; empty for all tasks of a model.
+        gate: What the gate is blocked by.
+        before: The state before.
+        after: The state after.
+        reason: The provider's code or the kind of the error that blocked it.
+        until: When it is due for a probe; None when it is passing.
+    """
+
+    at: float
+    backend: str
+    model: str
+    task: str
+    gate: GateKind
+    before: GateState
+    after: GateState
+    reason: str
+    until: float | None = None
+
+    @property
+    def scope(self) -> str:
+        """What the gate blocks, for people: ``openai``, ``openai/gpt-x`` or ``openai/gpt-x/describe``."""
+        return "/".join(part for part in (self.backend, self.model, self.task) if part)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateReport:
+    """A gate that is not passing, for ``vision status``.
+
+    Attributes:
+        backend: The backend whose call blocked it.
+        model: The model that it blocks; empty for a whole account.
+        task: The task that it blocks; empty for all tasks of a model.
+        gate: What it is blocked by.
+        state: ``"blocked"`` or ``"probing"``.
+        since: When the trouble began, in seconds since 1970 UTC.
+        until: When it is, or was, due for a probe.
+        message: All of this in a sentence.
+        remedy: What the reader can do about it.
+    """
+
+    backend: str
+    model: str
+    task: str
+    gate: GateKind
+    state: GateState
+    since: float
+    until: float
+    message: str
+    remedy: str | None
+
+
+def duration(seconds: float) -> str:
+    """Return a duration for people, rounded up: ``45 s``, ``12 min``, ``3 h``, ``12 d``."""
+    for unit_s, unit, limit in ((1, "s", 120), (60, "min", 120), (3_600, "h", 72)):
+        if seconds <= unit_s * limit:
+            return f"{math.ceil(seconds / unit_s)} {unit}"
+    return f"{math.ceil(seconds / 86_400)} d"

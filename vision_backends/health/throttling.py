@@ -1,16 +1,15 @@
-"""Client-side throttling: what this process has in flight, and what the replies have taught it.
+"""Client-side throttling: what this process has in flight, and what the server's replies say about its limits.
 
-This module decides when a call steps aside before the server has to say so: because the last reply left too little
-of the current minute, or because as many calls are running as the server bore
-after it was last overloaded. It must not know gates or
-budgets, and shares nothing with other processes: the server's replies count their calls too.
+This module decides when a call steps aside before the server has to say so: because the last reply left too little of
+the current minute, or because as many calls are running as the server could handle when it was last overloaded. It must
+not know gates or budgets, and shares nothing with other processes: the server's replies count their calls too.
 """
 
 from __future__ import annotations
 
 import math
 import threading
-from collections import defaultdict, deque
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,41 +18,37 @@ from vision_backends.errors import OverloadedError, RateLimitedError
 if TYPE_CHECKING:
     from vision_backends.backends.requests import RateLimits
     from vision_backends.errors import BackendError
-    from vision_backends.health.scopes import Scope
+    from vision_backends.health.policy import Scope
 
 __all__ = ["Throttling"]
-
-SAMPLES = 32
-"""How many durations are remembered for each task of each model."""
 
 REGROW_S = 10.0
 """Seconds after which one more concurrent call is admitted, after an overload has halved them."""
 
 MAX_RESET_S = 3_600.0
-"""A server that says that its limit comes back later than this is asked again all the same; it may have meant
-milliseconds, or a date."""
+"""Longest time until a reset that is believed: a server that names a later one may have meant milliseconds, or a
+date."""
 
 
 class Throttling:
-    """Running calls, learned limits and durations. Safe for many threads; times are of a monotonic clock."""
+    """Running calls and learned limits of each model. Safe for many threads; times are of a monotonic clock."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._loads: defaultdict[tuple[str, str, str], _Load] = defaultdict(_Load)
-        self._durations: defaultdict[Scope, deque[float]] = defaultdict(lambda: deque(maxlen=SAMPLES))
 
     def enter(self, scope: Scope, *, tokens: int, now: float) -> None:
         """Let a call begin that is expected to take this many tokens.
 
         Raises:
-            OverloadedError: As many are running as the server bears.
+            OverloadedError: As many calls are running as the server can handle.
             RateLimitedError: The server's last reply has left too little; says when there will be enough.
         """
         with self._lock:
-            load = self._loads[_key(scope)]
-            obstacle = load.obstacle(scope, tokens=tokens, now=now)
+            obstacle = self.obstacle(scope, tokens=tokens, now=now)
             if obstacle is not None:
                 raise obstacle
+            load = self._loads[scope.account, scope.backend, scope.model]
             load.running += 1
             load.tokens += tokens
 
@@ -70,26 +65,51 @@ class Throttling:
             now: The time of the reply.
         """
         with self._lock:
-            load = self._loads[_key(scope)]
+            load = self._loads[scope.account, scope.backend, scope.model]
             load.running -= 1
             load.tokens -= tokens
-            if limits is None:
-                load.requests_left.spend(int(asked))
-                load.tokens_left.spend(tokens * asked)
-                return
-            load.requests_left.learn(limits.remaining_requests, limits.limit_requests, limits.reset_requests_s, now=now)
-            load.tokens_left.learn(limits.remaining_tokens, limits.limit_tokens, limits.reset_tokens_s, now=now)
+            if limits is not None:
+                load.requests_left.learn(
+                    limits.remaining_requests, limits.limit_requests, limits.reset_requests_s, now=now
+                )
+                load.tokens_left.learn(limits.remaining_tokens, limits.limit_tokens, limits.reset_tokens_s, now=now)
+            elif asked:
+                load.requests_left.left -= 1
+                load.tokens_left.left -= tokens
 
-    def obstacle(self, scope: Scope, *, now: float) -> BackendError | None:
-        """Return what would keep out a small call, or None; changes nothing."""
+    def obstacle(self, scope: Scope, *, tokens: int = 1, now: float) -> BackendError | None:
+        """Return why a call, by default a small one, may not begin now; None if it may. Changes nothing."""
         with self._lock:
-            load = self._loads.get(_key(scope))
-            return None if load is None else load.obstacle(scope, tokens=1, now=now)
+            load = self._loads.get((scope.account, scope.backend, scope.model))
+            if load is None:
+                return None
+            limit = load.limit(now=now)
+            if limit is not None and load.running >= limit:
+                return OverloadedError(
+                    f"{scope.backend} is limited to {limit} concurrent calls since it reported overload.",
+                    backend=scope.backend,
+                    code="throttled",
+                )
+            # Running calls are not yet in any reply, or only in the last: counting them in full errs on the safe side.
+            requests_s = load.requests_left.wait_s(load.running + 1, now=now)
+            tokens_s = load.tokens_left.wait_s(load.tokens + tokens, now=now)
+        if not (requests_s or tokens_s):
+            return None
+        what = "requests" if requests_s >= tokens_s else "tokens"
+        return RateLimitedError(
+            f"The last reply of {scope.backend} left too few {what} for this minute.",
+            backend=scope.backend,
+            code="limit_near",
+            retry_after_s=max(requests_s, tokens_s),
+        )
 
     def halve(self, scope: Scope, *, now: float) -> None:
         """Halve the concurrency of a model, as a call that has just left has overloaded its server."""
         with self._lock:
-            self._loads[_key(scope)].halve(now=now)
+            load = self._loads[scope.account, scope.backend, scope.model]
+            running = load.running + 1
+            load.peak = max(running, 0 if load.limit(now=now) is None else load.peak)
+            load.room, load.halved_at = max(1, running // 2), now
 
     def forget(self, backend: str | None) -> None:
         """Forget what the servers of a backend, or of all for None, have said about their limits."""
@@ -98,23 +118,10 @@ class Throttling:
                 if backend in {None, name}:
                     load.requests_left, load.tokens_left, load.peak = _Allowance(), _Allowance(), 0
 
-    def note_duration(self, scope: Scope, elapsed_s: float) -> None:
-        """Remember how long a successful call took."""
-        with self._lock:
-            self._durations[scope].append(elapsed_s)
-
-    def percentile_s(self, scope: Scope, percent: float) -> float | None:
-        """Return the seconds that this percentage of the last successful calls did not exceed; None without any."""
-        with self._lock:
-            durations = sorted(self._durations.get(scope, ()))
-        if not durations:
-            return None
-        return durations[max(0, math.ceil(len(durations) * percent / 100) - 1)]
-
 
 @dataclass(slots=True)
 class _Allowance:
-    """What a server has left of its requests or tokens, as far as its replies tell.
+    """What a server has left of its requests or tokens, as far as its replies say.
 
     Servers count in one of two ways, and their headers do not say in which: some give back a little all the
     time, some give back everything when a window ends. Both name the time until everything is back, so what is
@@ -138,11 +145,8 @@ class _Allowance:
         self.pace = min(pace, self.pace) if now < self.full_at else pace
         self.left, self.limit, self.at, self.full_at = left, limit, now, now + reset_s
 
-    def spend(self, amount: int) -> None:
-        self.left -= amount
-
     def wait_s(self, amount: float, *, now: float) -> float:
-        """Return the seconds until there is enough; an amount that is more than all waits for all."""
+        """Return the seconds until there is enough; an amount above the limit waits for the whole of it."""
         if self.limit is not None:
             amount = min(amount, self.limit)
         if now >= self.full_at or math.isinf(self.left):
@@ -174,36 +178,3 @@ class _Load:
         """Return how many calls may run concurrently; None when nothing limits them."""
         limit = self.room + int((now - self.halved_at) / REGROW_S)
         return limit if limit < self.peak else None
-
-    def halve(self, *, now: float) -> None:
-        running, limit = self.running + 1, self.limit(now=now)
-        self.peak = max(running, 0 if limit is None else self.peak)
-        self.room = max(1, running // 2)
-        self.halved_at = now
-
-    def obstacle(self, scope: Scope, *, tokens: int, now: float) -> BackendError | None:
-        limit = self.limit(now=now)
-        if limit is not None and self.running >= limit:
-            return OverloadedError(
-                f"{scope.backend} is limited to {limit} concurrent calls since it reported overload.",
-                backend=scope.backend,
-                code="throttled",
-            )
-        # What runs already is not yet in any reply, or only in the last: counting it in full errs on the safe side.
-        waits = {
-            "requests": self.requests_left.wait_s(self.running + 1, now=now),
-            "tokens": self.tokens_left.wait_s(self.tokens + tokens, now=now),
-        }
-        what = max(waits, key=lambda each: waits[each])
-        if waits[what] == 0:
-            return None
-        return RateLimitedError(
-            f"The last reply of {scope.backend} has left too few {what} for this minute.",
-            backend=scope.backend,
-            code="limit_near",
-            retry_after_s=waits[what],
-        )
-
-
-def _key(scope: Scope) -> tuple[str, str, str]:
-    return scope.account, scope.backend, scope.model

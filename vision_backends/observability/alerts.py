@@ -11,9 +11,8 @@ import logging
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from vision_backends.health.limits import Alert
-from vision_backends.health.messages import duration
-from vision_backends.health.scopes import Transition
+from vision_backends.health.budgets import Alert
+from vision_backends.health.policy import Transition, duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -21,8 +21,8 @@ from vision_backends.engine.pools import Pool
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from vision_backends.health.limits import Alert
-    from vision_backends.health.scopes import Transition
+    from vision_backends.health.budgets import Alert
+    from vision_backends.health.policy import Transition
     from vision_backends.types import Attempt, Task
 
 __all__ = ["AttemptEvent", "CallEvent", "Event", "Events"]

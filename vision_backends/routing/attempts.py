@@ -197,7 +197,7 @@ class Attempts:
 
         It is ended also if the caller is cancelled meanwhile.
         """
-        if permit.may_block(error):
+        if self._health.end_may_block(permit, error):
             ending = self._store_pool.start(end)
             await asyncio.wait([ending])
             ending.result()

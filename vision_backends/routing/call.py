@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vision_backends.clock import Deadline
     from vision_backends.errors import BackendError, CallerError
     from vision_backends.health.admission import GateSnapshot
-    from vision_backends.health.scopes import Scope
+    from vision_backends.health.policy import Scope
     from vision_backends.images import Image, ImageSource
     from vision_backends.types import Attempt
 

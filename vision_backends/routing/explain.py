@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vision_backends.errors import BackendError, NotSupportedError
-from vision_backends.health.scopes import Scope
+from vision_backends.health.policy import Scope
 from vision_backends.reports import Explanation, Verdict
 from vision_backends.routing.call import Rung
 
@@ -41,7 +41,7 @@ def _stand(backend: Backend, request: Request) -> Rung:
     except BackendError as error:
         refusal = error
     name = model.name if model else ""
-    scope = Scope(backend=backend.name, credential=backend.credential, model=name, task=request.task)
+    scope = Scope(backend=backend.name, account=backend.credential or backend.name, model=name, task=request.task)
     return Rung(backend=backend, scope=scope, model=model, refusal=refusal)
 
 

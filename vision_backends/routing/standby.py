@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 from vision_backends.backends.requests import shape_of
 from vision_backends.errors import BackendError, NotReadyError
-from vision_backends.health.limits import Alert
+from vision_backends.health.budgets import Alert
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from vision_backends.backends.base import Backend
     from vision_backends.backends.requests import Request
-    from vision_backends.health.scopes import Transition
+    from vision_backends.health.policy import Transition
     from vision_backends.types import Attempt, Task
 
 __all__ = ["Standby"]

@@ -1,6 +1,6 @@
 """``vision describe``, ``detect`` and ``embed``.
 
-This module decides how options become a question to the router, and long lists become several. It must not know
+This module decides how options become a question to the router, and a long list becomes several. It must not know
 any backend.
 """
 
@@ -14,37 +14,20 @@ from typing import Annotated, Protocol, TypeVar
 import typer
 
 from vision_backends.cli.inputs import Input, find_images, texts
-from vision_backends.cli.options import (
-    BackendName,
-    Batch,
-    ConfigFile,
-    Deadline,
-    Debug,
-    Images,
-    Json,
-    Label,
-    Language,
-    LocalOnly,
-    MaxWait,
-    OptionalImages,
-    Prompt,
-    Space,
-)
+from vision_backends.cli.options import AskOptions, Images, Label, Language, OptionalImages, Prompt, Space
 from vision_backends.cli.rendering.answers import (
     Tally,
     print_description,
     print_detections,
     print_embedding,
     print_json,
+    print_pieces,
 )
-from vision_backends.cli.rendering.exits import exit_codes, tell
+from vision_backends.cli.rendering.exits import tell
 from vision_backends.cli.rendering.outputs import check_vector_file, drawing_paths, save_drawing, save_vectors
 from vision_backends.cli.rendering.progress import progress_bar
-from vision_backends.cli.rendering.streaming import only_input, print_pieces
-from vision_backends.cli.session import open_router
 from vision_backends.errors import InvalidRequestError, VisionError
 from vision_backends.images import ImageLimits
-from vision_backends.routing.options import Priority
 from vision_backends.types import Description, Detections, Embedding
 
 __all__ = ["describe", "detect", "embed"]
@@ -52,8 +35,8 @@ __all__ = ["describe", "detect", "embed"]
 A = TypeVar("A", Description, Embedding, Detections)
 A_co = TypeVar("A_co", Description, Embedding, Detections, covariant=True)
 
-AT_ONCE = 64
-"""Inputs of a long list that are asked about before their answers are printed."""
+PART = 64
+"""How many inputs of a long list are asked about before their answers are printed."""
 
 
 class Ask(Protocol[A_co]):
@@ -70,36 +53,33 @@ class Ask(Protocol[A_co]):
         """Return an answer or an error for each source, in order."""
 
 
-def describe(  # noqa: PLR0913 — every option is an argument
+def describe(
     paths: Images,
     *,
     prompt: Prompt = None,
     language: Language = None,
-    max_words: Annotated[int | None, typer.Option(metavar="N", help="About how long the text may be.")] = None,
-    stream: Annotated[bool, typer.Option("--stream", help="Print the text of one image while it is written.")] = False,
-    as_json: Json = False,
-    backend: BackendName = None,
-    local_only: LocalOnly = False,
-    deadline: Deadline = None,
-    batch: Batch = False,
-    max_wait: MaxWait = None,
-    config: ConfigFile = None,
-    debug: Debug = False,
+    max_words: Annotated[
+        int | None, typer.Option(metavar="N", help="Approximate maximum length of the text in words.")
+    ] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Print the text of one image while it is being written.")
+    ] = False,
+    options: AskOptions,
 ) -> None:
-    """Say in words what images show."""
-    with exit_codes(debug=debug), open_router(config) as (router, settings):
+    """Describe images in words."""
+    with options.open_router() as (router, settings):
         inputs = find_images(paths, max_bytes=settings.images.max_bytes)
-        priority = _priority(batch=batch, max_wait_s=max_wait)
+        keywords = options.keywords()
         if stream:
-            only = only_input(inputs, as_json=as_json, batch=batch)
+            only = _only_input(inputs, options)
             pieces = router.describe_stream(
                 only.source,
                 prompt=prompt,
                 language=language,
                 max_words=max_words,
-                backend=backend,
-                local_only=local_only,
-                deadline_s=deadline,
+                backend=options.backend,
+                local_only=options.local_only,
+                deadline_s=options.deadline,
             )
             print_pieces(only.name, pieces)
             return
@@ -108,13 +88,10 @@ def describe(  # noqa: PLR0913 — every option is an argument
             prompt=prompt,
             language=language,
             max_words=max_words,
-            backend=backend,
-            local_only=local_only,
-            priority=priority,
-            max_wait_s=max_wait,
+            **keywords,
         )
-        answers = _answers(inputs, ask, deadline_s=deadline, at_once=_at_once(inputs, batch=batch, deadline_s=deadline))
-        _present(inputs, answers, partial(print_description, many=len(inputs) > 1), as_json=as_json)
+        answers = _answers(inputs, ask, options)
+        _present(inputs, answers, partial(print_description, many=len(inputs) > 1), options)
 
 
 def detect(
@@ -125,88 +102,70 @@ def detect(
     draw: Annotated[
         Path | None, typer.Option(metavar="OUT", help="Draw the boxes into OUT.png, or into a folder OUT.")
     ] = None,
-    as_json: Json = False,
-    backend: BackendName = None,
-    local_only: LocalOnly = False,
-    deadline: Deadline = None,
-    batch: Batch = False,
-    max_wait: MaxWait = None,
-    config: ConfigFile = None,
-    debug: Debug = False,
+    options: AskOptions,
 ) -> None:
-    """Find the objects in images, each with a box and a score."""
-    with exit_codes(debug=debug), open_router(config) as (router, settings):
+    """Find objects in images, each with a box and a score."""
+    with options.open_router() as (router, settings):
         inputs = find_images(paths, max_bytes=settings.images.max_bytes)
         drawings = None if draw is None else drawing_paths(draw, inputs)
         ask: Ask[Detections] = partial(
             router.detect_many,
             labels=label,
             min_score=min_score,
-            backend=backend,
-            local_only=local_only,
-            priority=_priority(batch=batch, max_wait_s=max_wait),
-            max_wait_s=max_wait,
+            **options.keywords(),
         )
-        answers = _answers(inputs, ask, deadline_s=deadline, at_once=_at_once(inputs, batch=batch, deadline_s=deadline))
+        answers = _answers(inputs, ask, options)
         if drawings is not None:
             answers = _drawn(answers, drawings, ImageLimits(**settings.images.model_dump()))
-        _present(inputs, answers, partial(print_detections, many=len(inputs) > 1), as_json=as_json)
+        _present(inputs, answers, partial(print_detections, many=len(inputs) > 1), options)
 
 
 def embed(
     paths: OptionalImages = None,
     *,
     text: Annotated[
-        list[str] | None, typer.Option(metavar="TEXT", help="Embed this instead of an image; can be repeated.")
+        list[str] | None, typer.Option(metavar="TEXT", help="Embed this text instead of an image; can be repeated.")
     ] = None,
     space: Space = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write to FILE.npy (and FILE.npy.json) or FILE.jsonl.")
     ] = None,
-    as_json: Json = False,
-    backend: BackendName = None,
-    local_only: LocalOnly = False,
-    deadline: Deadline = None,
-    batch: Batch = False,
-    max_wait: MaxWait = None,
-    config: ConfigFile = None,
-    debug: Debug = False,
+    options: AskOptions,
 ) -> None:
     """Turn images or texts into vectors that can be compared."""
-    with exit_codes(debug=debug), open_router(config) as (router, settings):
+    with options.open_router() as (router, settings):
         inputs = _embeddable(paths or (), text or (), max_bytes=settings.images.max_bytes)
         if out is not None:
-            check_vector_file(out, inputs, as_json=as_json)
+            check_vector_file(out, inputs, as_json=options.as_json)
         ask: Ask[Embedding] = partial(
             router.embed_text_many if text else router.embed_many,
             space=space,
-            backend=backend,
-            local_only=local_only,
-            priority=_priority(batch=batch, max_wait_s=max_wait),
-            max_wait_s=max_wait,
+            **options.keywords(),
         )
-        # All at once: in pieces, a list might end up in two vector spaces.
-        answers = _answers(inputs, ask, deadline_s=deadline, at_once=len(inputs))
+        answers = _answers(inputs, ask, options, in_parts=False)  # parts might end up in two vector spaces
         show: Callable[[str, Embedding], None] | None = partial(print_embedding, many=len(inputs) > 1)
         if out is not None:
             answers, show = _saved(answers, out), None
-        _present(inputs, answers, show, as_json=as_json)
+        _present(inputs, answers, show, options)
 
 
-def _priority(*, batch: bool, max_wait_s: float | None) -> Priority:
-    """Return the router's word for it.
+def _only_input(inputs: Sequence[Input], options: AskOptions) -> Input:
+    """Return the one image whose description can be streamed.
 
     Raises:
-        InvalidRequestError: There is a time to wait, but nothing to wait for.
+        InvalidRequestError: There are several, it cannot be read, or an option excludes streaming.
     """
-    if max_wait_s is not None and not batch:
-        raise InvalidRequestError("--max-wait needs --batch.")
-    return "batch" if batch else "interactive"
-
-
-def _at_once(inputs: Sequence[Input], *, batch: bool, deadline_s: float | None) -> int:
-    """Return how many inputs to ask about at once: all, where only the router knows how long it has waited."""
-    return len(inputs) if batch and deadline_s is not None else AT_ONCE
+    for given, option, why in (
+        (options.as_json, "--json", "prints whole answers"),
+        (options.batch, "--batch", "is for answers that can wait"),
+    ):
+        if given:
+            raise InvalidRequestError(f"{option} {why}.", remedy="Leave out --stream.")
+    if len(inputs) != 1:
+        raise InvalidRequestError(f"--stream shows one text, not {len(inputs)}.", remedy="Name one image.")
+    if inputs[0].error is not None:
+        raise inputs[0].error
+    return inputs[0]
 
 
 def _embeddable(paths: Sequence[str], text: Sequence[str], *, max_bytes: int) -> list[Input]:
@@ -219,13 +178,16 @@ def _embeddable(paths: Sequence[str], text: Sequence[str], *, max_bytes: int) ->
 
 
 def _answers(
-    inputs: Sequence[Input], ask: Ask[A], *, deadline_s: float | None, at_once: int = AT_ONCE
+    inputs: Sequence[Input], ask: Ask[A], options: AskOptions, *, in_parts: bool = True
 ) -> Iterator[tuple[Input, A | VisionError]]:
     """Yield each input with its answer or error, in order, while the next ones are still to be asked about."""
-    started = time.monotonic()
+    started, deadline_s = time.monotonic(), options.deadline
+    if options.batch and deadline_s is not None:
+        in_parts = False  # only the router knows how long it has waited
+    size = PART if in_parts else max(1, len(inputs))
     with progress_bar(len(inputs)) as bar:
-        for start in range(0, len(inputs), at_once):
-            part = inputs[start : start + at_once]
+        for start in range(0, len(inputs), size):
+            part = inputs[start : start + size]
             left_s = deadline_s
             if deadline_s is not None and start:
                 left_s = max(deadline_s - (time.monotonic() - started), 1e-3)  # the router wants more than nothing
@@ -267,8 +229,7 @@ def _present(
     inputs: Sequence[Input],
     answers: Iterator[tuple[Input, A | VisionError]],
     show: Callable[[str, A], None] | None,
-    *,
-    as_json: bool,
+    options: AskOptions,
 ) -> None:
     """Print every answer, tell every error, and end with the worst exit code.
 
@@ -278,7 +239,7 @@ def _present(
     tally = Tally(total=len(inputs))
     for each, outcome in answers:
         tally.count(each.name, outcome)
-        if as_json:
+        if options.as_json:
             print_json(each.name, outcome)
         elif show is not None and not isinstance(outcome, VisionError):
             show(each.name, outcome)

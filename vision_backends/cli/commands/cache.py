@@ -1,6 +1,6 @@
-"""``vision cache info`` and ``clear``: the answers that are kept.
+"""``vision cache info`` and ``clear``: the cached answers.
 
-This module decides how full a cache looks, and that nobody empties it by mistake. It must not know what is in it.
+This module decides how a cache looks, and that it is not emptied by mistake. It must not know what is in it.
 """
 
 from dataclasses import asdict
@@ -8,43 +8,42 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from vision_backends.cli.options import ConfigFile, Debug, Json, Yes
-from vision_backends.cli.rendering.confirm import agreed
-from vision_backends.cli.rendering.exits import exit_codes, tell
+from vision_backends.cli.options import CommonOptions, JsonOptions, Yes, command
+from vision_backends.cli.rendering.exits import agreed, tell
 from vision_backends.cli.rendering.text import bytes_text, dump_json, printable
-from vision_backends.cli.session import open_router
 
 if TYPE_CHECKING:
     from vision_backends.storage.base import CacheInfo
 
 __all__ = ["cache"]
 
-cache = typer.Typer(no_args_is_help=True, help="Look at the answers that are kept, or forget them.")
+cache = typer.Typer(no_args_is_help=True, help="Show or clear the cached answers.")
 
 
 @cache.command()
-def info(*, as_json: Json = False, config: ConfigFile = None, debug: Debug = False) -> None:
-    """Show how many answers are kept, how much room they take, and where."""
-    with exit_codes(debug=debug), open_router(config) as (router, settings):
+@command
+def info(*, options: JsonOptions) -> None:
+    """Show how many answers are cached, how much space they take, and where."""
+    with options.open_router() as (router, settings):
         found = router.cache_info()
-        if as_json:
+        if options.as_json:
             typer.echo(dump_json({"enabled": settings.cache.enabled, **asdict(found)}))
             return
         typer.echo(f"{_answers(found.entries)}, {bytes_text(found.size_bytes)} of {bytes_text(found.max_bytes)}")
         typer.echo(_location(found))
         if not settings.cache.enabled:
-            typer.echo("It is switched off: cache.enabled = false.")
+            typer.echo("The cache is switched off: cache.enabled = false.")
 
 
 @cache.command()
+@command
 def clear(
     *,
     yes: Yes = False,
-    config: ConfigFile = None,
-    debug: Debug = False,
+    options: CommonOptions,
 ) -> None:
-    """Forget every answer; what was spent and which gates are blocked stays known."""
-    with exit_codes(debug=debug), open_router(config) as (router, _):
+    """Remove every cached answer; spending and blocked gates are kept."""
+    with options.open_router() as (router, _):
         found = router.cache_info()
         if not agreed(f"Remove {_answers(found.entries)} from {_location(found)}?", yes=yes):
             tell("nothing was removed")

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from vision_backends.cli.options import ConfigFile, Debug, Json
-from vision_backends.cli.rendering.exits import exit_codes, tell
+from vision_backends.cli.options import JsonOptions
+from vision_backends.cli.rendering.exits import tell
 from vision_backends.cli.rendering.text import dump_json, printable
 
 __all__ = ["config"]
@@ -30,34 +30,31 @@ _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 def config(
     *,
     path: Annotated[bool, typer.Option("--path", help="Print only the path of the file.")] = False,
-    as_json: Json = False,
-    file: ConfigFile = None,
-    debug: Debug = False,
+    options: JsonOptions,
 ) -> None:
-    """Print the settings in force as TOML that fits into vision.toml, without secrets."""
-    with exit_codes(debug=debug):
-        from vision_backends.config.settings import CONFIG_FILE, find_config, load_settings, variables_in_use
+    """Print the settings in force as TOML for vision.toml, without secrets."""
+    from vision_backends.config.settings import CONFIG_FILE, find_config, load_settings, variables_in_use
 
-        found = find_config(file)
-        if path:
-            target = (found or Path(CONFIG_FILE)).absolute()
-            if not target.exists():
-                tell(f"{target} does not exist; the defaults are in force")
-            typer.echo(printable(str(target)))
-            return
-        settings = load_settings(file)
-        state = settings.state_file
-        shown = mask(settings.model_dump(mode="json"))
-        variables = variables_in_use(settings)
-        if as_json:
-            file_of = {"file": found and str(found.absolute()), "state_file": state and str(state)}
-            typer.echo(dump_json({**file_of, "variables": variables, "settings": shown}))
-            return
-        sources = [printable(str(found.absolute()))] if found else []
-        typer.echo(f"# Set by {', '.join([*sources, *variables]) or 'nothing: these are the defaults'}.")
-        typer.echo(f"# The state is kept in {printable(str(state or 'memory'))}.")
-        for line in to_toml(shown):
-            typer.echo(line)
+    found = find_config(options.config)
+    if path:
+        target = (found or Path(CONFIG_FILE)).absolute()
+        if not target.exists():
+            tell(f"{target} does not exist; the defaults are in force")
+        typer.echo(printable(str(target)))
+        return
+    settings = load_settings(options.config)
+    state = settings.state_file
+    shown = mask(settings.model_dump(mode="json"))
+    variables = variables_in_use(settings)
+    if options.as_json:
+        file_of = {"file": found and str(found.absolute()), "state_file": state and str(state)}
+        typer.echo(dump_json({**file_of, "variables": variables, "settings": shown}))
+        return
+    sources = [printable(str(found.absolute()))] if found else []
+    typer.echo(f"# Set by {', '.join([*sources, *variables]) or 'nothing: these are the defaults'}.")
+    typer.echo(f"# The state is kept in {printable(str(state or 'memory'))}.")
+    for line in to_toml(shown):
+        typer.echo(line)
 
 
 def mask(value: Any, *, secret: bool = False) -> Any:  # noqa: ANN401 — any TOML value
@@ -77,7 +74,7 @@ def mask(value: Any, *, secret: bool = False) -> Any:  # noqa: ANN401 — any TO
 
 
 def to_toml(table: Mapping[str, Any], *, within: tuple[str, ...] = ()) -> Iterator[str]:
-    """Yield the lines of a table; a masked value is a comment, lest somebody pastes the mask.
+    """Yield the lines of a table; a masked value is a comment, so that the mask is not pasted by mistake.
 
     Args:
         table: Values as JSON knows them; None is left out.

@@ -1,4 +1,4 @@
-"""``vision doctor``: what is installed, what is missing, and the command that mends it.
+"""``vision doctor``: what is installed, what is missing, and the command that fixes it.
 
 This module decides what a sound installation is made of. It must not judge any rung itself: the router does.
 """
@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Literal
 import typer
 
 from vision_backends.backends.model_cards import ModelCard, asset, flaw_of_asset, model_cards
-from vision_backends.cli.options import ConfigFile, Debug, Json
-from vision_backends.cli.rendering.exits import NOTHING_ANSWERED, exit_codes
-from vision_backends.cli.rendering.rungs import reasons
+from vision_backends.cli.options import JsonOptions
+from vision_backends.cli.rendering.exits import NOTHING_ANSWERED
+from vision_backends.cli.rendering.status import print_reasons
 from vision_backends.cli.rendering.text import dump_json, one_line
-from vision_backends.cli.session import open_router
 from vision_backends.errors import VisionError
 from vision_backends.reports import RungStatus
 from vision_backends.types import Task
@@ -35,7 +34,7 @@ EXTRAS = {"local": ("torch", "transformers", "sentence-transformers"), "ocr": ("
 REINSTALL = "pip install --force-reinstall vision-backends"
 
 NEEDED: tuple[Task, ...] = ("describe", "embed", "detect")
-"""What somebody must be able to answer; texts are embedded only by rungs that are not always there."""
+"""The tasks that some backend must be able to do; texts are embedded only by rungs that are not always there."""
 
 
 State = Literal["ok", "missing", "blocked", "broken"]
@@ -46,10 +45,10 @@ class Check:
     """One thing that was looked at.
 
     Attributes:
-        name: What.
+        name: What was looked at.
         state: ``"missing"`` is a choice, ``"blocked"`` the provider's; only what is ``"broken"`` is repaired here.
         detail: What was found.
-        remedy: What mends it.
+        remedy: What fixes it.
     """
 
     name: str
@@ -58,27 +57,26 @@ class Check:
     remedy: str | None = None
 
 
-def doctor(*, as_json: Json = False, config: ConfigFile = None, debug: Debug = False) -> None:
-    """Check the installation, and name the command that mends what is missing."""
-    with exit_codes(debug=debug):
-        checks = [_python(), *_packages(), *map(_model_file, _shipped())]
-        rungs: list[RungStatus] = []
-        answers: dict[Task, str | None] = dict.fromkeys(NEEDED)
-        try:
-            with open_router(config) as (router, settings):
-                checks += [_configuration(config), _state(settings), _api_key(settings), *_accounts(router)]
-                rungs = router.status()
-                answers = {task: router.explain(task).chosen for task in NEEDED}
-        except VisionError as error:
-            checks.append(Check(name="configuration", state="broken", detail=error.message, remedy=error.remedy))
-        sound = all(check.state != "broken" for check in checks) and all(answers.values())
-        if as_json:
-            about = {"checks": [asdict(check) for check in checks], "rungs": [rung.to_dict() for rung in rungs]}
-            typer.echo(dump_json({"ok": sound, **about, "answers": answers}))
-        else:
-            _print(checks, rungs, answers)
-        if not sound:
-            raise typer.Exit(NOTHING_ANSWERED)
+def doctor(*, options: JsonOptions) -> None:
+    """Check the installation, and name the command that fixes what is missing."""
+    checks = [_python(), *_packages(), *map(_model_file, _shipped())]
+    rungs: list[RungStatus] = []
+    answers: dict[Task, str | None] = dict.fromkeys(NEEDED)
+    try:
+        with options.open_router() as (router, settings):
+            checks += [_configuration(options.config), _state(settings), _api_key(settings), *_accounts(router)]
+            rungs = router.status()
+            answers = {task: router.explain(task).chosen for task in NEEDED}
+    except VisionError as error:
+        checks.append(Check(name="configuration", state="broken", detail=error.message, remedy=error.remedy))
+    sound = all(check.state != "broken" for check in checks) and all(answers.values())
+    if options.as_json:
+        about = {"checks": [asdict(check) for check in checks], "rungs": [rung.to_dict() for rung in rungs]}
+        typer.echo(dump_json({"ok": sound, **about, "answers": answers}))
+    else:
+        _print(checks, rungs, answers)
+    if not sound:
+        raise typer.Exit(NOTHING_ANSWERED)
 
 
 def _python() -> Check:
@@ -134,7 +132,7 @@ def _configuration(config: Path | None) -> Check:
 
 
 def _state(settings: "Settings") -> Check:
-    """Look whether the state's file, or the nearest folder above it that exists, can be written."""
+    """Check whether the state's file, or the nearest folder above it that exists, can be written."""
     file = settings.state_file
     if file is None:
         return Check(name="state", state="ok", detail="in memory, gone when the process ends")
@@ -168,10 +166,7 @@ def _print(checks: Sequence[Check], rungs: Sequence[RungStatus], answers: Mappin
         ready = [task for task, verdict in rung.tasks.items() if verdict.ready]
         typer.echo()
         typer.echo(f"{rung.backend}: {'ready for ' + ', '.join(ready) if ready else 'not ready'}")
-        for tasks, verdict in reasons(rung):
-            typer.echo(f"  {', '.join(tasks)}: {one_line(verdict.reason or 'it does not say why')}")
-            if verdict.remedy:
-                typer.echo(f"  → {one_line(verdict.remedy)}")
+        print_reasons(rung, named=False)
     typer.echo()
     for task, backend in answers.items():
-        typer.echo(f"{task}: {f'{backend} answers' if backend else 'nobody can answer'}")
+        typer.echo(f"{task}: {f'{backend} answers' if backend else 'no backend can answer'}")

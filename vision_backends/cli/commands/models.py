@@ -12,7 +12,7 @@ import typer
 from vision_backends.cli.commands.doctor import REINSTALL
 from vision_backends.cli.commands.pull import pull
 from vision_backends.cli.inventory import Entry, Inventory
-from vision_backends.cli.options import ConfigFile, Debug, Json, ModelName, ModelNames, Yes
+from vision_backends.cli.options import JsonOptions, ModelName, ModelNames, Yes, command
 from vision_backends.cli.rendering.cards import (
     about_json,
     lines_of_card,
@@ -20,8 +20,7 @@ from vision_backends.cli.rendering.cards import (
     print_models,
     print_paragraph,
 )
-from vision_backends.cli.rendering.confirm import agreed
-from vision_backends.cli.rendering.exits import NOTHING_ANSWERED, exit_codes, tell
+from vision_backends.cli.rendering.exits import NOTHING_ANSWERED, agreed, tell
 from vision_backends.cli.rendering.progress import bytes_bar
 from vision_backends.cli.rendering.text import bytes_text, dump_json, one_line, print_table
 from vision_backends.errors import InvalidRequestError
@@ -33,108 +32,107 @@ if TYPE_CHECKING:
 
 __all__ = ["models"]
 
-models = typer.Typer(help="List the models, fetch them before they are needed, check and remove them.")
+models = typer.Typer(help="List, fetch, check and remove models.")
 
 
 @models.callback(invoke_without_command=True)
-def list_without_command(
-    context: typer.Context, *, as_json: Json = False, config: ConfigFile = None, debug: Debug = False
-) -> None:
+@command
+def list_without_command(context: typer.Context, *, options: JsonOptions) -> None:
     """Do what ``list`` does where no command is named.
 
     Raises:
-        typer.BadParameter: An option stands before a command, which would never hear of it.
+        InvalidRequestError: An option stands before a command, which would never hear of it.
     """
     if context.invoked_subcommand is None:
-        list_models(as_json=as_json, config=config, debug=debug)
-    elif as_json or config or debug:
-        raise typer.BadParameter(f"Write it behind the command: vision models {context.invoked_subcommand} …")
+        _list(options)
+    elif options != JsonOptions():
+        raise InvalidRequestError(f"Write the option after the command: vision models {context.invoked_subcommand} …")
 
 
 @models.command("list")
-def list_models(*, as_json: Json = False, config: ConfigFile = None, debug: Debug = False) -> None:
-    """Show every model with a card and every configured one: tasks, licence, size, and whether it is here."""
-    with exit_codes(debug=debug):
-        inventory = Inventory(config)
-        found = [(entry, inventory.hold(entry)) for entry in inventory.entries]
-        if as_json:
-            for entry, held in found:
-                typer.echo(dump_json(about_json(entry, held)))
-            return
-        print_models(found)
+@command
+def list_models(*, options: JsonOptions) -> None:
+    """List every model with a card and every configured one: tasks, licence, size, and whether it is installed."""
+    _list(options)
 
 
-@models.command()
-def show(*, name: ModelName, as_json: Json = False, config: ConfigFile = None, debug: Debug = False) -> None:
-    """Show all that is known of a model: its card with published quality, and what of it is here."""
-    with exit_codes(debug=debug):
-        inventory = Inventory(config)
-        entry = inventory.find(name)
-        held = inventory.hold(entry)
-        if as_json:
+def _list(options: JsonOptions) -> None:
+    inventory = Inventory(options.config)
+    found = [(entry, inventory.hold(entry)) for entry in inventory.entries]
+    if options.as_json:
+        for entry, held in found:
             typer.echo(dump_json(about_json(entry, held)))
-            return
-        print_paragraph(entry, lines_of_card(entry) + lines_of_holding(entry, held))
-
-
-models.command()(pull)
+        return
+    print_models(found)
 
 
 @models.command()
-def remove(
-    *, name: ModelName, yes: Yes = False, as_json: Json = False, config: ConfigFile = None, debug: Debug = False
-) -> None:
-    """Remove a fetched model from the cache; NAME@REVISION only that revision."""
-    with exit_codes(debug=debug):
-        from vision_backends.backends.local.installed import plan_removal
+@command
+def show(*, name: ModelName, options: JsonOptions) -> None:
+    """Show what is known about a model: its card with published quality, and what of it is installed."""
+    inventory = Inventory(options.config)
+    entry = inventory.find(name)
+    held = inventory.hold(entry)
+    if options.as_json:
+        typer.echo(dump_json(about_json(entry, held)))
+        return
+    print_paragraph(entry, lines_of_card(entry) + lines_of_holding(entry, held))
 
-        inventory = Inventory(config)
-        inventory.check_hub()
-        entry = inventory.find(name)
-        if entry.source is None:
-            raise InvalidRequestError(f"{entry.name} ships with the package and cannot be removed.")
-        removal = plan_removal(entry.source, inventory.hub)
-        for commit, refs in removal.revisions.items():
-            typer.echo(one_line(f"{removal.name}: revision {' '.join((commit, *refs))}"), err=True)
-        if entry.roles:
-            tell(f"[local] {', '.join(entry.roles)} names it: the next request that needs it fetches it again")
-        if not agreed(f"Remove it from {inventory.hub.cache}, {bytes_text(removal.freed_bytes)}?", yes=yes):
-            tell("nothing was removed")
-            return
-        removal.execute()
-        if as_json:
-            about = {"name": entry.name, "revisions": list(removal.revisions), "freed_bytes": removal.freed_bytes}
-            typer.echo(dump_json(about))
-        else:
-            typer.echo(one_line(f"{entry.name}: removed, {bytes_text(removal.freed_bytes)} are free again"))
+
+models.command()(command(pull))
 
 
 @models.command()
+@command
+def remove(*, name: ModelName, yes: Yes = False, options: JsonOptions) -> None:
+    """Remove a fetched model from the cache; with NAME@REVISION, only that revision."""
+    from vision_backends.backends.local.installed import plan_removal
+
+    inventory = Inventory(options.config)
+    inventory.check_hub()
+    entry = inventory.find(name)
+    if entry.source is None:
+        raise InvalidRequestError(f"{entry.name} ships with the package and cannot be removed.")
+    removal = plan_removal(entry.source, inventory.hub)
+    for commit, refs in removal.revisions.items():
+        typer.echo(one_line(f"{removal.name}: revision {' '.join((commit, *refs))}"), err=True)
+    if entry.roles:
+        tell(f"[local] {', '.join(entry.roles)} names it: the next request that needs it fetches it again")
+    if not agreed(f"Remove it from {inventory.hub.cache}, {bytes_text(removal.freed_bytes)}?", yes=yes):
+        tell("nothing was removed")
+        return
+    removal.execute()
+    if options.as_json:
+        about = {"name": entry.name, "revisions": list(removal.revisions), "freed_bytes": removal.freed_bytes}
+        typer.echo(dump_json(about))
+    else:
+        typer.echo(one_line(f"{entry.name}: removed, {bytes_text(removal.freed_bytes)} are free again"))
+
+
+@models.command()
+@command
 def verify(
     *,
     names: ModelNames = None,
-    every: Annotated[bool, typer.Option("--all", help="Check every model that is here.")] = False,
-    as_json: Json = False,
-    config: ConfigFile = None,
-    debug: Debug = False,
+    every: Annotated[bool, typer.Option("--all", help="Check every installed model.")] = False,
+    options: JsonOptions,
 ) -> None:
-    """Read every file of models and compare it with the checksum that the hub, or the card, has recorded."""
-    with exit_codes(debug=debug):
-        inventory = Inventory(config)
-        if every == bool(names):
-            raise InvalidRequestError("Name models, or say --all.", remedy="See: vision models list")
-        chosen = inventory.entries if every else [inventory.find(name) for name in names or ()]
-        found = [(entry, verdict) for entry in chosen for verdict in _verdicts(inventory, entry, every=every)]
-        if as_json:
-            for entry, verdict in found:
-                typer.echo(dump_json({"model": entry.name, **asdict(verdict)}))
-        else:
-            _print_verdicts(found)
-        bad = {entry.name: entry for entry, verdict in found if not verdict.good}
-        for entry in bad.values():
-            tell(f"{entry.name} is not whole. {_remedy(entry)}")
-        if bad:
-            raise typer.Exit(NOTHING_ANSWERED)
+    """Compare every file of the models with the checksum recorded by the hub or on the card."""
+    inventory = Inventory(options.config)
+    if every == bool(names):
+        raise InvalidRequestError("Name models, or pass --all.", remedy="See: vision models list")
+    chosen = inventory.entries if every else [inventory.find(name) for name in names or ()]
+    found = [(entry, verdict) for entry in chosen for verdict in _verdicts(inventory, entry, every=every)]
+    if options.as_json:
+        for entry, verdict in found:
+            typer.echo(dump_json({"model": entry.name, **asdict(verdict)}))
+    else:
+        _print_verdicts(found)
+    bad = {entry.name: entry for entry, verdict in found if not verdict.good}
+    for entry in bad.values():
+        tell(f"{entry.name} is incomplete or damaged. {_remedy(entry)}")
+    if bad:
+        raise typer.Exit(NOTHING_ANSWERED)
 
 
 def _verdicts(inventory: Inventory, entry: Entry, *, every: bool) -> "list[Verdict]":

@@ -1,6 +1,7 @@
 """``vision models pull``: fetching models before they are needed.
 
-This module decides what somebody is shown and asked before anything large is fetched. It must not know how it is.
+This module decides what a person is shown and asked before anything large is fetched. It must not know how that is
+done.
 """
 
 from dataclasses import dataclass
@@ -9,10 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vision_backends.cli.inventory import Entry, Inventory
-from vision_backends.cli.options import ConfigFile, Debug, Json, ModelNames, Yes
+from vision_backends.cli.options import JsonOptions, ModelNames, Yes
 from vision_backends.cli.rendering.cards import about_json, lines_of_offer, print_paragraph
-from vision_backends.cli.rendering.confirm import agreed
-from vision_backends.cli.rendering.exits import NOTHING_ANSWERED, exit_code_of, exit_codes, tell, tell_error
+from vision_backends.cli.rendering.exits import NOTHING_ANSWERED, agreed, exit_code_of, tell, tell_error
 from vision_backends.cli.rendering.progress import bytes_bar
 from vision_backends.cli.rendering.text import bytes_text, dump_json, one_line
 from vision_backends.errors import BackendError, InvalidRequestError, ModelNotFoundError
@@ -48,40 +48,37 @@ def pull(
         bool, typer.Option("--all-configured", help="Fetch every model that the configuration names.")
     ] = False,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Compare what is here with the hub first, and fetch damaged files anew.")
+        bool, typer.Option("--repair", help="Compare installed files with the hub first, and fetch damaged ones again.")
     ] = False,
     yes: Yes = False,
-    as_json: Json = False,
-    config: ConfigFile = None,
-    debug: Debug = False,
+    options: JsonOptions,
 ) -> None:
     """Fetch models before they are needed; files that arrived before an interruption are not fetched again."""
-    with exit_codes(debug=debug):
-        inventory = Inventory(config)
-        if all_configured == bool(names):
-            raise InvalidRequestError("Name models, or say --all-configured.", remedy="See: vision models list")
-        inventory.check_hub()
-        chosen = inventory.configured if all_configured else [inventory.find(name) for name in names or ()]
-        fetched = [(entry, source) for entry in chosen if (source := _fetched(entry, named=not all_configured))]
-        orders = [
-            _order(inventory, entry, source)
-            for entry, source in fetched
-            if repair or inventory.hold(entry).state != "installed"
-        ]
-        if any(order.missing_bytes for order in orders) and not _agreed(inventory, orders, yes=yes):
-            tell("nothing was fetched")
-            return
-        failures = [failure for order in orders if (failure := _take(inventory, order))]
-        here = [_report(inventory, entry, as_json=as_json) for entry, _ in fetched]
-        if failures or not all(here):
-            raise typer.Exit(max(map(exit_code_of, failures), default=NOTHING_ANSWERED))
+    inventory = Inventory(options.config)
+    if all_configured == bool(names):
+        raise InvalidRequestError("Name models, or pass --all-configured.", remedy="See: vision models list")
+    inventory.check_hub()
+    chosen = inventory.configured if all_configured else [inventory.find(name) for name in names or ()]
+    fetched = [(entry, source) for entry in chosen if (source := _fetched(entry, named=not all_configured))]
+    orders = [
+        _order(inventory, entry, source)
+        for entry, source in fetched
+        if repair or inventory.hold(entry).state != "installed"
+    ]
+    if any(order.missing_bytes for order in orders) and not _agreed(inventory, orders, yes=yes):
+        tell("nothing was fetched")
+        return
+    failures = [failure for order in orders if (failure := _take(inventory, order))]
+    here = [_report(inventory, entry, as_json=options.as_json) for entry, _ in fetched]
+    if failures or not all(here):
+        raise typer.Exit(max(map(exit_code_of, failures), default=NOTHING_ANSWERED))
 
 
 def _fetched(entry: Entry, *, named: bool) -> "Source | None":
     """Return where a model is fetched from; None for one that is a folder of the user's.
 
     Raises:
-        InvalidRequestError: Somebody has asked to fetch what cannot be fetched.
+        InvalidRequestError: It was named, and cannot be fetched.
     """
     if entry.source is not None and entry.source.repository is not None:
         return entry.source

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from vision_backends.cli.options import ConfigFile, Debug, OptionalBackend
-from vision_backends.cli.rendering.budgets import is_spent
-from vision_backends.cli.rendering.exits import exit_codes, tell
-from vision_backends.cli.session import open_router
+from vision_backends.cli.options import CommonOptions, OptionalBackend
+from vision_backends.cli.rendering.exits import tell
+from vision_backends.cli.rendering.status import is_spent
 from vision_backends.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -20,9 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["reset"]
 
 
-def reset(backend: OptionalBackend = None, *, config: ConfigFile = None, debug: Debug = False) -> None:
-    """Ask a backend again at once, or all of them: after topping up, or correcting a key."""
-    with exit_codes(debug=debug), open_router(config) as (router, _):
+def reset(backend: OptionalBackend = None, *, options: CommonOptions) -> None:
+    """Ask a backend, or all of them, again immediately: after topping up or correcting a key."""
+    with options.open_router() as (router, _):
         _check_name(router, backend)
         lines = _reset_gates(router, backend)
         for line in lines:
@@ -44,7 +43,7 @@ def _check_name(router: "Router", backend: str | None) -> None:
 
 def _reset_gates(router: "Router", backend: str | None) -> list[str]:
     """Let the gates of a backend pass and return a line about each."""
-    from vision_backends.health.scopes import Transition
+    from vision_backends.health.policy import Transition
 
     lines: list[str] = []
 

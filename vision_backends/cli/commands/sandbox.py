@@ -24,34 +24,44 @@ def _faults() -> list[str]:
 
 def sandbox(
     *,
-    port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="Listen here; 0 takes a free port.")] = 0,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="N", help="Listen on this port; 0 picks a free one.")
+    ] = 0,
     play: Annotated[
         str | None,
-        typer.Option(metavar="FAULT", autocompletion=_faults, help="Play this all the time, as quota_gone."),
+        typer.Option(metavar="FAULT", autocompletion=_faults, help="Play this fault all the time, such as quota_gone."),
     ] = None,
-    seed: Annotated[int | None, typer.Option(metavar="N", help="Play faults at random, the same for one seed.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="Play random faults, the same ones for the same seed.")
+    ] = None,
     rate: Annotated[
         float | None,
-        typer.Option(min=0, max=1, metavar="PART", help=f"With --seed: how many fail; {USUAL_RATE} if left out."),
+        typer.Option(
+            min=0, max=1, metavar="PART", help=f"With --seed: share of calls that fail; {USUAL_RATE} by default."
+        ),
     ] = None,
-    script: Annotated[str | None, typer.Option(metavar="FILE", help="Play the faults of this JSON file.")] = None,
+    script: Annotated[str | None, typer.Option(metavar="FILE", help="Play the faults in this JSON file.")] = None,
     record: Annotated[str | None, typer.Option(metavar="FILE", help="Write what was played to this file.")] = None,
     rpm: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Allow so many requests per minute and model.")
+        int | None, typer.Option(min=0, metavar="N", help="Allow this many requests per minute and model.")
     ] = None,
     tpm: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Allow so many tokens per minute and model.")
+        int | None, typer.Option(min=0, metavar="N", help="Allow this many tokens per minute and model.")
     ] = None,
-    quota_after: Annotated[int | None, typer.Option(min=0, metavar="N", help="End the quota after N requests.")] = None,
-    quota_tokens: Annotated[int | None, typer.Option(min=0, metavar="N", help="End the quota after N tokens.")] = None,
+    quota_after: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Exhaust the quota after N requests.")
+    ] = None,
+    quota_tokens: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Exhaust the quota after N tokens.")
+    ] = None,
     debug: Debug = False,
 ) -> None:
-    """Run an OpenAI server on this machine that answers for free and fails on demand, until Ctrl-C."""
+    """Run a local OpenAI-compatible server that answers for free and fails on demand, until Ctrl-C."""
     with exit_codes(debug=debug):
         from vision_backends.testing.sandbox.command import SandboxOptions, serve
 
         if rate is not None and seed is None:
-            raise InvalidRequestError("--rate needs a --seed.")
+            raise InvalidRequestError("--rate needs --seed.")
         options = SandboxOptions(
             port=port,
             seed=seed,

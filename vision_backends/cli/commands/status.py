@@ -8,25 +8,9 @@ from typing import Any
 
 import typer
 
-from vision_backends.cli.options import (
-    BackendName,
-    ConfigFile,
-    Debug,
-    Json,
-    Label,
-    Language,
-    LocalOnly,
-    Prompt,
-    Space,
-    TaskName,
-)
-from vision_backends.cli.rendering.budgets import print_budgets
-from vision_backends.cli.rendering.exits import exit_codes
-from vision_backends.cli.rendering.gates import print_gates
-from vision_backends.cli.rendering.local_models import print_models
-from vision_backends.cli.rendering.rungs import reasons
-from vision_backends.cli.rendering.text import dump_json, one_line, print_table, printable
-from vision_backends.cli.session import open_router
+from vision_backends.cli.options import BackendName, JsonOptions, Label, Language, LocalOnly, Prompt, Space, TaskName
+from vision_backends.cli.rendering.status import print_budgets, print_gates, print_models, print_reasons
+from vision_backends.cli.rendering.text import dump_json, print_table, printable
 from vision_backends.errors import InvalidRequestError
 from vision_backends.reports import RungStatus, Verdict
 from vision_backends.types import TASKS, Task
@@ -39,7 +23,7 @@ OPTIONS_OF: dict[Task, frozenset[str]] = {
     "embed_text": frozenset({"space"}),
     "detect": frozenset({"labels"}),
 }
-"""Which of the router's options mean something to which task; the rest mean something to all."""
+"""Which of the router's options have an effect on which task; the others affect all of them."""
 
 
 def status(
@@ -51,19 +35,17 @@ def status(
     space: Space = None,
     backend: BackendName = None,
     local_only: LocalOnly = False,
-    as_json: Json = False,
-    config: ConfigFile = None,
-    debug: Debug = False,
+    options: JsonOptions,
 ) -> None:
-    """Show how each backend stands, gates and budgets; with --task, what would happen now and why."""
-    with exit_codes(debug=debug), open_router(config) as (router, _):
+    """Show the state of backends, gates and budgets; with --task, what would happen now, and why."""
+    with options.open_router() as (router, _):
         asked: dict[str, Any] = {"prompt": prompt, "language": language, "labels": label, "space": space}
         given = {name: value for name, value in asked.items() if value is not None}
         _check_options(task, {*given} | ({"backend"} if backend else set()) | ({"local_only"} if local_only else set()))
         if task is not None:
             explanation = router.explain(task, backend=backend, local_only=local_only, **given)
-            typer.echo(dump_json(explanation.to_dict()) if as_json else printable(str(explanation), keep="\n"))
-        elif as_json:
+            typer.echo(dump_json(explanation.to_dict()) if options.as_json else printable(str(explanation), keep="\n"))
+        elif options.as_json:
             about = {"gates": [*map(asdict, router.gates())], "budgets": [*map(asdict, router.spending())]}
             typer.echo(dump_json({"rungs": [rung.to_dict() for rung in router.status()], **about}))
         else:
@@ -86,17 +68,14 @@ def _check_options(task: Task | None, given: set[str]) -> None:
         option = "--" + {"labels": "label"}.get(name, name).replace("_", "-")
         if task is None:
             raise InvalidRequestError(f"{option} needs a --task.", remedy=f"There are: {', '.join(TASKS)}.")
-        raise InvalidRequestError(f"{option} means nothing to {task}.")
+        raise InvalidRequestError(f"{option} has no effect on {task}.")
 
 
 def _print_rungs(rungs: list[RungStatus]) -> None:
     rows = [(rung.backend, *(_cell(rung.tasks.get(task)) for task in TASKS)) for rung in rungs]
     print_table(("backend", *TASKS), rows)
     for rung in rungs:
-        for tasks, verdict in reasons(rung):
-            typer.echo(f"{rung.backend} ({', '.join(tasks)}): {one_line(verdict.reason or 'it does not say why')}")
-            if verdict.remedy:
-                typer.echo(f"  → {one_line(verdict.remedy)}")
+        print_reasons(rung, named=True)
 
 
 def _cell(verdict: Verdict | None) -> str:

@@ -13,11 +13,9 @@ from typing import Annotated
 
 import typer
 
-from vision_backends.cli.options import ConfigFile, Debug, Json
-from vision_backends.cli.rendering.budgets import print_budgets
-from vision_backends.cli.rendering.exits import exit_codes
+from vision_backends.cli.options import JsonOptions
+from vision_backends.cli.rendering.status import print_budgets
 from vision_backends.cli.rendering.text import dollars, dump_json, print_table
-from vision_backends.cli.session import open_router
 from vision_backends.cli.usage_totals import KEYS, Key, Sums, sum_up, utc_day
 from vision_backends.errors import InvalidRequestError
 
@@ -33,41 +31,38 @@ _DAYS = re.compile(r"([1-9]\d{0,3})d")
 def usage(
     *,
     since: Annotated[
-        str, typer.Option(metavar="WHEN", help="Begin so many days back, as 7d, or on a day, as 2026-11-01.")
+        str, typer.Option(metavar="WHEN", help="First day: a date such as 2026-11-01, or days ago such as 7d.")
     ] = "30d",
     by: Annotated[
         list[str] | None,
         typer.Option(
             metavar="KEY",
             autocompletion=lambda: list(KEYS),
-            help=f"Group by {', '.join(KEYS[:-1])} or {KEYS[-1]}; can be repeated. By day and model if left out.",
+            help=f"Group by {', '.join(KEYS[:-1])} or {KEYS[-1]}; can be repeated. Day and model by default.",
         ),
     ] = None,
-    as_json: Json = False,
-    config: ConfigFile = None,
-    debug: Debug = False,
+    options: JsonOptions,
 ) -> None:
-    """Show calls, tokens, cost, cache hits and fallbacks by day (of UTC) and model, and how far budgets go."""
-    with exit_codes(debug=debug):
-        begin = since_of(since, now=time.time())
-        keys = _keys(by or ("day", "model"))
-        with open_router(config) as (router, settings):
-            groups = sum_up(router.ledger(since=begin), by=keys)
-            if as_json:
-                for group, sums in groups.items():
-                    typer.echo(dump_json({**dict(zip(keys, group, strict=True)), **sums.to_dict()}))
-                return
-            if groups:
-                typer.echo(f"Since {utc_day(begin)} (days of UTC):")
-                _print_groups(keys, groups)
-            else:
-                typer.echo(f"Nothing was asked since {utc_day(begin)} (UTC).")
-            if settings.state_file is None:
-                typer.echo('What other runs did is not known: state = "memory" keeps nothing.')
-            spending = router.spending()
-            if spending:
-                typer.echo()
-                print_budgets(spending)
+    """Show calls, tokens, cost, cache hits and fallbacks by day (UTC) and model, and how far budgets are spent."""
+    begin = since_of(since, now=time.time())
+    keys = _keys(by or ("day", "model"))
+    with options.open_router() as (router, settings):
+        groups = sum_up(router.ledger(since=begin), by=keys)
+        if options.as_json:
+            for group, sums in groups.items():
+                typer.echo(dump_json({**dict(zip(keys, group, strict=True)), **sums.to_dict()}))
+            return
+        if groups:
+            typer.echo(f"Since {utc_day(begin)} (days of UTC):")
+            _print_groups(keys, groups)
+        else:
+            typer.echo(f"Nothing was asked since {utc_day(begin)} (UTC).")
+        if settings.state_file is None:
+            typer.echo('Calls of other processes are not known: state = "memory" keeps nothing.')
+        spending = router.spending()
+        if spending:
+            typer.echo()
+            print_budgets(spending)
 
 
 def since_of(text: str, *, now: float) -> float:
@@ -87,7 +82,8 @@ def since_of(text: str, *, now: float) -> float:
         return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).timestamp()
     except ValueError:
         raise InvalidRequestError(
-            f"--since {text} is no time.", remedy="Write a number of days, as 7d, or a day, as 2026-11-01."
+            f"--since {text} is not a period.",
+            remedy="Write a number of days, such as 7d, or a day, such as 2026-11-01.",
         ) from None
 
 
@@ -95,7 +91,9 @@ def _keys(names: Sequence[str]) -> list[Key]:
     """Return what to group by, each key once."""
     for name in names:
         if name not in KEYS:
-            raise InvalidRequestError(f"--by {name} has no meaning.", remedy=f"There are: {', '.join(KEYS)}.")
+            raise InvalidRequestError(
+                f"--by {name} is not a key to group by.", remedy=f"Choose from: {', '.join(KEYS)}."
+            )
     return [key for key in dict.fromkeys(names) if key in KEYS]
 
 

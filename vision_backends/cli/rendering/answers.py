@@ -6,6 +6,7 @@ This module decides how an answer reads. It must not know how it was asked for.
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +17,12 @@ from vision_backends.cli.rendering.text import dump_json, one_line, print_table,
 from vision_backends.errors import AllBackendsFailedError, SpaceUnavailableError, VisionError
 
 if TYPE_CHECKING:
+    from vision_backends.routing.streaming import DescriptionStream
     from vision_backends.types import Description, Detections, Embedding, Trace
 
     Answer = Description | Embedding | Detections
 
-__all__ = ["Tally", "print_description", "print_detections", "print_embedding", "print_json", "to_json"]
+__all__ = ["Tally", "print_description", "print_detections", "print_embedding", "print_json", "print_pieces", "to_json"]
 
 SHOWN_COMPONENTS = 4
 """Components of a vector that a person is shown."""
@@ -108,7 +110,7 @@ class Tally:
         for count, trace in self._degraded.values():
             tell(f"{self._of(count)}{trace.backend} answered, because {one_line(trace.reason or '')}")
         if self._cut:
-            tell(f"{self._of(self._cut)}the text is cut at the model's length limit")
+            tell(f"{self._of(self._cut)}the text was cut off at the model's length limit")
         if self._empty:
             tell(f"{self._of(self._empty)}nothing was found")
         for error in self._failures.values():
@@ -127,3 +129,24 @@ class Tally:
 
     def _of(self, count: int) -> str:
         return f"{count} of {self.total}: " if self.total > 1 else ""
+
+
+def print_pieces(name: str, pieces: DescriptionStream) -> None:
+    """Print each piece as soon as it comes, and end the line, also when the stream breaks off.
+
+    Raises:
+        VisionError: Whatever iterating raises; what has come until then stays on the screen.
+    """
+    last = ""
+    with closing(pieces):
+        try:
+            for piece in pieces:
+                last = piece or last
+                typer.echo(printable(piece, keep="\n\t"), nl=False)  # which flushes
+        finally:
+            if last and not last.endswith("\n"):
+                typer.echo()
+    tally = Tally(total=1)
+    if pieces.description is not None:
+        tally.count(name, pieces.description)
+    tally.conclude()

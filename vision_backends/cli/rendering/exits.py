@@ -1,13 +1,14 @@
-"""From what went wrong to lines on standard error and an exit code.
+"""What a person at a terminal is told or asked on standard error, and the exit codes.
 
-This module decides how trouble is told to a person at a terminal. It must not know any command.
+This module decides how trouble is told, which exit code it has, and who is asked for confirmation. It must not know any
+command.
 
     0    answered
     1    a bug in this program
     2    usage, configuration or an input is at fault
-    3    nothing could answer
+    3    no backend could answer
     130  interrupted with Ctrl-C
-    141  whoever read the output has gone away
+    141  the reader of the output has gone away
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from vision_backends.errors import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["WITH_TABLE", "exit_code_of", "exit_codes", "tell", "tell_error"]
+__all__ = ["WITH_TABLE", "agreed", "exit_code_of", "exit_codes", "tell", "tell_error"]
 
 BUG = 1
 BAD_INPUT = 2
@@ -61,6 +62,26 @@ def tell_error(error: VisionError) -> None:
     tell(first)
     for row in rows:
         typer.echo(printable(row), err=True)
+
+
+def agreed(question: str, *, yes: bool) -> bool:
+    """Ask on standard error whether to go on; a script, whose input is no terminal, is not asked.
+
+    Args:
+        question: What is asked, with its question mark.
+        yes: Whether the answer was given in advance.
+
+    Raises:
+        typer.Exit: Ctrl-C was the answer.
+    """
+    if yes or not sys.stdin.isatty():
+        return True
+    typer.echo(f"{printable(question)} [y/N]: ", nl=False, err=True)
+    try:
+        return input().strip().lower() in {"y", "yes"}  # Typer's own question leaves a space on standard output
+    except (EOFError, KeyboardInterrupt):
+        typer.echo(err=True)
+        raise typer.Exit(INTERRUPTED) from None
 
 
 @contextmanager

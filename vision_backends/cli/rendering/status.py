@@ -1,0 +1,137 @@
+"""How rungs, their models, gates and budgets read on a terminal.
+
+This module decides which reasons of a rung are told together, and how a gate, a budget and the facts of a model look.
+It must not judge any rung itself, nor know which facts there are: a backend reports one mapping for each of its models,
+and whatever is in it becomes a column.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import typer
+
+from vision_backends.cli.rendering.text import dollars, one_line, print_table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from vision_backends.health.budgets import Spending
+    from vision_backends.health.policy import GateReport
+    from vision_backends.reports import RungStatus, Verdict
+    from vision_backends.types import Task
+
+__all__ = ["is_spent", "print_budgets", "print_gates", "print_models", "print_reasons"]
+
+REVISION_LENGTH = 12
+"""Characters of a commit that tell it from all others in practice."""
+
+BAR_WIDTH = 16
+"""Characters of a bar; plain ones, which every terminal has."""
+
+
+def print_reasons(rung: RungStatus, *, named: bool) -> None:
+    """Print what stands in the way of a rung, each reason once, with the tasks that it applies to.
+
+    Args:
+        rung: How it stands.
+        named: Whether each line begins with the name of the backend, or below a line that has it.
+    """
+    found: dict[tuple[str | None, str | None], tuple[list[Task], Verdict]] = {}
+    for task, verdict in rung.tasks.items():
+        if not verdict.ready:
+            tasks, _ = found.setdefault((verdict.reason, verdict.remedy), ([], verdict))
+            tasks.append(task)
+    for tasks, verdict in found.values():
+        about = f"{rung.backend} ({', '.join(tasks)})" if named else f"  {', '.join(tasks)}"
+        typer.echo(f"{about}: {one_line(verdict.reason or 'no reason is given')}")
+        if verdict.remedy:
+            typer.echo(f"  → {one_line(verdict.remedy)}")
+
+
+def print_models(rung: RungStatus) -> None:
+    """Print a table with one row for each model that a rung reports facts of; nothing when there are none."""
+    models = {name: facts for name, facts in rung.facts.items() if isinstance(facts, Mapping) and "state" in facts}
+    if not models:
+        return
+    columns = list(dict.fromkeys(name for facts in models.values() for name in facts))
+    typer.echo()
+    print_table(
+        (rung.backend, *(_heading(column) for column in columns)),
+        [
+            (name.replace("_", " "), *(_cell(column, facts.get(column)) for column in columns))
+            for name, facts in models.items()
+        ],
+    )
+
+
+def _heading(column: str) -> str:
+    """Return the name of a fact without its unit, which stands in the cells."""
+    return column.removesuffix("_bytes").removesuffix("_s").replace("_", " ")
+
+
+def _cell(column: str, value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, int | float) and column.endswith("_bytes"):
+        return f"{value / 1e6:,.0f} MB"
+    if isinstance(value, int | float) and column.endswith("_s"):
+        return f"{value:,.0f} s"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {each}" for name, each in value.items())
+    if column == "revision":
+        return str(value)[:REVISION_LENGTH]
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def print_gates(gates: Iterable[GateReport]) -> None:
+    """Print what each gate blocks, what it is blocked by, since when, and when it is probed next."""
+    now = time.time()
+    rows = [
+        (
+            "/".join(filter(None, (gate.backend, gate.model, gate.task))),
+            gate.gate,
+            f"{datetime.fromtimestamp(gate.since, UTC):%Y-%m-%d %H:%M}",
+            _next_probe(gate, now=now),
+        )
+        for gate in gates
+    ]
+    print_table(("gate", "blocked by", "since (UTC)", "next probe"), rows)
+
+
+def _next_probe(gate: GateReport, *, now: float) -> str:
+    from vision_backends.health.policy import duration
+
+    if gate.until > now:
+        return f"in {duration(gate.until - now)}"
+    return "running" if gate.state == "probing" else "with the next call"
+
+
+def print_budgets(budgets: Iterable[Spending]) -> None:
+    """Print a bar for each budget: ``#`` is spent, ``+`` is reserved; the percentage is rounded down."""
+    rows = [
+        (f"{each.backend}.{each.budget}", _bar(each), f"{math.floor(100 * each.spent / each.limit)} %", _amounts(each))
+        for each in budgets
+    ]
+    print_table(("budget (in UTC)", "", "spent", ""), rows)
+
+
+def is_spent(budget: Spending) -> bool:
+    """Return whether nothing is left."""
+    return budget.spent >= budget.limit
+
+
+def _bar(budget: Spending) -> str:
+    spent = min(BAR_WIDTH, math.floor(BAR_WIDTH * budget.spent / budget.limit))
+    taken = min(BAR_WIDTH, math.floor(BAR_WIDTH * (budget.spent + budget.reserved) / budget.limit))
+    return f"[{'#' * spent}{'+' * (taken - spent)}{'.' * (BAR_WIDTH - taken)}]"
+
+
+def _amounts(budget: Spending) -> str:
+    if budget.budget.endswith("_usd"):
+        return f"{dollars(budget.spent)} of {dollars(budget.limit)}"
+    return f"{budget.spent:,.0f} of {budget.limit:,.0f} tokens"
