@@ -58,6 +58,20 @@ def test_importing_is_light(statement):
     assert loaded.isdisjoint(HEAVY)
 
 
+def test_a_call_that_stays_on_this_machine_imports_no_client_of_a_server():
+    """Neither the HTTP client nor OpenAI's SDK."""
+    photo = Path(__file__).parents[1] / "benchmarks" / "photos" / "cat.jpg"
+    loaded = modules_after(
+        f"""
+from vision_backends import Router
+with Router.from_config() as router:
+    router.describe({str(photo)!r}, local_only=True, backend="embedded")
+"""
+    )
+    assert "onnxruntime" in loaded
+    assert loaded.isdisjoint({"aiohttp", "openai", "torch", "transformers"})
+
+
 def test_every_public_name_can_be_imported():
     """`__all__` promises nothing that is not there, lazy names included."""
     for name in vision_backends.__all__:
