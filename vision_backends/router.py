@@ -524,8 +524,9 @@ class Router:
         self._running.close(engine_loop(), self._close_on_loop)
         for backend in self._all_backends():
             backend.close()
+        self._recorder.flush()
+        self._stores.close()  # before their threads end, each of which would close its own connection in its own time
         self._release()
-        self._stores.close()
         self._alerts.close()
 
     def __enter__(self) -> Self:
