@@ -22,7 +22,7 @@ from PIL import Image as PILImage
 
 from vision_backends.errors import ImageTooLargeError, InvalidImageError
 from vision_backends.images import ImageLimits, open_image
-from vision_backends.images.decoding import translated_errors
+from vision_backends.images.pixels import translated_errors
 
 SCENE = make_scene()
 

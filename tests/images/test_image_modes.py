@@ -128,9 +128,9 @@ class TestDepth:
         assert grey_levels(encode(image, "TIFF")) == grey_levels(image)
 
     @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-    def test_values_that_are_no_numbers_are_refused(self, value: float):
+    def test_values_that_are_not_finite_numbers_are_refused(self, value: float):
         """There is no level to show them as."""
-        with pytest.raises(InvalidImageError, match="no numbers"):
+        with pytest.raises(InvalidImageError, match="infinite or not numbers"):
             open_image(PILImage.fromarray(np.array([[0.5, value]], dtype=np.float32)))
 
     def test_one_bit_is_black_and_white(self):

@@ -191,7 +191,7 @@ class TestFiles:
 
     def test_a_file_in_text_mode_is_refused_with_the_remedy(self):
         """The remedy is the binary mode."""
-        with pytest.raises(InvalidImageError, match=r"gave a str.*binary mode"):
+        with pytest.raises(InvalidImageError, match=r"returned a str.*binary mode"):
             open_image(io.StringIO("text"))
 
     def test_an_asynchronous_file_is_refused_without_a_warning(self):
@@ -201,7 +201,7 @@ class TestFiles:
             async def read(self, size: int = -1) -> bytes:
                 return PNG[:size]
 
-        with pytest.raises(InvalidImageError, match=r"gave a coroutine.*await"):
+        with pytest.raises(InvalidImageError, match=r"returned a coroutine.*await"):
             open_image(Upload())
 
     def test_a_closed_file_is_refused(self):
@@ -225,7 +225,7 @@ class TestFiles:
         path.write_text("this is a text that somebody renamed")
         with (
             path.open("rb") as file,
-            pytest.raises(InvalidImageError, match=r"The file .*notes\.png looks like a text"),
+            pytest.raises(InvalidImageError, match=r"The file .*notes\.png looks like text"),
         ):
             open_image(file)
 

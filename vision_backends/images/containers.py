@@ -1,8 +1,10 @@
-"""What kind of image some bytes are, and the same image without what its pixels do not depend on.
+"""Which formats are open, and the bytes of an image without anything that its pixels do not depend on.
 
-This module decides which formats are open, by their bytes and never by their name. Decoders get to see neither
-EXIF nor comments, texts, further pictures or animations: what is broken there can then neither fail a good
-image nor raise a warning through filters that all threads share. It must not know how pixels are decoded.
+This module recognises formats by their bytes, never by their name. Decoders see neither EXIF nor comments, texts,
+further pictures or animations: nothing broken in those can fail a good image, or raise a warning through filters that
+all threads share. It must not know how pixels are decoded.
+
+References: Adobe, TIFF revision 6.0, section 2; BigTIFF as in libtiff's design document; RFC 9649 for WEBP.
 """
 
 from __future__ import annotations
@@ -11,14 +13,20 @@ import re
 import struct
 import zlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from vision_backends.images.tiff import exif_orientation, strip_tiff
+from vision_backends.errors import InvalidImageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-__all__ = ["Container", "guess_other", "identify", "strip"]
+__all__ = ["ACCEPTED", "Container", "exif_orientation", "identify", "strip"]
+
+ACCEPTED = (
+    "Accepted are JPEG, PNG, WEBP, GIF, BMP, TIFF and AVIF images (HEIC with the pillow-heif plugin) as a path, "
+    "bytes, binary file, data: URL, PIL image or numpy array."
+)
+"""The remedy of most errors about images."""
 
 _MAGIC = (
     ("JPEG", b"\xff\xd8\xff"),
@@ -43,8 +51,8 @@ _OTHERS = (
     ("an icon", rb"\x00\x00[\x01\x02]\x00"),
     ("a ZIP archive or office document", rb"PK\x03\x04"),
     ("a video", rb"(?s)....ftyp|\x1a\x45\xdf\xa3|RIFF....AVI "),
-    ("a data URL, which is taken as a string", rb"data:"),
-    ("a text", rb"[\x09\x0a\x0d\x20-\x7e]{16}"),
+    ("a data URL, which must be passed as a string", rb"data:"),
+    ("text", rb"[\x09\x0a\x0d\x20-\x7e]{16}"),
 )
 """What people pass by mistake, as patterns for the first bytes."""
 
@@ -73,6 +81,24 @@ _KEPT_MARKERS = frozenset(
 
 _PNG_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 
+_WIDTH, _HEIGHT, _ORIENTATION, _TILE_WIDTH, _TILE_HEIGHT = 256, 257, 274, 322, 323
+
+_SINGLE_TAGS = frozenset(
+    {_WIDTH, _HEIGHT, 259, 262, 266, 277, 278, 284, 292, 293, 317, _TILE_WIDTH, _TILE_HEIGHT, 332}
+    | {347, 512, 513, 514, 515, 531, 34675}
+)
+"""Tags with one value that pixels depend on: geometry, compression, photometry, JPEG tables, colour profile."""
+
+_LIST_TAGS = frozenset({258, 273, 279, 320, 324, 325, 338, 339} | {517, 518, 519, 520, 521, 529, 530, 532, 50674})
+"""Tags with several values that pixels depend on: bits, strips, tiles, palette, samples, tables."""
+
+_MAX_VALUES = 1 << 18
+"""More strips than any encoder writes; Pillow holds a record of some hundred bytes for each."""
+
+_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}
+_STRING_TYPES = frozenset({1, 2, 7})
+_INTEGER_TYPES = {1: "B", 3: "H", 4: "L", 16: "Q"}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Container:
@@ -91,8 +117,12 @@ class Container:
     icc_profile: bytes | None = field(default=None, repr=False)
 
 
-def identify(data: bytes) -> str | None:
-    """Return Pillow's name of the format of some bytes, None if it is not one of those that are open."""
+def identify(data: bytes, *, name: str) -> str:
+    """Return Pillow's name of the format of some bytes.
+
+    Raises:
+        InvalidImageError: It is not one of those that are open.
+    """
     for kind, magic in _MAGIC:
         if data.startswith(magic):
             return kind
@@ -105,19 +135,18 @@ def identify(data: bytes) -> str | None:
             return "AVIF"
         if brands & _HEIF_BRANDS:
             return "HEIF"
-    return None
-
-
-def guess_other(data: bytes) -> str | None:
-    """Return in words what some bytes that are no image look like; None if nobody knows."""
-    return next((words for words, pattern in _OTHERS if re.match(pattern, data[:4096])), None)
+    if not data:
+        raise InvalidImageError(f"{name} is empty.", remedy=ACCEPTED)
+    guess = next((words for words, pattern in _OTHERS if re.match(pattern, data[:4096])), None)
+    looks = f"looks like {guess}" if guess else "is not in a supported format"
+    raise InvalidImageError(f"{name} {looks}.", remedy=ACCEPTED)
 
 
 def strip(data: bytes, *, kind: str) -> Container:
     """Return the image without what its pixels do not depend on.
 
     Raises:
-        ValueError: It is damaged or out to do harm. IndexError, OverflowError and struct.error say the same.
+        ValueError: It is damaged or malicious. IndexError, OverflowError and struct.error mean the same.
     """
     return _STRIPPERS[kind](data) if kind in _STRIPPERS else Container(data=data)
 
@@ -128,7 +157,7 @@ def _strip_jpeg(data: bytes) -> Container:
     exif = b""
     at = 2
     for _ in range(_MAX_SEGMENTS):
-        found = _MARKER.search(data, at)  # what stands between segments is padding
+        found = _MARKER.search(data, at)  # anything between segments is padding
         at = found.start() if found else len(data)
         marker = data[at + 1 : at + 2]
         if marker in _END_OF_HEADER:
@@ -184,33 +213,21 @@ def _inflate_profile(body: bytes) -> bytes | None:
     return profile if inflater.eof else None
 
 
-def _strip_tiff(data: bytes) -> Container:
-    stripped, size = strip_tiff(data)
-    return Container(data=stripped, orientation=exif_orientation(data), size=size)
-
-
 def _strip_avif(data: bytes) -> Container:
     """Hide the EXIF item; of two orientations the container's own is the valid one (MIAF, ISO 23000-22)."""
     return Container(data=re.sub(rb"(?s)(infe[\x02\x03].{7,9})Exif", rb"\1none", data))
 
 
 def _measure_gif(data: bytes) -> Container:
-    return Container(data=data, size=_gif_size(data))
-
-
-def _measure_webp(data: bytes) -> Container:
-    return Container(data=data, size=_webp_size(data))
-
-
-def _gif_size(data: bytes) -> tuple[int, int]:
-    """Return the canvas of a GIF's first frame, which may reach over the screen of its header."""
+    """Measure the canvas of a GIF's first frame, which may exceed the screen size in its header."""
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     at = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
     while at < _MAX_GIF_HEADER_BYTES:
         match data[at]:
             case 0x2C:  # an image
                 left, top, frame_width, frame_height = struct.unpack_from("<4H", data, at + 1)
-                return max(width, left + frame_width), max(height, top + frame_height)
+                size = max(width, left + frame_width), max(height, top + frame_height)
+                return Container(data=data, size=size)
             case 0x21:  # an extension: a label, then blocks until an empty one
                 at += 2
                 while (length := data[at]) and at < _MAX_GIF_HEADER_BYTES:
@@ -219,20 +236,120 @@ def _gif_size(data: bytes) -> tuple[int, int]:
     raise ValueError("a GIF with absurdly much before its first image")
 
 
-def _webp_size(data: bytes) -> tuple[int, int]:
-    """Return the canvas of a WEBP image. Reference: RFC 9649."""
+def _measure_webp(data: bytes) -> Container:
     match data[12:16]:
         case b"VP8X":
-            return (
-                int.from_bytes(data[24:27], "little") + 1,
-                int.from_bytes(data[27:30], "little") + 1,
-            )
+            width = int.from_bytes(data[24:27], "little") + 1
+            height = int.from_bytes(data[27:30], "little") + 1
         case b"VP8L":
             (bits,) = struct.unpack_from("<L", data, 21)
-            return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+            width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
         case _:  # VP8, lossy
-            width, height = struct.unpack_from("<HH", data, 26)
-            return width & 0x3FFF, height & 0x3FFF
+            width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, 26))
+    return Container(data=data, size=(width, height))
+
+
+class _Layout(NamedTuple):
+    """How a directory is laid out: struct formats, and how many bytes of values fit into the entry itself."""
+
+    offset_at: int
+    offset: str
+    number: str
+    entry: str
+    inline_bytes: int
+
+
+_LAYOUTS = {42: _Layout(4, "L", "H", "HHL4s", 4), 43: _Layout(8, "Q", "Q", "HHQ8s", 8)}
+
+
+class _Entry(NamedTuple):
+    """One tag: its number, its type, the number of its values, and their bytes or the offset to them."""
+
+    tag: int
+    kind: int
+    values: int
+    payload: bytes
+
+
+class _Directory:
+    """The first tag directory of a TIFF file or EXIF block.
+
+    Raises:
+        ValueError: The data has no such directory.
+        struct.error: The directory is cut short.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.endian = {b"II": "<", b"MM": ">"}.get(data[:2], "")
+        layout = _LAYOUTS.get(struct.unpack_from(f"{self.endian}H", data, 2)[0])
+        if not self.endian or layout is None:
+            raise ValueError("not a TIFF directory")
+        self.layout = layout
+        (self.start,) = struct.unpack_from(self.endian + layout.offset, data, layout.offset_at)
+
+    def __iter__(self) -> Iterator[_Entry]:
+        number_format, entry_format = self.endian + self.layout.number, self.endian + self.layout.entry
+        (number,) = struct.unpack_from(number_format, self.data, self.start)
+        at = self.start + struct.calcsize(number_format)
+        for _ in range(number):
+            yield _Entry(*struct.unpack_from(entry_format, self.data, at))
+            at += struct.calcsize(entry_format)
+
+    def size_bytes(self, entry: _Entry) -> int | None:
+        """Return the size of an entry's value; None if the type is unknown or the value lies outside the data."""
+        size = entry.values * _TYPE_BYTES.get(entry.kind, 0)
+        if size > self.layout.inline_bytes:
+            (offset,) = struct.unpack(self.endian + self.layout.offset, entry.payload)
+            if offset + size > len(self.data):
+                return None
+        return size or None
+
+    def integer(self, entry: _Entry) -> int:
+        """Return the value of an entry that holds one small integer, otherwise 0."""
+        form = _INTEGER_TYPES.get(entry.kind)
+        if form is None or entry.values != 1 or struct.calcsize(f"={form}") > self.layout.inline_bytes:
+            return 0
+        return int(struct.unpack_from(self.endian + form, entry.payload)[0])
+
+
+def exif_orientation(exif: object) -> int:
+    """Return how an image was held, 1 to 8 as in EXIF; 1 (upright) where the block is missing or broken."""
+    if not isinstance(exif, bytes):
+        return 1
+    try:
+        directory = _Directory(exif.removeprefix(b"Exif\x00\x00"))
+        value = next((directory.integer(entry) for entry in directory if entry.tag == _ORIENTATION), 1)
+    except (struct.error, ValueError, OverflowError):  # the last: an offset larger than any memory
+        return 1
+    return value if 1 <= value <= 8 else 1
+
+
+def _strip_tiff(data: bytes) -> Container:
+    """Keep one directory, with only the sound tags that pixels depend on; measure what a decoder would allocate.
+
+    Orientation is among the tags that go, because Pillow would apply it by itself.
+    """
+    directory = _Directory(data)
+    kept: dict[int, _Entry] = {}
+    budget_bytes = len(data)
+    for entry in directory:
+        single = entry.tag in _SINGLE_TAGS and (entry.values == 1 or entry.kind in _STRING_TYPES)
+        listed = entry.tag in _LIST_TAGS and entry.values <= _MAX_VALUES
+        size_bytes = directory.size_bytes(entry) if single or listed else None
+        if size_bytes and entry.tag not in kept and size_bytes <= budget_bytes:
+            budget_bytes -= size_bytes
+            kept[entry.tag] = entry
+    endian, layout = directory.endian, directory.layout
+    packed = struct.pack(endian + layout.number, len(kept))
+    packed += b"".join(struct.pack(endian + layout.entry, *entry) for entry in kept.values())
+    packed += struct.pack(endian + layout.offset, 0)  # no further pages
+    start = directory.start
+    sizes = {tag: directory.integer(entry) for tag, entry in kept.items()}
+    width = max(sizes.get(_WIDTH, 0), sizes.get(_TILE_WIDTH, 0))
+    height = max(sizes.get(_HEIGHT, 0), sizes.get(_TILE_HEIGHT, 0))
+    stripped = data[:start] + packed + data[start + len(packed) :]
+    return Container(data=stripped, orientation=exif_orientation(data), size=(width, height))
 
 
 _STRIPPERS: dict[str, Callable[[bytes], Container]] = {

@@ -1,29 +1,134 @@
-"""PIL images and numpy arrays → upright RGB pixels that share nothing with them.
+"""Everything that Pillow does: encoded bytes, PIL images and arrays → upright RGB pixels → the bytes that may leave.
 
-This module decides which images in memory are accepted. It must not know any file format.
+This module decides whether an image is complete, small enough and of a format that is open; what becomes of
+transparency, depth and colour profiles; and in which format pixels are sent. It translates every exception of Pillow.
+It must not know where an image comes from, nor who receives it.
 """
 
 from __future__ import annotations
 
+import base64
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from vision_backends.errors import InvalidImageError
-from vision_backends.images.decoding import make_upright, translated_errors
-from vision_backends.images.modes import to_rgb
-from vision_backends.images.tiff import exif_orientation
+from vision_backends.errors import ImageTooLargeError, InvalidImageError, VisionError
+from vision_backends.images.containers import ACCEPTED, exif_orientation, identify, strip
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy.typing as npt
     from PIL import Image as PILImage
 
-    from vision_backends.images.limits import ImageLimits
+    from vision_backends.images.image import Encoded, ImageLimits
 
-__all__ = ["pixels_of_array", "pixels_of_pil"]
+__all__ = ["Decoded", "WireImage", "decode", "encode_for_wire", "pixels_of_array", "pixels_of_pil", "translated_errors"]
+
+_PLUGINS = {
+    "JPEG": "PIL.JpegImagePlugin",
+    "PNG": "PIL.PngImagePlugin",
+    "WEBP": "PIL.WebPImagePlugin",
+    "GIF": "PIL.GifImagePlugin",
+    "BMP": "PIL.BmpImagePlugin",
+    "TIFF": "PIL.TiffImagePlugin",
+    "AVIF": "PIL.AvifImagePlugin",
+}
+_SIDEWAYS = frozenset({5, 6, 7, 8})
+
+_DEEP_MODES = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
+_PROFILED_MODES = frozenset({"L", "RGB", "CMYK", "LAB"})
+
+_RANGES = ((0, 1), (0, 255), (0, 65_535))
+"""What 0 to 1, 8-bit and 16-bit values look like in a mode that does not state its range."""
 
 _ARRAYS = (
     "Accepted are uint8 arrays, or float arrays from 0 to 1, of shape (height, width) for grey, "
     "(height, width, 3) for RGB and (height, width, 4) for RGBA."
 )
+
+_JPEG_QUALITY = 88
+_JPEG_MAX_SIDE_PX = 65_500  # libjpeg's JPEG_MAX_DIMENSION
+_FLAT_SHARE = 0.5
+"""Share of pixels equal to their right neighbour above which an image is taken for graphics: in photos it is a few
+hundredths, in screenshots more than nine tenths."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoded:
+    """Pixels, and the size of the whole image that they show.
+
+    Attributes:
+        pixels: Upright, mode RGB, without metadata; smaller than the image after a reduced decode.
+        width: Width of the upright image in pixels.
+        height: Height of the upright image in pixels.
+    """
+
+    pixels: PILImage.Image
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WireImage:
+    """An encoded image without metadata.
+
+    Attributes:
+        data: The bytes of the file.
+        mime_type: ``image/jpeg`` or ``image/png``.
+    """
+
+    data: bytes = field(repr=False)
+    mime_type: str
+
+    @property
+    def data_url(self) -> str:
+        """The image as a ``data:`` URL."""
+        return f"data:{self.mime_type};base64,{base64.b64encode(self.data).decode('ascii')}"
+
+
+def decode(encoded: Encoded, *, limits: ImageLimits, min_side_px: int | None = None) -> Decoded:
+    """Decode an image file; of an animation, the first picture.
+
+    Args:
+        encoded: The bytes of the file.
+        limits: How large it may be.
+        min_side_px: Least length of the shorter side; a JPEG is then decoded at the smallest of the scales 1, 1/2,
+            1/4 and 1/8 that reaches it, still reading every byte. None decodes all pixels.
+
+    Raises:
+        InvalidImageError: It is not an image, damaged, or of a format that is not open.
+        ImageTooLargeError: It has more pixels than the limits allow.
+    """
+    from PIL import Image as PILImage
+
+    name = encoded.name
+    kind = identify(encoded.data, name=name)
+    with translated_errors(name):
+        # Image.open would warn of large sizes before they can be checked; all threads share the warning filters.
+        if kind in _PLUGINS:
+            import_module(_PLUGINS[kind])  # registers itself
+        plugin, accepts = PILImage.OPEN.get(kind, (None, None))
+        if plugin is None or (accepts is not None and accepts(encoded.data[:16]) is not True):
+            raise InvalidImageError(
+                f"{name} is {kind} of a variant that the installed Pillow cannot open.", remedy=ACCEPTED
+            )
+        container = strip(encoded.data, kind=kind)
+        limits.check_pixels(container.size or (0, 0), name=name)
+        image: Any = plugin(BytesIO(container.data), "")
+        limits.check_pixels(image.size, name=name)
+        whole_size = image.size
+        is_reduced = min_side_px is not None and image.draft(None, (min_side_px, min_side_px)) is not None
+        image.load()
+        width, height = whole_size if is_reduced else image.size
+        orientation = container.orientation or exif_orientation(image.info.get("exif"))
+        icc_profile = container.icc_profile or image.info.get("icc_profile")
+        # The decoders of other formats live, with their buffers, as long as their image.
+        pixels = _upright_rgb(image, orientation=orientation, icc_profile=icc_profile, copy=kind != "JPEG")
+    sideways = orientation in _SIDEWAYS
+    return Decoded(pixels=pixels, width=height if sideways else width, height=width if sideways else height)
 
 
 def pixels_of_pil(image: PILImage.Image, *, limits: ImageLimits) -> PILImage.Image:
@@ -35,14 +140,12 @@ def pixels_of_pil(image: PILImage.Image, *, limits: ImageLimits) -> PILImage.Ima
     """
     name = "The PIL image"
     if 0 in image.size:
-        raise InvalidImageError(f"{name} has {image.width}×{image.height} pixels, which is nothing to look at.")
+        raise InvalidImageError(f"{name} is empty: it has {image.width}×{image.height} pixels.")
     limits.check_pixels(image.size, name=name)
     with translated_errors(name):
         image.load()
-        rgb = to_rgb(image, icc_profile=image.info.get("icc_profile"))
-        if rgb is image:
-            rgb = image.copy()
-        return make_upright(rgb, exif_orientation(image.info.get("exif")))
+        orientation = exif_orientation(image.info.get("exif"))
+        return _upright_rgb(image, orientation=orientation, icc_profile=image.info.get("icc_profile"), copy=True)
 
 
 def pixels_of_array(array: npt.NDArray[Any], *, limits: ImageLimits) -> PILImage.Image:
@@ -67,8 +170,154 @@ def pixels_of_array(array: npt.NDArray[Any], *, limits: ImageLimits) -> PILImage
     limits.check_pixels((shape[1], shape[0]), name="The array")
     if is_float:
         low, high = float(array.min()), float(array.max())
-        if not (low >= 0.0 and high <= 1.0):  # also where they are no numbers
+        if not (low >= 0.0 and high <= 1.0):  # refuses NaN as well
             raise InvalidImageError(f"The array has values from {low:g} to {high:g}.", remedy=_ARRAYS)
         array = (array * 255.0).round().astype("uint8")
-    pixels = PILImage.fromarray(array)
-    return to_rgb(pixels)
+    return _upright_rgb(PILImage.fromarray(array))
+
+
+def encode_for_wire(image: PILImage.Image) -> WireImage:
+    """Encode pixels alone: no EXIF, GPS, comment, text or colour profile of the image is included.
+
+    A photo becomes a JPEG. A drawing or screenshot becomes a PNG, or a JPEG in full colour resolution where that
+    is smaller.
+
+    Args:
+        image: An image in mode RGB.
+    """
+    pixels = image.copy()
+    pixels.info = {}
+    fits_jpeg = max(pixels.size) <= _JPEG_MAX_SIDE_PX
+    if fits_jpeg and not _is_flat(pixels):
+        return _encode(pixels, "JPEG", quality=_JPEG_QUALITY, subsampling="4:2:0")
+    candidates = [_encode(pixels, "PNG")]
+    if fits_jpeg:
+        candidates.append(_encode(pixels, "JPEG", quality=_JPEG_QUALITY, subsampling="4:4:4"))
+    return min(candidates, key=lambda candidate: len(candidate.data))
+
+
+@contextmanager
+def translated_errors(name: str) -> Iterator[None]:
+    """Turn whatever Pillow raises about a damaged image into an error of the caller.
+
+    Raises:
+        InvalidImageError: The image is damaged.
+        ImageTooLargeError: There is not enough memory for it.
+    """
+    try:
+        yield
+    except VisionError:
+        raise
+    except MemoryError as error:
+        raise ImageTooLargeError(f"{name} does not fit into memory.", remedy="Pass a smaller image.") from error
+    except Exception as error:  # Pillow's plugins raise almost anything
+        raise InvalidImageError(
+            f"{name} is damaged or cut short: its pixels cannot be decoded.",
+            remedy=f"Fetch or save it again. {ACCEPTED}",
+        ) from error
+
+
+def _upright_rgb(
+    image: PILImage.Image, *, orientation: int = 1, icc_profile: bytes | None = None, copy: bool = False
+) -> PILImage.Image:
+    """Return a loaded image as a viewer on a white page would show it: 8-bit RGB in sRGB, upright, without metadata.
+
+    Transparency is laid over white: what is hidden stays hidden. A profile that is broken, or not one for this
+    kind of image, is ignored.
+
+    Args:
+        image: A loaded image of any mode.
+        orientation: How it was held, 1 to 8 as in EXIF.
+        icc_profile: The profile of its colours; None takes them for sRGB.
+        copy: Whether ``image`` must not become part of the result.
+
+    Raises:
+        InvalidImageError: It holds values that are infinite or not numbers.
+    """
+    from PIL import Image as PILImage
+
+    pixels = _to_8_bit(image) if image.mode in _DEEP_MODES else image
+    if pixels.has_transparency_data:
+        pixels = _on_white(pixels)
+    if icc_profile:
+        pixels = _to_srgb(pixels, icc_profile)
+    if pixels.mode != "RGB":
+        pixels = pixels.convert("RGB")
+    turns = {
+        2: PILImage.Transpose.FLIP_LEFT_RIGHT,
+        3: PILImage.Transpose.ROTATE_180,
+        4: PILImage.Transpose.FLIP_TOP_BOTTOM,
+        5: PILImage.Transpose.TRANSPOSE,
+        6: PILImage.Transpose.ROTATE_270,
+        7: PILImage.Transpose.TRANSVERSE,
+        8: PILImage.Transpose.ROTATE_90,
+    }
+    if orientation in turns:
+        pixels = pixels.transpose(turns[orientation])
+    elif copy and pixels is image:
+        pixels = image.copy()
+    pixels.info = {}
+    return pixels
+
+
+def _to_8_bit(image: PILImage.Image) -> PILImage.Image:
+    """Scale deep grey values to 8 bits; Pillow would clip them at 255.
+
+    16-bit modes have the range that their name states. The 32-bit modes I and F have none: their values are taken to
+    span the narrowest common range that holds them, or else are stretched from the lowest to the highest.
+    """
+    import numpy as np
+    from PIL import Image as PILImage
+
+    values = np.asarray(image)
+    is_16_bit = image.mode.startswith("I;16")
+    with np.errstate(all="ignore"):
+        low, high = float(values.min()), float(values.max())
+        if not np.isfinite([low, high]).all():
+            raise InvalidImageError("The image has values that are infinite or not numbers.")
+        ranges = _RANGES[2:] if is_16_bit else _RANGES[image.mode == "I" :]
+        start, end = next((r for r in ranges if r[0] <= low and high <= r[1]), (low, high))
+        scale = 255 / ((end - start) or 1)
+        scaled = np.multiply(values, scale, dtype=np.float32 if is_16_bit else np.float64)
+        return PILImage.fromarray(np.rint(scaled - start * scale).astype(np.uint8))
+
+
+def _on_white(image: PILImage.Image) -> PILImage.Image:
+    from PIL import Image as PILImage
+
+    if image.mode == "La":
+        image = image.convert("LA")
+    white = PILImage.new("RGBA", image.size, "white")
+    return PILImage.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+
+
+def _to_srgb(image: PILImage.Image, icc_profile: bytes) -> PILImage.Image:
+    from PIL import ImageCms
+
+    if image.mode not in _PROFILED_MODES:
+        image = image.convert("L" if image.mode == "1" else "RGB")
+    try:
+        profile = ImageCms.ImageCmsProfile(BytesIO(icc_profile))
+        if "sRGB" in ImageCms.getProfileDescription(profile):
+            return image
+        srgb = ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(image, profile, srgb, outputMode="RGB")
+    except Exception:  # noqa: BLE001 — a broken profile may fail anywhere; slightly wrong colours are better than no image
+        return image
+    return image if converted is None else converted
+
+
+def _is_flat(image: PILImage.Image) -> bool:
+    from PIL import ImageChops
+
+    width, height = image.size
+    grey = image.convert("L")
+    left, right = grey.crop((0, 0, max(width - 1, 1), height)), grey.crop((min(1, width - 1), 0, width, height))
+    equal = ImageChops.difference(left, right).histogram()[0]
+    return equal >= _FLAT_SHARE * width * height
+
+
+def _encode(image: PILImage.Image, kind: str, **options: Any) -> WireImage:  # noqa: ANN401 — Pillow's own options
+    buffer = BytesIO()
+    image.save(buffer, kind, **options)
+    return WireImage(data=buffer.getvalue(), mime_type=f"image/{kind.lower()}")
