@@ -28,7 +28,7 @@ from timing import Figure, show
 from vision_backends import QuotaExhaustedError, Router, TimedOutError, UnavailableError, Usage
 from vision_backends.health.budgets import Limits
 from vision_backends.storage import open_store
-from vision_backends.storage.cache_codec import decode
+from vision_backends.storage.cache import decode
 from vision_backends.testing import FakeBackend
 
 if TYPE_CHECKING:

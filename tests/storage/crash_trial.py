@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vision_backends.storage.base import LedgerRow
-from vision_backends.storage.cache_codec import decode, encode
+from vision_backends.storage.cache import decode, encode
 from vision_backends.storage.sqlite import SQLiteStore
 from vision_backends.types import Description
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vision_backends.storage.cache_codec import MAGIC, decode, encode
+from vision_backends.storage.cache import MAGIC, decode, encode
 from vision_backends.types import FREE, Attempt, Description, Detection, Detections, Embedding, Timing, Trace, Usage
 
 TEXTS = st.text(max_size=20)

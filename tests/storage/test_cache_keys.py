@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from vision_backends.storage.cache_keys import cache_key
+from vision_backends.storage.cache import cache_key
 
 TEXTS = st.text(st.characters(codec=None), max_size=6)  # lone surrogates included
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS

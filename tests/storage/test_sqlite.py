@@ -194,7 +194,7 @@ def test_a_state_on_a_damaged_file_is_a_store_error_once(open_it, path):
     store.update("k", lambda _: ("one", None))
     store.clear_cache()
     damage_pages(path)
-    store._connections.renew()
+    store._file.renew()
     with pytest.raises(StoreError):
         store.read("k")
     store.update("k", lambda old: ("two", old))
@@ -206,7 +206,7 @@ def test_a_sound_file_is_not_moved_aside_twice(open_it, path, clock, caplog):
     store, late = open_it(), open_it()
     store.update("k", lambda _: ("one", None))
     store.put("k", b"v")
-    late._repair(sqlite3.DatabaseError("met before the first process has mended it"))
+    late._file._repair(sqlite3.DatabaseError("met before the first process has mended it"))
     assert late.get("k") == b"v"
     assert not list(path.parent.glob("*.damaged-*"))
 
@@ -256,7 +256,7 @@ def test_a_full_disk_costs_the_cache_and_not_the_call(open_it, caplog):
     """Put and record log once each and go on; an update says that it failed."""
     store = open_it()
     store.put("before", b"v")
-    with store._database() as db:
+    with store._file.connection() as db:
         (pages,) = db.execute("PRAGMA page_count").fetchone()
         db.execute(f"PRAGMA max_page_count={pages}")
     with caplog.at_level(logging.WARNING):
@@ -284,14 +284,14 @@ def test_connections_of_ended_threads_are_closed(open_it):
         gc.collect()
         descriptors.append(len(list(DESCRIPTORS.iterdir())) if DESCRIPTORS.exists() else 0)
     assert len(set(descriptors[1:])) == 1
-    assert len(store._connections._all) == 0
+    assert len(store._file._all) == 0
 
 
 def test_a_folder_that_vanishes_is_a_miss(open_it, path):
     """Threads that have no connection yet get none, again and again, and say so where it matters."""
     store = open_it()
     store.put("k", b"v")
-    store._connections.renew()
+    store._file.renew()
     shutil.rmtree(path.parent)
     assert store.get("k") is None
     with pytest.raises(StoreError, match="cannot be used"):
@@ -373,7 +373,7 @@ def test_a_forked_child_uses_connections_of_its_own(open_it):
     store.update("k", lambda _: ("parent", None))
 
     def in_child():
-        assert all(seat._db is None for seat in store._connections._all)
+        assert all(each.db is None for each in store._file._all)
         store.update("k", lambda old: (f"{old} child", None))
 
     child = multiprocessing.get_context("fork").Process(target=in_child)

@@ -25,7 +25,7 @@ from vision_backends.errors import (
 )
 from vision_backends.routing.single_flight import Flight, SingleFlight, reason_of
 from vision_backends.routing.trace import note, settle
-from vision_backends.storage.cache_codec import decode, encode
+from vision_backends.storage.cache import decode, encode
 from vision_backends.types import FREE, Description, Detections, Embedding, Usage
 
 if TYPE_CHECKING:

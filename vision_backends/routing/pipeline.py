@@ -29,7 +29,7 @@ from vision_backends.images import open_image
 from vision_backends.routing.call import Call
 from vision_backends.routing.explain import survey
 from vision_backends.routing.trace import complete, note
-from vision_backends.storage.cache_keys import cache_key
+from vision_backends.storage.cache import cache_key
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence

@@ -1,6 +1,6 @@
 """A store that lives and ends with the process.
 
-This module decides nothing but how much is kept: the cache by bytes, the ledger by rows.
+This module decides only how much is kept: the cache by bytes, the ledger by rows.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["MAX_CACHE_BYTES", "MemoryStore"]
 T = TypeVar("T")
 
 MAX_CACHE_BYTES = 64_000_000
-"""Room for cached answers where nobody says otherwise: about 10,000 vectors of 1,536 components."""
+"""Room for cached answers by default: about 10,000 vectors of 1,536 components."""
 
 
 class MemoryStore:

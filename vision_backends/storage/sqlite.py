@@ -1,24 +1,22 @@
 """A store in one SQLite file, shared by all threads and processes of a machine.
 
 This module decides how little work each operation is: one indexed statement or one short transaction. Whatever
-was put, recorded or updated survives the death of the process; see `sqlite_schema.connect` for power failures.
+was put, recorded or updated survives the death of the process; see `sqlite_file` for power failures.
 """
 
 from __future__ import annotations
 
 import logging
 import sqlite3
-import threading
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import astuple, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from vision_backends.clock import SYSTEM_CLOCK
 from vision_backends.errors import ConfigError
-from vision_backends.storage import sqlite_schema
 from vision_backends.storage.base import MAX_ENTRY_BYTES, CacheInfo, LedgerRow, StoreError
-from vision_backends.storage.sqlite_connections import Connections
+from vision_backends.storage.sqlite_file import SQLiteFile
 
 if TYPE_CHECKING:
     import os
@@ -31,22 +29,22 @@ __all__ = ["MAX_CACHE_BYTES", "SQLiteStore"]
 T = TypeVar("T")
 
 MAX_CACHE_BYTES = 500_000_000
-"""Room for cached answers where nobody says otherwise: about 80,000 vectors of 1,536 components."""
+"""Room for cached answers by default: about 80,000 vectors of 1,536 components."""
 
 EVICT_TO = 0.95
-"""A full cache is emptied to this part, so that not every following put has to make room again."""
+"""A full cache is emptied to this part, so that the next puts do not each have to make room again."""
 
 TOUCH_AFTER_S = 60.0
 """An entry used again within this time is not marked again: a hit then writes nothing."""
 
 KEEP_LEDGER_S = 400 * 86_400.0
-"""Attempts are remembered for a year and a bit, so that a month can be compared with last year's."""
+"""Attempts are remembered for a little more than a year, so that a month can be compared with last year's."""
 
 PRUNE_EVERY_S = 3_600.0
 """How often a process looks for attempts that are too old."""
 
 PAGE_ROWS = 1_000
-"""Ledger rows in memory at once while the ledger is read."""
+"""Ledger rows held in memory while the ledger is read."""
 
 COLUMNS = ", ".join(spec.name for spec in fields(LedgerRow))
 INSERT_ROW = f"INSERT INTO ledger ({COLUMNS}) VALUES ({', '.join('?' for _ in fields(LedgerRow))})"  # noqa: S608 — the names of our own columns
@@ -76,19 +74,16 @@ class SQLiteStore:
         max_cache_bytes: int = MAX_CACHE_BYTES,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self._path = Path(path)
         self._max_cache_bytes = max_cache_bytes
         self._clock = clock
         self._prune_at = clock.monotonic()
-        self._repairing = threading.Lock()
         self._complained: set[str] = set()
-        sqlite_schema.open_file(self._path, clock=clock)
-        self._connections = Connections(lambda: sqlite_schema.connect(self._path))
+        self._file = SQLiteFile(Path(path), clock=clock)
 
     def get(self, key: str) -> bytes | None:
         """Return a cached answer and mark it as used, or None."""
         value: bytes | None = None
-        with self._tolerated("read the cache"), self._database() as db:
+        with self._tolerated("read the cache"), self._file.connection() as db:
             row = db.execute("SELECT value, used FROM cache WHERE key = ?", (key,)).fetchone()
             if row is not None:
                 value, used = row
@@ -101,8 +96,7 @@ class SQLiteStore:
         """Keep an answer; the least recently used ones make room."""
         if len(value) > min(MAX_ENTRY_BYTES, self._max_cache_bytes):
             return
-        with self._tolerated("write to the cache"), self._writing() as db:
-            db.execute("BEGIN IMMEDIATE")
+        with self._tolerated("write to the cache"), self._file.transaction() as db:
             db.execute(
                 "INSERT INTO cache (key, used, value) VALUES (?, ?, ?)"
                 " ON CONFLICT (key) DO UPDATE SET used = excluded.used, value = excluded.value",
@@ -111,17 +105,18 @@ class SQLiteStore:
             (size,) = db.execute("SELECT bytes FROM cache_total").fetchone()
             if size > self._max_cache_bytes:
                 self._evict(db, size, keep=key)
-            db.execute("COMMIT")
 
     def cache_info(self) -> CacheInfo:
         """Return how full the cache is."""
-        with self._database() as db:
+        with self._file.connection() as db:
             entries, size = db.execute("SELECT entries, bytes FROM cache_total").fetchone()
-        return CacheInfo(entries=entries, size_bytes=size, max_bytes=self._max_cache_bytes, location=str(self._path))
+        return CacheInfo(
+            entries=entries, size_bytes=size, max_bytes=self._max_cache_bytes, location=str(self._file.path)
+        )
 
     def clear_cache(self) -> int:
         """Forget every cached answer, give the room back, and return how many there were."""
-        with self._database() as db:
+        with self._file.connection() as db:
             count = db.execute("DELETE FROM cache").rowcount
             db.executescript("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)")
         return count
@@ -130,19 +125,17 @@ class SQLiteStore:
         """Book attempts, all or none of them."""
         if not rows:
             return
-        with self._tolerated("write to the ledger"), self._writing() as db:
-            db.execute("BEGIN IMMEDIATE")
+        with self._tolerated("write to the ledger"), self._file.transaction() as db:
             db.executemany(INSERT_ROW, map(astuple, rows))
             if self._clock.monotonic() >= self._prune_at:
                 self._prune_at = self._clock.monotonic() + PRUNE_EVERY_S
                 db.execute("DELETE FROM ledger WHERE at < ?", (self._clock.time() - KEEP_LEDGER_S,))
-            db.execute("COMMIT")
 
     def rows(self, *, since: float = 0.0, until: float = float("inf")) -> Iterator[LedgerRow]:
         """Return the booked attempts with ``since <= at < until``, oldest first; a page of them at a time."""
         after = (since, 0)
         while True:
-            with self._database() as db:
+            with self._file.connection() as db:
                 page = db.execute(
                     f"SELECT id, {COLUMNS} FROM ledger WHERE (at, id) > (?, ?) AND at < ?"  # noqa: S608 — as above
                     f" ORDER BY at, id LIMIT {PAGE_ROWS}",
@@ -156,14 +149,13 @@ class SQLiteStore:
 
     def read(self, key: str) -> str | None:
         """Return a state, or None."""
-        with self._database() as db:
+        with self._file.connection() as db:
             row = db.execute("SELECT value FROM state WHERE key = ?", (key,)).fetchone()
         return None if row is None else str(row[0])
 
     def update(self, key: str, change: Callable[[str | None], tuple[str | None, T]]) -> T:
         """Replace a state atomically, as `States.update` says; ``change`` is called once, in a transaction."""
-        with self._writing() as db:
-            db.execute("BEGIN IMMEDIATE")
+        with self._file.transaction() as db:
             row = db.execute("SELECT value FROM state WHERE key = ?", (key,)).fetchone()
             old = None if row is None else row[0]
             new, value = change(old)
@@ -171,12 +163,11 @@ class SQLiteStore:
                 db.execute("DELETE FROM state WHERE key = ?", (key,))
             elif new != old:
                 db.execute("INSERT OR REPLACE INTO state (key, value) VALUES (?, ?)", (key, new))
-            db.execute("COMMIT")
             return value
 
     def all(self, prefix: str = "") -> Mapping[str, str]:
         """Return all states whose keys begin with ``prefix``."""
-        with self._database() as db:
+        with self._file.connection() as db:
             rows = db.execute(
                 "SELECT key, value FROM state WHERE substr(key, 1, ?) = ?", (len(prefix), prefix)
             ).fetchall()
@@ -184,7 +175,7 @@ class SQLiteStore:
 
     def close(self) -> None:
         """Close the connections of all threads; calling it twice is harmless."""
-        self._connections.close()
+        self._file.close()
 
     def _evict(self, db: sqlite3.Connection, size: int, *, keep: str) -> None:
         """Delete the least recently used entries, found through the index, until enough room is free."""
@@ -199,40 +190,8 @@ class SQLiteStore:
         db.executemany("DELETE FROM cache WHERE key = ?", gone)
 
     @contextmanager
-    def _database(self) -> Iterator[sqlite3.Connection]:
-        """Lend this thread's connection, and translate SQLite's errors.
-
-        A file that turns out to be damaged is replaced; the operation that found it out is lost.
-
-        Raises:
-            StoreError: SQLite could not do it.
-        """
-        try:
-            with self._connections.mine() as db:
-                yield db
-        except sqlite3.Error as error:
-            if sqlite_schema.is_damage(error):
-                self._repair(error)
-            raise StoreError(f"The store {str(self._path)!r} cannot be used: {error}.") from error
-
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        """Lend a connection for a write: the threads of a process take turns here.
-
-        SQLite itself waits by sleeping for ever longer moments, whoever came first: among 32 threads one was measured
-        to wait for a second where here it waits for 80 ms.
-        """
-        with self._connections.writing, self._database() as db:
-            yield db
-
-    def _repair(self, damage: sqlite3.Error) -> None:
-        self._connections.renew()
-        with self._repairing, suppress(OSError, sqlite3.Error):  # what keeps failing is reported each time it does
-            sqlite_schema.replace_damaged(self._path, damage, clock=self._clock)
-
-    @contextmanager
     def _tolerated(self, purpose: str) -> Iterator[None]:
-        """Go on when the store is in trouble; say so once for each purpose."""
+        """Ignore errors of the store; log them once for each purpose."""
         try:
             yield
         except (StoreError, ConfigError) as error:

@@ -1,25 +1,35 @@
-"""How an answer is written down for the cache, and read back.
+"""Cached answers: under which key one is kept, and how it is written down and read back.
+
+This module decides what makes two requests the same, and what of an answer is kept: of its trace only backend, model
+and revision, since everything else belongs to the call that got it. It must not know where the bytes are kept, nor any
+request, model or backend: for the key they come as plain values.
 
 The format: 4 bytes that name it and its version, the CRC-32 of all that follows, the length of the header, the
-header in JSON, then for embeddings the vector as little-endian float32. No pickle: whoever can write to the
+header in JSON, then for embeddings the vector as little-endian float32. No pickle: anyone who can write to the
 cache file can at worst falsify an answer, never run code.
-
-This module decides what of an answer is kept: of its trace only backend, model and revision, since everything
-else belongs to the call that got it. It must not know where the bytes are kept.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 import zlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vision_backends.types import Description, Detection, Detections, Embedding, Trace
 
-__all__ = ["decode", "encode"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vision_backends.types import Task
+
+__all__ = ["cache_key", "decode", "encode"]
 
 Answer = Description | Embedding | Detections
+
+KEY_VERSION = 1
+"""Raise it when answers that are already kept must no longer be found."""
 
 MAGIC = b"vbr1"
 """Raise the digit when the format changes: what is kept in the old one is then a miss."""
@@ -31,11 +41,45 @@ LENGTH_AT = 8
 """Where the checksummed part begins: with the length of the header."""
 
 
+def cache_key(
+    *,
+    task: Task,
+    content: str,
+    backend: str,
+    model: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> str:
+    """Return the key of one answer: equal for equal arguments, different for all others.
+
+    The encoding is JSON with sorted keys, which is injective: strings are quoted and escaped, so no two
+    neighbours can run into each other, and 1, 1.0, true and "1" stay apart. Lists and tuples are alike.
+
+    Args:
+        task: What is asked.
+        content: Digest of the image or text.
+        backend: Name of the backend.
+        model: Name, revision, fingerprint and space of the model that would answer.
+        options: Everything else that determines the answer.
+
+    Returns:
+        64 hexadecimal digits (SHA-256).
+
+    Raises:
+        TypeError: A value is none of str, int, float, bool, None, list, tuple or mapping with str keys.
+        ValueError: A number is not finite.
+    """
+    parts = [KEY_VERSION, task, content, backend, model, options]
+    _refuse_other_keys(parts)
+    encoded = json.dumps(parts, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    # Unescaped and with lone surrogates let through: "\ud83d\ude00" and the character that it would spell differ.
+    return hashlib.sha256(encoded.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def encode(answer: Answer) -> bytes:
     """Return an answer as bytes.
 
     Raises:
-        TypeError: A description's evidence holds something else than JSON's own types.
+        TypeError: A description's evidence holds a value of a type that JSON lacks.
         ValueError: A number in it is not finite.
     """
     vector = b""
@@ -71,8 +115,20 @@ def decode(data: bytes) -> Answer | None:
     end = PREAMBLE.size + length
     try:
         return _read(_typed(json.loads(data[PREAMBLE.size : end]), dict), data[end:])
-    except (ValueError, TypeError, KeyError, RecursionError):  # what the records and the unpacking refuse
+    except (ValueError, TypeError, KeyError, RecursionError):  # refused by the records or the unpacking
         return None
+
+
+def _refuse_other_keys(value: object) -> None:
+    """Refuse keys that JSON would silently turn into strings, such as 1 beside "1"."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"The key {key!r} is not a str.")
+            _refuse_other_keys(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _refuse_other_keys(item)
 
 
 def _read(header: dict[str, Any], vector: bytes) -> Answer:
@@ -82,12 +138,12 @@ def _read(header: dict[str, Any], vector: bytes) -> Answer:
     if kind == "embedding":
         return _embedding(vector, trace=trace, **header)
     if vector:
-        raise ValueError("Only embeddings have something behind the header.")
+        raise ValueError("Only embeddings have data after the header.")
     if kind == "description":
         return _description(trace=trace, **header)
     if kind == "detections":
         return _detections(trace=trace, **header)
-    raise ValueError(f"There is no answer of type {kind!r}.")
+    raise ValueError(f"{kind!r} is not a type of answer.")
 
 
 def _embedding(vector: bytes, *, space: object, trace: Trace) -> Embedding:
@@ -126,7 +182,7 @@ def _detection(label: object, score: object, xyxy: object, category_id: object) 
 
 
 def _typed(value: Any, *types: type | None) -> Any:  # noqa: ANN401 — whatever JSON holds, of a type just checked
-    """Return a value that is of exactly one of these types; None stands for itself."""
+    """Return a value if its type is exactly one of these; None stands for itself."""
     if (None if value is None else type(value)) not in types:
-        raise TypeError(f"{value!r} is of another type.")
+        raise TypeError(f"{value!r} has the wrong type.")
     return value
