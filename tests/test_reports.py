@@ -30,7 +30,7 @@ def test_nobody_is_chosen_when_nobody_is_ready():
     """An explanation does not pretend."""
     explanation = Explanation(task="describe", verdicts=(SHUT, ABSENT))
     assert explanation.chosen is None
-    assert str(explanation).startswith("describe: nobody would answer\n")
+    assert str(explanation).startswith("describe: no backend would answer\n")
 
 
 def test_an_explanation_reads_as_a_table():
@@ -47,7 +47,7 @@ def test_an_explanation_reads_as_a_table():
 
 def test_an_explanation_without_rungs_is_one_line():
     """A task may have nobody on its ladder."""
-    assert str(Explanation(task="embed", verdicts=())) == "embed: nobody would answer"
+    assert str(Explanation(task="embed", verdicts=())) == "embed: no backend would answer"
 
 
 def test_an_explanation_is_json():

@@ -311,7 +311,7 @@ def test_a_box_has_four_sides(xyxy):
 @pytest.mark.parametrize("score", [-0.01, 1.01, math.nan])
 def test_a_score_lies_between_0_and_1(score):
     """Percentages and logits are refused."""
-    with pytest.raises(ValueError, match=r"A score lies in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"is not in \[0, 1\]"):
         detection(score=score)
 
 

@@ -1,4 +1,4 @@
-"""Clocks, deadlines and stopwatches: everything that waits or measures is handed a `Clock`.
+"""Clocks, deadlines and stopwatches: everything that waits or measures receives a `Clock`.
 
 This module decides where time comes from, how a deadline is divided, and how the time of an answer is added up. It must
 not know what is done in that time. Tests pass ``vision_backends.testing.FakeClock``.
@@ -40,15 +40,15 @@ class Clock(Protocol):
     """Where time comes from."""
 
     def monotonic(self) -> float:
-        """Seconds from an arbitrary point that never run backwards; for durations and deadlines."""
+        """Return seconds since an arbitrary point, which never run backwards; for durations and deadlines."""
         ...
 
     def time(self) -> float:
-        """Seconds since 1970 UTC, which may jump; for what other processes or people read."""
+        """Return seconds since 1970 UTC, which may jump; for what other processes or people read."""
         ...
 
     def sleep(self, seconds: float) -> None:
-        """Return after that many seconds."""
+        """Block for a number of seconds."""
         ...
 
     def timeout_at(self, at: float) -> AbstractAsyncContextManager[object]:
@@ -71,7 +71,7 @@ class SystemClock:
         return time.time()
 
     def sleep(self, seconds: float) -> None:
-        """Return after `time.sleep`."""
+        """Block with `time.sleep`."""
         time.sleep(seconds)
 
     def timeout_at(self, at: float) -> AbstractAsyncContextManager[object]:
@@ -82,11 +82,11 @@ class SystemClock:
 
 
 SYSTEM_CLOCK = SystemClock()
-"""The one to pass where nothing else is wanted; it has no state."""
+"""The default wherever a clock is taken; it has no state."""
 
 
 async def pause(clock: Clock, seconds: float) -> None:
-    """Return after that many seconds of a clock, on the running event loop."""
+    """Wait for a number of seconds of a clock, on the running event loop."""
     import asyncio
 
     try:
@@ -97,12 +97,12 @@ async def pause(clock: Clock, seconds: float) -> None:
 
 
 LEAST_SHARE = 0.5
-"""A rung is given at least this part of what is left, however long the rungs below it take: a worse answer that
-certainly comes is worth less than an even chance of the better one."""
+"""A rung is given at least this share of what is left, however long the rungs below it take: a certain but worse
+answer is worth less than an even chance of a better one."""
 
 
 class Deadline:
-    """One point in time that a call, or one rung in it, has to keep.
+    """The point in time by which a call, or one rung in it, must be done.
 
     Args:
         clock: Where time comes from.
@@ -118,7 +118,7 @@ class Deadline:
 
     @property
     def remaining_s(self) -> float:
-        """Seconds that are left, never less than 0."""
+        """Seconds left, never less than 0."""
         return max(0.0, self.at - self._clock.monotonic())
 
     @property
@@ -127,14 +127,14 @@ class Deadline:
         return self.remaining_s == 0.0
 
     def left_s(self) -> float:
-        """Return the seconds that are left.
+        """Return the seconds left.
 
         Raises:
-            TimedOutError: None are.
+            TimedOutError: There are none.
         """
         left_s = self.remaining_s
         if left_s == 0.0:
-            raise TimedOutError("The time was over before the work was done.")
+            raise TimedOutError("The deadline passed before the work was done.")
         return left_s
 
     def timeout(self) -> AbstractAsyncContextManager[object]:
@@ -145,15 +145,15 @@ class Deadline:
         """Return the seconds that one rung may take.
 
         Args:
-            reserve_s: What the rungs below are known to need; kept back as far as this leaves the rung half of
-                the time that remains.
+            reserve_s: What the rungs below are known to need; kept back as long as the rung still gets half of
+                the remaining time.
         """
         remaining_s = self.remaining_s
         return max(remaining_s - reserve_s, remaining_s * LEAST_SHARE)
 
 
 class Stopwatch:
-    """Adds up where the time of one answer goes.
+    """Adds up how the time of one answer was spent.
 
     Args:
         clock: Where time comes from.
@@ -170,7 +170,7 @@ class Stopwatch:
 
     @contextmanager
     def measure(self, part: Part) -> Iterator[None]:
-        """Count the time of the block, also of one that fails."""
+        """Count the time of the block, even if it fails."""
         started = self._clock.monotonic()
         try:
             yield
@@ -193,7 +193,7 @@ class Stopwatch:
 
     @contextmanager
     def running(self) -> Iterator[Self]:
-        """Count what is `measured` in this thread or task, and in the threads of pools, until the block ends."""
+        """Count what is `measured` in this thread or task, and in pool threads, until the block ends."""
         before = _running.set(self)
         try:
             yield self
@@ -208,7 +208,7 @@ _running: ContextVar[Stopwatch | None] = ContextVar("running stopwatch", default
 def measured(part: Part) -> Iterator[None]:
     """Count the time of the block, or of the decorated function, on the running stopwatch, if there is one.
 
-    In a coroutine, use it as a block: decorated, it would be measured until it is made, not until it is done.
+    In a coroutine, use it as a block: as a decorator it would measure the creation of the coroutine, not its run.
     """
     watch = _running.get()
     if watch is None:

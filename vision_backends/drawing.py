@@ -1,7 +1,6 @@
-"""Boxes and labels on a picture, for people to look at.
+"""Draws boxes and labels on a picture, for people to look at.
 
-This module decides colours, sizes and where a label finds room. It must not know what the boxes mean, nor who
-found them.
+This module decides colours, sizes and where a label goes. It must not know what the boxes mean, nor what found them.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ if TYPE_CHECKING:
 __all__ = ["draw_boxes"]
 
 _PALETTE: tuple[Colour, ...] = (
-    (230, 159, 0),  # Okabe and Ito's, which people with any colour vision can tell apart
+    (230, 159, 0),  # Okabe and Ito's, distinguishable with any kind of colour vision
     (86, 180, 233),
     (0, 158, 115),
     (240, 228, 66),
     (0, 114, 178),
     (213, 94, 0),
     (204, 121, 167),
-    (170, 221, 68),  # further ones, which differ in lightness from what they resemble in hue
+    (170, 221, 68),  # further ones, which differ in lightness from those of similar hue
     (136, 68, 170),
     (238, 238, 238),
     (255, 205, 178),
@@ -81,7 +80,7 @@ def draw_boxes(image: PILImage.Image, boxes: Sequence[tuple[str, tuple[float, fl
 
     Args:
         image: The picture.
-        boxes: Labels, each with left, top, right and bottom in pixels of the picture; what lies outside is cut.
+        boxes: Labels, each with left, top, right and bottom in pixels of the picture; what lies outside is clipped.
     """
     from PIL import ImageDraw
 
@@ -89,7 +88,7 @@ def draw_boxes(image: PILImage.Image, boxes: Sequence[tuple[str, tuple[float, fl
     style = _style_for(canvas)
     draw = ImageDraw.Draw(canvas, "RGBA")
     inside = [(" ".join(label.split()), _clip(box, canvas.size)) for label, box in boxes]
-    for label, box in sorted(inside, key=lambda item: -_area(item[1])):  # small boxes stay in sight
+    for label, box in sorted(inside, key=lambda item: -_area(item[1])):  # small boxes stay visible
         _draw_outline(draw, box, colour=_colour_of(label), style=style)
     taken: list[Box] = []
     for label, box in inside:
@@ -118,14 +117,14 @@ def _style_for(image: PILImage.Image) -> _Style:
 
 
 def _colour_of(label: str) -> Colour:
-    """Return the colour of a label: by its hash, so that it depends on nothing else."""
+    """Return the colour of a label, derived from its hash so that it depends on nothing else."""
     name = _SCORE.sub("", label).casefold()
     digest = hashlib.sha256(_SALT + name.encode("utf-8", "replace")).digest()
     return _PALETTE[int.from_bytes(digest[:8], "big") % len(_PALETTE)]
 
 
 def _draw_outline(draw: ImageDraw.ImageDraw, box: Box, *, colour: Colour, style: _Style) -> None:
-    """Draw a coloured line between two thin ones in black or white: one of them shows on any ground."""
+    """Draw a coloured line between two thin black or white ones, so that it shows on any background."""
     x1, y1, x2, y2 = box
     edge, line = style.edge_px, style.line_px
     shade = (*_ink_on(colour), _EDGE_OPACITY)
@@ -136,7 +135,7 @@ def _draw_outline(draw: ImageDraw.ImageDraw, box: Box, *, colour: Colour, style:
 
 
 def _draw_chip(draw: ImageDraw.ImageDraw, label: str, box: Box, *, style: _Style, taken: list[Box]) -> None:
-    """Write a label on a chip of its colour, where it hides no other; nothing where the picture is too small."""
+    """Draw a label on a chip of its colour, where it hides the others least; nothing where the picture is too small."""
     text = _fit(label, style)
     height = style.ascent_px + style.descent_px + style.padding_px // 2
     if not text or 2 * height > style.height:

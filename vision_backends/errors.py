@@ -1,6 +1,6 @@
-"""The errors of the package, and which of them may send a request down the ladder.
+"""The errors of the package, and which of them let a request fall back to the next rung.
 
-This module decides how trouble is named; it must not know any provider's codes, any backend or the router.
+This module decides how failures are named; it must not know any provider's codes, any backend or the router.
 
     VisionError
     ├─ CallerError                 never falls back, trips nothing
@@ -66,7 +66,7 @@ class VisionError(Exception):
 
     Attributes:
         kind: A stable name of the class for programs and logs, for example ``"quota_exhausted"``.
-        usage: What the failed request has consumed all the same, where the provider said so; a refusal is billed.
+        usage: What the failed request consumed, where the provider said so; a refusal is billed, for example.
     """
 
     kind: ClassVar[str] = "error"
@@ -82,7 +82,7 @@ class VisionError(Exception):
 
 
 class CallerError(VisionError):
-    """The request itself is wrong: every rung would say so, hence nothing falls back."""
+    """The request itself is wrong: every rung would reject it, so nothing falls back."""
 
     kind = "caller_error"
 
@@ -100,13 +100,13 @@ class ImageTooLargeError(CallerError):
 
 
 class InvalidRequestError(CallerError):
-    """An option has no meaning: empty labels, an unknown backend, a deadline of zero."""
+    """An option is not valid: empty labels, an unknown backend, a deadline of zero."""
 
     kind = "invalid_request"
 
 
 class ContentRejectedError(CallerError):
-    """A provider's content policy refused the request; asking elsewhere would get round it."""
+    """A provider's content policy refused the request; asking another backend would circumvent it."""
 
     kind = "content_rejected"
 
@@ -170,7 +170,7 @@ class RateLimitedError(BackendError):
 
 
 class OverloadedError(BackendError):
-    """The backend is busier than it can bear: a full queue, ``slow_down``, 503."""
+    """The backend has more work than it can handle: a full queue, ``slow_down``, 503."""
 
     kind = "overloaded"
 
@@ -182,7 +182,7 @@ class UnavailableError(BackendError):
 
 
 class TimedOutError(BackendError):
-    """No answer within the time that this rung was given."""
+    """No answer arrived within the time given to this rung."""
 
     kind = "timed_out"
 
@@ -200,7 +200,7 @@ class ModelNotFoundError(BackendError):
 
 
 class InvalidReplyError(BackendError):
-    """An answer came but cannot be used: wrong shape, cut short, not what was asked for."""
+    """An answer arrived but cannot be used: wrong shape, cut short, not what was asked for."""
 
     kind = "invalid_reply"
 
@@ -218,24 +218,24 @@ class NotReadyError(BackendError):
 
 
 class HedgedError(BackendError):
-    """It was still thinking when the next rung had answered; only ever seen in traces."""
+    """The next rung answered before this one did; appears only in traces."""
 
     kind = "hedged"
 
 
 class CallCancelledError(BackendError):
-    """Nobody waited for its answer any more, so it was given up; only ever seen in traces and the ledger."""
+    """Its answer was no longer awaited, so it was cancelled; appears only in traces and the ledger."""
 
     kind = "cancelled"
 
 
 class StreamInterruptedError(VisionError):
-    """A stream broke off after its first piece, when no other rung could take over any more.
+    """A stream broke off after its first piece, when no other rung could take over.
 
     Args:
         message: What happened.
-        partial: The text that had come until then.
-        backend: Who was speaking.
+        partial: The text received until then.
+        backend: Name of the backend that was streaming.
         remedy: What the reader can do about it.
     """
 
@@ -250,7 +250,7 @@ class StreamInterruptedError(VisionError):
 
 
 class _LadderError(VisionError):
-    """What the two errors at the foot of the ladder share: the attempts, drawn as a table."""
+    """What the two errors of an exhausted ladder share: the attempts, shown as a table."""
 
     def __init__(self, message: str, *, attempts: Sequence[Attempt] = (), remedy: str | None = None) -> None:
         super().__init__(message, remedy=remedy)
@@ -277,7 +277,7 @@ class AllBackendsFailedError(_LadderError):
     """No rung could answer.
 
     Attributes:
-        attempts: What each rung said, in the order asked; ``str(error)`` draws them as a table.
+        attempts: What became of each rung, in the order asked; ``str(error)`` shows them as a table.
     """
 
     kind = "all_backends_failed"

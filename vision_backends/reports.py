@@ -1,4 +1,4 @@
-"""What the router says about its ladder before anybody is asked: how each rung stands, and why.
+"""What the router reports about its ladder before any backend is asked: the state of each rung, and why.
 
 This module decides the shape of `Router.explain`, `Router.status` and `Router.warm_up`. It must not know how a rung is
 judged.
@@ -19,15 +19,15 @@ __all__ = ["Explanation", "RungStatus", "Verdict", "WarmUp", "WarmUpReport"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """How one rung stands for one request, now.
+    """The state of one rung for one request, now.
 
     Attributes:
         backend: Name of the backend.
         ready: Whether it would be asked.
         model: The model that would answer; None when the backend has none for this.
         space: For embeddings, the vector space.
-        error: Kind of what stands in the way, such as ``"not_ready"``; None when ready.
-        reason: What stands in the way, in a sentence.
+        error: Kind of the obstacle, such as ``"not_ready"``; None when ready.
+        reason: The obstacle, in a sentence.
         remedy: What the reader can do about it.
         retry_after_s: Seconds until it may be asked again, where that is known.
         expected_s: Seconds that one call is expected to take.
@@ -50,11 +50,11 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """What would happen if this were asked now; ``str(explanation)`` is a small table.
+    """What would happen if the task were asked now; ``str(explanation)`` is a small table.
 
     Attributes:
         task: What would be asked.
-        verdicts: How each rung stands, best first.
+        verdicts: The state of each rung, best first.
     """
 
     task: Task
@@ -62,12 +62,12 @@ class Explanation:
 
     @property
     def chosen(self) -> str | None:
-        """Name of the backend that would be asked first; None when nobody could answer."""
+        """Name of the backend that would be asked first; None when no backend could answer."""
         return next((verdict.backend for verdict in self.verdicts if verdict.ready), None)
 
     def __str__(self) -> str:
         width = max((len(verdict.backend) for verdict in self.verdicts), default=0)
-        rows = [f"{self.task}: {self.chosen or 'nobody'} would answer"]
+        rows = [f"{self.task}: {self.chosen or 'no backend'} would answer"]
         for verdict in self.verdicts:
             if verdict.ready:
                 place = "answers" if verdict.backend == self.chosen else "stands by"
@@ -89,13 +89,13 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RungStatus:
-    """One backend and how it stands for each task that has it on its ladder.
+    """One backend, and its state for each task that has it on its ladder.
 
     Attributes:
         backend: Name of the backend.
         local: Whether images stay on this machine.
-        tasks: How it stands for a plain request of each task.
-        facts: What the backend says of itself: loaded models, device, versions.
+        tasks: Its state for a plain request of each task.
+        facts: What the backend reports about itself: loaded models, device, versions.
     """
 
     backend: str
@@ -115,14 +115,14 @@ class RungStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WarmUp:
-    """How far one rung has been made ready for one task.
+    """How far one rung is ready for one task.
 
     Attributes:
         backend: Name of the backend.
-        task: What for.
+        task: The task.
         state: ``"ready"``; ``"warming"`` while it is under way; ``"not_ready"`` when it could not be done.
-        error: Kind of what stands in the way, such as ``"not_supported"``.
-        reason: What stands in the way, in a sentence.
+        error: Kind of the obstacle, such as ``"not_supported"``.
+        reason: The obstacle, in a sentence.
         remedy: What the reader can do about it.
         elapsed_s: Seconds that it took; None while it is under way.
     """
@@ -142,7 +142,7 @@ class WarmUp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WarmUpReport:
-    """What `Router.warm_up` has come to; ``str(report)`` is a small table, iterating gives each `WarmUp`.
+    """The result of `Router.warm_up`; ``str(report)`` is a small table, iterating gives each `WarmUp`.
 
     Attributes:
         warm_ups: One for each rung of each task, best first.
@@ -152,7 +152,7 @@ class WarmUpReport:
 
     @property
     def done(self) -> bool:
-        """Whether nothing is under way any more."""
+        """Whether nothing is still under way."""
         return all(each.state != "warming" for each in self.warm_ups)
 
     def __iter__(self) -> Iterator[WarmUp]:

@@ -1,4 +1,4 @@
-"""The records that callers receive: answers, and the honest account of where each came from.
+"""The records that callers receive: answers, and an account of where each came from.
 
 This module decides the shape of results and what makes one valid. It must not know how any of them is made:
 no backend, no file format, no configuration. Arrays are numpy's, which is imported only when one is touched.
@@ -73,12 +73,12 @@ class Usage:
 
 
 FREE = Usage(input_tokens=0, output_tokens=0, cost_usd=0.0)
-"""The usage of a backend that bills nobody."""
+"""The usage of a backend that costs nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """What became of asking, or of not asking, one rung.
+    """The outcome of asking, or of not asking, one rung.
 
     Attributes:
         backend: Name of the backend.
@@ -92,7 +92,7 @@ class Attempt:
         request_id: The provider's id of the request.
         at: When it ended, in seconds since 1970 UTC.
         elapsed_s: Seconds spent on this attempt.
-        usage: What it consumed; a failed attempt may have been billed, then its cost is unknown (None).
+        usage: What it consumed; a failed attempt may have been billed, and its cost is then unknown (None).
     """
 
     backend: str
@@ -115,14 +115,14 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """Where the time of an answer went, as far as anybody has measured it; ``None`` means unknown, never 0.
+    """Where the time of an answer went, as far as it was measured; ``None`` means unknown, never 0.
 
-    What the inputs of one batch went through together counts whole for each of them. Parts may overlap, and they leave
-    a rest, such as loading a model: their sum is not the elapsed time.
+    Time that the inputs of one batch shared counts in full for each of them. Parts may overlap, and some time belongs
+    to none, such as loading a model: their sum is not the elapsed time.
 
     Attributes:
         decode_s: Seconds from the file to what the model or the server takes: reading, decoding, scaling, encoding.
-        queue_s: Seconds of waiting for other callers of the same model.
+        queue_s: Seconds spent waiting for other callers of the same model.
         model_s: Seconds of computing on this machine.
         wire_s: Seconds from sending requests to having read the replies.
     """
@@ -151,10 +151,10 @@ class Trace:
         reason: Why it is degraded, in one line; None when it is not.
         cached: True when the answer came from the cache.
         attempts: Every rung that was considered, best first; the last one answered.
-        usage: What this answer cost now, failed attempts included; a cached answer costs nothing.
+        usage: What this answer cost, failed attempts included; a cached answer costs nothing.
         elapsed_s: Seconds from the call to the answer.
         timing: Where the time of the attempt that answered went; None for a cached answer, and where the backend
-            does not measure it. Two traces that differ in nothing else are equal.
+            does not measure it. It is ignored when traces are compared.
     """
 
     backend: str = ""
@@ -201,7 +201,7 @@ class Description:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Embedding:
-    """One vector and the space that it lives in.
+    """One vector and its vector space.
 
     Attributes:
         vector: float32 array of shape [D], L2-normalised, read-only.
@@ -219,7 +219,7 @@ class Embedding:
     def __post_init__(self) -> None:
         import numpy as np
 
-        vector = np.array(self.vector, dtype=np.float32)  # a copy, so that nobody else can write to it
+        vector = np.array(self.vector, dtype=np.float32)  # a copy that no one else can write to
         if vector.ndim != 1 or vector.size == 0:
             raise ValueError(f"An embedding is a vector of shape [D], not {vector.shape}.")
         norm = float(np.linalg.norm(vector))
@@ -262,7 +262,7 @@ class Embedding:
     __hash__ = None  # type: ignore[assignment]  # holds an array
 
     def __reduce__(self) -> tuple[Callable[[], Embedding], tuple[()]]:
-        """Copy and unpickle through the constructor: numpy would forget that the array is read-only."""
+        """Copy and unpickle through the constructor, because numpy forgets that an array is read-only."""
         return partial(type(self), vector=self.vector, space=self.space, trace=self.trace), ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -295,13 +295,13 @@ class Detection:
     category_id: int | None = None
 
     def __post_init__(self) -> None:
-        x1, y1, x2, y2 = (float(side) for side in self.xyxy)  # numpy's floats are no JSON
+        x1, y1, x2, y2 = (float(side) for side in self.xyxy)  # numpy's floats are not JSON
         object.__setattr__(self, "xyxy", (x1, y1, x2, y2))
         object.__setattr__(self, "score", float(self.score))
         if not (x1 < x2 and y1 < y2 and all(map(math.isfinite, self.xyxy))):
-            raise ValueError(f"A box has x1 < x2 and y1 < y2, unlike {self.xyxy}.")
+            raise ValueError(f"The box {self.xyxy} is not finite with x1 < x2 and y1 < y2.")
         if not 0.0 <= self.score <= 1.0:
-            raise ValueError(f"A score lies in [0, 1], unlike {self.score}.")
+            raise ValueError(f"The score {self.score} is not in [0, 1].")
 
     @property
     def area_px(self) -> float:

@@ -266,9 +266,9 @@ def test_a_ladder_that_is_no_list_is_answered_with_an_example(write):
         ("VISION_CACHE__ENABLD", "1", "The variable VISION_CACHE__ENABLD has an unknown key 'cache.enabld'."),
         ("VISION_LADDER", "embedded", "The variable VISION_LADDER has a bad value for 'ladder'"),
         ("VISION_LADDER", "[1]", "The variable VISION_LADDER has a bad value for 'ladder.0'"),
-        ("VISION_CACHE", "{", "The variable VISION_CACHE is no JSON."),
-        ("VISION_DEADLIN_S", "5", "The variable VISION_DEADLIN_S has no meaning."),
-        ("VISION_DEADLINE", "5", "The variable VISION_DEADLINE has no meaning."),
+        ("VISION_CACHE", "{", "The variable VISION_CACHE is not valid JSON."),
+        ("VISION_DEADLIN_S", "5", "The variable VISION_DEADLIN_S is unknown."),
+        ("VISION_DEADLINE", "5", "The variable VISION_DEADLINE is unknown."),
     ],
 )
 def test_a_bad_variable_is_named(name, value, message, write, monkeypatch):
@@ -307,7 +307,7 @@ def test_bad_toml_is_an_error_that_says_where(write):
     """The line is named."""
     path = write("deadline_s = 5\nladder = [")
     message = refusal(path).message
-    assert message.startswith(f"The configuration {str(path)!r} is no valid TOML: ")
+    assert message.startswith(f"The configuration {str(path)!r} is not valid TOML: ")
     assert "end of document" in message or "line 2" in message
 
 

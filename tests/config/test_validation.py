@@ -126,7 +126,7 @@ def test_a_required_key_is_asked_for():
     def make(*, path: str) -> None:
         raise AssertionError
 
-    assert refusal(make, {}).message == "[thing] lacks the key 'path'."
+    assert refusal(make, {}).message == "[thing] is missing the key 'path'."
     assert parse_table(make, {"path": "x"}, section="[thing]") == {"path": "x"}
 
 

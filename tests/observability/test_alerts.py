@@ -278,7 +278,7 @@ def test_the_address_of_the_webhook_is_a_secret(tmp_path):
     settings = load_settings(config)
     assert CANARY not in repr(settings) + settings.model_dump_json()
     config.write_text(f'[alerts]\nwebhook = "htps://hooks.example/{CANARY}"')
-    with pytest.raises(ConfigError, match=r"'alerts.webhook'.*no http:// or https:// address") as caught:
+    with pytest.raises(ConfigError, match=r"'alerts.webhook'.*not an http:// or https:// address") as caught:
         load_settings(config)
     assert CANARY not in str(caught.value)
 

@@ -53,7 +53,7 @@ OPENAI_VARIABLES = {
     "organization": "OPENAI_ORG_ID",
     "project": "OPENAI_PROJECT_ID",
 }
-"""The names that OpenAI's own SDK reads, for keys of ``[openai]`` that nothing else sets."""
+"""The names that OpenAI's own SDK reads; used for keys of ``[openai]`` that are not set otherwise."""
 
 
 def _without_repeats(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -83,7 +83,7 @@ class CacheSettings(_Table):
 
     Attributes:
         enabled: Whether answers are kept.
-        max_bytes: Room for them; the least recently used go first.
+        max_bytes: Room for them; the least recently used are evicted first.
     """
 
     enabled: bool = True
@@ -104,12 +104,12 @@ class ImageSettings(_Table):
 
 def _web_address(value: SecretStr) -> SecretStr:
     if not is_web_address(value.get_secret_value()):
-        raise ValueError("it is no http:// or https:// address")
+        raise ValueError("it is not an http:// or https:// address")
     return value
 
 
 class AlertSettings(_Table):
-    """The ``[alerts]`` table: whom to tell of trouble and recovery, besides the log.
+    """The ``[alerts]`` table: where trouble and recovery are reported, besides the log.
 
     Attributes:
         webhook: Address that each alert is posted to as JSON, such as an incoming webhook of Slack; a secret.
@@ -123,17 +123,17 @@ class Settings(BaseSettings):
 
     Attributes:
         ladder: Backends, best first: built-in names, entry points or ``package.module:Class``.
-        deadline_s: Seconds that a call may take altogether.
+        deadline_s: Total seconds that a call may take.
         hedge_after_s: When a call also asks the next rung; seconds or ``"p95"``; never by default.
-        warm_standby: Whether the first sign of trouble with a rung makes the next one ready in the background.
+        warm_standby: Whether the first sign of trouble with a rung warms up the next one in the background.
         state: Where cache, ledger and gates live: ``"auto"`` (the user's cache folder), ``"memory"`` or a path.
         cache: The ``[cache]`` table.
         images: The ``[images]`` table.
         alerts: The ``[alerts]`` table.
         openai: The ``[openai]`` table, as keywords of the backend.
-        local: The ``[local]`` table, likewise.
-        embedded: The ``[embedded]`` table, likewise.
-        backends: ``[backends.<name>]`` tables of other backends, likewise.
+        local: The ``[local]`` table, as keywords of the backend.
+        embedded: The ``[embedded]`` table, as keywords of the backend.
+        backends: ``[backends.<name>]`` tables, as keywords of other backends.
     """
 
     model_config = SettingsConfigDict(
@@ -169,7 +169,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Let the environment win over the file, which comes in as keywords."""
+        """Let the environment override the file, which comes in as keywords."""
         return env_settings, init_settings
 
     @property
@@ -193,10 +193,10 @@ def load_settings(path: str | os.PathLike[str] | None = None) -> Settings:
     """Read the configuration.
 
     Args:
-        path: The file; by default ``VISION_CONFIG`` or ``vision.toml`` in the working directory, if there.
+        path: The file; by default ``VISION_CONFIG``, or ``vision.toml`` in the working directory if it exists.
 
     Raises:
-        ConfigError: The file is missing or no TOML, or a key, variable or value has no meaning.
+        ConfigError: The file is missing or not valid TOML, or a key, variable or value is not valid.
     """
     file = find_config(path)
     table = HiddenTable() if file is None else _read_toml(file)
@@ -206,7 +206,7 @@ def load_settings(path: str | os.PathLike[str] | None = None) -> Settings:
     except SettingsError as error:
         variable = ENV_PREFIX + str(error).split('"')[1].upper()
         trouble = ConfigError(
-            f"The variable {variable} is no JSON.",
+            f"The variable {variable} is not valid JSON.",
             remedy=f"Write a list or table as JSON, or set one key of a table with {variable}__<KEY>.",
         )
     except ValidationError as error:
@@ -251,14 +251,14 @@ def _read_toml(file: Path) -> HiddenTable:
     except UnicodeDecodeError:
         trouble = "is not UTF-8"
     except tomllib.TOMLDecodeError as error:
-        trouble = f"is no valid TOML: {error}"
+        trouble = f"is not valid TOML: {error}"
     raise ConfigError(f"The configuration {str(file)!r} {trouble}.")  # out here: the errors would take the text along
 
 
 def _check_names(table: Mapping[str, Any], file: Path | None) -> None:
-    """Refuse what pydantic-settings would pass over: its own options in the file, misspelt variables.
+    """Refuse what pydantic-settings would ignore: its own options in the file, misspelt variables.
 
-    A variable that resembles no key of ours belongs to somebody else.
+    A variable that resembles no key of ours belongs to another program.
     """
     for key in table:
         if key.startswith("_"):
@@ -268,9 +268,7 @@ def _check_names(table: Mapping[str, Any], file: Path | None) -> None:
         key = name.upper().removeprefix(ENV_PREFIX).split("__")[0].lower()
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
         if name.upper().startswith(ENV_PREFIX) and near and key not in known:
-            raise ConfigError(
-                f"The variable {name} has no meaning.", remedy=f"Did you mean {ENV_PREFIX}{near[0].upper()}?"
-            )
+            raise ConfigError(f"The variable {name} is unknown.", remedy=f"Did you mean {ENV_PREFIX}{near[0].upper()}?")
 
 
 def _origin(keys: Sequence[str], file: Path | None) -> str:

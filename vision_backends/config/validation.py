@@ -36,13 +36,13 @@ class HiddenTable(dict[str, Any]):
 def parse_table(
     make: Callable[..., Any], table: Mapping[str, Any], *, section: str, beside: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Check a table against the keyword arguments of whatever it configures.
+    """Check a table against the keyword arguments of what it configures.
 
     Args:
         make: A class or function whose keyword parameters are annotated.
         table: Values as TOML or environment variables gave them; ``"20"`` becomes 20.0 where a float is wanted.
         section: How to call the table in error messages, such as ``"[openai]"``.
-        beside: Keys of the same section that configure something else; named where they are the nearest.
+        beside: Keys of the same section that configure something else; suggested where they are nearest.
 
     Returns:
         Keywords for ``make``, only those that the table sets.
@@ -101,7 +101,7 @@ def wrong_table(
     if worst["type"] == "extra_forbidden":
         return unknown_key(key, [*valid, *beside], where=where(keys))
     if worst["type"] == "missing":
-        return ConfigError(f"{where(keys)} lacks the key {key!r}.")
+        return ConfigError(f"{where(keys)} is missing the key {key!r}.")
     reasons = {each["msg"]: None for each in found if _place(each["loc"], model)[0] == keys}
     field = model.model_fields.get(keys[0])
     examples = field.examples if field is not None else None
@@ -117,7 +117,7 @@ def unknown_key(key: str, valid: Sequence[str], *, where: str) -> ConfigError:
 
 
 def _type_hints(make: Callable[..., Any], names: Iterable[str]) -> dict[str, Any]:
-    """Resolve the annotations of some parameters; those of others may exist for type checkers only."""
+    """Resolve the annotations of some parameters; the others may exist for type checkers only."""
     target = inspect.unwrap(make.__init__ if inspect.isclass(make) else make)
     annotations = getattr(target, "__annotations__", {})
 
@@ -130,7 +130,7 @@ def _type_hints(make: Callable[..., Any], names: Iterable[str]) -> dict[str, Any
 
 
 def _can_be_written(hint: object) -> bool:
-    """Tell whether a value can be checked: a protocol's, such as a clock, can only be passed by a program."""
+    """Return whether a value of this type can be checked: a protocol, such as a clock, only a program can pass."""
     fields: dict[str, Any] = {"value": (hint, ...)}
     try:
         create_model("Value", __config__=_STRICT, **fields)
@@ -158,7 +158,7 @@ def _place(loc: Sequence[int | str], model: type[BaseModel]) -> tuple[list[str],
 
 
 def _members(annotation: object) -> list[object]:
-    """Return the types that a union is made of, without None; any other type is its own only member."""
+    """Return the members of a union without None, or the type itself where it is not a union."""
     if typing.get_origin(annotation) in {typing.Union, types.UnionType}:
         return [member for member in typing.get_args(annotation) if member is not types.NoneType]
     return [annotation]

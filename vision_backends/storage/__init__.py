@@ -28,8 +28,8 @@ def open_store(
 
     Args:
         path: The file; None asks for memory.
-        max_cache_bytes: Room for cached answers; each kind of store has its own default, and one in memory
-            never takes more than that.
+        max_cache_bytes: Room for cached answers; each kind of store has its own default, which is also the most
+            that one in memory takes.
         clock: Where time comes from; the machine's by default.
 
     Raises:

@@ -79,7 +79,7 @@ class CacheInfo:
     Attributes:
         entries: Answers kept.
         size_bytes: Bytes that they take.
-        max_bytes: Bytes that they may take; the least recently used go first.
+        max_bytes: Bytes that they may take; the least recently used are evicted first.
         location: Path of the file, or ``"memory"``.
     """
 
@@ -92,7 +92,7 @@ class CacheInfo:
 class Answers(Protocol):
     """Keeps cached answers. Safe for many threads.
 
-    `get` and `put` never fail a call: an implementation in trouble logs it once, and is a cache that misses.
+    `get` and `put` never fail a call: an implementation in trouble logs it once, and behaves as a cache that misses.
 
     Attributes:
         blocking: Whether its methods may wait for a disk, a lock of another process or a network.
@@ -172,8 +172,8 @@ class States(Protocol):
             key: Name of the state.
             change: Takes the current state (None if absent); returns the new one (None removes it) and a value.
                 It must be quick, must not use the store, and must have no other effect than what it returns:
-                an implementation may hold a lock and call it once, or call it again with the state that it has
-                been overtaken by, as ``WATCH`` and ``MULTI`` of Redis require. What it raises changes nothing.
+                an implementation may hold a lock and call it once, or call it again with the newer state when
+                another writer was faster, as ``WATCH`` and ``MULTI`` of Redis require. What it raises changes nothing.
 
         Returns:
             The value that the last call of ``change`` returned.
@@ -194,7 +194,7 @@ class States(Protocol):
 
 
 class Store(Answers, Ledger, States, Protocol):
-    """A store for everything."""
+    """A store that keeps all three."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,7 +213,7 @@ class Stores:
 
     @classmethod
     def of(cls, store: Store) -> Self:
-        """Return a store that keeps everything as one for each purpose."""
+        """Return one store in the role of all three."""
         return cls(answers=store, ledger=store, states=store)
 
     def close(self) -> None:

@@ -7,7 +7,6 @@ was put, recorded or updated survives the death of the process; see `sqlite_file
 from __future__ import annotations
 
 import logging
-import sqlite3
 from contextlib import contextmanager
 from dataclasses import astuple, fields
 from pathlib import Path
@@ -20,6 +19,7 @@ from vision_backends.storage.sqlite_file import SQLiteFile
 
 if TYPE_CHECKING:
     import os
+    import sqlite3
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from vision_backends.clock import Clock
