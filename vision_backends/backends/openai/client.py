@@ -22,7 +22,7 @@ from vision_backends.engine.event_loop import engine_loop
 from vision_backends.errors import BackendError, InvalidReplyError, TimedOutError, UnavailableError, VisionError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 
     from vision_backends.backends.openai.connections import Exchange, Line, Network
     from vision_backends.backends.openai.errors import Secret, Taxonomy
@@ -243,16 +243,18 @@ class Client:
 
     async def _fetch(self, request: PreparedRequest, exchange: Exchange) -> Reply:
         await self._open(request, exchange)
-        content = bytearray()
+        blocks = [bytearray()]
         while piece := await exchange.read():
-            content += piece
-        read = partial(_read_payloads, bytes(content))
-        payloads = read() if len(content) < LARGE_BYTES else await engine_loop().compute.start(read)
+            if len(blocks[-1]) > LARGE_BYTES:  # one block that grows to megabytes would be copied on the loop
+                blocks.append(bytearray())
+            blocks[-1] += piece
+        read = partial(_read_payloads, blocks)
+        payloads = read() if len(blocks[0]) < LARGE_BYTES else await engine_loop().compute.start(read)
         for payload in payloads:
             self._check(payload, request, exchange)
         return Reply(
             payloads=payloads,
-            streamed=looks_like_events(content[:LARGE_BYTES]),
+            streamed=looks_like_events(blocks[0]),
             request_id=exchange.headers.get("x-request-id"),
         )
 
@@ -335,8 +337,9 @@ class Client:
         )
 
 
-def _read_payloads(content: bytes) -> tuple[dict[str, Any], ...]:
+def _read_payloads(blocks: Sequence[bytearray]) -> tuple[dict[str, Any], ...]:
     """Return the JSON object of a reply, or those of an event stream that may not have been asked for."""
+    content = b"".join(blocks)
     if not looks_like_events(content):
         return (read_object(content),)
     payloads = tuple(read_events(content))
