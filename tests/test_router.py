@@ -29,7 +29,7 @@ from vision_backends import (
     Usage,
 )
 from vision_backends.observability.events import AttemptEvent, CallEvent
-from vision_backends.testing import FakeBackend, FakeClock
+from vision_backends.testing import FakeAsyncBackend, FakeBackend, FakeClock
 
 
 @pytest.fixture
@@ -217,6 +217,26 @@ def test_options_without_a_meaning_are_refused(make_router, image, options, said
     with pytest.raises(InvalidRequestError, match=said):
         make_router(remote).describe(image, **options)
     assert remote.calls == []
+
+
+def test_an_option_that_a_method_does_not_have_is_a_type_error(make_router, image):
+    """As any unknown keyword; a stream does not wait, so it has no priority."""
+    router = make_router(FakeBackend())
+    with pytest.raises(TypeError, match=r"'bakend'.*backend"):
+        router.describe(image, bakend="fake")
+    with pytest.raises(TypeError, match="priority"):
+        router.describe_stream(image, priority="batch")
+
+
+def test_a_coroutine_method_that_is_none_is_a_crash_of_its_backend(make_router, image):
+    """The next rung answers."""
+
+    class Wrong(FakeAsyncBackend):
+        def describe(self, images, request, *, timeout_s):
+            return [Description(text="not awaited")]
+
+    answer = make_router(Wrong("wrong"), FakeBackend("spare")).describe(image)
+    assert outcomes(answer) == [("wrong", "failed", "unavailable"), ("spare", "answered", None)]
 
 
 @pytest.mark.parametrize("labels", [[], [""], "cat", ["cat", "cat"]])

@@ -128,6 +128,20 @@ def test_closing_gives_running_calls_a_second_then_cancels_and_books_them():
         router.describe(IMAGE)
 
 
+def test_closing_does_not_wait_for_a_backend_that_does_not_close():
+    """It is given a second."""
+
+    class Sticky(FakeAsyncBackend):
+        async def aclose(self):
+            await asyncio.sleep(60)
+
+    router = Router([Sticky("sticky")])
+    router.describe(IMAGE)
+    started = time.monotonic()
+    router.close()
+    assert time.monotonic() - started < 20
+
+
 def test_a_router_that_is_dropped_leaves_no_thread_and_no_descriptor(tmp_path):
     """Nobody has closed it."""
     from vision_backends.storage import open_store
@@ -356,6 +370,40 @@ def test_a_forked_child_asks_on_a_loop_of_its_own():
         """
     )
     assert printed == "remote\nchild: remote spare\nparent: remote\n"
+
+
+def test_a_child_forked_amid_calls_waits_for_nothing_of_its_parent():
+    """Neither for its request for the same image, nor behind its waiting calls, nor for locks that its threads held."""
+    printed = run_program(
+        """
+        from vision_backends import RateLimitedError
+
+        remote = FakeAsyncBackend("remote", local=False)
+        remote.play(60.0, RateLimitedError("Slow down.", retry_after_s=60.0))
+        router = Router([remote, FakeBackend("spare")])
+        threading.Thread(target=router.describe, args=(image,), daemon=True).start()
+        while len(remote.calls) < 1:
+            time.sleep(0.01)
+        batch = {"prompt": "What?", "priority": "batch"}
+        threading.Thread(target=router.describe, args=(image,), kwargs=batch, daemon=True).start()
+        while not router.gates():
+            time.sleep(0.01)
+        router.reset()
+        owners = router._recorder, router._events, router._stores.states, router._health, router._health._throttling
+        locks = [router._recorder._writing, *(owner._lock for owner in owners)]
+        holder = threading.Thread(target=lambda: [lock.acquire() for lock in locks])
+        holder.start()
+        holder.join()
+        child = os.fork()
+        if child == 0:
+            print(router.describe(image, deadline_s=5).trace.backend, flush=True)
+            print(router.describe(image, prompt="Who?", priority="batch", max_wait_s=5).trace.backend, flush=True)
+            os._exit(0)
+        print(os.waitpid(child, 0)[1], flush=True)
+        os._exit(0)
+        """
+    )
+    assert printed == "remote\nremote\n0\n"
 
 
 def test_what_was_answered_last_is_in_the_ledger_and_the_cache_of_a_program_that_just_ends(tmp_path):

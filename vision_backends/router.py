@@ -140,11 +140,10 @@ class Router:
         self._events = Events()
         self._alerts = alerts or Alerts()
         self._warm_ups = WarmUps(clock=clock)
-        store_pool = Pool("store", size=STORE_THREADS)
+        store_pool = Pool("store", size=STORE_THREADS, may_hang=False)
         self._standby = Standby(self._ladders, self._warm_ups.begin, later=store_pool.submit) if warm_standby else None
-        tell = partial(
-            _tell, self._standby, self._events, self._alerts
-        )  # not a method: a circle would outlive the router
+        # Not a method of this router, which would then be part of a circle and outlive its last reference.
+        tell = partial(_tell, self._standby, self._events, self._alerts)
         health = self._health = AdmissionControl(
             self._stores.states,
             clock=clock,
@@ -273,7 +272,7 @@ class Router:
         Arguments as for `describe`; errors of the image come immediately, all others while iterating.
         """
         request = DescribeRequest(prompt=prompt, language=language, max_words=max_words)
-        return self._open_stream(image, request, CallOptions(**options))
+        return self._open_stream(image, request, CallOptions.of(options, ChoiceKeywords))
 
     def describe_many(
         self,
@@ -505,7 +504,8 @@ class Router:
     def subscribe(self, listener: Callable[[Event], object]) -> Callable[[], None]:
         """Call a listener with every event from now on: attempts, calls, gates.
 
-        It is called in the thread in which it happened, and should be quick; what it raises is logged.
+        All listeners are called in one thread, in order, with the context variables of the call, and may call the
+        router. A call waits until its listeners have heard of it, for at most 1 s. What they raise is logged.
 
         Args:
             listener: Takes an `AttemptEvent`, `CallEvent`, `Transition` (of a gate) or `Alert` (of a budget).
@@ -539,7 +539,7 @@ class Router:
 
     def _one(self, source: ImageSource | str, request: Request, kind: type[A], options: CallKeywords) -> A:
         """Wait for the answer to one input, or raise its error."""
-        item, checked = Item(source=source), CallOptions(**options)
+        item, checked = Item(source=source), CallOptions.of(options, CallKeywords)
         opened = self._open_here(item, request, checked)
 
         async def answer() -> A:
@@ -564,7 +564,7 @@ class Router:
                 "A _many method takes a list of inputs, not a single one.",
                 remedy="Put it in brackets, or call the method without _many.",
             )
-        items, checked = [Item(source=source) for source in sources], CallOptions(**options)
+        items, checked = [Item(source=source) for source in sources], CallOptions.of(options, CallKeywords)
         return self._wait(lambda: self._answer(items, request, kind, checked, progress=progress))
 
     async def _answer(

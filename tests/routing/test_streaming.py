@@ -1,5 +1,7 @@
 """Descriptions piece by piece."""
 
+import threading
+
 import pytest
 from PIL import Image as PILImage
 
@@ -160,3 +162,17 @@ def test_rungs_that_cannot_be_asked_are_passed_over(make_router):
     stream = make_router(plain, best).describe_stream(IMAGE, prompt="Which colour?")
     assert list(stream) == ["Teal."]
     assert not stream.description.trace.degraded
+
+
+def test_a_stream_that_is_no_generator_function_works_in_a_thread_of_its_rung():
+    """It may ask its server before it returns its pieces."""
+    threads = []
+
+    class Eager(Speaker):
+        def describe_stream(self, image, request, *, timeout_s):
+            threads.append(threading.current_thread().name)
+            return super().describe_stream(image, request, timeout_s=timeout_s)
+
+    with Router([Eager("eager", "A ", "square")]) as router:
+        assert list(router.describe_stream(IMAGE)) == ["A ", "square"]
+    assert threads == ["vision-eager"]

@@ -1,6 +1,7 @@
-"""How the calls of one owner end when it is closed: they get a second, then they are cancelled.
+"""How calls are cancelled, and how those of one owner end when it is closed: they get a second first.
 
-This module decides that order. It must not know what the calls do; each books what it has cost when it is cancelled.
+This module decides that order, and how a cancellation says why. It must not know what the calls do; each books what it
+has cost when it is cancelled.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from vision_backends.clock import SYSTEM_CLOCK
+from vision_backends.errors import BackendError, CallCancelledError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
     from vision_backends.engine.event_loop import EventLoop
 
-__all__ = ["RunningCalls"]
+__all__ = ["RunningCalls", "reason_of"]
 
 GRACE_S = 1.0
 """How long running calls are given to end by themselves, and again after they were cancelled."""
@@ -77,10 +79,19 @@ class RunningCalls:
             for task in self._tasks:
                 task.cancel()
             await self._wait()
-        await then()
+        with suppress(TimeoutError):
+            async with SYSTEM_CLOCK.timeout_at(SYSTEM_CLOCK.monotonic() + GRACE_S):
+                await then()
 
     async def _wait(self) -> None:
         if self._tasks:
             with suppress(TimeoutError):
                 async with SYSTEM_CLOCK.timeout_at(SYSTEM_CLOCK.monotonic() + GRACE_S):
                     await asyncio.wait(self._tasks)
+
+
+def reason_of(cancelled: asyncio.CancelledError) -> BackendError:
+    """Return why a caller was cancelled, if that was said with the cancellation."""
+    if cancelled.args and isinstance(cancelled.args[0], BackendError):
+        return cancelled.args[0]
+    return CallCancelledError("The call was cancelled; no other caller waited for the answer.")

@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 import time
+import weakref
 from contextlib import contextmanager
 from importlib import import_module
 from queue import Empty
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Mailbox",
+    "after_fork_in_child",
     "awaited_at_exit",
     "ending_error",
     "interpreter_ends",
@@ -185,6 +187,39 @@ def awaited_at_exit(timeout_s: float) -> Iterator[None]:
         yield
     finally:
         _exit.leave(block)
+
+
+class _Children:
+    """What is renewed in each forked child; one hook for all, as hooks cannot be removed."""
+
+    def __init__(self) -> None:
+        self._renewals: weakref.WeakKeyDictionary[object, Callable[[Any], object]] = weakref.WeakKeyDictionary()
+        self._is_hooked = False
+
+    def add(self, owner: T, renew: Callable[[T], object]) -> None:
+        """Have a function called with an object in every child, as long as the object is in use."""
+        if not self._is_hooked and hasattr(os, "register_at_fork"):  # Windows does not fork
+            self._is_hooked = True
+            os.register_at_fork(after_in_child=self._renew)
+        self._renewals[owner] = renew
+
+    def _renew(self) -> None:
+        for owner, renew in list(self._renewals.items()):
+            renew(owner)
+
+
+_children = _Children()
+"""One for the whole process, as is the fork."""
+
+
+def after_fork_in_child(owner: T, renew: Callable[[T], object]) -> None:
+    """Have an object renewed in every forked child: its locks, which another thread may have held, and its work.
+
+    Args:
+        owner: The object; it is not kept alive.
+        renew: Called with it, in the child; must not refer to it otherwise.
+    """
+    _children.add(owner, renew)
 
 
 def _is_patched() -> bool:

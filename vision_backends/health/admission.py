@@ -21,6 +21,7 @@ from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
+from vision_backends.engine.threads import after_fork_in_child
 from vision_backends.health.budgets import Amount, BudgetState
 from vision_backends.health.circuit_breaker import AccountGates, Failure, report
 from vision_backends.health.policy import MAYBE_BILLED, Scope, gate_kind
@@ -115,12 +116,16 @@ class AdmissionControl:
         self._limits = dict(limits or {})
         self._on_event = on_event
         self._throttling = Throttling()
-        self._lock = threading.Lock()
+        self._unlock()
+        after_fork_in_child(self, AdmissionControl._unlock)
         self._durations: defaultdict[Scope, deque[float]] = defaultdict(lambda: deque(maxlen=SAMPLES))
         self._moved: dict[str, AccountGates] = {}
         self._counted: set[Scope] = set()
         self._unpriced: set[str] = set()
         self._is_in_trouble = False
+
+    def _unlock(self) -> None:
+        self._lock = threading.Lock()
 
     def look(self, scopes: Iterable[Scope]) -> GateSnapshot:
         """Read what concerns some scopes: one read for each account, and one for each backend with limits."""

@@ -13,6 +13,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from vision_backends.engine.threads import after_fork_in_child
 from vision_backends.errors import OverloadedError, RateLimitedError
 
 if TYPE_CHECKING:
@@ -36,6 +37,13 @@ class Throttling:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._loads: defaultdict[tuple[str, str, str], _Load] = defaultdict(_Load)
+        after_fork_in_child(self, Throttling._renew)
+
+    def _renew(self) -> None:
+        """Forget the parent's calls, which do not run here."""
+        self._lock = threading.RLock()
+        for load in self._loads.values():
+            load.running = load.tokens = 0
 
     def enter(self, scope: Scope, *, tokens: int, now: float) -> None:
         """Let a call begin that is expected to take this many tokens.

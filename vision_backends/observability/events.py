@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from vision_backends.clock import SYSTEM_CLOCK
 from vision_backends.engine.pools import Pool
+from vision_backends.engine.threads import after_fork_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -87,6 +88,10 @@ class Events:
         self._thread = Pool("events", size=1)
         self._told = 0
         self._accepted = 0
+        after_fork_in_child(self, Events._renew)
+
+    def _renew(self) -> None:
+        self._lock, self._told, self._accepted = threading.Lock(), 0, 0
 
     def subscribe(self, listener: Callable[[Event], object]) -> Callable[[], None]:
         """Call a listener with every event from now on, until the returned function is called."""

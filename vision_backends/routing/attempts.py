@@ -13,6 +13,7 @@ from functools import partial, reduce
 from operator import add
 from typing import TYPE_CHECKING, TypeVar
 
+from vision_backends.engine.cancellation import reason_of
 from vision_backends.errors import (
     BackendError,
     CallCancelledError,
@@ -23,7 +24,7 @@ from vision_backends.errors import (
     UnavailableError,
     VisionError,
 )
-from vision_backends.routing.single_flight import Flight, SingleFlight, reason_of
+from vision_backends.routing.single_flight import Flight, SingleFlight
 from vision_backends.routing.trace import note, settle
 from vision_backends.storage.cache import decode, encode
 from vision_backends.types import FREE, Description, Detections, Embedding, Usage

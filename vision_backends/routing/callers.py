@@ -89,7 +89,8 @@ class _PlainCaller:
         return self._pool.start(partial(method, inputs, request, timeout_s=timeout_s), on_late=on_late)
 
     async def stream(self, image: Image, request: DescribeRequest, *, timeout_s: float) -> Pieces:
-        pieces = self._backend.describe_stream(image, request, timeout_s=timeout_s)
+        ask = partial(self._backend.describe_stream, image, request, timeout_s=timeout_s)
+        pieces = await self._pool.start(ask)  # which a backend may do its work in, rather than be a generator function
 
         def step() -> str | Description:
             try:
@@ -131,11 +132,14 @@ class _AsyncCaller:
         timeout_s: float,
         on_late: Callable[[Sequence[Answer]], object],  # noqa: ARG002 — nothing comes late
     ) -> asyncio.Future[Sequence[Answer]]:
-        method = getattr(self._backend, request.task)
-        task = asyncio.get_running_loop().create_task(method(inputs, request, timeout_s=timeout_s))
+        async def answers() -> Sequence[Answer]:  # so that whatever the method does wrong fails the task
+            method = getattr(self._backend, request.task)
+            return cast("Sequence[Answer]", await method(inputs, request, timeout_s=timeout_s))
+
+        task = asyncio.get_running_loop().create_task(answers())
         self._tasks.add(task)
         task.add_done_callback(self._forget)
-        return cast("asyncio.Future[Sequence[Answer]]", task)
+        return task
 
     async def stream(self, image: Image, request: DescribeRequest, *, timeout_s: float) -> Pieces:
         pieces = self._backend.describe_stream(image, request, timeout_s=timeout_s)

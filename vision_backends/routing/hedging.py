@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Literal
 
+from vision_backends.engine.cancellation import reason_of
 from vision_backends.errors import HedgedError, InvalidRequestError
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from vision_backends.clock import Clock
+    from vision_backends.errors import BackendError
     from vision_backends.routing.call import Item
 
     Leg = Callable[[Item], Coroutine[Any, Any, object]]
@@ -85,6 +87,9 @@ class Hedges:
         """
         loop = asyncio.get_running_loop()
         better, worse = item.twin(), item.twin()
+        because: BackendError = HedgedError(
+            f"It had not answered after {after_s:.2g} s, so the next rung was asked as well."
+        )
         legs = {loop.create_task(first(better)): better}
         try:
             (leading,) = legs
@@ -96,11 +101,13 @@ class Hedges:
                 _, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
             for leg in [leg for leg in legs if leg.done() and not leg.cancelled()]:
                 leg.result()  # a bug is raised here
+        except asyncio.CancelledError as cancelled:
+            because = reason_of(cancelled)
+            raise
         finally:
-            slow = HedgedError(f"It had not answered after {after_s:.2g} s, so the next rung was asked as well.")
             if left := [leg for leg in legs if not leg.done()]:
                 for leg in left:
-                    leg.cancel(msg=slow)
+                    leg.cancel(msg=because)
                 await asyncio.wait(left)
             # Whoever has the answer comes last, the better rung where both have one.
             item.adopt(*sorted(legs.values(), key=lambda twin: (twin.settled, twin is better)))

@@ -6,12 +6,12 @@ This module decides which backends such options leave, and that they make sense.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict
 
 from vision_backends.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from vision_backends.backends.base import Backend
     from vision_backends.types import Task
@@ -64,6 +64,24 @@ class CallOptions:
     deadline_s: float | None = None
     priority: Priority = "interactive"
     max_wait_s: float | None = None
+
+    @classmethod
+    def of(cls, keywords: Mapping[str, Any], allowed: type[ChoiceKeywords]) -> Self:
+        """Return the options that a method was called with.
+
+        Args:
+            keywords: What it was given beside its own parameters.
+            allowed: The keywords that it takes.
+
+        Raises:
+            TypeError: There is no such option.
+            InvalidRequestError: A value has no meaning.
+        """
+        names = sorted(allowed.__annotations__)
+        for name in keywords:
+            if name not in names:
+                raise TypeError(f"There is no option {name!r} here; the options are: {', '.join(names)}.")
+        return cls(**keywords)
 
     def __post_init__(self) -> None:
         if self.deadline_s is not None:

@@ -185,6 +185,7 @@ class Pipeline:
             make_call = partial(budget.call, request, count=len(window), tick=tick)
             if budget.patience_s is not None:
                 await self._waiting.for_better(self._ladder, rungs, make_call, pending, patience_s=budget.patience_s)
+                gates = await self._ladder.attempts.look_again(rungs)
             await self._ladder.walk(rungs, make_call(gates), pending)
             for item in pending:
                 item.elapsed_s += self._clock.monotonic() - started

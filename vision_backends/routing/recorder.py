@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from vision_backends.clock import SYSTEM_CLOCK
 from vision_backends.engine.pools import Pool
+from vision_backends.engine.threads import after_fork_in_child
 from vision_backends.errors import OverloadedError
 from vision_backends.observability.events import AttemptEvent, CallEvent
 from vision_backends.routing.trace import is_degraded, ledger_rows
@@ -62,11 +63,15 @@ class CallRecorder:
         self._standby = standby
         self._clock = clock
         self._pool = Pool("recorder", size=1)
+        self._latest: deque[str] = deque(maxlen=LATEST)
+        self._begin()
+        after_fork_in_child(self, CallRecorder._begin)  # what is on its way is the parent's to write
+
+    def _begin(self) -> None:
         self._lock = threading.Lock()
         self._writing = threading.Lock()
         self._answers: dict[str, bytes] = {}
         self._rows: list[LedgerRow] = []
-        self._latest: deque[str] = deque(maxlen=LATEST)
 
     @contextmanager
     def call(self, task: Task, items: Sequence[Item]) -> Iterator[None]:

@@ -9,17 +9,19 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from vision_backends.errors import BackendError, CallCancelledError, TimedOutError
+from vision_backends.engine.cancellation import reason_of
+from vision_backends.engine.threads import after_fork_in_child
+from vision_backends.errors import TimedOutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
     from typing import Any
 
     from vision_backends.clock import Clock
-    from vision_backends.errors import VisionError
+    from vision_backends.errors import BackendError, VisionError
     from vision_backends.routing.call import Item
 
-__all__ = ["Flight", "SingleFlight", "reason_of"]
+__all__ = ["Flight", "SingleFlight"]
 
 
 class Flight:
@@ -84,6 +86,7 @@ class SingleFlight:
 
     def __init__(self) -> None:
         self._flights: dict[str, Flight] = {}
+        after_fork_in_child(self, lambda own: own._flights.clear())  # noqa: SLF001 — its own
 
     def join(self, key: str | None, start: Callable[[], Flight]) -> Flight:
         """Return the flight of a key that is under way, or a new one; None is a key that is not shared."""
@@ -98,10 +101,3 @@ class SingleFlight:
     def _forget(self, key: str, flight: Flight) -> None:
         if self._flights.get(key) is flight:
             del self._flights[key]
-
-
-def reason_of(cancelled: asyncio.CancelledError) -> BackendError:
-    """Return why a caller was cancelled, if that was said with the cancellation."""
-    if cancelled.args and isinstance(cancelled.args[0], BackendError):
-        return cancelled.args[0]
-    return CallCancelledError("The call was cancelled; no other caller waited for the answer.")

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vision_backends.clock import pause
+from vision_backends.engine.threads import after_fork_in_child
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Hashable, Sequence
@@ -41,6 +42,7 @@ class Waiting:
     def __init__(self, *, clock: Clock) -> None:
         self._clock = clock
         self._lines: defaultdict[Hashable, deque[asyncio.Future[None]]] = defaultdict(deque)
+        after_fork_in_child(self, lambda own: own._lines.clear())  # noqa: SLF001 — its own
 
     async def for_better(
         self,

@@ -9,6 +9,7 @@ import threading
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, TypeVar
 
+from vision_backends.engine.threads import after_fork_in_child
 from vision_backends.storage.base import MAX_ENTRY_BYTES, CacheInfo
 
 if TYPE_CHECKING:
@@ -36,11 +37,15 @@ class MemoryStore:
 
     def __init__(self, *, max_cache_bytes: int = MAX_CACHE_BYTES, max_ledger_rows: int = 10_000) -> None:
         self._max_cache_bytes = max_cache_bytes
-        self._lock = threading.Lock()
+        self._unlock()
+        after_fork_in_child(self, MemoryStore._unlock)
         self._cache: OrderedDict[str, bytes] = OrderedDict()
         self._cache_bytes = 0
         self._ledger: deque[LedgerRow] = deque(maxlen=max_ledger_rows)
         self._states: dict[str, str] = {}
+
+    def _unlock(self) -> None:
+        self._lock = threading.Lock()
 
     def get(self, key: str) -> bytes | None:
         """Return a cached answer and mark it as used, or None."""
