@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vision_backends import Image
 
 
-# A shell ignores Ctrl-C in the programs that it starts in the background, and so would every program that a test starts.
+# A shell ignores Ctrl-C in the programs that it starts in the background, and so would every program of a test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

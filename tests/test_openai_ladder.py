@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 from PIL import Image as PILImage
 
-from vision_backends import ContentRejectedError, Router, StreamInterruptedError, VisionError
+from vision_backends import AllBackendsFailedError, ContentRejectedError, Router, StreamInterruptedError, VisionError
 from vision_backends.backends.openai import OpenAIBackend
 from vision_backends.storage import open_store
 from vision_backends.testing import FakeBackend, FakeClock, SandboxServer
@@ -221,3 +221,52 @@ def test_a_caption_whose_embedding_fails_is_booked(make_router, server):
     booked = [row.input_tokens + row.output_tokens for row in router.ledger() if row.backend == "openai"]
     assert booked == [sum(request.tokens for request in server.requests)]
     assert booked[0] > 0
+
+
+def images(count):
+    """Return pictures that no cache has seen."""
+    return [PILImage.new("RGB", (64, 48), (number, 9, 9)) for number in range(count)]
+
+
+@pytest.mark.parametrize("fault", ["plain_text_500", "empty_500"])
+def test_one_hiccup_of_a_server_that_was_well_is_asked_again(make_router, server, fault):
+    """With a ready rung below; a second failure in a row goes down, and the next call does not ask twice."""
+    router = make_router()
+    first, *others = images(4)
+    router.describe(first)
+    server.play(fault, times=1)
+    answer = router.describe(others[0])
+    assert (answer.trace.backend, answer.trace.degraded) == ("openai", False)
+    assert [attempt.outcome for attempt in answer.trace.attempts] == ["failed", "answered"]
+    server.play(fault, times=3)
+    requests = sum(server.counts.values())
+    answer = router.describe(others[1])
+    assert (answer.trace.backend, answer.trace.degraded) == ("spare", True)
+    assert answer.trace.reason.count("openai") == 1
+    assert sum(server.counts.values()) == requests + 2
+    answer = router.describe(others[2])
+    assert (answer.trace.backend, len(answer.trace.attempts)) == ("spare", 2)
+    assert sum(server.counts.values()) == requests + 3
+
+
+def test_a_first_call_that_fails_goes_down(make_router, server):
+    """Nothing says that the server was ever well."""
+    server.play("plain_text_500")
+    answer = make_router().describe(IMAGE)
+    assert (answer.trace.backend, len(answer.trace.attempts)) == ("spare", 2)
+
+
+def test_an_exhausted_ladder_names_each_rung_once_and_says_when_to_come_back(server):
+    """The number of attempts stands beside it."""
+    with Router([OpenAIBackend(api_key=CANARY, base_url=server.url)]) as router:
+        router.describe(IMAGE)
+        server.play("plain_text_500", times=2)
+        with pytest.raises(AllBackendsFailedError) as failed:
+            router.describe(images(1)[0])
+        table = str(failed.value)
+        assert (table.count("openai"), table.count("2 attempts")) == (1, 1)
+        assert failed.value.retry_after_s is None
+        server.play("rate_limited", times=1)
+        with pytest.raises(AllBackendsFailedError) as failed:
+            router.describe(images(1)[0])
+        assert failed.value.retry_after_s == pytest.approx(20, abs=1)

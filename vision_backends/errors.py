@@ -14,6 +14,7 @@ This module decides how failures are named; it must not know any provider's code
     │  ├─ QuotaExhaustedError · RateLimitedError · OverloadedError · UnavailableError · TimedOutError
     │  ├─ AuthenticationError · ModelNotFoundError      fall back, and are loud
     │  ├─ InvalidReplyError · NotSupportedError · NotReadyError
+    │  ├─ RefusedError             was asked and will not do it: a field, a size, a task; falls back, and is loud
     │  └─ HedgedError · CallCancelledError             only in traces and the ledger
     ├─ StreamInterruptedError      a stream broke off after its first piece; has the text so far
     ├─ SpaceUnavailableError       no rung can produce the pinned vector space now
@@ -22,10 +23,11 @@ This module decides how failures are named; it must not know any provider's code
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from vision_backends.types import Attempt, Usage
 
@@ -48,6 +50,7 @@ __all__ = [
     "OverloadedError",
     "QuotaExhaustedError",
     "RateLimitedError",
+    "RefusedError",
     "SpaceMismatchError",
     "SpaceUnavailableError",
     "StreamInterruptedError",
@@ -211,6 +214,19 @@ class NotSupportedError(BackendError):
     kind = "not_supported"
 
 
+class RefusedError(BackendError):
+    """The server was asked and will not do it, though it may be healthy: a field, a size or a task that it lacks.
+
+    Attributes:
+        field: Name of the request's field that it named, such as ``"max_tokens"``.
+        lasting: Whether it would refuse the next request of this task as well.
+    """
+
+    kind = "refused"
+    field: str | None = None
+    lasting: bool = False
+
+
 class NotReadyError(BackendError):
     """This backend could do it, but something is missing or still loading."""
 
@@ -249,6 +265,15 @@ class StreamInterruptedError(VisionError):
         self.backend = backend
 
 
+def last_of_each(attempts: Iterable[Attempt]) -> list[Attempt]:
+    """Return the last attempt of each rung in their order; that it was passed over later says less than its failure."""
+    last: dict[str, Attempt] = {}
+    for attempt in attempts:
+        if attempt.outcome != "skipped" or attempt.backend not in last:
+            last[attempt.backend] = attempt
+    return list(last.values())
+
+
 class _LadderError(VisionError):
     """What the two errors of an exhausted ladder share: the attempts, shown as a table."""
 
@@ -259,9 +284,11 @@ class _LadderError(VisionError):
     def __str__(self) -> str:
         rows = [super().__str__()]
         width = max((len(attempt.backend) for attempt in self.attempts), default=0)
-        for attempt in self.attempts:
+        tries = Counter(attempt.backend for attempt in self.attempts if attempt.outcome == "failed")
+        for attempt in last_of_each(self.attempts):
             why = f": {' '.join(attempt.message.split())}" if attempt.message else ""
-            rows.append(f"  {attempt.backend:<{width}}  {attempt.error or attempt.outcome}{why}")
+            often = f" ({tries[attempt.backend]} attempts)" if tries[attempt.backend] > 1 else ""
+            rows.append(f"  {attempt.backend:<{width}}  {attempt.error or attempt.outcome}{often}{why}")
             if attempt.remedy:
                 rows.append(f"  {'':<{width}}  → {attempt.remedy}")
         return "\n".join(rows)
@@ -281,3 +308,9 @@ class AllBackendsFailedError(_LadderError):
     """
 
     kind = "all_backends_failed"
+
+    @property
+    def retry_after_s(self) -> float | None:
+        """Seconds after which the first rung may be asked again; None where none has said when."""
+        waits_s = [attempt.retry_after_s for attempt in last_of_each(self.attempts)]
+        return min((wait_s for wait_s in waits_s if wait_s is not None), default=None)

@@ -54,6 +54,7 @@ from vision_backends.routing.waiting import Waiting
 from vision_backends.routing.warm_up import WarmUps
 from vision_backends.storage.base import Stores
 from vision_backends.storage.memory import MemoryStore
+from vision_backends.storage.notes import Notes
 from vision_backends.types import TASKS, Description, Detections, Embedding, Task
 
 if TYPE_CHECKING:
@@ -158,6 +159,12 @@ class Router:
             standby=self._standby,
             clock=clock,
         )
+        self._notes = {
+            backend.name: Notes(self._stores.states, owner=backend.name, clock=clock)
+            for backend in self._all_backends()
+        }
+        for backend in self._all_backends():
+            backend.remember_in(self._notes[backend.name])
         callers = {backend.name: caller_of(backend) for backend in self._all_backends()}
         self._attempts = Attempts(
             health=health,
@@ -471,10 +478,16 @@ class Router:
     def reset(self, backend: str | None = None) -> int:
         """Let the gates pass that a backend, or any for None, has blocked: after topping up or correcting a key.
 
+        What was learned about its server, such as fields that it refuses, is forgotten.
+
         Returns:
             How many gates were blocked.
         """
         count = self._health.reset(backend)
+        for each in self._all_backends():
+            if backend in {None, each.name}:
+                self._notes[each.name].forget()
+                each.forget()
         self._events.wait_until_delivered()
         return count
 

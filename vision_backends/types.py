@@ -93,6 +93,7 @@ class Attempt:
         at: When it ended, in seconds since 1970 UTC.
         elapsed_s: Seconds spent on this attempt.
         usage: What it consumed; a failed attempt may have been billed, and its cost is then unknown (None).
+        retry_after_s: Seconds after which the rung may be asked again, where that is known.
     """
 
     backend: str
@@ -107,6 +108,12 @@ class Attempt:
     at: float = 0.0
     elapsed_s: float = 0.0
     usage: Usage = FREE
+    retry_after_s: float | None = None
+
+    @property
+    def is_miss(self) -> bool:
+        """Whether the rung should have answered and has not; one that cannot do it at all is not even asked."""
+        return self.error is not None and not (self.outcome == "skipped" and self.error == "not_supported")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON-able values."""

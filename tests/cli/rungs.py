@@ -69,11 +69,11 @@ class Broke(FakeBackend):
 
 
 class Busy(FakeBackend):
-    """Is rate limited once, for three milliseconds."""
+    """Is rate limited once, for a little longer than an interactive call waits."""
 
     def __init__(self):
         super().__init__("busy", local=False)
-        self.play(RateLimitedError("Too many requests.", retry_after_s=0.003))
+        self.play(RateLimitedError("Too many requests.", retry_after_s=2.1))
 
 
 class Costly(FakeBackend):

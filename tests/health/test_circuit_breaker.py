@@ -77,7 +77,7 @@ def test_a_straggler_may_bring_a_later_time():
 
 @pytest.mark.parametrize(
     ("rule", "hint_s", "length_s"),
-    [(HINTED, 7, 7), (HINTED, 0, 1), (HINTED, 5000, 120), (RULE, 7, 30), (RULE, 200, 200), (RULE, 5000, 300)],
+    [(HINTED, 7, 7), (HINTED, 0, 0.05), (HINTED, 5000, 120), (RULE, 7, 30), (RULE, 200, 200), (RULE, 5000, 300)],
 )
 def test_a_hint_is_obeyed_or_only_makes_it_longer(rule, hint_s, length_s):
     """A rate limit ends when the server says so; an outage or an empty account is not over because it hopes so."""
@@ -119,7 +119,7 @@ def test_no_clock_blocks_a_gate_for_longer_than_its_rule_allows(then, now, rule,
 def test_a_gate_that_is_blocked_is_not_due(now, rule, hint_s, spread):
     """Rounding never makes it due at once."""
     gate = block(None, rule, now=now, caller="a", hint_s=hint_s, spread=spread)
-    assert gate.wait_s(now) > 0.9
+    assert gate.wait_s(now) > 0.04
 
 
 def count_of(outcomes, *, every_s=1.0):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from vision_backends.backends.requests import DetectRequest, EmbedRequest, Model, RateLimits, Request
     from vision_backends.images import Image
+    from vision_backends.storage.notes import Notes
     from vision_backends.types import Description, Detections, Embedding, Usage
 
 __all__ = ["AsyncBackend", "Backend", "rehearse"]
@@ -95,6 +96,16 @@ class Backend(ABC):
         Trouble with quota or authentication blocks every task of one credential.
         """
         return None
+
+    def remember_in(self, notes: Notes) -> None:
+        """Take a place for what is learned about a server, and what the last program has learned.
+
+        The router calls it once. Notes are kept for a week, or until the user resets the backend. By default nothing
+        is kept.
+        """
+
+    def forget(self) -> None:
+        """Forget what was learned, as the user resets the backend. By default there is nothing."""
 
     def batch_size(self, request: Request) -> int:
         """Return the best number of inputs per call; the router splits longer lists."""

@@ -121,6 +121,7 @@ class AdmissionControl:
         self._durations: defaultdict[Scope, deque[float]] = defaultdict(lambda: deque(maxlen=SAMPLES))
         self._moved: dict[str, AccountGates] = {}
         self._counted: set[Scope] = set()
+        self._well: dict[Scope, bool] = {}
         self._unpriced: set[str] = set()
         self._is_in_trouble = False
 
@@ -219,6 +220,10 @@ class AdmissionControl:
             durations = sorted(self._durations.get(scope, ()))
         return durations[max(0, math.ceil(len(durations) * percent / 100) - 1)] if durations else default
 
+    def was_well(self, scope: Scope) -> bool | None:
+        """Return whether the last call of a scope in this process was answered; None before the first."""
+        return self._well.get(scope)
+
     def gates(self) -> list[GateReport]:
         """Return every gate that is not passing, the oldest trouble first."""
         now = self._clock.time()
@@ -281,12 +286,14 @@ class AdmissionControl:
         if scope.backend in self._limits:
             self._settle(permit, permit.booked, reserved=permit.amount)
         if failure is not None:
+            self._well[scope] = False
             if failure.kind == "outage":
                 self._counted.add(scope)
             moved = self._move(scope.account, lambda gates: gates.fail(scope, failure, caller=permit.caller, now=now))
             if moved and failure.kind == "overload":
                 self._throttling.halve(scope, now=monotonic)
         elif error is None and elapsed_s is not None:
+            self._well[scope] = True
             with self._lock:
                 self._durations[scope].append(elapsed_s)
             if permit.is_probe or scope in self._counted:
@@ -436,10 +443,11 @@ class AdmissionControl:
             return None
         if error.kind == "timed_out" and permit.timeout_s < self.expected_s(permit.scope, 0.0):
             return None  # the caller's limit was shorter than what the backend usually takes
+        code = getattr(error, "code", None) or ""
         return Failure(
             kind=kind,
             backend=permit.scope.backend,
-            reason=getattr(error, "code", None) or error.kind,
+            reason=error.kind if code.isdigit() else code or error.kind,
             hint_s=getattr(error, "retry_after_s", None),
             spread=self._random.uniform(-1, 1),
         )

@@ -27,6 +27,7 @@ from vision_backends.errors import (
     OverloadedError,
     QuotaExhaustedError,
     RateLimitedError,
+    RefusedError,
     UnavailableError,
 )
 from vision_backends.health.policy import RULES, GateKey, GateReport, Transition, duration
@@ -66,8 +67,10 @@ STREAK = 5
 STREAK_GAP_S = 300.0
 """Failures further apart than this are not in a row."""
 
+SHORTEST_S = 0.05
 MIN_BLOCKED_S = 1.0
-"""A server that says "retry after 0 s" and means it would otherwise be asked in a tight loop."""
+"""A server that says "retry after 0 s" is believed at first; if it does not mean it, its gate is blocked for twice as
+long each time, up to the second of these, lest it be asked in a tight loop."""
 
 MAX_LEASE_S = 600.0
 """No probe keeps its place for longer, whatever its timeout and wherever the clock is set meanwhile."""
@@ -155,9 +158,11 @@ def block(gate: Gate | None, rule: Rule, failure: Failure, *, caller: str, now: 
             was blocked, can at most put off its end if the server has told it a later one.
         now: The time.
     """
-    hint_s = None if failure.hint_s is None else min(max(failure.hint_s, MIN_BLOCKED_S), rule.max_s)
+    hint_s = None if failure.hint_s is None else min(max(failure.hint_s, SHORTEST_S), rule.max_s)
     if gate is None or gate.probe == caller:
         length_s = rule.first_s if gate is None else min((gate.until - gate.blocked_at) * 2, rule.max_s)
+        if hint_s is not None and gate is not None:
+            hint_s = max(hint_s, min(length_s, MIN_BLOCKED_S))
         if hint_s is None:
             length_s = min(length_s * (1 + rule.jitter * failure.spread), rule.max_s)
         else:
@@ -365,6 +370,7 @@ WORDS: dict[GateKind, _Words] = {
         "The model {model!r} was not found",
         "Configure a model that this account may use, or run `vision reset {backend}`.",
     ),
+    "refusal": _Words(RefusedError, "It does not do this", "If it has learned to, run `vision reset {backend}`."),
     "rate": _Words(RateLimitedError, "Rate limited"),
     "overload": _Words(OverloadedError, "Overloaded"),
     "outage": _Words(UnavailableError, "Out of order", "`vision reset {backend}` asks it again immediately."),

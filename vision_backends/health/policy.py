@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from vision_backends.errors import BackendError
+from vision_backends.errors import BackendError, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,7 +33,7 @@ __all__ = [
     "gate_kind",
 ]
 
-GateKind = Literal["quota", "authentication", "model", "rate", "overload", "outage"]
+GateKind = Literal["quota", "authentication", "model", "refusal", "rate", "overload", "outage"]
 """What a gate is blocked by."""
 
 Span = Literal["account", "model", "task"]
@@ -46,6 +46,7 @@ GATE_KINDS: Mapping[str, GateKind] = {
     "quota_exhausted": "quota",
     "authentication": "authentication",
     "model_not_found": "model",
+    "refused": "refusal",
     "rate_limited": "rate",
     "overloaded": "overload",
 }
@@ -84,6 +85,7 @@ RULES: Mapping[GateKind, Rule] = {
     "quota": Rule(span="account", first_s=15 * 60, max_s=60 * 60),
     "authentication": Rule(span="account", first_s=5 * 60, max_s=5 * 60),
     "model": Rule(span="model", first_s=5 * 60, max_s=60 * 60),
+    "refusal": Rule(span="task", first_s=15 * 60, max_s=24 * 60 * 60),
     "rate": Rule(span="task", first_s=20, max_s=120, obeys_hint=True),
     "overload": Rule(span="model", first_s=20, max_s=120, obeys_hint=True),
     "outage": Rule(span="task", first_s=30, max_s=300, jitter=0.2),
@@ -93,9 +95,11 @@ error blocks the gate: one answer "insufficient_quota" leaves no doubt."""
 
 
 def gate_kind(error: VisionError) -> GateKind | None:
-    """Return which gate an error concerns; None if it says nothing about the backend's health."""
+    """Return which gate an error concerns; None if it says nothing about the backend's next calls."""
     if not isinstance(error, BackendError) or error.kind in HARMLESS:
         return None
+    if isinstance(error, RefusedError) and not error.lasting:
+        return None  # this request; the next may be of another kind
     return GATE_KINDS.get(error.kind, "outage")
 
 

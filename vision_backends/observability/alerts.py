@@ -29,6 +29,7 @@ NoticeKind = Literal[
     "quota_ended",
     "authentication_failed",
     "model_not_found",
+    "refused",
     "outage",
     "recovery",
 ]
@@ -107,6 +108,12 @@ TROUBLES: dict[GateKind, _Words] = {
         "error",
         "{backend} does not know the model {model}",
         "Configure a model that this account may use, then run `vision reset {backend}`.",
+    ),
+    "refusal": _Words(
+        "refused",
+        "warning",
+        "{scope} is not offered there",
+        "Take {backend} off this task's ladder, or run `vision reset {backend}` once it is.",
     ),
     "outage": _Words("outage", "warning", "{scope} is out of order"),
 }

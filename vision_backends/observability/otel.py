@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from opentelemetry import context, metrics, trace
 from opentelemetry.trace import SpanKind, StatusCode
 
-from vision_backends.errors import NotSupportedError, SpaceUnavailableError
+from vision_backends.errors import SpaceUnavailableError
 from vision_backends.observability.events import AttemptEvent, CallEvent
 
 if TYPE_CHECKING:
@@ -220,11 +220,7 @@ def _usage(attempts: Sequence[Attempt]) -> Usage:
 
 def _attributes_of_call(call: CallEvent, attempts: Sequence[Attempt]) -> Attributes:
     gave = {attempt.backend for attempt in attempts if attempt.outcome in {"answered", "cached"}}
-    missed = dict.fromkeys(
-        f"{attempt.backend}: {attempt.error}"
-        for attempt in attempts
-        if attempt.error not in {None, NotSupportedError.kind}
-    )
+    missed = dict.fromkeys(f"{attempt.backend}: {attempt.error}" for attempt in attempts if attempt.is_miss)
     attributes: Attributes = {
         "vision.call_id": call.call_id,
         "vision.task": call.task,

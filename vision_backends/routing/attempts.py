@@ -93,6 +93,10 @@ class Attempts:
         """Return the seconds that this percentage of a rung's calls are known or expected to take."""
         return self._health.expected_s(rung.scope, rung.backend.expected_s(request), percent=percent)
 
+    def was_well(self, rung: Rung) -> bool | None:
+        """Return whether a rung's last call here was answered; None before the first."""
+        return self._health.was_well(rung.scope)
+
     def look(self, rungs: Sequence[Rung]) -> GateSnapshot:
         """Return what the gates of some rungs are now; may block."""
         return self._health.look(rung.scope for rung in rungs)

@@ -32,8 +32,14 @@ MAX_PAUSE_S = 2.0
 PAUSE_SHARE = 0.25
 """A server that asks for more patience than this, or than this part of the time left, is passed over instead."""
 
+SHORTEST_PAUSE_S = 0.06
+"""Gates are blocked for no less, whatever a server asks for."""
+
 SHORT_PAUSE_S = 0.2
-"""Before asking again after an outage that no rung below can bridge."""
+"""Before asking again after an outage."""
+
+HICCUPS = frozenset({500, 502, 504, 520})
+"""Statuses of a server that may be well again immediately, as after a connection that was reset."""
 
 
 class Ladder:
@@ -101,26 +107,34 @@ class Ladder:
 
     async def _ask(self, turn: Turn, items: Sequence[Item]) -> None:
         """Ask once, and a second time where that is worth its price."""
+        was_well = self.attempts.was_well(turn.rung)
         error = await self.attempts.make(turn, items)
         if error is None or turn.rung.backend.local:
             return
-        pause_s = self._pause_s(error, turn, items)
+        pause_s = self._pause_s(error, turn, items, was_well=was_well)
         if pause_s is not None:
             await pause(self.attempts.clock, pause_s)
             await self.attempts.make(turn, items)
 
-    def _pause_s(self, error: BackendError, turn: Turn, items: Sequence[Item]) -> float | None:
-        """Return the seconds to wait before the second and last attempt, or None to go on to the next rung."""
+    def _pause_s(
+        self, error: BackendError, turn: Turn, items: Sequence[Item], *, was_well: bool | None
+    ) -> float | None:
+        """Return the seconds to wait before the second and last attempt, or None to go on to the next rung.
+
+        One hiccup of a server that was well is not worth a worse answer, but a second in a row is an outage.
+        """
         remaining_s = turn.timeout_s(items)
         if isinstance(error, RateLimitedError | OverloadedError):
             pause_s = error.retry_after_s
             if pause_s is None or pause_s > min(MAX_PAUSE_S, remaining_s * PAUSE_SHARE):
                 return None
-            return pause_s
+            return max(pause_s, SHORTEST_PAUSE_S)
         if not isinstance(error, UnavailableError | InvalidReplyError) or remaining_s <= SHORT_PAUSE_S:
             return None
-        is_bridged = turn.spare is not None and self.attempts.blocked(turn.spare, turn.call.gates) is None
-        return None if is_bridged else SHORT_PAUSE_S
+        if turn.spare is None or self.attempts.blocked(turn.spare, turn.call.gates) is not None:
+            return None if was_well is False else SHORT_PAUSE_S
+        is_hiccup = error.status in HICCUPS or error.code in {"connection_failed", "reply_cut"}
+        return SHORT_PAUSE_S if was_well and is_hiccup else None
 
     async def _hedge(self, turn: Turn, below: Sequence[Rung], item: Item) -> bool:
         """Ask a rung and, while it still thinks after a while, those below as well; return whether they were."""

@@ -34,6 +34,7 @@ SIGNS = frozenset(
         "overloaded",
         "quota_exhausted",
         "rate_limited",
+        "refused",
         "timed_out",
         "unavailable",
     }

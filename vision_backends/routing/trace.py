@@ -11,7 +11,7 @@ from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING
 
-from vision_backends.errors import NotSupportedError
+from vision_backends.errors import last_of_each
 from vision_backends.health.policy import MAYBE_BILLED
 from vision_backends.storage.base import LedgerRow
 from vision_backends.types import FREE, Attempt, Timing, Trace, Usage
@@ -80,6 +80,7 @@ def note(
         code=getattr(error, "code", None) or (ESTIMATED if usage not in {None, FREE} else None),
         status=getattr(error, "status", None),
         request_id=getattr(error, "request_id", None),
+        retry_after_s=getattr(error, "retry_after_s", None),
         at=at,
         elapsed_s=elapsed_s,
         usage=error.usage or usage or (Usage() if asked and error.kind in MAYBE_BILLED else FREE),
@@ -127,13 +128,9 @@ def _because(attempt: Attempt) -> str:
 
 
 def _misses(attempts: Sequence[Attempt]) -> list[Attempt]:
-    """Return why a better rung has not answered; one that cannot do it at all, or did at a second try, has."""
+    """Return why better rungs have not answered: the last attempt of each that should have."""
     *before, last = attempts
-    return [
-        attempt
-        for attempt in before
-        if attempt.backend != last.backend and attempt.error not in {None, NotSupportedError.kind}
-    ]
+    return last_of_each(attempt for attempt in before if attempt.is_miss and attempt.backend != last.backend)
 
 
 def ledger_rows(attempts: Iterable[Attempt], *, task: Task, call_id: str) -> list[LedgerRow]:
@@ -155,5 +152,5 @@ def ledger_rows(attempts: Iterable[Attempt], *, task: Task, call_id: str) -> lis
             cost_usd=attempt.usage.cost_usd,
         )
         for attempt in attempts
-        if attempt.outcome != "skipped" or attempt.error != NotSupportedError.kind
+        if attempt.is_miss or attempt.error is None
     ]

@@ -38,7 +38,7 @@ def describe(backend, photo, timeout_s=5.0):
     ("fault", "expected"),
     [
         ("quota_gone", QuotaExhaustedError),
-        ("litellm_quota_gone", QuotaExhaustedError),
+        ("litellm_quota_gone", RateLimitedError),
         ("html_200", InvalidReplyError),
         ("null_200", InvalidReplyError),
         ("empty_200", InvalidReplyError),

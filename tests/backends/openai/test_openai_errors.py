@@ -14,30 +14,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from vision_backends.backends.openai.errors import (
-    RULES,
-    Secret,
-    Taxonomy,
+from vision_backends.backends.openai.error_body import (
+    ErrorBody,
     find_error,
     parse_duration_s,
     read_error_body,
     read_rate_limits,
     read_retry_after_s,
 )
+from vision_backends.backends.openai.errors import RULES, Secret, Taxonomy
 from vision_backends.backends.requests import RateLimits
 from vision_backends.errors import (
     AuthenticationError,
     CallerError,
     ConfigError,
     ContentRejectedError,
-    InvalidImageError,
     InvalidReplyError,
-    InvalidRequestError,
     ModelNotFoundError,
-    NotSupportedError,
     OverloadedError,
     QuotaExhaustedError,
     RateLimitedError,
+    RefusedError,
     UnavailableError,
 )
 
@@ -82,9 +79,12 @@ def test_a_known_code_wins_over_type_and_status(rule, code):
         (401, AuthenticationError),
         (403, AuthenticationError),
         (404, ModelNotFoundError),
-        (413, InvalidImageError),
-        (422, InvalidImageError),
-        (400, InvalidRequestError),
+        (400, RefusedError),
+        (405, RefusedError),
+        (413, RefusedError),
+        (415, RefusedError),
+        (422, RefusedError),
+        (501, RefusedError),
         (200, InvalidReplyError),
         (418, UnavailableError),
         (599, UnavailableError),
@@ -173,12 +173,21 @@ def test_errors_are_read_in_every_shape(body, code, kind, message):
     assert (found.code, found.type, found.message) == (code, kind, message)
 
 
-def test_a_quota_error_behind_a_proxy_is_recognised_by_its_words():
-    """LiteLLM replaces code and type and renames Retry-After; only OpenAI's sentence is left."""
+def test_a_quota_error_behind_a_proxy_is_recognised_when_it_outlasts_its_delay():
+    """LiteLLM replaces code and type and renames Retry-After; only a sentence is left, which may mean a minute."""
     body = {"code": "429", "type": "throttling_error", "message": "RateLimitError: You exceeded your current quota, …"}
-    found = error(body, status=429, headers={"llm_provider-retry-after": "20"})
-    assert type(found) is QuotaExhaustedError
-    assert found.retry_after_s == 20
+    taxonomy = Taxonomy(host="api.test")
+
+    def ask(now_s):
+        return taxonomy.explain(body, status=429, headers={"llm_provider-retry-after": "20"}, now_s=now_s)
+
+    first = ask(1000.0)
+    assert (type(first), first.retry_after_s) == (RateLimitedError, 20)
+    assert type(ask(1010.0)) is RateLimitedError
+    assert type(ask(1020.0)) is QuotaExhaustedError
+    taxonomy.believe_again()
+    assert type(ask(1030.0)) is RateLimitedError
+    assert type(error(body, status=429)) is QuotaExhaustedError
 
 
 def test_a_minute_limit_that_calls_itself_quota_is_a_rate_limit():
@@ -190,9 +199,10 @@ def test_a_minute_limit_that_calls_itself_quota_is_a_rate_limit():
     assert type(error(body, status=429, headers={"retry-after": "86400"})) is QuotaExhaustedError
 
 
-def test_an_exact_quota_code_stays_quota_whatever_the_reset():
-    """OpenAI's own code is no matter of words."""
-    assert type(error(coded("insufficient_quota"), status=401, headers={"retry-after": "20"})) is QuotaExhaustedError
+def test_openais_own_quota_code_stays_quota_whatever_the_reset():
+    """There it is no matter of words; elsewhere the same code may mean the minute."""
+    found = error(coded("insufficient_quota"), status=401, headers={"retry-after": "20"}, official=True)
+    assert type(found) is QuotaExhaustedError
 
 
 def test_an_error_with_status_200_is_what_its_number_says():
@@ -207,12 +217,12 @@ def test_users_rows_win_over_the_table():
         "budget_gone": "quota_exhausted",
         "rate_limit_exceeded": "overloaded",
         "418": "rate_limited",
-        "odd": "not_supported",
+        "odd": "refused",
     }
     assert type(error(coded("budget_gone"), status=500, extra=extra)) is QuotaExhaustedError
     assert type(error(coded("rate_limit_exceeded"), status=429, extra=extra)) is OverloadedError
     assert type(error("teapot", status=418, extra=extra)) is RateLimitedError
-    assert type(error({"type": "odd"}, status=400, extra=extra)) is NotSupportedError
+    assert type(error({"type": "odd"}, status=400, extra=extra)) is RefusedError
 
 
 def test_an_unknown_kind_in_users_rows_names_the_known_ones():
@@ -240,7 +250,7 @@ def test_quota_and_credentials_come_with_a_remedy():
 
 def test_errors_of_the_caller_are_no_backend_errors():
     """They never fall back."""
-    for code in ("invalid_image", "content_policy_violation", "invalid_request"):
+    for code in ("invalid_image", "content_policy_violation", "image_too_large"):
         assert isinstance(error(coded(code), status=500), CallerError)
     assert isinstance(error(coded("moderation_blocked"), status=400), ContentRejectedError)
 
@@ -318,7 +328,7 @@ def test_no_header_breaks_the_reader(text):
     """Whatever a server sends, the answer is None or a time that is not negative."""
     seconds = parse_duration_s(text)
     assert seconds is None or (seconds >= 0 and not math.isnan(seconds))
-    assert (read_retry_after_s({"retry-after": text}, message=text) or 0) >= 0
+    assert (read_retry_after_s({"retry-after": text}, said=ErrorBody(message=text)) or 0) >= 0
 
 
 def test_the_most_exact_hint_wins():
@@ -328,8 +338,8 @@ def test_the_most_exact_hint_wins():
     del headers["retry-after-ms"]
     assert read_retry_after_s(headers) == 1
     del headers["retry-after"]
-    assert read_retry_after_s(headers, message="Please try again in 7s.") == 9
-    assert read_retry_after_s({}, message="Please try again in 1m7s.") == 67
+    assert read_retry_after_s(headers, said=ErrorBody(message="Please try again in 7s.")) == 9
+    assert read_retry_after_s({}, said=ErrorBody(message="Please try again in 1m7s.")) == 67
 
 
 def test_a_date_is_counted_from_now():

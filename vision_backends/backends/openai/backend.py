@@ -7,7 +7,8 @@ error codes, the shape of requests, or how bytes travel.
 from __future__ import annotations
 
 import hashlib
-from contextlib import aclosing
+from collections import deque
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from functools import partial, reduce
 from operator import add
@@ -41,9 +42,11 @@ from vision_backends.backends.requests import DescribeRequest, DetectRequest, Em
 from vision_backends.clock import SYSTEM_CLOCK, Clock, Deadline, Stopwatch
 from vision_backends.errors import (
     ConfigError,
+    InvalidImageError,
     InvalidReplyError,
     NotReadyError,
     NotSupportedError,
+    RefusedError,
     TimedOutError,
     UnavailableError,
     VisionError,
@@ -51,7 +54,7 @@ from vision_backends.errors import (
 from vision_backends.types import Description, Detections, Embedding, Trace
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 
     import numpy as np
     import numpy.typing as npt
@@ -59,6 +62,7 @@ if TYPE_CHECKING:
     from vision_backends.backends.openai.protocol import Said
     from vision_backends.backends.requests import Model, RateLimits, Request
     from vision_backends.images import Image
+    from vision_backends.storage.notes import Notes
     from vision_backends.types import Usage
 
     Vectors = npt.NDArray[np.float32]
@@ -71,6 +75,9 @@ TEXTS_PER_CALL = 256
 """Of the 2,048 that OpenAI takes, so that one failure costs little."""
 
 A = TypeVar("A", Description, Embedding, Detections)
+
+SEEN_IMAGES = 1_000
+"""How many images are remembered as readable."""
 
 EXPECTED_S = {"describe": 3.0, "embed": 4.0, "embed_text": 0.5, "detect": 6.0}
 
@@ -163,7 +170,9 @@ class OpenAIBackend(AsyncBackend):
         self._client = Client(
             server,
             api_key=secret,
-            taxonomy=Taxonomy(host=server.host, extra=error_codes, secrets=(secret, *hidden.values())),
+            taxonomy=Taxonomy(
+                host=server.host, official=server.official, extra=error_codes, secrets=(secret, *hidden.values())
+            ),
             prices=self._prices,
             organization=organization,
             project=project,
@@ -173,8 +182,9 @@ class OpenAIBackend(AsyncBackend):
         protocol = Responses() if settings.api == "responses" else Chat(official=server.official)
         self._conversation = Conversation(self._client, protocol, self._prices)
         self._embedder = Embedder(
-            self._client, model=embedding_model, cut=embedding_dimensions, dimensions=settings.dimensions
+            self._client, model=embedding_model, cut=embedding_dimensions, dimensions=settings.dimensions, clock=clock
         )
+        self._seen: deque[str] = deque(maxlen=SEEN_IMAGES)
 
     def model_for(self, request: Request) -> Model:
         """Return the model that would answer; a text may be a query for described images, in their space."""
@@ -194,6 +204,15 @@ class OpenAIBackend(AsyncBackend):
             self._space(request)
             if request.task == "embed" and self._settings.image_embeddings == "direct":
                 self._embedder.check_images()
+
+    def remember_in(self, notes: Notes) -> None:
+        """Keep there which fields the server refuses."""
+        self._client.dialect.notes = notes
+
+    def forget(self) -> None:
+        """Ask the server again for what it has refused."""
+        self._client.dialect.forget()
+        self._embedder.forget()
 
     def warm_up(self, request: Request) -> None:
         """Import the HTTP client and load the certificates; nothing is sent."""
@@ -246,12 +265,13 @@ class OpenAIBackend(AsyncBackend):
         with Stopwatch(clock=self._clock).running() as watch:
             question = await self._conversation.prepare(ask, stream=True, deadline=deadline)
         pieces = self._conversation.stream(question, deadline=deadline)
-        async with aclosing(watch.follow(pieces, "wire")) as followed:
-            async for piece in followed:
-                if isinstance(piece, str):
-                    yield piece
-                else:
-                    yield _timed([self._description(piece, request)], watch)[0]
+        with self._fair_to(image):
+            async with aclosing(watch.follow(pieces, "wire")) as followed:
+                async for piece in followed:
+                    if isinstance(piece, str):
+                        yield piece
+                    else:
+                        yield _timed([self._description(piece, request)], watch)[0]
 
     async def embed(  # type: ignore[override]
         self, images: Sequence[Image], request: EmbedRequest, *, timeout_s: float
@@ -299,6 +319,7 @@ class OpenAIBackend(AsyncBackend):
             "model": settings.model,
             "embedding_model": settings.embedding_model,
             "has_key": self._has_key,
+            "left_out": self._client.dialect.facts(),
             "prices_known": [name for name in (settings.model, settings.embedding_model) if self._prices.of(name)],
         }
 
@@ -311,10 +332,27 @@ class OpenAIBackend(AsyncBackend):
         self._client.close()
 
     async def _describe(self, image: Image, request: DescribeRequest, deadline: Deadline) -> Description:
-        said = await self._conversation.ask(
-            partial(ask_for_description, self._settings, request, image), deadline=deadline
-        )
+        ask = partial(ask_for_description, self._settings, request, image)
+        with self._fair_to(image):
+            said = await self._conversation.ask(ask, deadline=deadline)
         return self._description(said, request)
+
+    @contextmanager
+    def _fair_to(self, image: Image) -> Iterator[None]:
+        """Blame no image that this server has looked at before.
+
+        Raises:
+            RefusedError: In place of the error that blames it.
+        """
+        try:
+            yield
+        except InvalidImageError as error:
+            if image.digest not in self._seen:
+                raise
+            remedy = "The image is fine: this server has read it before."
+            raise RefusedError(error.message, remedy=remedy, code="image_blamed") from error
+        if image.digest not in self._seen:
+            self._seen.append(image.digest)
 
     def _description(self, said: Said, request: DescribeRequest) -> Description:
         return Description(
@@ -327,7 +365,9 @@ class OpenAIBackend(AsyncBackend):
     async def _detect(self, image: Image, request: DetectRequest, deadline: Deadline) -> Detections:
         categories = coco_categories()
         labels = request.labels or tuple(categories)
-        said = await self._conversation.ask(partial(ask_for_boxes, self._settings, labels, image), deadline=deadline)
+        ask = partial(ask_for_boxes, self._settings, labels, image)
+        with self._fair_to(image):
+            said = await self._conversation.ask(ask, deadline=deadline)
         trace = self._trace(said)
         if said.finish == "length":
             cut = InvalidReplyError("The list of boxes was cut at its length limit.", code="reply_cut")
@@ -342,6 +382,7 @@ class OpenAIBackend(AsyncBackend):
         return Detections(items=kept, width=image.width, height=image.height, trace=trace)
 
     async def _embed_descriptions(self, images: Sequence[Image], space: str, deadline: Deadline) -> list[Embedding]:
+        self._embedder.check_texts()  # before captions are paid for
         captions = [await self._describe(image, DescribeRequest(), deadline) for image in images]
         spent = [caption.trace.usage for caption in captions]
         texts = [caption.text for caption in captions]
@@ -350,6 +391,8 @@ class OpenAIBackend(AsyncBackend):
         except VisionError as error:
             if not isinstance(error, InvalidReplyError | TimedOutError | UnavailableError):  # these may be billed too
                 error.usage = reduce(add, spent)
+            if isinstance(error, RefusedError):
+                error.lasting = True  # the words are those of a caption: the next would fare no better
             raise
         return self._embeddings(vectors, tokens, space, spent)
 

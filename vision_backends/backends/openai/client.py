@@ -10,16 +10,25 @@ import asyncio
 import json
 import os
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from vision_backends.backends.openai.errors import find_error, read_rate_limits, scrub
+from vision_backends.backends.openai.dialect import FIELDS, Dialect
+from vision_backends.backends.openai.error_body import find_error, read_rate_limits
+from vision_backends.backends.openai.errors import scrub
 from vision_backends.backends.openai.sse import EventReader, looks_like_events, read_events, read_object
 from vision_backends.clock import SYSTEM_CLOCK, Deadline, measured
 from vision_backends.engine.event_loop import engine_loop
-from vision_backends.errors import BackendError, InvalidReplyError, TimedOutError, UnavailableError, VisionError
+from vision_backends.errors import (
+    BackendError,
+    InvalidReplyError,
+    RefusedError,
+    TimedOutError,
+    UnavailableError,
+    VisionError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -51,6 +60,9 @@ LARGE_BYTES = 100_000
 
 USER_AGENT = "vision-backends"
 
+MAX_CHANGES = 3
+"""How many fields of one request may be refused, one after the other, before it is given up."""
+
 NO_KEY = "no-key"
 """What is sent to compatible servers that need no key: some refuse a request without one."""
 
@@ -68,6 +80,11 @@ class PreparedRequest:
     endpoint: Endpoint
     model: str
     body: bytes = field(repr=False)
+
+    @property
+    def has_image(self) -> bool:
+        """Whether it holds an image."""
+        return b'"data:image/' in self.body
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +139,7 @@ class Client:
         self._locks: dict[int, Lock] = {}
         self._lines: dict[tuple[int, asyncio.AbstractEventLoop], Line] = {}
         self._limits: dict[str, RateLimits] = {}
+        self.dialect = Dialect(base_url.url)
 
     def rate_limits(self, model: str) -> RateLimits | None:
         """Return what the latest reply for a model said about limits."""
@@ -153,7 +171,7 @@ class Client:
         """
 
         def write() -> PreparedRequest:
-            made = body()
+            made = self.dialect.adapt(endpoint, body())
             content = json.dumps(made, separators=(",", ":")).encode()
             return PreparedRequest(endpoint=endpoint, model=made["model"], body=content)
 
@@ -172,7 +190,7 @@ class Client:
             CallerError: The server blames the request.
         """
         with measured("wire"):
-            exchange = await self._exchange(deadline)
+            exchange = await self._opened(request, deadline)
             try:
                 return await self._limited(self._fetch(request, exchange), exchange, deadline)
             finally:
@@ -180,10 +198,9 @@ class Client:
 
     async def stream(self, request: PreparedRequest, *, deadline: Deadline) -> AsyncGenerator[dict[str, Any], None]:
         """Send a request and yield the events of the reply as they come; errors as in `post`."""
-        exchange = await self._exchange(deadline)
+        exchange = await self._opened(request, deadline)
         reader = EventReader()
         try:
-            await self._limited(self._open(request, exchange), exchange, deadline)
             while not reader.done:
                 events = await self._limited(self._read_events(reader, exchange), exchange, deadline)
                 for event in events:
@@ -204,6 +221,37 @@ class Client:
         """Let every loop of this process close its connections when no call needs them any more, from any thread."""
         for key in [key for key in self._lines if key[0] == os.getpid()]:
             self._lines.pop(key, None)
+
+    async def _opened(self, request: PreparedRequest, deadline: Deadline) -> Exchange:
+        """Send a request and return the exchange once the head of a reply is there that holds an answer.
+
+        A request of which a field is refused is sent again without it. What has helped is remembered.
+        """
+        changes: dict[str, object] = {}
+        while True:
+            exchange = await self._exchange(deadline)
+            try:
+                await self._limited(self._open(request, exchange), exchange, deadline)
+            except RefusedError as refusal:
+                exchange.close()
+                changed = await self._limited(self._without(request, refusal), None, deadline)
+                if changed is None or changed[1].keys() <= changes.keys() or len(changes) >= MAX_CHANGES:
+                    refusal.lasting |= bool(changes.keys() & FIELDS.keys())  # every request has them
+                    raise
+                request = replace(request, body=changed[0])
+                changes |= changed[1]
+            except BaseException:
+                exchange.close()
+                raise
+            else:
+                self._taxonomy.believe_again()
+                if changes:
+                    learn = partial(self.dialect.learn, request.endpoint, request.model, changes)
+                    await self._limited(engine_loop().compute.start(learn), None, deadline)
+                return exchange
+
+    async def _without(self, request: PreparedRequest, refusal: RefusedError) -> tuple[bytes, dict[str, object]] | None:
+        return await engine_loop().compute.start(partial(self.dialect.without, request.body, refusal))
 
     async def _exchange(self, deadline: Deadline) -> Exchange:
         """Return a new exchange on the line of the running loop, which is opened if need be."""
@@ -239,10 +287,9 @@ class Client:
         if limits is not None:
             self._limits[request.model] = limits
         if exchange.status >= 300:
-            raise await self._refusal(exchange)
+            raise await self._refusal(exchange, request)
 
     async def _fetch(self, request: PreparedRequest, exchange: Exchange) -> Reply:
-        await self._open(request, exchange)
         blocks = [bytearray()]
         while piece := await exchange.read():
             if len(blocks[-1]) > LARGE_BYTES:  # one block that grows to megabytes would be copied on the loop
@@ -258,7 +305,7 @@ class Client:
             request_id=exchange.headers.get("x-request-id"),
         )
 
-    async def _refusal(self, exchange: Exchange) -> VisionError:
+    async def _refusal(self, exchange: Exchange, request: PreparedRequest) -> VisionError:
         """Return the error that a status other than 2xx means, by as much of the body as arrives."""
         from aiohttp import ClientError
 
@@ -271,7 +318,7 @@ class Client:
             body = json.loads(text)
         except (ValueError, RecursionError):
             body = text
-        return self._explain(body.get("error", body) if isinstance(body, dict) else body, exchange)
+        return self._explain(body, exchange, request)
 
     async def _read_events(self, reader: EventReader, exchange: Exchange) -> Iterable[dict[str, Any]]:
         """Return the events that the next piece of a stream completes."""
@@ -285,12 +332,18 @@ class Client:
         """Raise the error that a reply or event with status 200 may hold."""
         error = find_error(payload)
         if error is not None:
-            failure = self._explain(error, exchange)
+            failure = self._explain(error, exchange, request)
             failure.usage = self._prices.billed(request.model, [payload])
             raise failure
 
-    def _explain(self, error: object, exchange: Exchange) -> BackendError | CallerError:
-        return self._taxonomy.explain(error, status=exchange.status, headers=exchange.headers, now_s=self._clock.time())
+    def _explain(self, error: object, exchange: Exchange, request: PreparedRequest) -> BackendError | CallerError:
+        return self._taxonomy.explain(
+            error,
+            status=exchange.status,
+            headers=exchange.headers,
+            now_s=self._clock.time(),
+            with_image=request.has_image,
+        )
 
     async def _limited(self, step: Awaitable[T], exchange: Exchange | None, deadline: Deadline) -> T:
         """Await a step within the deadline, and raise what goes wrong outside of its handler.

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import base64
 import io
+from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vision_backends.backends.openai.models import read_tokens
+from vision_backends.clock import SYSTEM_CLOCK
 from vision_backends.engine.event_loop import engine_loop
-from vision_backends.errors import CallerError, InvalidReplyError, NotSupportedError
+from vision_backends.errors import CallerError, InvalidReplyError, NotSupportedError, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
     from vision_backends.backends.openai.client import Client
     from vision_backends.backends.openai.models import Tokens
-    from vision_backends.clock import Deadline
+    from vision_backends.clock import Clock, Deadline
 
     Vectors = npt.NDArray[np.float32]
     Shape = Callable[[Sequence[str]], dict[str, Any]]
@@ -43,6 +45,9 @@ OTHER_PICTURE = 0.01
 
 PROBE_SIZE = (64, 64)
 
+REFUSED_S = 15 * 60.0
+"""How long a server that embeds no texts is not asked to, whatever it is asked for."""
+
 
 class Embedder:
     """Asks a server for vectors: float32 arrays of shape [n, D] with rows of length 1, and the tokens they took.
@@ -52,15 +57,33 @@ class Embedder:
         model: Its embedding model.
         cut: Dimensions to ask for; None takes the model's own.
         dimensions: D, where it is known.
+        clock: Where time comes from.
     """
 
-    def __init__(self, client: Client, *, model: str, cut: int | None, dimensions: int | None) -> None:
+    def __init__(
+        self, client: Client, *, model: str, cut: int | None, dimensions: int | None, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
         self._client = client
+        self._clock = clock
         self._model = model
         self._cut = cut
         self._dimensions = dimensions
         self._shape: Shape | None = None
         self._refused = False
+        self._refusal: tuple[RefusedError, float] | None = None
+
+    def check_texts(self) -> None:
+        """Return if the server may be asked to embed texts.
+
+        Raises:
+            RefusedError: It has refused that before, whatever the text.
+        """
+        if self._refusal is not None and self._clock.monotonic() < self._refusal[1]:
+            raise copy(self._refusal[0])
+
+    def forget(self) -> None:
+        """Ask the server again for what it has refused."""
+        self._refused, self._refusal = False, None
 
     def check_images(self) -> None:
         """Return if the server may be asked to embed images.
@@ -80,7 +103,13 @@ class Embedder:
         Raises:
             BackendError: The server could not answer.
         """
-        return await self._ask(partial(text_body, self._model, texts, dimensions=self._cut), len(texts), deadline)
+        body = partial(text_body, self._model, texts, dimensions=self._cut)
+        try:
+            return await self._ask(body, len(texts), deadline)
+        except RefusedError as refusal:
+            if refusal.lasting:
+                self._refusal = (refusal, self._clock.monotonic() + REFUSED_S)
+            raise
 
     async def embed_images(
         self, urls: Sequence[Callable[[], str]], *, deadline: Deadline
@@ -104,7 +133,7 @@ class Embedder:
         for shape in (_modality, _messages):
             try:
                 vectors, _ = await self._ask_for_images(shape, PROBES, deadline)
-            except (CallerError, NotSupportedError, InvalidReplyError):
+            except (CallerError, RefusedError, InvalidReplyError):
                 continue
             same, other = float(vectors[0] @ vectors[1]), float(vectors[0] @ vectors[2])
             if same >= SAME_PICTURE and other <= same - OTHER_PICTURE:

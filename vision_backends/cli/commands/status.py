@@ -9,7 +9,13 @@ from typing import Any
 import typer
 
 from vision_backends.cli.options import BackendName, JsonOptions, Label, Language, LocalOnly, Prompt, Space, TaskName
-from vision_backends.cli.rendering.status import print_budgets, print_gates, print_models, print_reasons
+from vision_backends.cli.rendering.status import (
+    print_budgets,
+    print_gates,
+    print_left_out,
+    print_models,
+    print_reasons,
+)
 from vision_backends.cli.rendering.text import dump_json, print_table, printable
 from vision_backends.errors import InvalidRequestError
 from vision_backends.reports import RungStatus, Verdict
@@ -76,6 +82,7 @@ def _print_rungs(rungs: list[RungStatus]) -> None:
     print_table(("backend", *TASKS), rows)
     for rung in rungs:
         print_reasons(rung, named=True)
+        print_left_out(rung)
 
 
 def _cell(verdict: Verdict | None) -> str:

@@ -2,7 +2,7 @@
 
 This module decides which reasons of a rung are told together, and how a gate, a budget and the facts of a model look.
 It must not judge any rung itself, nor know which facts there are: a backend reports one mapping for each of its models,
-and whatever is in it becomes a column.
+and whatever is in it becomes a column; what is left out of requests is a sentence.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vision_backends.reports import RungStatus, Verdict
     from vision_backends.types import Task
 
-__all__ = ["is_spent", "print_budgets", "print_gates", "print_models", "print_reasons"]
+__all__ = ["is_spent", "print_budgets", "print_gates", "print_left_out", "print_models", "print_reasons"]
 
 REVISION_LENGTH = 12
 """Characters of a commit that tell it from all others in practice."""
@@ -67,6 +67,14 @@ def print_models(rung: RungStatus) -> None:
             for name, facts in models.items()
         ],
     )
+
+
+def print_left_out(rung: RungStatus) -> None:
+    """Print which fields the server of a rung refuses, and how it is asked again."""
+    for about, fields in rung.facts.get("left_out", {}).items():
+        names = ", ".join(fields)
+        typer.echo(f"{rung.backend}: its server refuses {names} ({one_line(about)}), so requests are written without.")
+        typer.echo(f"  → vision reset {rung.backend} asks it again")
 
 
 def _heading(column: str) -> str:

@@ -1,0 +1,263 @@
+"""What one server refuses of a request, and what is sent instead.
+
+Compatible servers know some of OpenAI's fields and refuse others. This module decides which field a refusal is about,
+and how the request reads without it; what has helped is remembered, so that the next request costs no refusal. It must
+not know how requests travel.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from vision_backends.errors import RefusedError
+    from vision_backends.storage.notes import Notes
+
+__all__ = ["Dialect"]
+
+Body = dict[str, Any]
+Changes = dict[str, Any]
+"""Names of fields, and what becomes of each: None leaves it out, or makes it what every server knows."""
+
+FIELDS: dict[str, str] = {
+    "stream_options": r"stream_options|include_usage",
+    "max_tokens": r"\bmax_tokens",
+    "max_completion_tokens": r"\bmax_completion_tokens",
+    "max_output_tokens": r"\bmax_output_tokens",
+    "store": r"\bstore\b",
+    "reasoning_effort": r"reasoning|thinking|\beffort",
+    "reasoning": r"reasoning|thinking|\beffort",
+    "response_format": r"response[ _]format|json[ _]schema|structured output",
+    "text": r"\btext\.format|json[ _]schema|structured output",
+    "encoding_format": r"encoding_format|base64",
+    "detail": r"\bdetail\b",
+    "instructions": r"\binstructions\b",
+}
+"""The fields that a request can do without, and how a refusal names each in words."""
+
+RENAMED = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
+
+EFFORTS = ("none", "minimal", "low", "medium", "high")
+"""How much a model may think, the least first."""
+
+TOO_LARGE = frozenset({413})
+TOO_LONG = "context_length_exceeded"
+IMAGE = "image"
+"""A change of the image: how many bytes the request may have."""
+
+IMAGE_ONCE = "image of this request"
+"""The same for one request that is longer than the model can read; the next may not be."""
+
+SMALLEST_BYTES = 20_000
+"""A request that is no larger than this is not refused for its size."""
+
+_LIMIT = re.compile(r"(?:at most|<=|less than or equal to|maximum(?: value)? (?:of|is))\D{0,20}(\d+)", re.IGNORECASE)
+
+
+class Dialect:
+    """The changes that one server needs. Its methods may compute, and read or write a store.
+
+    Args:
+        server: Where its API begins.
+    """
+
+    def __init__(self, server: str) -> None:
+        self._server = server
+        self._learned: dict[str, Changes] = {}
+        self.notes: Notes | None = None
+
+    def adapt(self, endpoint: str, body: Body) -> Body:
+        """Return a body as this server is known to take it."""
+        for field, value in self._known(endpoint, body["model"]).items():
+            _change(body, field, value)
+        return body
+
+    def without(self, content: bytes, refusal: RefusedError) -> tuple[bytes, Changes] | None:
+        """Return a request without what was refused of it, and how it was changed; None where nothing would help."""
+        body = json.loads(content)
+        field = _named(refusal, body)
+        if field is None:
+            if not (refusal.status in TOO_LARGE or refusal.code == TOO_LONG):
+                return None
+            if len(content) // 2 < SMALLEST_BYTES:
+                return None
+            field = IMAGE_ONCE if refusal.code == TOO_LONG else IMAGE
+            value: object = len(content) // 2
+        else:
+            value = _value(field, refusal)
+        before = json.dumps(body)
+        _change(body, field, value)
+        if json.dumps(body) == before:
+            return None
+        return json.dumps(body, separators=(",", ":")).encode(), {field: value}
+
+    def learn(self, endpoint: str, model: str, changes: Changes) -> None:
+        """Remember changes that have helped."""
+        subject = self._subject(endpoint, model)
+        changes = {field: value for field, value in changes.items() if field != IMAGE_ONCE}
+        self._learned[subject] = self._learned.get(subject, {}) | changes
+        if self.notes is not None:
+            self.notes.note(subject, changes)
+
+    def forget(self) -> None:
+        """Ask the server again for everything."""
+        self._learned.clear()
+
+    def facts(self) -> dict[str, list[str]]:
+        """Return which fields are changed for which model, for people."""
+        known = self._learned if self.notes is None else self.notes.all()
+        prefix = f"{self._server} "
+        return {
+            subject.removeprefix(prefix): sorted(changes)
+            for subject, changes in known.items()
+            if subject.startswith(prefix)
+        }
+
+    def _known(self, endpoint: str, model: str) -> Mapping[str, Any]:
+        subject = self._subject(endpoint, model)
+        return self._learned.get(subject, {}) if self.notes is None else self.notes.about(subject)
+
+    def _subject(self, endpoint: str, model: str) -> str:
+        return f"{self._server} {endpoint} {model}"
+
+
+def _named(refusal: RefusedError, body: Body) -> str | None:
+    """Return the field of a body that a refusal is about, by its own word for it or by its message."""
+    sent = [field for field in FIELDS if field in body or (field == "detail" and any(_images(body)))]
+    parts = re.split(r"[.\[\]]+", refusal.field or "")
+    for field in sent:
+        if field in parts:
+            return field
+    # "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.": the first is meant.
+    found = {
+        field: match.start() for field in sent if (match := re.search(FIELDS[field], refusal.message, re.IGNORECASE))
+    }
+    return min(found, key=lambda field: found[field]) if found else None
+
+
+def _value(field: str, refusal: RefusedError) -> object:
+    if field in {"max_tokens", "max_completion_tokens", "max_output_tokens"}:
+        limit = _LIMIT.search(refusal.message)
+        return int(limit[1]) if limit else None
+    if field in {"reasoning_effort", "reasoning"}:
+        offered = refusal.message.lower().partition("supported values")[2]
+        return next((effort for effort in EFFORTS if re.search(rf"\b{effort}\b", offered)), None)
+    return None
+
+
+def _change(body: Body, field: str, value: Any) -> None:  # noqa: ANN401 — any JSON
+    """Change one field of a body where it is there."""
+    if field in {IMAGE, IMAGE_ONCE}:
+        _shrink(body, int(value))
+    elif field == "detail":
+        for holder, _ in _images(body):
+            holder.pop("detail", None)
+    elif field in body:
+        _CHANGES.get(field, _replace)(body, field, value)
+
+
+def _replace(body: Body, field: str, value: object) -> None:
+    """Set a field to a value that the server knows, or leave it out."""
+    if value is None:
+        del body[field]
+    else:
+        body[field] = {"effort": value} if field == "reasoning" else value
+
+
+def _limit(body: Body, field: str, value: object) -> None:
+    """Lower a limit, or write it under its other name; an answer without one could cost anything."""
+    if value is not None:
+        body[field] = value
+    elif field in RENAMED:
+        body[RENAMED[field]] = body.pop(field)
+
+
+def _say_schema(body: Body, field: str, _value: object) -> None:
+    """Ask for JSON in words."""
+    schema = _schema(body.pop(field))
+    if schema is not None:
+        _instruct(body, f"Answer with JSON alone, which follows this schema: {json.dumps(schema)}")
+
+
+def _say_instructions(body: Body, field: str, _value: object) -> None:
+    _ask_user(body, body.pop(field))
+
+
+_CHANGES: dict[str, Callable[[Body, str, object], None]] = {
+    "max_tokens": _limit,
+    "max_completion_tokens": _limit,
+    "max_output_tokens": _limit,
+    "response_format": _say_schema,
+    "text": _say_schema,
+    "instructions": _say_instructions,
+}
+"""What becomes of a field that is not simply left out."""
+
+
+def _schema(wanted: object) -> object:
+    """Return the JSON schema in a field of either API."""
+    if not isinstance(wanted, dict):
+        return None
+    holder = wanted.get("json_schema") or wanted.get("format") or {}
+    return holder.get("schema") if isinstance(holder, dict) else None
+
+
+def _instruct(body: Body, words: str) -> None:
+    """Add a sentence to the instructions, wherever either API has them."""
+    if "instructions" in body:
+        body["instructions"] += f"\n{words}"
+    elif body.get("messages"):
+        body["messages"][0]["content"] += f"\n{words}"
+    else:
+        _ask_user(body, words)
+
+
+def _ask_user(body: Body, words: str) -> None:
+    body["input"][0]["content"].insert(0, {"type": "input_text", "text": words})
+
+
+def _images(body: Body) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield what holds the details of each image of a body, and the name of its URL there."""
+    for message in (*_items(body.get("messages")), *_items(body.get("input"))):
+        for part in _items(message.get("content")):
+            if part.get("type") == "image_url":
+                yield part["image_url"], "url"
+            elif part.get("type") == "input_image":
+                yield part, "image_url"
+
+
+def _items(value: object) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _shrink(body: Body, max_bytes: int) -> None:
+    """Scale the images of a body down until it has no more than so many bytes."""
+    for holder, name in _images(body):
+        url = holder[name]
+        rest = len(json.dumps(body)) - len(url)
+        header, comma, data = url.partition(",")
+        room = (max_bytes - rest) * 3 // 4
+        if comma and "base64" in header and len(data) * 3 // 4 > room > 0:
+            smaller = base64.b64encode(_smaller(base64.b64decode(data), room)).decode()
+            holder[name] = f"data:image/jpeg;base64,{smaller}"
+
+
+def _smaller(content: bytes, max_bytes: int) -> bytes:
+    """Return an image as a JPEG of at most so many bytes, or nearly so where it would be tiny."""
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(content)).convert("RGB")
+    while True:
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=85)
+        taken = file.tell()
+        if taken <= max_bytes or min(image.size) < 64:
+            return file.getvalue()
+        scale = max(0.3, min(0.9, (max_bytes / taken) ** 0.5))
+        image = image.resize((max(1, int(image.width * scale)), max(1, int(image.height * scale))), reducing_gap=2.0)
