@@ -465,7 +465,7 @@ def test_a_short_rate_limit_is_waited_for_once(make_router, image, clock, time_p
         answer = make_router(best, spare).describe(image)
     assert outcomes(answer) == [("best", "failed", "rate_limited"), ("best", "answered", None)]
     assert not answer.trace.degraded
-    assert clock.monotonic() == pytest.approx(1.0)
+    assert 1.0 <= clock.monotonic() <= 1.5  # the spare's loading may be due meanwhile
 
 
 def test_a_long_rate_limit_is_not_waited_for(make_router, image, clock):

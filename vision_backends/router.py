@@ -45,7 +45,7 @@ from vision_backends.routing.explain import explain
 from vision_backends.routing.hedging import Hedges
 from vision_backends.routing.ladder import Ladder
 from vision_backends.routing.options import CallKeywords, CallOptions, ChoiceKeywords, positive_seconds
-from vision_backends.routing.pipeline import Pipeline, failure
+from vision_backends.routing.pipeline import Pipeline, failure, opens_quickly
 from vision_backends.routing.recorder import CallRecorder
 from vision_backends.routing.standby import Standby
 from vision_backends.routing.streaming import DescriptionStream, StreamLadder
@@ -170,6 +170,8 @@ class Router:
             health=health,
             callers=callers,
             warm_ups=self._warm_ups,
+            loads_ahead=warm_standby,
+            notes=self._notes,
             recorder=self._recorder,
             store_pool=store_pool,
             clock=clock,
@@ -610,9 +612,16 @@ class Router:
         await self._events.delivered()
 
     def _open_here(self, item: Item, request: Request, options: CallOptions) -> Opened | None:
-        """Open an input in the caller's thread, which would wait for it anyway."""
+        """Open an input in the caller's thread, unless that could outlast the deadline."""
         self._running.check()
+        if not opens_quickly(item.source, request):
+            return None
         return self._pipeline.open_here(item, request, self._backends(request, options))
+
+    def _open_soon(self, item: Item, request: Request, options: CallOptions) -> Opened | None:
+        """Open an input in another thread, and wait for it until the deadline."""
+        backends = self._backends(request, options)
+        return engine_loop().run(lambda: self._pipeline.open(item, request, backends, deadline_s=options.deadline_s))
 
     def _wait(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Wait in the caller's thread for a coroutine on the engine's loop, and write down what has come of it."""
@@ -623,7 +632,7 @@ class Router:
 
     def _open_stream(self, image: ImageSource, request: DescribeRequest, options: CallOptions) -> DescriptionStream:
         item = Item(source=image)
-        opened = self._open_here(item, request, options)
+        opened = self._open_here(item, request, options) or self._open_soon(item, request, options)
         _raise_error_of(item)
 
         async def produce(queue: PieceQueue) -> Description:
@@ -643,9 +652,9 @@ class Router:
         """Return a description whose pieces are handed on as they come."""
         backends = self._backends(request, options)
         with self._running.call():
-            rungs, gates = opened or await self._pipeline.open(item, request, backends)
+            rungs, gates = opened or await self._pipeline.open(item, request, backends, deadline_s=options.deadline_s)
             _raise_error_of(item)
-            seconds = self._deadline_s if options.deadline_s is None else options.deadline_s
+            seconds = (self._deadline_s if options.deadline_s is None else options.deadline_s) - item.opening_s
             call = Call(request=request, gates=gates, deadline=Deadline(self._clock, seconds), each_s=seconds)
             try:
                 with self._recorder.call(request.task, [item]):

@@ -140,7 +140,7 @@ def test_trouble_that_a_retry_has_survived_is_a_sign_as_well(make_router, best, 
     with time_passes(clock):
         answer = make_router([best, spare]).describe(PICTURE)
     assert (answer.trace.backend, answer.trace.degraded) == ("best", False)
-    assert warmed(spare) == [DescribeRequest()]
+    assert DescribeRequest() in warmed(spare)
 
 
 def test_once_per_trouble(make_router, best, spare, clock):

@@ -172,13 +172,20 @@ class AdmissionControl:
         return throttled or (budget.obstacle(Amount(), now=now) if budget else None)
 
     def admit(
-        self, scope: Scope, *, timeout_s: float, estimate: Usage = FREE, snapshot: GateSnapshot | None = None
+        self,
+        scope: Scope,
+        *,
+        timeout_s: float,
+        expected_s: float = 0.0,
+        estimate: Usage = FREE,
+        snapshot: GateSnapshot | None = None,
     ) -> Permit:
         """Let a call through, or say why not.
 
         Args:
             scope: What the call concerns.
             timeout_s: Seconds that it may take; a permit that was not ended after twice that time lapses.
+            expected_s: Seconds that the backend says it takes, until that is measured.
             estimate: What it is expected to consume at most.
             snapshot: What `look` has returned for the call; by default the store is read.
 
@@ -200,6 +207,7 @@ class AdmissionControl:
             amount=Amount.of(estimate),
             is_probe=bool(gates.concerning(scope)),
             timeout_s=timeout_s,
+            expected_s=expected_s,
             lease_s=max(LEASE * timeout_s, MIN_LEASE_S),
         )
         tokens = permit.amount.tokens
@@ -441,7 +449,7 @@ class AdmissionControl:
         kind = gate_kind(error)
         if kind is None:
             return None
-        if error.kind == "timed_out" and permit.timeout_s < self.expected_s(permit.scope, 0.0):
+        if error.kind == "timed_out" and permit.timeout_s < self.expected_s(permit.scope, permit.expected_s):
             return None  # the caller's limit was shorter than what the backend usually takes
         code = getattr(error, "code", None) or ""
         return Failure(
@@ -466,6 +474,7 @@ class Permit:
         amount: What it is estimated to take; reserved where there is a budget.
         is_probe: Whether it probes a gate.
         timeout_s: Seconds that it may take.
+        expected_s: Seconds that the backend says it takes.
         lease_s: Seconds after which it is taken for dead.
         lock: Guards ``booked`` and ``late``.
         booked: What it was booked with when it ended; None while it runs.
@@ -478,6 +487,7 @@ class Permit:
     amount: Amount
     is_probe: bool
     timeout_s: float
+    expected_s: float = 0.0
     lease_s: float
     lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
     booked: Amount | None = field(default=None, init=False, repr=False)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial, reduce
 from operator import add
 from typing import TYPE_CHECKING, TypeVar
 
+from vision_backends.clock import pause
 from vision_backends.engine.cancellation import reason_of
 from vision_backends.errors import (
     BackendError,
@@ -30,16 +32,18 @@ from vision_backends.storage.cache import decode, encode
 from vision_backends.types import FREE, Description, Detections, Embedding, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from vision_backends.backends.requests import Request
     from vision_backends.clock import Clock
     from vision_backends.engine.pools import Pool
     from vision_backends.health.admission import AdmissionControl, GateSnapshot, Permit
+    from vision_backends.health.policy import Scope
     from vision_backends.routing.call import Answer, Item, Rung, Turn
     from vision_backends.routing.callers import Caller
     from vision_backends.routing.recorder import CallRecorder
     from vision_backends.routing.warm_up import WarmUps
+    from vision_backends.storage.notes import Notes
     from vision_backends.types import Attempt, Outcome, Task
 
 __all__ = ["Attempts"]
@@ -50,6 +54,12 @@ ANSWER_TYPES: dict[Task, type[Answer]] = {
     "embed_text": Embedding,
     "detect": Detections,
 }
+
+FIRST_ANSWERS = "first answers"
+"""Under which name the time that a local rung needs to load is noted."""
+
+LOADS_AFTER_S = 0.5
+"""Answers that come sooner need no other rung, and cost nobody a model's memory."""
 
 GRACE_S = 0.1
 """An answer that is there this soon after its time is still taken: it has been paid for."""
@@ -65,7 +75,9 @@ class Attempts:
     Args:
         health: The gates that every rung stands behind.
         callers: What calls each backend, by its name.
-        warm_ups: Makes a rung ready that had to be passed by.
+        warm_ups: Makes a rung ready that had to be passed by, or may soon be needed.
+        loads_ahead: Whether the last rung is loaded while a better one is asked.
+        notes: What was learned about each backend, by its name.
         recorder: Where answers and their costs are written down.
         store_pool: Threads for what may have to wait for a store.
         clock: Where time comes from.
@@ -77,6 +89,8 @@ class Attempts:
         health: AdmissionControl,
         callers: Mapping[str, Caller],
         warm_ups: WarmUps,
+        loads_ahead: bool,
+        notes: Mapping[str, Notes],
         recorder: CallRecorder,
         store_pool: Pool,
         clock: Clock,
@@ -84,14 +98,37 @@ class Attempts:
         self._health = health
         self._callers = callers
         self._warm_ups = warm_ups
+        self._loads_ahead = loads_ahead
+        self._notes = notes
+        self._first_s: dict[Scope, float] = {}
         self._recorder = recorder
         self._store_pool = store_pool
         self._flights = SingleFlight()
         self.clock = clock
 
     def expected_s(self, rung: Rung, request: Request, *, percent: float = 90.0) -> float:
-        """Return the seconds that this percentage of a rung's calls are known or expected to take."""
-        return self._health.expected_s(rung.scope, rung.backend.expected_s(request), percent=percent)
+        """Return the seconds that this percentage of a rung's calls are known or expected to take.
+
+        What has not answered in this process yet may have to be loaded: that took so long the last time.
+        """
+        first_s = self._first_s.get(rung.scope, 0.0) if self.was_well(rung) is None else 0.0
+        return self._health.expected_s(rung.scope, max(rung.backend.expected_s(request), first_s), percent=percent)
+
+    @asynccontextmanager
+    async def loading(self, rung: Rung | None, request: Request) -> AsyncIterator[None]:
+        """Have a rung loaded that has not answered in this process yet, if the block takes more than a moment."""
+        if rung is None or not self._loads_ahead or self.was_well(rung) is not None:
+            yield
+            return
+        loading = asyncio.create_task(self._load(rung, request))
+        try:
+            yield
+        finally:
+            loading.cancel()
+
+    async def _load(self, rung: Rung, request: Request) -> None:
+        await pause(self.clock, LOADS_AFTER_S)
+        self._warm_ups.begin_unless_tried(rung.backend, request)
 
     def was_well(self, rung: Rung) -> bool | None:
         """Return whether a rung's last call here was answered; None before the first."""
@@ -99,6 +136,10 @@ class Attempts:
 
     def look(self, rungs: Sequence[Rung]) -> GateSnapshot:
         """Return what the gates of some rungs are now; may block."""
+        for rung in rungs:
+            if rung.backend.local and rung.scope not in self._first_s:
+                kept = self._notes[rung.backend.name].about(FIRST_ANSWERS).get(_first_name(rung), 0.0)
+                self._first_s[rung.scope] = kept if isinstance(kept, float) else 0.0
         return self._health.look(rung.scope for rung in rungs)
 
     async def look_again(self, rungs: Sequence[Rung]) -> GateSnapshot:
@@ -156,14 +197,14 @@ class Attempts:
                 self.note(items, turn, "failed", reason_of(cancelled), usage=FREE)
             raise
         if not ended:  # another caller, who has more time, still waits for it
-            late = _late(timeout_s)
+            late = self._late(turn, timeout_s)
             self.note(items, turn, "failed", late, elapsed_s=timeout_s, usage=FREE)
             return late
         _take_over(items, flight)
         turn.call.on_admitted()
         if flight.task.cancelled():  # at the deadline
             if not flight.items[0].attempts:
-                self.note(items, turn, "skipped", _late(timeout_s))
+                self.note(items, turn, "skipped", self._late(turn, timeout_s))
             return None
         error = flight.task.result()
         if isinstance(error, CallerError) and len(items) > 1:
@@ -188,7 +229,14 @@ class Attempts:
         scope, backend = turn.rung.scope, turn.rung.backend
         estimate = backend.estimate(turn.call.request, [item.opened for item in items])  # type: ignore[arg-type]
         gates = turn.call.gates
-        admit = partial(self._health.admit, scope, timeout_s=timeout_s, estimate=estimate, snapshot=gates)
+        admit = partial(
+            self._health.admit,
+            scope,
+            timeout_s=timeout_s,
+            expected_s=backend.expected_s(turn.call.request),
+            estimate=estimate,
+            snapshot=gates,
+        )
         try:
             permit = await self._in_store(admit, may_block=self._health.may_block(scope, gates), on_late=_release)
         except BackendError as blocked:
@@ -239,11 +287,28 @@ class Attempts:
             await self.ended(permit, end, error=error)
             return error
         elapsed_s = self.clock.monotonic() - started
+        self._note_first(turn, elapsed_s)
         for item, answer in zip(items, answers, strict=True):
             self.settle(item, turn, answer, elapsed_s=elapsed_s)
         limits = turn.rung.backend.rate_limits(turn.call.request)
-        await self.ended(permit, partial(permit.succeeded, usage=_usage(answers), elapsed_s=elapsed_s, limits=limits))
+        each_s = elapsed_s / len(items)  # a batch is no slow call
+        await self.ended(permit, partial(permit.succeeded, usage=_usage(answers), elapsed_s=each_s, limits=limits))
         return None
+
+    def _note_first(self, turn: Turn, elapsed_s: float) -> None:
+        """Note that a local rung took longer than it says for its first answer in this process, for the next one.
+
+        A short time after a long one may have had a warm-up before it.
+        """
+        rung = turn.rung
+        if not rung.backend.local or self.was_well(rung) is not None:
+            return
+        before = self._first_s.get(rung.scope, 0.0)
+        seconds = max(elapsed_s, before * 0.8)
+        usual_s = rung.backend.expected_s(turn.call.request)
+        if seconds > usual_s and not 0.9 * before <= seconds <= 1.25 * before:
+            values = {_first_name(rung): round(seconds, 3)}
+            self._store_pool.submit(partial(self._notes[rung.backend.name].note, FIRST_ANSWERS, values))
 
     async def _answers(
         self, turn: Turn, flight: Flight, permit: Permit, estimate: Usage, *, timeout_s: float
@@ -271,7 +336,7 @@ class Attempts:
         answers = self._verified(asked, turn, len(flight.items))
         if self._is_late(flight):
             keep_late(answers)
-            raise _late(timeout_s)
+            raise self._late(turn, timeout_s)
         return answers
 
     def _give_up(self, turn: Turn, flight: Flight, permit: Permit, estimate: Usage, *, elapsed_s: float) -> None:
@@ -279,7 +344,7 @@ class Attempts:
         backend = turn.rung.backend
         error = flight.left_because or CallCancelledError("The event loop has ended.")
         if isinstance(error, TimedOutError):
-            error = _late(elapsed_s)
+            error = self._late(turn, elapsed_s)
             self.ended_by_cancelling(partial(permit.failed, error, elapsed_s=elapsed_s))
         else:
             self.ended_by_cancelling(partial(permit.released, usage=None if backend.local else estimate))
@@ -292,6 +357,13 @@ class Attempts:
             error,
             elapsed_s=elapsed_s,
             usage=_share(estimate, flight.items) if is_over else None,
+        )
+
+    def _late(self, turn: Turn, timeout_s: float) -> TimedOutError:
+        cold = turn.rung.backend.local and not self.was_well(turn.rung)
+        return TimedOutError(
+            f"No answer within {timeout_s:.3g} s.",
+            remedy="It may still be loading: call router.warm_up() before, or allow more time." if cold else None,
         )
 
     def _is_late(self, flight: Flight) -> bool:
@@ -372,6 +444,10 @@ class Attempts:
         return await self._store_pool.start(action, on_late=on_late) if may_block else action()
 
 
+def _first_name(rung: Rung) -> str:
+    return f"{rung.scope.model} {rung.scope.task}"
+
+
 def _release(permit: Permit) -> None:
     permit.released()
 
@@ -401,7 +477,3 @@ def _share(usage: Usage, items: Sequence[Item]) -> Usage:
         output_tokens=None if usage.output_tokens is None else usage.output_tokens // count,
         cost_usd=None if usage.cost_usd is None else usage.cost_usd / count,
     )
-
-
-def _late(timeout_s: float) -> TimedOutError:
-    return TimedOutError(f"No answer within {timeout_s:.3g} s.")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vision_backends.backends.base import Backend
     from vision_backends.backends.requests import Model, Request
     from vision_backends.clock import Deadline
-    from vision_backends.errors import BackendError, CallerError
+    from vision_backends.errors import BackendError, VisionError
     from vision_backends.health.admission import GateSnapshot
     from vision_backends.health.policy import Scope
     from vision_backends.images import Image, ImageSource
@@ -42,7 +42,7 @@ class Item:
         attempts: What was tried, in order.
         answer: The answer, once there is one.
         revision: The revision of the model that gave it.
-        error: What the caller did wrong, if that is how it ended.
+        error: Why nobody can be asked: what the caller did wrong, or an input that was not read in time.
         elapsed_s: Seconds that were spent on it.
         opening_s: Seconds of them that it took to open.
     """
@@ -54,7 +54,7 @@ class Item:
     attempts: list[Attempt] = field(default_factory=list)
     answer: Answer | None = None
     revision: str | None = None
-    error: CallerError | None = None
+    error: VisionError | None = None
     elapsed_s: float = 0.0
     opening_s: float = 0.0
 
@@ -153,13 +153,15 @@ class Turn:
         place: Its place on the ladder.
         call: What is asked.
         spare: The next rung that could be asked; None when this is the last one.
-        kept_s: Seconds of the deadline that are kept back for it.
+        last: The last rung that could be asked; None when this is it.
+        kept_s: Seconds of the deadline that are kept back for these two.
     """
 
     rung: Rung
     place: int
     call: Call
     spare: Rung | None
+    last: Rung | None
     kept_s: float
 
     def timeout_s(self, items: Sequence[Item]) -> float:

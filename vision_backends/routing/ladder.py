@@ -28,6 +28,11 @@ MARGIN = 1.5
 MARGIN_S = 0.05
 """What is kept back for the next rung beyond what it usually takes: for a slow moment, and for getting to it."""
 
+COLD_SHARE = 0.25
+MAX_COLD_S = 5.0
+"""What is kept back for a rung that has not answered in this process yet, whatever its usual time: nobody knows how
+long loading takes when the machine is busy with something else."""
+
 MAX_PAUSE_S = 2.0
 PAUSE_SHARE = 0.25
 """A server that asks for more patience than this, or than this part of the time left, is passed over instead."""
@@ -77,14 +82,29 @@ class Ladder:
                 if await self._hedge(turn, rungs[turn.place + 1 :], pending[0]):
                     return
             else:
-                await self._ask_all(turn, pending)
+                async with self.attempts.loading(turn.last, call.request):
+                    await self._ask_all(turn, pending)
 
     def turns(self, rungs: Sequence[Rung], call: Call) -> Iterator[Turn]:
-        """Yield the turn of each rung, with what is kept back for the next one that could be asked."""
+        """Yield the turn of each rung, with what is kept back for the next that could be asked and for the last."""
         for place, rung in enumerate(rungs):
-            spare = next((below for below in rungs[place + 1 :] if below.refusal is None), None)
-            kept_s = 0.0 if spare is None else self.attempts.expected_s(spare, call.request) * MARGIN + MARGIN_S
-            yield Turn(rung=rung, place=place, call=call, spare=spare, kept_s=kept_s)
+            below = [each for each in rungs[place + 1 :] if each.refusal is None]
+            kept_s = sum(self._kept_s(each, call) for each in below[:1] + below[1:][-1:])
+            yield Turn(
+                rung=rung,
+                place=place,
+                call=call,
+                spare=below[0] if below else None,
+                last=below[-1] if below else None,
+                kept_s=kept_s,
+            )
+
+    def _kept_s(self, rung: Rung, call: Call) -> float:
+        """Return what is kept back for a rung below; more for one that may have to be loaded on a busy machine."""
+        usual_s = self.attempts.expected_s(rung, call.request) * MARGIN + MARGIN_S
+        if not rung.backend.local or self.attempts.was_well(rung) is not None:
+            return usual_s
+        return max(usual_s, min(COLD_SHARE * call.deadline.remaining_s, MAX_COLD_S))
 
     async def _ask_all(self, turn: Turn, items: Sequence[Item]) -> None:
         """Ask for all items, in batches of the backend's size, as many at the same time as it likes."""

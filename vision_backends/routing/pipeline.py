@@ -8,11 +8,12 @@ single input in one go. It must not know what callers' options are called, nor h
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from dataclasses import asdict
 from functools import partial
 from itertools import zip_longest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from vision_backends.backends.requests import EmbedRequest, EmbedTextRequest
 from vision_backends.clock import Deadline
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from vision_backends.backends.requests import Request
     from vision_backends.clock import Clock
     from vision_backends.health.admission import GateSnapshot
-    from vision_backends.images import ImageLimits
+    from vision_backends.images import ImageLimits, ImageSource
     from vision_backends.routing.call import Answer, Item, Rung
     from vision_backends.routing.ladder import Ladder
     from vision_backends.routing.recorder import CallRecorder
@@ -46,13 +47,18 @@ if TYPE_CHECKING:
 
     Opened = tuple[list[Rung], GateSnapshot]
 
-__all__ = ["Pipeline", "failure"]
+__all__ = ["Pipeline", "failure", "opens_quickly"]
+
+T = TypeVar("T")
 
 WINDOW = 32
 """Inputs that are open at the same time; bounds the memory of a long list."""
 
 OPENERS = max(2, os.cpu_count() or 1)
 """Inputs of one list that are opened concurrently, beside the backend's work; decoding releases the GIL."""
+
+QUICK_BYTES = 4_000_000
+"""An image of no more bytes is opened in a few hundredths of a second."""
 
 THREADS = 64
 """Inputs of all calls that are opened concurrently, those included whose file never answers."""
@@ -117,7 +123,7 @@ class Pipeline:
         tick = _counter(len(items), progress)
         with self._recorder.call(request.task, items):
             if len(items) == 1:
-                rungs, gates = opened or await self.open(items[0], request, backends)
+                rungs, gates = opened or await self.open(items[0], request, backends, deadline_s=deadline_s)
                 tick(int(items[0].settled))
             else:
                 rungs, gates = await self._pool.start(partial(self._survey, request, backends))
@@ -145,9 +151,33 @@ class Pipeline:
         self._open(item, request, rungs, self._side_px(request, rungs, gates))
         return rungs, gates
 
-    async def open(self, item: Item, request: Request, backends: Sequence[Backend]) -> Opened:
-        """Do as `open_here` in one job for a thread."""
-        return await self._pool.start(partial(self.open_here, item, request, backends))
+    async def open(
+        self, item: Item, request: Request, backends: Sequence[Backend], *, deadline_s: float | None
+    ) -> Opened:
+        """Do as `open_here` in one job for a thread, within the deadline; an input that is late has its error then."""
+        deadline = Deadline(self._clock, self._seconds(deadline_s))
+        opened = await self._in_time(item, partial(self.open_here, item, request, backends), deadline)
+        return opened or ([], self._ladder.attempts.look([]))
+
+    async def _in_time(self, item: Item, job: Callable[[], T], deadline: Deadline) -> T | None:
+        """Open an input in a thread, which is left behind at the deadline: a disk or a pipe may never answer."""
+        started = self._clock.monotonic()
+        opening = self._pool.start(job)
+        try:
+            async with self._clock.timeout_at(deadline.at):
+                await asyncio.wait([opening])
+        except TimeoutError:
+            if not opening.done():
+                item.opening_s = item.elapsed_s = self._clock.monotonic() - started
+                item.error = AllBackendsFailedError(
+                    f"The input was not read within {item.opening_s:.3g} s, so no backend was asked.",
+                    remedy="Check that its disk answers and that it is not a pipe, or allow more time: deadline_s.",
+                )
+                return None
+        return opening.result()
+
+    def _seconds(self, deadline_s: float | None) -> float:
+        return self._deadline_s if deadline_s is None else deadline_s
 
     def close(self) -> None:
         """Let idle threads end."""
@@ -177,12 +207,13 @@ class Pipeline:
     ) -> bool:
         """Take all items down these rungs; with ``retreat``, stop at the first window with a gap."""
         settled = True
-        async for number, window in self._opened(items, request, rungs, gates, tick):
+        async for number, window in self._opened(items, request, rungs, gates, tick, budget):
             if number:
                 gates = await self._ladder.attempts.look_again(rungs)
             started = self._clock.monotonic()
             pending = [item for item in window if not item.settled]
-            make_call = partial(budget.call, request, count=len(window), tick=tick)
+            opening_s = items[0].opening_s if len(items) == 1 else 0.0  # those of a list are opened meanwhile
+            make_call = partial(budget.call, request, count=len(window), tick=tick, spent_s=opening_s)
             if budget.patience_s is not None:
                 await self._waiting.for_better(self._ladder, rungs, make_call, pending, patience_s=budget.patience_s)
                 gates = await self._ladder.attempts.look_again(rungs)
@@ -205,6 +236,7 @@ class Pipeline:
         rungs: Sequence[Rung],
         gates: GateSnapshot,
         tick: Callable[[int], None],
+        budget: _TimeBudget,
     ) -> AsyncIterator[tuple[int, Sequence[Item]]]:
         """Yield window after window with its number and its inputs opened, the next one being opened meanwhile."""
         if len(items) == 1:
@@ -217,7 +249,8 @@ class Pipeline:
         async def open_one(item: Item) -> None:
             async with places:
                 if not item.settled and item.content is None:
-                    await self._pool.start(partial(self._open, item, request, rungs, side_px))
+                    job = partial(self._open, item, request, rungs, side_px)
+                    await self._in_time(item, job, budget.of_opening())
                     tick(int(item.settled))
 
         def begin(window: Sequence[Item]) -> asyncio.Future[list[None]]:
@@ -282,6 +315,20 @@ class Pipeline:
                 note(left, rung, "skipped", error=blocked, at=self._clock.time())
 
 
+def opens_quickly(source: ImageSource | str, request: Request) -> bool:
+    """Return whether opening an input takes milliseconds: a text, or a small image that is in memory."""
+    if isinstance(request, EmbedTextRequest):
+        return True
+    if isinstance(source, bytes | bytearray):
+        return len(source) <= QUICK_BYTES
+    if isinstance(source, str | os.PathLike):
+        return False
+    size = getattr(source, "nbytes", None)  # of an array
+    if size is None and getattr(source, "fp", source) is None:  # a picture of Pillow's whose file is read
+        size = math.prod(getattr(source, "size", (QUICK_BYTES,))) * 4
+    return size is not None and size <= QUICK_BYTES
+
+
 def _outcome(item: Item, request: Request) -> Answer | VisionError:
     answer = complete(item)
     if answer is not None:  # even one that is empty: finding nothing is an answer
@@ -298,9 +345,16 @@ class _TimeBudget:
         self.patience_s = patience_s
         self._whole = None if whole_s is None else Deadline(clock, whole_s + (patience_s or 0.0))
 
-    def call(self, request: Request, gates: GateSnapshot, *, count: int, tick: Callable[[int], None]) -> Call:
-        """Return what is asked of the next ``count`` inputs."""
-        deadline = self._whole or Deadline(self._clock, self._each_s * count)
+    def of_opening(self) -> Deadline:
+        """Return when an input of a list has to be open whose reading begins now; the others need time as well."""
+        whole_s = self._each_s if self._whole is None else self._whole.remaining_s / 2
+        return Deadline(self._clock, min(self._each_s, whole_s))
+
+    def call(
+        self, request: Request, gates: GateSnapshot, *, count: int, tick: Callable[[int], None], spent_s: float = 0.0
+    ) -> Call:
+        """Return what is asked of the next ``count`` inputs, of whose time a part is spent."""
+        deadline = self._whole or Deadline(self._clock, self._each_s * count - spent_s)
         return Call(request=request, gates=gates, deadline=deadline, each_s=self._each_s, tick=tick)
 
 

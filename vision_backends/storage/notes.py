@@ -89,7 +89,7 @@ class Notes:
 
     def _valid(self, text: str | None) -> Mapping[str, Any]:
         now = self._clock.time()
-        return {name: value for name, (value, at) in _parsed(text).items() if 0 <= now - at + 1 <= KEPT_S}
+        return {name: value for name, (value, at) in _parsed(text).items() if abs(now - at) <= KEPT_S}
 
 
 def _parsed(text: str | None) -> dict[str, list[Any]]:
