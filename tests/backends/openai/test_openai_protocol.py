@@ -83,7 +83,8 @@ def test_effort_and_schema_are_sent_when_there_are_any(protocol):
         (chat({"content": "a cat"}), Said(text="a cat", finish="stop")),
         (chat({"content": [{"type": "text", "text": "a "}, "cat", 5, {}]}), Said(text="a cat", finish="stop")),
         (chat({"content": "a c"}, "length"), Said(text="a c", finish="length")),
-        (chat({"content": None}, "tool_calls"), Said(finish="stop")),
+        (chat({"content": None}, "stop"), Said(finish="stop")),
+        ({"choices": [{"message": {"content": "a cat"}}]}, Said(text="a cat", finish="stop")),
         (chat({"content": "a cat"}, None, model="m-2026"), Said(text="a cat", model="m-2026")),
         (
             chat({"content": "x", "refusal": None}, usage={"prompt_tokens": 3}),

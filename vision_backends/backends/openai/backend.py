@@ -245,7 +245,7 @@ class OpenAIBackend(AsyncBackend):
         ask = partial(ask_for_description, self._settings, request, image)
         with Stopwatch(clock=self._clock).running() as watch:
             question = await self._conversation.prepare(ask, stream=True, deadline=deadline)
-        pieces = self._conversation.stream(question, deadline=deadline)
+        pieces = self._conversation.stream(question, ask, deadline=deadline)
         async with aclosing(watch.follow(pieces, "wire")) as followed:
             async for piece in followed:
                 if isinstance(piece, str):
@@ -320,7 +320,7 @@ class OpenAIBackend(AsyncBackend):
         return Description(
             text=said.text.strip(),
             language=request.language,
-            complete=said.finish != "length",
+            complete=said.finish == "stop",
             trace=self._trace(said),
         )
 
