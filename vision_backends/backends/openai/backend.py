@@ -92,6 +92,8 @@ class OpenAIBackend(AsyncBackend):
             model decide and can cost several times as much as ``"high"``.
         reasoning_effort: How much the model thinks before it answers; ``"auto"`` is as little as it can,
             ``"default"`` its own choice.
+        max_tokens: Limit of an answer, thinking included; by default what the task takes, more where the model is asked
+            to think, and once more where thinking has used it up.
         image_embeddings: ``"describe"`` embeds the description of an image; ``"direct"`` sends the image to
             ``/embeddings`` of a compatible server, after proving once that the vectors follow the pixels.
         max_image_px: Limit of the longer side of what is sent; by default all that the model looks at.
@@ -125,6 +127,7 @@ class OpenAIBackend(AsyncBackend):
         timeout_s: float = 20.0,
         detail: Detail = "high",
         reasoning_effort: str = "auto",
+        max_tokens: int | None = None,
         image_embeddings: Literal["describe", "direct"] = "describe",
         max_image_px: int | None = None,
         concurrency: int = 8,
@@ -152,6 +155,7 @@ class OpenAIBackend(AsyncBackend):
             effort=effort_of(model, reasoning_effort),
             max_image_px=max_image_px,
             image_rule=image_token_rule(model, detail, max_image_px=max_image_px),
+            max_tokens=max_tokens,
         )
         self._models = settings.models()
         self.credential = hashlib.sha256(f"{server.url}\0{secret.reveal()}".encode()).hexdigest()[:16]
@@ -171,7 +175,7 @@ class OpenAIBackend(AsyncBackend):
             clock=clock,
         )
         protocol = Responses() if settings.api == "responses" else Chat(official=server.official)
-        self._conversation = Conversation(self._client, protocol, self._prices)
+        self._conversation = Conversation(self._client, protocol, self._prices, raises_limits=max_tokens is None)
         self._embedder = Embedder(
             self._client, model=embedding_model, cut=embedding_dimensions, dimensions=settings.dimensions
         )
@@ -218,7 +222,9 @@ class OpenAIBackend(AsyncBackend):
 
     def estimate(self, request: Request, inputs: Sequence[Image] | Sequence[str]) -> Usage:
         """Return the most tokens and cost; a cost is unknown where the model's price is."""
-        return reduce(add, (estimate(request, each, settings=self._settings, prices=self._prices) for each in inputs))
+        more = self._conversation.more_tokens
+        at_most = partial(estimate, request, settings=self._settings, prices=self._prices, more_tokens=more)
+        return reduce(add, map(at_most, inputs))
 
     def rate_limits(self, request: Request) -> RateLimits | None:
         """Return what the latest reply for the answering model said."""
@@ -330,20 +336,21 @@ class OpenAIBackend(AsyncBackend):
         said = await self._conversation.ask(partial(ask_for_boxes, self._settings, labels, image), deadline=deadline)
         trace = self._trace(said)
         if said.finish == "length":
-            cut = InvalidReplyError("The list of boxes was cut at its length limit.", code="reply_cut")
-            cut.usage = trace.usage
-            raise cut
+            raise _cut("The list of boxes", trace.usage)
         try:
-            found = read_boxes(said.text, labels=labels, categories=categories, width=image.width, height=image.height)
+            boxes = read_boxes(said.text, labels=labels, categories=categories, width=image.width, height=image.height)
         except InvalidReplyError as error:
             error.usage = trace.usage
             raise
-        kept = tuple(item for item in found if item.score >= (request.min_score or 0.0))
+        kept = tuple(item for item in boxes.found if item.score >= (request.min_score or 0.0))
+        trace = replace(trace, flawed_boxes=boxes.flawed)
         return Detections(items=kept, width=image.width, height=image.height, trace=trace)
 
     async def _embed_descriptions(self, images: Sequence[Image], space: str, deadline: Deadline) -> list[Embedding]:
         captions = [await self._describe(image, DescribeRequest(), deadline) for image in images]
         spent = [caption.trace.usage for caption in captions]
+        if not all(caption.complete for caption in captions):  # half a description has another vector
+            raise _cut("The description to embed", reduce(add, spent))
         texts = [caption.text for caption in captions]
         try:
             vectors, tokens = await self._embedder.embed_texts(texts, deadline=deadline)
@@ -377,6 +384,16 @@ class OpenAIBackend(AsyncBackend):
         model = self._settings.model
         snapshot = said.model if said.model and said.model != model and said.model.startswith(model) else None
         return Trace(model=model, revision=snapshot, usage=self._prices.usage(model, said.tokens))
+
+
+def _cut(what: str, usage: Usage) -> InvalidReplyError:
+    error = InvalidReplyError(
+        f"{what} was cut at its length limit.",
+        remedy="Raise max_tokens in [openai] of vision.toml, or lower reasoning_effort there.",
+        code="reply_cut",
+    )
+    error.usage = usage
+    return error
 
 
 def _timed(answers: Sequence[A], watch: Stopwatch) -> list[A]:
