@@ -147,7 +147,7 @@ class Trace:
     Attributes:
         backend: Name of the backend that answered.
         model: The model that answered.
-        revision: The exact version of that model, where it has one.
+        revision: The exact version of that model, where it has one, or what the server calls the model that answered.
         degraded: True when a better rung could have been asked for this but did not answer.
         reason: Why it is degraded, in one line; None when it is not.
         cached: True when the answer came from the cache.
@@ -184,7 +184,7 @@ class Description:
     Attributes:
         text: The description, or the answer to the prompt.
         language: BCP 47 tag of the text, where it is known.
-        complete: False when the text was cut at the model's length limit.
+        complete: False when the text was cut at the model's length limit, or nobody says that it was not.
         evidence: JSON-able facts that the text was made from; None for free captions.
         trace: Who said it.
     """

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Speech", "half_character", "mend", "opens_a_thought", "spoken"]
+__all__ = ["Speech", "half_character", "is_mark", "mend", "opens_a_thought", "spoken"]
 
 TAGS = {
     **{f"<{name}>": f"</{name}>" for name in ("think", "thinking", "thought", "thoughts", "reasoning", "seed:think")},
@@ -142,6 +142,11 @@ def spoken(output: str, *, may_begin_inside: bool = False, was_cut: bool = False
     speech.feed(output)
     speech.end(was_cut=was_cut)
     return speech
+
+
+def is_mark(text: str) -> bool:
+    """Return whether a text is a tag that thoughts begin or end with."""
+    return text.lower() in TAGS or text.lower() in CLOSING
 
 
 def opens_a_thought(prompt: str) -> bool:

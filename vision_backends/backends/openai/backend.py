@@ -48,7 +48,7 @@ from vision_backends.errors import (
     UnavailableError,
     VisionError,
 )
-from vision_backends.types import Description, Detections, Embedding, Trace
+from vision_backends.types import FREE, Description, Detections, Embedding, Trace, Usage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -59,7 +59,6 @@ if TYPE_CHECKING:
     from vision_backends.backends.openai.protocol import Said
     from vision_backends.backends.requests import Model, RateLimits, Request
     from vision_backends.images import Image
-    from vision_backends.types import Usage
 
     Vectors = npt.NDArray[np.float32]
 
@@ -355,8 +354,8 @@ class OpenAIBackend(AsyncBackend):
         try:
             vectors, tokens = await self._embedder.embed_texts(texts, deadline=deadline)
         except VisionError as error:
-            if not isinstance(error, InvalidReplyError | TimedOutError | UnavailableError):  # these may be billed too
-                error.usage = reduce(add, spent)
+            billed = Usage() if isinstance(error, InvalidReplyError | TimedOutError | UnavailableError) else FREE
+            error.usage = reduce(add, spent) + (error.usage or billed)
             raise
         return self._embeddings(vectors, tokens, space, spent)
 
@@ -382,8 +381,8 @@ class OpenAIBackend(AsyncBackend):
 
     def _trace(self, said: Said) -> Trace:
         model = self._settings.model
-        snapshot = said.model if said.model and said.model != model and said.model.startswith(model) else None
-        return Trace(model=model, revision=snapshot, usage=self._prices.usage(model, said.tokens))
+        named = said.model if said.model != model else None  # a snapshot of it, or what a gateway has asked instead
+        return Trace(model=model, revision=named or None, usage=self._prices.usage(model, said.tokens))
 
 
 def _cut(what: str, usage: Usage) -> InvalidReplyError:

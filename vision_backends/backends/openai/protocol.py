@@ -56,7 +56,7 @@ TAKES_NO_MORE = frozenset({"invalid_request", "invalid_image", "not_supported", 
 
 MAYBE_BILLED = (InvalidReplyError, TimedOutError, UnavailableError)
 
-_THINKER = re.compile(r"think|reason|qwq|(?<![a-z0-9])r1(?![a-z0-9])", re.IGNORECASE)
+_THINKER = re.compile(r"(?<!no)(?<!no-)think|(?<!non-)reason|qwq|(?<![a-z0-9])r1(?![a-z0-9])", re.IGNORECASE)
 """Names of models whose chat template opens the thoughts itself, so that only the closing tag is theirs."""
 
 
