@@ -55,7 +55,22 @@ def test_a_text_about_tags_is_no_thought(output):
 
 OUTPUTS = st.lists(
     st.sampled_from(
-        [*TAGS, *TAGS.values(), "<answer>", "'", '"', "<", "<th", "ink>", " ", "cat", "\ud83d", "\ude00", "🐈", "</think>"]
+        [
+            *TAGS,
+            *TAGS.values(),
+            "<answer>",
+            "'",
+            '"',
+            "<",
+            "<th",
+            "ink>",
+            " ",
+            "cat",
+            "\ud83d",
+            "\ude00",
+            "🐈",
+            "</think>",
+        ]
     ),
     max_size=12,
 ).map("".join)
@@ -77,7 +92,13 @@ def test_pieces_say_what_the_whole_says(output, size, may_begin_inside, was_cut)
 def test_nothing_is_let_through_while_the_output_may_be_inside_a_thought():
     """Once its closing tag has come, everything is."""
     speech = Speech(may_begin_inside=True)
-    assert [speech.feed(piece) for piece in ("Is it ", "a dog?", "</th", "ink>A ", "cat.")] == ["", "", "", "A ", "cat."]
+    assert [speech.feed(piece) for piece in ("Is it ", "a dog?", "</th", "ink>A ", "cat.")] == [
+        "",
+        "",
+        "",
+        "A ",
+        "cat.",
+    ]
     assert speech.began_inside
     assert not speech.took_back
 
