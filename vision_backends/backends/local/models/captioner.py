@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from vision_backends.clock import Deadline
     from vision_backends.images import Image
 
-__all__ = ["Caption", "Captioner"]
+__all__ = ["Caption", "Captioner", "decode"]
 
 PLAIN_PROMPT = "Describe this image in one or two sentences."
 
@@ -225,7 +225,9 @@ class Captioner:
         if not said.finite:
             raise InvalidReplyError("The model computed scores that are not finite numbers.", code="not_finite")
         complete = any(token in end_tokens(self.loaded.model, self.loaded.tokenizer) for token in said.tokens)
-        speech = spoken(self._decode(said.tokens), may_begin_inside=begins_inside, was_cut=begins_inside)
+        with self.loaded.reading:
+            output = decode(self.loaded.tokenizer, said.tokens)
+        speech = spoken(output, may_begin_inside=begins_inside, was_cut=begins_inside)
         text = speech.text.strip()
         if speech.has_thoughts and not text:
             raise InvalidReplyError(
@@ -236,17 +238,16 @@ class Captioner:
             )
         return Caption(text=text, complete=complete)
 
-    def _decode(self, tokens: list[int]) -> str:
-        """Return the text of some tokens without special ones, but for the marks of thoughts."""
-        tokenizer = self.loaded.tokenizer
-        with self.loaded.reading:
-            special: list[str] = tokenizer.all_special_tokens
-            if not any(map(is_mark, special)):
-                return str(tokenizer.decode(tokens, skip_special_tokens=True))
-            text = str(tokenizer.decode(tokens, skip_special_tokens=False))
-        for token in special:
-            text = text if is_mark(token) else text.replace(token, "")
-        return text
+
+def decode(tokenizer: Any, tokens: list[int]) -> str:  # noqa: ANN401 — any tokenizer of transformers
+    """Return the text of some tokens without special ones, but for the tags of thoughts."""
+    special: list[str] = tokenizer.all_special_tokens
+    if not any(map(is_mark, special)):
+        return str(tokenizer.decode(tokens, skip_special_tokens=True))
+    text = str(tokenizer.decode(tokens, skip_special_tokens=False))
+    for token in special:
+        text = text if is_mark(token) else text.replace(token, "")
+    return text
 
 
 class _Dice:
