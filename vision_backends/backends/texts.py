@@ -20,13 +20,17 @@ TAGS = {
     "◁think▷": "◁/think▷",
     "<|begin_of_thought|>": "<|end_of_thought|>",
     "<|channel>thought": "<channel|>",
+    "<|channel|>analysis<|message|>": "<|channel|>final<|message|>",
 }
-"""What thoughts stand between, in lower case: most models, Mistral, Kimi, OpenThinker, Gemma."""
+"""What thoughts stand between, in lower case: most models, Mistral, Kimi, OpenThinker, Gemma, gpt-oss."""
 
 FRAMES = frozenset(
-    {"<answer>", "</answer>", "<|begin_of_box|>", "<|end_of_box|>", "<|begin_of_solution|>", "<|end_of_solution|>"}
+    {
+        *("<answer>", "</answer>", "<|begin_of_box|>", "<|end_of_box|>"),
+        *("<|begin_of_solution|>", "<|end_of_solution|>", "<|return|>"),
+    }
 )
-"""What some models that think put around their answer: GLM, OpenThinker."""
+"""What some models that think put around their answer: GLM, OpenThinker, gpt-oss."""
 
 QUOTES = frozenset("\"'`“”‘’«»„‹›")
 """A tag between two of these is spoken about."""
@@ -46,14 +50,13 @@ class Speech:
             then nothing is let through before the closing tag, or the end.
 
     Attributes:
-        text: All that was said so far, without blanks before it.
         has_thoughts: Whether anything was left out.
         began_inside: Whether a closing tag came without an opening one.
         took_back: Whether what was let through before it was a thought.
     """
 
     def __init__(self, *, may_begin_inside: bool = False) -> None:
-        self.text = ""
+        self._said: list[str] = []
         self.has_thoughts = False
         self.began_inside = False
         self.took_back = False
@@ -61,6 +64,11 @@ class Speech:
         self._last = ""
         self._is_inside = False
         self._held: str | None = "" if may_begin_inside else None
+
+    @property
+    def text(self) -> str:
+        """All that was said so far, without blanks before it."""
+        return "".join(self._said)
 
     def feed(self, piece: str) -> str:
         """Return what is certain to be said now, which is often empty."""
@@ -118,7 +126,7 @@ class Speech:
         if not self._is_inside:
             self.began_inside = True
             self.took_back = self.took_back or len(self.text) > len(said)
-            self.text = said = ""
+            self._said, said = [], ""
         self._is_inside, self._held = False, None
         return said
 
@@ -131,8 +139,9 @@ class Speech:
         return self._say(text)
 
     def _say(self, text: str) -> str:
-        text = text if self.text else text.lstrip()
-        self.text += text
+        text = text if self._said else text.lstrip()
+        if text:
+            self._said.append(text)
         return text
 
 
