@@ -286,17 +286,26 @@ def test_a_model_that_began_inside_its_thoughts_is_remembered(make_backend, sand
         backend.describe([photo], DescribeRequest(), timeout_s=5)
 
 
-def events(*texts, finish="stop", usage=None):
-    """Return a stream of Chat Completions."""
-    chunks = [{"choices": [{"delta": {"content": text}, "finish_reason": None}]} for text in texts]
-    chunks.append({"choices": [{"delta": {}, "finish_reason": finish}], "usage": usage})
+def events(*texts, api="chat", finish="stop", usage=None):
+    """Return a stream of Chat Completions or Responses."""
+    if api == "chat":
+        chunks = [{"choices": [{"delta": {"content": text}, "finish_reason": None}]} for text in texts]
+        chunks.append({"choices": [{"delta": {}, "finish_reason": finish}], "usage": usage})
+    else:
+        chunks = [{"type": "response.output_text.delta", "delta": text} for text in texts]
+        kind, more = "completed", {}
+        if finish == "length":
+            kind, more = "incomplete", {"incomplete_details": {"reason": "max_output_tokens"}}
+        content = [{"type": "output_text", "text": "".join(texts)}]
+        response = {"status": kind, "output": [{"type": "message", "content": content}], "usage": usage, **more}
+        chunks.append({"type": f"response.{kind}", "response": response})
     return Fault(status=200, body="".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks))
 
 
-def test_a_stream_has_no_thoughts(make_backend, sandbox, photo):
+def test_a_stream_has_no_thoughts(backend, sandbox, photo):
     """Its pieces are the text of the record."""
-    sandbox.play(events("<thi", "nk>Is it?</th", "ink>\n\nA grey", " cat."))
-    pieces, found = drain(make_backend(api="chat").describe_stream(photo, DescribeRequest(), timeout_s=5))
+    sandbox.play(events("<thi", "nk>Is it?</th", "ink>\n\nA grey", " cat.", api=backend.status()["api"]))
+    pieces, found = drain(backend.describe_stream(photo, DescribeRequest(), timeout_s=5))
     assert pieces == ["A grey", " cat."]
     assert found.text == "A grey cat."
 
@@ -353,14 +362,47 @@ def test_a_limit_that_is_used_up_again_names_its_key(backend, sandbox, photo):
     assert limits(sandbox) == [1024, 9216]
 
 
-def test_a_stream_raises_its_limit_too(make_backend, sandbox, photo):
+def test_a_stream_raises_its_limit_too(backend, sandbox, photo):
     """As long as nothing of it was handed out."""
-    backend = make_backend(api="chat")
-    sandbox.play(events("<think>Is it", finish="length", usage=USED_UP), times=1)
+    sandbox.play(events("<think>Is it", api=backend.status()["api"], finish="length", usage=USED_UP), times=1)
     pieces, found = drain(backend.describe_stream(photo, DescribeRequest(), timeout_s=5))
     assert "".join(pieces) == found.text
     assert limits(sandbox) == [1024, 9216]
     assert found.trace.usage.output_tokens > 1024
+
+
+def test_a_second_stream_that_fails_is_told_with_the_bill_of_the_first(make_backend, sandbox, photo):
+    """As without streaming."""
+    backend = make_backend(api="chat")
+    sandbox.play("quota_gone")
+    sandbox.play(events("<think>Is it", finish="length", usage=USED_UP), times=1)
+    with pytest.raises(QuotaExhaustedError) as caught:
+        drain(backend.describe_stream(photo, DescribeRequest(), timeout_s=5))
+    assert caught.value.usage.output_tokens == 1024
+
+
+def test_what_a_stream_has_counted_is_billed_when_it_breaks(make_backend, sandbox, photo):
+    """Some servers count on every event."""
+    backend = make_backend(api="chat")
+    half = {"choices": [{"delta": {"content": "A grey c"}, "finish_reason": None}], "usage": USED_UP}
+    sandbox.play(Fault(status=200, body=f"data: {json.dumps(half)}\n\n"))
+    with pytest.raises(InvalidReplyError) as caught:
+        drain(backend.describe_stream(photo, DescribeRequest(), timeout_s=5))
+    assert (caught.value.code, caught.value.usage.output_tokens) == ("stream_cut", 1024)
+
+
+def test_a_sum_with_an_unknown_part_is_unknown(make_backend, sandbox, photo):
+    """It is not the part that is known."""
+    backend = make_backend(api="chat")
+    sandbox.play("no_usage")
+    sandbox.play(reply(backend, "", finish="length", usage=USED_UP), times=1)
+    (found,) = backend.describe([photo], DescribeRequest(), timeout_s=5)
+    assert found.trace.usage == Usage()
+    backend = make_backend(api="chat")
+    sandbox.play("server_error")
+    sandbox.play(reply(backend, "A grey c", finish="length", usage=USED_UP, reasoning="Is it?"), times=1)
+    (found,) = backend.describe([photo], DescribeRequest(), timeout_s=5)
+    assert (found.text, found.trace.usage) == ("A grey c", Usage())
 
 
 def test_a_list_of_boxes_that_thinking_has_cut_is_asked_for_again(make_backend, sandbox, photo):
