@@ -26,6 +26,7 @@ from vision_backends.errors import (
     UnavailableError,
 )
 from vision_backends.images import open_image
+from vision_backends.testing import FakeClock
 from vision_backends.testing.contract import BackendContract
 from vision_backends.testing.sandbox import Fault
 from vision_backends.types import Usage
@@ -369,6 +370,23 @@ def test_a_stream_raises_its_limit_too(backend, sandbox, photo):
     assert "".join(pieces) == found.text
     assert limits(sandbox) == [1024, 9216]
     assert found.trace.usage.output_tokens > 1024
+
+
+def test_a_limit_is_not_raised_where_there_is_no_time_for_it(make_server, make_backend, photo):
+    """A second request takes at least as long as the first."""
+    clock = FakeClock()
+    used_up = json.dumps({"choices": [{"message": {"content": ""}, "finish_reason": "length"}]}).encode()
+
+    def talk(connection):
+        while connection.receive():
+            clock.advance(3.0)
+            connection.reply(used_up)
+
+    server = make_server(talk)
+    backend = make_backend(base_url=server.url, clock=clock)
+    with pytest.raises(InvalidReplyError, match="used up the limit"):
+        backend.describe([photo], DescribeRequest(), timeout_s=5)
+    assert len(server.received) == 1
 
 
 def test_a_second_stream_that_fails_is_told_with_the_bill_of_the_first(make_backend, sandbox, photo):

@@ -193,12 +193,20 @@ def _ending(word: object) -> Finish | None:
     Raises:
         InvalidReplyError: It is not known to be the ending of an answer.
     """
-    if word is None or word == "":
+    plain = _plain(word)
+    if plain in {None, "", "null", "none"}:
         return None
-    finish = ENDINGS.get(word.lower().removeprefix("finish_reason_")) if isinstance(word, str) else None
+    finish = ENDINGS.get(plain or "")
     if finish is None:
         raise InvalidReplyError(f"The answer is not whole: it ends with {scrub(str(word))!r}.", code="not_completed")
     return finish
+
+
+def _plain(word: object) -> str | None:
+    """Return a server's word as `ENDINGS` has it: ``"content_filter: SAFETY"`` is a filter, of whatever kind."""
+    if not isinstance(word, str):
+        return None if word is None else repr(word)
+    return re.sub(r"[\s-]+", "_", word.partition(":")[0].strip().lower()).removeprefix("finish_reason_")
 
 
 def _model(payload: Mapping[str, Any]) -> str | None:
@@ -316,7 +324,7 @@ def _finish(payload: Mapping[str, Any]) -> Finish:
         return "stop"
     details = payload.get("incomplete_details")
     reason = details.get("reason") if isinstance(details, dict) else None
-    finish = ENDINGS.get(reason.lower()) if isinstance(reason, str) else None
+    finish = ENDINGS.get(_plain(reason) or "")
     if status == "incomplete" and finish in {"length", "filter"}:
         return finish
     raise InvalidReplyError(f"The response is {status!r} for the reason {reason!r}.", code="not_completed")
