@@ -1,5 +1,6 @@
 """The whole ladder over a real socket: the real SDK asks a server that plays trouble."""
 
+import json
 import logging
 import pickle
 import threading
@@ -13,6 +14,7 @@ from vision_backends import AllBackendsFailedError, ContentRejectedError, Router
 from vision_backends.backends.openai import OpenAIBackend
 from vision_backends.storage import open_store
 from vision_backends.testing import FakeBackend, FakeClock, SandboxServer
+from vision_backends.testing.sandbox import Fault
 
 IMAGE = PILImage.new("RGB", (64, 48), "teal")
 CANARY = "sk-canary-0123456789abcdef"
@@ -54,6 +56,31 @@ def test_a_healthy_server_describes_detects_and_embeds(make_router):
     vector, query = router.embed(IMAGE), router.embed_text("a teal square", space=router.embed(IMAGE).space)
     assert vector.space == query.space
     assert "via=my-model" in vector.space
+
+
+@pytest.mark.parametrize("word", ["error", "abort", "insufficient_system_resource", "tool_calls"])
+def test_half_an_answer_is_neither_given_nor_kept(make_router, server, word):
+    """The next rung answers instead, and says why."""
+    choice = {"message": {"content": "A teal squ"}, "finish_reason": word}
+    server.play(Fault(status=200, body={"choices": [choice]}), times=1)
+    router = make_router()
+    answer = router.describe(IMAGE)
+    assert (answer.trace.backend, answer.trace.degraded) == ("spare", True)
+    assert word in answer.trace.reason
+    again = router.describe(IMAGE)
+    assert again.trace.backend == "openai"
+    assert not again.trace.cached
+
+
+def test_a_flawed_box_is_counted_also_when_its_answer_comes_from_the_cache(make_router, server):
+    """Whoever gets the answer later should know as much."""
+    box = {"label": "cat", "confidence": 90, "x1": 100, "y1": 100, "x2": 900, "y2": 900}
+    rows = json.dumps({"objects": [box, {**box, "label": "unicorn"}]})
+    server.play(Fault(status=200, body={"choices": [{"message": {"content": rows}, "finish_reason": "stop"}]}))
+    router = make_router(store=open_store(None))
+    traces = [router.detect(IMAGE).trace for _ in range(2)]
+    assert [trace.cached for trace in traces] == [False, True]
+    assert [trace.flawed_boxes for trace in traces] == [1, 1]
 
 
 def test_a_dead_quota_costs_one_request_for_all_tasks(make_router, server):

@@ -148,18 +148,21 @@ class Timing:
 class Trace:
     """Who gave an answer, and what it took to get it.
 
-    A backend fills in ``model``, ``revision``, ``usage`` and ``timing``; the router fills in the rest.
+    A backend fills in ``model``, ``revision``, ``usage``, ``flawed_boxes`` and ``timing``; the router fills in the
+    rest.
 
     Attributes:
         backend: Name of the backend that answered.
         model: The model that answered.
-        revision: The exact version of that model, where it has one.
+        revision: The exact version of that model, where it has one, or what the server calls the model that answered.
         degraded: True when a better rung could have been asked for this but did not answer.
         reason: Why it is degraded, in one line; None when it is not.
         cached: True when the answer came from the cache.
         attempts: Every rung that was considered, best first; the last one answered.
         usage: What this answer cost, failed attempts included; a cached answer costs nothing.
         elapsed_s: Seconds from the call to the answer.
+        flawed_boxes: How many boxes of the reply were mended or left out, because they were inside out, outside of the
+            image, of a label that was not asked for, or no boxes at all.
         timing: Where the time of the attempt that answered went; None for a cached answer, and where the backend
             does not measure it. It is ignored when traces are compared.
     """
@@ -173,6 +176,7 @@ class Trace:
     attempts: tuple[Attempt, ...] = ()
     usage: Usage = Usage()
     elapsed_s: float = 0.0
+    flawed_boxes: int = 0
     timing: Timing | None = field(default=None, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -187,7 +191,7 @@ class Description:
     Attributes:
         text: The description, or the answer to the prompt.
         language: BCP 47 tag of the text, where it is known.
-        complete: False when the text was cut at the model's length limit.
+        complete: False when the text was cut at the model's length limit, or nobody says that it was not.
         evidence: JSON-able facts that the text was made from; None for free captions.
         trace: Who said it.
     """

@@ -56,6 +56,25 @@ def test_a_bad_item_fails_alone(pictures):
     assert isinstance(answers[1], InvalidImageError)
 
 
+def test_a_text_with_half_a_character_fails_alone():
+    """No encoding can write it down, so no backend is asked about it."""
+    backend = FakeBackend()
+    with Router([backend]) as router:
+        first, half, third = router.embed_text_many(["fine", "bad \ud83d", "fine too"])
+        assert isinstance(half, InvalidRequestError)
+        assert isinstance(first, Embedding)
+        assert isinstance(third, Embedding)
+        with pytest.raises(InvalidRequestError, match="no valid Unicode"):
+            router.embed_text("\udc80")
+        for ask in (
+            lambda: router.describe(picture(3), prompt="what \ud83d?"),
+            lambda: router.detect(picture(3), labels=["a \ud83d"]),
+        ):
+            with pytest.raises(InvalidRequestError, match="no valid Unicode"):
+                ask()
+    assert sum(call.count for call in backend.calls) == 2
+
+
 def test_a_refused_item_fails_alone_and_the_rest_of_its_batch_is_asked_again(pictures):
     """A policy's no concerns one image, not those that travelled with it."""
     backend = FakeBackend(batch_size=4)

@@ -85,6 +85,8 @@ def test_of_the_trace_only_who_answered_is_kept():
         timing=Timing(model_s=2.0),
     )
     kept = decode(encode(Description(text="a", trace=trace)))
+    boxes = decode(encode(Detections(items=(), width=1, height=1, trace=Trace(flawed_boxes=2))))
+    assert boxes.trace.flawed_boxes == 2  # a fault of the answer, not of the call
     assert kept.trace == Trace(backend="openai", model="m", revision="r", usage=Usage())
     assert kept.trace.timing is None
 

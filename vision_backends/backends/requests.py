@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from vision_backends.backends.texts import half_character
 from vision_backends.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ __all__ = [
     "Model",
     "RateLimits",
     "Request",
+    "check_unicode",
     "shape_of",
 ]
 
@@ -47,6 +49,8 @@ class DescribeRequest:
             raise InvalidRequestError("The language is empty.", remedy='Name one, such as language="de".')
         if self.max_words is not None and self.max_words < 1:
             raise InvalidRequestError(f"max_words={self.max_words} leaves no room for a word.")
+        check_unicode("The prompt", self.prompt)
+        check_unicode("The language", self.language)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +64,9 @@ class EmbedRequest:
     task: ClassVar[Task] = "embed"
     space: str | None = None
 
+    def __post_init__(self) -> None:
+        check_unicode("The space", self.space)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedTextRequest:
@@ -71,6 +78,9 @@ class EmbedTextRequest:
 
     task: ClassVar[Task] = "embed_text"
     space: str | None = None
+
+    def __post_init__(self) -> None:
+        check_unicode("The space", self.space)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +105,8 @@ class DetectRequest:
                 )
             if len(set(self.labels)) != len(self.labels):
                 raise InvalidRequestError(f"labels={list(self.labels)!r} names something twice.")
+            for label in self.labels:
+                check_unicode("A label", label)
         if self.min_score is not None and not 0.0 <= self.min_score <= 1.0:
             raise InvalidRequestError(f"min_score={self.min_score} is not between 0 and 1.")
 
@@ -144,6 +156,20 @@ class RateLimits:
     limit_tokens: int | None = None
     reset_requests_s: float | None = None
     reset_tokens_s: float | None = None
+
+
+def check_unicode(what: str, text: str | None) -> None:
+    """Return if a text can be written down.
+
+    Raises:
+        InvalidRequestError: It holds half a character: a surrogate, which no encoding of Unicode has.
+    """
+    at = half_character(text) if isinstance(text, str) else None
+    if text is not None and at is not None:
+        raise InvalidRequestError(
+            f"{what} is no valid Unicode: character {at} is {text[at]!a}, half of a character.",
+            remedy='Repair it: text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").',
+        )
 
 
 def _is_blank(text: object) -> bool:

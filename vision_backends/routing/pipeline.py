@@ -15,7 +15,7 @@ from functools import partial
 from itertools import zip_longest
 from typing import TYPE_CHECKING, TypeVar
 
-from vision_backends.backends.requests import EmbedRequest, EmbedTextRequest
+from vision_backends.backends.requests import EmbedRequest, EmbedTextRequest, check_unicode
 from vision_backends.clock import Deadline
 from vision_backends.engine.pools import Pool
 from vision_backends.errors import (
@@ -388,6 +388,7 @@ def _text(source: object) -> str:
         raise InvalidRequestError(f"A text is a str, not {type(source).__name__}.")
     if not source.strip():
         raise InvalidRequestError("The text is empty.")
+    check_unicode("The text", source)
     return source
 
 

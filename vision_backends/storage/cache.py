@@ -1,8 +1,8 @@
 """Cached answers: under which key one is kept, and how it is written down and read back.
 
-This module decides what makes two requests the same, and what of an answer is kept: of its trace only backend, model
-and revision, since everything else belongs to the call that got it. It must not know where the bytes are kept, nor any
-request, model or backend: for the key they come as plain values.
+This module decides what makes two requests the same, and what of an answer is kept: of its trace only backend, model,
+revision and flawed boxes, since everything else belongs to the call that got it. It must not know where the bytes are
+kept, nor any request, model or backend: for the key they come as plain values.
 
 The format: 4 bytes that name it and its version, the CRC-32 of all that follows, the length of the header, the
 header in JSON, then for embeddings the vector as little-endian float32. No pickle: anyone who can write to the
@@ -15,6 +15,7 @@ import hashlib
 import json
 import struct
 import zlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from vision_backends.types import Description, Detection, Detections, Embedding, Trace
@@ -98,6 +99,8 @@ def encode(answer: Answer) -> bytes:
     else:
         items = [[item.label, item.score, item.xyxy, item.category_id] for item in answer.items]
         header = {"type": "detections", "items": items, "width": answer.width, "height": answer.height}
+        if answer.trace.flawed_boxes:
+            header["flawed_boxes"] = answer.trace.flawed_boxes
     trace = answer.trace
     header["trace"] = [trace.backend, trace.model, trace.revision]
     encoded = json.dumps(header, allow_nan=False, separators=(",", ":")).encode("ascii")
@@ -162,12 +165,12 @@ def _description(*, text: object, language: object, complete: object, evidence: 
     )
 
 
-def _detections(*, items: object, width: object, height: object, trace: Trace) -> Detections:
+def _detections(*, items: object, width: object, height: object, trace: Trace, flawed_boxes: object = 0) -> Detections:
     return Detections(
         items=tuple(_detection(*item) for item in _typed(items, list)),
         width=_typed(width, int),
         height=_typed(height, int),
-        trace=trace,
+        trace=replace(trace, flawed_boxes=_typed(flawed_boxes, int)),
     )
 
 

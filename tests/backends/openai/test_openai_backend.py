@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -21,9 +22,11 @@ from vision_backends.errors import (
     NotReadyError,
     NotSupportedError,
     QuotaExhaustedError,
+    RateLimitedError,
     UnavailableError,
 )
 from vision_backends.images import open_image
+from vision_backends.testing import FakeClock
 from vision_backends.testing.contract import BackendContract
 from vision_backends.testing.sandbox import Fault
 from vision_backends.types import Usage
@@ -116,11 +119,14 @@ def test_the_quirks_of_compatible_servers_change_nothing(make_backend, sandbox, 
 
 
 def test_the_exact_snapshot_is_the_revision(make_backend, sandbox, photo):
-    """Where the server names one of the model that was asked."""
+    """Where the server names one of the model that was asked, or what a gateway has asked instead."""
     message = {"message": {"content": "a cat"}, "finish_reason": "stop"}
     sandbox.play(Fault(status=200, body={"choices": [message], "model": f"{DEFAULT_MODEL}-2026-09-22"}))
     (found,) = make_backend().describe([photo], DescribeRequest(), timeout_s=5)
     assert found.trace.revision == f"{DEFAULT_MODEL}-2026-09-22"
+    sandbox.play("renamed_model")
+    (found,) = make_backend().describe([photo], DescribeRequest(), timeout_s=5)
+    assert found.trace.revision not in {None, DEFAULT_MODEL}
 
 
 def test_a_trace_says_how_long_encoding_and_the_wire_took(backend, photo):
@@ -218,6 +224,294 @@ def test_a_reply_that_breaks_the_schema_falls_back(backend, sandbox, photo, faul
         backend.detect([photo], DetectRequest(), timeout_s=5)
 
 
+def test_boxes_in_a_code_block_are_boxes(backend, sandbox, photo):
+    """Not every server holds its model to the schema."""
+    (expected,) = backend.detect([photo], DetectRequest(), timeout_s=5)
+    sandbox.play("fenced_json")
+    (found,) = backend.detect([photo], DetectRequest(), timeout_s=5)
+    assert found.items == expected.items
+    assert found.trace.flawed_boxes == 0
+
+
+def reply(backend, text, *, finish="stop", usage=None, **message):
+    """Return a reply of the API that a backend speaks."""
+    if backend.status()["api"] == "chat":
+        choice = {"message": {"content": text, **message}, "finish_reason": finish}
+        return Fault(status=200, body={"choices": [choice], "usage": usage})
+    content = [{"type": "output_text", "text": text}]
+    status = {"status": "completed"}
+    if finish == "length":
+        status = {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
+    return Fault(status=200, body={"output": [{"type": "message", "content": content}], "usage": usage, **status})
+
+
+BOX = {"label": "cat", "confidence": 90, "x1": 100, "y1": 100, "x2": 900, "y2": 900}
+
+
+def test_one_flawed_box_does_not_throw_away_the_others(backend, sandbox, photo):
+    """It is counted in the trace, whether it was mended or left out."""
+    rows = [BOX, {**BOX, "label": "Dog", "x1": 900, "x2": 100}, {**BOX, "label": "unicorn"}, {**BOX, "x2": 5000}]
+    sandbox.play(reply(backend, f"<think>Two.</think>Two: {json.dumps(rows)}"))
+    (found,) = backend.detect([photo], DetectRequest(), timeout_s=5)
+    assert [box.label for box in found] == ["cat", "dog"]
+    assert found.trace.flawed_boxes == 3
+
+
+THOUGHT = "<think>Is it a dog? No.</think>\n\nA grey cat."
+
+
+def test_thoughts_are_neither_described_nor_embedded(backend, sandbox, photo):
+    """Servers without a parser of thoughts leave them in the text."""
+    sandbox.play(reply(backend, THOUGHT), times=2)
+    assert backend.describe([photo], DescribeRequest(), timeout_s=5)[0].text == "A grey cat."
+    (found,) = backend.embed([photo], EmbedRequest(), timeout_s=5)
+    assert sandbox.requests[-1].body["input"] == ["A grey cat."]
+    assert found.dimension == 1536
+
+
+def test_a_reply_of_nothing_but_thoughts_falls_back(backend, sandbox, photo):
+    """Also one that ends of itself."""
+    sandbox.play(reply(backend, "<think>Is it a dog?"))
+    with pytest.raises(InvalidReplyError) as caught:
+        backend.describe([photo], DescribeRequest(), timeout_s=5)
+    assert caught.value.code == "only_thoughts"
+
+
+def test_a_model_that_began_inside_its_thoughts_is_remembered(make_backend, sandbox, photo):
+    """A later answer that is cut before its closing tag is all thought."""
+    backend = make_backend(api="chat", max_tokens=50)
+    sandbox.play(reply(backend, "Is it a dog? No.</think>A grey cat."), times=1)
+    assert backend.describe([photo], DescribeRequest(), timeout_s=5)[0].text == "A grey cat."
+    sandbox.play(reply(backend, "Is it a", finish="length"))
+    with pytest.raises(InvalidReplyError, match="used up the limit"):
+        backend.describe([photo], DescribeRequest(), timeout_s=5)
+
+
+def events(*texts, api="chat", finish="stop", usage=None):
+    """Return a stream of Chat Completions or Responses."""
+    if api == "chat":
+        chunks = [{"choices": [{"delta": {"content": text}, "finish_reason": None}]} for text in texts]
+        chunks.append({"choices": [{"delta": {}, "finish_reason": finish}], "usage": usage})
+    else:
+        chunks = [{"type": "response.output_text.delta", "delta": text} for text in texts]
+        kind, more = "completed", {}
+        if finish == "length":
+            kind, more = "incomplete", {"incomplete_details": {"reason": "max_output_tokens"}}
+        content = [{"type": "output_text", "text": "".join(texts)}]
+        response = {"status": kind, "output": [{"type": "message", "content": content}], "usage": usage, **more}
+        chunks.append({"type": f"response.{kind}", "response": response})
+    return Fault(status=200, body="".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks))
+
+
+def test_a_stream_has_no_thoughts(backend, sandbox, photo):
+    """Its pieces are the text of the record."""
+    sandbox.play(events("<thi", "nk>Is it?</th", "ink>\n\nA grey", " cat.", api=backend.status()["api"]))
+    pieces, found = drain(backend.describe_stream(photo, DescribeRequest(), timeout_s=5))
+    assert pieces == ["A grey", " cat."]
+    assert found.text == "A grey cat."
+
+
+def test_streamed_thoughts_without_an_opening_tag_are_an_error_once(make_backend, sandbox, photo):
+    """Later answers are held back until their thoughts have ended."""
+    backend = make_backend(api="chat")
+    sandbox.play(events("Is it", " a dog?", "</think>", "A grey", " cat."))
+    with pytest.raises(InvalidReplyError) as caught:
+        drain(backend.describe_stream(photo, DescribeRequest(), timeout_s=5))
+    assert caught.value.code == "thoughts_streamed"
+    pieces, found = drain(backend.describe_stream(photo, DescribeRequest(), timeout_s=5))
+    assert pieces == ["A grey", " cat."]
+    assert found.text == "A grey cat."
+
+
+def test_a_model_that_is_named_after_its_thinking_is_not_streamed_before_it_ends(make_backend, sandbox, photo):
+    """Its chat template opens the thoughts, so that only the closing tag is its own."""
+    backend = make_backend(api="chat", model="qwen3-vl-thinking")
+    sandbox.play(events("Is it", " a dog?", "</think>", "A grey", " cat."), times=1)
+    assert drain(backend.describe_stream(photo, DescribeRequest(), timeout_s=5))[0] == ["A grey", " cat."]
+    sandbox.play(events("A grey", " cat."))
+    assert drain(backend.describe_stream(photo, DescribeRequest(), timeout_s=5))[0] == ["A grey cat."]
+
+
+USED_UP = {"prompt_tokens": 500, "completion_tokens": 1024, "total_tokens": 1524}
+
+
+def limits(sandbox):
+    """Return the limits that were asked for."""
+    names = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+    return [next(request.body[name] for name in names if name in request.body) for request in sandbox.requests]
+
+
+def test_a_limit_that_thinking_has_used_up_is_raised_once(backend, sandbox, photo):
+    """Both replies are paid for, and the next question has the larger limit from the beginning."""
+    sandbox.play(reply(backend, "", finish="length", usage=USED_UP), times=1)
+    (found,) = backend.describe([photo], DescribeRequest(), timeout_s=5)
+    (next_,) = backend.describe([photo], DescribeRequest(), timeout_s=5)
+    assert limits(sandbox) == [1024, 9216, 9216]
+    assert found.complete
+    assert found.trace.usage.output_tokens == 1024 + next_.trace.usage.output_tokens
+    assert found.trace.usage.input_tokens == 500 + next_.trace.usage.input_tokens
+    assert backend.estimate(DescribeRequest(), [photo]).output_tokens == 9216
+
+
+def test_a_limit_that_is_used_up_again_names_its_key(backend, sandbox, photo):
+    """There is no third request, and all of them are billed."""
+    sandbox.play(reply(backend, "<think>Is it", finish="length", usage=USED_UP))
+    with pytest.raises(InvalidReplyError, match=r"reasoning_effort.*max_tokens") as caught:
+        backend.describe([photo], DescribeRequest(), timeout_s=5)
+    assert caught.value.code == "limit_used_up"
+    assert caught.value.usage.output_tokens == 2048
+    assert limits(sandbox) == [1024, 9216]
+
+
+def test_a_stream_raises_its_limit_too(backend, sandbox, photo):
+    """As long as nothing of it was handed out."""
+    sandbox.play(events("<think>Is it", api=backend.status()["api"], finish="length", usage=USED_UP), times=1)
+    pieces, found = drain(backend.describe_stream(photo, DescribeRequest(), timeout_s=5))
+    assert "".join(pieces) == found.text
+    assert limits(sandbox) == [1024, 9216]
+    assert found.trace.usage.output_tokens > 1024
+
+
+def test_a_limit_is_not_raised_where_there_is_no_time_for_it(make_server, make_backend, photo):
+    """A second request takes at least as long as the first."""
+    clock = FakeClock()
+    used_up = json.dumps({"choices": [{"message": {"content": ""}, "finish_reason": "length"}]}).encode()
+
+    def talk(connection):
+        while connection.receive():
+            clock.advance(3.0)
+            connection.reply(used_up)
+
+    server = make_server(talk)
+    backend = make_backend(base_url=server.url, clock=clock)
+    with pytest.raises(InvalidReplyError, match="used up the limit"):
+        backend.describe([photo], DescribeRequest(), timeout_s=5)
+    assert len(server.received) == 1
+
+
+def test_a_second_stream_that_fails_is_told_with_the_bill_of_the_first(make_backend, sandbox, photo):
+    """As without streaming."""
+    backend = make_backend(api="chat")
+    sandbox.play("quota_gone")
+    sandbox.play(events("<think>Is it", finish="length", usage=USED_UP), times=1)
+    with pytest.raises(QuotaExhaustedError) as caught:
+        drain(backend.describe_stream(photo, DescribeRequest(), timeout_s=5))
+    assert caught.value.usage.output_tokens == 1024
+
+
+def test_what_a_stream_has_counted_is_billed_when_it_breaks(make_backend, sandbox, photo):
+    """Some servers count on every event."""
+    backend = make_backend(api="chat")
+    half = {"choices": [{"delta": {"content": "A grey c"}, "finish_reason": None}], "usage": USED_UP}
+    sandbox.play(Fault(status=200, body=f"data: {json.dumps(half)}\n\n"))
+    with pytest.raises(InvalidReplyError) as caught:
+        drain(backend.describe_stream(photo, DescribeRequest(), timeout_s=5))
+    assert (caught.value.code, caught.value.usage.output_tokens) == ("stream_cut", 1024)
+
+
+def test_a_sum_with_an_unknown_part_is_unknown(make_backend, sandbox, photo):
+    """It is not the part that is known."""
+    backend = make_backend(api="chat")
+    sandbox.play("no_usage")
+    sandbox.play(reply(backend, "", finish="length", usage=USED_UP), times=1)
+    (found,) = backend.describe([photo], DescribeRequest(), timeout_s=5)
+    assert found.trace.usage == Usage()
+    backend = make_backend(api="chat")
+    sandbox.play("server_error")
+    sandbox.play(reply(backend, "A grey c", finish="length", usage=USED_UP, reasoning="Is it?"), times=1)
+    (found,) = backend.describe([photo], DescribeRequest(), timeout_s=5)
+    assert (found.text, found.trace.usage) == ("A grey c", Usage())
+
+
+def test_a_list_of_boxes_that_thinking_has_cut_is_asked_for_again(make_backend, sandbox, photo):
+    """Half a list is none."""
+    backend = make_backend(api="chat")
+    sandbox.play(reply(backend, '{"objects": [', finish="length", usage=USED_UP, reasoning="Where?"), times=1)
+    (found,) = backend.detect([photo], DetectRequest(), timeout_s=5)
+    assert limits(sandbox) == [4096, 12288]
+    assert len(found) > 0
+
+
+def test_a_configured_limit_is_kept(make_backend, sandbox, photo):
+    """Whoever has set it has meant it."""
+    backend = make_backend(api="chat", max_tokens=300)
+    sandbox.play(reply(backend, "", finish="length", usage=USED_UP))
+    with pytest.raises(InvalidReplyError, match="max_tokens"):
+        backend.describe([photo], DescribeRequest(), timeout_s=5)
+    assert limits(sandbox) == [300]
+    assert backend.estimate(DescribeRequest(), [photo]).output_tokens == 300
+
+
+@pytest.mark.parametrize(
+    ("second", "expected"), [("quota_gone", QuotaExhaustedError), ("server_error", UnavailableError)]
+)
+def test_what_goes_wrong_with_the_second_request_is_told_with_the_bill_of_the_first(
+    make_backend, sandbox, photo, second, expected
+):
+    """Its gate has to hear of it."""
+    backend = make_backend(api="chat")
+    sandbox.play(second)
+    sandbox.play(reply(backend, "", finish="length", usage=USED_UP), times=1)
+    with pytest.raises(expected) as caught:
+        backend.describe([photo], DescribeRequest(), timeout_s=5)
+    assert caught.value.usage.output_tokens == (1024 if second == "quota_gone" else None)
+
+
+def test_a_server_that_takes_no_larger_limit_is_not_asked_for_one_again(make_backend, sandbox, photo):
+    """The limit is what the caller hears of."""
+    backend = make_backend(api="chat")
+    sandbox.play(Fault(status=400, body={"error": {"code": "invalid_request", "message": "max_tokens is too large"}}))
+    sandbox.play(reply(backend, "", finish="length", usage=USED_UP), times=1)
+    with pytest.raises(InvalidReplyError) as caught:
+        backend.describe([photo], DescribeRequest(), timeout_s=5)
+    assert (caught.value.code, caught.value.usage.output_tokens) == ("limit_used_up", 1024)
+    sandbox.reset()
+    backend.describe([photo], DescribeRequest(), timeout_s=5)
+    assert limits(sandbox) == [1024]
+
+
+def test_a_description_that_thinking_has_cut_is_better_than_none(make_backend, sandbox, photo):
+    """Where the second request fails, the first answer is marked as cut."""
+    backend = make_backend(api="chat")
+    sandbox.play("quota_gone")
+    sandbox.play(reply(backend, "A grey c", finish="length", usage=USED_UP, reasoning="Is it?"), times=1)
+    (found,) = backend.describe([photo], DescribeRequest(), timeout_s=5)
+    assert (found.text, found.complete) == ("A grey c", False)
+    assert found.trace.usage.output_tokens == 1024
+
+
+def test_an_answer_whose_ending_is_not_known_is_not_complete(make_backend, sandbox, photo):
+    """A server may leave the word empty; half a description is not embedded."""
+    backend = make_backend(api="chat")
+    sandbox.play(reply(backend, "A grey cat.", finish=""))
+    assert not backend.describe([photo], DescribeRequest(), timeout_s=5)[0].complete
+    with pytest.raises(InvalidReplyError) as caught:
+        backend.embed([photo], EmbedRequest(), timeout_s=5)
+    assert caught.value.code == "limit_reached"
+
+
+def test_an_error_inside_a_choice_is_that_error(make_backend, sandbox, photo):
+    """OpenRouter puts the upstream's error there, with status 200, and half of the answer before it."""
+    backend = make_backend(api="chat")
+    choice = {"finish_reason": "error", "error": {"code": 429, "message": "Rate limited upstream"}}
+    sandbox.play(Fault(status=200, body={"choices": [{"message": {"content": "A c"}, **choice}], "usage": USED_UP}))
+    with pytest.raises(RateLimitedError) as caught:
+        backend.describe([photo], DescribeRequest(), timeout_s=5)
+    assert caught.value.usage.output_tokens == 1024
+    half = {"choices": [{"delta": {"content": "A grey c"}, "finish_reason": None}]}
+    last = {"choices": [{"delta": {"content": ""}, **choice}], "usage": USED_UP}
+    sandbox.play(Fault(status=200, body="".join(f"data: {json.dumps(each)}\n\n" for each in (half, last))))
+    with pytest.raises(RateLimitedError) as caught:
+        drain(backend.describe_stream(photo, DescribeRequest(), timeout_s=5))
+    assert caught.value.usage.output_tokens == 1024
+
+
+def test_half_a_character_in_a_reply_is_replaced(backend, sandbox, photo):
+    """What is answered can be written to any file."""
+    sandbox.play(reply(backend, "A cat \ud83d"))
+    assert backend.describe([photo], DescribeRequest(), timeout_s=5)[0].text == "A cat \ufffd"
+
+
 def test_texts_are_embedded_in_one_request(backend, sandbox):
     """The batch is one space, in order, with the usage divided."""
     texts = ["a", "b", "c"]
@@ -310,6 +604,7 @@ def test_whatever_changes_answers_changes_the_fingerprint(make_backend):
         {"detail": "low"},
         {"max_image_px": 512},
         {"reasoning_effort": "high"},
+        {"max_tokens": 300},
     ]
     prints = [make_backend(**each).model_for(DescribeRequest()).fingerprint for each in settings]
     for one, other in itertools.combinations(prints, 2):

@@ -24,6 +24,7 @@ from vision_backends.backends.openai.models import (
     effort_of,
     family_of,
     image_token_rule,
+    most_tokens,
     read_tokens,
     split_usage,
 )
@@ -199,6 +200,26 @@ def test_an_estimate_takes_input_at_its_dearest():
         ),
         ({"prompt_tokens": 9, "prompt_tokens_details": {"cached_tokens": None}}, Tokens(input=9)),
         ({"prompt_tokens": 9, "prompt_tokens_details": "none"}, Tokens(input=9)),
+        ({"prompt_tokens": 9.0, "completion_tokens": 2.0}, Tokens(input=9, output=2)),
+        ({"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 610}, Tokens(input=100, output=510)),
+        ({"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 50}, Tokens(input=100, output=10)),
+        (
+            {"prompt_tokens": 100, "completion_tokens": 10, "completion_tokens_details": {"reasoning_tokens": 500}},
+            Tokens(input=100, output=510),
+        ),
+        (
+            {"input_tokens": 100, "output_tokens": 600, "output_tokens_details": {"reasoning_tokens": 500}},
+            Tokens(input=100, output=600),
+        ),
+        ({"prompt_tokens": 9, "reasoning_tokens": 5, "total_tokens": 9}, Tokens(input=9, output=5)),
+        ({"completion_tokens": 10, "total_tokens": 110}, Tokens(input=100, output=10)),
+        ({"total_tokens": 110}, Tokens(input=110)),
+        ({"prompt_tokens": 9, "prompt_tokens_details": {"cached_tokens": 90}}, Tokens(input=9)),
+        (
+            {"prompt_tokens": 9, "prompt_tokens_details": {"cached_tokens": 5, "cache_write_tokens": 50}},
+            Tokens(input=9, written=9),
+        ),
+        ({"prompt_tokens": float("nan")}, None),
         ({"prompt_tokens": "9"}, None),
         ({"prompt_tokens": -1}, None),
         ({}, None),
@@ -207,8 +228,44 @@ def test_an_estimate_takes_input_at_its_dearest():
     ],
 )
 def test_usage_is_read_from_either_api(usage, tokens):
-    """What makes no sense is unknown."""
+    """What makes no sense is unknown; totals are believed, and parts never make them cheaper."""
     assert read_tokens(usage) == tokens
+
+
+COUNT = st.none() | st.integers(0, 1000)
+
+
+@given(COUNT, COUNT, COUNT, COUNT, COUNT)
+def test_no_part_makes_a_total_cheaper(sent, received, total, thinking, cached):
+    """Every token that any number of a usage speaks of is billed."""
+    tokens = read_tokens(
+        {
+            "prompt_tokens": sent,
+            "completion_tokens": received,
+            "total_tokens": total,
+            "completion_tokens_details": {"reasoning_tokens": thinking},
+            "prompt_tokens_details": {"cached_tokens": cached},
+        }
+    )
+    if tokens is None:
+        assert (sent, total) == (None, None)
+    else:
+        assert tokens.input + tokens.output >= max(total or 0, (sent or 0) + (received or 0), thinking or 0)
+        assert tokens.cached + tokens.written <= tokens.input
+
+
+def test_counts_of_one_stream_never_fall():
+    """Servers count as they go, or end with zeros."""
+    first, last = Tokens(input=90, output=5, cached=4), Tokens(input=0, output=7)
+    assert most_tokens(first, last) == most_tokens(last, first) == Tokens(input=90, output=7, cached=4)
+    assert most_tokens(None, last) == most_tokens(last, None) == last
+
+
+def test_a_stream_is_billed_what_it_has_counted_at_most():
+    """Not its first count, nor its last."""
+    events = [{"usage": {"prompt_tokens": n, "completion_tokens": m}} for n, m in ((9, 1), (9, 5), (0, 0))]
+    assert PriceList({}).billed("m", [*events, {"response": {"usage": None}}]) == Usage(input_tokens=9, output_tokens=5)
+    assert PriceList({}).billed("m", [{}]) == Usage()
 
 
 @given(st.integers(0, 10_000), st.integers(0, 10_000), st.integers(1, 50))

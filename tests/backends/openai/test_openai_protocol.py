@@ -83,7 +83,8 @@ def test_effort_and_schema_are_sent_when_there_are_any(protocol):
         (chat({"content": "a cat"}), Said(text="a cat", finish="stop")),
         (chat({"content": [{"type": "text", "text": "a "}, "cat", 5, {}]}), Said(text="a cat", finish="stop")),
         (chat({"content": "a c"}, "length"), Said(text="a c", finish="length")),
-        (chat({"content": None}, "tool_calls"), Said(finish="stop")),
+        (chat({"content": None}, "stop"), Said(finish="stop")),
+        ({"choices": [{"message": {"content": "a cat"}}]}, Said(text="a cat", finish="stop")),
         (chat({"content": "a cat"}, None, model="m-2026"), Said(text="a cat", model="m-2026")),
         (
             chat({"content": "x", "refusal": None}, usage={"prompt_tokens": 3}),
@@ -95,6 +96,79 @@ def test_effort_and_schema_are_sent_when_there_are_any(protocol):
 def test_chat_replies_are_read_as_servers_bend_them(payload, expected):
     """Content as parts, no usage, no finish reason, a renamed model."""
     assert CHAT.read(payload) == expected
+
+
+@pytest.mark.parametrize(
+    ("word", "finish"),
+    [
+        ("STOP", "stop"),
+        ("eos_token", "stop"),
+        ("end_turn", "stop"),
+        ("model_length", "length"),
+        ("MAX_TOKENS", "length"),
+        ("FINISH_REASON_MAX_TOKENS", "length"),
+        ("SAFETY", "filter"),
+        ("sensitive", "filter"),
+        ("content_filter: RECITATION", "filter"),
+        ("max-tokens", "length"),
+        ("null", None),
+        (" ", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_endings_are_known_in_many_words(word, finish):
+    """Those of OpenAI, and of others; an empty one is none."""
+    assert CHAT.read(chat({"content": "a cat"}, word)).finish == finish
+    assert CHAT.read_event(delta("a cat", word)).finish == finish
+
+
+@pytest.mark.parametrize(
+    "word", ["error", "abort", "insufficient_system_resource", "tool_calls", "network_error", "\ud83d", 5, ["stop"]]
+)
+def test_an_ending_that_is_not_known_is_no_answer(word):
+    """Something stopped the model in the middle, or it wants something else than to answer."""
+    for read, payload in ((CHAT.read, chat({"content": "a c"}, word)), (CHAT.read_event, delta("a c", word))):
+        with pytest.raises(InvalidReplyError) as caught:
+            read(payload)
+        assert caught.value.code == "not_completed"
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ({"content": "a cat", "reasoning_content": "Is it?"}, "a cat"),
+        ({"content": None, "reasoning": "Is it?"}, ""),
+        ({"content": "", "reasoning_details": [{"type": "reasoning.text", "text": "Is it?"}]}, ""),
+        ({"content": [{"type": "thinking", "thinking": "Is it?"}, {"type": "text", "text": "a cat"}]}, "a cat"),
+        ({"content": [{"type": "reasoning", "text": "Is it?"}, "a cat"]}, "a cat"),
+    ],
+)
+def test_thoughts_beside_the_text_are_no_text(message, text):
+    """Wherever a server puts them."""
+    said = CHAT.read(chat(message))
+    assert (said.text, said.has_thoughts) == (text, True)
+
+
+def test_counted_thoughts_are_thoughts_too():
+    """Some servers only say how many there were."""
+    usage = {"prompt_tokens": 1, "completion_tokens": 9, "completion_tokens_details": {"reasoning_tokens": 9}}
+    assert CHAT.read(chat({"content": ""}, "length", usage=usage)).was_eaten
+    assert not CHAT.read(chat({"content": "a c"}, "length")).was_eaten
+    assert CHAT.read(chat({"content": "a c", "reasoning": "?"}, "length")).was_eaten
+
+
+def test_thoughts_of_responses_are_no_text():
+    """Neither reasoning items nor parts of other types."""
+    thought = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Is it?"}]}
+    parts = [{"type": "reasoning_text", "text": "Is it?"}, text("a cat")]
+    said = RESPONSES.read({"output": [thought, {"type": "message", "content": parts}]})
+    assert (said.text, said.has_thoughts) == ("a cat", True)
+
+
+def test_a_model_is_named_in_valid_unicode():
+    """It goes into files and databases."""
+    assert CHAT.read(chat({"content": "a cat"}, model="m\ud83d")).model == "m\ufffd"
 
 
 @pytest.mark.parametrize(
@@ -138,6 +212,9 @@ def test_responses_replies_are_read(payload, expected):
         {"status": "queued"},
         {"status": "incomplete"},
         {"status": "incomplete", "incomplete_details": {"reason": "new"}},
+        {"status": ""},
+        {"status": None},
+        {"output": [{"type": "message", "status": "incomplete", "content": [text("a c")]}]},
     ],
 )
 def test_a_response_that_is_not_completed_is_invalid(more):
@@ -201,6 +278,34 @@ def test_a_whole_reply_in_place_of_a_stream_is_one_piece(protocol, event):
     assert said.finish == "stop"
 
 
+def test_an_empty_word_is_no_ending_of_a_stream():
+    """Some servers put one on every event."""
+    with pytest.raises(InvalidReplyError) as caught:
+        read_all(CHAT, [delta("a ", ""), delta("cat", "")])
+    assert caught.value.code == "stream_cut"
+
+
+def test_thoughts_are_no_pieces_of_a_stream():
+    """Wherever their tags are cut in two; the blank lines after them are none either."""
+    words = ["<th", "ink>Is it a ", "dog?</thi", "nk>", "\n\n", "a ", "cat"]
+    found, said = pieces(CHAT, [*map(delta, words), delta(finish="stop")])
+    assert found == ["a ", "cat"]
+    assert (said.text, said.has_thoughts) == ("a cat", True)
+
+
+def test_a_character_may_be_split_over_two_events():
+    """Its halves are joined, and one that stays alone is replaced."""
+    found, said = pieces(CHAT, [delta("a \ud83d"), delta("\ude00 and \ud83d"), delta("!", finish="stop")])
+    assert found == ["a ", "😀 and ", "\ufffd!"]
+    assert said.text == "a 😀 and \ufffd!"
+
+
+def test_usage_of_a_stream_never_falls():
+    """A server may end with zeros."""
+    counts = [{"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": n}} for n in (4, 0)]
+    assert pieces(CHAT, [delta("a cat", "stop"), *counts])[1].tokens == Tokens(input=9, output=4)
+
+
 @pytest.mark.parametrize("protocol", [CHAT, RESPONSES])
 def test_a_stream_that_does_not_say_why_it_ends_was_cut(protocol):
     """Half an answer looks like a whole one."""
@@ -223,12 +328,28 @@ def test_what_breaks_after_the_last_word_takes_nothing_from_the_answer():
 
 
 def test_an_answer_is_whole_or_an_error():
-    """Empty and filtered answers are none; a cut one is, marked as such."""
+    """Empty and filtered answers are none, nor are thoughts; a cut one is, marked as such."""
     assert whole(Said(text="a c", finish="length")).finish == "length"
     with pytest.raises(InvalidReplyError):
         whole(Said(text=" \n", finish="stop"))
     with pytest.raises(ContentRejectedError):
         whole(Said(text="a cat", finish="filter"))
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        (Said(finish="length"), "limit_used_up"),
+        (Said(finish="stop", has_thoughts=True), "only_thoughts"),
+        (Said(finish="stop"), "empty_reply"),
+    ],
+)
+def test_an_answer_that_says_nothing_tells_why(said, code):
+    """A limit that thinking has used up is the reader's to raise."""
+    with pytest.raises(InvalidReplyError) as caught:
+        whole(said)
+    assert caught.value.code == code
+    assert ("reasoning_effort" in str(caught.value)) == (code != "empty_reply")
 
 
 def test_texts_come_as_strings_lists_or_null():

@@ -51,7 +51,7 @@ from vision_backends.errors import (
     UnavailableError,
     VisionError,
 )
-from vision_backends.types import Description, Detections, Embedding, Trace
+from vision_backends.types import FREE, Description, Detections, Embedding, Trace, Usage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
@@ -63,7 +63,6 @@ if TYPE_CHECKING:
     from vision_backends.backends.requests import Model, RateLimits, Request
     from vision_backends.images import Image
     from vision_backends.storage.notes import Notes
-    from vision_backends.types import Usage
 
     Vectors = npt.NDArray[np.float32]
 
@@ -99,6 +98,8 @@ class OpenAIBackend(AsyncBackend):
             model decide and can cost several times as much as ``"high"``.
         reasoning_effort: How much the model thinks before it answers; ``"auto"`` is as little as it can,
             ``"default"`` its own choice.
+        max_tokens: Limit of an answer, thinking included; by default what the task takes, more where the model is asked
+            to think, and once more where thinking has used it up.
         image_embeddings: ``"describe"`` embeds the description of an image; ``"direct"`` sends the image to
             ``/embeddings`` of a compatible server, after proving once that the vectors follow the pixels.
         max_image_px: Limit of the longer side of what is sent; by default all that the model looks at.
@@ -132,6 +133,7 @@ class OpenAIBackend(AsyncBackend):
         timeout_s: float = 20.0,
         detail: Detail = "high",
         reasoning_effort: str = "auto",
+        max_tokens: int | None = None,
         image_embeddings: Literal["describe", "direct"] = "describe",
         max_image_px: int | None = None,
         concurrency: int = 8,
@@ -159,6 +161,7 @@ class OpenAIBackend(AsyncBackend):
             effort=effort_of(model, reasoning_effort),
             max_image_px=max_image_px,
             image_rule=image_token_rule(model, detail, max_image_px=max_image_px),
+            max_tokens=max_tokens,
         )
         self._models = settings.models()
         self.credential = hashlib.sha256(f"{server.url}\0{secret.reveal()}".encode()).hexdigest()[:16]
@@ -180,7 +183,7 @@ class OpenAIBackend(AsyncBackend):
             clock=clock,
         )
         protocol = Responses() if settings.api == "responses" else Chat(official=server.official)
-        self._conversation = Conversation(self._client, protocol, self._prices)
+        self._conversation = Conversation(self._client, protocol, self._prices, raises_limits=max_tokens is None)
         self._embedder = Embedder(
             self._client, model=embedding_model, cut=embedding_dimensions, dimensions=settings.dimensions, clock=clock
         )
@@ -237,7 +240,9 @@ class OpenAIBackend(AsyncBackend):
 
     def estimate(self, request: Request, inputs: Sequence[Image] | Sequence[str]) -> Usage:
         """Return the most tokens and cost; a cost is unknown where the model's price is."""
-        return reduce(add, (estimate(request, each, settings=self._settings, prices=self._prices) for each in inputs))
+        more = self._conversation.more_tokens
+        at_most = partial(estimate, request, settings=self._settings, prices=self._prices, more_tokens=more)
+        return reduce(add, map(at_most, inputs))
 
     def rate_limits(self, request: Request) -> RateLimits | None:
         """Return what the latest reply for the answering model said."""
@@ -264,7 +269,7 @@ class OpenAIBackend(AsyncBackend):
         ask = partial(ask_for_description, self._settings, request, image)
         with Stopwatch(clock=self._clock).running() as watch:
             question = await self._conversation.prepare(ask, stream=True, deadline=deadline)
-        pieces = self._conversation.stream(question, deadline=deadline)
+        pieces = self._conversation.stream(question, ask, deadline=deadline)
         with self._fair_to(image):
             async with aclosing(watch.follow(pieces, "wire")) as followed:
                 async for piece in followed:
@@ -358,7 +363,7 @@ class OpenAIBackend(AsyncBackend):
         return Description(
             text=said.text.strip(),
             language=request.language,
-            complete=said.finish != "length",
+            complete=said.finish == "stop",
             trace=self._trace(said),
         )
 
@@ -370,27 +375,28 @@ class OpenAIBackend(AsyncBackend):
             said = await self._conversation.ask(ask, deadline=deadline)
         trace = self._trace(said)
         if said.finish == "length":
-            cut = InvalidReplyError("The list of boxes was cut at its length limit.", code="reply_cut")
-            cut.usage = trace.usage
-            raise cut
+            raise _cut("The list of boxes", trace.usage)
         try:
-            found = read_boxes(said.text, labels=labels, categories=categories, width=image.width, height=image.height)
+            boxes = read_boxes(said.text, labels=labels, categories=categories, width=image.width, height=image.height)
         except InvalidReplyError as error:
             error.usage = trace.usage
             raise
-        kept = tuple(item for item in found if item.score >= (request.min_score or 0.0))
+        kept = tuple(item for item in boxes.found if item.score >= (request.min_score or 0.0))
+        trace = replace(trace, flawed_boxes=boxes.flawed)
         return Detections(items=kept, width=image.width, height=image.height, trace=trace)
 
     async def _embed_descriptions(self, images: Sequence[Image], space: str, deadline: Deadline) -> list[Embedding]:
         self._embedder.check_texts()  # before captions are paid for
         captions = [await self._describe(image, DescribeRequest(), deadline) for image in images]
         spent = [caption.trace.usage for caption in captions]
+        if not all(caption.complete for caption in captions):  # half a description has another vector
+            raise _cut("The description to embed", reduce(add, spent))
         texts = [caption.text for caption in captions]
         try:
             vectors, tokens = await self._embedder.embed_texts(texts, deadline=deadline)
         except VisionError as error:
-            if not isinstance(error, InvalidReplyError | TimedOutError | UnavailableError):  # these may be billed too
-                error.usage = reduce(add, spent)
+            billed = Usage() if isinstance(error, InvalidReplyError | TimedOutError | UnavailableError) else FREE
+            error.usage = reduce(add, spent) + (error.usage or billed)
             if isinstance(error, RefusedError):
                 error.lasting = True  # the words are those of a caption: the next would fare no better
             raise
@@ -418,8 +424,18 @@ class OpenAIBackend(AsyncBackend):
 
     def _trace(self, said: Said) -> Trace:
         model = self._settings.model
-        snapshot = said.model if said.model and said.model != model and said.model.startswith(model) else None
-        return Trace(model=model, revision=snapshot, usage=self._prices.usage(model, said.tokens))
+        named = said.model if said.model != model else None  # a snapshot of it, or what a gateway has asked instead
+        return Trace(model=model, revision=named or None, usage=self._prices.usage(model, said.tokens))
+
+
+def _cut(what: str, usage: Usage) -> InvalidReplyError:
+    error = InvalidReplyError(
+        f"{what} was cut at its length limit.",
+        remedy="Raise max_tokens in [openai] of vision.toml, or lower reasoning_effort there.",
+        code="limit_reached",
+    )
+    error.usage = usage
+    return error
 
 
 def _timed(answers: Sequence[A], watch: Stopwatch) -> list[A]:

@@ -72,14 +72,10 @@ class ErrorBody:
 
 def find_error(payload: Mapping[str, object]) -> object:
     """Return the error inside a decoded reply or stream event, or None; errors also come with status 200."""
-    response = payload.get("response")
-    for holder in (payload, response if isinstance(response, dict) else {}):
-        if holder.get("error"):
+    response, choices = payload.get("response"), payload.get("choices")
+    for holder in (payload, response, *(choices if isinstance(choices, list) else ())):
+        if isinstance(holder, dict) and holder.get("error"):
             return holder["error"]
-    choices = payload.get("choices")
-    for choice in choices if isinstance(choices, list) else ():
-        if isinstance(choice, dict) and choice.get("error"):
-            return choice["error"]
     return payload if payload.get("type") == "error" else None
 
 

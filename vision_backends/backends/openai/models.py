@@ -32,8 +32,10 @@ __all__ = [
     "effort_of",
     "family_of",
     "image_token_rule",
+    "most_tokens",
     "read_tokens",
     "split_usage",
+    "thinking_tokens",
 ]
 
 Detail = Literal["auto", "low", "high", "original"]
@@ -311,28 +313,51 @@ class PriceList:
 
     def billed(self, model: str, payloads: Iterable[Mapping[str, Any]]) -> Usage:
         """Return what an unusable reply of a model was billed; unknown where it does not say."""
+        tokens = None
         for payload in payloads:
             response = payload.get("response")
-            tokens = read_tokens((response if isinstance(response, dict) else payload).get("usage"))
-            if tokens is not None:
-                return self.usage(model, tokens)
-        return Usage()
+            usage = (response if isinstance(response, dict) else payload).get("usage")
+            tokens = most_tokens(tokens, read_tokens(usage))
+        return self.usage(model, tokens)
 
 
 def read_tokens(usage: object) -> Tokens | None:
-    """Read the ``usage`` of any endpoint; None where a server sends none or one that makes no sense."""
+    """Read the ``usage`` of any endpoint; None where a server sends none or one that makes no sense.
+
+    Totals are believed, and parts never make them cheaper: what a total holds beyond its parts was received, such as
+    thoughts that were counted apart, and a discount is believed only for what was sent.
+    """
     usage = usage if isinstance(usage, dict) else {}
-    sent = _count(usage, "prompt_tokens", "input_tokens")
+    sent, total = _count(usage, "prompt_tokens", "input_tokens"), _count(usage, "total_tokens")
+    received = _count(usage, "completion_tokens", "output_tokens")
+    thinking = thinking_tokens(usage)
     if sent is None:
-        return None
-    details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
-    details = details if isinstance(details, dict) else {}
-    return Tokens(
-        input=sent,
-        output=_count(usage, "completion_tokens", "output_tokens") or 0,
-        cached=_count(details, "cached_tokens") or 0,
-        written=_count(details, "cache_write_tokens") or 0,
-    )
+        if total is None:
+            return None
+        sent = max(0, total - (received or 0))
+    received = received or 0
+    if total is None and thinking > received:
+        total = sent + received + thinking
+    received = max(received, thinking, (total or 0) - sent)
+    details = _details(usage, "prompt_tokens_details", "input_tokens_details")
+    written = min(sent, _count(details, "cache_write_tokens") or 0)
+    cached = _count(details, "cached_tokens") or 0
+    return Tokens(input=sent, output=received, cached=cached if cached + written <= sent else 0, written=written)
+
+
+def thinking_tokens(usage: object) -> int:
+    """Return how many tokens of a ``usage`` were thoughts, as far as the server says."""
+    usage = usage if isinstance(usage, dict) else {}
+    details = _details(usage, "completion_tokens_details", "output_tokens_details")
+    return _count(details, "reasoning_tokens") or _count(usage, "reasoning_tokens") or 0
+
+
+def most_tokens(one: Tokens | None, other: Tokens | None) -> Tokens | None:
+    """Return the larger of two counts of the same call: a stream may count as it goes, or end with zeros."""
+    if one is None or other is None:
+        return one or other
+    larger = max(one, other, key=lambda tokens: (tokens.input, tokens.output))
+    return replace(larger, input=max(one.input, other.input), output=max(one.output, other.output))
 
 
 def split_usage(usage: Usage, parts: int) -> list[Usage]:
@@ -348,6 +373,12 @@ def split_usage(usage: Usage, parts: int) -> list[Usage]:
     ]
 
 
+def _details(usage: dict[str, object], *names: str) -> dict[str, object]:
+    found = (usage.get(name) for name in names)
+    return next((value for value in found if isinstance(value, dict)), {})
+
+
 def _count(table: dict[str, object], *names: str) -> int | None:
     found = (table.get(name) for name in names)
-    return next((value for value in found if isinstance(value, int) and value >= 0), None)
+    counts = (int(value) for value in found if isinstance(value, int | float) and math.isfinite(value) and value >= 0)
+    return next(counts, None)

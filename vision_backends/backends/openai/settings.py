@@ -79,6 +79,7 @@ class Settings:
         effort: How much it thinks; None leaves it to the model.
         max_image_px: Limit of the longer side of what is sent; None sends all that the model looks at.
         image_rule: How the model sees an image under these settings.
+        max_tokens: Limit of an answer, thinking included; None is what the task takes, more where the model thinks.
 
     Raises:
         ConfigError: A number is not positive, or OpenAI itself is to embed images directly.
@@ -94,9 +95,10 @@ class Settings:
     effort: str | None
     max_image_px: int | None
     image_rule: ImageTokenRule
+    max_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        for key in ("embedding_dimensions", "max_image_px"):
+        for key in ("embedding_dimensions", "max_image_px", "max_tokens"):
             value = getattr(self, key)
             if value is not None and value < 1:
                 raise ConfigError(f"[openai] {key} = {value} is not positive.")
@@ -123,6 +125,7 @@ class Settings:
             images = f"{texts}{'&' if cut else '?'}via={self.model}&prompt={PROMPTS_VERSION}"
         server = f"{self.base_url.url} {self.api}"
         seen = f"{server} detail={self.detail} px={self.max_image_px} effort={self.effort} prompt={PROMPTS_VERSION}"
+        seen += f" max_tokens={self.max_tokens}" if self.max_tokens else ""  # as it was before there was the key
         seer = Model(name=self.model, fingerprint=seen)
         return {
             "describe": seer,

@@ -11,9 +11,10 @@ from safetensors.torch import load_file, save_file
 from vision_backends import open_image
 from vision_backends.backends.local import LocalBackend
 from vision_backends.backends.local.hub.checkpoint import read_checkpoint
-from vision_backends.backends.local.models.captioner import PLAIN_PROMPT, Captioner
+from vision_backends.backends.local.models.captioner import PLAIN_PROMPT, Captioner, decode
 from vision_backends.backends.local.runtime.loader import LoaderSettings, load, placement_for
 from vision_backends.backends.requests import DescribeRequest
+from vision_backends.backends.texts import spoken
 from vision_backends.clock import Deadline
 from vision_backends.errors import ConfigError, InvalidReplyError, NotReadyError, NotSupportedError, TimedOutError
 from vision_backends.testing import FakeClock
@@ -107,6 +108,31 @@ def test_scores_that_are_not_finite_are_no_answer(make_backend, model_copy, make
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InvalidReplyError, match="not finite"):
         answer(make_backend(caption_model=folder, **way).describe, [make_image()], DescribeRequest(), timeout_s=60)
+
+
+def test_thoughts_that_the_prompt_has_opened_are_no_description(make_backend, model_copy, make_image):
+    """A model that never closes them has said nothing, and is told how to get further."""
+    folder = model_copy("llava")
+    template = folder / "chat_template.jinja"
+    template.write_text(template.read_text() + "{% if add_generation_prompt %}<think>\n{% endif %}")
+    backend = make_backend(caption_model=folder)
+    with pytest.raises(InvalidReplyError, match="only thought") as caught:
+        answer(backend.describe, [make_image()], DescribeRequest(max_words=2), timeout_s=60)
+    assert caught.value.code == "limit_used_up"
+    assert "max_words" in caught.value.remedy
+
+
+@pytest.mark.parametrize("are_special", [False, True])
+def test_thoughts_of_a_model_are_no_part_of_its_text(model, are_special):
+    """Whether or not its tokenizer takes their tags for special tokens, which are left out of every text."""
+    tokenizer = tf.AutoTokenizer.from_pretrained(model("llava"))
+    tokenizer.add_tokens(["<think>", "</think>"], special_tokens=are_special)
+    if are_special:
+        tokenizer.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
+    tokens = tokenizer("<think>a dog</think>a cat", add_special_tokens=False)["input_ids"]
+    speech = spoken(decode(tokenizer, [*tokens, tokenizer.eos_token_id]))
+    assert speech.text.strip() == "a cat"
+    assert speech.has_thoughts
 
 
 def test_chance_has_no_part_in_it(make_backend, model_copy, make_image):

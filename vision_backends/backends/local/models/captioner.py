@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vision_backends.backends.local.models.families import captioning, end_tokens, given_tokens, longest_text, writers
 from vision_backends.backends.local.runtime.loaded_model import aspect
+from vision_backends.backends.texts import is_mark, opens_a_thought, spoken
 from vision_backends.errors import InvalidReplyError, NotReadyError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from vision_backends.clock import Deadline
     from vision_backends.images import Image
 
-__all__ = ["Caption", "Captioner"]
+__all__ = ["Caption", "Captioner", "decode"]
 
 PLAIN_PROMPT = "Describe this image in one or two sentences."
 
@@ -162,6 +163,7 @@ class Captioner:
         else:
             question = _question(prompt, language, max_words)
             (text,) = await loaded.map(self._chat, [question], deadline=deadline).results()
+        read = partial(self._read, begins_inside=text is not None and opens_a_thought(text))
         said = await loaded.ask(
             images,
             prepare=loaded.prepare if text is None else partial(self._instruct, text),
@@ -170,7 +172,7 @@ class Captioner:
             options=decoding,
             deadline=deadline,
         )
-        return await loaded.map(self._read, said, deadline=deadline).results()
+        return await loaded.map(read, said, deadline=deadline).results()
 
     def _chat(self, question: str) -> str:
         """Return a question about an image as the model's chat template puts it."""
@@ -214,13 +216,38 @@ class Captioner:
         new = tokens[:, given:].tolist()
         return [_Said(tokens=row, finite=fine) for row, fine in zip(new, watch.fine, strict=True)]
 
-    def _read(self, said: _Said) -> Caption:
+    def _read(self, said: _Said, *, begins_inside: bool) -> Caption:
+        """Return what a model has said, without its thoughts.
+
+        Raises:
+            InvalidReplyError: Its scores were not finite, or it has only thought.
+        """
         if not said.finite:
             raise InvalidReplyError("The model computed scores that are not finite numbers.", code="not_finite")
+        complete = any(token in end_tokens(self.loaded.model, self.loaded.tokenizer) for token in said.tokens)
         with self.loaded.reading:
-            text = self.loaded.tokenizer.decode(said.tokens, skip_special_tokens=True)
-        ends = end_tokens(self.loaded.model, self.loaded.tokenizer)
-        return Caption(text=text.strip(), complete=any(token in ends for token in said.tokens))
+            output = decode(self.loaded.tokenizer, said.tokens)
+        speech = spoken(output, may_begin_inside=begins_inside, was_cut=begins_inside)
+        text = speech.text.strip()
+        if speech.has_thoughts and not text:
+            raise InvalidReplyError(
+                "The model has only thought and said nothing"
+                + ("." if complete else f": {len(said.tokens)} tokens were not enough."),
+                remedy="Ask with a larger max_words, or configure another model as [local] caption_model.",
+                code="only_thoughts" if complete else "limit_used_up",
+            )
+        return Caption(text=text, complete=complete)
+
+
+def decode(tokenizer: Any, tokens: list[int]) -> str:  # noqa: ANN401 — any tokenizer of transformers
+    """Return the text of some tokens without special ones, but for the tags of thoughts."""
+    special: list[str] = tokenizer.all_special_tokens
+    if not any(map(is_mark, special)):
+        return str(tokenizer.decode(tokens, skip_special_tokens=True))
+    text = str(tokenizer.decode(tokens, skip_special_tokens=False))
+    for token in special:
+        text = text if is_mark(token) else text.replace(token, "")
+    return text
 
 
 class _Dice:
