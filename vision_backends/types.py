@@ -141,7 +141,8 @@ class Timing:
 class Trace:
     """Who gave an answer, and what it took to get it.
 
-    A backend fills in ``model``, ``revision``, ``usage`` and ``timing``; the router fills in the rest.
+    A backend fills in ``model``, ``revision``, ``usage``, ``timing`` and ``notes`` of its own; the router fills in the
+    rest.
 
     Attributes:
         backend: Name of the backend that answered.
@@ -153,6 +154,8 @@ class Trace:
         attempts: Every rung that was considered, best first; the last one answered.
         usage: What this answer cost, failed attempts included; a cached answer costs nothing.
         elapsed_s: Seconds from the call to the answer.
+        notes: What was wrong with the input although it was answered, in a sentence each: a little of an image was
+            missing, or it was wholly transparent; a text was cut off.
         timing: Where the time of the attempt that answered went; None for a cached answer, and where the backend
             does not measure it. It is ignored when traces are compared.
     """
@@ -166,6 +169,7 @@ class Trace:
     attempts: tuple[Attempt, ...] = ()
     usage: Usage = Usage()
     elapsed_s: float = 0.0
+    notes: tuple[str, ...] = ()
     timing: Timing | None = field(default=None, compare=False)
 
     def to_dict(self) -> dict[str, Any]:

@@ -241,7 +241,8 @@ class Pipeline:
             if isinstance(request, EmbedTextRequest):
                 item.content = _text(item.source)
             else:
-                item.content = open_image(item.source, min_side_px=side_px, limits=self._limits)
+                image = open_image(item.source, min_side_px=side_px, limits=self._limits)
+                item.content, item.notes = image, image.notes
             if self._caching:
                 self._look_up(item, request, rungs)
         except CallerError as error:

@@ -109,6 +109,7 @@ def complete(item: Item) -> Answer | None:
         attempts=tuple(item.attempts),
         usage=reduce(add, (attempt.usage for attempt in item.attempts)),
         elapsed_s=item.elapsed_s,
+        notes=(*item.notes, *item.answer.trace.notes),
         timing=None if last.outcome == "cached" else _with_opening(item.answer.trace.timing, item),
     )
     return replace(item.answer, trace=trace)

@@ -89,6 +89,7 @@ class Tally:
     exit_code: int = 0
     _degraded: dict[tuple[object, ...], tuple[int, Trace]] = field(default_factory=dict)
     _failures: dict[tuple[object, ...], AllBackendsFailedError | SpaceUnavailableError] = field(default_factory=dict)
+    _notes: dict[str, None] = field(default_factory=dict)
     _empty: int = 0
     _cut: int = 0
 
@@ -102,6 +103,9 @@ class Tally:
             key = (trace.backend, *((missed.backend, missed.error) for missed in trace.attempts[:-1]))
             count, first = self._degraded.get(key, (0, trace))
             self._degraded[key] = (count + 1, first)
+        for note in trace.notes:
+            named = self.total == 1 or name in note
+            self._notes[note if named else f"{name}: {note}"] = None
         self._empty += getattr(outcome, "items", None) == ()
         self._cut += getattr(outcome, "complete", True) is False
 
@@ -109,6 +113,8 @@ class Tally:
         """Say in one line each what holds for many answers."""
         for count, trace in self._degraded.values():
             tell(f"{self._of(count)}{trace.backend} answered, because {one_line(trace.reason or '')}")
+        for note in self._notes:
+            tell(note)
         if self._cut:
             tell(f"{self._of(self._cut)}the text was cut off at the model's length limit")
         if self._empty:
