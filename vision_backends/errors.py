@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from vision_backends.types import Attempt, Usage
 
 __all__ = [
+    "TEXT_TOO_LONG",
     "AllBackendsFailedError",
     "AuthenticationError",
     "BackendError",
@@ -55,6 +56,11 @@ __all__ = [
     "UnavailableError",
     "VisionError",
 ]
+
+
+TEXT_TOO_LONG = "text_too_long"
+"""Code of a `NotSupportedError` that is about one text of a call: its model does not read as much. The others can be
+answered."""
 
 
 class VisionError(Exception):

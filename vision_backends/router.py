@@ -331,23 +331,33 @@ class Router:
         """
         return self._many(images, EmbedRequest(space=space), Embedding, options, progress)
 
-    def embed_text(self, text: str, *, space: str | None = None, **options: Unpack[CallKeywords]) -> Embedding:
+    def embed_text(
+        self, text: str, *, space: str | None = None, truncate: bool = False, **options: Unpack[CallKeywords]
+    ) -> Embedding:
         """Return the vector of a text; pass ``space=image_embedding.space`` to compare it with an image.
 
-        Arguments and errors as for `embed`.
+        A rung whose model does not read as long a text is passed by. Other arguments and errors as for `embed`.
+
+        Args:
+            text: The text.
+            space: As for `embed`; a text that is too long for its model is then the caller's error.
+            truncate: Whether the end of a long text may be left out; ``trace.notes`` says what was.
+            **options: As for `describe`.
         """
-        return self._one(text, EmbedTextRequest(space=space), Embedding, options)
+        return self._one(text, EmbedTextRequest(space=space, truncate=truncate), Embedding, options)
 
     def embed_text_many(
         self,
         texts: Iterable[str],
         *,
         space: str | None = None,
+        truncate: bool = False,
         progress: Progress | None = None,
         **options: Unpack[CallKeywords],
     ) -> list[Embedding | VisionError]:
         """Return a vector or an error for each text, in order and in one space, as `embed_many` does."""
-        return self._many(texts, EmbedTextRequest(space=space), Embedding, options, progress)
+        request = EmbedTextRequest(space=space, truncate=truncate)
+        return self._many(texts, request, Embedding, options, progress)
 
     def detect(
         self,
@@ -355,6 +365,7 @@ class Router:
         *,
         labels: Sequence[str] | None = None,
         min_score: float | None = None,
+        truncate: bool = False,
         **options: Unpack[CallKeywords],
     ) -> Detections:
         """Return the objects of an image, in pixels of the upright image, best score first.
@@ -363,13 +374,15 @@ class Router:
             image: As for `describe`.
             labels: What to look for; by default what the backend knows (COCO's 80 objects).
             min_score: Lowest score to report, in [0, 1]; the backend's own choice by default.
+            truncate: Whether the end of labels that are longer than a model reads may be left out; otherwise its rung
+                is passed by.
             **options: As for `describe`.
 
         Raises:
             CallerError: The image or an option is at fault.
             AllBackendsFailedError: Nothing could answer.
         """
-        request = DetectRequest(labels=_labels(labels), min_score=min_score)
+        request = DetectRequest(labels=_labels(labels), min_score=min_score, truncate=truncate)
         return self._one(image, request, Detections, options)
 
     def detect_many(
@@ -378,11 +391,12 @@ class Router:
         *,
         labels: Sequence[str] | None = None,
         min_score: float | None = None,
+        truncate: bool = False,
         progress: Progress | None = None,
         **options: Unpack[CallKeywords],
     ) -> list[Detections | VisionError]:
         """Return the objects of each image or an error, in order, as `describe_many` does; arguments as `detect`."""
-        request = DetectRequest(labels=_labels(labels), min_score=min_score)
+        request = DetectRequest(labels=_labels(labels), min_score=min_score, truncate=truncate)
         return self._many(images, request, Detections, options, progress)
 
     def warm_up(

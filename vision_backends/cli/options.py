@@ -41,6 +41,7 @@ __all__ = [
     "Prompt",
     "Space",
     "TaskName",
+    "Truncate",
     "Yes",
     "command",
 ]
@@ -86,6 +87,9 @@ Prompt = Annotated[str | None, typer.Option("--prompt", "-p", metavar="TEXT", he
 Language = Annotated[str | None, typer.Option(metavar="TAG", help='Language of the text, such as "de".')]
 Label = Annotated[list[str] | None, typer.Option(metavar="TEXT", help="What to look for; can be repeated.")]
 Space = Annotated[str | None, typer.Option(metavar="NAME", help="Accept only vectors in this vector space.")]
+Truncate = Annotated[
+    bool, typer.Option("--truncate", help="Leave out the end of a text or label that is longer than a model reads.")
+]
 TaskName = Annotated[
     Literal["describe", "embed", "embed_text", "detect"] | None,
     typer.Option("--task", help="Explain what would happen if this task were asked for now."),

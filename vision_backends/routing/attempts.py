@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from vision_backends.engine.cancellation import reason_of
 from vision_backends.errors import (
+    TEXT_TOO_LONG,
     BackendError,
     CallCancelledError,
     CallerError,
@@ -162,7 +163,7 @@ class Attempts:
                 self.note(items, turn, "skipped", _late(timeout_s))
             return None
         error = flight.task.result()
-        if isinstance(error, CallerError) and len(items) > 1:
+        if _concerns_one(error) and len(items) > 1:
             for item in items:  # one is at fault: each is asked for again, alone
                 await self.make(turn, [item])
             return None
@@ -229,6 +230,9 @@ class Attempts:
             await self.ended(permit, partial(permit.released, usage=error.usage))
             return error
         except BackendError as error:
+            if _concerns_one(error) and len(items) > 1:
+                await self.ended(permit, partial(permit.released, usage=error.usage))
+                return error
             elapsed_s = self.clock.monotonic() - started
             self.note(items, turn, "failed", error, elapsed_s=elapsed_s)
             end = partial(permit.failed, error, elapsed_s=elapsed_s, usage=error.usage)
@@ -366,6 +370,11 @@ class Attempts:
     ) -> T:
         """Return what something returns that may read or write the store, without blocking the loop."""
         return await self._store_pool.start(action, on_late=on_late) if may_block else action()
+
+
+def _concerns_one(error: VisionError | None) -> bool:
+    """Return whether an error is about one of the inputs, so that the others can be answered without it."""
+    return isinstance(error, CallerError) or getattr(error, "code", None) == TEXT_TOO_LONG
 
 
 def _release(permit: Permit) -> None:

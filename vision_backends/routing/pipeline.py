@@ -18,6 +18,7 @@ from vision_backends.backends.requests import EmbedRequest, EmbedTextRequest
 from vision_backends.clock import Deadline
 from vision_backends.engine.pools import Pool
 from vision_backends.errors import (
+    TEXT_TOO_LONG,
     AllBackendsFailedError,
     CallerError,
     InvalidRequestError,
@@ -257,6 +258,8 @@ class Pipeline:
         """
         options = asdict(request)
         options.pop("space", None)  # the model's space is the one that counts
+        if not options.get("truncate"):
+            options.pop("truncate", None)
         digest = item.digest
         for rung in rungs:
             if rung.model is None or isinstance(rung.refusal, NotSupportedError):
@@ -342,6 +345,9 @@ def failure(item: Item, request: Request) -> VisionError:
     """Return the error for an item that no rung has answered."""
     space = getattr(request, "space", None)
     if space is not None:
+        for attempt in item.attempts:
+            if attempt.code == TEXT_TOO_LONG:  # the only rung with this space would always refuse it
+                return InvalidRequestError(attempt.message or "The text is too long.", remedy=attempt.remedy)
         return SpaceUnavailableError(
             f"No backend can produce vectors of {space!r} now.",
             attempts=item.attempts,

@@ -275,8 +275,14 @@ class OpenAIBackend(AsyncBackend):
         space = self._space(request)
         deadline = Deadline(self._clock, min(timeout_s, self._timeout_s))
         with Stopwatch(clock=self._clock).running() as watch:
-            vectors, tokens = await self._embedder.embed_texts(texts, deadline=deadline)
-        return _timed(self._embeddings(vectors, tokens, space), watch)
+            if request.truncate and len(texts) == 1:
+                vectors, tokens, left_out = await self._embedder.embed_start(texts[0], deadline=deadline)
+            else:  # of several, the router asks for each alone once one is too long
+                (vectors, tokens), left_out = await self._embedder.embed_texts(texts, deadline=deadline), None
+        embeddings = self._embeddings(vectors, tokens, space)
+        if left_out is not None:
+            embeddings = [replace(each, trace=replace(each.trace, notes=(left_out,))) for each in embeddings]
+        return _timed(embeddings, watch)
 
     async def detect(  # type: ignore[override]
         self, images: Sequence[Image], request: DetectRequest, *, timeout_s: float

@@ -14,7 +14,7 @@ from typing import Annotated, Protocol, TypeVar
 import typer
 
 from vision_backends.cli.inputs import Input, find_images, texts
-from vision_backends.cli.options import AskOptions, Images, Label, Language, OptionalImages, Prompt, Space
+from vision_backends.cli.options import AskOptions, Images, Label, Language, OptionalImages, Prompt, Space, Truncate
 from vision_backends.cli.rendering.answers import (
     Tally,
     print_description,
@@ -99,6 +99,7 @@ def detect(
     *,
     label: Label = None,
     min_score: Annotated[float | None, typer.Option(metavar="SCORE", help="Lowest score to report, 0 to 1.")] = None,
+    truncate: Truncate = False,
     draw: Annotated[
         Path | None, typer.Option(metavar="OUT", help="Draw the boxes into OUT.png, or into a folder OUT.")
     ] = None,
@@ -112,6 +113,7 @@ def detect(
             router.detect_many,
             labels=label,
             min_score=min_score,
+            truncate=truncate,
             **options.keywords(),
         )
         answers = _answers(inputs, ask, options)
@@ -127,6 +129,7 @@ def embed(
         list[str] | None, typer.Option(metavar="TEXT", help="Embed this text instead of an image; can be repeated.")
     ] = None,
     space: Space = None,
+    truncate: Truncate = False,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write to FILE.npy (and FILE.npy.json) or FILE.jsonl.")
     ] = None,
@@ -137,10 +140,13 @@ def embed(
         inputs = _embeddable(paths or (), text or (), max_bytes=settings.images.max_bytes)
         if out is not None:
             check_vector_file(out, inputs, as_json=options.as_json)
-        ask: Ask[Embedding] = partial(
-            router.embed_text_many if text else router.embed_many,
-            space=space,
-            **options.keywords(),
+        if truncate and not text:
+            raise InvalidRequestError("--truncate is for texts.", remedy="Pass --text, or leave it out.")
+        keywords = options.keywords()
+        ask: Ask[Embedding] = (
+            partial(router.embed_text_many, space=space, truncate=truncate, **keywords)
+            if text
+            else partial(router.embed_many, space=space, **keywords)
         )
         answers = _answers(inputs, ask, options, in_parts=False)  # parts might end up in two vector spaces
         show: Callable[[str, Embedding], None] | None = partial(print_embedding, many=len(inputs) > 1)
