@@ -107,7 +107,7 @@ class CommonOptions:
     def open_router(self) -> Iterator[tuple["Router", "Settings"]]:
         """Open a router with its settings, which cost most of a command's start and are imported here only.
 
-        A command ends with its answers, so nothing is loaded for later ones.
+        A command ends with its answers, so nothing is loaded or fetched for later ones.
 
         Raises:
             ConfigError: A file, key, value or backend name has no meaning.
@@ -116,7 +116,10 @@ class CommonOptions:
         from vision_backends.router import Router
 
         settings = load_settings(self.config)
-        with Router.from_config(settings.model_copy(update={"warm_standby": False})) as router:
+        here: dict[str, object] = {"warm_standby": False}
+        if settings.local.get("download", "background") in {"background", "wait"}:
+            here["local"] = settings.local | {"download": "never"}
+        with Router.from_config(settings.model_copy(update=here)) as router:
             yield router, settings
 
 

@@ -7,15 +7,18 @@ any backend.
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Protocol, TypedDict, TypeVar, Unpack
 
 import typer
 
+from vision_backends.cli.commands.pull import fetch
 from vision_backends.cli.inputs import Input, find_images, texts
 from vision_backends.cli.options import AskOptions, Images, Label, Language, OptionalImages, Prompt, Space, Truncate
 from vision_backends.cli.rendering.answers import (
+    NOT_FETCHED,
     Tally,
     print_description,
     print_detections,
@@ -23,12 +26,16 @@ from vision_backends.cli.rendering.answers import (
     print_json,
     print_pieces,
 )
-from vision_backends.cli.rendering.exits import tell
+from vision_backends.cli.rendering.exits import at_terminal, tell
 from vision_backends.cli.rendering.outputs import check_vector_file, drawing_paths, save_drawing, save_vectors
 from vision_backends.cli.rendering.progress import progress_bar
 from vision_backends.errors import InvalidRequestError, VisionError
 from vision_backends.images import ImageLimits
-from vision_backends.types import Description, Detections, Embedding
+from vision_backends.types import Description, Detections, Embedding, Task
+
+if TYPE_CHECKING:
+    from vision_backends.config.settings import Settings
+    from vision_backends.router import Router
 
 __all__ = ["describe", "detect", "embed"]
 
@@ -37,6 +44,15 @@ A_co = TypeVar("A_co", Description, Embedding, Detections, covariant=True)
 
 PART = 64
 """How many inputs of a long list are asked about before their answers are printed."""
+
+
+class _Question(TypedDict, total=False):
+    """What decides which model would answer; see `Router.explain`."""
+
+    prompt: str | None
+    language: str | None
+    labels: Sequence[str] | None
+    space: str | None
 
 
 class Ask(Protocol[A_co]):
@@ -67,7 +83,7 @@ def describe(
     options: AskOptions,
 ) -> None:
     """Describe images in words."""
-    with options.open_router() as (router, settings):
+    with _open_router(options, "describe", prompt=prompt, language=language) as (router, settings):
         inputs = find_images(paths, max_bytes=settings.images.max_bytes)
         keywords = options.keywords()
         if stream:
@@ -106,7 +122,7 @@ def detect(
     options: AskOptions,
 ) -> None:
     """Find objects in images, each with a box and a score."""
-    with options.open_router() as (router, settings):
+    with _open_router(options, "detect", labels=label) as (router, settings):
         inputs = find_images(paths, max_bytes=settings.images.max_bytes)
         drawings = None if draw is None else drawing_paths(draw, inputs)
         ask: Ask[Detections] = partial(
@@ -136,7 +152,7 @@ def embed(
     options: AskOptions,
 ) -> None:
     """Turn images or texts into vectors that can be compared."""
-    with options.open_router() as (router, settings):
+    with _open_router(options, "embed_text" if text else "embed", space=space) as (router, settings):
         inputs = _embeddable(paths or (), text or (), max_bytes=settings.images.max_bytes)
         if out is not None:
             check_vector_file(out, inputs, as_json=options.as_json)
@@ -153,6 +169,36 @@ def embed(
         if out is not None:
             answers, show = _saved(answers, out), None
         _present(inputs, answers, show, options)
+
+
+@contextmanager
+def _open_router(options: AskOptions, task: Task, **question: Unpack[_Question]) -> "Iterator[tuple[Router, Settings]]":
+    """Open a router, after fetching the model that would answer if it were here.
+
+    It is fetched where the configuration says so (``download = "wait"``), or a person at a terminal does. Otherwise the
+    next rung answers, and the command that fetches it is named.
+    """
+    with options.open_router() as opened:
+        missing = _missing_model(opened[0], options, task, question)
+        waits = opened[1].local.get("download") == "wait"
+        may_ask = opened[1].local.get("download", "background") == "background" and at_terminal()
+        if missing is None or not (waits or may_ask):
+            yield opened
+            return
+    fetch(options.config, missing, asked=not waits)
+    with options.open_router() as opened:
+        yield opened
+
+
+def _missing_model(router: "Router", options: AskOptions, task: Task, question: _Question) -> str | None:
+    """Return the model that would answer if it were here; None where another one answers, or nothing would help."""
+    explanation = router.explain(task, **question, backend=options.backend, local_only=options.local_only)
+    for verdict in explanation.verdicts:
+        if verdict.ready:
+            return None
+        if verdict.code == NOT_FETCHED:
+            return verdict.model
+    return None
 
 
 def _only_input(inputs: Sequence[Input], options: AskOptions) -> Input:

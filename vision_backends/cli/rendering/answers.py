@@ -22,7 +22,19 @@ if TYPE_CHECKING:
 
     Answer = Description | Embedding | Detections
 
-__all__ = ["Tally", "print_description", "print_detections", "print_embedding", "print_json", "print_pieces", "to_json"]
+__all__ = [
+    "NOT_FETCHED",
+    "Tally",
+    "print_description",
+    "print_detections",
+    "print_embedding",
+    "print_json",
+    "print_pieces",
+    "to_json",
+]
+
+NOT_FETCHED = "not_fetched"
+"""Code of an attempt whose model has to be fetched with a command."""
 
 SHOWN_COMPONENTS = 4
 """Components of a vector that a person is shown."""
@@ -112,7 +124,9 @@ class Tally:
     def conclude(self) -> None:
         """Say in one line each what holds for many answers."""
         for count, trace in self._degraded.values():
-            tell(f"{self._of(count)}{trace.backend} answered, because {one_line(trace.reason or '')}")
+            fetches = {each.remedy: None for each in trace.attempts if each.code == NOT_FETCHED and each.remedy}
+            reason = ". ".join([trace.reason or "", *fetches])
+            tell(f"{self._of(count)}{trace.backend} answered, because {one_line(reason)}")
         for note in self._notes:
             tell(note)
         if self._cut:

@@ -34,7 +34,7 @@ from vision_backends.errors import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["WITH_TABLE", "agreed", "exit_code_of", "exit_codes", "tell", "tell_error"]
+__all__ = ["WITH_TABLE", "agreed", "at_terminal", "exit_code_of", "exit_codes", "tell", "tell_error"]
 
 BUG = 1
 BAD_INPUT = 2
@@ -62,6 +62,11 @@ def tell_error(error: VisionError) -> None:
     tell(first)
     for row in rows:
         typer.echo(printable(row), err=True)
+
+
+def at_terminal() -> bool:
+    """Return whether somebody is there who can be asked."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def agreed(question: str, *, yes: bool) -> bool:
