@@ -124,6 +124,7 @@ class AsyncRouter:
     warm_up = _in_thread(Router.warm_up)
     explain = _in_thread(Router.explain)
     status = _in_thread(Router.status)
+    diagnose = _in_thread(Router.diagnose)
     reset = _in_thread(Router.reset)
     gates = _in_thread(Router.gates)
     spending = _in_thread(Router.spending)

@@ -87,6 +87,9 @@ T = TypeVar("T")
 STORE_THREADS = 4
 """Threads that read and write gates and budgets in a store that may block."""
 
+DIAGNOSIS_S = 5.0
+"""Seconds that a look at a server may take."""
+
 PLAIN_REQUESTS: dict[Task, Request] = {
     "describe": DescribeRequest(),
     "embed": EmbedRequest(),
@@ -481,6 +484,23 @@ class Router:
             )
             for backend in self._all_backends()
         ]
+
+    def diagnose(self, *, timeout_s: float = DIAGNOSIS_S) -> dict[str, VisionError | None]:
+        """Return by name of each backend what is wrong with what it needs outside of this process, such as its server.
+
+        Servers are asked for what costs nothing.
+
+        Args:
+            timeout_s: Seconds for each backend.
+        """
+        found: dict[str, VisionError | None] = {}
+        for backend in self._all_backends():
+            found[backend.name] = None
+            try:
+                backend.diagnose(timeout_s=positive_seconds(timeout_s))
+            except VisionError as error:
+                found[backend.name] = error
+        return found
 
     def reset(self, backend: str | None = None) -> int:
         """Let the gates pass that a backend, or any for None, has blocked: after topping up or correcting a key.

@@ -39,9 +39,12 @@ from vision_backends.backends.openai.protocol import Chat, Conversation, Respons
 from vision_backends.backends.openai.settings import BaseUrl, Settings
 from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest
 from vision_backends.clock import SYSTEM_CLOCK, Clock, Deadline, Stopwatch
+from vision_backends.engine.event_loop import engine_loop
 from vision_backends.errors import (
+    AuthenticationError,
     ConfigError,
     InvalidReplyError,
+    ModelNotFoundError,
     NotReadyError,
     NotSupportedError,
     TimedOutError,
@@ -199,6 +202,27 @@ class OpenAIBackend(AsyncBackend):
         """Import the HTTP client and load the certificates; nothing is sent."""
         self.check(request)
         self._client.warm_up()
+
+    def diagnose(self, *, timeout_s: float) -> None:
+        """Return if the server is there and lists its models, which costs nothing."""
+        server = self._settings.base_url
+        if server.official and not self._has_key:
+            return
+        deadline = Deadline(self._clock, timeout_s)
+        status, content_type = engine_loop().run(partial(self._client.look, deadline=deadline))
+        where = f"base_url = {server.url}"
+        if status in {401, 403}:
+            raise AuthenticationError(
+                f"{server.host} does not accept the key ({status}).", remedy="Check api_key.", code="bad_key"
+            )
+        if 300 <= status < 400 or status in {404, 405} or (status == 200 and "json" not in content_type.lower()):
+            found = "a web page" if status == 200 else f"status {status}"
+            raise ModelNotFoundError(
+                f"{where} is reached, but it is not where an API begins: its /models is {found}.",
+                remedy="Check base_url in [openai]; it usually ends in /v1.",
+                code="bad_base_url",
+                status=status,
+            )
 
     def batch_size(self, request: Request) -> int:
         """Hundreds of texts go into one request; everything else is one request each."""
