@@ -8,7 +8,8 @@ This module decides how failures are named; it must not know any provider's code
     │  ├─ ImageTooLargeError       more bytes or pixels than the limits allow
     │  ├─ InvalidRequestError      bad option, empty labels, unknown backend or space
     │  ├─ ContentRejectedError     the provider's policy said no
-    │  └─ SpaceMismatchError       two vectors of different spaces were compared
+    │  ├─ SpaceMismatchError       two vectors of different spaces were compared
+    │  └─ ClosedError              the router was closed before
     ├─ ConfigError                 bad file, unknown key, missing extra: says what to install or write
     ├─ BackendError                falls back to the next rung
     │  ├─ QuotaExhaustedError · RateLimitedError · OverloadedError · UnavailableError · TimedOutError
@@ -30,12 +31,12 @@ if TYPE_CHECKING:
     from vision_backends.types import Attempt, Usage
 
 __all__ = [
-    "TEXT_TOO_LONG",
     "AllBackendsFailedError",
     "AuthenticationError",
     "BackendError",
     "CallCancelledError",
     "CallerError",
+    "ClosedError",
     "ConfigError",
     "ContentRejectedError",
     "HedgedError",
@@ -121,6 +122,12 @@ class SpaceMismatchError(CallerError):
     """Two embeddings of different vector spaces were compared."""
 
     kind = "space_mismatch"
+
+
+class ClosedError(CallerError, RuntimeError):
+    """The router was asked for something after it had been closed."""
+
+    kind = "closed"
 
 
 class ConfigError(VisionError):

@@ -15,6 +15,7 @@ import os
 import sys
 import weakref
 from collections.abc import Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, Unpack, cast
@@ -52,7 +53,7 @@ from vision_backends.routing.streaming import DescriptionStream, StreamLadder
 from vision_backends.routing.trace import complete
 from vision_backends.routing.waiting import Waiting
 from vision_backends.routing.warm_up import WarmUps
-from vision_backends.storage.base import Stores
+from vision_backends.storage.base import StoreError, Stores
 from vision_backends.storage.memory import MemoryStore
 from vision_backends.types import TASKS, Description, Detections, Embedding, Task
 
@@ -523,17 +524,20 @@ class Router:
     def ledger(self, *, since: float = 0.0, until: float = float("inf")) -> Iterator[LedgerRow]:
         """Return the booked attempts that ended in ``since <= at < until`` (seconds since 1970 UTC), oldest first."""
         self._recorder.flush()
-        return self._stores.ledger.rows(since=since, until=until)
+        with self._open_store():
+            yield from self._stores.ledger.rows(since=since, until=until)
 
     def cache_info(self) -> CacheInfo:
         """Return how full the cache is."""
         self._recorder.flush()
-        return self._stores.answers.cache_info()
+        with self._open_store():
+            return self._stores.answers.cache_info()
 
     def clear_cache(self) -> int:
         """Forget every cached answer and return how many there were."""
         self._recorder.flush()
-        return self._stores.answers.clear_cache()
+        with self._open_store():
+            return self._stores.answers.clear_cache()
 
     def subscribe(self, listener: Callable[[Event], object]) -> Callable[[], None]:
         """Call a listener with every event from now on: attempts, calls, gates.
@@ -552,16 +556,18 @@ class Router:
     def close(self) -> None:
         """Refuse new calls, give those that run a second, then cancel them and book what they have cost.
 
-        Releases the backends, the threads and the store, and sends the last alerts; harmless twice.
+        Releases the backends, the threads and the store, and sends the last alerts, whatever one of them raises;
+        harmless twice. What a backend raises is logged.
         """
-        self._warm_ups.close()
-        self._running.close(engine_loop(), self._close_on_loop)
-        for backend in self._all_backends():
-            backend.close()
-        self._recorder.flush()
-        self._stores.close()  # before their threads end, each of which would close its own connection in its own time
-        self._release()
-        self._alerts.close()
+        with ExitStack() as ends:  # called from the last to the first
+            ends.callback(self._alerts.close)
+            ends.callback(self._release)
+            ends.callback(self._stores.close)  # before their threads end, each of which would close its own connection
+            ends.callback(self._recorder.flush)
+            for backend in reversed(self._all_backends()):
+                ends.callback(_close_backend, backend)
+            ends.callback(self._running.close, engine_loop(), self._close_on_loop)
+            ends.callback(self._warm_ups.close)
 
     def __enter__(self) -> Self:
         return self
@@ -691,7 +697,19 @@ class Router:
         """Release what backends have on the engine's loop."""
         for backend in self._all_backends():
             if isinstance(backend, AsyncBackend):
-                await backend.aclose()
+                try:
+                    await backend.aclose()
+                except Exception:  # noqa: BLE001 — the others are closed all the same
+                    _log.exception("The %s backend failed to close.", backend.name)
+
+    @contextmanager
+    def _open_store(self) -> Iterator[None]:
+        """Say that the router is closed, where its store is for that reason."""
+        try:
+            yield
+        except StoreError:
+            self._running.check()
+            raise
 
     async def _written_and_told(self) -> None:
         """Return when a call is written down and its listeners have heard of it."""
@@ -714,6 +732,14 @@ class Router:
         """Return every backend once, in the order in which the ladders name them."""
         unique = {id(backend): backend for ladder in self._ladders.values() for backend in ladder}
         return list(unique.values())
+
+
+def _close_backend(backend: Backend) -> None:
+    """Close a backend, and log what it raises: others still have to be closed."""
+    try:
+        backend.close()
+    except Exception:  # noqa: BLE001 — a backend may raise anything
+        _log.exception("The %s backend failed to close.", backend.name)
 
 
 def _plain_request(task: Task) -> Request:
