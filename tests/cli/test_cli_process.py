@@ -118,20 +118,22 @@ def run_with(redirection: str, *arguments: str, unbuffered: str = "") -> tuple[i
     shell = f'exec "$0" -m vision_backends "$@" {redirection}'
     env = process_env({"PYTHONUNBUFFERED": unbuffered})
     done = subprocess.run(
-        ["sh", "-c", shell, sys.executable, *arguments], capture_output=True, env=env, timeout=60, check=False
+        ["/bin/sh", "-c", shell, sys.executable, *arguments], capture_output=True, env=env, timeout=60, check=False
     )
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "unbuffered"),
     [
-        *(["describe", "photo.png"], ["describe", "photo.png", "--json"], ["describe", "photo.png", "--stream"]),
-        *(["embed", "photo.png"], ["detect", "photo.png"], ["doctor"], ["models"], ["config"], ["status"]),
-        *(["--help"], ["describe", "--help"], ["--version"]),
+        (["describe", "photo.png"], ""),
+        (["describe", "photo.png", "--stream"], "1"),
+        (["embed", "photo.png", "--json"], ""),
+        (["models"], "1"),
+        (["--help"], ""),
+        (["--version"], "1"),
     ],
 )
-@pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_full_disk_is_called_what_it_is(make_photo, arguments, unbuffered):
     """It is no bug of this program."""
     make_photo()

@@ -24,7 +24,7 @@ MARKS = (
 
 
 def read_text(path: Path) -> str:
-    r"""Return the text of a file without its mark, with ``\n`` at the end of every line; UTF-8 unless the mark says else.
+    r"""Return a file's text without its mark, with ``\n`` at the end of each line; UTF-8 unless the mark says else.
 
     Raises:
         OSError: It cannot be read.

@@ -305,7 +305,14 @@ class Attempts:
             self.settle(item, turn, answer, elapsed_s=0.0)
         self.ended_by_cancelling(partial(permit.corrected, _usage(answers)))
         attempts = [
-            replace(item.attempts[-1], outcome="failed", error=TimedOutError.kind, code="came_late") for item in late
+            replace(
+                twin.attempts[-1],
+                outcome="failed",
+                error=TimedOutError.kind,
+                code="came_late",
+                at=(item if item.attempts else twin).attempts[-1].at,  # in whose day it is billed
+            )
+            for item, twin in zip(items, late, strict=True)
         ]
         self._recorder.book(attempts, task=turn.call.request.task)
 
