@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from PIL import Image as PILImage
 
-from vision_backends import AllBackendsFailedError, AsyncRouter, Router, UnavailableError
+from vision_backends import AllBackendsFailedError, AsyncRouter, ClosedError, Router, UnavailableError
 from vision_backends.testing import FakeBackend
 
 IMAGE = PILImage.new("RGB", (64, 48), "teal")
@@ -103,6 +103,23 @@ def test_the_house_can_be_kept_from_a_loop():
             assert await router.clear_cache() == 1
             assert await router.reset() == 0
             assert await router.gates() == await router.spending() == []
+
+    asyncio.run(work())
+
+
+def test_a_closed_router_says_that_it_is_closed():
+    """Also what runs in a thread, and what is a stream; closing it again is harmless."""
+
+    async def work():
+        router = AsyncRouter(Router([FakeBackend()]))
+        await router.describe(IMAGE)
+        await router.close()
+        await router.close()
+        for ask in (lambda: router.describe(IMAGE), router.status, router.cache_info):
+            with pytest.raises(ClosedError, match="The router is closed"):
+                await ask()
+        with pytest.raises(ClosedError):
+            router.describe_stream(IMAGE)
 
     asyncio.run(work())
 

@@ -26,6 +26,7 @@ KINDS = {
     "InvalidRequestError": "invalid_request",
     "ContentRejectedError": "content_rejected",
     "SpaceMismatchError": "space_mismatch",
+    "ClosedError": "closed",
     "ConfigError": "config",
     "BackendError": "backend_error",
     "QuotaExhaustedError": "quota_exhausted",
@@ -119,6 +120,7 @@ def test_kinds_are_stable():
                 "InvalidRequestError",
                 "ContentRejectedError",
                 "SpaceMismatchError",
+                "ClosedError",
             },
         ),
         (

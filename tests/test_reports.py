@@ -63,6 +63,7 @@ def test_an_explanation_is_json():
         "error": "quota_exhausted",
         "reason": "The account has no quota left.",
         "remedy": "Add credit.",
+        "code": None,
         "retry_after_s": 30.0,
         "expected_s": None,
     }

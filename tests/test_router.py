@@ -375,6 +375,7 @@ def test_a_rung_that_overstays_is_left_behind(image):
         assert router.describe(image).trace.cached
         assert len(slow.calls) == 1
         late = [row for row in router.ledger() if row.code == "came_late"]
+        assert [row.at for row in late] == [answer.trace.attempts[0].at]  # in whose day it is billed
         assert [row.cost_usd for row in late] == [0.25]
 
 

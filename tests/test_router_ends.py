@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 from PIL import Image as PILImage
 
-from vision_backends import AllBackendsFailedError, AsyncRouter, Router, Usage
+from vision_backends import AllBackendsFailedError, AsyncRouter, ClosedError, Router, Usage
+from vision_backends.storage import Stores
+from vision_backends.storage.memory import MemoryStore
 from vision_backends.testing import FakeAsyncBackend, FakeBackend
 
 IMAGE = PILImage.new("RGB", (64, 48), "teal")
@@ -126,6 +128,88 @@ def test_closing_gives_running_calls_a_second_then_cancels_and_books_them():
     assert [row.error for row in router.ledger()] == [None, "cancelled"]
     with pytest.raises(RuntimeError, match="closed"):
         router.describe(IMAGE)
+
+
+class Stubborn(FakeBackend):
+    """Raises when it is closed."""
+
+    def __init__(self, name, error):
+        super().__init__(name)
+        self.closed = 0
+        self.error = error
+
+    def close(self):
+        """Count, and raise."""
+        self.closed += 1
+        raise self.error
+
+
+def test_closing_closes_everything_whatever_a_backend_raises(tmp_path, caplog):
+    """What it raises is logged; the others, the store and the threads are released."""
+    from vision_backends.storage import open_store
+
+    class AsyncStubborn(FakeAsyncBackend):
+        async def aclose(self):
+            raise OSError("It does not let go.")
+
+    backends = [AsyncStubborn("loop"), Stubborn("first", ValueError("No.")), Stubborn("second", OSError("Never."))]
+    store = open_store(tmp_path / "state.sqlite")
+    router = Router(backends, store=store)
+    router.describe(IMAGE)
+    router.close()
+    assert [backend.closed for backend in backends[1:]] == [1, 1]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"The {name} backend failed to close." for name in ("loop", "first", "second")
+    ]
+    with pytest.raises(ClosedError):
+        router.cache_info()
+
+
+def test_closing_goes_on_when_it_is_interrupted():
+    """Ctrl-C comes out in the end."""
+    first, second = Stubborn("first", KeyboardInterrupt()), Stubborn("second", ValueError("No."))
+    router = Router([first, second])
+    with pytest.raises(KeyboardInterrupt):
+        router.close()
+    assert second.closed == 1
+
+
+def test_a_store_in_trouble_does_not_keep_the_others_open():
+    """The error comes out when all three were closed."""
+
+    class Broken(MemoryStore):
+        closed = False
+
+        def close(self):
+            self.closed = True
+            raise OSError("It is stuck.")
+
+    answers, ledger, states = Broken(), Broken(), Broken()
+    router = Router([FakeBackend()], store=Stores(answers=answers, ledger=ledger, states=states))
+    with pytest.raises(OSError, match="stuck"):
+        router.close()
+    assert answers.closed
+    assert ledger.closed
+    assert states.closed
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_closed_router_says_that_it_is_closed(tmp_path, kept):
+    """Whatever it is asked, and wherever it kept things: neither the store nor a backend is to blame."""
+    from vision_backends.storage import open_store
+
+    router = Router([FakeBackend()], store=open_store(tmp_path / "state.sqlite" if kept else None))
+    router.describe(IMAGE)
+    router.close()
+    asked = [
+        *(lambda: router.describe(IMAGE), lambda: router.describe_many([IMAGE]), lambda: router.embed_text("a cat")),
+        lambda: list(router.describe_stream(IMAGE)),
+        *([router.cache_info, router.clear_cache, lambda: list(router.ledger())] if kept else []),
+    ]
+    for ask in asked:
+        with pytest.raises(ClosedError, match=r"The router is closed\. Ask before it is closed, or make a new one"):
+            ask()
+    router.close()
 
 
 def test_closing_does_not_wait_for_a_backend_that_does_not_close():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, ca
 
 from vision_backends.engine.event_loop import engine_loop
 from vision_backends.engine.pools import Pool
+from vision_backends.errors import ClosedError
 from vision_backends.router import Router
 from vision_backends.routing.call import Item
 from vision_backends.routing.streaming import AsyncDescriptionStream
@@ -73,6 +74,7 @@ def _in_thread(
     """Return the coroutine of a method that may block."""
 
     async def call(self: AsyncRouter, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        self._check()
         return await self._pool.start(partial(method, self.router, *args, **kwargs))
 
     update_wrapper(call, method)
@@ -85,6 +87,7 @@ def _streaming(
     """Return the method that opens a stream; nothing has to be awaited before its pieces."""
 
     def call(self: AsyncRouter, /, *args: P.args, **kwargs: P.kwargs) -> AsyncDescriptionStream:
+        self._check()
         return cast("AsyncDescriptionStream", method(self._awaiting, *args, **kwargs))
 
     update_wrapper(call, method)
@@ -106,6 +109,7 @@ class AsyncRouter:
         self._awaiting = _Awaiting.__new__(_Awaiting)
         self._awaiting.__dict__ = router.__dict__
         self._pool = Pool("async", size=THREADS)
+        self._is_closed = False
 
     @classmethod
     def from_config(cls, config: str | os.PathLike[str] | Settings | None = None) -> Self:
@@ -124,6 +128,7 @@ class AsyncRouter:
     warm_up = _in_thread(Router.warm_up)
     explain = _in_thread(Router.explain)
     status = _in_thread(Router.status)
+    diagnose = _in_thread(Router.diagnose)
     reset = _in_thread(Router.reset)
     gates = _in_thread(Router.gates)
     spending = _in_thread(Router.spending)
@@ -131,9 +136,23 @@ class AsyncRouter:
     clear_cache = _in_thread(Router.clear_cache)
 
     async def close(self) -> None:
-        """Close the router without blocking the loop."""
-        await self._pool.start(self.router.close)
-        self._pool.close()
+        """Close the router without blocking the loop; harmless twice."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            await self._pool.start(self.router.close)
+        finally:
+            self._pool.close()
+
+    def _check(self) -> None:
+        """Return if the router is open.
+
+        Raises:
+            ClosedError: It is not.
+        """
+        if self._is_closed:
+            raise ClosedError("The router is closed.", remedy="Ask before it is closed, or make a new one.")
 
     async def __aenter__(self) -> Self:
         return self

@@ -8,7 +8,8 @@ This module decides how failures are named; it must not know any provider's code
     │  ├─ ImageTooLargeError       more bytes or pixels than the limits allow
     │  ├─ InvalidRequestError      bad option, empty labels, unknown backend or space
     │  ├─ ContentRejectedError     the provider's policy said no
-    │  └─ SpaceMismatchError       two vectors of different spaces were compared
+    │  ├─ SpaceMismatchError       two vectors of different spaces were compared
+    │  └─ ClosedError              the router was closed before
     ├─ ConfigError                 bad file, unknown key, missing extra: says what to install or write
     ├─ BackendError                falls back to the next rung
     │  ├─ QuotaExhaustedError · RateLimitedError · OverloadedError · UnavailableError · TimedOutError
@@ -37,6 +38,7 @@ __all__ = [
     "BackendError",
     "CallCancelledError",
     "CallerError",
+    "ClosedError",
     "ConfigError",
     "ContentRejectedError",
     "HedgedError",
@@ -58,6 +60,11 @@ __all__ = [
     "UnavailableError",
     "VisionError",
 ]
+
+
+TEXT_TOO_LONG = "text_too_long"
+"""Code of a `NotSupportedError` that is about one text of a call: its model does not read as much. The others can be
+answered."""
 
 
 class VisionError(Exception):
@@ -118,6 +125,12 @@ class SpaceMismatchError(CallerError):
     """Two embeddings of different vector spaces were compared."""
 
     kind = "space_mismatch"
+
+
+class ClosedError(CallerError, RuntimeError):
+    """The router was asked for something after it had been closed."""
+
+    kind = "closed"
 
 
 class ConfigError(VisionError):

@@ -29,6 +29,7 @@ class Verdict:
         error: Kind of the obstacle, such as ``"not_ready"``; None when ready.
         reason: The obstacle, in a sentence.
         remedy: What the reader can do about it.
+        code: The backend's or provider's own code for it, such as ``"not_fetched"``.
         retry_after_s: Seconds until it may be asked again, where that is known.
         expected_s: Seconds that one call is expected to take.
     """
@@ -40,6 +41,7 @@ class Verdict:
     error: str | None = None
     reason: str | None = None
     remedy: str | None = None
+    code: str | None = None
     retry_after_s: float | None = None
     expected_s: float | None = None
 

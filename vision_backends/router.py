@@ -15,6 +15,7 @@ import os
 import sys
 import weakref
 from collections.abc import Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, Unpack, cast
@@ -52,7 +53,7 @@ from vision_backends.routing.streaming import DescriptionStream, StreamLadder
 from vision_backends.routing.trace import complete
 from vision_backends.routing.waiting import Waiting
 from vision_backends.routing.warm_up import WarmUps
-from vision_backends.storage.base import Stores
+from vision_backends.storage.base import StoreError, Stores
 from vision_backends.storage.memory import MemoryStore
 from vision_backends.storage.notes import Notes
 from vision_backends.types import TASKS, Description, Detections, Embedding, Task
@@ -87,6 +88,9 @@ T = TypeVar("T")
 
 STORE_THREADS = 4
 """Threads that read and write gates and budgets in a store that may block."""
+
+DIAGNOSIS_S = 5.0
+"""Seconds that a look at a server may take."""
 
 PLAIN_REQUESTS: dict[Task, Request] = {
     "describe": DescribeRequest(),
@@ -340,23 +344,33 @@ class Router:
         """
         return self._many(images, EmbedRequest(space=space), Embedding, options, progress)
 
-    def embed_text(self, text: str, *, space: str | None = None, **options: Unpack[CallKeywords]) -> Embedding:
+    def embed_text(
+        self, text: str, *, space: str | None = None, truncate: bool = False, **options: Unpack[CallKeywords]
+    ) -> Embedding:
         """Return the vector of a text; pass ``space=image_embedding.space`` to compare it with an image.
 
-        Arguments and errors as for `embed`.
+        A rung whose model does not read as long a text is passed by. Other arguments and errors as for `embed`.
+
+        Args:
+            text: The text.
+            space: As for `embed`; a text that is too long for its model is then the caller's error.
+            truncate: Whether the end of a long text may be left out; ``trace.notes`` says what was.
+            **options: As for `describe`.
         """
-        return self._one(text, EmbedTextRequest(space=space), Embedding, options)
+        return self._one(text, EmbedTextRequest(space=space, truncate=truncate), Embedding, options)
 
     def embed_text_many(
         self,
         texts: Iterable[str],
         *,
         space: str | None = None,
+        truncate: bool = False,
         progress: Progress | None = None,
         **options: Unpack[CallKeywords],
     ) -> list[Embedding | VisionError]:
         """Return a vector or an error for each text, in order and in one space, as `embed_many` does."""
-        return self._many(texts, EmbedTextRequest(space=space), Embedding, options, progress)
+        request = EmbedTextRequest(space=space, truncate=truncate)
+        return self._many(texts, request, Embedding, options, progress)
 
     def detect(
         self,
@@ -364,6 +378,7 @@ class Router:
         *,
         labels: Sequence[str] | None = None,
         min_score: float | None = None,
+        truncate: bool = False,
         **options: Unpack[CallKeywords],
     ) -> Detections:
         """Return the objects of an image, in pixels of the upright image, best score first.
@@ -372,13 +387,15 @@ class Router:
             image: As for `describe`.
             labels: What to look for; by default what the backend knows (COCO's 80 objects).
             min_score: Lowest score to report, in [0, 1]; the backend's own choice by default.
+            truncate: Whether the end of labels that are longer than a model reads may be left out; otherwise its rung
+                is passed by.
             **options: As for `describe`.
 
         Raises:
             CallerError: The image or an option is at fault.
             AllBackendsFailedError: Nothing could answer.
         """
-        request = DetectRequest(labels=_labels(labels), min_score=min_score)
+        request = DetectRequest(labels=_labels(labels), min_score=min_score, truncate=truncate)
         return self._one(image, request, Detections, options)
 
     def detect_many(
@@ -387,11 +404,12 @@ class Router:
         *,
         labels: Sequence[str] | None = None,
         min_score: float | None = None,
+        truncate: bool = False,
         progress: Progress | None = None,
         **options: Unpack[CallKeywords],
     ) -> list[Detections | VisionError]:
         """Return the objects of each image or an error, in order, as `describe_many` does; arguments as `detect`."""
-        request = DetectRequest(labels=_labels(labels), min_score=min_score)
+        request = DetectRequest(labels=_labels(labels), min_score=min_score, truncate=truncate)
         return self._many(images, request, Detections, options, progress)
 
     def warm_up(
@@ -477,6 +495,23 @@ class Router:
             for backend in self._all_backends()
         ]
 
+    def diagnose(self, *, timeout_s: float = DIAGNOSIS_S) -> dict[str, VisionError | None]:
+        """Return by name of each backend what is wrong with what it needs outside of this process, such as its server.
+
+        Servers are asked for what costs nothing.
+
+        Args:
+            timeout_s: Seconds for each backend.
+        """
+        found: dict[str, VisionError | None] = {}
+        for backend in self._all_backends():
+            found[backend.name] = None
+            try:
+                backend.diagnose(timeout_s=positive_seconds(timeout_s))
+            except VisionError as error:
+                found[backend.name] = error
+        return found
+
     def reset(self, backend: str | None = None) -> int:
         """Let the gates pass that a backend, or any for None, has blocked: after topping up or correcting a key.
 
@@ -504,17 +539,20 @@ class Router:
     def ledger(self, *, since: float = 0.0, until: float = float("inf")) -> Iterator[LedgerRow]:
         """Return the booked attempts that ended in ``since <= at < until`` (seconds since 1970 UTC), oldest first."""
         self._recorder.flush()
-        return self._stores.ledger.rows(since=since, until=until)
+        with self._open_store():
+            yield from self._stores.ledger.rows(since=since, until=until)
 
     def cache_info(self) -> CacheInfo:
         """Return how full the cache is."""
         self._recorder.flush()
-        return self._stores.answers.cache_info()
+        with self._open_store():
+            return self._stores.answers.cache_info()
 
     def clear_cache(self) -> int:
         """Forget every cached answer and return how many there were."""
         self._recorder.flush()
-        return self._stores.answers.clear_cache()
+        with self._open_store():
+            return self._stores.answers.clear_cache()
 
     def subscribe(self, listener: Callable[[Event], object]) -> Callable[[], None]:
         """Call a listener with every event from now on: attempts, calls, gates.
@@ -533,16 +571,18 @@ class Router:
     def close(self) -> None:
         """Refuse new calls, give those that run a second, then cancel them and book what they have cost.
 
-        Releases the backends, the threads and the store, and sends the last alerts; harmless twice.
+        Releases the backends, the threads and the store, and sends the last alerts, whatever one of them raises;
+        harmless twice. What a backend raises is logged.
         """
-        self._warm_ups.close()
-        self._running.close(engine_loop(), self._close_on_loop)
-        for backend in self._all_backends():
-            backend.close()
-        self._recorder.flush()
-        self._stores.close()  # before their threads end, each of which would close its own connection in its own time
-        self._release()
-        self._alerts.close()
+        with ExitStack() as ends:  # called from the last to the first
+            ends.callback(self._alerts.close)
+            ends.callback(self._release)
+            ends.callback(self._stores.close)  # before their threads end, each of which would close its own connection
+            ends.callback(self._recorder.flush)
+            for backend in reversed(self._all_backends()):
+                ends.callback(_close_backend, backend)
+            ends.callback(self._running.close, engine_loop(), self._close_on_loop)
+            ends.callback(self._warm_ups.close)
 
     def __enter__(self) -> Self:
         return self
@@ -679,7 +719,19 @@ class Router:
         """Release what backends have on the engine's loop."""
         for backend in self._all_backends():
             if isinstance(backend, AsyncBackend):
-                await backend.aclose()
+                try:
+                    await backend.aclose()
+                except Exception:  # noqa: BLE001 — the others are closed all the same
+                    _log.exception("The %s backend failed to close.", backend.name)
+
+    @contextmanager
+    def _open_store(self) -> Iterator[None]:
+        """Say that the router is closed, where its store is for that reason."""
+        try:
+            yield
+        except StoreError:
+            self._running.check()
+            raise
 
     async def _written_and_told(self) -> None:
         """Return when a call is written down and its listeners have heard of it."""
@@ -702,6 +754,14 @@ class Router:
         """Return every backend once, in the order in which the ladders name them."""
         unique = {id(backend): backend for ladder in self._ladders.values() for backend in ladder}
         return list(unique.values())
+
+
+def _close_backend(backend: Backend) -> None:
+    """Close a backend, and log what it raises: others still have to be closed."""
+    try:
+        backend.close()
+    except Exception:  # noqa: BLE001 — a backend may raise anything
+        _log.exception("The %s backend failed to close.", backend.name)
 
 
 def _plain_request(task: Task) -> Request:

@@ -148,8 +148,8 @@ class Timing:
 class Trace:
     """Who gave an answer, and what it took to get it.
 
-    A backend fills in ``model``, ``revision``, ``usage``, ``flawed_boxes`` and ``timing``; the router fills in the
-    rest.
+    A backend fills in ``model``, ``revision``, ``usage``, ``flawed_boxes``, ``timing`` and ``notes`` of its own; the
+    router fills in the rest.
 
     Attributes:
         backend: Name of the backend that answered.
@@ -163,6 +163,8 @@ class Trace:
         elapsed_s: Seconds from the call to the answer.
         flawed_boxes: How many boxes of the reply were mended or left out, because they were inside out, outside of the
             image, of a label that was not asked for, or no boxes at all.
+        notes: What was wrong with the input although it was answered, in a sentence each: a little of an image was
+            missing, or it was wholly transparent; a text was cut off.
         timing: Where the time of the attempt that answered went; None for a cached answer, and where the backend
             does not measure it. It is ignored when traces are compared.
     """
@@ -177,6 +179,7 @@ class Trace:
     usage: Usage = Usage()
     elapsed_s: float = 0.0
     flawed_boxes: int = 0
+    notes: tuple[str, ...] = ()
     timing: Timing | None = field(default=None, compare=False)
 
     def to_dict(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from vision_backends import InvalidRequestError
+from vision_backends.config.text_file import read_text
 
 from .photo import Dataset, Photo, TrueBox
 
@@ -93,6 +94,6 @@ def _load(path: Path) -> Any:  # noqa: ANN401 — JSON
     if not path.exists():
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_text(path))
     except (OSError, ValueError) as error:
         raise InvalidRequestError(f"{str(path)!r} cannot be read: {error}.") from error

@@ -10,6 +10,7 @@ import json
 from typing import TYPE_CHECKING
 
 from vision_backends import InvalidRequestError
+from vision_backends.config.text_file import read_text
 
 from .photo import Dataset, Photo
 
@@ -29,7 +30,7 @@ def read_karpathy(path: Path, *, split: str | None) -> Dataset:
     """
     split = split or USUAL_SPLIT
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
         images = [each for each in content["images"] if each["split"] == split]
         captions = [tuple(str(said["raw"]).strip() for said in each["sentences"]) for each in images]
         files = ["/".join(filter(None, (each.get("filepath"), each["filename"]))) for each in images]

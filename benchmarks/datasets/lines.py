@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vision_backends import InvalidRequestError, VisionError
 from vision_backends.cli.inputs import find_images
+from vision_backends.config.text_file import read_text
 
 from .photo import Dataset, Photo, TrueBox
 
@@ -49,7 +50,7 @@ def read_lines(path: Path) -> Dataset:
         InvalidRequestError: It is missing, or a line is wrong; says which and why.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidRequestError(f"{str(path)!r} cannot be read: {error}.") from error
     photos = [_photo(line, path, number) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]

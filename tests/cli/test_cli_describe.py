@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from PIL import Image
 
 FAKE = "vision_backends.testing.fake:FakeBackend"
 
@@ -221,3 +222,14 @@ def test_a_state_that_cannot_be_kept_is_told(vision, make_photo, fresh_user):
     assert (result.exit_code, result.stdout) == (0, "fake says: 64×48 px\n")
     assert result.stderr.startswith("vision: ")
     assert "memory" in result.stderr
+
+
+def test_what_is_wrong_with_an_image_that_was_answered_is_told(vision, fresh_user):
+    """On standard error; its name stands before it only where several were asked about."""
+    Image.new("RGBA", (8, 8)).save(fresh_user / "empty.png")
+    Image.new("RGB", (8, 8)).save(fresh_user / "full.png")
+    alone, together = vision("describe", "empty.png"), vision("describe", "full.png", "empty.png")
+    assert alone.exit_code == together.exit_code == 0
+    assert alone.stderr.startswith("vision: empty.png is wholly transparent")
+    assert alone.stderr.count("\n") == together.stderr.count("\n") == 1
+    assert together.stderr == alone.stderr

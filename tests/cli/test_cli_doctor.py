@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -115,3 +118,122 @@ def test_a_model_file_that_is_gone_or_damaged_is_broken(change, why):
     assert why in check.detail
     assert check.remedy is not None
     assert check.remedy.startswith("pip install")
+
+
+class Page(BaseHTTPRequestHandler):
+    """Answers every request with what its server was told to."""
+
+    def do_GET(self):
+        """Send status, type of content and a body."""
+        self.server.asked.append((self.command, self.path))
+        status, kind = self.server.answer
+        self.send_response(status)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *args):
+        """Say nothing."""
+
+
+@pytest.fixture
+def serve(monkeypatch, use_ladder):
+    """Start a server for the openai rung that answers every GET alike, and stop it."""
+    for name in os.environ:
+        if name.lower().endswith("_proxy") or name.startswith("SSL_CERT"):
+            monkeypatch.delenv(name)
+    made = []
+
+    def start(status=200, kind="application/json"):
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
+        server.answer, server.asked = (status, kind), []
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        made.append((server, thread))
+        use_ladder("openai", FAKE, more=f'openai.base_url = "http://127.0.0.1:{server.server_port}/v1"\n')
+        return server
+
+    yield start
+    for server, thread in made:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def finding(vision, name):
+    """Return the exit code and what was found of one thing."""
+    result = vision("doctor", "--json")
+    (check,) = (check for check in json.loads(result.stdout)["checks"] if check["name"] == name)
+    return result.exit_code, check["state"], check["detail"], check["remedy"]
+
+
+class TestServers:
+    """The way to every server is opened, with a request that costs nothing."""
+
+    def test_one_that_lists_its_models_is_well(self, vision, serve):
+        """Nothing is posted."""
+        server = serve()
+        assert finding(vision, "server of openai") == (0, "ok", "nothing hinders the way to it", None)
+        assert server.asked == [("GET", "/v1/models")]
+
+    def test_one_that_is_not_there_is_named_with_the_key_that_says_where(self, vision, serve, use_ladder):
+        """As when the machine is off, or the port is wrong."""
+        use_ladder("openai", FAKE, more='openai.base_url = "http://127.0.0.1:9/v1"\n')
+        code, state, detail, remedy = finding(vision, "server of openai")
+        assert (code, state) == (3, "broken")
+        assert detail.startswith("127.0.0.1:9 cannot be reached")
+        assert "base_url in [openai]" in remedy
+
+    @pytest.mark.parametrize("answer", [(404, "application/json"), (405, "text/plain"), (200, "text/html"), (308, "")])
+    def test_an_address_where_no_api_begins_is_called_so(self, vision, serve, answer):
+        """Mostly its /v1 is missing."""
+        serve(*answer)
+        code, state, detail, remedy = finding(vision, "server of openai")
+        assert (code, state) == (3, "broken")
+        assert "is not where an API begins" in detail
+        assert "/v1" in remedy
+
+    @pytest.mark.parametrize("status", [401, 403])
+    def test_a_key_that_is_not_accepted_is_called_so(self, vision, serve, status):
+        """It is never shown."""
+        serve(status)
+        assert finding(vision, "server of openai")[2].endswith(f"does not accept the key ({status}).")
+
+    @pytest.mark.parametrize("status", [429, 500, 503])
+    def test_trouble_that_passes_is_none_of_the_installation(self, vision, serve, status):
+        """The server is there."""
+        serve(status)
+        assert finding(vision, "server of openai")[:2] == (0, "ok")
+
+    @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+    def test_a_dead_proxy_is_named_with_its_variable(self, vision, serve, monkeypatch, name):
+        """A VPN has left it behind."""
+        server = serve()
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+        code, state, detail, remedy = finding(vision, "server of openai")
+        assert (code, state) == (3, "broken")
+        assert f"through the proxy 127.0.0.1:9 of {name}" in detail
+        assert name in remedy
+        assert server.asked == []
+
+    @pytest.mark.parametrize("name", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
+    def test_missing_certificates_are_named_with_their_variable(self, vision, serve, monkeypatch, use_ladder, name):
+        """Conda has left it behind; what is not encrypted does without, and is told all the same."""
+        serve()
+        monkeypatch.setenv(name, "/opt/conda/old/cacert.pem")
+        found = (0, "missing", f"{name} names /opt/conda/old/cacert.pem, which does not exist", f"unset {name}")
+        assert finding(vision, "certificates") == found
+        use_ladder("openai", FAKE, more='openai.base_url = "https://127.0.0.1:9/v1"\n')
+        code, state, detail, remedy = finding(vision, "server of openai")
+        assert (code, state) == (3, "broken")
+        assert f"{name} names /opt/conda/old/cacert.pem" in detail
+        assert "Unset the variable" in remedy
+
+    def test_without_a_key_openai_is_not_asked(self, vision, use_ladder):
+        """That there is none is told elsewhere."""
+        use_ladder("openai", FAKE)
+        result = vision("doctor")
+        assert result.exit_code == 0
+        assert "server of openai" not in result.stdout
+        assert "missing  OpenAI key" in result.stdout

@@ -39,6 +39,14 @@ def test_images_or_texts_must_be_given_but_not_both(vision, make_photo):
     assert "both" in both.stderr
 
 
+def test_only_a_text_can_be_truncated(vision, make_photo):
+    """An image is always seen whole."""
+    assert vision("embed", "--text", "a cat", "--truncate").exit_code == 0
+    result = vision("embed", make_photo(), "--truncate")
+    assert result.exit_code == 2
+    assert "--truncate is for texts" in result.stderr
+
+
 def test_a_space_that_nobody_has_is_unavailable(vision, make_photo):
     """Exit code 3: the request has a meaning, but nothing can answer it."""
     result = vision("embed", make_photo(), "--space", "other/space@1")

@@ -111,3 +111,54 @@ def test_a_command_imports_only_what_it_needs(make_photo, arguments, heavy):
     command = [sys.executable, "-c", program, *arguments]
     done = subprocess.run(command, capture_output=True, check=True, env=process_env())
     assert heavy.isdisjoint(done.stderr.decode().split())
+
+
+def run_with(redirection: str, *arguments: str, unbuffered: str = "") -> tuple[int, str, str]:
+    """Run the command with a stream that a shell has redirected; return exit code and both streams."""
+    shell = f'exec "$0" -m vision_backends "$@" {redirection}'
+    env = process_env({"PYTHONUNBUFFERED": unbuffered})
+    done = subprocess.run(
+        ["/bin/sh", "-c", shell, sys.executable, *arguments], capture_output=True, env=env, timeout=60, check=False
+    )
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unbuffered"),
+    [
+        (["describe", "photo.png"], ""),
+        (["describe", "photo.png", "--stream"], "1"),
+        (["embed", "photo.png", "--json"], ""),
+        (["models"], "1"),
+        (["--help"], ""),
+        (["--version"], "1"),
+    ],
+)
+def test_a_full_disk_is_called_what_it_is(make_photo, arguments, unbuffered):
+    """It is no bug of this program."""
+    make_photo()
+    code, _, err = run_with(">/dev/full", *arguments, unbuffered=unbuffered)
+    assert (code, err) == (2, "vision: Standard output cannot be written: No space left on device.\n")
+
+
+@pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-"])
+def test_an_answer_is_given_also_where_nothing_can_be_told(make_photo, use_ladder, redirection):
+    """Why it is degraded is the less important part; the exit code stays."""
+    use_ladder("rungs:Dead", "vision_backends.testing.fake:FakeBackend")
+    assert run_with(redirection, "describe", make_photo()) == (0, "fake says: 64×48 px\n", "")
+    assert run_with(redirection, "describe", "missing.png")[0] == 2
+    assert run_with(redirection, "describe", "--paint")[0] == 2
+
+
+@pytest.mark.parametrize("arguments", [["describe", "photo.png"], ["describe", "photo.png", "--json"], ["models"]])
+def test_output_that_was_closed_is_not_wanted(make_photo, arguments):
+    """The command does its work all the same."""
+    make_photo()
+    assert run_with(">&-", *arguments) == (0, "", "")
+
+
+def test_standard_input_that_was_closed_is_empty():
+    """There is no image in it."""
+    code, _, err = run_with("<&-", "describe", "-")
+    assert code == 2
+    assert "is empty" in err

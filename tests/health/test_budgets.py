@@ -262,6 +262,48 @@ def test_an_unknown_price_is_warned_of_once(make_control, scope, caplog):
     ]
 
 
+MIDNIGHT = NOON + DAY_S / 2
+
+
+@pytest.mark.parametrize(
+    "end", [lambda permit: permit.released(), lambda permit: permit.failed(TimedOutError("x"), elapsed_s=1)]
+)
+def test_a_correction_after_midnight_belongs_to_the_day_of_its_call(make_control, scope, clock, store, end):
+    """The provider bills it there, and today's budget has nothing to do with it."""
+    limits = {"openai": Limits(daily_budget_usd=1.0, monthly_budget_usd=9.0)}
+    control = make_control(limits=limits)
+    clock.advance(MIDNIGHT - NOON - 1)
+    permit = control.admit(scope, timeout_s=20, estimate=cost(0.5))
+    end(permit)
+    clock.advance(2)
+    call(control, scope, cost(0.25))
+    permit.corrected(cost(0.75))
+    assert spent(control) == {"daily_budget_usd": 0.25, "monthly_budget_usd": 1.0}
+    yesterday = BudgetState.parse(store.read("book/openai"), backend="openai", limits=limits["openai"])
+    assert yesterday.spending(now=MIDNIGHT - 1)[0].spent == 0.75
+
+
+def test_a_call_that_waited_for_a_lock_hands_no_allowance_back():
+    """It comes with the time at which it began to wait; what has come back since is counted once."""
+    state = BudgetState("openai", Limits(requests_per_minute=10))
+    for number in range(6):
+        state.reserve(Amount(), caller=str(number), lease_s=60, now=60.0)
+    state.settle(Amount(), caller="late", reserved=Amount(), now=30.0)
+    assert state._level("requests_per_minute", 10, 60.0) == pytest.approx(4.0)
+    state.reserve(Amount(), caller="later", lease_s=60, now=45.0)
+    assert state._level("requests_per_minute", 10, 60.0) == pytest.approx(3.0)
+    state.cancel(Amount(), caller="later", now=45.0)
+    assert state._level("requests_per_minute", 10, 60.0) == pytest.approx(4.0)
+
+
+def test_a_clock_that_was_wrong_for_a_moment_does_not_stop_the_allowance():
+    """A time that lies hours ahead is none that a lock was waited for."""
+    state = BudgetState("openai", Limits(requests_per_minute=10))
+    state.reserve(Amount(), caller="wrong", lease_s=60, now=100_000.0)
+    state.reserve(Amount(), caller="right", lease_s=60, now=60.0)
+    assert state._level("requests_per_minute", 10, 72.0) == pytest.approx(10.0)
+
+
 def test_requests_per_minute_come_back_steadily(make_control, scope, clock):
     """Sixty at once after a quiet minute, then one per second."""
     control = make_control(limits={"openai": Limits(requests_per_minute=60)})

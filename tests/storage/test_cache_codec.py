@@ -91,6 +91,12 @@ def test_of_the_trace_only_who_answered_is_kept():
     assert kept.trace.timing is None
 
 
+def test_what_a_backend_has_noted_is_kept():
+    """That a text was cut holds for the answer whenever it is found again."""
+    trace = Trace(backend="local", notes=("The text was cut.",))
+    assert decode(encode(Description(text="a", trace=trace))).trace == trace
+
+
 def test_a_vector_takes_four_bytes_per_component():
     """Raw float32, not text."""
     vector = np.full(1536, 1 / math.sqrt(1536))
@@ -142,6 +148,8 @@ def test_the_handmade_headers_are_otherwise_fine():
         ({key: value for key, value in DESCRIBED.items() if key != "trace"}, b""),
         (DESCRIBED | {"trace": [None, "m", None]}, b""),
         (DESCRIBED | {"trace": ["b", "m"]}, b""),
+        (DESCRIBED | {"notes": "cut"}, b""),
+        (DESCRIBED | {"notes": [1]}, b""),
         (DESCRIBED, b"more"),
         (EMBEDDED | {"space": None}, VECTOR),
         (EMBEDDED, b""),

@@ -89,6 +89,16 @@ class Backend(ABC):
             BackendError: Why it cannot be made ready; as `check`.
         """
 
+    def diagnose(self, *, timeout_s: float) -> None:
+        """Return if what it needs outside of this process is there, such as its server; for ``vision doctor``.
+
+        It may use the network, must not send requests that cost money or count towards a limit, and takes no longer
+        than ``timeout_s``. It is called in a thread. By default there is nothing to look at.
+
+        Raises:
+            BackendError: What is wrong with it, by name, and how to mend it.
+        """
+
     @property
     def credential(self) -> str | None:
         """An identifier of the account that pays (a hash, never the key); None where there is none.

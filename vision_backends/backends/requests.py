@@ -74,10 +74,12 @@ class EmbedTextRequest:
 
     Attributes:
         space: The only acceptable vector space; None accepts the backend's own.
+        truncate: Whether the end of a text that is longer than the model reads may be left out.
     """
 
     task: ClassVar[Task] = "embed_text"
     space: str | None = None
+    truncate: bool = False
 
     def __post_init__(self) -> None:
         check_unicode("The space", self.space)
@@ -90,11 +92,13 @@ class DetectRequest:
     Attributes:
         labels: What to look for; None means the backend's own closed vocabulary.
         min_score: Lowest score to report, in [0, 1]; None leaves it to the backend.
+        truncate: Whether the end of labels that are longer than the model reads may be left out.
     """
 
     task: ClassVar[Task] = "detect"
     labels: tuple[str, ...] | None = None
     min_score: float | None = None
+    truncate: bool = False
 
     def __post_init__(self) -> None:
         if self.labels is not None:
@@ -117,7 +121,7 @@ Request = DescribeRequest | EmbedRequest | EmbedTextRequest | DetectRequest
 
 def shape_of(request: Request) -> tuple[str, ...]:
     """Return the task of a request and which of its options are set: requests of one shape need the same models."""
-    return (request.task, *[name for name in request.__slots__ if getattr(request, name) is not None])
+    return (request.task, *[name for name in request.__slots__ if getattr(request, name) not in {None, False}])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

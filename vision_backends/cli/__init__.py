@@ -6,6 +6,7 @@ This module decides how the program starts. It must not know any command; those 
 from __future__ import annotations
 
 import io
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: Always.
     """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # the shell has closed it; the next file that is opened would take its place
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 — it stays open
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 still gets every answer
@@ -33,3 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app(arguments, prog_name="vision")
     except KeyboardInterrupt:  # while importing; Typer handles it from then on
         sys.exit(130)
+    except OSError as error:  # help, the version and usage errors are printed outside of any command
+        from vision_backends.cli.rendering.exits import exit_code_of_output
+
+        code = exit_code_of_output(error)
+        if code is None:
+            raise
+        sys.exit(code)

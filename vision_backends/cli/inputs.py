@@ -94,7 +94,10 @@ def _images_of(folder: str) -> Sequence[Input]:
 def _read_stdin(max_bytes: int) -> Input:
     if sys.stdin.isatty():
         return _refuse("-", "is the terminal: pipe an image into it")
-    return Input(name="-", source=sys.stdin.buffer.read(max_bytes + 1))
+    try:
+        return Input(name="-", source=sys.stdin.buffer.read(max_bytes + 1))
+    except OSError as error:
+        return _refuse("-", f"cannot be read: {error.strerror or error}")
 
 
 def _refuse(name: str, why: str) -> Input:

@@ -41,6 +41,7 @@ __all__ = [
     "Prompt",
     "Space",
     "TaskName",
+    "Truncate",
     "Yes",
     "command",
 ]
@@ -86,6 +87,9 @@ Prompt = Annotated[str | None, typer.Option("--prompt", "-p", metavar="TEXT", he
 Language = Annotated[str | None, typer.Option(metavar="TAG", help='Language of the text, such as "de".')]
 Label = Annotated[list[str] | None, typer.Option(metavar="TEXT", help="What to look for; can be repeated.")]
 Space = Annotated[str | None, typer.Option(metavar="NAME", help="Accept only vectors in this vector space.")]
+Truncate = Annotated[
+    bool, typer.Option("--truncate", help="Leave out the end of a text or label that is longer than a model reads.")
+]
 TaskName = Annotated[
     Literal["describe", "embed", "embed_text", "detect"] | None,
     typer.Option("--task", help="Explain what would happen if this task were asked for now."),
@@ -103,7 +107,7 @@ class CommonOptions:
     def open_router(self) -> Iterator[tuple["Router", "Settings"]]:
         """Open a router with its settings, which cost most of a command's start and are imported here only.
 
-        A command ends with its answers, so nothing is loaded for later ones.
+        A command ends with its answers, so nothing is loaded or fetched for later ones.
 
         Raises:
             ConfigError: A file, key, value or backend name has no meaning.
@@ -112,7 +116,10 @@ class CommonOptions:
         from vision_backends.router import Router
 
         settings = load_settings(self.config)
-        with Router.from_config(settings.model_copy(update={"warm_standby": False})) as router:
+        here: dict[str, object] = {"warm_standby": False}
+        if settings.local.get("download", "background") in {"background", "wait"}:
+            here["local"] = settings.local | {"download": "never"}
+        with Router.from_config(settings.model_copy(update=here)) as router:
             yield router, settings
 
 

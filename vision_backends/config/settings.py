@@ -24,6 +24,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from vision_backends.config.text_file import read_text
 from vision_backends.config.validation import HiddenTable, unknown_key, wrong_table
 from vision_backends.config.web_address import is_web_address
 from vision_backends.errors import ConfigError
@@ -245,7 +246,7 @@ def variables_in_use(settings: Settings) -> list[str]:
 
 def _read_toml(file: Path) -> HiddenTable:
     try:
-        return HiddenTable(tomllib.loads(file.read_text(encoding="utf-8")))
+        return HiddenTable(tomllib.loads(read_text(file)))
     except OSError as error:
         raise ConfigError(f"The configuration {str(file)!r} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError:

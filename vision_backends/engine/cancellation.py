@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from vision_backends.clock import SYSTEM_CLOCK
-from vision_backends.errors import BackendError, CallCancelledError
+from vision_backends.errors import BackendError, CallCancelledError, ClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -43,17 +43,17 @@ class RunningCalls:
         """Return if new calls may begin.
 
         Raises:
-            RuntimeError: The owner is closed.
+            ClosedError: The owner is closed.
         """
         if self._is_closed:
-            raise RuntimeError(f"The {self._name} is closed.")
+            raise ClosedError(f"The {self._name} is closed.", remedy="Ask before it is closed, or make a new one.")
 
     @contextmanager
     def call(self) -> Iterator[None]:
         """Count the current task while the block runs.
 
         Raises:
-            RuntimeError: The owner is closed.
+            ClosedError: The owner is closed.
         """
         self.check()
         if self._process != os.getpid():  # the parent's tasks do not run here

@@ -289,6 +289,7 @@ class AdmissionControl:
                 permit.booked = permit.amount
             else:
                 permit.booked = Amount.of(usage or FREE, otherwise=permit.amount)
+            permit.ended_at = now
         failure = None if error is None else self._failure(permit, error)
         self._throttling.leave(scope, tokens=permit.amount.tokens, limits=limits, now=monotonic)
         if scope.backend in self._limits:
@@ -310,12 +311,12 @@ class AdmissionControl:
             self._move(scope.account, lambda gates: gates.give_up(scope, caller=permit.caller))
 
     def correct(self, permit: Permit, usage: Usage) -> None:
-        """Book the true usage of a call, which was not known when it ended."""
+        """Book the true usage of a call, which was not known when it ended, in the day of its end."""
         with permit.lock:
             permit.late, booked = usage, permit.booked
         if booked is not None and permit.scope.backend in self._limits:
             late = Amount.of(usage, otherwise=permit.amount).minus(booked)
-            self._settle(permit, late, reserved=Amount())
+            self._settle(permit, late, reserved=Amount(), ended_at=permit.ended_at)
 
     def end_may_block(self, permit: Permit, error: VisionError | None = None) -> bool:
         """Return whether ending a permit with this error, or without one, may have to wait for the store.
@@ -369,12 +370,12 @@ class AdmissionControl:
 
         self._book(permit, act)
 
-    def _settle(self, permit: Permit, amount: Amount, *, reserved: Amount) -> None:
+    def _settle(self, permit: Permit, amount: Amount, *, reserved: Amount, ended_at: float | None = None) -> None:
         """Book what a call has taken (negative where more was booked before) instead of what was reserved for it."""
         now = self._clock.time()
 
         def act(state: BudgetState) -> Sequence[_Event]:
-            state.settle(amount, caller=permit.caller, reserved=reserved, now=now)
+            state.settle(amount, caller=permit.caller, reserved=reserved, now=now, ended_at=ended_at)
             return state.alerts(now=now)
 
         self._book(permit, act)
@@ -478,6 +479,7 @@ class Permit:
         lease_s: Seconds after which it is taken for dead.
         lock: Guards ``booked`` and ``late``.
         booked: What it was booked with when it ended; None while it runs.
+        ended_at: When that was, in seconds since 1970 UTC.
         late: Its true usage, where that became known later, or before it ended.
     """
 
@@ -491,6 +493,7 @@ class Permit:
     lease_s: float
     lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
     booked: Amount | None = field(default=None, init=False, repr=False)
+    ended_at: float | None = field(default=None, init=False, repr=False)
     late: Usage | None = field(default=None, init=False, repr=False)
 
     def succeeded(self, *, usage: Usage, elapsed_s: float, limits: RateLimits | None = None) -> None:

@@ -261,11 +261,22 @@ class BudgetState:
         self.reserved.pop(caller, None)
         self._draw(requests=-1, tokens=-reserved.tokens, now=now)
 
-    def settle(self, amount: Amount, *, caller: str, reserved: Amount, now: float) -> None:
-        """Book what a call has taken instead of what was reserved for it."""
+    def settle(
+        self, amount: Amount, *, caller: str, reserved: Amount, now: float, ended_at: float | None = None
+    ) -> None:
+        """Book what a call has taken instead of what was reserved for it.
+
+        Args:
+            amount: What it has taken.
+            caller: Its id.
+            reserved: What was reserved.
+            now: The time.
+            ended_at: When the call ended, in whose day and month it is booked; by default now.
+        """
+        ended_at = now if ended_at is None else ended_at
         self.reserved.pop(caller, None)
         self._draw(requests=0, tokens=amount.tokens - reserved.tokens, now=now)
-        for period in (_period("day", now), _period("month", now)):
+        for period in (_period("day", ended_at), _period("month", ended_at)):
             self.spent[period] = self.spent.pop(period, Amount()).plus(amount)
         for period in list(self.spent)[:-KEPT_PERIODS]:
             del self.spent[period]
@@ -363,11 +374,19 @@ class BudgetState:
         level, at = self.levels.get(key, (float(limit), now))
         return min(float(limit), level + max(0.0, now - at) * limit / MINUTE_S)
 
+    def _latest(self, key: str, now: float) -> float:
+        """Return the later of the caller's time and that of the level.
+
+        A call that has waited for a lock comes with an older time: what has come back since would come back once more.
+        """
+        _, at = self.levels.get(key, (0.0, now))
+        return at if now < at <= now + MINUTE_S else now  # one further ahead was set by a clock that was wrong
+
     def _draw(self, *, requests: int, tokens: int, now: float) -> None:
         for key, drawn in (("requests_per_minute", requests), ("tokens_per_minute", tokens)):
             limit: int | None = getattr(self.limits, key)
             if limit is not None:
-                self.levels[key] = (self._level(key, limit, now) - drawn, now)
+                self.levels[key] = (self._level(key, limit, now) - drawn, self._latest(key, now))
 
 
 def _amount(values: list[int]) -> Amount:

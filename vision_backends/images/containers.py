@@ -9,6 +9,7 @@ References: Adobe, TIFF revision 6.0, section 2; BigTIFF as in libtiff's design 
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 import zlib
@@ -20,7 +21,7 @@ from vision_backends.errors import InvalidImageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["ACCEPTED", "Container", "exif_orientation", "identify", "strip"]
+__all__ = ["ACCEPTED", "Container", "exif_orientation", "identify", "strip", "with_end"]
 
 ACCEPTED = (
     "Accepted are JPEG, PNG, WEBP, GIF, BMP, TIFF and AVIF images (HEIC with the pillow-heif plugin) as a path, "
@@ -79,7 +80,17 @@ _KEPT_MARKERS = frozenset(
     )
 )
 
+_SCAN, _END = b"\xff\xda", b"\xff\xd9"
+_COEFFICIENTS = 64
+
+_FRAMES = frozenset(bytes([code]) for code in range(0xC0, 0xD0) if code not in {0xC4, 0xC8, 0xCC})
+"""Markers of the segment that tells the size and the number of components."""
+
 _PNG_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
+
+_PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""Samples of a pixel by type of colour."""
+_PNG_MAX_DEPTH = 16
 
 _WIDTH, _HEIGHT, _ORIENTATION, _TILE_WIDTH, _TILE_HEIGHT = 256, 257, 274, 322, 323
 
@@ -109,12 +120,14 @@ class Container:
         orientation: 1 to 8 as in EXIF; None where only the decoder can tell.
         size: Width and height in pixels that the decoder would allocate; None where it says so before it does.
         icc_profile: The colour profile, where it is not left in ``data``.
+        ended: Whether the file has an end, as far as that is looked at here.
     """
 
     data: bytes = field(repr=False)
     orientation: int | None = None
     size: tuple[int, int] | None = None
     icc_profile: bytes | None = field(default=None, repr=False)
+    ended: bool = True
 
 
 def identify(data: bytes, *, name: str) -> str:
@@ -151,31 +164,96 @@ def strip(data: bytes, *, kind: str) -> Container:
     return _STRIPPERS[kind](data) if kind in _STRIPPERS else Container(data=data)
 
 
-def _strip_jpeg(data: bytes) -> Container:
-    """Keep the segments that pixels depend on, and the colour profile."""
-    kept = [data[:2]]
-    exif = b""
-    at = 2
-    for _ in range(_MAX_SEGMENTS):
-        found = _MARKER.search(data, at)  # anything between segments is padding
-        at = found.start() if found else len(data)
-        marker = data[at + 1 : at + 2]
-        if marker in _END_OF_HEADER:
-            break
-        length = 0 if marker in _BARE_MARKERS else max(2, int.from_bytes(data[at + 2 : at + 4], "big"))
-        end = at + 2 + length
-        segment = data[at:end]
+def with_end(data: bytes, fill: bytes, *, kind: str, max_pixels: int) -> bytes | None:
+    """Return a file that was cut short, with something in place of what is missing, however much that is.
+
+    What a decoder makes of two files with different fills is the same as far as the file goes, and differs from there.
+
+    Args:
+        data: The file.
+        fill: The byte that is put in place of every missing one.
+        kind: Its format.
+        max_pixels: Nothing is made up for an image of more pixels.
+
+    Returns:
+        None for a format whose end cannot be made up, and where the end is not all that is missing.
+
+    Raises:
+        ValueError: It is damaged. IndexError, zlib.error and struct.error mean the same.
+    """
+    missing = fill * (len(data) + 64)
+    if kind == "JPEG":
+        header = _JpegHeader(data)
+        return data[: header.end] + missing + _END if header.is_covered() else None
+    if kind == "PNG":
+        return _with_png_end(data, fill, max_pixels=max_pixels)
+    return data + missing if kind in {"BMP", "WEBP", "TIFF"} else None
+
+
+class _JpegHeader:
+    """What stands before the pixels of a JPEG, and where they begin and end.
+
+    Raises:
+        ValueError: It has absurdly many segments.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.kept = [data[:2]]  # the segments that pixels depend on, and the colour profile
+        self.exif = b""
+        self.components = 0
+        self.at = 2  # where the first scan begins
+        for _ in range(_MAX_SEGMENTS):
+            found = _MARKER.search(data, self.at)  # anything between segments is padding
+            self.at = found.start() if found else len(data)
+            marker = data[self.at + 1 : self.at + 2]
+            if marker in _END_OF_HEADER:
+                break
+            self._note(marker)
+        else:
+            raise ValueError("a JPEG with absurdly many segments")
+        self.end = data.find(_END, self.at)
+        self.ended = self.end >= 0
+        if not self.ended:
+            self.end = len(data)
+
+    def _note(self, marker: bytes) -> None:
+        length = 0 if marker in _BARE_MARKERS else max(2, int.from_bytes(self.data[self.at + 2 : self.at + 4], "big"))
+        segment = self.data[self.at : self.at + 2 + length]
         if segment.startswith(b"Exif\x00\x00", 4):
-            exif = exif or segment[4:]
+            self.exif = self.exif or segment[4:]
         if marker in _KEPT_MARKERS or segment.startswith(b"ICC_PROFILE\x00", 4):
-            kept.append(segment)
-        at = end
-    else:
-        raise ValueError("a JPEG with absurdly many segments")
-    end_of_image = data.find(b"\xff\xd9", at)
-    if data.count(b"\xff\xda", at, end_of_image if end_of_image >= 0 else len(data)) > _MAX_SCANS:
+            self.kept.append(segment)
+        if marker in _FRAMES:
+            self.components = segment[9]
+        self.at += 2 + length
+
+    def is_covered(self) -> bool:
+        """Return whether scans have begun for every coefficient of every component in all its bits.
+
+        A progressive JPEG begins with few of them; ITU-T T.81, section G.1.
+        """
+        left: dict[int, set[int]] = {}
+        at = self.data.find(_SCAN, self.at)
+        while 0 <= at < self.end:
+            count = self.data[at + 4]
+            first, last, bits = self.data[at + 5 + 2 * count : at + 8 + 2 * count]
+            for component in self.data[at + 5 : at + 5 + 2 * count : 2]:
+                lacking = left.setdefault(component, set(range(_COEFFICIENTS)))
+                if bits & 0x0F == 0:
+                    lacking -= set(range(first, last + 1))
+            at = self.data.find(_SCAN, at + 2)
+        return len(left) >= self.components and not any(left.values())
+
+
+def _strip_jpeg(data: bytes) -> Container:
+    """Keep the segments that pixels depend on, and the colour profile; a missing end is put there."""
+    header = _JpegHeader(data)
+    if data.count(_SCAN, header.at, header.end) > _MAX_SCANS:
         raise ValueError("a progressive JPEG with absurdly many scans")
-    return Container(data=b"".join(kept) + data[at:], orientation=exif_orientation(exif))
+    body = data[header.at :] if header.ended else data[header.at :] + _END
+    orientation = exif_orientation(header.exif)
+    return Container(data=b"".join(header.kept) + body, orientation=orientation, ended=header.ended)
 
 
 def _strip_png(data: bytes) -> Container:
@@ -200,6 +278,28 @@ def _strip_png(data: bytes) -> Container:
     else:
         raise ValueError("a PNG with absurdly many chunks")
     return Container(data=b"".join(kept), orientation=orientation, icc_profile=profile)
+
+
+def _with_png_end(data: bytes, fill: bytes, *, max_pixels: int) -> bytes:
+    """Return a PNG whose compressed rows go on with something else where the file ends."""
+    stripped = _strip_png(data).data
+    begin = stripped.index(b"IDAT") - 4
+    packed, at = [], begin
+    while stripped[at + 4 : at + 8] == b"IDAT":
+        length = int.from_bytes(stripped[at : at + 4], "big")
+        packed.append(stripped[at + 8 : at + 8 + length])
+        at += 12 + length
+    width, height, depth, colours = struct.unpack_from(">LLBB", stripped, 16)
+    if not 0 < width * height <= max_pixels or depth > _PNG_MAX_DEPTH:
+        raise ValueError("a PNG of an absurd size")
+    row_bytes = 1 + math.ceil(width * depth * _PNG_SAMPLES.get(colours, 4) / 8)
+    most_bytes = row_bytes * height + 16 * (width + height)  # some more where it is interlaced
+    rows = zlib.decompressobj().decompress(b"".join(packed), most_bytes).ljust(most_bytes, fill)
+    return stripped[:begin] + _png_chunk(b"IDAT", zlib.compress(rows, 1)) + _png_chunk(b"IEND", b"")
+
+
+def _png_chunk(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">L", len(body)) + name + body + struct.pack(">L", zlib.crc32(name + body))
 
 
 def _inflate_profile(body: bytes) -> bytes | None:

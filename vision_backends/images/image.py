@@ -102,10 +102,12 @@ class Image:
     Attributes:
         width: Width of the whole upright image in pixels, however few of them were decoded.
         height: Height of the whole upright image in pixels, however few of them were decoded.
+        notes: What a viewer would want to know, in a sentence each: that a little of it is missing, or all transparent.
     """
 
     width: int
     height: int
+    notes: tuple[str, ...] = ()
     _pixels: PILImage.Image  # upright, mode RGB, held by nothing else; replaced when more are asked for
     _encoded: Encoded | None = None
     _limits: ImageLimits = DEFAULT_LIMITS
@@ -169,11 +171,18 @@ def open_image(source: ImageSource, *, min_side_px: int | None = None, limits: I
             # module, the class may still be missing from it.
             kind = getattr(sys.modules.get(module), name, None)
             if kind is not None and isinstance(source, kind):
-                pixels = convert(source, limits=limits)
-                return Image(width=pixels.width, height=pixels.height, _pixels=pixels)
+                made = convert(source, limits=limits)
+                return Image(width=made.width, height=made.height, notes=made.notes, _pixels=made.pixels)
     encoded = _read(source, limits=limits)
     decoded = decode(encoded, limits=limits, min_side_px=min_side_px)
-    return Image(width=decoded.width, height=decoded.height, _pixels=decoded.pixels, _encoded=encoded, _limits=limits)
+    return Image(
+        width=decoded.width,
+        height=decoded.height,
+        notes=decoded.notes,
+        _pixels=decoded.pixels,
+        _encoded=encoded,
+        _limits=limits,
+    )
 
 
 def _read(source: object, *, limits: ImageLimits) -> Encoded:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import base64
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import reduce
 from importlib import import_module
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from vision_backends.errors import ImageTooLargeError, InvalidImageError, VisionError
-from vision_backends.images.containers import ACCEPTED, exif_orientation, identify, strip
+from vision_backends.images.containers import ACCEPTED, exif_orientation, identify, strip, with_end
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL import Image as PILImage
 
+    from vision_backends.images.containers import Container
     from vision_backends.images.image import Encoded, ImageLimits
 
 __all__ = ["Decoded", "WireImage", "decode", "encode_for_wire", "pixels_of_array", "pixels_of_pil", "translated_errors"]
@@ -49,6 +51,16 @@ _ARRAYS = (
     "(height, width, 3) for RGB and (height, width, 4) for RGBA."
 )
 
+_OPAQUE_KINDS = frozenset({"BMP", "DIB", "ICO", "CUR"})
+"""Formats whose alpha is not used where it is zero throughout."""
+
+_FILLS = (b"\x00", b"\x01")
+_MOST_MISSING = 1 / 32
+"""More than this share of an image is not cut off without an error."""
+
+_BLOCK_ROWS = 2
+"""Rows of a JPEG's largest usual blocks, at an eighth of its scale."""
+
 _JPEG_QUALITY = 88
 _JPEG_MAX_SIDE_PX = 65_500  # libjpeg's JPEG_MAX_DIMENSION
 _FLAT_SHARE = 0.5
@@ -64,11 +76,13 @@ class Decoded:
         pixels: Upright, mode RGB, without metadata; smaller than the image after a reduced decode.
         width: Width of the upright image in pixels.
         height: Height of the upright image in pixels.
+        notes: What a viewer of the image would want to know, in a sentence each.
     """
 
     pixels: PILImage.Image
     width: int
     height: int
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,36 +116,80 @@ def decode(encoded: Encoded, *, limits: ImageLimits, min_side_px: int | None = N
         InvalidImageError: It is not an image, damaged, or of a format that is not open.
         ImageTooLargeError: It has more pixels than the limits allow.
     """
-    from PIL import Image as PILImage
-
     name = encoded.name
     kind = identify(encoded.data, name=name)
     with translated_errors(name):
-        # Image.open would warn of large sizes before they can be checked; all threads share the warning filters.
-        if kind in _PLUGINS:
-            import_module(_PLUGINS[kind])  # registers itself
-        plugin, accepts = PILImage.OPEN.get(kind, (None, None))
-        if plugin is None or (accepts is not None and accepts(encoded.data[:16]) is not True):
-            raise InvalidImageError(
-                f"{name} is {kind} of a variant that the installed Pillow cannot open.", remedy=ACCEPTED
-            )
-        container = strip(encoded.data, kind=kind)
-        limits.check_pixels(container.size or (0, 0), name=name)
-        image: Any = plugin(BytesIO(container.data), "")
-        limits.check_pixels(image.size, name=name)
-        whole_size = image.size
-        is_reduced = min_side_px is not None and image.draft(None, (min_side_px, min_side_px)) is not None
-        image.load()
-        width, height = whole_size if is_reduced else image.size
-        orientation = container.orientation or exif_orientation(image.info.get("exif"))
-        icc_profile = container.icc_profile or image.info.get("icc_profile")
-        # The decoders of other formats live, with their buffers, as long as their image.
-        pixels = _upright_rgb(image, orientation=orientation, icc_profile=icc_profile, copy=kind != "JPEG")
-    sideways = orientation in _SIDEWAYS
-    return Decoded(pixels=pixels, width=height if sideways else width, height=width if sideways else height)
+        try:
+            container = strip(encoded.data, kind=kind)
+            found = _decode(container, kind=kind, name=name, limits=limits, min_side_px=min_side_px)
+        except (VisionError, MemoryError):
+            raise
+        except Exception:
+            if kind == "JPEG":
+                raise
+            found, missing = _mend(encoded.data, kind=kind, name=name, limits=limits)
+        else:
+            is_whole = kind != "JPEG" or (container.ended and not _has_flat_end(found.pixels))
+            missing = 0.0 if is_whole else _mend(encoded.data, kind=kind, name=name, limits=limits)[1]
+    return found if not missing else replace(found, notes=(*found.notes, _cut_note(name, missing)))
 
 
-def pixels_of_pil(image: PILImage.Image, *, limits: ImageLimits) -> PILImage.Image:
+def _decode(
+    container: Container, *, kind: str, name: str, limits: ImageLimits, min_side_px: int | None = None
+) -> Decoded:
+    """Decode an image; arguments and errors as in `decode`, and whatever Pillow raises."""
+    from PIL import Image as PILImage
+
+    # Image.open would warn of large sizes before they can be checked; all threads share the warning filters.
+    if kind in _PLUGINS:
+        import_module(_PLUGINS[kind])  # registers itself
+    plugin, accepts = PILImage.OPEN.get(kind, (None, None))
+    if plugin is None or (accepts is not None and accepts(container.data[:16]) is not True):
+        raise InvalidImageError(
+            f"{name} is {kind} of a variant that the installed Pillow cannot open.", remedy=ACCEPTED
+        )
+    limits.check_pixels(container.size or (0, 0), name=name)
+    image: Any = plugin(BytesIO(container.data), "")
+    limits.check_pixels(image.size, name=name)
+    whole_size = image.size
+    is_reduced = min_side_px is not None and image.draft(None, (min_side_px, min_side_px)) is not None
+    image.load()
+    width, height = whole_size if is_reduced else image.size
+    orientation = container.orientation or exif_orientation(image.info.get("exif"))
+    icc_profile = container.icc_profile or image.info.get("icc_profile")
+    visible, notes = _visible(image, kind=kind, name=name)
+    # The decoders of other formats live, with their buffers, as long as their image.
+    pixels = _upright_rgb(visible, orientation=orientation, icc_profile=icc_profile, copy=kind != "JPEG")
+    if orientation in _SIDEWAYS:
+        width, height = height, width
+    return Decoded(pixels=pixels, width=width, height=height, notes=notes)
+
+
+def _mend(data: bytes, *, kind: str, name: str, limits: ImageLimits) -> tuple[Decoded, float]:
+    """Return an image whose file has no end, as browsers show it, and how large a share of it is missing.
+
+    Raises:
+        InvalidImageError: More is missing than nobody would notice. Whatever Pillow raises: it is damaged otherwise.
+    """
+    ends = []
+    for fill in _FILLS:
+        whole = with_end(data, fill, kind=kind, max_pixels=limits.max_pixels)
+        if whole is None:
+            raise ValueError("a file without an end")
+        container = strip(whole, kind=kind)
+        if kind == "JPEG":  # only the share that is missing counts, which is seen best as it lies in the file
+            container = replace(container, orientation=1)
+        ends.append(_decode(container, kind=kind, name=name, limits=limits, min_side_px=1))
+    missing = _missing_share(*(end.pixels for end in ends), is_in_rows=kind == "JPEG")
+    if missing > _MOST_MISSING:
+        raise InvalidImageError(
+            f"{name} is damaged or cut short: {_percent(missing)} of it is missing.",
+            remedy=f"Fetch or save it again. {ACCEPTED}",
+        )
+    return ends[0], missing
+
+
+def pixels_of_pil(image: PILImage.Image, *, limits: ImageLimits) -> Decoded:
     """Return upright RGB pixels of a PIL image, which is loaded but not changed.
 
     Raises:
@@ -145,10 +203,13 @@ def pixels_of_pil(image: PILImage.Image, *, limits: ImageLimits) -> PILImage.Ima
     with translated_errors(name):
         image.load()
         orientation = exif_orientation(image.info.get("exif"))
-        return _upright_rgb(image, orientation=orientation, icc_profile=image.info.get("icc_profile"), copy=True)
+        visible, notes = _visible(image, kind=image.format, name=name)
+        profile = image.info.get("icc_profile")
+        pixels = _upright_rgb(visible, orientation=orientation, icc_profile=profile, copy=True)
+    return Decoded(pixels=pixels, width=pixels.width, height=pixels.height, notes=notes)
 
 
-def pixels_of_array(array: npt.NDArray[Any], *, limits: ImageLimits) -> PILImage.Image:
+def pixels_of_array(array: npt.NDArray[Any], *, limits: ImageLimits) -> Decoded:
     """Return RGB pixels of a numpy array.
 
     Args:
@@ -173,7 +234,8 @@ def pixels_of_array(array: npt.NDArray[Any], *, limits: ImageLimits) -> PILImage
         if not (low >= 0.0 and high <= 1.0):  # refuses NaN as well
             raise InvalidImageError(f"The array has values from {low:g} to {high:g}.", remedy=_ARRAYS)
         array = (array * 255.0).round().astype("uint8")
-    return _upright_rgb(PILImage.fromarray(array))
+    visible, notes = _visible(PILImage.fromarray(array), kind=None, name="The array")
+    return Decoded(pixels=_upright_rgb(visible), width=shape[1], height=shape[0], notes=notes)
 
 
 def encode_for_wire(image: PILImage.Image) -> WireImage:
@@ -258,6 +320,62 @@ def _upright_rgb(
         pixels = image.copy()
     pixels.info = {}
     return pixels
+
+
+def _visible(image: PILImage.Image, *, kind: str | None, name: str) -> tuple[PILImage.Image, tuple[str, ...]]:
+    """Return an image without an alpha channel that is not used, and a note where nothing of it can be seen.
+
+    A BMP whose alpha is zero throughout has none: that is how programs write 32-bit pixels, and how browsers read them.
+    """
+    if "A" not in image.getbands() or image.getchannel("A").getextrema()[1]:
+        return image, ()
+    if kind in _OPAQUE_KINDS:
+        return image.convert("RGB"), ()
+    note = f"{name} is wholly transparent: a white page. If its alpha is not used, pass its colours alone."
+    return image, (note,)
+
+
+def _has_flat_end(pixels: PILImage.Image) -> bool:
+    """Return whether one edge of an image has one colour, as all that a JPEG lacks is grey, however it is turned."""
+    width, height = pixels.size
+    across, down = max(1, width // 8), max(1, height // 8)
+    edges = (
+        (0, 0, width, down),
+        (0, height - down, width, height),
+        (0, 0, across, height),
+        (width - across, 0, width, height),
+    )
+    return any(pixels.crop(edge).getcolors(maxcolors=1) for edge in edges)
+
+
+def _missing_share(first: PILImage.Image, second: PILImage.Image, *, is_in_rows: bool) -> float:
+    """Return the share of pixels in which two images differ.
+
+    Args:
+        first: An image at an eighth of its scale, or whole.
+        second: The same with another fill in place of what is missing.
+        is_in_rows: Whether everything below the first row of blocks that differs is missing, even where both happen to
+            be black there.
+    """
+    from PIL import ImageChops
+
+    most = reduce(ImageChops.lighter, ImageChops.difference(first, second).split())
+    box = most.getbbox()
+    if box is None:
+        return 0.0
+    width, height = most.size
+    begun = most.crop((0, box[1], width, min(box[1] + _BLOCK_ROWS, height))) if is_in_rows else most
+    different = width * begun.height - begun.histogram()[0]
+    below = width * (height - box[1] - begun.height) if is_in_rows else 0
+    return (different + below) / (width * height)
+
+
+def _percent(share: float) -> str:
+    return f"about {share:.0%}" if share >= 0.01 else "less than 1%"
+
+
+def _cut_note(name: str, missing: float) -> str:
+    return f"{name} is cut short: {_percent(missing)} of it is missing."
 
 
 def _to_8_bit(image: PILImage.Image) -> PILImage.Image:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from vision_backends.clock import pause
 from vision_backends.engine.cancellation import reason_of
 from vision_backends.errors import (
+    TEXT_TOO_LONG,
     BackendError,
     CallCancelledError,
     CallerError,
@@ -207,7 +208,7 @@ class Attempts:
                 self.note(items, turn, "skipped", self._late(turn, timeout_s))
             return None
         error = flight.task.result()
-        if isinstance(error, CallerError) and len(items) > 1:
+        if _concerns_one(error) and len(items) > 1:
             for item in items:  # one is at fault: each is asked for again, alone
                 await self.make(turn, [item])
             return None
@@ -281,6 +282,9 @@ class Attempts:
             await self.ended(permit, partial(permit.released, usage=error.usage))
             return error
         except BackendError as error:
+            if _concerns_one(error) and len(items) > 1:
+                await self.ended(permit, partial(permit.released, usage=error.usage))
+                return error
             elapsed_s = self.clock.monotonic() - started
             self.note(items, turn, "failed", error, elapsed_s=elapsed_s)
             end = partial(permit.failed, error, elapsed_s=elapsed_s, usage=error.usage)
@@ -377,7 +381,14 @@ class Attempts:
             self.settle(item, turn, answer, elapsed_s=0.0)
         self.ended_by_cancelling(partial(permit.corrected, _usage(answers)))
         attempts = [
-            replace(item.attempts[-1], outcome="failed", error=TimedOutError.kind, code="came_late") for item in late
+            replace(
+                twin.attempts[-1],
+                outcome="failed",
+                error=TimedOutError.kind,
+                code="came_late",
+                at=(item if item.attempts else twin).attempts[-1].at,  # in whose day it is billed
+            )
+            for item, twin in zip(items, late, strict=True)
         ]
         self._recorder.book(attempts, task=turn.call.request.task)
 
@@ -446,6 +457,11 @@ class Attempts:
 
 def _first_name(rung: Rung) -> str:
     return f"{rung.scope.model} {rung.scope.task}"
+
+
+def _concerns_one(error: VisionError | None) -> bool:
+    """Return whether an error is about one of the inputs, so that the others can be answered without it."""
+    return isinstance(error, CallerError) or getattr(error, "code", None) == TEXT_TOO_LONG
 
 
 def _release(permit: Permit) -> None:

@@ -43,6 +43,7 @@ class Item:
         answer: The answer, once there is one.
         revision: The revision of the model that gave it.
         error: Why nobody can be asked: what the caller did wrong, or an input that was not read in time.
+        notes: What is wrong with it although it can be asked about.
         elapsed_s: Seconds that were spent on it.
         opening_s: Seconds of them that it took to open.
     """
@@ -55,6 +56,7 @@ class Item:
     answer: Answer | None = None
     revision: str | None = None
     error: VisionError | None = None
+    notes: tuple[str, ...] = ()
     elapsed_s: float = 0.0
     opening_s: float = 0.0
 

@@ -63,6 +63,7 @@ def _verdict(rung: Rung, request: Request, attempts: Attempts, gates: GateSnapsh
         error=blocked.kind if blocked else None,
         reason=blocked.message if blocked else None,
         remedy=blocked.remedy if blocked else None,
+        code=blocked.code if blocked else None,
         retry_after_s=blocked.retry_after_s if blocked else None,
         expected_s=attempts.expected_s(rung, request) if rung.model else None,
     )

@@ -19,6 +19,7 @@ from vision_backends.backends.requests import EmbedRequest, EmbedTextRequest, ch
 from vision_backends.clock import Deadline
 from vision_backends.engine.pools import Pool
 from vision_backends.errors import (
+    TEXT_TOO_LONG,
     AllBackendsFailedError,
     CallerError,
     InvalidRequestError,
@@ -274,7 +275,8 @@ class Pipeline:
             if isinstance(request, EmbedTextRequest):
                 item.content = _text(item.source)
             else:
-                item.content = open_image(item.source, min_side_px=side_px, limits=self._limits)
+                image = open_image(item.source, min_side_px=side_px, limits=self._limits)
+                item.content, item.notes = image, image.notes
             if self._caching:
                 self._look_up(item, request, rungs)
         except CallerError as error:
@@ -289,6 +291,8 @@ class Pipeline:
         """
         options = asdict(request)
         options.pop("space", None)  # the model's space is the one that counts
+        if not options.get("truncate"):
+            options.pop("truncate", None)
         digest = item.digest
         for rung in rungs:
             if rung.model is None or isinstance(rung.refusal, NotSupportedError):
@@ -396,6 +400,9 @@ def failure(item: Item, request: Request) -> VisionError:
     """Return the error for an item that no rung has answered."""
     space = getattr(request, "space", None)
     if space is not None:
+        for attempt in item.attempts:
+            if attempt.code == TEXT_TOO_LONG:  # the only rung with this space would always refuse it
+                return InvalidRequestError(attempt.message or "The text is too long.", remedy=attempt.remedy)
         return SpaceUnavailableError(
             f"No backend can produce vectors of {space!r} now.",
             attempts=item.attempts,

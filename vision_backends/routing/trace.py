@@ -111,6 +111,7 @@ def complete(item: Item) -> Answer | None:
         usage=reduce(add, (attempt.usage for attempt in item.attempts)),
         elapsed_s=item.elapsed_s,
         flawed_boxes=item.answer.trace.flawed_boxes,
+        notes=(*item.notes, *item.answer.trace.notes),
         timing=None if last.outcome == "cached" else _with_opening(item.answer.trace.timing, item),
     )
     return replace(item.answer, trace=trace)

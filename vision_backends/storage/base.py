@@ -7,6 +7,7 @@ in Redis for all machines, say, with answers and ledger in a file on each.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
@@ -218,5 +219,6 @@ class Stores:
 
     def close(self) -> None:
         """Close each of them."""
-        for store in (self.answers, self.ledger, self.states):
-            store.close()
+        with ExitStack() as ends:  # whatever one of them raises
+            for store in (self.states, self.ledger, self.answers):
+                ends.callback(store.close)

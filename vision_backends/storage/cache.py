@@ -1,8 +1,8 @@
 """Cached answers: under which key one is kept, and how it is written down and read back.
 
 This module decides what makes two requests the same, and what of an answer is kept: of its trace only backend, model,
-revision and flawed boxes, since everything else belongs to the call that got it. It must not know where the bytes are
-kept, nor any request, model or backend: for the key they come as plain values.
+revision, flawed boxes and what the backend has noted, since everything else belongs to the call that got it. It must
+not know where the bytes are kept, nor any request, model or backend: for the key they come as plain values.
 
 The format: 4 bytes that name it and its version, the CRC-32 of all that follows, the length of the header, the
 header in JSON, then for embeddings the vector as little-endian float32. No pickle: anyone who can write to the
@@ -103,6 +103,8 @@ def encode(answer: Answer) -> bytes:
             header["flawed_boxes"] = answer.trace.flawed_boxes
     trace = answer.trace
     header["trace"] = [trace.backend, trace.model, trace.revision]
+    if trace.notes:
+        header["notes"] = trace.notes
     encoded = json.dumps(header, allow_nan=False, separators=(",", ":")).encode("ascii")
     checked = struct.pack("<I", len(encoded)) + encoded + vector
     return MAGIC + struct.pack("<I", zlib.crc32(checked)) + checked
@@ -136,7 +138,12 @@ def _refuse_other_keys(value: object) -> None:
 
 def _read(header: dict[str, Any], vector: bytes) -> Answer:
     backend, model, revision = header.pop("trace")
-    trace = Trace(backend=_typed(backend, str), model=_typed(model, str, None), revision=_typed(revision, str, None))
+    trace = Trace(
+        backend=_typed(backend, str),
+        model=_typed(model, str, None),
+        revision=_typed(revision, str, None),
+        notes=tuple(_typed(note, str) for note in _typed(header.pop("notes", []), list)),
+    )
     kind = header.pop("type")
     if kind == "embedding":
         return _embedding(vector, trace=trace, **header)

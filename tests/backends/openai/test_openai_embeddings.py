@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import base64
+import json
+import re
 import time
 
 import numpy as np
 import pytest
 
+from vision_backends import Router
+from vision_backends.backends.openai import OpenAIBackend
 from vision_backends.backends.openai.embeddings import read_vectors, text_body
 from vision_backends.backends.requests import EmbedRequest, EmbedTextRequest
-from vision_backends.errors import ConfigError, InvalidReplyError, NotSupportedError, TimedOutError, UnavailableError
+from vision_backends.errors import (
+    TEXT_TOO_LONG,
+    ConfigError,
+    InvalidReplyError,
+    InvalidRequestError,
+    NotSupportedError,
+    RateLimitedError,
+    TimedOutError,
+    UnavailableError,
+)
 
 
 def packed(numbers):
@@ -138,3 +151,83 @@ def test_the_second_request_of_a_call_gets_what_the_first_has_left(sandbox, make
         backend.embed([photo], EmbedRequest(), timeout_s=0.05)
     assert time.monotonic() - started < 1
     assert sandbox.counts.get("/v1/embeddings", 0) == 0
+
+
+OPENAI = "This model's maximum context length is 8192 tokens, however you requested {} tokens ({} in your prompt)."
+TOO_LONG = [
+    (400, {"error": {"message": OPENAI, "type": "invalid_request_error", "param": None, "code": None}}),
+    (400, {"error": {"message": OPENAI, "code": "context_length_exceeded"}}),
+    (400, {"object": "error", "message": OPENAI, "type": "BadRequestError", "code": 400}),  # vLLM
+    (
+        413,
+        {"error": "Input validation error: `inputs` must have less than 8192 tokens. Given: {}", "error_type": "v"},
+    ),  # TEI
+    (
+        400,
+        {"error": {"code": 400, "message": "the request ({} tokens) exceeds the available context size (8192 tokens)"}},
+    ),
+    (500, {"error": {"message": "input is too large to process. increase the physical batch size"}}),  # llama.cpp
+]
+
+
+@pytest.fixture
+def short_sighted(make_server):
+    """A maker of servers whose model reads 8,192 tokens, one for each letter; says what longer texts are told."""
+
+    def make(status, refusal):
+        def talk(line):
+            while (request := line.receive()) is not None:
+                texts = json.loads(request[1])["input"]
+                longest = max(map(len, texts))
+                if longest > 8192:
+                    told = json.dumps(refusal).replace("{}", str(longest)).encode()
+                    line.reply(told, status=status)
+                else:
+                    vectors = [{"index": place, "embedding": [1.0, len(text)]} for place, text in enumerate(texts)]
+                    line.reply(json.dumps({"data": vectors, "usage": {"prompt_tokens": 9}}).encode())
+
+        return make_server(talk)
+
+    return make
+
+
+@pytest.mark.parametrize(("status", "refusal"), TOO_LONG)
+def test_a_text_that_the_server_calls_too_long_is_refused_in_its_words(short_sighted, make_backend, status, refusal):
+    """However it says so: only that text is at fault, and other rungs may read it."""
+    backend = make_backend(base_url=short_sighted(status, refusal).url, embedding_model="m")
+    with pytest.raises(NotSupportedError, match=r"8192 tokens|too large") as caught:
+        backend.embed_text(["x" * 9000], EmbedTextRequest(), timeout_s=5)
+    assert caught.value.code == TEXT_TOO_LONG
+    assert "truncate=True" in caught.value.remedy
+
+
+@pytest.mark.parametrize(("status", "refusal"), TOO_LONG)
+def test_a_long_text_is_cut_until_the_server_reads_it(short_sighted, make_backend, status, refusal):
+    """By the lengths that it names, or by half; the trace says what was left out."""
+    server = short_sighted(status, refusal)
+    backend = make_backend(base_url=server.url, embedding_model="m")
+    (cut,) = backend.embed_text(["x" * 16_000 + " the end"], EmbedTextRequest(truncate=True), timeout_s=5)
+    (note,) = cut.trace.notes
+    assert re.match(r"m has read \d,\d+ of the text's 16,008 characters, without 'x+…'\.", note)
+    assert len(server.received) == 2
+    (whole,) = backend.embed_text(["short"], EmbedTextRequest(truncate=True), timeout_s=5)
+    assert whole.trace.notes == ()
+
+
+def test_a_minute_limit_is_not_taken_for_a_long_text(short_sighted, make_backend):
+    """It is about many texts together, and passes."""
+    told = "Request too large on tokens per min: context size, Limit 8000, Requested {}."
+    server = short_sighted(429, {"error": {"message": told, "code": "rate_limit_exceeded"}})
+    with pytest.raises(RateLimitedError):
+        make_backend(base_url=server.url, embedding_model="m").embed_text(["x" * 9000], EmbedTextRequest(), timeout_s=5)
+
+
+def test_one_long_text_of_a_list_fails_alone(short_sighted, make_backend):
+    """The others are asked for again without it."""
+    server = short_sighted(*TOO_LONG[0])
+    with Router([OpenAIBackend(base_url=server.url, embedding_model="m")]) as router:
+        first, long, last = router.embed_text_many(["a", "x" * 9000, "b"])
+        assert first.space == last.space
+        assert "however you requested 9000 tokens" in str(long)
+        with pytest.raises(InvalidRequestError, match="however you requested 9000 tokens"):
+            router.embed_text("x" * 9000, space=first.space)

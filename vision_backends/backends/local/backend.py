@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import weakref
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LocalBackend"]
 
-NUMBERS = "p3"
+NUMBERS = "p4"
 """Changes with anything that changes answers apart from the checkpoint."""
 
 EXPECTED_S = {"describe": 2.0, "embed": 0.2, "embed_text": 0.1, "detect": 1.0}
@@ -252,9 +253,12 @@ class LocalBackend(AsyncBackend):
         deadline = Deadline(self._clock, timeout_s)
         with self._answering(request) as watch:
             embedder, space = await self._embedder(request, deadline)
-            vectors = await embedder.embed_texts(texts, deadline=deadline)
+            read = await embedder.embed_texts(texts, truncate=request.truncate, deadline=deadline)
         trace = self._trace(request, watch)
-        return [Embedding(vector=vector, space=space, trace=trace) for vector in vectors]
+        return [
+            Embedding(vector=vector, space=space, trace=replace(trace, notes=(unread,) if unread else ()))
+            for vector, unread in read
+        ]
 
     async def detect(  # type: ignore[override]
         self, images: Sequence[Image], request: DetectRequest, *, timeout_s: float
@@ -262,8 +266,8 @@ class LocalBackend(AsyncBackend):
         """Find the objects of the closed vocabulary, or what the labels name."""
         deadline = Deadline(self._clock, timeout_s)
         with self._answering(request) as watch:
-            found = await self._find(images, request, deadline)
-        trace = self._trace(request, watch)
+            found, unread = await self._find(images, request, deadline)
+        trace = replace(self._trace(request, watch), notes=unread)
         return [
             Detections(items=tuple(items), width=image.width, height=image.height, trace=trace)
             for image, items in zip(images, found, strict=True)
@@ -327,13 +331,22 @@ class LocalBackend(AsyncBackend):
             raise NotReadyError(message, remedy="Ask again.", code="space_became_known", retry_after_s=0.1)
         return embedder, space
 
-    async def _find(self, images: Sequence[Image], request: DetectRequest, deadline: Deadline) -> list[list[Detection]]:
+    async def _find(
+        self, images: Sequence[Image], request: DetectRequest, deadline: Deadline
+    ) -> tuple[list[list[Detection]], tuple[str, ...]]:
+        """Return the objects of each image, and what of the labels was not read."""
         if request.labels and "open_vocabulary" in self._models:
             opened = await self._load(request, OpenDetector, deadline)
-            return await opened.detect(images, labels=request.labels, min_score=request.min_score, deadline=deadline)
+            return await opened.detect(
+                images,
+                labels=request.labels,
+                min_score=request.min_score,
+                truncate=request.truncate,
+                deadline=deadline,
+            )
         closed = await self._load(request, ClosedDetector, deadline)
         least = self._min_score if request.min_score is None else request.min_score
-        return await closed.detect(images, wanted=self._wanted(request), min_score=least, deadline=deadline)
+        return await closed.detect(images, wanted=self._wanted(request), min_score=least, deadline=deadline), ()
 
     def _check_process(self) -> None:
         if self._forked:

@@ -40,10 +40,13 @@ from vision_backends.backends.openai.protocol import Chat, Conversation, Respons
 from vision_backends.backends.openai.settings import BaseUrl, Settings
 from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest
 from vision_backends.clock import SYSTEM_CLOCK, Clock, Deadline, Stopwatch
+from vision_backends.engine.event_loop import engine_loop
 from vision_backends.errors import (
+    AuthenticationError,
     ConfigError,
     InvalidImageError,
     InvalidReplyError,
+    ModelNotFoundError,
     NotReadyError,
     NotSupportedError,
     RefusedError,
@@ -222,6 +225,27 @@ class OpenAIBackend(AsyncBackend):
         self.check(request)
         self._client.warm_up()
 
+    def diagnose(self, *, timeout_s: float) -> None:
+        """Return if the server is there and lists its models, which costs nothing."""
+        server = self._settings.base_url
+        if server.official and not self._has_key:
+            return
+        deadline = Deadline(self._clock, timeout_s)
+        status, content_type = engine_loop().run(partial(self._client.look, deadline=deadline))
+        where = f"base_url = {server.url}"
+        if status in {401, 403}:
+            raise AuthenticationError(
+                f"{server.host} does not accept the key ({status}).", remedy="Check api_key.", code="bad_key"
+            )
+        if 300 <= status < 400 or status in {404, 405} or (status == 200 and "json" not in content_type.lower()):
+            found = "a web page" if status == 200 else f"status {status}"
+            raise ModelNotFoundError(
+                f"{where} is reached, but it is not where an API begins: its /models is {found}.",
+                remedy="Check base_url in [openai]; it usually ends in /v1.",
+                code="bad_base_url",
+                status=status,
+            )
+
     def batch_size(self, request: Request) -> int:
         """Hundreds of texts go into one request; everything else is one request each."""
         return TEXTS_PER_CALL if request.task == "embed_text" else 1
@@ -300,8 +324,14 @@ class OpenAIBackend(AsyncBackend):
         space = self._space(request)
         deadline = Deadline(self._clock, min(timeout_s, self._timeout_s))
         with Stopwatch(clock=self._clock).running() as watch:
-            vectors, tokens = await self._embedder.embed_texts(texts, deadline=deadline)
-        return _timed(self._embeddings(vectors, tokens, space), watch)
+            if request.truncate and len(texts) == 1:
+                vectors, tokens, left_out = await self._embedder.embed_start(texts[0], deadline=deadline)
+            else:  # of several, the router asks for each alone once one is too long
+                (vectors, tokens), left_out = await self._embedder.embed_texts(texts, deadline=deadline), None
+        embeddings = self._embeddings(vectors, tokens, space)
+        if left_out is not None:
+            embeddings = [replace(each, trace=replace(each.trace, notes=(left_out,))) for each in embeddings]
+        return _timed(embeddings, watch)
 
     async def detect(  # type: ignore[override]
         self, images: Sequence[Image], request: DetectRequest, *, timeout_s: float

@@ -196,6 +196,19 @@ class Client:
             finally:
                 exchange.close()
 
+    async def look(self, *, deadline: Deadline) -> tuple[int, str]:
+        """Ask which models there are, which costs nothing, and return the reply's status and type of content.
+
+        Raises:
+            BackendError: The server was not reached.
+        """
+        exchange = await self._exchange(deadline)
+        try:
+            await self._limited(exchange.send(f"{self._base_url.url}/models", b"", method="GET"), exchange, deadline)
+            return exchange.status, exchange.headers.get("content-type", "")
+        finally:
+            exchange.close()
+
     async def stream(self, request: PreparedRequest, *, deadline: Deadline) -> AsyncGenerator[dict[str, Any], None]:
         """Send a request and yield the events of the reply as they come; errors as in `post`."""
         exchange = await self._opened(request, deadline)

@@ -282,7 +282,7 @@ class Exchange:
         self._inflater: zlib._Decompress | None = None
         self._size = 0
 
-    async def send(self, url: str, body: bytes) -> None:
+    async def send(self, url: str, body: bytes, *, method: str = "POST") -> None:
         """Send a request and wait for the head of the reply.
 
         It is sent once more, on a new connection, where the server closed an idle connection at the very moment when
@@ -292,7 +292,8 @@ class Exchange:
         try:
             while self._response is None:
                 try:
-                    self._response = await self._session.post(
+                    self._response = await self._session.request(
+                        method,
                         url,
                         headers=self._sent_headers,  # as the session's own, they would go to the proxy as well
                         data=body if len(body) <= PIECE_BYTES else BytesIO(body),

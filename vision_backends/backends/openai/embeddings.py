@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,18 @@ from typing import TYPE_CHECKING, Any
 from vision_backends.backends.openai.models import read_tokens
 from vision_backends.clock import SYSTEM_CLOCK
 from vision_backends.engine.event_loop import engine_loop
-from vision_backends.errors import CallerError, InvalidReplyError, NotSupportedError, RefusedError
+from vision_backends.errors import (
+    TEXT_TOO_LONG,
+    AuthenticationError,
+    CallerError,
+    InvalidReplyError,
+    NotSupportedError,
+    OverloadedError,
+    QuotaExhaustedError,
+    RateLimitedError,
+    RefusedError,
+    VisionError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -47,6 +59,25 @@ PROBE_SIZE = (64, 64)
 
 REFUSED_S = 15 * 60.0
 """How long a server that embeds no texts is not asked to, whatever it is asked for."""
+
+MAX_CUTS = 4
+"""How often a text is cut until the model reads it."""
+
+MARGIN = 0.95
+"""Tokens are not spread evenly over a text."""
+
+SHOWN = 40
+"""Characters of what was left out that are shown."""
+
+_TOO_LONG = re.compile(
+    r"(?i)context[_ ](length|size|window)|exceeds the maximum number of tokens|too many (input )?tokens"
+    r"|must have less than \d+ tokens|input is too (long|large)|maximum (input|sequence|token)? ?length"
+)
+"""How OpenAI, vLLM, TEI, llama.cpp, Ollama, Mistral and Gemini say that a text is too long."""
+
+_OTHER_LIMITS = (RateLimitedError, QuotaExhaustedError, OverloadedError, AuthenticationError)
+
+_NUMBER = re.compile(r"\d[\d,]*")
 
 
 class Embedder:
@@ -101,15 +132,46 @@ class Embedder:
         """Embed n texts.
 
         Raises:
+            NotSupportedError: A text is longer than the model reads, with the code `TEXT_TOO_LONG`.
             BackendError: The server could not answer.
         """
         body = partial(text_body, self._model, texts, dimensions=self._cut)
         try:
             return await self._ask(body, len(texts), deadline)
-        except RefusedError as refusal:
-            if refusal.lasting:
-                self._refusal = (refusal, self._clock.monotonic() + REFUSED_S)
-            raise
+        except VisionError as error:
+            if isinstance(error, _OTHER_LIMITS) or not _TOO_LONG.search(error.message):
+                if isinstance(error, RefusedError) and error.lasting:
+                    self._refusal = (error, self._clock.monotonic() + REFUSED_S)
+                raise
+            remedy = "Shorten it, or pass truncate=True to have the rest left out."
+            raise NotSupportedError(
+                error.message,
+                remedy=remedy,
+                code=TEXT_TOO_LONG,
+                status=getattr(error, "status", None),
+                request_id=getattr(error, "request_id", None),
+            ) from error
+
+    async def embed_start(self, text: str, *, deadline: Deadline) -> tuple[Vectors, Tokens | None, str | None]:
+        """Embed as much of a text as the model reads, and say what was left out, as a sentence.
+
+        Raises:
+            BackendError: The server could not answer.
+        """
+        kept = text
+        for _ in range(MAX_CUTS):
+            try:
+                vectors, tokens = await self.embed_texts([kept], deadline=deadline)
+            except NotSupportedError as error:
+                if error.code != TEXT_TOO_LONG:
+                    raise
+                kept = kept[: max(1, int(len(kept) * _share_read(error.message)))]
+                continue
+            rest = text[len(kept) :].strip()
+            shown = f"{rest[:SHOWN]}…" if len(rest) > SHOWN else rest
+            part = f"{self._model} has read {len(kept):,} of the text's {len(text):,} characters, without {shown!r}."
+            return vectors, tokens, part if rest else None
+        return *await self.embed_texts([kept], deadline=deadline), None
 
     async def embed_images(
         self, urls: Sequence[Callable[[], str]], *, deadline: Deadline
@@ -164,6 +226,14 @@ class Embedder:
         reply = await self._client.post(request, deadline=deadline)
         read = partial(read_vectors, reply.payloads[0], count=count, dimensions=self._dimensions)
         return await engine_loop().compute.start(read)
+
+
+def _share_read(message: str) -> float:
+    """Return how much of a text a model reads, by the two lengths that a server names; half of it where it does not."""
+    said = message.partition(": ")[2] or message  # without the server's address and status
+    lengths = sorted({int(each.replace(",", "")) for each in _NUMBER.findall(said)})
+    longest, length = lengths[-2:] if len(lengths) > 1 else (1, 2)
+    return max(0.05, longest / length * MARGIN)
 
 
 def text_body(model: str, texts: Sequence[str], *, dimensions: int | None) -> dict[str, Any]:

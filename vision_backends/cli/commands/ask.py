@@ -7,15 +7,18 @@ any backend.
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Protocol, TypedDict, TypeVar, Unpack
 
 import typer
 
+from vision_backends.cli.commands.pull import fetch
 from vision_backends.cli.inputs import Input, find_images, texts
-from vision_backends.cli.options import AskOptions, Images, Label, Language, OptionalImages, Prompt, Space
+from vision_backends.cli.options import AskOptions, Images, Label, Language, OptionalImages, Prompt, Space, Truncate
 from vision_backends.cli.rendering.answers import (
+    NOT_FETCHED,
     Tally,
     print_description,
     print_detections,
@@ -23,12 +26,16 @@ from vision_backends.cli.rendering.answers import (
     print_json,
     print_pieces,
 )
-from vision_backends.cli.rendering.exits import tell
+from vision_backends.cli.rendering.exits import at_terminal, tell
 from vision_backends.cli.rendering.outputs import check_vector_file, drawing_paths, save_drawing, save_vectors
 from vision_backends.cli.rendering.progress import progress_bar
 from vision_backends.errors import InvalidRequestError, VisionError
 from vision_backends.images import ImageLimits
-from vision_backends.types import Description, Detections, Embedding
+from vision_backends.types import Description, Detections, Embedding, Task
+
+if TYPE_CHECKING:
+    from vision_backends.config.settings import Settings
+    from vision_backends.router import Router
 
 __all__ = ["describe", "detect", "embed"]
 
@@ -37,6 +44,15 @@ A_co = TypeVar("A_co", Description, Embedding, Detections, covariant=True)
 
 PART = 64
 """How many inputs of a long list are asked about before their answers are printed."""
+
+
+class _Question(TypedDict, total=False):
+    """What decides which model would answer; see `Router.explain`."""
+
+    prompt: str | None
+    language: str | None
+    labels: Sequence[str] | None
+    space: str | None
 
 
 class Ask(Protocol[A_co]):
@@ -67,7 +83,7 @@ def describe(
     options: AskOptions,
 ) -> None:
     """Describe images in words."""
-    with options.open_router() as (router, settings):
+    with _open_router(options, "describe", prompt=prompt, language=language) as (router, settings):
         inputs = find_images(paths, max_bytes=settings.images.max_bytes)
         keywords = options.keywords()
         if stream:
@@ -99,19 +115,21 @@ def detect(
     *,
     label: Label = None,
     min_score: Annotated[float | None, typer.Option(metavar="SCORE", help="Lowest score to report, 0 to 1.")] = None,
+    truncate: Truncate = False,
     draw: Annotated[
         Path | None, typer.Option(metavar="OUT", help="Draw the boxes into OUT.png, or into a folder OUT.")
     ] = None,
     options: AskOptions,
 ) -> None:
     """Find objects in images, each with a box and a score."""
-    with options.open_router() as (router, settings):
+    with _open_router(options, "detect", labels=label) as (router, settings):
         inputs = find_images(paths, max_bytes=settings.images.max_bytes)
         drawings = None if draw is None else drawing_paths(draw, inputs)
         ask: Ask[Detections] = partial(
             router.detect_many,
             labels=label,
             min_score=min_score,
+            truncate=truncate,
             **options.keywords(),
         )
         answers = _answers(inputs, ask, options)
@@ -127,26 +145,60 @@ def embed(
         list[str] | None, typer.Option(metavar="TEXT", help="Embed this text instead of an image; can be repeated.")
     ] = None,
     space: Space = None,
+    truncate: Truncate = False,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write to FILE.npy (and FILE.npy.json) or FILE.jsonl.")
     ] = None,
     options: AskOptions,
 ) -> None:
     """Turn images or texts into vectors that can be compared."""
-    with options.open_router() as (router, settings):
+    with _open_router(options, "embed_text" if text else "embed", space=space) as (router, settings):
         inputs = _embeddable(paths or (), text or (), max_bytes=settings.images.max_bytes)
         if out is not None:
             check_vector_file(out, inputs, as_json=options.as_json)
-        ask: Ask[Embedding] = partial(
-            router.embed_text_many if text else router.embed_many,
-            space=space,
-            **options.keywords(),
+        if truncate and not text:
+            raise InvalidRequestError("--truncate is for texts.", remedy="Pass --text, or leave it out.")
+        keywords = options.keywords()
+        ask: Ask[Embedding] = (
+            partial(router.embed_text_many, space=space, truncate=truncate, **keywords)
+            if text
+            else partial(router.embed_many, space=space, **keywords)
         )
         answers = _answers(inputs, ask, options, in_parts=False)  # parts might end up in two vector spaces
         show: Callable[[str, Embedding], None] | None = partial(print_embedding, many=len(inputs) > 1)
         if out is not None:
             answers, show = _saved(answers, out), None
         _present(inputs, answers, show, options)
+
+
+@contextmanager
+def _open_router(options: AskOptions, task: Task, **question: Unpack[_Question]) -> "Iterator[tuple[Router, Settings]]":
+    """Open a router, after fetching the model that would answer if it were here.
+
+    It is fetched where the configuration says so (``download = "wait"``), or a person at a terminal does. Otherwise the
+    next rung answers, and the command that fetches it is named.
+    """
+    with options.open_router() as opened:
+        missing = _missing_model(opened[0], options, task, question)
+        waits = opened[1].local.get("download") == "wait"
+        may_ask = opened[1].local.get("download", "background") == "background" and at_terminal()
+        if missing is None or not (waits or may_ask):
+            yield opened
+            return
+    fetch(options.config, missing, asked=not waits)
+    with options.open_router() as opened:
+        yield opened
+
+
+def _missing_model(router: "Router", options: AskOptions, task: Task, question: _Question) -> str | None:
+    """Return the model that would answer if it were here; None where another one answers, or nothing would help."""
+    explanation = router.explain(task, **question, backend=options.backend, local_only=options.local_only)
+    for verdict in explanation.verdicts:
+        if verdict.ready:
+            return None
+        if verdict.code == NOT_FETCHED:
+            return verdict.model
+    return None
 
 
 def _only_input(inputs: Sequence[Input], options: AskOptions) -> Input:

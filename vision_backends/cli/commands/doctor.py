@@ -17,7 +17,7 @@ from vision_backends.cli.options import JsonOptions
 from vision_backends.cli.rendering.exits import NOTHING_ANSWERED
 from vision_backends.cli.rendering.status import print_reasons
 from vision_backends.cli.rendering.text import dump_json, one_line
-from vision_backends.errors import VisionError
+from vision_backends.errors import NotReadyError, VisionError
 from vision_backends.reports import RungStatus
 from vision_backends.types import Task
 
@@ -30,6 +30,9 @@ __all__ = ["doctor"]
 REQUIRED = ("numpy", "onnxruntime", "openai", "pillow", "platformdirs", "pydantic-settings", "rich", "typer")
 EXTRAS = {"local": ("torch", "transformers", "sentence-transformers"), "ocr": ("rapidocr",)}
 """Packages that a rung can do without, by the extra that brings them."""
+
+CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+"""Variables that name whom to trust."""
 
 REINSTALL = "pip install --force-reinstall vision-backends"
 
@@ -64,7 +67,8 @@ def doctor(*, options: JsonOptions) -> None:
     answers: dict[Task, str | None] = dict.fromkeys(NEEDED)
     try:
         with options.open_router() as (router, settings):
-            checks += [_configuration(options.config), _state(settings), _api_key(settings), *_accounts(router)]
+            checks += [_configuration(options.config), _state(settings), _api_key(settings)]
+            checks += [*_certificates(), *_connections(router), *_accounts(router)]
             rungs = router.status()
             answers = {task: router.explain(task).chosen for task in NEEDED}
     except VisionError as error:
@@ -147,6 +151,30 @@ def _api_key(settings: "Settings") -> Check:
     if settings.openai.get("api_key"):
         return Check(name="OpenAI key", state="ok", detail="set; it is never shown")
     return Check(name="OpenAI key", state="missing", detail="not set", remedy="export OPENAI_API_KEY=...")
+
+
+def _certificates() -> Iterator[Check]:
+    """Look for variables that a removed environment has left behind; whoever opens https:// meets them."""
+    for name in CERTIFICATES:
+        path = os.environ.get(name)
+        if path and not Path(path).exists():
+            detail = f"{name} names {path}, which does not exist"
+            yield Check(name="certificates", state="missing", detail=detail, remedy=f"unset {name}")
+
+
+def _connections(router: "Router") -> Iterator[Check]:
+    """Open the way to every server that is configured."""
+    servers = {
+        rung.backend
+        for rung in router.status()
+        if not rung.local and any(each.error != NotReadyError.kind for each in rung.tasks.values())
+    }
+    for backend, error in router.diagnose().items():
+        name = f"server of {backend}"
+        if error is not None:
+            yield Check(name=name, state="broken", detail=error.message, remedy=error.remedy)
+        elif backend in servers:
+            yield Check(name=name, state="ok", detail="nothing hinders the way to it")
 
 
 def _accounts(router: "Router") -> Iterator[Check]:

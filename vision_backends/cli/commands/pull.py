@@ -19,11 +19,12 @@ from vision_backends.errors import BackendError, InvalidRequestError, ModelNotFo
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from vision_backends.backends.local.hub.listing import Offer
     from vision_backends.backends.local.hub.source import Source
 
-__all__ = ["pull"]
+__all__ = ["fetch", "pull"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +73,27 @@ def pull(
     here = [_report(inventory, entry, as_json=options.as_json) for entry, _ in fetched]
     if failures or not all(here):
         raise typer.Exit(max(map(exit_code_of, failures), default=NOTHING_ANSWERED))
+
+
+def fetch(config: "Path | None", name: str, *, asked: bool) -> None:
+    """Fetch a model that a command is about to need, with a progress bar; say why, where that is not possible.
+
+    Args:
+        config: The configuration file.
+        name: The model, as it is configured.
+        asked: Whether the person is asked before.
+    """
+    try:
+        inventory = Inventory(config)
+        inventory.check_hub()
+        entry = inventory.find(name)
+        if entry.source is None:
+            return
+        order = _order(inventory, entry, entry.source)
+        if _agreed(inventory, [order], yes=not asked):
+            _take(inventory, order)
+    except BackendError as error:
+        tell_error(error)
 
 
 def _fetched(entry: Entry, *, named: bool) -> "Source | None":

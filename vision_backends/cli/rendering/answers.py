@@ -22,7 +22,19 @@ if TYPE_CHECKING:
 
     Answer = Description | Embedding | Detections
 
-__all__ = ["Tally", "print_description", "print_detections", "print_embedding", "print_json", "print_pieces", "to_json"]
+__all__ = [
+    "NOT_FETCHED",
+    "Tally",
+    "print_description",
+    "print_detections",
+    "print_embedding",
+    "print_json",
+    "print_pieces",
+    "to_json",
+]
+
+NOT_FETCHED = "not_fetched"
+"""Code of an attempt whose model has to be fetched with a command."""
 
 SHOWN_COMPONENTS = 4
 """Components of a vector that a person is shown."""
@@ -89,6 +101,7 @@ class Tally:
     exit_code: int = 0
     _degraded: dict[tuple[object, ...], tuple[int, Trace]] = field(default_factory=dict)
     _failures: dict[tuple[object, ...], AllBackendsFailedError | SpaceUnavailableError] = field(default_factory=dict)
+    _notes: dict[str, None] = field(default_factory=dict)
     _empty: int = 0
     _cut: int = 0
 
@@ -102,13 +115,20 @@ class Tally:
             key = (trace.backend, *((missed.backend, missed.error) for missed in trace.attempts[:-1]))
             count, first = self._degraded.get(key, (0, trace))
             self._degraded[key] = (count + 1, first)
+        for note in trace.notes:
+            named = self.total == 1 or name in note
+            self._notes[note if named else f"{name}: {note}"] = None
         self._empty += getattr(outcome, "items", None) == ()
         self._cut += getattr(outcome, "complete", True) is False
 
     def conclude(self) -> None:
         """Say in one line each what holds for many answers."""
         for count, trace in self._degraded.values():
-            tell(f"{self._of(count)}{trace.backend} answered, because {one_line(trace.reason or '')}")
+            fetches = {each.remedy: None for each in trace.attempts if each.code == NOT_FETCHED and each.remedy}
+            reason = ". ".join([trace.reason or "", *fetches])
+            tell(f"{self._of(count)}{trace.backend} answered, because {one_line(reason)}")
+        for note in self._notes:
+            tell(note)
         if self._cut:
             tell(f"{self._of(self._cut)}the text was cut off at the model's length limit")
         if self._empty:

@@ -5,7 +5,7 @@ command.
 
     0    answered
     1    a bug in this program
-    2    usage, configuration or an input is at fault
+    2    usage, configuration, an input or an output is at fault
     3    no backend could answer
     130  interrupted with Ctrl-C
     141  the reader of the output has gone away
@@ -13,12 +13,13 @@ command.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
 import traceback
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, TextIO
 
 import typer
 
@@ -34,13 +35,25 @@ from vision_backends.errors import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["WITH_TABLE", "agreed", "exit_code_of", "exit_codes", "tell", "tell_error"]
+__all__ = [
+    "WITH_TABLE",
+    "agreed",
+    "at_terminal",
+    "exit_code_of",
+    "exit_code_of_output",
+    "exit_codes",
+    "tell",
+    "tell_error",
+]
 
 BUG = 1
 BAD_INPUT = 2
 NOTHING_ANSWERED = 3
 INTERRUPTED = 130
 BROKEN_PIPE = 141
+
+UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
+"""What writing may fail with: a full disk, a quota, a limit of size, a disk or terminal that is gone."""
 
 WITH_TABLE = (AllBackendsFailedError, SpaceUnavailableError)
 """The errors that say rung by rung what was tried."""
@@ -53,7 +66,7 @@ def exit_code_of(error: VisionError) -> int:
 
 def tell(message: str) -> None:
     """Say in one line on standard error what is not the answer; it may hold file names of any kind."""
-    typer.echo(f"vision: {printable(message)}", err=True)
+    _say(f"vision: {printable(message)}")
 
 
 def tell_error(error: VisionError) -> None:
@@ -61,7 +74,21 @@ def tell_error(error: VisionError) -> None:
     first, *rows = str(error).split("\n") if isinstance(error, WITH_TABLE) else [str(error)]
     tell(first)
     for row in rows:
-        typer.echo(printable(row), err=True)
+        _say(printable(row))
+
+
+def _say(line: str) -> None:
+    """Print on standard error; that nobody can read it there is no reason to withhold an answer."""
+    try:
+        typer.echo(line, err=True)
+    except OSError:
+        with suppress(OSError, ValueError):
+            _abandon(sys.stderr)
+
+
+def at_terminal() -> bool:
+    """Return whether somebody is there who can be asked."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def agreed(question: str, *, yes: bool) -> bool:
@@ -99,15 +126,15 @@ def exit_codes(*, debug: bool) -> Iterator[None]:
             yield
         except (typer.Exit, typer.Abort):
             raise  # Typer knows what these mean, and Ctrl-C
-        except BrokenPipeError:
-            _abandon_output()
-            raise typer.Exit(BROKEN_PIPE) from None
         except VisionError as error:
             if debug:
                 traceback.print_exc()
             tell_error(error)
             raise typer.Exit(exit_code_of(error)) from None
         except Exception as bug:  # noqa: BLE001 — the last place where it can be told
+            code = exit_code_of_output(bug) if isinstance(bug, OSError) else None
+            if code is not None:
+                raise typer.Exit(code) from None
             if debug:
                 traceback.print_exc()
             remedy = "The traceback is above." if debug else "Run it again with --debug to see where."
@@ -115,10 +142,25 @@ def exit_codes(*, debug: bool) -> Iterator[None]:
             raise typer.Exit(BUG) from None
 
 
-def _abandon_output() -> None:
+def exit_code_of_output(error: OSError) -> int | None:
+    """Return the exit code for an error that came from writing the output, after telling it; None for any other.
+
+    Files that a command writes, and the state, have errors of their own. A reader who has gone away is told nothing.
+    """
+    if isinstance(error, BrokenPipeError):
+        _abandon(sys.stdout, sys.stderr)
+        return BROKEN_PIPE
+    if error.errno not in UNWRITABLE:
+        return None
+    tell(f"Standard output cannot be written: {error.strerror}.")
+    _abandon(sys.stdout, sys.stderr)
+    return BAD_INPUT
+
+
+def _abandon(*streams: TextIO) -> None:
     """Let nobody read what is still buffered: writing it when the interpreter ends would fail once more."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
+    for stream in streams:
         os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
 

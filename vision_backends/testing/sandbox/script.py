@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from vision_backends.config.text_file import read_text
 from vision_backends.testing.sandbox.fault_table import FAULTS, dump_fault, parse_fault
 from vision_backends.testing.sandbox.faults import HEALTHY, Fault
 
@@ -75,7 +76,7 @@ class Script:
         Raises:
             ValueError: The file is no script.
         """
-        return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        return cls.from_dict(json.loads(read_text(Path(path))))
 
     @classmethod
     def from_dict(cls, value: Any) -> Self:  # noqa: ANN401 — any JSON

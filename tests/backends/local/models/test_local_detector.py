@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from answering import answer
 from PIL import Image as PILImage
@@ -107,6 +109,30 @@ def test_more_labels_than_the_model_reads_are_refused(make_backend, model, image
             DetectRequest(labels=labels),
             timeout_s=60,
         )
+
+
+def test_labels_beyond_the_cut_are_named_and_not_looked_for(make_backend, model, images):
+    """Where the caller has allowed to leave them out."""
+    labels = tuple(f"cat {number}" for number in range(20))
+    backend = make_backend(open_vocabulary_model=model("grounding_dino"))
+    request = DetectRequest(labels=labels, min_score=0.0, truncate=True)
+    (found,) = answer(backend.detect, images[:1], request, timeout_s=60)
+    (note,) = found.trace.notes
+    assert re.fullmatch(r"20 labels are \d+ tokens; the model has read 32 of them, without '.*cat 19\.'\.|.*…'\.", note)
+    assert {item.label for item in found} <= set(labels[:19])
+
+
+@pytest.mark.parametrize("kind", ["owlv2", "owlvit"])
+def test_a_label_that_is_longer_than_the_model_reads_is_refused_unless_it_may_be_cut(make_backend, model, images, kind):
+    """Two labels that differ behind the cut would have the same scores."""
+    labels = ("a cat", "two cats red snow " * 8 + "dog")
+    backend = make_backend(open_vocabulary_model=model(kind))
+    with pytest.raises(NotSupportedError, match=r"The label 'two cats.*' is \d+ tokens; the model reads 16 at once"):
+        answer(backend.detect, images[:1], DetectRequest(labels=labels), timeout_s=60)
+    request = DetectRequest(labels=labels, min_score=0.0, truncate=True)
+    (found,) = answer(backend.detect, images[:1], request, timeout_s=60)
+    (note,) = found.trace.notes
+    assert note.startswith("The label 'two cats")
 
 
 def test_a_label_of_which_the_model_reads_nothing_is_refused(make_backend, model, images):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -10,9 +12,18 @@ from answering import answer
 from PIL import Image as PILImage
 from safetensors.torch import load_file, save_file
 
+from vision_backends import Router
 from vision_backends.backends.requests import EmbedRequest, EmbedTextRequest
-from vision_backends.errors import InvalidReplyError, NotReadyError, NotSupportedError
+from vision_backends.errors import (
+    TEXT_TOO_LONG,
+    AllBackendsFailedError,
+    InvalidReplyError,
+    InvalidRequestError,
+    NotReadyError,
+    NotSupportedError,
+)
 from vision_backends.images import open_image
+from vision_backends.testing import FakeBackend
 
 TEXTS = ["two cats", "A red bicycle, snow", "dog " * 50]
 KINDS = ["clip", "sentence_clip", "siglip", "siglip2", "siglip2_naflex"]
@@ -49,7 +60,7 @@ def test_vectors_equal_those_of_transformers(make_backend, model, pictures, kind
     inner = model(kind) / "0_CLIPModel" if kind == "sentence_clip" else model(kind)
     seen, read = plain(inner, pictures)
     images = answer(backend.embed, [open_image(p) for p in pictures], EmbedRequest(), timeout_s=60)
-    texts = answer(backend.embed_text, TEXTS, EmbedTextRequest(), timeout_s=60)
+    texts = answer(backend.embed_text, TEXTS, EmbedTextRequest(truncate=True), timeout_s=60)
     for mine, theirs in zip([*images, *texts], [*seen, *read], strict=True):
         np.testing.assert_allclose(mine.vector, theirs, atol=2e-6)
         assert mine.vector.dtype == np.float32
@@ -69,7 +80,7 @@ def test_vectors_equal_those_of_sentence_transformers(make_backend, model, pictu
     theirs.save(str(tmp_path / "saved"), create_model_card=False)
     backend = make_backend(embedding_model=tmp_path / "saved" if new else model("sentence_clip"))
     images = answer(backend.embed, [open_image(p) for p in pictures], EmbedRequest(), timeout_s=60)
-    texts = answer(backend.embed_text, TEXTS, EmbedTextRequest(), timeout_s=60)
+    texts = answer(backend.embed_text, TEXTS, EmbedTextRequest(truncate=True), timeout_s=60)
     for mine, inputs in ((images, pictures), (texts, TEXTS)):
         expected = theirs.encode(inputs, normalize_embeddings=True, show_progress_bar=False)
         np.testing.assert_allclose([each.vector for each in mine], expected, atol=2e-6)
@@ -137,3 +148,85 @@ def test_a_model_of_one_tower_is_refused(make_backend, model, make_image):
     """It could not embed texts in the same space."""
     with pytest.raises(NotReadyError, match="has no tower for texts"):
         answer(make_backend(embedding_model=model("detr")).embed, [make_image()], EmbedRequest(), timeout_s=60)
+
+
+LONG = {"clip": ("cat " * 30 + "dog", 21), "siglip": ("cat " * 30 + "dog", 12), "siglip2": ("cat " * 30 + "dog", 12)}
+
+
+@pytest.mark.parametrize("kind", LONG)
+def test_a_text_that_is_longer_than_the_model_reads_is_refused(make_backend, model, kind):
+    """With both lengths; the others of its call are not to blame, and the router asks for them again."""
+    text, longest = LONG[kind]
+    backend = make_backend(embedding_model=model(kind))
+    with pytest.raises(
+        NotSupportedError, match=rf"The text is \d+ tokens; the model reads {longest} at once"
+    ) as caught:
+        answer(backend.embed_text, ["a cat", text], EmbedTextRequest(), timeout_s=60)
+    assert caught.value.code == TEXT_TOO_LONG
+    assert "truncate=True" in caught.value.remedy
+
+
+@pytest.mark.parametrize("kind", LONG)
+def test_a_long_text_is_cut_where_that_is_allowed_and_the_trace_says_what_was_left_out(make_backend, model, kind):
+    """Texts that fit have nothing to say."""
+    backend = make_backend(embedding_model=model(kind))
+    texts = [LONG[kind][0], "a cat"]
+    cut, whole = answer(backend.embed_text, texts, EmbedTextRequest(truncate=True), timeout_s=60)
+    (note,) = cut.trace.notes
+    assert re.fullmatch(
+        rf"The text is \d+ tokens; the model has read {LONG[kind][1]} of them(, without '.*cat.*)?\.", note
+    )
+    assert whole.trace.notes == ()
+
+
+@pytest.fixture
+def make_router(make_backend, model):
+    """A router over a tiny CLIP and a spare rung with another space, which are closed afterwards."""
+    made = []
+
+    def make(*spare):
+        made.append(Router([make_backend(embedding_model=model("clip")), *spare], deadline_s=60))
+        return made[-1]
+
+    yield make
+    for router in made:
+        router.close()
+
+
+def test_a_text_that_one_rung_cannot_read_is_embedded_by_the_next(make_router):
+    """That is no degradation: the better rung cannot do it at all."""
+    router = make_router(FakeBackend("spare"))
+    answered = router.embed_text(LONG["clip"][0])
+    assert (answered.trace.backend, answered.trace.degraded) == ("spare", False)
+    assert answered.trace.attempts[0].error == "not_supported"
+
+
+def test_with_its_space_pinned_a_text_that_is_too_long_is_the_callers_error(make_router):
+    """No other rung may answer, and waiting does not help."""
+    router = make_router(FakeBackend("spare"))
+    space = router.embed_text("a cat").space
+    with pytest.raises(InvalidRequestError, match=r"92 tokens; the model reads 21 at once.*truncate=True"):
+        router.embed_text(LONG["clip"][0].removesuffix("dog"), space=space)
+
+
+def test_one_long_text_of_a_list_fails_alone(make_router):
+    """The others are embedded, in the same space."""
+    router = make_router()
+    first, long, last = router.embed_text_many(["a cat", LONG["clip"][0], "a dog"])
+    assert first.space == last.space
+    assert isinstance(long, AllBackendsFailedError)
+    assert "tokens; the model reads 21 at once" in str(long)
+
+
+def test_a_cut_text_is_cached_as_the_whole_text_that_it_is(make_router):
+    """Two texts that differ behind the cut are two entries, and neither is the answer where nothing may be cut."""
+    router = make_router()
+    texts = [LONG["clip"][0], LONG["clip"][0].replace("dog", "snow")]
+    first, second = (router.embed_text(text, truncate=True) for text in texts)
+    assert not second.trace.cached
+    assert first.similarity(second) == pytest.approx(1)
+    again = router.embed_text(texts[0], truncate=True)
+    assert again.trace.cached
+    assert again.trace.notes == first.trace.notes != ()
+    with pytest.raises(AllBackendsFailedError):
+        router.embed_text(texts[0])

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vision_backends.config.text_file import read_text
 from vision_backends.errors import NotReadyError
 
 if TYPE_CHECKING:
@@ -335,7 +336,7 @@ def _input_px(processor: Mapping[str, Any]) -> int | None:
 
 def _read_json(path: Path) -> Any:  # noqa: ANN401 — whatever the file holds
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
         raise _FlawError(f"{path.name} is missing or no JSON") from error
 

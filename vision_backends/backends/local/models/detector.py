@@ -5,9 +5,11 @@ This module decides how scores and boxes become detections. It must not know whe
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from vision_backends.backends.local.models.reading import SHOWN, leave_out
 from vision_backends.backends.local.runtime.loaded_model import aspect
 from vision_backends.backends.model_cards import coco_categories
 from vision_backends.backends.vocabulary import match_labels
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from vision_backends.images import Image
 
     Spans = Sequence[Sequence[int]]
+    _Read = tuple[Sequence[str], Inputs, Spans | None, tuple[str, ...]]
 
 __all__ = ["ClosedDetector", "OpenDetector", "vocabulary"]
 
@@ -64,11 +67,12 @@ class _Raw(NamedTuple):
 
 
 class _Query(NamedTuple):
-    """Labels as a model reads them: each with COCO's id, its input, and which of its tokens are whose."""
+    """Labels as a model reads them: each with COCO's id, its input, which of its tokens are whose, what is not read."""
 
     labels: list[tuple[str, int | None]]
     words: Inputs
     spans: Spans | None
+    unread: tuple[str, ...] = ()
 
 
 class ClosedDetector:
@@ -164,16 +168,20 @@ class OpenDetector:
         *,
         labels: Sequence[str],
         min_score: float | None,
+        truncate: bool = False,
         deadline: Deadline,
-    ) -> list[list[Detection]]:
-        """Return what the labels name in each image; arguments and errors as in `ClosedDetector.detect`.
+    ) -> tuple[list[list[Detection]], tuple[str, ...]]:
+        """Return what the labels name in each image, and what of the labels was not read, in a sentence each.
+
+        Arguments and errors as in `ClosedDetector.detect`.
 
         Raises:
-            NotSupportedError: The labels are more than the model can read at once, or one is nothing to it.
+            NotSupportedError: The labels are more than the model can read and may not be cut, or one is nothing to it.
         """
         loaded = self.loaded
         least = OPEN_MIN_SCORES[loaded.checkpoint.kind] if min_score is None else min_score
-        (query,) = await loaded.map(self._query, [labels], deadline=deadline).results()
+        read_labels = partial(self._query, truncate=truncate)
+        (query,) = await loaded.map(read_labels, [labels], deadline=deadline).results()
         seen = await loaded.ask(
             images,
             prepare=lambda image: {**loaded.prepare(image), **query.words},
@@ -186,13 +194,16 @@ class OpenDetector:
             raw, image = answer
             return list(self._found(_checked(raw), _size(image), query, least))
 
-        return await loaded.map(read, [*zip(seen, images, strict=True)], deadline=deadline).results()
+        found = await loaded.map(read, [*zip(seen, images, strict=True)], deadline=deadline).results()
+        return found, query.unread
 
-    def _query(self, labels: Sequence[str]) -> _Query:
+    def _query(self, labels: Sequence[str], *, truncate: bool) -> _Query:
         coco = coco_categories()
         meanings = match_labels(labels, known=coco)
-        words, spans = self._sentence(labels) if self._grounded else (self._words(labels), None)
-        return _Query([(label, coco.get(meanings[label] or "")) for label in labels], words, spans)
+        with self.loaded.reading:
+            read = self._sentence if self._grounded else self._words
+            kept, words, spans, unread = read(labels, truncate=truncate)
+        return _Query([(label, coco.get(meanings[label] or "")) for label in kept], words, spans, unread)
 
     def _found(self, raw: _Raw, size: tuple[int, int], query: _Query, least: float) -> Iterator[Detection]:
         """Yield what the labels name in one image."""
@@ -208,34 +219,57 @@ class OpenDetector:
     def _run(self, batch: Inputs, _options: object, _wanted: Wanted) -> list[_Raw]:
         return _outputs(self.loaded.model(**self.loaded.cast(batch)))
 
-    def _sentence(self, labels: Sequence[str]) -> tuple[Inputs, Spans]:
-        """Return the labels as Grounding DINO reads them, and which tokens are whose.
+    def _sentence(self, labels: Sequence[str], *, truncate: bool) -> _Read:
+        """Return the labels as Grounding DINO reads them, all in one sentence.
 
         Raises:
             NotSupportedError: They are more than the model reads at once, or one is nothing to it.
         """
         text, spans = _sentence(labels)
-        with self.loaded.reading:
-            read = self.loaded.tokenizer(text, return_tensors="pt", return_offsets_mapping=True)
+        tokenizer, longest = self.loaded.tokenizer, self.loaded.model.config.max_text_len
+        read = tokenizer(text, return_tensors="pt", return_offsets_mapping=True, verbose=False)
+        unread: tuple[str, ...] = ()
+        count = read["input_ids"].shape[1]
+        if count > longest:
+            what = f"{len(labels)} labels are" if len(labels) > 1 else "The label is"
+            unread = (self._leave_out(text, count, what=what, longest=longest, truncate=truncate),)
+            read = tokenizer(
+                text, return_tensors="pt", return_offsets_mapping=True, truncation=True, max_length=longest
+            )
         offsets = read.pop("offset_mapping")[0].tolist()
-        longest = self.loaded.model.config.max_text_len
-        if len(offsets) > longest:
-            message = f"{len(labels)} labels are {len(offsets)} tokens; the model reads {longest} at once."
-            raise NotSupportedError(message, remedy="Ask for fewer labels at a time.")
         tokens = [[i for i, (a, b) in enumerate(offsets) if start <= a < b <= end] for start, end in spans]
-        if not all(tokens):
+        kept = [label for label, own in zip(labels, tokens, strict=True) if own]
+        if len(kept) < len(labels) and not unread:
             label = labels[tokens.index([])]
             raise NotSupportedError(f"The model reads nothing in the label {label!r}.", remedy="Use words.")
-        return dict(read), tokens
+        return kept, dict(read), [own for own in tokens if own], unread
 
-    def _words(self, labels: Sequence[str]) -> Inputs:
-        """Return the labels as OWL reads them, one row each."""
-        longest = self.loaded.model.config.text_config.max_position_embeddings
-        with self.loaded.reading:
-            read = self.loaded.tokenizer(
-                list(labels), padding="max_length", truncation=True, max_length=longest, return_tensors="pt"
-            )
-        return dict(read)
+    def _words(self, labels: Sequence[str], *, truncate: bool) -> _Read:
+        """Return the labels as OWL reads them, one row each.
+
+        Raises:
+            NotSupportedError: One is more than the model reads.
+        """
+        tokenizer, longest = self.loaded.tokenizer, self.loaded.model.config.text_config.max_position_embeddings
+        unread = []
+        for label in labels:
+            count = len(tokenizer(label, verbose=False)["input_ids"])
+            if count > longest:
+                what = f"The label {label[:SHOWN]!r} is"
+                unread.append(self._leave_out(label, count, what=what, longest=longest, truncate=truncate))
+        read = tokenizer(list(labels), padding="max_length", truncation=True, max_length=longest, return_tensors="pt")
+        return labels, dict(read), None, tuple(unread)
+
+    def _leave_out(self, text: str, tokens: int, *, what: str, longest: int, truncate: bool) -> str:
+        return leave_out(
+            self.loaded.tokenizer,
+            text,
+            tokens,
+            what=what,
+            code="labels_too_long",
+            longest=longest,
+            truncate=truncate,
+        )
 
 
 def _sentence(labels: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:

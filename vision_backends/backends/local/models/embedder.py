@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from vision_backends.backends.local.models.reading import leave_out
 from vision_backends.backends.local.runtime.loaded_model import aspect
 from vision_backends.errors import InvalidReplyError, NotReadyError
 
@@ -72,30 +73,40 @@ class Embedder:
             await loaded.ask(images, prepare=loaded.prepare, alike=aspect, run=self._image_features, deadline=deadline)
         )
 
-    async def embed_texts(self, texts: Sequence[str], *, deadline: Deadline) -> list[Floats]:
-        """Return a vector [D] of length 1 for each text; what is longer than the model reads is cut off.
+    async def embed_texts(
+        self, texts: Sequence[str], *, truncate: bool = False, deadline: Deadline
+    ) -> list[tuple[Floats, str | None]]:
+        """Return a vector [D] of length 1 for each text, and what of the text was not read, as a sentence.
 
         Errors as in `embed_images`.
+
+        Raises:
+            NotSupportedError: A text is longer than the model reads, and may not be cut.
         """
-        return _finite(
-            await self.loaded.ask(texts, prepare=self._read, alike=len, run=self._text_features, deadline=deadline)
-        )
+        unread: dict[str, str | None] = {}
+
+        def read(text: str) -> Inputs:
+            inputs, unread[text] = self._read(text, truncate=truncate)
+            return inputs
+
+        vectors = await self.loaded.ask(texts, prepare=read, alike=len, run=self._text_features, deadline=deadline)
+        return [(vector, unread[text]) for text, vector in zip(texts, _finite(vectors), strict=True)]
 
     def _image_features(self, batch: Inputs, _options: object, _wanted: Wanted) -> list[Floats | None]:
         found = self._image(batch)
         return _unit_vectors(found[0] if found else self.loaded.model.get_image_features(**self.loaded.cast(batch)))
 
-    def _read(self, text: str) -> Inputs:
-        """Return a text's tokens, padded to one of a few lengths, so that texts share batches."""
+    def _read(self, text: str, *, truncate: bool) -> tuple[Inputs, str | None]:
+        """Return a text's tokens, padded to one of a few lengths, so that texts share batches; and what is not read."""
         tokenizer, longest = self.loaded.tokenizer, self._longest
         with self.loaded.reading:
-            length = longest
-            if not self._fixed_length:
-                tokens = len(tokenizer(text, truncation=True, max_length=longest)["input_ids"])
-                length = min(longest, math.ceil(tokens / STEP) * STEP)
-            return dict(
-                tokenizer([text], padding="max_length", truncation=True, max_length=length, return_tensors="pt")
-            )
+            tokens = len(tokenizer(text, verbose=False)["input_ids"])
+            unread = None
+            if tokens > longest:
+                unread = leave_out(tokenizer, text, tokens, longest=longest, truncate=truncate)
+            length = longest if self._fixed_length else min(longest, math.ceil(tokens / STEP) * STEP)
+            inputs = tokenizer([text], padding="max_length", truncation=True, max_length=length, return_tensors="pt")
+            return dict(inputs), unread
 
     def _text_features(self, batch: Inputs, _options: object, _wanted: Wanted) -> list[Floats | None]:
         return _unit_vectors(self.loaded.model.get_text_features(**batch))
