@@ -128,6 +128,12 @@ class Image:
             object.__setattr__(self, "_digest", digest)
         return digest
 
+    @property
+    def memory_bytes(self) -> int:
+        """About how much memory it takes: pixels of four bytes, and the bytes of its file."""
+        encoded = 0 if self._encoded is None else len(self._encoded.data)
+        return self._pixels.width * self._pixels.height * 4 + encoded
+
     def rgb(self, *, min_side_px: int | None = None) -> PILImage.Image:
         """Return a copy of the pixels, upright and in mode RGB.
 

@@ -11,7 +11,6 @@ which is not a dependency of this package.
 
 from __future__ import annotations
 
-import threading
 from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING, NamedTuple
@@ -178,20 +177,23 @@ class Telemetry:
         return self._servers[name]
 
 
-class _Gathered(threading.local):
-    """The attempts of the call that is being reported; a router reports a whole call in one go and one thread."""
+MOST_CALLS = 10_000
+"""Calls whose attempts are kept until they end; one that was interrupted may never say so."""
+
+
+class _Gathered:
+    """The attempts of the calls that have not ended yet; a router tells of all its calls in one thread."""
 
     def __init__(self) -> None:
-        self._events: list[AttemptEvent] = []
+        self._attempts: dict[str, list[Attempt]] = {}
 
     def add(self, event: AttemptEvent) -> None:
-        if self._events and self._events[0].call_id != event.call_id:
-            self._events = []  # that one was interrupted while it was reported
-        self._events.append(event)
+        self._attempts.setdefault(event.call_id, []).append(event.attempt)
+        if len(self._attempts) > MOST_CALLS:
+            del self._attempts[next(iter(self._attempts))]
 
     def take(self, call_id: str) -> list[Attempt]:
-        events, self._events = self._events, []
-        return [event.attempt for event in events if event.call_id == call_id]
+        return self._attempts.pop(call_id, [])
 
 
 def _requests(attempts: Sequence[Attempt]) -> list[_Request]:
@@ -219,7 +221,8 @@ def _usage(attempts: Sequence[Attempt]) -> Usage:
 
 
 def _attributes_of_call(call: CallEvent, attempts: Sequence[Attempt]) -> Attributes:
-    gave = {attempt.backend for attempt in attempts if attempt.outcome in {"answered", "cached"}}
+    answers = [attempt.backend for attempt in attempts if attempt.outcome in {"answered", "cached"}]
+    gave = set(answers[-call.answered :] if call.answered else ())  # those before were taken back
     missed = dict.fromkeys(f"{attempt.backend}: {attempt.error}" for attempt in attempts if attempt.is_miss)
     attributes: Attributes = {
         "vision.call_id": call.call_id,

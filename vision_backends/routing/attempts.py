@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial, reduce
 from operator import add
@@ -160,9 +160,8 @@ class Attempts:
             answer = None if kept is None else decode(kept)
             if isinstance(answer, ANSWER_TYPES[turn.call.request.task]):
                 settle(item, turn.rung, answer, "cached", at=self.clock.time())
-        left = [item for item in pending if not item.settled]
-        turn.call.tick(len(pending) - len(left))
-        return left
+        turn.call.on_settled([item for item in pending if item.settled])
+        return [item for item in pending if not item.settled]
 
     def pass_by(self, items: Sequence[Item], turn: Turn, refusal: BackendError) -> None:
         """Note why a rung is not asked; one that is not ready is made so for the next time, if it can be."""
@@ -212,7 +211,7 @@ class Attempts:
             for item in items:  # one is at fault: each is asked for again, alone
                 await self.make(turn, [item])
             return None
-        turn.call.tick(sum(item.settled for item in items))
+        turn.call.on_settled([item for item in items if item.settled])
         return error if isinstance(error, BackendError) else None
 
     async def _was_answered_meanwhile(self, turn: Turn, item: Item, key: str) -> bool:
@@ -312,7 +311,8 @@ class Attempts:
         usual_s = rung.backend.expected_s(turn.call.request)
         if seconds > usual_s and not 0.9 * before <= seconds <= 1.25 * before:
             values = {_first_name(rung): round(seconds, 3)}
-            self._store_pool.submit(partial(self._notes[rung.backend.name].note, FIRST_ANSWERS, values))
+            with suppress(RuntimeError):  # the router is closed
+                self._store_pool.submit(partial(self._notes[rung.backend.name].note, FIRST_ANSWERS, values))
 
     async def _answers(
         self, turn: Turn, flight: Flight, permit: Permit, estimate: Usage, *, timeout_s: float

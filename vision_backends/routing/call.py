@@ -44,6 +44,7 @@ class Item:
         revision: The revision of the model that gave it.
         error: Why nobody can be asked: what the caller did wrong, or an input that was not read in time.
         notes: What is wrong with it although it can be asked about.
+        position: Where a file stood when it was opened first.
         elapsed_s: Seconds that were spent on it.
         opening_s: Seconds of them that it took to open.
     """
@@ -57,6 +58,7 @@ class Item:
     revision: str | None = None
     error: VisionError | None = None
     notes: tuple[str, ...] = ()
+    position: int | None = None
     elapsed_s: float = 0.0
     opening_s: float = 0.0
 
@@ -134,7 +136,7 @@ class Call:
         gates: What the gates of the rungs were when the call began.
         deadline: When to stop.
         each_s: Seconds that one rung may spend on each item; a long list shall not wait for one that hangs.
-        tick: Told how many items have just been settled.
+        on_settled: Told which items have just been settled.
         on_admitted: Told when the first rung has been let in.
     """
 
@@ -142,7 +144,7 @@ class Call:
     gates: GateSnapshot
     deadline: Deadline
     each_s: float
-    tick: Callable[[int], None] = lambda _count: None
+    on_settled: Callable[[Sequence[Item]], None] = lambda _items: None
     on_admitted: Callable[[], None] = lambda: None
 
 

@@ -158,7 +158,7 @@ class Ladder:
 
     async def _hedge(self, turn: Turn, below: Sequence[Rung], item: Item) -> bool:
         """Ask a rung and, while it still thinks after a while, those below as well; return whether they were."""
-        call = replace(turn.call, tick=lambda _count: None)  # the item counts once, whichever rung settles it
+        call = replace(turn.call, on_settled=lambda _items: None)  # the item counts once, whichever rung settles it
         after_s = self._hedges.after_s(self.attempts.expected_s(turn.rung, call.request, percent=95))
         try:
             return await self._hedges.race(
@@ -169,4 +169,4 @@ class Ladder:
                 clock=self.attempts.clock,
             )
         finally:
-            turn.call.tick(int(item.settled))
+            turn.call.on_settled([item] if item.settled else [])

@@ -12,8 +12,7 @@ import math
 import os
 from dataclasses import asdict
 from functools import partial
-from itertools import zip_longest
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vision_backends.backends.requests import EmbedRequest, EmbedTextRequest, check_unicode
 from vision_backends.clock import Deadline
@@ -27,14 +26,14 @@ from vision_backends.errors import (
     SpaceUnavailableError,
     VisionError,
 )
-from vision_backends.images import open_image
+from vision_backends.images import Image, open_image
 from vision_backends.routing.call import Call
 from vision_backends.routing.explain import survey
 from vision_backends.routing.trace import complete, note
 from vision_backends.storage.cache import cache_key
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 
     from vision_backends.backends.base import Backend
     from vision_backends.backends.requests import Request
@@ -53,7 +52,9 @@ __all__ = ["Pipeline", "failure", "opens_quickly"]
 T = TypeVar("T")
 
 WINDOW = 32
-"""Inputs that are open at the same time; bounds the memory of a long list."""
+WINDOW_BYTES = 80_000_000
+"""Inputs of a list that are open at the same time, and the memory that they may take; while those are asked for, as
+many are opened for the next turn."""
 
 OPENERS = max(2, os.cpu_count() or 1)
 """Inputs of one list that are opened concurrently, beside the backend's work; decoding releases the GIL."""
@@ -121,11 +122,11 @@ class Pipeline:
             progress: Told about every settled input.
         """
         budget = _TimeBudget(clock=self._clock, each_s=self._deadline_s, whole_s=deadline_s, patience_s=patience_s)
-        tick = _counter(len(items), progress)
-        with self._recorder.call(request.task, items):
+        with self._recorder.call(request.task, items) as write:
+            done = _Done(len(items), write=write, progress=progress)
             if len(items) == 1:
                 rungs, gates = opened or await self.open(items[0], request, backends, deadline_s=deadline_s)
-                tick(int(items[0].settled))
+                done([item for item in items if item.settled])
             else:
                 rungs, gates = await self._pool.start(partial(self._survey, request, backends))
             spaces = _by_space(rungs) if len(items) > 1 and _is_embedding(request) else [rungs]
@@ -134,13 +135,14 @@ class Pipeline:
                 if place:
                     gates = await self._ladder.attempts.look_again(rungs)
                 retreat = any(self._ladder.attempts.blocked(rung, gates) is None for rung in below)
-                if await self._pass(items, request, group, gates, tick=tick, budget=budget, retreat=retreat):
+                if await self._pass(items, request, group, gates, done=done, budget=budget, retreat=retreat):
                     break
                 if not retreat:
                     self._give_up(items, below, gates)
                     break
                 for item in items:
                     item.discard("It could not answer the whole list, and one list is one vector space.")
+                done.start_over(items)
         return [_outcome(item, request) for item in items]
 
     def open_here(self, item: Item, request: Request, backends: Sequence[Backend]) -> Opened:
@@ -202,30 +204,30 @@ class Pipeline:
         rungs: Sequence[Rung],
         gates: GateSnapshot,
         *,
-        tick: Callable[[int], None],
+        done: _Done,
         budget: _TimeBudget,
         retreat: bool,
     ) -> bool:
         """Take all items down these rungs; with ``retreat``, stop at the first window with a gap."""
         settled = True
-        async for number, window in self._opened(items, request, rungs, gates, tick, budget):
+        async for number, window in self._opened(items, request, rungs, gates, done, budget):
             if number:
                 gates = await self._ladder.attempts.look_again(rungs)
             started = self._clock.monotonic()
             pending = [item for item in window if not item.settled]
             opening_s = items[0].opening_s if len(items) == 1 else 0.0  # those of a list are opened meanwhile
-            make_call = partial(budget.call, request, count=len(window), tick=tick, spent_s=opening_s)
+            make_call = partial(budget.call, request, count=len(window), on_settled=done, spent_s=opening_s)
             if budget.patience_s is not None:
                 await self._waiting.for_better(self._ladder, rungs, make_call, pending, patience_s=budget.patience_s)
                 gates = await self._ladder.attempts.look_again(rungs)
             await self._ladder.walk(rungs, make_call(gates), pending)
             for item in pending:
                 item.elapsed_s += self._clock.monotonic() - started
-            unsettled = sum(not item.settled for item in window)
+            unsettled = [item for item in window if not item.settled]
             settled = settled and not unsettled
             if retreat and unsettled:
                 break
-            tick(unsettled)
+            done(unsettled)
             for item in window:
                 item.content = None
         return settled
@@ -236,7 +238,7 @@ class Pipeline:
         request: Request,
         rungs: Sequence[Rung],
         gates: GateSnapshot,
-        tick: Callable[[int], None],
+        done: _Done,
         budget: _TimeBudget,
     ) -> AsyncIterator[tuple[int, Sequence[Item]]]:
         """Yield window after window with its number and its inputs opened, the next one being opened meanwhile."""
@@ -244,29 +246,31 @@ class Pipeline:
             yield 0, items
             return
         side_px = self._side_px(request, rungs, gates)
-        windows = [items[start : start + WINDOW] for start in range(0, len(items), WINDOW)]
-        places = asyncio.Semaphore(OPENERS)
+        size = max(WINDOW, *(self._at_once(rung, request) for rung in rungs), WINDOW)
 
         async def open_one(item: Item) -> None:
-            async with places:
-                if not item.settled and item.content is None:
-                    job = partial(self._open, item, request, rungs, side_px)
-                    await self._in_time(item, job, budget.of_opening())
-                    tick(int(item.settled))
+            if not item.settled and item.content is None:
+                job = partial(self._open, item, request, rungs, side_px)
+                await self._in_time(item, job, budget.of_opening())
+                done([each for each in (item,) if each.settled])
 
-        def begin(window: Sequence[Item]) -> asyncio.Future[list[None]]:
-            return asyncio.gather(*map(open_one, window))
-
-        coming = begin(windows[0]) if windows else None
+        windows = _Windows(items, open_one, size=size)
+        following = asyncio.create_task(windows.open())
         try:
-            for number, (window, following) in enumerate(zip_longest(windows, windows[1:], fillvalue=())):
-                if coming is not None:
-                    await coming
-                coming = begin(following)
+            number = 0
+            while window := await following:
+                following = asyncio.create_task(windows.open())
                 yield number, window
+                number += 1
         finally:
-            if coming is not None:
-                coming.cancel()
+            following.cancel()
+
+    @staticmethod
+    def _at_once(rung: Rung, request: Request) -> int:
+        """Return how many texts a rung takes at once; images are bounded by their memory."""
+        if not isinstance(request, EmbedTextRequest):
+            return 0
+        return rung.backend.batch_size(request) * rung.backend.concurrency(request)
 
     def _open(self, item: Item, request: Request, rungs: Sequence[Rung], side_px: int | None) -> None:
         """Open an input, and look up the best cached answer to it."""
@@ -275,6 +279,8 @@ class Pipeline:
             if isinstance(request, EmbedTextRequest):
                 item.content = _text(item.source)
             else:
+                if _is_embedding(request):
+                    self._rewind(item)
                 image = open_image(item.source, min_side_px=side_px, limits=self._limits)
                 item.content, item.notes = image, image.notes
             if self._caching:
@@ -283,6 +289,21 @@ class Pipeline:
             item.error = error
         item.opening_s = self._clock.monotonic() - started
         item.elapsed_s += item.opening_s
+
+    def _rewind(self, item: Item) -> None:
+        """Have a file where it stood when it was opened first: a list may be embedded again in another space."""
+        file: Any = item.source
+        if not hasattr(file, "read"):
+            return
+        if item.position is not None:
+            file.seek(item.position)
+            return
+        try:
+            item.position = file.tell()
+            file.seek(item.position)
+        except (AttributeError, OSError, ValueError):  # a socket, a pipe
+            item.position = None
+            item.source = file.read(self._limits.max_bytes + 1)
 
     def _look_up(self, item: Item, request: Request, rungs: Sequence[Rung]) -> None:
         """Note the cache keys of the rungs that may answer this request, and the best of their answers.
@@ -333,6 +354,46 @@ def opens_quickly(source: ImageSource | str, request: Request) -> bool:
     return size is not None and size <= QUICK_BYTES
 
 
+class _Windows:
+    """Opens the inputs of a list, a few at a time: as many as wanted, or as there is memory for."""
+
+    def __init__(
+        self, items: Sequence[Item], open_one: Callable[[Item], Coroutine[Any, Any, None]], *, size: int
+    ) -> None:
+        self._coming = iter(items)
+        self._open_one = open_one
+        self._size = size
+        self._usual_bytes = 0.0
+
+    async def open(self) -> list[Item]:
+        """Return the next inputs, opened; none when there are no more."""
+        window: list[Item] = []
+        opening: set[asyncio.Task[None]] = set()
+        try:
+            while True:
+                while len(opening) < OPENERS and len(window) < self._size and self._has_room(window):
+                    item = next(self._coming, None)
+                    if item is None:
+                        break
+                    window.append(item)
+                    opening.add(asyncio.create_task(self._open_one(item)))
+                if not opening:
+                    return window
+                opened, opening = await asyncio.wait(opening, return_when=asyncio.FIRST_COMPLETED)
+                for each in opened:
+                    each.result()
+        finally:
+            for each in opening:
+                each.cancel()
+
+    def _has_room(self, window: Sequence[Item]) -> bool:
+        """Return whether one more image would not be too much, judging by those that are open or have been."""
+        sizes = [item.content.memory_bytes for item in window if isinstance(item.content, Image)]
+        if sizes:
+            self._usual_bytes = sum(sizes) / len(sizes)
+        return not window or self._usual_bytes * (len(window) + 1) <= WINDOW_BYTES
+
+
 def _outcome(item: Item, request: Request) -> Answer | VisionError:
     answer = complete(item)
     if answer is not None:  # even one that is empty: finding nothing is an answer
@@ -355,11 +416,17 @@ class _TimeBudget:
         return Deadline(self._clock, min(self._each_s, whole_s))
 
     def call(
-        self, request: Request, gates: GateSnapshot, *, count: int, tick: Callable[[int], None], spent_s: float = 0.0
+        self,
+        request: Request,
+        gates: GateSnapshot,
+        *,
+        count: int,
+        on_settled: Callable[[Sequence[Item]], None],
+        spent_s: float = 0.0,
     ) -> Call:
         """Return what is asked of the next ``count`` inputs, of whose time a part is spent."""
         deadline = self._whole or Deadline(self._clock, self._each_s * count - spent_s)
-        return Call(request=request, gates=gates, deadline=deadline, each_s=self._each_s, tick=tick)
+        return Call(request=request, gates=gates, deadline=deadline, each_s=self._each_s, on_settled=on_settled)
 
 
 def _is_embedding(request: Request) -> bool:
@@ -374,17 +441,32 @@ def _by_space(rungs: Sequence[Rung]) -> list[list[Rung]]:
     return list(groups.values())
 
 
-def _counter(total: int, progress: Callable[[int, int], None] | None) -> Callable[[int], None]:
-    """Return a function that adds to what is done and tells ``progress``."""
-    done = 0
+class _Done:
+    """Writes down what is settled, and tells ``progress`` how many there are: forwards, and in the end all."""
 
-    def tick(count: int) -> None:
-        nonlocal done
-        if progress is not None and count:
-            done += count
-            progress(done, total)
+    def __init__(
+        self, total: int, *, write: Callable[[Sequence[Item]], None], progress: Callable[[int, int], None] | None
+    ) -> None:
+        self._total = total
+        self._write = write
+        self._progress = progress
+        self._count = self._told = 0
 
-    return tick
+    def __call__(self, items: Sequence[Item]) -> None:
+        """Note that some items have ended, with an answer or without."""
+        if not items:
+            return
+        self._write(items)
+        for item in items:
+            item.content = None  # its memory is for the next
+        self._count += len(items)
+        if self._progress is not None and self._count > self._told:
+            self._told = self._count
+            self._progress(self._told, self._total)
+
+    def start_over(self, items: Sequence[Item]) -> None:
+        """Count anew, from those that are still settled."""
+        self._count = sum(item.settled for item in items)
 
 
 def _text(source: object) -> str:

@@ -21,7 +21,7 @@ from vision_backends.observability.events import AttemptEvent, CallEvent
 from vision_backends.routing.trace import is_degraded, ledger_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from vision_backends.clock import Clock
     from vision_backends.observability.events import Events
@@ -72,20 +72,34 @@ class CallRecorder:
         self._writing = threading.Lock()
         self._answers: dict[str, bytes] = {}
         self._rows: list[LedgerRow] = []
+        self._is_due = False
 
     @contextmanager
-    def call(self, task: Task, items: Sequence[Item]) -> Iterator[None]:
-        """Write down what becomes of some items while the block runs, also when it is interrupted."""
+    def call(self, task: Task, items: Sequence[Item]) -> Iterator[Callable[[Sequence[Item]], None]]:
+        """Write down what becomes of some items while the block runs, also when it is interrupted.
+
+        Yields:
+            A function that writes down those that are settled already, so that a long list is written as it goes.
+        """
         call_id = secrets.token_hex(8)
         started = self._clock.monotonic()
-        try:
-            yield
-        finally:
-            attempts = [attempt for item in items for attempt in item.attempts]
+        written = dict.fromkeys(map(id, items), 0)
+
+        def write(settled: Sequence[Item]) -> None:
+            attempts = [attempt for item in settled for attempt in item.attempts[written[id(item)] :]]
+            for item in settled:
+                written[id(item)] = len(item.attempts)
             self.book(attempts, task=task, call_id=call_id)
-            if self._standby is not None:
-                for attempt in attempts:
+            for attempt in attempts:
+                if self._standby is not None:
                     self._standby.judge(attempt, task)
+                if self._events.has_listeners:
+                    self._events.publish(AttemptEvent(call_id=call_id, task=task, attempt=attempt))
+
+        try:
+            yield write
+        finally:
+            write(items)
             if self._events.has_listeners:
                 self._tell(call_id, task, items, elapsed_s=self._clock.monotonic() - started)
 
@@ -112,6 +126,7 @@ class CallRecorder:
         """Return when all that has been recorded is written; may block."""
         with self._writing:
             with self._lock:
+                self._is_due = False  # what comes from now on needs another flush
                 answers, rows, self._rows = self._answers.copy(), self._rows, []
             if rows:
                 self._ledger.record(rows)
@@ -136,7 +151,7 @@ class CallRecorder:
 
     def _write(self, answers: dict[str, bytes], rows: Sequence[LedgerRow]) -> None:
         with self._lock:
-            is_first = not self._answers and not self._rows
+            is_first, self._is_due = not self._is_due, True
             self._answers |= answers
             self._rows += rows
         if not self.blocking:
@@ -148,9 +163,6 @@ class CallRecorder:
                 self.flush()
 
     def _tell(self, call_id: str, task: Task, items: Sequence[Item], *, elapsed_s: float) -> None:
-        for item in items:
-            for attempt in item.attempts:
-                self._events.publish(AttemptEvent(call_id=call_id, task=task, attempt=attempt))
         self._events.publish(
             CallEvent(
                 call_id=call_id,
