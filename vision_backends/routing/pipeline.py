@@ -14,6 +14,7 @@ from functools import partial
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
+from vision_backends.arguments import shown
 from vision_backends.backends.requests import EmbedRequest, EmbedTextRequest
 from vision_backends.clock import Deadline
 from vision_backends.engine.pools import Pool
@@ -335,9 +336,9 @@ def _counter(total: int, progress: Callable[[int, int], None] | None) -> Callabl
 
 def _text(source: object) -> str:
     if not isinstance(source, str):
-        raise InvalidRequestError(f"A text is a str, not {type(source).__name__}.")
+        raise InvalidRequestError(f"A text is a str, not {shown(source)}.", remedy="Pass a str.")
     if not source.strip():
-        raise InvalidRequestError("The text is empty.")
+        raise InvalidRequestError("The text is empty.", remedy="Pass at least one word.")
     return source
 
 
