@@ -1,11 +1,21 @@
 """The router in an event loop."""
 
 import asyncio
+import inspect
 
 import pytest
 from PIL import Image as PILImage
 
-from vision_backends import AllBackendsFailedError, AsyncRouter, ClosedError, Router, UnavailableError
+from vision_backends import (
+    AllBackendsFailedError,
+    AsyncRouter,
+    ClosedError,
+    InvalidRequestError,
+    Router,
+    UnavailableError,
+)
+from vision_backends.observability.events import CallEvent
+from vision_backends.storage import open_store
 from vision_backends.testing import FakeBackend
 
 IMAGE = PILImage.new("RGB", (64, 48), "teal")
@@ -27,6 +37,40 @@ def test_every_method_is_a_coroutine_with_the_same_answer():
             assert [status.backend for status in await router.status()] == ["fake"]
 
     asyncio.run(work())
+
+
+def test_it_has_every_method_of_the_router():
+    """With the same parameters; whoever adds one adds it here too."""
+
+    def public(kind):
+        return {name for name in dir(kind) if not name.startswith("_")}
+
+    assert public(Router) == public(AsyncRouter)
+    for name in public(Router):
+        mine, theirs = (list(inspect.signature(getattr(kind, name)).parameters) for kind in (AsyncRouter, Router))
+        assert mine == theirs, name
+
+
+def test_the_ledger_is_an_async_generator_and_listeners_are_told(tmp_path):
+    """The store is read in a thread, page by page."""
+    told = []
+
+    async def work():
+        router = Router([FakeBackend()], store=open_store(tmp_path / "state.sqlite"), caching=False)
+        async with AsyncRouter(router) as router:
+            end = router.subscribe(told.append)
+            for _ in range(3):
+                await router.describe(IMAGE)
+            end()
+            await router.describe(IMAGE)
+            rows = [row async for row in router.ledger()]
+            assert [row.backend for row in rows] == ["fake"] * 4
+            assert [row async for row in router.ledger(since=rows[-1].at + 1)] == []
+            with pytest.raises(InvalidRequestError, match="since='today'"):
+                [row async for row in router.ledger(since="today")]
+
+    asyncio.run(work())
+    assert len([event for event in told if isinstance(event, CallEvent)]) == 3
 
 
 def test_errors_come_out_of_the_await():

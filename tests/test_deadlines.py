@@ -178,7 +178,7 @@ def test_hurried_callers_do_not_shut_out_a_patient_one():
     with Router([best, spare], caching=False) as router:
         best.play(*[30.0] * 6)
         for _ in range(6):
-            assert router.describe(IMAGE, deadline_s=0.1).trace.backend == "spare"
+            assert router.describe(IMAGE, deadline_s=0.4).trace.backend == "spare"
         assert router.gates() == []
         assert router.describe(IMAGE).trace.backend == "best"
 

@@ -6,6 +6,7 @@ This module decides only who waits: `AsyncRouter` awaits the coroutines that `Ro
 from __future__ import annotations
 
 from functools import partial, update_wrapper
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, cast
 
 from vision_backends.engine.event_loop import engine_loop
@@ -17,14 +18,16 @@ from vision_backends.routing.streaming import AsyncDescriptionStream
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
     from types import TracebackType
 
     from vision_backends.backends.requests import DescribeRequest, Request
     from vision_backends.config.settings import Settings
     from vision_backends.images import ImageSource
+    from vision_backends.observability.events import Event
     from vision_backends.routing.options import CallOptions
     from vision_backends.routing.streaming import DescriptionStream, PieceQueue
+    from vision_backends.storage.base import LedgerRow
     from vision_backends.types import Description
 
 __all__ = ["AsyncDescriptionStream", "AsyncRouter"]
@@ -32,6 +35,9 @@ __all__ = ["AsyncDescriptionStream", "AsyncRouter"]
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+
+PAGE_ROWS = 500
+"""Rows of the ledger that are read in one go."""
 
 THREADS = 4
 """Threads for what may block but asks no backend: status, gates, the cache."""
@@ -97,6 +103,8 @@ def _streaming(
 class AsyncRouter:
     """A `Router` whose methods are coroutines, with the same arguments, answers and errors.
 
+    Its ledger is an async generator, its streams are opened and listeners subscribed without `await`.
+
     It can be used from any event loop, and from several of them. A cancelled coroutine cancels the call behind it:
     its request is given up and booked, unless another caller waits for the same answer.
 
@@ -134,6 +142,19 @@ class AsyncRouter:
     spending = _in_thread(Router.spending)
     cache_info = _in_thread(Router.cache_info)
     clear_cache = _in_thread(Router.clear_cache)
+
+    async def ledger(self, *, since: float = 0.0, until: float = float("inf")) -> AsyncGenerator[LedgerRow, None]:
+        """Yield the booked attempts as `Router.ledger` does, a page of them at a time."""
+        self._check()
+        rows = self.router.ledger(since=since, until=until)
+        while page := await self._pool.start(lambda: list(islice(rows, PAGE_ROWS))):
+            for row in page:
+                yield row
+
+    def subscribe(self, listener: Callable[[Event], object]) -> Callable[[], None]:
+        """Call a listener with every event from now on, as `Router.subscribe` does: in a thread, not on the loop."""
+        self._check()
+        return self.router.subscribe(listener)
 
     async def close(self) -> None:
         """Close the router without blocking the loop; harmless twice."""

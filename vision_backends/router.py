@@ -20,7 +20,8 @@ from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, Unpack, cast
 
-from vision_backends.backends.base import AsyncBackend
+from vision_backends.arguments import check_number, iterate, shown
+from vision_backends.backends.base import AsyncBackend, Backend
 from vision_backends.backends.requests import (
     DescribeRequest,
     DetectRequest,
@@ -63,7 +64,6 @@ if TYPE_CHECKING:
     from random import Random
     from types import TracebackType
 
-    from vision_backends.backends.base import Backend
     from vision_backends.clock import Clock
     from vision_backends.config.settings import Settings
     from vision_backends.engine.event_loop import EventLoop
@@ -91,6 +91,8 @@ STORE_THREADS = 4
 
 DIAGNOSIS_S = 5.0
 """Seconds that a look at a server may take."""
+
+RequestTypes = (DescribeRequest, EmbedRequest, EmbedTextRequest, DetectRequest)
 
 PLAIN_REQUESTS: dict[Task, Request] = {
     "describe": DescribeRequest(),
@@ -139,6 +141,7 @@ class Router:
         random: Random | None = None,
     ) -> None:
         self._ladders = _ladders(ladder)
+        _check_parts(store=store, limits=limits, alerts=alerts, image_limits=image_limits)
         self._clock = clock
         self._deadline_s = positive_seconds(deadline_s)
         self._stores = store if isinstance(store, Stores) else Stores.of(store or MemoryStore())
@@ -434,7 +437,9 @@ class Router:
         """
         if isinstance(tasks, str):
             raise InvalidRequestError(f"tasks={tasks!r} is one string.", remedy=f"Pass a list: [{tasks!r}].")
-        requests = [_plain_request(task) if isinstance(task, str) else task for task in tasks]
+        check_number("wait_s", wait_s, example=60)
+        asked = iterate("tasks", tasks, remedy=f"Pass a list of tasks, such as {list(TASKS)}, or of requests.")
+        requests = [task if isinstance(task, RequestTypes) else _plain_request(task) for task in asked]
         pairs = [
             (rung, request)
             for request in requests
@@ -471,8 +476,7 @@ class Router:
             "embed_text": lambda: EmbedTextRequest(space=space),
             "detect": lambda: DetectRequest(labels=_labels(labels)),
         }
-        if task not in requests:
-            raise InvalidRequestError(f"There is no task {task!r}.", remedy=f"Tasks: {', '.join(TASKS)}.")
+        _plain_request(task)
         options = CallOptions(backend=backend, local_only=local_only)
         backends = options.choose(self._ladders[task], task)
         return explain(backends, requests[task](), self._attempts)
@@ -503,11 +507,12 @@ class Router:
         Args:
             timeout_s: Seconds for each backend.
         """
+        seconds = positive_seconds(timeout_s)
         found: dict[str, VisionError | None] = {}
         for backend in self._all_backends():
             found[backend.name] = None
             try:
-                backend.diagnose(timeout_s=positive_seconds(timeout_s))
+                backend.diagnose(timeout_s=seconds)
             except VisionError as error:
                 found[backend.name] = error
         return found
@@ -538,6 +543,8 @@ class Router:
 
     def ledger(self, *, since: float = 0.0, until: float = float("inf")) -> Iterator[LedgerRow]:
         """Return the booked attempts that ended in ``since <= at < until`` (seconds since 1970 UTC), oldest first."""
+        check_number("since", since, example=1_795_435_200)
+        check_number("until", until, example=1_795_521_600)
         self._recorder.flush()
         with self._open_store():
             yield from self._stores.ledger.rows(since=since, until=until)
@@ -566,6 +573,8 @@ class Router:
         Returns:
             A function that ends the subscription.
         """
+        if not callable(listener):
+            raise InvalidRequestError(f"The listener {shown(listener)} cannot be called.", remedy="Pass a function.")
         return self._events.subscribe(listener)
 
     def close(self) -> None:
@@ -614,12 +623,10 @@ class Router:
         progress: Progress | None,
     ) -> list[A | VisionError]:
         """Wait for the answers to a list of inputs."""
-        if isinstance(sources, str | bytes | bytearray | os.PathLike):
-            raise InvalidRequestError(
-                "A _many method takes a list of inputs, not a single one.",
-                remedy="Put it in brackets, or call the method without _many.",
-            )
-        items, checked = [Item(source=source) for source in sources], CallOptions.of(options, CallKeywords)
+        if progress is not None and not callable(progress):
+            raise InvalidRequestError(f"progress={shown(progress)} cannot be called.", remedy="Pass a function.")
+        listed = iterate("The input", sources, remedy="Put it in brackets, or call the method without _many.")
+        items, checked = [Item(source=source) for source in listed], CallOptions.of(options, CallKeywords)
         return self._wait(lambda: self._answer(items, request, kind, checked, progress=progress))
 
     async def _answer(
@@ -764,13 +771,13 @@ def _close_backend(backend: Backend) -> None:
         _log.exception("The %s backend failed to close.", backend.name)
 
 
-def _plain_request(task: Task) -> Request:
+def _plain_request(task: object) -> Request:
     """Return the request of a task without options.
 
     Raises:
         InvalidRequestError: There is no such task.
     """
-    if task not in PLAIN_REQUESTS:
+    if not isinstance(task, str) or task not in PLAIN_REQUESTS:
         raise InvalidRequestError(f"There is no task {task!r}.", remedy=f"Tasks: {', '.join(TASKS)}.")
     return PLAIN_REQUESTS[task]
 
@@ -800,26 +807,72 @@ def _release(engine: EventLoop, recorder: CallRecorder, pools: Sequence[_Closabl
     engine.detach()
 
 
+def _rungs(ladder: Iterable[object]) -> tuple[Backend, ...]:
+    """Return the backends of a ladder.
+
+    Raises:
+        InvalidRequestError: One is something else, or has no name.
+    """
+    remedy = 'Pass backends, as Router([EmbeddedBackend()]); for names, write ladder = ["embedded"] in vision.toml.'
+    rungs: list[Backend] = []
+    for rung in iterate("The ladder", ladder, remedy=remedy):
+        if not isinstance(rung, Backend):
+            raise InvalidRequestError(f"{shown(rung)} on the ladder is not a backend.", remedy=remedy)
+        name = getattr(rung, "name", None)
+        if not isinstance(name, str) or not name:
+            kind = type(rung).__name__
+            raise InvalidRequestError(f"A {kind} on the ladder has no name.", remedy=f'Set {kind}.name = "…".')
+        rungs.append(rung)
+    return tuple(rungs)
+
+
+def _check_parts(
+    *,
+    store: object,
+    limits: Mapping[str, object] | None,
+    alerts: object,
+    image_limits: object,
+) -> None:
+    """Return if the parts of a router are what their names say.
+
+    Raises:
+        InvalidRequestError: One is something else.
+    """
+    if store is not None and (isinstance(store, str | os.PathLike) or not hasattr(store, "close")):
+        remedy = "Pass open_store(path), of vision_backends.storage."
+        raise InvalidRequestError(f"store={shown(store)} is no store.", remedy=remedy)
+    for backend, allowed in (limits or {}).items():
+        if not isinstance(allowed, Limits):
+            remedy = f"Pass limits={{{backend!r}: Limits(requests_per_minute=60)}}."
+            raise InvalidRequestError(f"The limits of {backend!r} are {shown(allowed)}.", remedy=remedy)
+    for name, value, kind in (("alerts", alerts, Alerts), ("image_limits", image_limits, ImageLimits)):
+        if value is not None and not isinstance(value, kind):
+            raise InvalidRequestError(
+                f"{name}={shown(value)} is no {kind.__name__}.", remedy=f"Pass {kind.__name__}(…)."
+            )
+
+
 def _labels(labels: Sequence[str] | None) -> tuple[str, ...] | None:
     if isinstance(labels, str):
         raise InvalidRequestError(f"labels={labels!r} is one string.", remedy=f"Pass a list: labels=[{labels!r}].")
-    return None if labels is None else tuple(labels)
+    return None if labels is None else tuple(iterate("labels", labels, remedy='Pass a list: labels=["a dog"].'))
 
 
 def _ladders(
     ladder: Sequence[Backend] | Mapping[Task, Sequence[Backend]],
 ) -> dict[Task, Sequence[Backend]]:
     """Return one ladder per task; a task that a mapping leaves out has no backends."""
-    ladders: dict[Task, Sequence[Backend]] = (
-        {task: tuple(ladder.get(task, ())) for task in TASKS}
-        if isinstance(ladder, Mapping)
-        else dict.fromkeys(TASKS, tuple(ladder))
-    )
+    if isinstance(ladder, Mapping):
+        for task in ladder:
+            _plain_request(task)
+        ladders: dict[Task, Sequence[Backend]] = {task: _rungs(ladder.get(task, ())) for task in TASKS}
+    else:
+        ladders = dict.fromkeys(TASKS, _rungs(ladder))
     if not any(ladders.values()):
         raise InvalidRequestError("The ladder is empty.", remedy="Pass at least one backend.")
     for task, backends in ladders.items():
         names = [backend.name for backend in backends]
         twice = {name for name in names if names.count(name) > 1}
         if twice:
-            raise InvalidRequestError(f"The ladder for {task} names {sorted(twice)} twice.")
+            raise InvalidRequestError(f"The ladder for {task} names {sorted(twice)} twice.", remedy="Give each a name.")
     return ladders

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from vision_backends.arguments import shown
 from vision_backends.errors import InvalidRequestError, SpaceMismatchError
 
 if TYPE_CHECKING:
@@ -252,7 +253,13 @@ class Embedding:
 
         Raises:
             SpaceMismatchError: The spaces differ.
+            InvalidRequestError: It is no embedding.
         """
+        if not isinstance(other, Embedding):
+            raise InvalidRequestError(
+                f"similarity() takes an Embedding, not {shown(other)}.",
+                remedy="Pass what embed or embed_text returned.",
+            )
         if self.space != other.space:
             raise SpaceMismatchError(
                 f"Vectors of {self.space!r} and {other.space!r} cannot be compared.",
@@ -412,9 +419,19 @@ class Detections:
         """Return an RGB copy of an upright image with the boxes drawn on it.
 
         The image may have any size; boxes are scaled from ``width`` × ``height`` to it.
+
+        Raises:
+            InvalidRequestError: It is no PIL image.
         """
+        from PIL import Image as PILImage
+
         from vision_backends.drawing import draw_boxes
 
+        if not isinstance(image, PILImage.Image):
+            raise InvalidRequestError(
+                f"draw() takes a PIL image, not {shown(image)}.",
+                remedy="Pass PIL.Image.open(path), or open_image(…).rgb(), which is upright.",
+            )
         sx, sy = image.width / self.width, image.height / self.height
         boxes = [
             (f"{item.label} {item.score:.2f}", (x1 * sx, y1 * sy, x2 * sx, y2 * sy))

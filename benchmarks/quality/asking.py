@@ -193,7 +193,7 @@ class Asker:
 
         def call(wishes: Wishes) -> list[Answer]:
             answers: list[Answer] = []
-            for each in self._router.embed_text_many(photo.captions, space=space, **wishes):
+            for each in self._router.embed_text_many(photo.captions, space=space, truncate=True, **wishes):
                 if isinstance(each, VisionError):
                     raise each
                 answers.append(each)

@@ -83,7 +83,7 @@ def _look_and_read(asker: Asker, router: Router, photo: Photo, text: str, *, bac
     )
     caption = asker.ask(
         Question("embed", JUDGE, photo.name, f"said by {backend}"),
-        lambda wishes: [router.embed_text(f"{PREFIX}{text}", space=image.space, **wishes)],
+        lambda wishes: [router.embed_text(f"{PREFIX}{text}", space=image.space, truncate=True, **wishes)],
     )
     return image, caption
 

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 
 from vision_backends import (
@@ -48,7 +49,20 @@ def test_requests_are_frozen_and_hashable(record):
     [
         (DescribeRequest, {"prompt": ""}, "prompt is empty"),
         (DescribeRequest, {"prompt": " \n"}, "prompt is empty"),
-        (DescribeRequest, {"prompt": 5}, "prompt is empty"),
+        (DescribeRequest, {"prompt": 5}, r"prompt=5 \(int\) is no text"),
+        (DescribeRequest, {"prompt": b"What?"}, r"prompt=b'What\?' \(bytes\) is no text"),
+        (DescribeRequest, {"language": ["de"]}, r"language=\['de'\] \(list\) is no text"),
+        (DescribeRequest, {"max_words": "5"}, r"max_words='5' \(str\) is no whole number"),
+        (DescribeRequest, {"max_words": 2.5}, r"max_words=2\.5 \(float\) is no whole number"),
+        (DescribeRequest, {"max_words": math.inf}, "is no whole number"),
+        (DescribeRequest, {"max_words": True}, "is no whole number"),
+        (EmbedRequest, {"space": 3}, r"space=3 \(int\) is no text"),
+        (EmbedTextRequest, {"space": 3}, r"space=3 \(int\) is no text"),
+        (EmbedTextRequest, {"truncate": "no"}, r"truncate='no' \(str\) is neither True nor False"),
+        (DetectRequest, {"truncate": 1}, "neither True nor False"),
+        (DetectRequest, {"min_score": "0.3"}, r"min_score='0\.3' \(str\) is no number"),
+        (DetectRequest, {"min_score": [0.3]}, "is no number"),
+        (DetectRequest, {"min_score": "x" * 500}, r"min_score='x{79}… \(str\) is no number"),
         (DescribeRequest, {"language": " "}, "language is empty"),
         (DescribeRequest, {"max_words": 0}, "max_words=0"),
         (DescribeRequest, {"max_words": -3}, "max_words=-3"),
@@ -88,12 +102,22 @@ def test_an_option_with_a_meaning_is_kept(kind, options):
     assert {name: getattr(request, name) for name in options} == options
 
 
+def test_numbers_of_numpy_are_numbers():
+    """They become Python's, of which cache keys are made."""
+    request = DetectRequest(min_score=np.float32(0.5))
+    assert (request.min_score, type(request.min_score)) == (0.5, float)
+    assert DescribeRequest(max_words=np.int64(5)) == DescribeRequest(max_words=5)
+
+
 @pytest.mark.parametrize(
     ("kind", "options", "remedy"),
     [
         (DescribeRequest, {"prompt": ""}, "Leave prompt= out"),
         (DescribeRequest, {"language": ""}, 'language="de"'),
         (DetectRequest, {"labels": ()}, 'labels=["a dog"]'),
+        (DescribeRequest, {"prompt": 3}, 'prompt="What does the sign say?"'),
+        (DetectRequest, {"min_score": "0.3"}, "min_score=0.3"),
+        (EmbedTextRequest, {"truncate": "no"}, "Pass one of them"),
     ],
 )
 def test_the_error_says_what_to_write_instead(kind, options, remedy):

@@ -19,6 +19,10 @@ LOCAL = """
 caption_model = "acme/tiny"
 download = "{download}"
 """
+FAKE = "vision_backends.testing.fake:FakeBackend"
+QUESTION = ("--prompt", "What is it?")
+"""Which BLIP is known not to answer once it is here: so nothing is loaded, which would take seconds."""
+
 MISSING = "local: acme/tiny is not on this machine yet. Run: vision models pull acme/tiny"
 
 
@@ -55,10 +59,10 @@ def at_terminal():
 @pytest.mark.parametrize("download", ["background", "never"])
 def test_a_script_is_told_the_command_that_fetches_a_model(hub, vision_process, make_photo, use_ladder, download):
     """Nothing is begun that would end with the process, and nobody is asked."""
-    use_ladder("local", "embedded", more=LOCAL.format(download=download))
+    use_ladder("local", FAKE, more=LOCAL.format(download=download))
     done = vision_process("describe", make_photo())
     assert done.returncode == 0
-    assert done.stderr.decode() == f"vision: embedded answered, because {MISSING}\n"
+    assert done.stderr.decode() == f"vision: fake answered, because {MISSING}\n"
     assert hub.asked == []
 
 
@@ -74,28 +78,28 @@ def test_at_a_terminal_it_is_fetched_with_a_bar_if_the_user_agrees(
     hub, at_terminal, make_photo, use_ladder, fresh_user
 ):
     """What it costs is shown before."""
-    use_ladder("local", "embedded", more=LOCAL.format(download="background"))
-    _, out, screen = at_terminal("describe", make_photo(), typed=b"y\n")
+    use_ladder("local", FAKE, more=LOCAL.format(download="background"))
+    code, out, screen = at_terminal("describe", make_photo(), *QUESTION, typed=b"y\n")
+    assert (code, out) == (0, "fake says to 'What is it?': 64×48 px\n")
     assert "Fetch 2 MB? [y/N]" in screen
     assert "acme/tiny ━" in screen
     assert MISSING not in screen
-    assert out
     weights = [*(fresh_user / "huggingface").rglob("*.safetensors")]
     assert [file.stat().st_size > 2_000_000 for file in weights] == [True]
 
 
 def test_at_a_terminal_a_no_leaves_it_to_the_next_rung(hub, at_terminal, make_photo, use_ladder):
     """Who says no is told the command for later."""
-    use_ladder("local", "embedded", more=LOCAL.format(download="background"))
+    use_ladder("local", FAKE, more=LOCAL.format(download="background"))
     code, out, screen = at_terminal("describe", make_photo(), typed=b"\n")
-    assert (code, bool(out)) == (0, True)
+    assert (code, out) == (0, "fake says: 64×48 px\n")
     assert MISSING in screen
     assert not [line for line in hub.asked if "/resolve/" in line]
 
 
 def test_nobody_is_asked_where_a_better_rung_answers(hub, at_terminal, make_photo, use_ladder):
     """The model is not needed."""
-    use_ladder("vision_backends.testing.fake:FakeBackend", "local", more=LOCAL.format(download="background"))
+    use_ladder(FAKE, "local", more=LOCAL.format(download="background"))
     code, out, screen = at_terminal("describe", make_photo(), typed=b"")
     assert (code, out, screen) == (0, "fake says: 64×48 px\n", "")
     assert hub.asked == []
@@ -103,15 +107,16 @@ def test_nobody_is_asked_where_a_better_rung_answers(hub, at_terminal, make_phot
 
 def test_a_script_whose_configuration_waits_for_models_fetches_first(hub, vision_process, make_photo, use_ladder):
     """However long that takes: the time of the call begins when it is here."""
-    use_ladder("local", "embedded", more=LOCAL.format(download="wait"))
-    done = vision_process("describe", make_photo())
+    use_ladder("local", FAKE, more=LOCAL.format(download="wait"))
+    done = vision_process("describe", make_photo(), *QUESTION)
+    assert done.stdout.decode() == "fake says to 'What is it?': 64×48 px\n"
     assert MISSING not in done.stderr.decode()
     assert [line for line in hub.asked if "/resolve/" in line]
 
 
 def test_a_hub_that_cannot_be_reached_leaves_it_to_the_next_rung(vision_process, make_photo, use_ladder):
     """What went wrong and the command for later are both told."""
-    use_ladder("local", "embedded", more=LOCAL.format(download="wait"))
+    use_ladder("local", FAKE, more=LOCAL.format(download="wait"))
     done = vision_process("describe", make_photo())
     assert (done.returncode, bool(done.stdout)) == (0, True)
     assert MISSING in done.stderr.decode()

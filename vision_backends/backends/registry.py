@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from vision_backends.backends.base import Backend
 from vision_backends.config.validation import parse_table
-from vision_backends.errors import ConfigError
+from vision_backends.errors import ConfigError, VisionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -44,7 +44,20 @@ def make_backend(name: str, table: Mapping[str, Any], *, beside: Sequence[str] =
     found = _locate(name)
     if not (inspect.isclass(found) and issubclass(found, Backend)):
         raise ConfigError(f"{name!r} on the ladder is not a subclass of vision_backends.Backend.")
-    return found.from_settings(parse_table(found, table, section=section_of(name), beside=beside))
+    if inspect.isabstract(found):
+        lacking = ", ".join(sorted(found.__abstractmethods__))
+        raise ConfigError(f"The backend {name!r} lacks {lacking}.", remedy="Write what docs/own-backend.md lists.")
+    keywords = parse_table(found, table, section=section_of(name), beside=beside)
+    try:
+        made: Backend = found.from_settings(keywords)
+    except VisionError:
+        raise
+    except Exception as error:  # a third-party constructor may raise anything
+        raise ConfigError(
+            f"The backend {name!r} cannot be made: {type(error).__name__}: {error}.",
+            remedy=f"Correct {section_of(name)}, or remove it from the ladder.",
+        ) from error
+    return made
 
 
 def section_of(name: str) -> str:

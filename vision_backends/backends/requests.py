@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from vision_backends.arguments import check_flag, check_number, check_text
 from vision_backends.backends.texts import half_character
 from vision_backends.errors import InvalidRequestError
 
@@ -43,14 +44,20 @@ class DescribeRequest:
     max_words: int | None = None
 
     def __post_init__(self) -> None:
-        if self.prompt is not None and _is_blank(self.prompt):
+        check_text("prompt", self.prompt, example='"What does the sign say?"')
+        check_text("language", self.language, example='"de"')
+        check_number("max_words", self.max_words, example=30, whole=True)
+        if self.prompt is not None and not self.prompt.strip():
             raise InvalidRequestError("The prompt is empty.", remedy="Leave prompt= out for a description.")
-        if self.language is not None and _is_blank(self.language):
+        if self.language is not None and not self.language.strip():
             raise InvalidRequestError("The language is empty.", remedy='Name one, such as language="de".')
-        if self.max_words is not None and self.max_words < 1:
-            raise InvalidRequestError(f"max_words={self.max_words} leaves no room for a word.")
         check_unicode("The prompt", self.prompt)
         check_unicode("The language", self.language)
+        if self.max_words is not None:
+            object.__setattr__(self, "max_words", int(self.max_words))
+            if self.max_words < 1:
+                message = f"max_words={self.max_words} leaves no room for a word."
+                raise InvalidRequestError(message, remedy="Pass 1 or more, or leave max_words= out.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +72,7 @@ class EmbedRequest:
     space: str | None = None
 
     def __post_init__(self) -> None:
+        check_text("space", self.space, example="embedding.space")
         check_unicode("The space", self.space)
 
 
@@ -82,7 +90,9 @@ class EmbedTextRequest:
     truncate: bool = False
 
     def __post_init__(self) -> None:
+        check_text("space", self.space, example="embedding.space")
         check_unicode("The space", self.space)
+        check_flag("truncate", self.truncate)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,11 +118,17 @@ class DetectRequest:
                     remedy='Pass words such as labels=["a dog"], or leave labels= out.',
                 )
             if len(set(self.labels)) != len(self.labels):
-                raise InvalidRequestError(f"labels={list(self.labels)!r} names something twice.")
+                message = f"labels={list(self.labels)!r} names something twice."
+                raise InvalidRequestError(message, remedy="Name each thing once.")
             for label in self.labels:
                 check_unicode("A label", label)
-        if self.min_score is not None and not 0.0 <= self.min_score <= 1.0:
-            raise InvalidRequestError(f"min_score={self.min_score} is not between 0 and 1.")
+        check_flag("truncate", self.truncate)
+        check_number("min_score", self.min_score, example=0.3)
+        if self.min_score is not None:
+            object.__setattr__(self, "min_score", float(self.min_score))  # of numpy's, no cache key is made
+            if not 0.0 <= self.min_score <= 1.0:
+                message = f"min_score={self.min_score} is not between 0 and 1."
+                raise InvalidRequestError(message, remedy="Write for example: min_score=0.3")
 
 
 Request = DescribeRequest | EmbedRequest | EmbedTextRequest | DetectRequest
@@ -176,5 +192,5 @@ def check_unicode(what: str, text: str | None) -> None:
         )
 
 
-def _is_blank(text: object) -> bool:
-    return not isinstance(text, str) or not text.strip()
+def _is_blank(label: object) -> bool:
+    return not isinstance(label, str) or not label.strip()

@@ -24,6 +24,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from vision_backends.arguments import shown
 from vision_backends.config.text_file import read_text
 from vision_backends.config.validation import HiddenTable, unknown_key, wrong_table
 from vision_backends.config.web_address import is_web_address
@@ -220,6 +221,8 @@ def load_settings(path: str | os.PathLike[str] | None = None) -> Settings:
 
 def find_config(path: str | os.PathLike[str] | None = None) -> Path | None:
     """Return the configuration file that `load_settings` would read, or None when there is none."""
+    if path is not None and not isinstance(path, str | os.PathLike):
+        raise ConfigError(f"The configuration {shown(path)} is no path.", remedy="Pass the path of a vision.toml.")
     named = path or os.environ.get("VISION_CONFIG")
     if named:
         return Path(named)

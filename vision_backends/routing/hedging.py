@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Literal
 
+from vision_backends.arguments import check_number
 from vision_backends.engine.cancellation import reason_of
 from vision_backends.errors import HedgedError, InvalidRequestError
 
@@ -45,8 +46,12 @@ class Hedges:
     def __init__(self, after: HedgeAfter) -> None:
         if isinstance(after, str):
             if after != "p95":
-                raise InvalidRequestError(f"hedge_after_s={after!r} is neither a number nor 'p95'.")
-        elif after is not None and not after > 0:
+                raise InvalidRequestError(
+                    f"hedge_after_s={after!r} is neither a number nor 'p95'.", remedy="Pass seconds or 'p95'."
+                )
+        else:
+            check_number("hedge_after_s", after, example=2)
+        if after is not None and not isinstance(after, str) and not after > 0:
             raise InvalidRequestError(f"hedge_after_s={after} leaves the better rung no time.")
         self._after = after
         self._saved = 0.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict
 
+from vision_backends.arguments import check_flag, check_number, check_text
 from vision_backends.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -84,17 +85,23 @@ class CallOptions:
         return cls(**keywords)
 
     def __post_init__(self) -> None:
+        check_text("backend", self.backend, example='"embedded"')
+        check_flag("local_only", self.local_only)
+        check_number("max_wait_s", self.max_wait_s, example=600)
         if self.deadline_s is not None:
             positive_seconds(self.deadline_s)
-        if self.priority not in {"interactive", "batch"}:
-            raise InvalidRequestError(f"priority={self.priority!r} is neither 'interactive' nor 'batch'.")
+        if self.priority not in ("interactive", "batch"):
+            raise InvalidRequestError(
+                f"priority={self.priority!r} is neither 'interactive' nor 'batch'.", remedy="Pass one of them."
+            )
         if self.max_wait_s is not None and self.priority != "batch":
             raise InvalidRequestError(
                 f"max_wait_s={self.max_wait_s} has no effect on an interactive call.",
                 remedy="Only priority='batch' waits.",
             )
         if self.max_wait_s is not None and not self.max_wait_s >= 0:
-            raise InvalidRequestError(f"max_wait_s={self.max_wait_s} is not a time.")
+            message = f"max_wait_s={self.max_wait_s} is not a time."
+            raise InvalidRequestError(message, remedy="Pass seconds, such as max_wait_s=600.")
 
     @property
     def patience_s(self) -> float | None:
@@ -131,8 +138,10 @@ def positive_seconds(deadline_s: float) -> float:
     """Return a deadline.
 
     Raises:
-        InvalidRequestError: It is not positive.
+        InvalidRequestError: It is not positive, or no number.
     """
+    check_number("deadline_s", deadline_s, example=5, optional=False)
     if not deadline_s > 0:
-        raise InvalidRequestError(f"deadline_s={deadline_s} leaves no time for an answer.")
+        message = f"deadline_s={deadline_s} leaves no time for an answer."
+        raise InvalidRequestError(message, remedy="Pass seconds, such as deadline_s=5.")
     return deadline_s

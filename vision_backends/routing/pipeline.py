@@ -14,6 +14,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from vision_backends.arguments import shown
 from vision_backends.backends.requests import EmbedRequest, EmbedTextRequest, check_unicode
 from vision_backends.clock import Deadline
 from vision_backends.engine.pools import Pool
@@ -164,6 +165,12 @@ class Pipeline:
 
     async def _in_time(self, item: Item, job: Callable[[], T], deadline: Deadline) -> T | None:
         """Open an input in a thread, which is left behind at the deadline: a disk or a pipe may never answer."""
+        if deadline.expired:
+            item.error = AllBackendsFailedError(
+                "The deadline had passed before the input was read, so no backend was asked.",
+                remedy="Allow more time: deadline_s.",
+            )
+            return None
         started = self._clock.monotonic()
         opening = self._pool.start(job)
         try:
@@ -471,9 +478,9 @@ class _Done:
 
 def _text(source: object) -> str:
     if not isinstance(source, str):
-        raise InvalidRequestError(f"A text is a str, not {type(source).__name__}.")
+        raise InvalidRequestError(f"A text is a str, not {shown(source)}.", remedy="Pass a str.")
     if not source.strip():
-        raise InvalidRequestError("The text is empty.")
+        raise InvalidRequestError("The text is empty.", remedy="Pass at least one word.")
     check_unicode("The text", source)
     return source
 

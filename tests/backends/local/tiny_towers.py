@@ -68,7 +68,7 @@ def sentencepiece_tokenizer(folder: Path) -> tf.PreTrainedTokenizerBase:
     )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "spiece.model").write_bytes(learned.getvalue())
-    return tf.SiglipTokenizer(vocab_file=str(folder / "spiece.model"), model_max_length=12)
+    return tf.SiglipTokenizer(vocab_file=str(folder / "spiece.model"), model_max_length=16)
 
 
 def gemma_tokenizer() -> tf.PreTrainedTokenizerBase:
@@ -76,12 +76,12 @@ def gemma_tokenizer() -> tf.PreTrainedTokenizerBase:
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *(f"<0x{byte:02X}>" for byte in range(256))]
     vocab = {piece: number for number, piece in enumerate([*special, "▁", *"abcdefghijklmnopqrstuvwxyz,", "do", "▁c"])}
     merges = [("d", "o"), ("▁", "c")]
-    return tf.Siglip2Tokenizer(vocab=vocab, merges=merges, model_max_length=12, padding_side="right")
+    return tf.Siglip2Tokenizer(vocab=vocab, merges=merges, model_max_length=16, padding_side="right")
 
 
 def _siglip(folder: Path, tokenizer) -> Path:
     config = tf.SiglipConfig(
-        text_config=tiny.text(vocab_size=len(tokenizer), max_position_embeddings=12, projection_size=32),
+        text_config=tiny.text(vocab_size=len(tokenizer), max_position_embeddings=16, projection_size=32),
         vision_config=tiny.vision(),
     )
     processor = tf.SiglipImageProcessorPil(size={"height": 32, "width": 32})
@@ -105,7 +105,7 @@ def siglip2_naflex(folder: Path) -> Path:
     torch.manual_seed(3)
     tokenizer = gemma_tokenizer()
     config = tf.Siglip2Config(
-        text_config=tiny.text(vocab_size=len(tokenizer), max_position_embeddings=12, projection_size=32),
+        text_config=tiny.text(vocab_size=len(tokenizer), max_position_embeddings=16, projection_size=32),
         vision_config=tiny.vision(num_patches=16),
     )
     processor = tf.Siglip2ImageProcessorPil(patch_size=8, max_num_patches=16)
