@@ -6,13 +6,17 @@ import asyncio
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image as PILImage
 
 from vision_backends import AsyncRouter, Router
+from vision_backends.arguments import shown
 from vision_backends.backends.base import Backend
 from vision_backends.backends.registry import make_backend
 from vision_backends.errors import ConfigError, InvalidRequestError, NotSupportedError
+from vision_backends.health.budgets import Limits
+from vision_backends.images import ImageLimits
 from vision_backends.testing import FakeBackend
 
 IMAGE = PILImage.new("RGB", (64, 48), "teal")
@@ -88,6 +92,9 @@ CALLS = {
     "time of a diagnosis": lambda router: router.diagnose(timeout_s="5"),
     "picture to draw on": lambda router: router.detect(IMAGE).draw("x.jpg"),
     "no picture to draw on": lambda router: router.detect(IMAGE).draw(None),
+    "categories": lambda router: router.detect(IMAGE).to_coco(image_id=1, categories=["cat"]),
+    "limits of images": lambda _: ImageLimits(max_bytes="6"),
+    "time of the ledger": lambda router: list(router.ledger(since="today")),
     "vector to compare": lambda router: router.embed(IMAGE).similarity([1.0]),
 }
 
@@ -144,6 +151,20 @@ def test_a_backend_that_cannot_be_made_is_named_with_the_reason():
     """Its constructor may raise anything."""
     with pytest.raises(ConfigError, match=r"cannot be made: KeyError: 'HOME'\. Correct \[backends"):
         make_backend(f"{__name__}:Fragile", {})
+
+
+@pytest.mark.parametrize("value", ["6", True, [6]])
+def test_a_limit_that_is_no_number_is_refused(value):
+    """As in the configuration."""
+    with pytest.raises(ConfigError, match=r"requests_per_minute=.* is no number"):
+        Limits(requests_per_minute=value)
+
+
+def test_a_value_is_shown_on_one_line_and_cut():
+    """An array would fill a screen."""
+    written = shown(np.zeros((50, 50)))
+    assert "\n" not in written
+    assert len(written) < 100
 
 
 def test_a_configuration_that_is_no_path_is_refused():

@@ -21,9 +21,9 @@ SHOWN = 80
 
 
 def shown(value: object) -> str:
-    """Return a value and its type for a message, cut if it is long."""
+    """Return a value and its type for a message, on one line, cut if it is long."""
     try:
-        written = repr(value)
+        written = " ".join(repr(value).split())
     except Exception:  # noqa: BLE001 — a foreign object may raise anything
         written = "…"
     return f"{written if len(written) <= SHOWN else written[:SHOWN] + '…'} ({type(value).__name__})"
@@ -62,9 +62,7 @@ def check_number(name: str, value: object, *, example: float, whole: bool = Fals
         return
     if not (is_number and (not whole or float(cast("float", value)).is_integer())):
         kind = "whole number" if whole else "number"
-        raise InvalidRequestError(
-            f"{name}={shown(value)} is no {kind}.", remedy=f"Write for example: {name}={example:g}"
-        )
+        raise InvalidRequestError(f"{name}={shown(value)} is no {kind}.", remedy=f"Write for example: {name}={example}")
 
 
 def check_flag(name: str, value: object) -> None:

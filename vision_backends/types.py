@@ -383,8 +383,12 @@ class Detections:
             categories: Label to category id, for labels that are not COCO's own.
 
         Raises:
-            InvalidRequestError: A label has no category id.
+            InvalidRequestError: A label has no category id, or the categories are no mapping.
         """
+        if categories is not None and not isinstance(categories, Mapping):
+            raise InvalidRequestError(
+                f"categories={shown(categories)} gives no label an id.", remedy='Pass categories={"cat": 17}.'
+            )
         rows = []
         for item in self.items:
             category = item.category_id if categories is None else categories.get(item.label)

@@ -116,6 +116,7 @@ def test_every_word_of_the_classifier_gets_an_article_or_needs_none():
         ("the dogs", "dog"),
         ("people", "person"),
         ("any  person.", "person"),
+        ("\ufeffdog\r\n", "dog"),  # the first line of a file that some editors write
         ("an umbrella", "umbrella"),
         ("sofas", "couch"),
         ("TV", "tv"),

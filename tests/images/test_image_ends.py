@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -49,6 +50,14 @@ def test_a_jpeg_without_an_end_is_read_at_any_scale(min_side_px: int | None):
     image = open_image(file_of("JPEG")[:-2], min_side_px=min_side_px)
     assert (image.width, image.height) == (320, 240)
     assert image.rgb().size == (320, 240)
+
+
+def test_a_pil_image_whose_file_has_no_end_is_seen_as_well():
+    """Pillow itself would refuse to load it; a large part that is missing is an error here too."""
+    data = file_of("JPEG")
+    assert mean_difference(open_image(PILImage.open(BytesIO(data[:-2]))).rgb(), open_image(data).rgb()) == 0
+    with pytest.raises(InvalidImageError, match=r"The PIL image is damaged or cut short: about \d+% of it is missing"):
+        open_image(PILImage.open(BytesIO(data[: len(data) // 2])))
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,9 @@ SYNONYMS = {
 }
 """Other words for COCO's, among them how other data sets write them."""
 
+BYTE_ORDER_MARK = "\ufeff"
+"""What the first label of a list begins with that was read from a file of some editors."""
+
 ARTICLES = ("a ", "an ", "the ", "any ")
 
 
@@ -172,5 +175,5 @@ def _forms(word: str) -> set[str]:
 
 
 def _plain(label: str) -> str:
-    words = " ".join(label.lower().split()).rstrip(".")
+    words = " ".join(label.removeprefix(BYTE_ORDER_MARK).lower().split()).rstrip(".")
     return next((words.removeprefix(article) for article in ARTICLES if words.startswith(article)), words)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
+from vision_backends.arguments import shown
 from vision_backends.errors import BackendError, ConfigError, OverloadedError, QuotaExhaustedError, RateLimitedError
 from vision_backends.health.circuit_breaker import MAX_LEASE_S, SLACK_S
 
@@ -54,7 +55,7 @@ class Limits:
         monthly_budget_tokens: Tokens, sent and received, per month of UTC.
 
     Raises:
-        ConfigError: A limit is not positive.
+        ConfigError: A limit is not positive, or no number.
     """
 
     requests_per_minute: int | None = None
@@ -67,7 +68,9 @@ class Limits:
 
     def __post_init__(self) -> None:
         for spec in fields(self):
-            value = getattr(self, spec.name)
+            value: float | None = getattr(self, spec.name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise ConfigError(f"{spec.name}={shown(value)} is no number.", remedy="Leave it out for no limit.")
             if value is not None and not value > 0:
                 raise ConfigError(f"{spec.name} = {value} must be positive.", remedy="Leave it out for no limit.")
 

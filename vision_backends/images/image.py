@@ -16,6 +16,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from vision_backends.arguments import check_number
 from vision_backends.errors import ImageTooLargeError, InvalidImageError
 from vision_backends.images.containers import ACCEPTED
 from vision_backends.images.pixels import decode, pixels_of_array, pixels_of_pil
@@ -47,10 +48,17 @@ class ImageLimits:
         max_bytes: Largest encoded size, in bytes.
         max_pixels: Largest width × height, in pixels. The default holds every phone's photo and about 160 MB of
             decoded pixels. Above its own ``MAX_IMAGE_PIXELS`` (89 megapixels) Pillow warns about some formats.
+
+    Raises:
+        InvalidRequestError: One is no number.
     """
 
     max_bytes: int = 50_000_000
     max_pixels: int = 40_000_000
+
+    def __post_init__(self) -> None:
+        check_number("max_bytes", self.max_bytes, example=50_000_000, optional=False)
+        check_number("max_pixels", self.max_pixels, example=40_000_000, optional=False)
 
     def check_bytes(self, size_bytes: int, *, name: str) -> None:
         """Return if that many encoded bytes are allowed.

@@ -201,12 +201,32 @@ def pixels_of_pil(image: PILImage.Image, *, limits: ImageLimits) -> Decoded:
         raise InvalidImageError(f"{name} is empty: it has {image.width}×{image.height} pixels.")
     limits.check_pixels(image.size, name=name)
     with translated_errors(name):
-        image.load()
+        try:
+            image.load()
+        except OSError:
+            data = _file_of(image)
+            if data is None:
+                raise
+            from vision_backends.images.image import Encoded  # which imports this module
+
+            return decode(Encoded(name=name, data=data), limits=limits)
         orientation = exif_orientation(image.info.get("exif"))
         visible, notes = _visible(image, kind=image.format, name=name)
         profile = image.info.get("icc_profile")
         pixels = _upright_rgb(visible, orientation=orientation, icc_profile=profile, copy=True)
     return Decoded(pixels=pixels, width=pixels.width, height=pixels.height, notes=notes)
+
+
+def _file_of(image: PILImage.Image) -> bytes | None:
+    """Return the file behind a PIL image whose pixels could not be loaded; None where it is not to be had."""
+    file = getattr(image, "fp", None)
+    if file is None or getattr(image, "n_frames", 1) > 1:
+        return None
+    at = file.tell()
+    file.seek(0)
+    data: bytes = file.read()
+    file.seek(at)
+    return data
 
 
 def pixels_of_array(array: npt.NDArray[Any], *, limits: ImageLimits) -> Decoded:

@@ -208,8 +208,10 @@ class Attempts:
             return None
         error = flight.task.result()
         if _concerns_one(error) and len(items) > 1:
-            for item in items:  # one is at fault: each is asked for again, alone
-                await self.make(turn, [item])
+            # One is at fault: each is asked for again, alone, or in halves where a batch may be of hundreds of texts.
+            size = 1 if isinstance(error, CallerError) else (len(items) + 1) // 2
+            for start in range(0, len(items), size):
+                await self.make(turn, items[start : start + size])
             return None
         turn.call.on_settled([item for item in items if item.settled])
         return error if isinstance(error, BackendError) else None

@@ -23,6 +23,7 @@ from vision_backends.errors import (
     RateLimitedError,
     TimedOutError,
     UnavailableError,
+    VisionError,
 )
 
 
@@ -229,5 +230,9 @@ def test_one_long_text_of_a_list_fails_alone(short_sighted, make_backend):
         first, long, last = router.embed_text_many(["a", "x" * 9000, "b"])
         assert first.space == last.space
         assert "however you requested 9000 tokens" in str(long)
+        before = len(server.received)
+        many = router.embed_text_many([*map(str, range(200)), "x" * 9001])
+        assert sum(isinstance(each, VisionError) for each in many) == 1
+        assert len(server.received) - before <= 2 * 8 + 1  # the half with the long one is halved again and again
         with pytest.raises(InvalidRequestError, match="however you requested 9000 tokens"):
             router.embed_text("x" * 9000, space=first.space)
