@@ -12,7 +12,7 @@ from typing import TypeVar, cast
 
 from vision_backends.errors import InvalidRequestError
 
-__all__ = ["check_flag", "check_number", "check_text", "iterate", "shown"]
+__all__ = ["check_flag", "check_iterable", "check_number", "check_text", "iterate", "shown"]
 
 T = TypeVar("T")
 
@@ -76,7 +76,13 @@ def check_flag(name: str, value: object) -> None:
 
 
 def iterate(name: str, values: Iterable[T], *, remedy: str) -> list[T]:
-    """Return the values of a list, generator or the like.
+    """Return the values of a list, generator or the like; arguments and errors as for `check_iterable`."""
+    check_iterable(name, values, remedy=remedy)
+    return list(values)
+
+
+def check_iterable(name: str, values: object, *, remedy: str) -> None:
+    """Return if something is a list, generator or the like.
 
     Args:
         name: How to call it in messages.
@@ -89,4 +95,3 @@ def iterate(name: str, values: Iterable[T], *, remedy: str) -> list[T]:
     single = isinstance(values, str | bytes | bytearray | memoryview) or hasattr(values, "__fspath__")
     if single or hasattr(values, "read") or not isinstance(values, Iterable):
         raise InvalidRequestError(f"{name} is a single {type(values).__name__}, not a list.", remedy=remedy)
-    return list(values)

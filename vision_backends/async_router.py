@@ -5,36 +5,40 @@ This module decides only who waits: `AsyncRouter` awaits the coroutines that `Ro
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterable
 from functools import partial, update_wrapper
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, cast
 
+from vision_backends.arguments import check_iterable
 from vision_backends.engine.event_loop import engine_loop
 from vision_backends.engine.pools import Pool
-from vision_backends.errors import ClosedError
+from vision_backends.errors import ClosedError, VisionError
 from vision_backends.router import Router
 from vision_backends.routing.call import Item
+from vision_backends.routing.each import answer_each_async
+from vision_backends.routing.options import CallKeywords, CallOptions
 from vision_backends.routing.streaming import AsyncDescriptionStream
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator
     from types import TracebackType
 
     from vision_backends.backends.requests import DescribeRequest, Request
     from vision_backends.config.settings import Settings
     from vision_backends.images import ImageSource
     from vision_backends.observability.events import Event
-    from vision_backends.routing.options import CallOptions
     from vision_backends.routing.streaming import DescriptionStream, PieceQueue
     from vision_backends.storage.base import LedgerRow
-    from vision_backends.types import Description
+    from vision_backends.types import Description, Detections, Embedding
 
 __all__ = ["AsyncDescriptionStream", "AsyncRouter"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+E = TypeVar("E", "Description", "Embedding", "Detections")
 
 PAGE_ROWS = 500
 """Rows of the ledger that are read in one go."""
@@ -54,6 +58,18 @@ class _Awaiting(Router):
 
     def _open_here(self, item: Item, request: Request, options: CallOptions) -> None:
         """Leave it to the call, which does it in a thread."""
+
+    def _each(
+        self,
+        sources: Iterable[ImageSource] | AsyncIterable[ImageSource],
+        request: Request,
+        kind: type[E],
+        options: CallKeywords,
+    ) -> Iterator[E | VisionError]:
+        if not isinstance(sources, AsyncIterable):
+            check_iterable("The input", sources, remedy="Put it in brackets, or call the method without _each.")
+        make, room = self._each_of(request, kind, CallOptions.of(options, CallKeywords))
+        return cast("Iterator[E | VisionError]", answer_each_async(sources, make, room))
 
     def _open_stream(self, image: ImageSource, request: DescribeRequest, options: CallOptions) -> DescriptionStream:
         async def produce(queue: PieceQueue) -> Description:
@@ -100,6 +116,19 @@ def _streaming(
     return call
 
 
+def _iterating(
+    method: Callable[Concatenate[Router, P], Iterator[T]],
+) -> Callable[Concatenate[AsyncRouter, P], AsyncGenerator[T, None]]:
+    """Return the method that answers one input after the other; nothing has to be awaited before the first."""
+
+    def call(self: AsyncRouter, /, *args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[T, None]:
+        self._check()
+        return cast("AsyncGenerator[T, None]", method(self._awaiting, *args, **kwargs))
+
+    update_wrapper(call, method)
+    return call
+
+
 class AsyncRouter:
     """A `Router` whose methods are coroutines, with the same arguments, answers and errors.
 
@@ -127,12 +156,15 @@ class AsyncRouter:
     describe = _awaited(Router.describe)
     describe_stream = _streaming(Router.describe_stream)
     describe_many = _awaited(Router.describe_many)
+    describe_each = _iterating(Router.describe_each)
     embed = _awaited(Router.embed)
     embed_many = _awaited(Router.embed_many)
+    embed_each = _iterating(Router.embed_each)
     embed_text = _awaited(Router.embed_text)
     embed_text_many = _awaited(Router.embed_text_many)
     detect = _awaited(Router.detect)
     detect_many = _awaited(Router.detect_many)
+    detect_each = _iterating(Router.detect_each)
     warm_up = _in_thread(Router.warm_up)
     explain = _in_thread(Router.explain)
     status = _in_thread(Router.status)

@@ -20,7 +20,7 @@ from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, Unpack, cast
 
-from vision_backends.arguments import check_number, iterate, shown
+from vision_backends.arguments import check_iterable, check_number, iterate, shown
 from vision_backends.backends.base import AsyncBackend, Backend
 from vision_backends.backends.requests import (
     DescribeRequest,
@@ -43,6 +43,7 @@ from vision_backends.reports import RungStatus, WarmUpReport
 from vision_backends.routing.attempts import Attempts
 from vision_backends.routing.call import Call, Item
 from vision_backends.routing.callers import caller_of
+from vision_backends.routing.each import Room, answer_each
 from vision_backends.routing.explain import explain
 from vision_backends.routing.hedging import Hedges
 from vision_backends.routing.ladder import Ladder
@@ -60,7 +61,7 @@ from vision_backends.storage.notes import Notes
 from vision_backends.types import TASKS, Description, Detections, Embedding, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+    from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator, Sequence
     from random import Random
     from types import TracebackType
 
@@ -85,6 +86,9 @@ _log = logging.getLogger(__name__)
 
 A = TypeVar("A", Description, Embedding, Detections)
 T = TypeVar("T")
+
+MOST_AT_ONCE = 64
+"""Inputs of an iterable that are under way at the same time, at most."""
 
 STORE_THREADS = 4
 """Threads that read and write gates and budgets in a store that may block."""
@@ -317,6 +321,34 @@ class Router:
         request = DescribeRequest(prompt=prompt, language=language, max_words=max_words)
         return self._many(images, request, Description, options, progress)
 
+    def describe_each(
+        self,
+        images: Iterable[ImageSource] | AsyncIterable[ImageSource],
+        *,
+        prompt: str | None = None,
+        language: str | None = None,
+        max_words: int | None = None,
+        **options: Unpack[CallKeywords],
+    ) -> Iterator[Description | VisionError]:
+        """Yield a text or an error for each image, in order, as they come; in bounded memory, from a million of them.
+
+        The next images are taken in the caller's own thread, when there is room for them. Leaving the loop and
+        dropping or closing the iterator ends what is under way. With `AsyncRouter` it is an asynchronous iterator,
+        which takes asynchronous iterables as well.
+
+        Args:
+            images: As for `describe`, each; may be a generator.
+            prompt: As for `describe`.
+            language: As for `describe`.
+            max_words: As for `describe`.
+            **options: As for `describe`; ``deadline_s`` and ``max_wait_s`` are for each image.
+
+        Raises:
+            InvalidRequestError: An option has no meaning.
+        """
+        request = DescribeRequest(prompt=prompt, language=language, max_words=max_words)
+        return self._each(images, request, Description, options)
+
     def embed(self, image: ImageSource, *, space: str | None = None, **options: Unpack[CallKeywords]) -> Embedding:
         """Return the vector of an image: float32 [D], L2-normalised, with the name of its space.
 
@@ -346,6 +378,21 @@ class Router:
         was already answered stays in the cache. Arguments and errors as for `embed` and `describe_many`.
         """
         return self._many(images, EmbedRequest(space=space), Embedding, options, progress)
+
+    def embed_each(
+        self,
+        images: Iterable[ImageSource] | AsyncIterable[ImageSource],
+        *,
+        space: str | None = None,
+        **options: Unpack[CallKeywords],
+    ) -> Iterator[Embedding | VisionError]:
+        """Yield a vector or an error for each image, in order, as they come; all vectors are of one space.
+
+        That is the space of the first answer, unless one is given: what cannot be had there is a
+        `SpaceUnavailableError`. Otherwise as `describe_each`; arguments as for `embed`.
+        """
+        request = EmbedRequest(space=space)
+        return self._each(images, request, Embedding, options)
 
     def embed_text(
         self, text: str, *, space: str | None = None, truncate: bool = False, **options: Unpack[CallKeywords]
@@ -414,6 +461,22 @@ class Router:
         """Return the objects of each image or an error, in order, as `describe_many` does; arguments as `detect`."""
         request = DetectRequest(labels=_labels(labels), min_score=min_score, truncate=truncate)
         return self._many(images, request, Detections, options, progress)
+
+    def detect_each(
+        self,
+        images: Iterable[ImageSource] | AsyncIterable[ImageSource],
+        *,
+        labels: Sequence[str] | None = None,
+        min_score: float | None = None,
+        truncate: bool = False,
+        **options: Unpack[CallKeywords],
+    ) -> Iterator[Detections | VisionError]:
+        """Yield the objects of each image or an error, in order, as they come.
+
+        Otherwise as `describe_each`; arguments as for `detect`.
+        """
+        request = DetectRequest(labels=_labels(labels), min_score=min_score, truncate=truncate)
+        return self._each(images, request, Detections, options)
 
     def warm_up(
         self, tasks: Iterable[Task | Request] = TASKS, *, backend: str | None = None, wait_s: float = 0.0
@@ -628,6 +691,44 @@ class Router:
         listed = iterate("The input", sources, remedy="Put it in brackets, or call the method without _many.")
         items, checked = [Item(source=source) for source in listed], CallOptions.of(options, CallKeywords)
         return self._wait(lambda: self._answer(items, request, kind, checked, progress=progress))
+
+    def _each(
+        self,
+        sources: Iterable[ImageSource] | AsyncIterable[ImageSource],
+        request: Request,
+        kind: type[A],
+        options: CallKeywords,
+    ) -> Iterator[A | VisionError]:
+        """Yield the answers to inputs that come one by one."""
+        check_iterable("The input", sources, remedy="Put it in brackets, or call the method without _each.")
+        make, room = self._each_of(request, kind, CallOptions.of(options, CallKeywords))
+        self._running.check()
+        return answer_each(cast("Iterable[ImageSource]", sources), make, room)
+
+    def _each_of(
+        self, request: Request, kind: type[A], options: CallOptions
+    ) -> tuple[Callable[[ImageSource], Callable[[], Coroutine[Any, Any, A | VisionError]]], Room]:
+        """Return what answers one input of many, and how many of them may be under way."""
+        backends = options.choose(self._ladders[request.task], request.task)
+        most = max((each.batch_size(request) * each.concurrency(request) for each in backends), default=1)
+        first_alone = isinstance(request, EmbedRequest) and request.space is None
+        room = Room(most=1 if first_alone else min(most, MOST_AT_ONCE))
+
+        def make(source: ImageSource) -> Callable[[], Coroutine[Any, Any, A | VisionError]]:
+            item, asked = Item(source=source), request
+
+            async def answer() -> A | VisionError:
+                nonlocal request
+                (outcome,) = await self._answer([item], asked, kind, options)
+                room.usual_bytes = item.opened_bytes or room.usual_bytes
+                space = getattr(outcome, "space", None)
+                if isinstance(asked, EmbedRequest) and asked.space is None and isinstance(space, str):
+                    request, room.most = EmbedRequest(space=space), min(most, MOST_AT_ONCE)
+                return outcome
+
+            return answer
+
+        return make, room
 
     async def _answer(
         self,

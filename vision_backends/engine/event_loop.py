@@ -78,22 +78,22 @@ class EventLoop:
             RuntimeError: The caller is on the loop's own thread, which would wait for itself for ever; or Python shuts
                 down.
         """
+        return self.begin(make).wait()
+
+    def begin(self, make: Callable[[], Coroutine[Any, Any, T]]) -> Running[T]:
+        """Begin a coroutine, to be waited for in this thread later; arguments and errors as for `run`."""
         if self.runs_here():
             raise RuntimeError(
                 "A synchronous call was made on the event loop of vision_backends, which would wait for itself: "
                 "await an AsyncRouter there, or make the call in another thread."
             )
-        mailbox: Mailbox[_Outcome[T]] = Mailbox()
-        call = _Call(make, mailbox.put)
+        running: Running[T] = Running(make)
         try:
-            self._submit(call)
-            outcome = mailbox.get()
+            self._submit(running.call)
         except BaseException:
-            if call.cancel():
-                with suppress(TimeoutError):
-                    mailbox.get(CANCEL_S)
+            running.cancel()
             raise
-        return outcome.unwrap()
+        return running
 
     async def run_from_loop(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Return what a coroutine returns, after awaiting it on the caller's own loop.
@@ -264,6 +264,34 @@ class _LoopThread:
                 self._runs.release()
 
 
+class Running(Generic[T]):
+    """A coroutine on the loop, as a thread sees it that will wait for it."""
+
+    def __init__(self, make: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        self._mailbox: Mailbox[_Outcome[T]] = Mailbox()
+        self.call = _Call(make, self._mailbox.put)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has ended."""
+        return self.call.is_done
+
+    def wait(self) -> T:
+        """Return what the coroutine returns; once, and as `EventLoop.run`."""
+        try:
+            outcome = self._mailbox.get()
+        except BaseException:
+            self.cancel()
+            raise
+        return outcome.unwrap()
+
+    def cancel(self) -> None:
+        """Cancel the coroutine, and wait for its end, for 1 s at most."""
+        if self.call.cancel():
+            with suppress(TimeoutError):
+                self._mailbox.get(CANCEL_S)
+
+
 class _Outcome(Generic[T]):
     """What a coroutine has returned or raised."""
 
@@ -290,6 +318,11 @@ class _Call(Generic[T]):
         self._make = make
         self._done: Callable[[_Outcome[T]], object] | None = done
         self._task: asyncio.Task[_Outcome[T]] | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether its end was told."""
+        return self._done is None
 
     def begin(self) -> None:
         """Start the task, unless the call has failed; on the loop."""

@@ -45,6 +45,7 @@ class Item:
         error: Why nobody can be asked: what the caller did wrong, or an input that was not read in time.
         notes: What is wrong with it although it can be asked about.
         position: Where a file stood when it was opened first.
+        opened_bytes: How much memory its content has taken.
         elapsed_s: Seconds that were spent on it.
         opening_s: Seconds of them that it took to open.
     """
@@ -59,6 +60,7 @@ class Item:
     error: VisionError | None = None
     notes: tuple[str, ...] = ()
     position: int | None = None
+    opened_bytes: int = 0
     elapsed_s: float = 0.0
     opening_s: float = 0.0
 

@@ -289,7 +289,7 @@ class Pipeline:
                 if _is_embedding(request):
                     self._rewind(item)
                 image = open_image(item.source, min_side_px=side_px, limits=self._limits)
-                item.content, item.notes = image, image.notes
+                item.content, item.notes, item.opened_bytes = image, image.notes, image.memory_bytes
             if self._caching:
                 self._look_up(item, request, rungs)
         except CallerError as error:
