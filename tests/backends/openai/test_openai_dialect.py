@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
@@ -15,8 +16,9 @@ from typer.testing import CliRunner
 from vision_backends import Router
 from vision_backends.backends.openai import OpenAIBackend
 from vision_backends.backends.openai.dialect import Dialect
+from vision_backends.backends.openai.errors import Taxonomy
 from vision_backends.cli.app import app
-from vision_backends.errors import AllBackendsFailedError, InvalidImageError, RefusedError
+from vision_backends.errors import AllBackendsFailedError, InvalidImageError, ModelNotFoundError, RefusedError
 from vision_backends.storage import open_store
 from vision_backends.testing import FakeBackend
 
@@ -330,3 +332,36 @@ def test_the_status_says_what_a_server_refuses(serve, tmp_path):
     done = CliRunner().invoke(app, ["status", "--config", str(config)])
     assert "openai: its server refuses max_tokens (chat m)" in done.stdout
     assert "vision reset openai" in done.stdout
+
+
+def test_a_server_can_only_lower_a_limit(serve):
+    """What it names is not believed where it would cost more."""
+
+    def reply(_path, body):
+        return refuse(f"max_tokens must be at most {10**30}.") if len(server.bodies) == 1 else (200, CHAT_ANSWER)
+
+    server = serve(reply)
+    with router_of(server) as router:
+        assert router.describe(noise(32)).trace.degraded
+    assert all(body["max_tokens"] <= 1024 for body in server.bodies)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"error": {"error": {"error": {"error": {"error": {"error": {"error": {}}}}}}}}},
+        [[[[[[[[[[{"message": "deep"}]]]]]]]]]],
+        [{"message": "x" * 200}] * 5_000,
+        {"message": "model " * 150_000},
+        {"message": json.dumps({"message": json.dumps({"message": json.dumps({"code": "x"})})})},
+    ],
+)
+def test_a_hostile_error_is_read_quickly(serve, body):
+    """The event loop has other calls to serve."""
+    server = serve(lambda _path, _body: (400, body))
+    with router_of(server) as router:
+        router.describe(noise(32), backend="below")
+        started = time.thread_time()
+        assert type(Taxonomy(host="api.test").explain(body, status=400)) in {RefusedError, ModelNotFoundError}
+        assert time.thread_time() - started < 0.5
+        assert router.describe(noise(33)).trace.degraded

@@ -172,8 +172,8 @@ def _replace(body: Body, field: str, value: object) -> None:
 
 def _limit(body: Body, field: str, value: object) -> None:
     """Lower a limit, or write it under its other name; an answer without one could cost anything."""
-    if value is not None:
-        body[field] = value
+    if isinstance(value, int):
+        body[field] = max(1, min(value, body[field]))
     elif field in RENAMED:
         body[RENAMED[field]] = body.pop(field)
 

@@ -31,12 +31,24 @@ RENAMED = "llm_provider-"
 """What a LiteLLM proxy puts before the names of the headers that it passes on."""
 
 MAX_DEPTH = 8
-"""How far errors are looked for within errors; the deepest seen are four levels down."""
+MAX_ITEMS = 50
+"""How far errors are looked for within errors, and how many of a list; the deepest seen are four levels down."""
 
 HOLDERS = ("error", "errors", "detail", "details", "message", "innererror", "metadata", "body", "raw")
 """Fields that hold another error, the outermost first."""
 
-MESSAGES = ("message", "msg", "error_message", "errormessage", "detail", "error_description", "title", "error")
+MESSAGES = (
+    "error",
+    "message",
+    "msg",
+    "error_message",
+    "errormessage",
+    "detail",
+    "error_description",
+    "title",
+    "errors",
+    "body",
+)
 CODES = ("code", "error_code", "errorcode")
 REASONS = ("reason", "status", "@code")
 DELAYS = ("retrydelay", "retry_after", "retryafter", "retry_after_seconds", "retry_after_s")
@@ -111,7 +123,7 @@ def _nodes(value: object, *, depth: int) -> Iterator[dict[str, Any]]:
     if depth >= MAX_DEPTH:
         return
     if isinstance(value, list):
-        for each in value:
+        for each in value[:MAX_ITEMS]:
             yield from _nodes(each, depth=depth + 1)
     elif isinstance(value, dict):
         node = {str(name).lower(): inner for name, inner in value.items()}
@@ -128,11 +140,11 @@ def _message(value: object, *, depth: int) -> str:
     if depth >= MAX_DEPTH:
         return ""
     if isinstance(value, list):
-        return "; ".join(filter(None, (_message(each, depth=depth + 1) for each in value)))
+        return "; ".join(filter(None, (_message(each, depth=depth + 1) for each in value[:MAX_ITEMS])))
     if not isinstance(value, dict):
         return ""
     node = {str(name).lower(): inner for name, inner in value.items()}
-    inner = (_message(node.get(name), depth=depth + 1) for name in ("error", *MESSAGES, "errors", "body"))
+    inner = (_message(node.get(name), depth=depth + 1) for name in MESSAGES)
     return next(filter(None, inner), "")
 
 

@@ -249,6 +249,9 @@ RESET_OF_A_RATE_LIMIT_S = 120.0
 MAX_CHARS = 300
 """How much of a provider's message is passed on."""
 
+SEARCHED_CHARS = 5_000
+"""How much of it is searched for words that are known."""
+
 MIN_CHARS = 6
 """Shorter values are no secrets, and blotting them out would ruin every message."""
 
@@ -430,7 +433,7 @@ class Taxonomy:
         if message.lstrip().startswith("<"):
             return None  # a page of a proxy, with any words
         for words, rule in self._by_words:
-            if (not rule.refused or status in rule.refused) and words.search(message):
+            if (not rule.refused or status in rule.refused) and words.search(message, 0, SEARCHED_CHARS):
                 return rule
         return None
 
