@@ -14,6 +14,7 @@ import pytest
 from PIL import Image as PILImage
 
 from vision_backends import Embedding, QuotaExhaustedError, Router
+from vision_backends.routing.pipeline import WINDOW
 from vision_backends.storage import open_store
 from vision_backends.storage.memory import MemoryStore
 from vision_backends.testing import FakeBackend
@@ -96,6 +97,33 @@ def test_a_long_list_is_in_the_ledger_and_told_as_it_goes():
     assert booked >= 64
     assert told >= 64
     assert len({row.call_id for row in store.rows()}) == 1
+
+
+class Counting(io.BytesIO):
+    """A file that tells when it is read."""
+
+    reads = 0
+
+    def read(self, *size):
+        """Count."""
+        Counting.reads += not self.tell()
+        return super().read(*size)
+
+
+def test_only_two_windows_of_a_list_are_open():
+    """However long it is: what is asked for, and what comes next."""
+    ahead = []
+
+    class Watching(FakeBackend):
+        def describe(self, images, request, *, timeout_s):
+            ahead.append(Counting.reads - len(ahead))
+            return super().describe(images, request, timeout_s=timeout_s)
+
+    Counting.reads = 0
+    with Router([Watching("one")], caching=False) as router:
+        answers = router.describe_many([Counting(png(number).getvalue()) for number in range(300)])
+    assert len(answers) == len(ahead) == 300
+    assert max(ahead) <= 2 * WINDOW + 2
 
 
 KILLED = """

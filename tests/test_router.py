@@ -17,6 +17,7 @@ from vision_backends import (
     InvalidImageError,
     InvalidRequestError,
     NotReadyError,
+    NotSupportedError,
     QuotaExhaustedError,
     RateLimitedError,
     Router,
@@ -474,6 +475,30 @@ def test_a_long_rate_limit_is_not_waited_for(make_router, image, clock):
     best, spare = FakeBackend("best", local=False), FakeBackend("spare")
     best.play(RateLimitedError("Slow down.", retry_after_s=20.0))
     assert make_router(best, spare).describe(image).trace.backend == "spare"
+    assert clock.monotonic() == 0.0
+
+
+def test_a_rung_that_was_asked_and_declined_has_degraded_the_answer(make_router, image):
+    """Whatever it raised; only one that is not even asked, as it can never do it, has not."""
+    best, spare = FakeBackend("best", local=False), FakeBackend("spare")
+    best.play(NotSupportedError("Not this one."))
+    answer = make_router(best, spare).describe(image)
+    assert (answer.trace.backend, answer.trace.degraded) == ("spare", True)
+    assert "Not this one" in answer.trace.reason
+    unable = FakeBackend("unable", tasks=("embed",))
+    answer = make_router(unable, spare, caching=False).describe(image)
+    assert (answer.trace.backend, answer.trace.degraded) == ("spare", False)
+
+
+@pytest.mark.parametrize(("retry_after_s", "deadline_s"), [(2.5, 60.0), (1.5, 4.0)])
+def test_a_wait_of_more_than_two_seconds_or_a_quarter_of_the_deadline_is_not_worth_it(
+    make_router, image, clock, retry_after_s, deadline_s
+):
+    """The next rung answers at once."""
+    best, spare = FakeBackend("best", local=False), FakeBackend("spare")
+    best.play(RateLimitedError("Slow down.", retry_after_s=retry_after_s))
+    answer = make_router(best, spare, warm_standby=False).describe(image, deadline_s=deadline_s)
+    assert answer.trace.backend == "spare"
     assert clock.monotonic() == 0.0
 
 

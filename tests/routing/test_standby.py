@@ -349,3 +349,20 @@ def test_a_faulty_rung_below_hurts_no_call(make_router, best, caplog):
             break
         threading.Event().wait(0.01)
     assert "oops" in caplog.text
+
+
+def test_a_rung_that_was_skipped_for_want_of_time_has_done_nothing_wrong(make_router, clock):
+    """What stands below it is not made ready for its sake."""
+
+    class Overrunning(FakeBackend):
+        def describe(self, images, request, *, timeout_s):
+            clock.advance(100.0)
+            raise UnavailableError("Out of order.")
+
+    first = Overrunning("first", local=False)
+    second, third, fourth = FakeBackend("second", local=False), FakeBackend("third"), FakeBackend("fourth")
+    with pytest.raises(AllBackendsFailedError) as failed:
+        make_router([first, second, third, fourth]).describe(PICTURE, deadline_s=10)
+    assert [attempt.outcome for attempt in failed.value.attempts] == ["failed", *["skipped"] * 3]
+    assert len(warmed(second)) == 1
+    assert warmed(third, times=0) == []

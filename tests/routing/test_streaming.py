@@ -16,6 +16,7 @@ from vision_backends import (
     UnavailableError,
     Usage,
 )
+from vision_backends.health.budgets import Limits
 from vision_backends.testing import FakeBackend, FakeClock
 
 IMAGE = PILImage.new("RGB", (64, 48), "teal")
@@ -176,3 +177,14 @@ def test_a_stream_that_is_no_generator_function_works_in_a_thread_of_its_rung():
     with Router([Eager("eager", "A ", "square")]) as router:
         assert list(router.describe_stream(IMAGE)) == ["A ", "square"]
     assert threads == ["vision-eager"]
+
+
+@pytest.mark.parametrize("words", [3, 100])
+def test_a_stream_that_is_closed_early_gives_its_place_back(make_router, words):
+    """Whether its backend has said everything by then or waits for its reader."""
+    best = Speaker("best", *[f"word {number} " for number in range(words)])
+    router = make_router(best, limits={"best": Limits(max_concurrency=1)})
+    for _ in range(2):
+        stream = router.describe_stream(IMAGE, backend="best")
+        assert next(iter(stream)) == "word 0 "
+        stream.close()

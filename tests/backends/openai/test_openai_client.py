@@ -8,8 +8,10 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -74,7 +76,7 @@ def test_the_configured_limit_holds_even_if_the_router_allows_more(make_backend,
     """timeout_s of the configuration is the shorter of two limits."""
     sandbox.play("stall")
     with pytest.raises(TimedOutError):
-        describe(make_backend(timeout_s=0.1), photo, timeout_s=60)
+        describe(make_backend(timeout_s=0.4), photo, timeout_s=60)
 
 
 def test_a_server_that_is_not_there_is_unavailable(make_backend, photo):
@@ -263,3 +265,35 @@ def test_importing_the_backend_imports_neither_an_http_client_nor_numpy():
         print(sorted({"aiohttp", "openai", "httpx2", "numpy", "PIL"} & set(sys.modules)))
     """
     assert run(script) == "[]\n"
+
+
+def test_nothing_is_sent_to_where_a_server_redirects(make_backend, photo):
+    """The image would go to a server that nobody has configured."""
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self):
+            self.rfile.read(int(self.headers["content-length"]))
+            asked.append(self.server)
+            self.send_response(307)
+            self.send_header("location", f"http://127.0.0.1:{other.server_port}/v1/chat/completions")
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *args):
+            """Say nothing."""
+
+    with (
+        ThreadingHTTPServer(("127.0.0.1", 0), Handler) as first,
+        ThreadingHTTPServer(("127.0.0.1", 0), Handler) as other,
+    ):
+        for server in (first, other):
+            server.daemon_threads = True
+            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        with pytest.raises(UnavailableError, match="redirects"):
+            describe(make_backend(base_url=f"http://127.0.0.1:{first.server_port}/v1", api="chat"), photo)
+        first.shutdown()
+        other.shutdown()
+    assert asked == [first]

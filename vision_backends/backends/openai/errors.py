@@ -249,6 +249,9 @@ RESET_OF_A_RATE_LIMIT_S = 120.0
 MAX_CHARS = 300
 """How much of a provider's message is passed on."""
 
+SCRUBBED_CHARS = 50_000
+"""How much of it is looked at; the rest is an image, or was meant to keep us busy."""
+
 SEARCHED_CHARS = 5_000
 """How much of it is searched for words that are known."""
 
@@ -293,6 +296,7 @@ class Secret:
 
 def scrub(text: str, secrets: Iterable[Secret] = ()) -> str:
     """Return a foreign text on one line, cut if long, without secrets, images or what looks like a key."""
+    text = text[:SCRUBBED_CHARS]
     for secret in secrets:
         if len(secret.reveal()) >= MIN_CHARS and secret.reveal().lower() not in PLACEHOLDERS:
             text = text.replace(secret.reveal(), "[hidden]")
