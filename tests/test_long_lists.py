@@ -14,7 +14,6 @@ import pytest
 from PIL import Image as PILImage
 
 from vision_backends import Embedding, QuotaExhaustedError, Router
-from vision_backends.routing.pipeline import WINDOW
 from vision_backends.storage import open_store
 from vision_backends.storage.memory import MemoryStore
 from vision_backends.testing import FakeBackend
@@ -123,7 +122,7 @@ def test_only_two_windows_of_a_list_are_open():
     with Router([Watching("one")], caching=False) as router:
         answers = router.describe_many([Counting(png(number).getvalue()) for number in range(300)])
     assert len(answers) == len(ahead) == 300
-    assert max(ahead) <= 2 * WINDOW + 2
+    assert max(ahead) <= 2 * 32 + 2
 
 
 KILLED = """
