@@ -15,6 +15,7 @@ from vision_backends.backends.openai import OpenAIBackend
 from vision_backends.storage import open_store
 from vision_backends.testing import FakeBackend, FakeClock, SandboxServer
 from vision_backends.testing.sandbox import Fault
+from vision_backends.testing.sandbox.limits import Limits as ServerLimits
 
 IMAGE = PILImage.new("RGB", (64, 48), "teal")
 CANARY = "sk-canary-0123456789abcdef"
@@ -297,3 +298,14 @@ def test_an_exhausted_ladder_names_each_rung_once_and_says_when_to_come_back(ser
         with pytest.raises(AllBackendsFailedError) as failed:
             router.describe(images(1)[0])
         assert failed.value.retry_after_s == pytest.approx(20, abs=1)
+
+
+def test_a_reply_that_announces_the_end_of_the_minute_spares_the_next_request():
+    """Nothing remains and the reset is far away: the next rung answers, and the server is not asked."""
+    with SandboxServer(api_key=CANARY, limits=ServerLimits(rpm=1)) as server:
+        best = OpenAIBackend(api_key=CANARY, base_url=server.url)
+        with Router([best, FakeBackend("spare")], caching=False) as router:
+            first, second = (router.describe(image) for image in images(2))
+    assert (first.trace.backend, second.trace.backend) == ("openai", "spare")
+    assert (second.trace.degraded, second.trace.attempts[0].code) == (True, "limit_near")
+    assert len(server.requests) == 1
