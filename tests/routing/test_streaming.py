@@ -186,5 +186,5 @@ def test_a_stream_that_is_closed_early_gives_its_place_back(make_router, words):
     router = make_router(best, limits={"best": Limits(max_concurrency=1)})
     for _ in range(2):
         stream = router.describe_stream(IMAGE, backend="best")
-        assert next(iter(stream)) == "word 0 "
+        assert next(iter(stream)).startswith("word 0 ")  # a busy machine joins pieces
         stream.close()

@@ -283,7 +283,7 @@ def test_connections_of_ended_threads_are_closed(open_it):
         thread.join()
         gc.collect()
         descriptors.append(len(list(DESCRIPTORS.iterdir())) if DESCRIPTORS.exists() else 0)
-    assert len(set(descriptors[1:])) == 1
+    assert descriptors[-1] <= descriptors[1]  # fewer where other tests' leavings end meanwhile
     assert len(store._file._all) == 0
 
 
