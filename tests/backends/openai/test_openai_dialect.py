@@ -9,6 +9,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
+import numpy as np
 import pytest
 from PIL import Image as PILImage
 from typer.testing import CliRunner
@@ -365,3 +366,10 @@ def test_a_hostile_error_is_read_quickly(serve, body):
         assert type(Taxonomy(host="api.test").explain(body, status=400)) in {RefusedError, ModelNotFoundError}
         assert time.thread_time() - started < 0.5
         assert router.describe(noise(33)).trace.degraded
+
+
+def test_what_an_image_is_known_by_is_computed_in_a_thread(serve):
+    """That of an array of 36 MB would hold up every other call on the event loop."""
+    server = serve(lambda _path, _body: (200, CHAT_ANSWER))
+    with router_of(server) as router:
+        assert router.describe(np.zeros((3000, 4000, 3), np.uint8)).trace.backend == "openai"

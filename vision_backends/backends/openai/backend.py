@@ -7,7 +7,6 @@ error codes, the shape of requests, or how bytes travel.
 from __future__ import annotations
 
 import hashlib
-from collections import deque
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from functools import partial, reduce
@@ -57,12 +56,12 @@ from vision_backends.errors import (
 from vision_backends.types import FREE, Description, Detections, Embedding, Trace, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 
     import numpy as np
     import numpy.typing as npt
 
-    from vision_backends.backends.openai.protocol import Said
+    from vision_backends.backends.openai.protocol import Ask, Said
     from vision_backends.backends.requests import Model, RateLimits, Request
     from vision_backends.images import Image
     from vision_backends.storage.notes import Notes
@@ -190,7 +189,7 @@ class OpenAIBackend(AsyncBackend):
         self._embedder = Embedder(
             self._client, model=embedding_model, cut=embedding_dimensions, dimensions=settings.dimensions, clock=clock
         )
-        self._seen: deque[str] = deque(maxlen=SEEN_IMAGES)
+        self._seen: dict[str, None] = {}
 
     def model_for(self, request: Request) -> Model:
         """Return the model that would answer; a text may be a query for described images, in their space."""
@@ -290,7 +289,7 @@ class OpenAIBackend(AsyncBackend):
         rung can still be asked, or after it, when the caller holds the text so far. Errors as in `describe`.
         """
         deadline = Deadline(self._clock, min(timeout_s, self._timeout_s))
-        ask = partial(ask_for_description, self._settings, request, image)
+        ask = _with_digest(image, partial(ask_for_description, self._settings, request, image))
         with Stopwatch(clock=self._clock).running() as watch:
             question = await self._conversation.prepare(ask, stream=True, deadline=deadline)
         pieces = self._conversation.stream(question, ask, deadline=deadline)
@@ -367,7 +366,7 @@ class OpenAIBackend(AsyncBackend):
         self._client.close()
 
     async def _describe(self, image: Image, request: DescribeRequest, deadline: Deadline) -> Description:
-        ask = partial(ask_for_description, self._settings, request, image)
+        ask = _with_digest(image, partial(ask_for_description, self._settings, request, image))
         with self._fair_to(image):
             said = await self._conversation.ask(ask, deadline=deadline)
         return self._description(said, request)
@@ -386,8 +385,9 @@ class OpenAIBackend(AsyncBackend):
                 raise
             remedy = "The image is fine: this server has read it before."
             raise RefusedError(error.message, remedy=remedy, code="image_blamed") from error
-        if image.digest not in self._seen:
-            self._seen.append(image.digest)
+        self._seen[image.digest] = None
+        if len(self._seen) > SEEN_IMAGES:
+            del self._seen[next(iter(self._seen))]
 
     def _description(self, said: Said, request: DescribeRequest) -> Description:
         return Description(
@@ -400,7 +400,7 @@ class OpenAIBackend(AsyncBackend):
     async def _detect(self, image: Image, request: DetectRequest, deadline: Deadline) -> Detections:
         categories = coco_categories()
         labels = request.labels or tuple(categories)
-        ask = partial(ask_for_boxes, self._settings, labels, image)
+        ask = _with_digest(image, partial(ask_for_boxes, self._settings, labels, image))
         with self._fair_to(image):
             said = await self._conversation.ask(ask, deadline=deadline)
         trace = self._trace(said)
@@ -456,6 +456,16 @@ class OpenAIBackend(AsyncBackend):
         model = self._settings.model
         named = said.model if said.model != model else None  # a snapshot of it, or what a gateway has asked instead
         return Trace(model=model, revision=named or None, usage=self._prices.usage(model, said.tokens))
+
+
+def _with_digest(image: Image, ask: Callable[[], Ask]) -> Callable[[], Ask]:
+    """Return what makes a question in a thread, and computes there by what its image is known again."""
+
+    def make() -> Ask:
+        _ = image.digest
+        return ask()
+
+    return make
 
 
 def _cut(what: str, usage: Usage) -> InvalidReplyError:

@@ -245,6 +245,10 @@ class Client:
             exchange = await self._exchange(deadline)
             try:
                 await self._limited(self._open(request, exchange), exchange, deadline)
+                self._taxonomy.believe_again()
+                if changes:
+                    learn = partial(self.dialect.learn, request.endpoint, request.model, changes)
+                    await self._limited(engine_loop().compute.start(learn), exchange, deadline)
             except RefusedError as refusal:
                 exchange.close()
                 changed = await self._limited(self._without(request, refusal), None, deadline)
@@ -257,10 +261,6 @@ class Client:
                 exchange.close()
                 raise
             else:
-                self._taxonomy.believe_again()
-                if changes:
-                    learn = partial(self.dialect.learn, request.endpoint, request.model, changes)
-                    await self._limited(engine_loop().compute.start(learn), None, deadline)
                 return exchange
 
     async def _without(self, request: PreparedRequest, refusal: RefusedError) -> tuple[bytes, dict[str, object]] | None:
@@ -326,6 +326,12 @@ class Client:
         with suppress(ClientError, OSError, InvalidReplyError):
             while len(content) < MAX_ERROR_BYTES and (piece := await exchange.read()):
                 content += piece
+        read = partial(self._explain_bytes, bytes(content), exchange, request)
+        return read() if len(content) < LARGE_BYTES else await engine_loop().compute.start(read)
+
+    def _explain_bytes(
+        self, content: bytes, exchange: Exchange, request: PreparedRequest
+    ) -> BackendError | CallerError:
         text = content.decode(errors="replace").strip()
         try:
             body = json.loads(text)

@@ -153,8 +153,8 @@ def _value(field: str, refusal: RefusedError) -> object:
 
 def _change(body: Body, field: str, value: Any) -> None:  # noqa: ANN401 — any JSON
     """Change one field of a body where it is there."""
-    if field in {IMAGE, IMAGE_ONCE}:
-        _shrink(body, int(value))
+    if field in {IMAGE, IMAGE_ONCE} and isinstance(value, int):
+        _shrink(body, value)
     elif field == "detail":
         for holder, _ in _images(body):
             holder.pop("detail", None)
