@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vision_backends.engine.event_loop import engine_loop
-from vision_backends.routing.pipeline import WINDOW_BYTES
+from vision_backends.routing.windows import WINDOW_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterable

@@ -1,7 +1,7 @@
 """From a list of inputs to a list of answers or errors, in order; a single input is a list of one.
 
-This module decides how a long list is cut into windows, that one bad input fails alone, and that one list of
-embeddings lives in one space. What may block (opening inputs, looking answers up) it does in a pool of threads, for a
+This module decides that a list is opened and asked about window by window, that one bad input fails alone, and that
+one list of embeddings lives in one space. What may block (opening inputs, looking answers up) it does in a pool of threads, for a
 single input in one go. It must not know what callers' options are called, nor how a rung is asked.
 """
 
@@ -27,14 +27,15 @@ from vision_backends.errors import (
     SpaceUnavailableError,
     VisionError,
 )
-from vision_backends.images import Image, open_image
+from vision_backends.images import open_image
 from vision_backends.routing.call import Call
 from vision_backends.routing.explain import survey
 from vision_backends.routing.trace import complete, note
+from vision_backends.routing.windows import WINDOW, Windows
 from vision_backends.storage.cache import cache_key
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from vision_backends.backends.base import Backend
     from vision_backends.backends.requests import Request
@@ -51,14 +52,6 @@ if TYPE_CHECKING:
 __all__ = ["Pipeline", "failure", "opens_quickly"]
 
 T = TypeVar("T")
-
-WINDOW = 32
-WINDOW_BYTES = 80_000_000
-"""Inputs of a list that are open at the same time, and the memory that they may take; while those are asked for, as
-many are opened for the next turn."""
-
-OPENERS = max(2, os.cpu_count() or 1)
-"""Inputs of one list that are opened concurrently, beside the backend's work; decoding releases the GIL."""
 
 QUICK_BYTES = 4_000_000
 """An image of no more bytes is opened in a few hundredths of a second."""
@@ -261,7 +254,7 @@ class Pipeline:
                 await self._in_time(item, job, budget.of_opening())
                 done([each for each in (item,) if each.settled])
 
-        windows = _Windows(items, open_one, size=size)
+        windows = Windows(items, open_one, size=size)
         following = asyncio.create_task(windows.open())
         try:
             number = 0
@@ -359,46 +352,6 @@ def opens_quickly(source: ImageSource | str, request: Request) -> bool:
     if size is None and getattr(source, "fp", source) is None:  # a picture of Pillow's whose file is read
         size = math.prod(getattr(source, "size", (QUICK_BYTES,))) * 4
     return size is not None and size <= QUICK_BYTES
-
-
-class _Windows:
-    """Opens the inputs of a list, a few at a time: as many as wanted, or as there is memory for."""
-
-    def __init__(
-        self, items: Sequence[Item], open_one: Callable[[Item], Coroutine[Any, Any, None]], *, size: int
-    ) -> None:
-        self._coming = iter(items)
-        self._open_one = open_one
-        self._size = size
-        self._usual_bytes = 0.0
-
-    async def open(self) -> list[Item]:
-        """Return the next inputs, opened; none when there are no more."""
-        window: list[Item] = []
-        opening: set[asyncio.Task[None]] = set()
-        try:
-            while True:
-                while len(opening) < OPENERS and len(window) < self._size and self._has_room(window):
-                    item = next(self._coming, None)
-                    if item is None:
-                        break
-                    window.append(item)
-                    opening.add(asyncio.create_task(self._open_one(item)))
-                if not opening:
-                    return window
-                opened, opening = await asyncio.wait(opening, return_when=asyncio.FIRST_COMPLETED)
-                for each in opened:
-                    each.result()
-        finally:
-            for each in opening:
-                each.cancel()
-
-    def _has_room(self, window: Sequence[Item]) -> bool:
-        """Return whether one more image would not be too much, judging by those that are open or have been."""
-        sizes = [item.content.memory_bytes for item in window if isinstance(item.content, Image)]
-        if sizes:
-            self._usual_bytes = sum(sizes) / len(sizes)
-        return not window or self._usual_bytes * (len(window) + 1) <= WINDOW_BYTES
 
 
 def _outcome(item: Item, request: Request) -> Answer | VisionError:

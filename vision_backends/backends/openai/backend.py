@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from vision_backends.backends.base import AsyncBackend
 from vision_backends.backends.model_cards import coco_categories
 from vision_backends.backends.openai.client import Client
+from vision_backends.backends.openai.conversation import Conversation
 from vision_backends.backends.openai.embeddings import Embedder
 from vision_backends.backends.openai.errors import Secret, Taxonomy
 from vision_backends.backends.openai.models import (
@@ -35,7 +36,7 @@ from vision_backends.backends.openai.prompts import (
     estimate,
     read_boxes,
 )
-from vision_backends.backends.openai.protocol import Chat, Conversation, Responses
+from vision_backends.backends.openai.protocol import Chat, Responses
 from vision_backends.backends.openai.settings import BaseUrl, Settings
 from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest
 from vision_backends.clock import SYSTEM_CLOCK, Clock, Deadline, Stopwatch
