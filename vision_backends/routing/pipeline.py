@@ -1,8 +1,8 @@
 """From a list of inputs to a list of answers or errors, in order; a single input is a list of one.
 
 This module decides that a list is opened and asked about window by window, that one bad input fails alone, and that
-one list of embeddings lives in one space. What may block (opening inputs, looking answers up) it does in a pool of threads, for a
-single input in one go. It must not know what callers' options are called, nor how a rung is asked.
+one list of embeddings lives in one space. What may block (opening inputs, looking answers up) it does in a pool of
+threads, for a single input in one go. It must not know what callers' options are called, nor how a rung is asked.
 """
 
 from __future__ import annotations
