@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 from loopback_hub import LoopbackHub
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 # A shell ignores Ctrl-C in the programs that it starts in the background, and so would every program of a test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+settings.register_profile("fuzz", max_examples=8_000, deadline=None)  # for --hypothesis-profile=fuzz
 
 
 @pytest.fixture(autouse=True)

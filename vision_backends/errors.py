@@ -27,6 +27,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, ClassVar
 
+from vision_backends.foreign_text import printable, quote
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -67,8 +69,17 @@ TEXT_TOO_LONG = "text_too_long"
 answered."""
 
 
+MAX_CODE_CHARS = 200
+
+MAX_DELAY_S = 32 * 86_400.0
+"""The longest that makes sense: a quota that comes back next month."""
+
+MAX_MESSAGE_CHARS = 2_000
+"""Longer messages are cut: what is quoted in them may come from anybody."""
+
+
 class VisionError(Exception):
-    """Base of every error that this package raises.
+    """Base of every error that this package raises; what would drive a terminal stands escaped in its message.
 
     Args:
         message: What is wrong, as a sentence that names the value.
@@ -82,13 +93,23 @@ class VisionError(Exception):
     kind: ClassVar[str] = "error"
 
     def __init__(self, message: str, *, remedy: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.remedy = remedy
+        super().__init__(_shown(message))
+        self.message: str = self.args[0]
+        self.remedy = remedy and _shown(remedy)
         self.usage: Usage | None = None
 
     def __str__(self) -> str:
         return f"{self.message} {self.remedy}" if self.remedy else self.message
+
+
+def _shown(text: str) -> str:
+    shown = printable(text[:MAX_MESSAGE_CHARS], keep="\n")
+    return shown if len(text) <= MAX_MESSAGE_CHARS else f"{shown}…"
+
+
+def plausible_delay_s(seconds: float | None) -> float | None:
+    """Return a delay that somebody else has named; None for one that nobody can mean: negative, endless, no number."""
+    return seconds if seconds is not None and 0 <= seconds <= MAX_DELAY_S else None
 
 
 class CallerError(VisionError):
@@ -149,7 +170,7 @@ class BackendError(VisionError):
         code: The provider's own error code, such as ``"insufficient_quota"``.
         status: HTTP status, where there was one.
         request_id: The provider's id of the request, for its support.
-        retry_after_s: Seconds after which the provider says a new attempt makes sense.
+        retry_after_s: Seconds after which the provider says a new attempt makes sense; None if that is over 32 days.
     """
 
     kind = "backend_error"
@@ -167,10 +188,10 @@ class BackendError(VisionError):
     ) -> None:
         super().__init__(message, remedy=remedy)
         self.backend = backend
-        self.code = code
+        self.code = code and quote(code, max_chars=MAX_CODE_CHARS)
         self.status = status
-        self.request_id = request_id
-        self.retry_after_s = retry_after_s
+        self.request_id = request_id and quote(request_id, max_chars=MAX_CODE_CHARS)
+        self.retry_after_s = plausible_delay_s(retry_after_s)
 
 
 class QuotaExhaustedError(BackendError):

@@ -46,9 +46,16 @@ Outcome = Literal["answered", "cached", "failed", "skipped"]
 """How one attempt ended; ``skipped`` means that the backend was not asked at all."""
 
 
+MAX_TOKENS = 10**12
+MAX_USD = 1e9
+"""More than the whole world asks in a day: a count beyond is none."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     """What an answer consumed; ``None`` means unknown, never 0.
+
+    Numbers that nobody can have consumed, such as negative ones or NaN, become unknown.
 
     Attributes:
         input_tokens: Billed tokens sent.
@@ -59,6 +66,12 @@ class Usage:
     input_tokens: int | None = None
     output_tokens: int | None = None
     cost_usd: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, most in (("input_tokens", MAX_TOKENS), ("output_tokens", MAX_TOKENS), ("cost_usd", MAX_USD)):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= most:
+                object.__setattr__(self, name, None)
 
     def __add__(self, other: Usage) -> Usage:
         """Add two usages; what is unknown in either is unknown in the sum."""

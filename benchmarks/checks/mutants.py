@@ -9,6 +9,7 @@ some five minutes.
 from __future__ import annotations
 
 import argparse
+import ast
 import itertools
 import os
 import random
@@ -30,10 +31,14 @@ from typing import TYPE_CHECKING
 
 import cosmic_ray.plugins
 from cosmic_ray.mutating import mutate_code
+from cosmic_ray.operators.number_replacer import NumberReplacer
 from coverage import CoverageData
+from parso.python.tree import Number as NumberLeaf
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from parso.tree import Leaf
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,7 +56,7 @@ OPERATORS = (
     *(f"ReplaceBinaryOperator_{pair}" for pair in ("Add_Sub", "Sub_Add", "Mul_Div", "Div_Mul", "Mod_Mul")),
     *("AddNot", "ReplaceUnaryOperator_Delete_Not", "ReplaceTrueWithFalse", "ReplaceFalseWithTrue"),
     *("ReplaceAndWithOr", "ReplaceOrWithAnd", "ReplaceBreakWithContinue", "ReplaceContinueWithBreak"),
-    *("NumberReplacer", "ZeroIterationForLoop", "RemoveDecorator"),
+    *("Number", "ZeroIterationForLoop", "RemoveDecorator"),
 )
 
 WITHOUT_EFFECT = re.compile(
@@ -61,6 +66,17 @@ WITHOUT_EFFECT = re.compile(
 
 MOST_TESTS = 250
 """A line that nearly every test passes through is tried with these many functions of tests."""
+
+
+class Number(NumberReplacer):
+    """Makes small numbers one larger or smaller, and others ten times: a limit of 1,001 is as good as one of 1,000."""
+
+    def mutate(self, node: Leaf, index: int) -> Leaf:
+        """Return another number."""
+        value = ast.literal_eval(node.value)
+        if abs(value) > 10:
+            return NumberLeaf(repr(value * 10 if index == 0 else value // 10), node.start_pos, node.prefix)
+        return NumberLeaf(repr(value + 1 if index == 0 else value - 1), node.start_pos, node.prefix)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +189,7 @@ def _sample(path: str, count: int, *, seed: int) -> list[Mutant]:
 
 def _broken(source: str, name: str) -> Iterator[str]:
     """Yield the source with each of the places broken that an operator finds."""
-    operator = cosmic_ray.plugins.get_operator(f"core/{name}")()
+    operator = Number() if name == "Number" else cosmic_ray.plugins.get_operator(f"core/{name}")()
     codes = (mutate_code(source, operator, occurrence) for occurrence in itertools.count())
     return itertools.takewhile(bool, codes)
 
@@ -185,7 +201,8 @@ def _mutant(path: str, source: str, name: str, code: str) -> Mutant | None:
         change for change in SequenceMatcher(None, old, new, autojunk=False).get_opcodes() if change[0] != "equal"
     ]
     lines = tuple(line + 1 for _, start, end, _, _ in changes for line in range(start, max(end, start + 1)))
-    if not changes or any(WITHOUT_EFFECT.match(old[line - 1]) for line in lines if line <= len(old)):
+    is_signature = ", /, " in code and ", /, " not in source
+    if not changes or is_signature or any(WITHOUT_EFFECT.match(old[line - 1]) for line in lines if line <= len(old)):
         return None
     diff = islice(unified_diff(old, new, lineterm="", n=1), 2, None)
     return Mutant(path=path, operator=name, code=code, lines=lines, diff="\n".join(f"    {line}" for line in diff))

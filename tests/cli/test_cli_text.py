@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vision_backends.cli.rendering.text import bytes_text, dump_json, one_line, print_table, printable
+from vision_backends.cli.rendering.text import bytes_text, dump_json, one_line, print_table
+from vision_backends.foreign_text import printable
 
 
 @given(st.text(st.characters(exclude_categories=[])))

@@ -11,7 +11,7 @@ import pytest
 
 from vision_backends import ConfigError
 from vision_backends.config.web_address import is_web_address
-from vision_backends.observability.webhook import MAX_WAITING, Webhook
+from vision_backends.observability.webhook import MAX_LEFT, MAX_WAITING, Webhook
 
 CANARY = "T0123-canary-B0456"
 
@@ -29,12 +29,18 @@ class Inbox:
                 inbox.arrived.set()
                 inbox.open.wait(5)
                 self.answer(inbox.script.pop(0) if inbox.script else 200)
+                inbox.answered.release()
 
             def do_GET(self):
                 inbox.received.append((self.path, None, "followed"))
                 self.answer(200)
 
             def answer(self, status):
+                if status == "drip":
+                    while not inbox.ended.wait(0.02):  # well within the timeout of one read
+                        self.wfile.write(b"H")
+                    self.close_connection = True
+                    return
                 if status is None or isinstance(status, bytes):
                     self.wfile.write(status or b"")
                     self.close_connection = True
@@ -48,7 +54,8 @@ class Inbox:
                 pass
 
         self.received, self.script = [], []
-        self.arrived, self.open = threading.Event(), threading.Event()
+        self.arrived, self.open, self.ended = threading.Event(), threading.Event(), threading.Event()
+        self.answered = threading.Semaphore(0)
         self.open.set()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}/services/{CANARY}"
@@ -58,6 +65,7 @@ class Inbox:
     def close(self):
         """Let nobody hang, and end."""
         self.open.set()
+        self.ended.set()
         self.server.shutdown()
         self.thread.join()
         self.server.server_close()
@@ -140,6 +148,23 @@ def test_a_server_that_hangs_is_left_after_its_time(inbox, caplog):
     webhook.close()
     assert len(inbox.received) == 2
     assert "(TimeoutError)" in caplog.text
+
+
+def test_replies_that_trickle_in_for_ever_hold_up_no_other_message(inbox, caplog):
+    """Each is left after its time; when too many are left, that is said instead of starting more."""
+    inbox.script = ["drip"] * MAX_LEFT
+    webhook = Webhook(inbox.url, timeout_s=0.25, pause_s=0)
+    for number in range(MAX_LEFT + 1):
+        webhook.post({"number": number})
+    wait_for(webhook)
+    assert "(TimeoutError)" in caplog.text
+    inbox.ended.set()
+    for _ in range(MAX_LEFT):
+        assert inbox.answered.acquire(timeout=5)
+    assert sorted(body["number"] for _, _, body in inbox.received) == list(range(MAX_LEFT))
+    webhook.post({"number": "last"})
+    webhook.close(timeout_s=5)
+    assert inbox.received[-1][2] == {"number": "last"}
 
 
 def test_a_server_that_is_not_there_hurts_nobody(caplog):

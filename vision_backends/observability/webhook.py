@@ -11,6 +11,7 @@ import logging
 import threading
 from collections import deque
 from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, NamedTuple
 
 from vision_backends.config.web_address import is_web_address
@@ -24,6 +25,9 @@ __all__ = ["Webhook"]
 TIMEOUT_S = 5.0
 PAUSE_S = 1.0
 FLUSH_S = 2.0
+
+MAX_LEFT = 4
+"""Posts that have not ended in time and were left to themselves; nothing is posted while there are so many."""
 
 MAX_WAITING = 100
 """Messages that may wait while the webhook is slow; more are dropped."""
@@ -49,7 +53,8 @@ class Webhook:
 
     Args:
         url: Where to post; never shown again.
-        timeout_s: Seconds to wait for the connection, and again for the reply.
+        timeout_s: Seconds to wait for the connection, and again for the reply; twice as long for all together, however
+            slowly either of them trickles in.
         pause_s: Seconds before the second try.
 
     Raises:
@@ -69,6 +74,7 @@ class Webhook:
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._complained = False
+        self._free = threading.Semaphore(MAX_LEFT)
 
     def post(self, message: Mapping[str, object]) -> None:
         """Send a message soon; returns immediately and never raises, even if it does not arrive."""
@@ -104,14 +110,36 @@ class Webhook:
 
     def _deliver(self) -> None:
         while (body := self._next()) is not None:
-            failure = self._try(body)
+            failure = self._try_in_time(body)
             if failure is not None and failure.temporary:
                 self._closing.wait(self._pause_s)
-                failure = self._try(body)
+                failure = self._try_in_time(body)
             if failure is None:
                 self._complained = False
             else:
                 self._complain(failure.reason)
+
+    def _try_in_time(self, body: bytes) -> _Failure | None:
+        """Post once in a thread of its own: neither a name's lookup nor a reply that trickles in has a timeout."""
+        if not self._free.acquire(blocking=False):
+            return _Failure(f"{MAX_LEFT} earlier ones have not ended", temporary=False)
+        ended: SimpleQueue[_Failure | None] = SimpleQueue()
+
+        def run() -> None:
+            try:
+                ended.put(self._try(body))
+            finally:
+                self._free.release()
+
+        try:
+            threading.Thread(target=run, name="vision-webhook-post", daemon=True).start()
+        except RuntimeError:  # the system starts no more threads
+            self._free.release()
+            return _Failure("no thread could be started", temporary=True)
+        try:
+            return ended.get(timeout=2 * self._timeout_s)
+        except Empty:
+            return _Failure("TimeoutError", temporary=False)  # it may have arrived
 
     def _try(self, body: bytes) -> _Failure | None:
         """Post once; return what went wrong, in our own words: library errors would name the address."""

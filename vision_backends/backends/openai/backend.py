@@ -173,12 +173,13 @@ class OpenAIBackend(AsyncBackend):
         self._concurrency = concurrency
         self._clock = clock
         self._prices = PriceList.load(prices)
+        self._taxonomy = Taxonomy(
+            host=server.host, official=server.official, extra=error_codes, secrets=(secret, *hidden.values())
+        )
         self._client = Client(
             server,
             api_key=secret,
-            taxonomy=Taxonomy(
-                host=server.host, official=server.official, extra=error_codes, secrets=(secret, *hidden.values())
-            ),
+            taxonomy=self._taxonomy,
             prices=self._prices,
             organization=organization,
             project=project,
@@ -277,7 +278,7 @@ class OpenAIBackend(AsyncBackend):
     ) -> list[Description]:
         """Describe each image, or answer the prompt about it."""
         deadline = Deadline(self._clock, min(timeout_s, self._timeout_s))
-        with Stopwatch(clock=self._clock).running() as watch:
+        with self._measured() as watch:
             described = [await self._describe(image, request, deadline) for image in images]
         return _timed(described, watch)
 
@@ -291,10 +292,10 @@ class OpenAIBackend(AsyncBackend):
         """
         deadline = Deadline(self._clock, min(timeout_s, self._timeout_s))
         ask = _with_digest(image, partial(ask_for_description, self._settings, request, image))
-        with Stopwatch(clock=self._clock).running() as watch:
+        with self._measured() as watch:
             question = await self._conversation.prepare(ask, stream=True, deadline=deadline)
         pieces = self._conversation.stream(question, ask, deadline=deadline)
-        with self._fair_to(image):
+        with self._without_secrets(), self._fair_to(image):
             async with aclosing(watch.follow(pieces, "wire")) as followed:
                 async for piece in followed:
                     if isinstance(piece, str):
@@ -308,7 +309,7 @@ class OpenAIBackend(AsyncBackend):
         """Embed each image: by its description, or directly where that is configured."""
         space = self._space(request)
         deadline = Deadline(self._clock, min(timeout_s, self._timeout_s))
-        with Stopwatch(clock=self._clock).running() as watch:
+        with self._measured() as watch:
             if self._settings.image_embeddings == "direct":
                 urls = [partial(encode_url, image, self._settings.image_rule) for image in images]
                 vectors, tokens = await self._embedder.embed_images(urls, deadline=deadline)
@@ -323,7 +324,7 @@ class OpenAIBackend(AsyncBackend):
         """Embed texts, as such or as queries for described images."""
         space = self._space(request)
         deadline = Deadline(self._clock, min(timeout_s, self._timeout_s))
-        with Stopwatch(clock=self._clock).running() as watch:
+        with self._measured() as watch:
             if request.truncate and len(texts) == 1:
                 vectors, tokens, left_out = await self._embedder.embed_start(texts[0], deadline=deadline)
             else:  # of several, the router asks for each alone once one is too long
@@ -341,7 +342,7 @@ class OpenAIBackend(AsyncBackend):
         The scores are the model's own opinion of itself: good for sorting, not calibrated.
         """
         deadline = Deadline(self._clock, min(timeout_s, self._timeout_s))
-        with Stopwatch(clock=self._clock).running() as watch:
+        with self._measured() as watch:
             detected = [await self._detect(image, request, deadline) for image in images]
         return _timed(detected, watch)
 
@@ -371,6 +372,20 @@ class OpenAIBackend(AsyncBackend):
         with self._fair_to(image):
             said = await self._conversation.ask(ask, deadline=deadline)
         return self._description(said, request)
+
+    @contextmanager
+    def _measured(self) -> Iterator[Stopwatch]:
+        """Measure a call, from whose errors secrets are taken out."""
+        with self._without_secrets(), Stopwatch(clock=self._clock).running() as watch:
+            yield watch
+
+    @contextmanager
+    def _without_secrets(self) -> Iterator[None]:
+        try:
+            yield
+        except VisionError as error:
+            self._taxonomy.hide_secrets(error)
+            raise
 
     @contextmanager
     def _fair_to(self, image: Image) -> Iterator[None]:
@@ -456,7 +471,8 @@ class OpenAIBackend(AsyncBackend):
     def _trace(self, said: Said) -> Trace:
         model = self._settings.model
         named = said.model if said.model != model else None  # a snapshot of it, or what a gateway has asked instead
-        return Trace(model=model, revision=named or None, usage=self._prices.usage(model, said.tokens))
+        revision = self._taxonomy.scrub(named or "") or None
+        return Trace(model=model, revision=revision, usage=self._prices.usage(model, said.tokens))
 
 
 def _with_digest(image: Image, ask: Callable[[], Ask]) -> Callable[[], Ask]:

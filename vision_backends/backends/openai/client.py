@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from vision_backends.backends.openai.dialect import FIELDS, Dialect
 from vision_backends.backends.openai.error_body import find_error, read_rate_limits
-from vision_backends.backends.openai.errors import scrub
 from vision_backends.backends.openai.sse import EventReader, looks_like_events, read_events, read_object
 from vision_backends.clock import SYSTEM_CLOCK, Deadline, measured
 from vision_backends.engine.event_loop import engine_loop
@@ -50,7 +49,8 @@ Endpoint = Literal["chat", "responses", "embeddings"]
 PATHS: dict[Endpoint, str] = {"chat": "/chat/completions", "responses": "/responses", "embeddings": "/embeddings"}
 
 MAX_ERROR_BYTES = 1_000_000
-"""How much of an error's body is read."""
+ERROR_BODY_S = 2.0
+"""How much of an error's body is read, and for how long: what its status means is known without."""
 
 DRAIN_S = 0.05
 """How long to wait for the end of a stream whose events are complete: a new connection would take longer."""
@@ -244,7 +244,7 @@ class Client:
         while True:
             exchange = await self._exchange(deadline)
             try:
-                await self._limited(self._open(request, exchange), exchange, deadline)
+                await self._limited(self._open(request, exchange, deadline), exchange, deadline)
                 self._taxonomy.believe_again()
                 if changes:
                     learn = partial(self.dialect.learn, request.endpoint, request.model, changes)
@@ -293,14 +293,14 @@ class Client:
         headers |= {name: value for name, value in self._accounts.items() if value is not None}
         return headers | {name.lower(): value.reveal() for name, value in self._headers.items()}
 
-    async def _open(self, request: PreparedRequest, exchange: Exchange) -> None:
+    async def _open(self, request: PreparedRequest, exchange: Exchange, deadline: Deadline) -> None:
         """Send a request and wait for the head of the reply; raises the error that its status means."""
         await exchange.send(self._base_url.url + PATHS[request.endpoint], request.body)
         limits = read_rate_limits(exchange.headers)
         if limits is not None:
             self._limits[request.model] = limits
         if exchange.status >= 300:
-            raise await self._refusal(exchange, request)
+            raise await self._refusal(exchange, request, deadline)
 
     async def _fetch(self, request: PreparedRequest, exchange: Exchange) -> Reply:
         blocks = [bytearray()]
@@ -315,17 +315,19 @@ class Client:
         return Reply(
             payloads=payloads,
             streamed=looks_like_events(blocks[0]),
-            request_id=exchange.headers.get("x-request-id"),
+            request_id=self._taxonomy.scrub(exchange.headers.get("x-request-id", "")) or None,
         )
 
-    async def _refusal(self, exchange: Exchange, request: PreparedRequest) -> VisionError:
-        """Return the error that a status other than 2xx means, by as much of the body as arrives."""
+    async def _refusal(self, exchange: Exchange, request: PreparedRequest, deadline: Deadline) -> VisionError:
+        """Return the error that a status other than 2xx means, by as much of the body as arrives soon."""
         from aiohttp import ClientError
 
         content = bytearray()
-        with suppress(ClientError, OSError, InvalidReplyError):
-            while len(content) < MAX_ERROR_BYTES and (piece := await exchange.read()):
-                content += piece
+        until = self._clock.monotonic() + min(ERROR_BODY_S, deadline.remaining_s / 2)
+        with suppress(ClientError, OSError, InvalidReplyError):  # TimeoutError is an OSError
+            async with self._clock.timeout_at(until):
+                while len(content) < MAX_ERROR_BYTES and (piece := await exchange.read()):
+                    content += piece
         read = partial(self._explain_bytes, bytes(content), exchange, request)
         return read() if len(content) < LARGE_BYTES else await engine_loop().compute.start(read)
 
@@ -392,7 +394,7 @@ class Client:
             if exchange.status:
                 return TimedOutError(f"{host} sends its reply too slowly.", code="slow_reply")
             return TimedOutError(f"{host} did not answer in time.", code="read_timeout")
-        reason = scrub(reason_of(error), self._taxonomy.secrets)
+        reason = self._taxonomy.scrub(reason_of(error))
         if exchange is not None and exchange.status:
             return InvalidReplyError(f"The reply of {host} broke off: {reason}", code="reply_cut")
         proxy = failed_proxy(error, self._network)

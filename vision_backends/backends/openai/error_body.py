@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vision_backends.backends.requests import RateLimits
+from vision_backends.errors import plausible_delay_s
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -29,6 +30,9 @@ UNITS_S = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0
 
 RENAMED = "llm_provider-"
 """What a LiteLLM proxy puts before the names of the headers that it passes on."""
+
+MAX_DIGITS = 15
+"""A count with more is no count, and might be too much to read."""
 
 MAX_DEPTH = 8
 MAX_ITEMS = 50
@@ -170,11 +174,11 @@ def _location(value: object) -> list[str]:
 
 
 def parse_duration_s(text: str | None) -> float | None:
-    """Return the seconds of ``"6m0s"``, ``"120ms"``, ``"1h2m3.5s"`` or ``"20"``; None for anything else."""
+    """Return the seconds of ``"6m0s"``, ``"120ms"``, ``"1h2m3.5s"`` or ``"20"``; None for anything else, or absurd."""
     text = (text or "").strip()
     if not _DURATION.fullmatch(text):
         return None
-    return sum(float(number) * UNITS_S[unit] for number, unit in re.findall(_PART, text))
+    return plausible_delay_s(sum(float(number) * UNITS_S[unit] for number, unit in re.findall(_PART, text)))
 
 
 def read_retry_after_s(
@@ -220,7 +224,9 @@ def read_rate_limits(headers: Mapping[str, str]) -> RateLimits | None:
         f"{what}_{kind}": int(text)
         for what in ("remaining", "limit")
         for kind in ("requests", "tokens")
-        if (text := (_header(headers, f"x-ratelimit-{what}-{kind}") or "").strip()).isascii() and text.isdigit()
+        if (text := (_header(headers, f"x-ratelimit-{what}-{kind}") or "").strip()).isascii()
+        and text.isdigit()
+        and len(text) <= MAX_DIGITS
     }
     limits = RateLimits(
         **counts,

@@ -33,11 +33,13 @@ from vision_backends.errors import (
     RefusedError,
     UnavailableError,
 )
+from vision_backends.foreign_text import quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from vision_backends.backends.openai.error_body import ErrorBody
+    from vision_backends.errors import VisionError
 
 __all__ = ["RULES", "Rule", "Secret", "Taxonomy", "scrub"]
 
@@ -294,15 +296,14 @@ class Secret:
         raise TypeError("A secret cannot be pickled.")
 
 
-def scrub(text: str, secrets: Iterable[Secret] = ()) -> str:
+def scrub(text: str, secrets: Iterable[Secret] = (), *, max_chars: int = MAX_CHARS) -> str:
     """Return a foreign text on one line, cut if long, without secrets, images or what looks like a key."""
     text = text[:SCRUBBED_CHARS]
     for secret in secrets:
         if len(secret.reveal()) >= MIN_CHARS and secret.reveal().lower() not in PLACEHOLDERS:
             text = text.replace(secret.reveal(), "[hidden]")
     text = _LOOKS_SECRET.sub("[hidden]", _DATA_URL.sub("[image]", text))
-    text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
-    return text if len(text) <= MAX_CHARS else text[: MAX_CHARS - 1] + "…"
+    return quote(text, max_chars=max_chars)
 
 
 class Taxonomy:
@@ -348,6 +349,18 @@ class Taxonomy:
     def believe_again(self) -> None:
         """Note that the server has answered, so that its account is not empty."""
         self._doubted_until_s = None
+
+    def scrub(self, text: str) -> str:
+        """Return what a server wrote as it may be shown."""
+        return scrub(text, self.secrets)
+
+    def hide_secrets(self, error: VisionError) -> None:
+        """Hide what must not be repeated in an error, wherever its words come from."""
+        error.message = scrub(error.message, self.secrets, max_chars=len(error.message))
+        error.args = (error.message,)
+        if isinstance(error, BackendError):
+            error.code = error.code and self.scrub(error.code)
+            error.request_id = error.request_id and self.scrub(error.request_id)
 
     def explain(
         self,

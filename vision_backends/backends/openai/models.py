@@ -321,6 +321,10 @@ class PriceList:
         return self.usage(model, tokens)
 
 
+MOST_TOKENS = 100_000_000
+"""More than any model reads or writes for one request: a server that counts more has miscounted."""
+
+
 def read_tokens(usage: object) -> Tokens | None:
     """Read the ``usage`` of any endpoint; None where a server sends none or one that makes no sense.
 
@@ -380,5 +384,4 @@ def _details(usage: dict[str, object], *names: str) -> dict[str, object]:
 
 def _count(table: dict[str, object], *names: str) -> int | None:
     found = (table.get(name) for name in names)
-    counts = (int(value) for value in found if isinstance(value, int | float) and math.isfinite(value) and value >= 0)
-    return next(counts, None)
+    return next((int(value) for value in found if isinstance(value, int | float) and 0 <= value <= MOST_TOKENS), None)

@@ -10,7 +10,6 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from vision_backends.backends.openai.errors import scrub
 from vision_backends.backends.openai.models import Tokens, most_tokens, read_tokens, thinking_tokens
 from vision_backends.backends.texts import Speech, mend
 from vision_backends.errors import (
@@ -18,6 +17,7 @@ from vision_backends.errors import (
     ContentRejectedError,
     InvalidReplyError,
 )
+from vision_backends.foreign_text import quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -179,7 +179,7 @@ def _ending(word: object) -> Finish | None:
         return None
     finish = ENDINGS.get(plain or "")
     if finish is None:
-        raise InvalidReplyError(f"The answer is not whole: it ends with {scrub(str(word))!r}.", code="not_completed")
+        raise InvalidReplyError(f"The answer is not whole: it ends with {quote(str(word))!r}.", code="not_completed")
     return finish
 
 
@@ -308,11 +308,13 @@ def _finish(payload: Mapping[str, Any]) -> Finish:
     finish = ENDINGS.get(_plain(reason) or "")
     if status == "incomplete" and finish in {"length", "filter"}:
         return finish
-    raise InvalidReplyError(f"The response is {status!r} for the reason {reason!r}.", code="not_completed")
+    raise InvalidReplyError(
+        f"The response is {quote(str(status))!r} for the reason {quote(str(reason))!r}.", code="not_completed"
+    )
 
 
 def _refused(words: str) -> ContentRejectedError:
-    return ContentRejectedError(f"The model refused to answer: {scrub(words) or 'it gave no reason'}")
+    return ContentRejectedError(f"The model refused to answer: {quote(words) or 'it gave no reason'}")
 
 
 class Transcript:

@@ -10,7 +10,8 @@ import typer
 
 from vision_backends.cli.options import CommonOptions, JsonOptions, Yes, command
 from vision_backends.cli.rendering.exits import agreed, tell
-from vision_backends.cli.rendering.text import bytes_text, dump_json, printable
+from vision_backends.cli.rendering.text import bytes_text, dump_json
+from vision_backends.foreign_text import printable
 
 if TYPE_CHECKING:
     from vision_backends.storage.base import CacheInfo

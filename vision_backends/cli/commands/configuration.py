@@ -13,7 +13,8 @@ import typer
 
 from vision_backends.cli.options import JsonOptions
 from vision_backends.cli.rendering.exits import tell
-from vision_backends.cli.rendering.text import dump_json, printable
+from vision_backends.cli.rendering.text import dump_json
+from vision_backends.foreign_text import printable
 
 __all__ = ["config"]
 

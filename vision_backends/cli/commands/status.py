@@ -16,8 +16,9 @@ from vision_backends.cli.rendering.status import (
     print_models,
     print_reasons,
 )
-from vision_backends.cli.rendering.text import dump_json, print_table, printable
+from vision_backends.cli.rendering.text import dump_json, print_table
 from vision_backends.errors import InvalidRequestError
+from vision_backends.foreign_text import printable
 from vision_backends.reports import RungStatus, Verdict
 from vision_backends.types import TASKS, Task
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from vision_backends.cli.rendering.exits import WITH_TABLE, exit_code_of, tell, tell_error
-from vision_backends.cli.rendering.text import dump_json, one_line, print_table, printable
+from vision_backends.cli.rendering.text import dump_json, one_line, print_table
 from vision_backends.errors import AllBackendsFailedError, SpaceUnavailableError, VisionError
+from vision_backends.foreign_text import printable
 
 if TYPE_CHECKING:
     from vision_backends.routing.streaming import DescriptionStream

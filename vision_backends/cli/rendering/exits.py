@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, TextIO
 
 import typer
 
-from vision_backends.cli.rendering.text import printable
 from vision_backends.errors import (
     AllBackendsFailedError,
     CallerError,
@@ -31,6 +30,7 @@ from vision_backends.errors import (
     SpaceUnavailableError,
     VisionError,
 )
+from vision_backends.foreign_text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

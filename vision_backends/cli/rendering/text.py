@@ -13,25 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from vision_backends.foreign_text import UNPRINTABLE, printable
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["bytes_text", "dollars", "dump_json", "one_line", "print_table", "printable"]
-
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-"""Control characters, which could drive the terminal, line separators, and undecodable bytes of file names."""
+__all__ = ["bytes_text", "dollars", "dump_json", "one_line", "print_table"]
 
 _NUMBER = re.compile(r"-|unknown|(≥ )?-?\$?\d[\d.,]*( ?(%|s|ms|MB))?")
 
 SHORT = 10
 """Characters of a cell, such as a date, that are not broken into two lines for the sake of longer ones."""
-
-
-def printable(text: str, *, keep: str = "") -> str:
-    r"""Return a text in which control characters and undecodable bytes stand as ``\n``, ``\x1b``, ``\udcff``."""
-    return _UNPRINTABLE.sub(
-        lambda found: found[0] if found[0] in keep else found[0].encode("unicode_escape").decode("ascii"), text
-    )
 
 
 def one_line(text: str) -> str:
@@ -40,10 +32,10 @@ def one_line(text: str) -> str:
 
 
 def dump_json(value: Any, *, indent: int | None = None) -> str:  # noqa: ANN401 — anything JSON-able
-    """Return a value as JSON that standard output can encode; a name that is no Unicode keeps its escapes."""
+    """Return a value as JSON that standard output can encode, and in which what drives a terminal stands escaped."""
     readable = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     dumped = json.dumps(value, ensure_ascii=not readable, indent=indent)
-    return dumped.encode("utf-8", "backslashreplace").decode("utf-8")
+    return UNPRINTABLE.sub(lambda found: found[0] if found[0] == "\n" else json.dumps(found[0])[1:-1], dumped)
 
 
 def dollars(amount: float, *, decimals: int = 2) -> str:
