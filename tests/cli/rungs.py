@@ -219,3 +219,17 @@ class Crashing(FakeBackend):
     def __init__(self):
         super().__init__("crashing")
         self.play(ZeroDivisionError("division by zero"), times=1000)
+
+
+class StuckAtLast(FakeBackend):
+    """Describes at once, but leaves a file and never answers about an image of nine pixels."""
+
+    def __init__(self):
+        super().__init__("stuck", concurrency=4)
+
+    def describe(self, images, request, *, timeout_s):
+        """Hang, where asked to."""
+        if images[0].width == 9:
+            Path("asked").touch()
+            time.sleep(60)
+        return super().describe(images, request, timeout_s=timeout_s)

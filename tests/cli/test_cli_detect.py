@@ -87,6 +87,16 @@ def test_an_input_is_never_drawn_over(vision, make_photo, fresh_user):
     assert (fresh_user / "photo.png").read_bytes() == before
 
 
+def test_a_drawing_that_fails_takes_nothing_from_the_other_images(vision, make_photo, fresh_user):
+    """All boxes are printed, the other drawing is there, and the exit code says that one is not."""
+    (fresh_user / "boxes" / "a.png").mkdir(parents=True)
+    result = vision("detect", make_photo("a.png"), make_photo("b.png"), "--draw", "boxes")
+    assert result.exit_code == 2
+    assert [line.split(":")[0] for line in result.stdout.splitlines()] == ["a.png", "b.png"]
+    assert result.stderr.count("cannot be written") == 1
+    assert (fresh_user / "boxes" / "b.png").is_file()
+
+
 def test_a_drawing_that_cannot_be_written_is_told(vision, make_photo, fresh_user):
     """The path is named, and there is no traceback."""
     (fresh_user / "file").touch()

@@ -9,9 +9,12 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 
 import pytest
 from conftest import process_env
+
+from vision_backends.storage import open_store
 
 SECRET_NAME = b"caf\xe9\n[red].png"
 
@@ -75,6 +78,29 @@ def test_ctrl_c_ends_it_without_a_word(make_photo, use_ladder, fresh_user):
         out, err = process.communicate()
         assert time.monotonic() - interrupted < 5.0
     assert (process.returncode, out, err) == (130, b"", b"")
+
+
+@pytest.mark.parametrize(("ending", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_what_was_answered_before_an_end_in_the_middle_is_printed_and_booked(
+    make_photo, use_ladder, fresh_user, vision, ending, code
+):
+    """Answers were paid for, whoever ends the program."""
+    use_ladder("rungs:StuckAtLast")
+    env = process_env({"VISION_STATE": str(fresh_user / "state.sqlite")})
+    names = [make_photo(f"{number}.png", size=(20 + number, 8)) for number in range(3)]
+    command = [sys.executable, "-m", "vision_backends", "describe", *names, make_photo("last.png", size=(9, 9))]
+    with subprocess.Popen(command, stdout=-1, stderr=-1, env=env) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline().decode() for _ in names]
+        while not (fresh_user / "asked").exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(ending)
+        out, err = process.communicate(timeout=30)
+    assert lines == [f"{name}: stuck says: {20 + number}×8 px\n" for number, name in enumerate(names)]
+    assert (process.returncode, out, err) == (code, b"", b"vision: interrupted after 3 of 4\n")
+    with closing(open_store(fresh_user / "state.sqlite")) as store:
+        assert [row.outcome for row in store.rows()][:3] == ["answered"] * 3
 
 
 def test_standard_input_that_is_the_terminal_is_not_waited_for():

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Protocol, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypedDict, TypeVar, Unpack
 
 import typer
 
@@ -44,6 +44,9 @@ A_co = TypeVar("A_co", Description, Embedding, Detections, covariant=True)
 
 PART = 64
 """How many inputs of a long list are asked about before their answers are printed."""
+
+
+Outcomes = Iterator[tuple[Input, A | VisionError]]
 
 
 class _Question(TypedDict, total=False):
@@ -99,15 +102,14 @@ def describe(
             )
             print_pieces(only.name, pieces)
             return
-        ask: Ask[Description] = partial(
-            router.describe_many,
-            prompt=prompt,
-            language=language,
-            max_words=max_words,
-            **keywords,
+        question: dict[str, Any] = {"prompt": prompt, "language": language, "max_words": max_words, **keywords}
+        answers = (
+            _as_they_come(inputs, partial(router.describe_each, **question))
+            if options.deadline is None
+            else _answers(inputs, partial(router.describe_many, **question), options)
         )
-        answers = _answers(inputs, ask, options)
-        _present(inputs, answers, partial(print_description, many=len(inputs) > 1), options)
+        show = partial(print_description, many=len(inputs) > 1)
+        _present(answers, show, options, Tally(total=len(inputs)))
 
 
 def detect(
@@ -125,17 +127,16 @@ def detect(
     with _open_router(options, "detect", labels=label) as (router, settings):
         inputs = find_images(paths, max_bytes=settings.images.max_bytes)
         drawings = None if draw is None else drawing_paths(draw, inputs)
-        ask: Ask[Detections] = partial(
-            router.detect_many,
-            labels=label,
-            min_score=min_score,
-            truncate=truncate,
-            **options.keywords(),
+        question: dict[str, Any] = {"labels": label, "min_score": min_score, "truncate": truncate, **options.keywords()}
+        answers = (
+            _as_they_come(inputs, partial(router.detect_each, **question))
+            if options.deadline is None
+            else _answers(inputs, partial(router.detect_many, **question), options)
         )
-        answers = _answers(inputs, ask, options)
+        tally = Tally(total=len(inputs))
         if drawings is not None:
-            answers = _drawn(answers, drawings, ImageLimits(**settings.images.model_dump()))
-        _present(inputs, answers, partial(print_detections, many=len(inputs) > 1), options)
+            answers = _drawn(answers, drawings, ImageLimits(**settings.images.model_dump()), tally)
+        _present(answers, partial(print_detections, many=len(inputs) > 1), options, tally)
 
 
 def embed(
@@ -168,7 +169,7 @@ def embed(
         show: Callable[[str, Embedding], None] | None = partial(print_embedding, many=len(inputs) > 1)
         if out is not None:
             answers, show = _saved(answers, out), None
-        _present(inputs, answers, show, options)
+        _present(answers, show, options, Tally(total=len(inputs)))
 
 
 @contextmanager
@@ -229,10 +230,20 @@ def _embeddable(paths: Sequence[str], text: Sequence[str], *, max_bytes: int) ->
     return texts(text) if text else find_images(paths, max_bytes=max_bytes)
 
 
-def _answers(
-    inputs: Sequence[Input], ask: Ask[A], options: AskOptions, *, in_parts: bool = True
-) -> Iterator[tuple[Input, A | VisionError]]:
-    """Yield each input with its answer or error, in order, while the next ones are still to be asked about."""
+def _as_they_come(inputs: Sequence[Input], ask: Callable[..., Iterator[A | VisionError]]) -> Outcomes[A]:
+    """Yield each input with its answer or error as soon as there is one, in order."""
+    coming = ask(each.source for each in inputs if each.error is None)
+    with progress_bar(len(inputs)) as bar:
+        for done, each in enumerate(inputs, start=1):
+            outcome = each.error or next(coming)
+            with bar.hidden():
+                yield each, outcome
+                sys.stdout.flush()
+            bar.counter(before=done)(0, len(inputs))
+
+
+def _answers(inputs: Sequence[Input], ask: Ask[A], options: AskOptions, *, in_parts: bool = True) -> Outcomes[A]:
+    """Yield each input with its answer or error, in order: those of a part together, and all within one deadline."""
     started, deadline_s = time.monotonic(), options.deadline
     if options.batch and deadline_s is not None:
         in_parts = False  # only the router knows how long it has waited
@@ -257,13 +268,16 @@ def _answers(
 
 
 def _drawn(
-    answers: Iterator[tuple[Input, Detections | VisionError]], paths: dict[str, Path], limits: ImageLimits
+    answers: Iterator[tuple[Input, Detections | VisionError]], paths: dict[str, Path], limits: ImageLimits, tally: Tally
 ) -> Iterator[tuple[Input, Detections | VisionError]]:
-    """Pass answers on and draw each on its image."""
+    """Pass answers on and draw each on its image; a drawing that fails takes nothing from the answers."""
     for each, outcome in answers:
-        if not isinstance(outcome, VisionError):
-            save_drawing(paths[each.name], each, outcome, limits=limits)
         yield each, outcome
+        if not isinstance(outcome, VisionError):
+            try:
+                save_drawing(paths[each.name], each, outcome, limits=limits)
+            except VisionError as error:
+                tally.fail(each.name, error)
 
 
 def _saved(
@@ -278,23 +292,26 @@ def _saved(
 
 
 def _present(
-    inputs: Sequence[Input],
     answers: Iterator[tuple[Input, A | VisionError]],
     show: Callable[[str, A], None] | None,
     options: AskOptions,
+    tally: Tally,
 ) -> None:
     """Print every answer, tell every error, and end with the worst exit code.
 
     Raises:
         typer.Exit: Not all were answered.
     """
-    tally = Tally(total=len(inputs))
-    for each, outcome in answers:
-        tally.count(each.name, outcome)
-        if options.as_json:
-            print_json(each.name, outcome)
-        elif show is not None and not isinstance(outcome, VisionError):
-            show(each.name, outcome)
+    try:
+        for each, outcome in answers:
+            tally.count(each.name, outcome)
+            if options.as_json:
+                print_json(each.name, outcome)
+            elif show is not None and not isinstance(outcome, VisionError):
+                show(each.name, outcome)
+    except (KeyboardInterrupt, SystemExit):
+        tally.conclude(interrupted=True)
+        raise
     tally.conclude()
     if tally.exit_code:
         raise typer.Exit(tally.exit_code)

@@ -103,13 +103,15 @@ class Tally:
     _degraded: dict[tuple[object, ...], tuple[int, Trace]] = field(default_factory=dict)
     _failures: dict[tuple[object, ...], AllBackendsFailedError | SpaceUnavailableError] = field(default_factory=dict)
     _notes: dict[str, None] = field(default_factory=dict)
+    _counted: int = 0
     _empty: int = 0
     _cut: int = 0
 
     def count(self, name: str, outcome: Answer | VisionError) -> None:
         """Note an answer, or tell an error."""
+        self._counted += 1
         if isinstance(outcome, VisionError):
-            self._fail(name, outcome)
+            self.fail(name, outcome)
             return
         trace = outcome.trace
         if trace.degraded:
@@ -122,8 +124,14 @@ class Tally:
         self._empty += getattr(outcome, "items", None) == ()
         self._cut += getattr(outcome, "complete", True) is False
 
-    def conclude(self) -> None:
-        """Say in one line each what holds for many answers."""
+    def conclude(self, *, interrupted: bool = False) -> None:
+        """Say in one line each what holds for many answers.
+
+        Args:
+            interrupted: Whether the command ends before its last input.
+        """
+        if interrupted and self.total > 1:
+            tell(f"interrupted after {self._counted} of {self.total}")
         for count, trace in self._degraded.values():
             fetches = {each.remedy: None for each in trace.attempts if each.code == NOT_FETCHED and each.remedy}
             reason = ". ".join([trace.reason or "", *fetches])
@@ -137,7 +145,8 @@ class Tally:
         for error in self._failures.values():
             tell_error(error)
 
-    def _fail(self, name: str, error: VisionError) -> None:
+    def fail(self, name: str, error: VisionError) -> None:
+        """Tell an error, and end with its exit code."""
         self.exit_code = max(self.exit_code, exit_code_of(error))
         if isinstance(error, WITH_TABLE):
             key = (error.kind, *((attempt.backend, attempt.error) for attempt in error.attempts))

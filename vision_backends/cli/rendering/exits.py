@@ -9,6 +9,7 @@ command.
     3    no backend could answer
     130  interrupted with Ctrl-C
     141  the reader of the output has gone away
+    143  ended by SIGTERM, after printing and booking what was done
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import signal
 import sys
+import threading
 import traceback
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO
@@ -51,6 +54,7 @@ BAD_INPUT = 2
 NOTHING_ANSWERED = 3
 INTERRUPTED = 130
 BROKEN_PIPE = 141
+TERMINATED = 143
 
 UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
 """What writing may fail with: a full disk, a quota, a limit of size, a disk or terminal that is gone."""
@@ -121,7 +125,7 @@ def exit_codes(*, debug: bool) -> Iterator[None]:
     Raises:
         typer.Exit: Something went wrong; carries the exit code.
     """
-    with _logging(debug=debug):
+    with _logging(debug=debug), _ended_by_sigterm():
         try:
             yield
         except (typer.Exit, typer.Abort):
@@ -140,6 +144,23 @@ def exit_codes(*, debug: bool) -> Iterator[None]:
             remedy = "The traceback is above." if debug else "Run it again with --debug to see where."
             tell(f"This is a bug in vision-backends: {type(bug).__name__}: {_one_line(bug)}. {remedy}")
             raise typer.Exit(BUG) from None
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the body like an exception, so that what it holds open is closed, and the ledger written."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def end(*_: object) -> None:
+        raise SystemExit(TERMINATED)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def exit_code_of_output(error: OSError) -> int | None:

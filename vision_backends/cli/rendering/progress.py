@@ -53,8 +53,8 @@ class Bar:
 
     @contextmanager
     def hidden(self) -> Iterator[None]:
-        """Take the bar away while something else is printed."""
-        if self._progress is None:
+        """Take the bar away while something else is printed on the same terminal."""
+        if self._progress is None or not sys.stdout.isatty():
             yield
             return
         self._progress.stop()
