@@ -28,6 +28,7 @@ from vision_backends.errors import (
     UnavailableError,
     VisionError,
 )
+from vision_backends.testing import FakeClock
 from vision_backends.testing.sandbox import FAULTS, Fault
 
 
@@ -70,6 +71,23 @@ def test_the_time_limit_holds_for_the_whole_call(backend, sandbox, photo, fault)
     with pytest.raises(TimedOutError):
         describe(backend, photo, timeout_s=0.15)
     assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize("delivery", [{"sends": "half", "then": "stall"}, {"drip_s": 0.02}])
+@pytest.mark.parametrize(("status", "expected"), [(402, QuotaExhaustedError), (429, RateLimitedError)])
+def test_an_error_whose_body_does_not_end_is_known_by_its_status(
+    make_backend, sandbox, photo, delivery, status, expected
+):
+    """Its words are waited for briefly, and the rest of the deadline is left for others."""
+    clock = FakeClock()
+    sandbox.play(Fault(status=status, body="word " * 100_000, headers={"retry-after": "7"}, **delivery))
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(describe, make_backend(clock=clock, timeout_s=60), photo, timeout_s=60)
+        clock.wait_for_timer(within_s=2)
+        clock.advance(2)
+        with pytest.raises(expected) as caught:
+            call.result(timeout=30)
+    assert caught.value.retry_after_s == 7
 
 
 def test_the_configured_limit_holds_even_if_the_router_allows_more(make_backend, sandbox, photo):
