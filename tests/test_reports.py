@@ -66,6 +66,7 @@ def test_an_explanation_is_json():
         "code": None,
         "retry_after_s": 30.0,
         "expected_s": None,
+        "notes": [],
     }
 
 

@@ -32,6 +32,7 @@ class Verdict:
         code: The backend's or provider's own code for it, such as ``"not_fetched"``.
         retry_after_s: Seconds until it may be asked again, where that is known.
         expected_s: Seconds that one call is expected to take.
+        notes: What has been learned about asking it, in sentences: fields that its server refuses.
     """
 
     backend: str
@@ -44,6 +45,7 @@ class Verdict:
     code: str | None = None
     retry_after_s: float | None = None
     expected_s: float | None = None
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON-able values."""
@@ -78,6 +80,7 @@ class Explanation:
             else:
                 rows.append(f"  {verdict.backend:<{width}}  {verdict.error}: {verdict.reason}")
                 rows += [f"  {'':<{width}}  → {verdict.remedy}"] if verdict.remedy else []
+            rows += [f"  {'':<{width}}  {note}" for note in verdict.notes]
         return "\n".join(rows)
 
     def to_dict(self) -> dict[str, Any]:

@@ -180,6 +180,10 @@ class Backend(ABC):
         """Find the objects of each image, in pixels of the upright image. Errors as in `describe`."""
         raise self._unsupported(request)
 
+    def learned(self, request: Request) -> Sequence[str]:
+        """Return in sentences what has been learned about how such a request must be put; may read a store."""
+        return ()
+
     def status(self) -> Mapping[str, Any]:
         """Return JSON-able facts for ``vision status``: loaded models, device, versions."""
         return {}

@@ -143,6 +143,10 @@ def test_a_refused_field_is_left_out_once_and_for_all(serve, api, field, words, 
     assert not any(field in body for body in server.bodies[1:])
     assert instead is None or instead in server.bodies[1]
     assert field in str(router.status()[0].facts["left_out"])
+    explanation = router.explain("describe")
+    assert f"refuses {field} of {api}" in explanation.verdicts[0].notes[0]
+    assert "vision reset openai" in str(explanation)
+    assert not router.explain("embed_text").verdicts[0].notes
     router.close()
 
 

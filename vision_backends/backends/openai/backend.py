@@ -346,6 +346,20 @@ class OpenAIBackend(AsyncBackend):
             detected = [await self._detect(image, request, deadline) for image in images]
         return _timed(detected, watch)
 
+    def learned(self, request: Request) -> Sequence[str]:
+        """Return which fields of such a request the server has refused."""
+        settings = self._settings
+        words, vectors = (settings.api, settings.model), ("embeddings", settings.embedding_model)
+        asked: list[tuple[str, str]] = [words] if request.task != "embed_text" else []
+        if request.task in {"embed", "embed_text"}:
+            asked = [vectors] if settings.image_embeddings == "direct" else [*asked, vectors]
+        return [
+            f"Its server refuses {', '.join(sorted(fields))} of {endpoint}, so requests are written without; "
+            f"`vision reset {self.name}` asks it again."
+            for endpoint, model in asked
+            if (fields := self._client.dialect.known(endpoint, model))
+        ]
+
     def status(self) -> Mapping[str, Any]:
         """Return what is configured, without the key."""
         settings = self._settings

@@ -74,7 +74,7 @@ class Dialect:
 
     def adapt(self, endpoint: str, body: Body) -> Body:
         """Return a body as this server is known to take it."""
-        for field, value in self._known(endpoint, body["model"]).items():
+        for field, value in self.known(endpoint, body["model"]).items():
             _change(body, field, value)
         return body
 
@@ -119,7 +119,8 @@ class Dialect:
             if subject.startswith(prefix)
         }
 
-    def _known(self, endpoint: str, model: str) -> Mapping[str, Any]:
+    def known(self, endpoint: str, model: str) -> Mapping[str, Any]:
+        """Return the changes that requests for a model need, by the field that is changed."""
         subject = self._subject(endpoint, model)
         return self._learned.get(subject, {}) if self.notes is None else self.notes.about(subject)
 
