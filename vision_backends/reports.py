@@ -49,7 +49,7 @@ class Verdict:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON-able values."""
-        return asdict(self)
+        return asdict(self) | {"notes": list(self.notes)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
