@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 PIECE_BYTES = 1 << 16
@@ -89,6 +90,7 @@ class LoopbackHub:
         xet: Whether weights are offered by Xet as well, which huggingface_hub prefers.
         chunks_of: The file whose chunks Xet gets, if not the right one.
         surplus: What both send after the content of a file, without saying how long that is.
+        distort: What becomes of a listing before it is sent; None where it is sent as it is.
     """
 
     def __init__(self) -> None:
@@ -105,6 +107,7 @@ class LoopbackHub:
         self.xet = False
         self.chunks_of: Path | None = None
         self.surplus = b""
+        self.distort: Callable[[Any], Any] | None = None
         self.blobs: dict[str, Path] = {}
         self._servers = [self._start(_Hub), self._start(_Storage)]
 
@@ -192,7 +195,8 @@ class _Hub(_Handler):
             if held is None:
                 self.reply(404, X_Error_Code="RevisionNotFound")
             elif listing:
-                body = json.dumps(_listing(name, repository, *held)).encode()
+                listed = _listing(name, repository, *held)
+                body = json.dumps(self.hub.distort(listed) if self.hub.distort else listed).encode()
                 self.reply(200, body, Content_Type="application/json")
             elif repository.gated:
                 self.reply(403, X_Error_Code="GatedRepo")

@@ -8,6 +8,7 @@ import shutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from odd_values import ODD, changed, places
 from PIL import Image as PILImage
 
 from vision_backends import Router
@@ -22,27 +23,7 @@ MODELS = {
     "detect": ("detection_model", "detr"),
 }
 
-ODD = [None, True, -1, 0, 1, 2**31, 10**9, 10**30, 1e308, float("nan"), "", "x", "\x1b[2J\u202e", "a" * 10_000]
-ODD += [[], {}, [[]], "../../etc/passwd", "someone/kernels", {"quant_method": "gptq"}]
-
 KEYS = ["quantization_config", "dtype", "attn_implementation", "architectures", "tokenizer_class", "auto_map"]
-
-
-def places(value, path=()):
-    """Yield the way to every place in a table, but to few of a long list."""
-    yield path
-    inner = value.items() if isinstance(value, dict) else enumerate(value[:5]) if isinstance(value, list) else ()
-    for name, each in inner:
-        yield from places(each, (*path, name))
-
-
-def changed(value, path, new):
-    """Return a table with another value at one place."""
-    if not path:
-        return new
-    copy = dict(value) if isinstance(value, dict) else list(value)
-    copy[path[0]] = changed(value[path[0]], path[1:], new)
-    return copy
 
 
 def damage(folder, chance):

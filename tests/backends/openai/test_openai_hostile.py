@@ -7,6 +7,7 @@ import json
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from odd_values import changed, places
 from PIL import Image as PILImage
 
 from vision_backends import CallerError, Router, StreamInterruptedError, VisionError
@@ -60,23 +61,6 @@ HEADERS = st.dictionaries(
     st.sampled_from([*ODD, *DATES]),
     max_size=4,
 )
-
-
-def places(value, path=()):
-    """Yield the way to every place in a payload, itself included."""
-    yield path
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for name, each in inner:
-        yield from places(each, (*path, name))
-
-
-def changed(value, path, new):
-    """Return a payload with another value at one place."""
-    if not path:
-        return new
-    copy = dict(value) if isinstance(value, dict) else list(value)
-    copy[path[0]] = changed(value[path[0]], path[1:], new)
-    return copy
 
 
 @st.composite

@@ -131,7 +131,7 @@ def _is_inside(name: str) -> bool:
 def _offered(sibling: Any) -> OfferedFile:  # noqa: ANN401 — a record of huggingface_hub
     name, lfs = sibling.rfilename, sibling.lfs
     size_bytes, digest = (lfs.size, lfs.sha256) if lfs else (sibling.size, sibling.blob_id)
-    if size_bytes is None or not DIGEST.fullmatch(str(digest)):
+    if not isinstance(size_bytes, int) or size_bytes < 0 or not DIGEST.fullmatch(str(digest)):
         raise ValueError(f"the hub states no size or checksum for {name}, so it could not be verified")
     return OfferedFile(name=name, size_bytes=size_bytes, digest=digest)
 
