@@ -65,8 +65,9 @@ __all__ = [
 
 
 TEXT_TOO_LONG = "text_too_long"
-"""Code of a `NotSupportedError` that is about one text of a call: its model does not read as much. The others can be
-answered."""
+UNREADABLE_INPUT = "unreadable_input"
+"""Codes of a `NotSupportedError` that is about one input of a call: the text is longer than the model reads, or its
+processor cannot take the picture. The others can be answered."""
 
 
 MAX_CODE_CHARS = 200

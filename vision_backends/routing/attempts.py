@@ -18,6 +18,7 @@ from vision_backends.clock import pause
 from vision_backends.engine.cancellation import reason_of
 from vision_backends.errors import (
     TEXT_TOO_LONG,
+    UNREADABLE_INPUT,
     BackendError,
     CallCancelledError,
     CallerError,
@@ -463,7 +464,7 @@ def _first_name(rung: Rung) -> str:
 
 def _concerns_one(error: VisionError | None) -> bool:
     """Return whether an error is about one of the inputs, so that the others can be answered without it."""
-    return isinstance(error, CallerError) or getattr(error, "code", None) == TEXT_TOO_LONG
+    return isinstance(error, CallerError) or getattr(error, "code", None) in {TEXT_TOO_LONG, UNREADABLE_INPUT}
 
 
 def _release(permit: Permit) -> None:

@@ -130,6 +130,30 @@ def blip(folder: Path) -> Path:
     return saved(folder, decisive(blip_model()), processor, bert_tokenizer())
 
 
+def blip_that_says(folder: Path, words: list[str]) -> Path:
+    """BLIP that says these words of its tokenizer, one after the other, whatever it sees, and then ends."""
+    tokenizer, model = bert_tokenizer(), blip_model()
+    said, size = tokenizer.convert_tokens_to_ids(words), model.config.text_config.hidden_size
+    bert, head = model.text_decoder.bert, model.text_decoder.cls.predictions
+    with torch.no_grad():  # what is computed depends on the place only, and the head reads it off
+        for layer in bert.encoder.layer:
+            for part in (layer.attention.output.dense, layer.crossattention.output.dense, layer.output.dense):
+                part.weight.zero_()
+                part.bias.zero_()
+        bert.embeddings.word_embeddings.weight.zero_()
+        bert.embeddings.position_embeddings.weight.copy_(torch.eye(size).repeat(2, 1)[:64] * 30.0)
+        head.transform.dense.weight.copy_(torch.eye(size))
+        head.transform.dense.bias.zero_()
+        columns = torch.zeros(len(tokenizer), size)
+        for place in range(size):
+            columns[said[place] if place < len(said) else tokenizer.sep_token_id, place] = 10.0
+        head.decoder.weight = torch.nn.Parameter(columns)
+        head.bias.zero_()
+        head.decoder.bias = torch.nn.Parameter(torch.zeros(len(tokenizer)))
+    model.config.tie_word_embeddings = model.config.text_config.tie_word_embeddings = False
+    return saved(folder, model, tf.BlipImageProcessorPil(size={"height": 32, "width": 32}), tokenizer)
+
+
 def llava(folder: Path) -> Path:
     """A model that follows instructions, with a chat template."""
     torch.manual_seed(5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import tiny
 import torch
 import transformers as tf
 from answering import answer
@@ -11,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from vision_backends import open_image
 from vision_backends.backends.local import LocalBackend
 from vision_backends.backends.local.hub.checkpoint import read_checkpoint
-from vision_backends.backends.local.models.captioner import PLAIN_PROMPT, Captioner, decode
+from vision_backends.backends.local.models.captioner import PLAIN_PROMPT, Captioner, decode, repeats_itself
 from vision_backends.backends.local.runtime.loader import LoaderSettings, load, placement_for
 from vision_backends.backends.requests import DescribeRequest
 from vision_backends.backends.texts import spoken
@@ -88,15 +89,55 @@ def test_a_text_ends_with_the_time(model, make_image, kind, way):
     assert len(steps) == 5
 
 
-def test_a_text_that_ends_by_itself_is_complete(make_backend, model_copy, make_image):
-    """Here the model is made to end at once."""
-    folder = model_copy("blip")
-    tensors = load_file(folder / "model.safetensors")
-    bias = next(name for name in tensors if name.endswith("predictions.bias"))
-    tensors[bias][tf.AutoTokenizer.from_pretrained(folder).sep_token_id] = 100.0
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    (caption,) = answer(make_backend(caption_model=folder).describe, [make_image()], DescribeRequest(), timeout_s=60)
-    assert (caption.text, caption.complete) == ("", True)
+def test_a_text_that_ends_by_itself_is_complete(make_backend, tmp_path, make_image):
+    """One that was cut off is not."""
+    backend = make_backend(caption_model=tiny.blip_that_says(tmp_path / "blip", ["red", "cat"]))
+    (caption,) = answer(backend.describe, [make_image()], DescribeRequest(), timeout_s=60)
+    assert (caption.text, caption.complete) == ("red cat", True)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["cat", "[UNK]", "dog"], "cat dog"),
+        (["two", "-", "cats", ",", "red", "."], "two-cats, red."),
+        (["red", "##4", "cat"], "red4 cat"),
+    ],
+)
+def test_words_are_joined_as_they_are_written(make_backend, tmp_path, make_image, words, text):
+    """BERT's family takes words and signs apart; marks that mean nothing are no words."""
+    backend = make_backend(caption_model=tiny.blip_that_says(tmp_path / "blip", words))
+    (caption,) = answer(backend.describe, [make_image()], DescribeRequest(), timeout_s=60)
+    assert caption.text == text
+
+
+@pytest.mark.parametrize(
+    ("words", "code"), [([], "empty_reply"), (["[PAD]", "[PAD]"], "empty_reply"), (["red"] * 32, "repetition")]
+)
+def test_what_says_nothing_is_no_answer(make_backend, tmp_path, make_image, words, code):
+    """Nothing at all, or one word for ever: a rung below may do better."""
+    backend = make_backend(caption_model=tiny.blip_that_says(tmp_path / "blip", words))
+    with pytest.raises(InvalidReplyError) as caught:
+        answer(backend.describe, [make_image()], DescribeRequest(), timeout_s=60)
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("text", "stuck"),
+    [
+        ("a red red red cat", False),
+        ("red red red red red red red red", True),
+        ("a dog on a sofa and a dog and a dog and a dog and a dog", True),
+        ("the the the the", False),
+        ("no no no no no no no no, said the man who stood beside the red car in the rain", False),
+        ("猫" * 70, True),
+        ("猫" * 20, False),
+        ("", False),
+    ],
+)
+def test_a_refrain_is_told_from_words_that_come_twice(text, stuck):
+    """Half of the text or more, up to its end."""
+    assert repeats_itself(text) is stuck
 
 
 @pytest.mark.parametrize("way", [{}, {"caption_beams": 2}, {"caption_seed": 5}])

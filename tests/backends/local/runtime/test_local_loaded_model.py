@@ -20,6 +20,7 @@ from vision_backends.clock import Deadline
 from vision_backends.errors import (
     InvalidRequestError,
     NotReadyError,
+    NotSupportedError,
     OverloadedError,
     TimedOutError,
     UnavailableError,
@@ -182,7 +183,7 @@ def test_results_come_in_the_order_of_the_items(model):
 
 
 def test_a_failure_while_preparing_ends_the_call(model):
-    """Named as ours; nothing of it is left in the queue."""
+    """Named as ours, as a fault of that input and not of the model; nothing of it is left in the queue."""
     made = loaded(model("clip"))
 
     def prepare(item):
@@ -190,7 +191,7 @@ def test_a_failure_while_preparing_ends_the_call(model):
             raise ValueError("a bad picture")
         return {"x": torch.tensor([[item]])}
 
-    with pytest.raises(UnavailableError, match="a bad picture"):
+    with pytest.raises(NotSupportedError, match="a bad picture"):
         ask(made, range(40), prepare=prepare, run=lambda batch, _options, _wanted: batch["x"][:, 0].tolist())
     assert made.batcher.waiting == 0
     assert ask(made, [3], run=lambda batch, _options, _wanted: batch["x"][:, 0].tolist()) == [3]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -36,6 +37,10 @@ MOST_HEADER_BYTES = 100_000_000
 
 ODD = (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
 """What comes of a file that cannot be read, or whose content is not of the form that its name promises."""
+
+LEAST_TAIL_BYTES = 4096
+MOST_TAIL_BYTES = 1 << 20
+"""How much of the end of weights must not be zeros: a hundredth, within these bounds; a bias of zeros is shorter."""
 
 SAMPLE_BYTES = 4096
 DTYPE_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}
@@ -288,11 +293,22 @@ def _header(path: Path) -> dict[str, Any]:
             (length,) = struct.unpack("<Q", file.read(8))
             header: dict[str, Any] = json.loads(file.read(min(length, MOST_HEADER_BYTES)))
         end = max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
-        if path.stat().st_size == 8 + length + end:
+        is_whole = path.stat().st_size == 8 + length + end
+        if is_whole and _ends_in_zeros(path, end):
+            raise _FlawError(f"{path.name} ends in zeros: it has not arrived whole")
+        if is_whole:
             return {**header, "__start__": 8 + length}
     except (*ODD, struct.error) as error:
         raise _FlawError(f"{path.name} is no safetensors file") from error
     raise _FlawError(f"{path.name} is cut short")
+
+
+def _ends_in_zeros(path: Path, size_bytes: int) -> bool:
+    """Tell whether nothing was written to the end of a file whose room was reserved; trained weights are not zero."""
+    tail_bytes = min(size_bytes, MOST_TAIL_BYTES, max(LEAST_TAIL_BYTES, size_bytes // 100))
+    with path.open("rb") as file:
+        file.seek(-tail_bytes, os.SEEK_END)
+        return tail_bytes >= LEAST_TAIL_BYTES and not any(file.read(tail_bytes))
 
 
 def _tensors(header: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vision_backends.backends.local.models.families import captioning, end_tokens, given_tokens, longest_text, writers
+from vision_backends.backends.local.models.reading import without_marks
 from vision_backends.backends.local.runtime.loaded_model import aspect
 from vision_backends.backends.texts import is_mark, opens_a_thought, spoken
-from vision_backends.errors import InvalidReplyError, NotReadyError
+from vision_backends.errors import InvalidReplyError, NotReadyError, NotSupportedError
+from vision_backends.foreign_text import quote
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +46,17 @@ https://huggingface.co/docs/transformers/main_classes/text_generation."""
 
 LEAST_COSINE = 0.999
 """Of what another engine sees, patch by patch, to what torch sees."""
+
+LONGEST_REFRAIN = 6
+LEAST_REPEATS = 3
+LEAST_REPEATED = 8
+LEAST_REPEATED_CHARS = 64
+"""Words that are the same over and over: how many at most, how often, and in all, before they are no answer; characters
+where a text has no blanks."""
+
+_UNUSED = re.compile(r"\[unused\d+\]")
+_APART_WITHIN = re.compile(r"(?<=\w) (['’-]) (?=\w)")
+_APART_AFTER = re.compile(r" ([.,!?:;)%])")
 
 _log = logging.getLogger(__name__)
 
@@ -177,15 +191,28 @@ class Captioner:
     def _chat(self, question: str) -> str:
         """Return a question about an image as the model's chat template puts it."""
         content = [{"type": "image"}, {"type": "text", "text": question}]
-        messages = [{"role": "user", "content": content}]
         with self.loaded.reading:
+            content[1]["text"] = without_marks(self.loaded.tokenizer, question)
+            messages = [{"role": "user", "content": content}]
             return str(self.loaded.processor.apply_chat_template(messages, add_generation_prompt=True))
 
     def _instruct(self, text: str, image: Image) -> Inputs:
-        """Return the model's input for an image and what to do with it."""
+        """Return the model's input for an image and what to do with it.
+
+        Raises:
+            NotSupportedError: That is more than the model reads.
+        """
         pixels = self.loaded.pixels(image)
         with self.loaded.reading:
-            return dict(self.loaded.processor(images=[pixels], text=[text], return_tensors="pt"))
+            inputs = dict(self.loaded.processor(images=[pixels], text=[text], return_tensors="pt"))
+        given, longest = given_tokens(self.loaded.model, inputs), longest_text(self.loaded.model)
+        if longest is not None and given >= longest:
+            raise NotSupportedError(
+                f"The prompt and the image are {given} tokens; the model reads {longest} at once, its answer included.",
+                remedy="Shorten the prompt.",
+                code="prompt_too_long",
+            )
+        return inputs
 
     def _write(self, batch: Inputs, decoding: _Decoding, wanted: Wanted) -> list[_Said]:
         """Return the new tokens of each row, as long as anybody wants them."""
@@ -220,7 +247,7 @@ class Captioner:
         """Return what a model has said, without its thoughts.
 
         Raises:
-            InvalidReplyError: Its scores were not finite, or it has only thought.
+            InvalidReplyError: Its scores were not finite, or it has only thought, repeated itself or said nothing.
         """
         if not said.finite:
             raise InvalidReplyError("The model computed scores that are not finite numbers.", code="not_finite")
@@ -236,18 +263,46 @@ class Captioner:
                 remedy="Ask with a larger max_words, or configure another model as [local] caption_model.",
                 code="only_thoughts" if complete else "limit_used_up",
             )
+        if not text:
+            raise InvalidReplyError("The model has said nothing.", code="empty_reply")
+        if not complete and repeats_itself(text):
+            raise InvalidReplyError(f"The model repeats itself: {quote(text, max_chars=60)!r}", code="repetition")
         return Caption(text=text, complete=complete)
 
 
 def decode(tokenizer: Any, tokens: list[int]) -> str:  # noqa: ANN401 — any tokenizer of transformers
     """Return the text of some tokens without special ones, but for the tags of thoughts."""
     special: list[str] = tokenizer.all_special_tokens
-    if not any(map(is_mark, special)):
-        return str(tokenizer.decode(tokens, skip_special_tokens=True))
-    text = str(tokenizer.decode(tokens, skip_special_tokens=False))
-    for token in special:
-        text = text if is_mark(token) else text.replace(token, "")
-    return text
+    if any(map(is_mark, special)):
+        text = str(tokenizer.decode(tokens, skip_special_tokens=False))
+        for token in special:
+            text = text if is_mark(token) else text.replace(token, "")
+    else:
+        text = str(tokenizer.decode(tokens, skip_special_tokens=True))
+    return _joined(text) if _is_wordpiece(tokenizer) else text
+
+
+def _is_wordpiece(tokenizer: Any) -> bool:  # noqa: ANN401 — any tokenizer of transformers
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return backend is not None and type(backend.model).__name__ == "WordPiece"
+
+
+def _joined(text: str) -> str:
+    """Return the words of BERT's family as they are written: "man's" for "man ' s", nothing for ``[unused0]``."""
+    text = " ".join(_UNUSED.sub(" ", text).split())
+    return _APART_AFTER.sub(r"\1", _APART_WITHIN.sub(r"\1", text))
+
+
+def repeats_itself(text: str) -> bool:
+    """Return whether half of a text or more, up to its end, is the same few words over and over."""
+    words, least = (text.split(), LEAST_REPEATED) if " " in text else (list(text), LEAST_REPEATED_CHARS)
+    for length in range(1, min(LONGEST_REFRAIN, len(words) // LEAST_REPEATS) + 1):
+        refrain, times = words[-length:], 0
+        while words[len(words) - length * (times + 1) : len(words) - length * times] == refrain:
+            times += 1
+        if times >= LEAST_REPEATS and times * length >= max(least, len(words) / 2):
+            return True
+    return False
 
 
 class _Dice:

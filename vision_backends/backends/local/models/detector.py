@@ -9,7 +9,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vision_backends.backends.local.models.reading import SHOWN, leave_out
+from vision_backends.backends.local.models.reading import AS_LETTERS, SHOWN, leave_out
 from vision_backends.backends.local.runtime.loaded_model import aspect
 from vision_backends.backends.model_cards import coco_categories
 from vision_backends.backends.vocabulary import match_labels
@@ -227,15 +227,14 @@ class OpenDetector:
         """
         text, spans = _sentence(labels)
         tokenizer, longest = self.loaded.tokenizer, self.loaded.model.config.max_text_len
-        read = tokenizer(text, return_tensors="pt", return_offsets_mapping=True, verbose=False)
+        read = tokenizer(text, return_tensors="pt", return_offsets_mapping=True, verbose=False, **AS_LETTERS)
         unread: tuple[str, ...] = ()
         count = read["input_ids"].shape[1]
         if count > longest:
             what = f"{len(labels)} labels are" if len(labels) > 1 else "The label is"
             unread = (self._leave_out(text, count, what=what, longest=longest, truncate=truncate),)
-            read = tokenizer(
-                text, return_tensors="pt", return_offsets_mapping=True, truncation=True, max_length=longest
-            )
+            options = {"return_tensors": "pt", "return_offsets_mapping": True, **AS_LETTERS}
+            read = tokenizer(text, truncation=True, max_length=longest, **options)
         offsets = read.pop("offset_mapping")[0].tolist()
         tokens = [[i for i, (a, b) in enumerate(offsets) if start <= a < b <= end] for start, end in spans]
         kept = [label for label, own in zip(labels, tokens, strict=True) if own]
@@ -253,11 +252,12 @@ class OpenDetector:
         tokenizer, longest = self.loaded.tokenizer, self.loaded.model.config.text_config.max_position_embeddings
         unread = []
         for label in labels:
-            count = len(tokenizer(label, verbose=False)["input_ids"])
+            count = len(tokenizer(label, verbose=False, **AS_LETTERS)["input_ids"])
             if count > longest:
                 what = f"The label {label[:SHOWN]!r} is"
                 unread.append(self._leave_out(label, count, what=what, longest=longest, truncate=truncate))
-        read = tokenizer(list(labels), padding="max_length", truncation=True, max_length=longest, return_tensors="pt")
+        options = {"padding": "max_length", "truncation": True, "max_length": longest, "return_tensors": "pt"}
+        read = tokenizer(list(labels), **options, **AS_LETTERS)
         return labels, dict(read), None, tuple(unread)
 
     def _leave_out(self, text: str, tokens: int, *, what: str, longest: int, truncate: bool) -> str:

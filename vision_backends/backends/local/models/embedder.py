@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from vision_backends.backends.local.models.reading import leave_out
+from vision_backends.backends.local.models.reading import AS_LETTERS, leave_out
 from vision_backends.backends.local.runtime.loaded_model import aspect
 from vision_backends.errors import InvalidReplyError, NotReadyError
 
@@ -100,12 +100,13 @@ class Embedder:
         """Return a text's tokens, padded to one of a few lengths, so that texts share batches; and what is not read."""
         tokenizer, longest = self.loaded.tokenizer, self._longest
         with self.loaded.reading:
-            tokens = len(tokenizer(text, verbose=False)["input_ids"])
+            tokens = len(tokenizer(text, verbose=False, **AS_LETTERS)["input_ids"])
             unread = None
             if tokens > longest:
                 unread = leave_out(tokenizer, text, tokens, longest=longest, truncate=truncate)
             length = longest if self._fixed_length else min(longest, math.ceil(tokens / STEP) * STEP)
-            inputs = tokenizer([text], padding="max_length", truncation=True, max_length=length, return_tensors="pt")
+            options = {"padding": "max_length", "truncation": True, "max_length": length, "return_tensors": "pt"}
+            inputs = tokenizer([text], **options, **AS_LETTERS)
             return dict(inputs), unread
 
     def _text_features(self, batch: Inputs, _options: object, _wanted: Wanted) -> list[Floats | None]:
@@ -113,19 +114,19 @@ class Embedder:
 
 
 def _unit_vectors(features: Any) -> list[Floats | None]:  # noqa: ANN401 — a tensor, or a record around one
-    """Return a vector [D] of length 1 per row, on the CPU; None for one with numbers that are not finite."""
+    """Return a vector [D] of length 1 per row, on the CPU; None for one that is all zeros or not finite."""
     import torch
 
     rows = getattr(features, "pooler_output", features).float().cpu()
-    finite = torch.isfinite(rows).all(dim=-1).tolist()
-    unit = (rows / rows.norm(dim=-1, keepdim=True)).numpy()
-    return [vector.copy() if fine else None for vector, fine in zip(unit, finite, strict=True)]
+    unit = rows / rows.norm(dim=-1, keepdim=True)
+    fine = torch.isfinite(unit).all(dim=-1).tolist()
+    return [vector.copy() if each else None for vector, each in zip(unit.numpy(), fine, strict=True)]
 
 
 def _finite(vectors: Sequence[Floats | None]) -> list[Floats]:
     found = [vector for vector in vectors if vector is not None]
     if len(found) < len(vectors):
-        raise InvalidReplyError("The model computed vectors that are not finite numbers.", code="not_finite")
+        raise InvalidReplyError("The model computed vectors of zeros, or that are not finite.", code="not_finite")
     return found
 
 

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from vision_backends.backends.local.runtime.engines import PartRunner
 from vision_backends.backends.local.runtime.micro_batcher import Job
 from vision_backends.backends.local.runtime.parallel_map import ParallelMap
+from vision_backends.backends.local.runtime.picture_shapes import fitted
 from vision_backends.backends.local.runtime.precision import lower, stays_whole
 from vision_backends.backends.local.runtime.torch_environment import quiet, translated
 from vision_backends.clock import count
+from vision_backends.errors import UNREADABLE_INPUT, NotSupportedError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
@@ -30,12 +32,16 @@ if TYPE_CHECKING:
     from vision_backends.backends.local.runtime.micro_batcher import MicroBatcher, Wanted
     from vision_backends.backends.local.runtime.parts import Tensors
     from vision_backends.clock import Deadline
+    from vision_backends.errors import BackendError
     from vision_backends.images import Image
 
     Inputs = dict[str, torch.Tensor]
     Run = Callable[[Inputs, Any, Wanted], Sequence[Any]]
 
 __all__ = ["LoadedModel", "aspect"]
+
+PADDED_TO_SQUARES = frozenset({"owlv2"})
+"""Kinds whose processors pad a picture before they scale it."""
 
 AHEAD = 1
 """Batches of one caller that wait while another runs: enough that the model never waits for the next."""
@@ -116,18 +122,28 @@ class LoadedModel:
         return {key: each.to(self.dtype) if each.is_floating_point() else each for key, each in batch.items()}
 
     def pixels(self, image: Image) -> PILImage.Image:
-        """Return the picture at the scale that the model needs."""
-        return image.rgb(min_side_px=self.checkpoint.image_px)
+        """Return the picture at the scale that the model needs, and of a shape that its processor can take."""
+        picture = image.rgb(min_side_px=self.checkpoint.image_px)
+        crops = bool(getattr(self.image_processor, "do_center_crop", False))
+        pads = self.checkpoint.kind in PADDED_TO_SQUARES
+        return fitted(picture, input_px=self.checkpoint.input_px, crops=crops, pads=pads)
 
     def prepare(self, image: Image) -> Inputs:
         """Return the model's input for one image, a batch of 1."""
         return dict(self.image_processor(images=[self.pixels(image)], return_tensors="pt"))
 
-    def map(self, function: Callable[[T], R], items: Sequence[T], *, deadline: Deadline) -> ParallelMap[T, R]:
-        """Begin to apply a function to items in threads beside the model, and name what it raises."""
+    def map(
+        self,
+        function: Callable[[T], R],
+        items: Sequence[T],
+        *,
+        error: Callable[[str], BackendError] = UnavailableError,
+        deadline: Deadline,
+    ) -> ParallelMap[T, R]:
+        """Begin to apply a function to items in threads beside the model, and name what it raises by our errors."""
 
         def call(item: T) -> R:
-            with translated(self.checkpoint.name):
+            with translated(self.checkpoint.name, error=error):
                 return function(item)
 
         return ParallelMap(call, items, deadline=deadline)
@@ -158,6 +174,7 @@ class LoadedModel:
 
         Raises:
             InvalidReplyError: The model computed numbers that are not finite.
+            NotSupportedError: One of the items cannot be turned into the model's input.
             OverloadedError: The memory was not enough, or others have so much waiting that there is no time left.
             TimedOutError: The time was over before the last result.
         """
@@ -174,7 +191,7 @@ class LoadedModel:
                 under_way.popleft()
 
         def begin(numbers: Sequence[int]) -> ParallelMap[T, Inputs]:
-            return self.map(prepare, [items[number] for number in numbers], deadline=deadline)
+            return self.map(prepare, [items[number] for number in numbers], error=_not_prepared, deadline=deadline)
 
         order = sorted(range(len(items)), key=lambda number: alike(items[number]))
         size = self.batcher.max_batch
@@ -209,6 +226,11 @@ class LoadedModel:
         with translated(self.checkpoint.name), torch.inference_mode():
             batch = {key: torch.cat([each[key] for each in inputs]).to(self.device) for key in inputs[0]}
             return run(batch, options, wanted)
+
+
+def _not_prepared(message: str) -> NotSupportedError:
+    """Return the error for an input that no input of the model can be made of: it is to blame, not the model."""
+    return NotSupportedError(message, code=UNREADABLE_INPUT)
 
 
 def _by_shape(inputs: Sequence[Inputs]) -> dict[Hashable, list[int]]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from vision_backends.errors import BackendError, CallerError, NotReadyError, OverloadedError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["check_packages", "free_device_memory", "limit_threads", "quiet", "translated"]
 
@@ -91,7 +91,7 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def translated(name: str, *, error: type[BackendError] = UnavailableError) -> Iterator[None]:
+def translated(name: str, *, error: Callable[[str], BackendError] = UnavailableError) -> Iterator[None]:
     """Name the exceptions of torch and transformers by this package's errors.
 
     Args:

@@ -1,0 +1,68 @@
+"""Pictures of extreme shapes, made such as every image processor of transformers can take.
+
+This module decides what becomes of a picture that is very long, very thin or a few pixels small before a processor
+scales it: no step after this makes many times the pixels that the model sees. Boxes are shares of a picture's sides, so
+none of this moves them. It must not know any model.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL import Image as PILImage
+
+__all__ = ["fitted"]
+
+LEAST_ASPECT = 4
+MOST_ASPECT = 100
+"""Longer side by shorter. Qwen's processors refuse 200, and YOLOS's leaves nothing of a side shorter than a patch."""
+
+PATCH_PX = 16
+
+CROPPED_ASPECT = 4
+"""What is further from the middle is cut off after scaling anyway; so much of it is more than any filter reaches."""
+
+LEAST_SIDE_PX = 4
+"""A side of 1 or 3 pixels is taken for the colours."""
+
+LEAST_LONGEST_PX = 2048
+MOST_LONGEST_PX = 8192
+"""How long a side may be where the other one is made longer; squares of the smaller one are no burden to memory."""
+
+
+def fitted(
+    picture: PILImage.Image, *, input_px: int | None = None, crops: bool = False, pads: bool = False
+) -> PILImage.Image:
+    """Return a picture of which every processor makes what it makes of ordinary ones; most are returned as they are.
+
+    Args:
+        picture: Any picture, RGB.
+        input_px: Length of the model's input, where that is known.
+        crops: Whether the processor keeps only a square from the middle.
+        pads: Whether it pads the picture to a square before it scales it.
+    """
+    if crops:
+        picture = _middle(picture)
+    width, height = picture.size
+    aspect = MOST_ASPECT if input_px is None else max(LEAST_ASPECT, min(MOST_ASPECT, input_px // PATCH_PX))
+    longest = min(MOST_LONGEST_PX, max(LEAST_LONGEST_PX, 2 * (input_px or 0)))
+    is_thin = max(width, height) > aspect * min(width, height)
+    if (is_thin or pads) and max(width, height) > longest:
+        scale = longest / max(width, height)
+        width, height = max(1, round(width * scale)), max(1, round(height * scale))
+    least = -(-max(width, height) // aspect)
+    width, height = max(width, least), max(height, least)
+    enlarged = -(-LEAST_SIDE_PX // min(width, height))
+    size = width * enlarged, height * enlarged
+    return picture if size == picture.size else picture.resize(size, reducing_gap=3.0)
+
+
+def _middle(picture: PILImage.Image) -> PILImage.Image:
+    """Return the middle of a very long picture, which is all that a square from its middle shows."""
+    width, height = picture.size
+    longest = CROPPED_ASPECT * min(width, height)
+    if max(width, height) <= longest:
+        return picture
+    left, top = max(0, width - longest) // 2, max(0, height - longest) // 2
+    return picture.crop((left, top, left + min(width, longest), top + min(height, longest)))
