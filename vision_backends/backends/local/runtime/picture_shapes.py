@@ -42,6 +42,8 @@ def fitted(
         crops: Whether the processor keeps only a square from the middle.
         pads: Whether it pads the picture to a square before it scales it.
     """
+    from PIL.Image import Resampling
+
     if crops:
         picture = _middle(picture)
     width, height = picture.size
@@ -54,8 +56,11 @@ def fitted(
     least = -(-max(width, height) // aspect)
     width, height = max(width, least), max(height, least)
     enlarged = -(-LEAST_SIDE_PX // min(width, height))
-    size = width * enlarged, height * enlarged
-    return picture if size == picture.size else picture.resize(size, reducing_gap=3.0)
+    if (width, height) != picture.size:
+        picture = picture.resize((width, height), reducing_gap=3.0)
+    if enlarged > 1:  # each pixel as a square, so that nothing new is between them
+        picture = picture.resize((width * enlarged, height * enlarged), Resampling.NEAREST)
+    return picture
 
 
 def _middle(picture: PILImage.Image) -> PILImage.Image:
