@@ -35,6 +35,7 @@ from vision_backends.types import Description, Detections, Embedding, Task
 
 if TYPE_CHECKING:
     from vision_backends.config.settings import Settings
+    from vision_backends.reports import Explanation
     from vision_backends.router import Router
 
 __all__ = ["describe", "detect", "embed"]
@@ -176,10 +177,12 @@ def _open_router(options: AskOptions, task: Task, **question: Unpack[_Question])
     """Open a router, after fetching the model that would answer if it were here.
 
     It is fetched where the configuration says so (``download = "wait"``), or a person at a terminal does. Otherwise the
-    next rung answers, and the command that fetches it is named.
+    next rung answers, and the command that fetches it is named. So is a server that is not OpenAI's.
     """
     with options.open_router() as opened:
-        missing = _missing_model(opened[0], options, task, question)
+        explanation = opened[0].explain(task, **question, backend=options.backend, local_only=options.local_only)
+        _name_server(explanation, opened[1], options)
+        missing = _missing_model(explanation)
         waits = opened[1].local.get("download") == "wait"
         may_ask = opened[1].local.get("download", "background") == "background" and at_terminal()
         if missing is None or not (waits or may_ask):
@@ -190,9 +193,18 @@ def _open_router(options: AskOptions, task: Task, **question: Unpack[_Question])
         yield opened
 
 
-def _missing_model(router: "Router", options: AskOptions, task: Task, question: _Question) -> str | None:
+def _name_server(explanation: "Explanation", settings: "Settings", options: AskOptions) -> None:
+    """Say which server may be asked, where it is not OpenAI's own."""
+    from vision_backends.config.credentials import server_of
+
+    server = server_of(settings.openai)
+    asked = any(verdict.backend == "openai" for verdict in explanation.verdicts) and not options.local_only
+    if server is not None and not server.is_openai and asked:
+        tell(f"openai is {server}, not a server of OpenAI")
+
+
+def _missing_model(explanation: "Explanation") -> str | None:
     """Return the model that would answer if it were here; None where another one answers, or nothing would help."""
-    explanation = router.explain(task, **question, backend=options.backend, local_only=options.local_only)
     for verdict in explanation.verdicts:
         if verdict.ready:
             return None

@@ -569,7 +569,7 @@ def test_after_the_fetch_nothing_asks_the_network(loopback_hub, model, fresh_use
     """A whole process that loads the model and answers with it, while the hub listens."""
     loopback_hub.publish("acme/tiny", model("clip"))
     (fresh_user / "vision.toml").write_text('ladder = ["local"]\n[local]\nembedding_model = "acme/tiny"\n')
-    env = {**os.environ, "HF_ENDPOINT": loopback_hub.endpoint}
+    env = {**os.environ, "HF_ENDPOINT": loopback_hub.endpoint, "VISION_CONFIG": "vision.toml"}
 
     def vision(*arguments):
         return subprocess.run(
