@@ -267,7 +267,7 @@ class Router:
         Args:
             image: Path, bytes, binary file, PIL image, array (H×W, H×W×3 or H×W×4) or data URL.
             prompt: A question or instruction; then only backends that follow instructions are asked.
-            language: BCP 47 tag of the wanted language.
+            language: The wanted language: a BCP 47 tag such as "pt-BR", or a name such as "German".
             max_words: About how long the text may be.
             **options: Who may answer, how fast, how patiently: ``backend``, ``local_only``, ``deadline_s``,
                 ``priority`` and ``max_wait_s``, as `CallKeywords` documents them.
