@@ -29,6 +29,7 @@ from vision_backends.cli.rendering.answers import (
 from vision_backends.cli.rendering.exits import at_terminal, tell
 from vision_backends.cli.rendering.outputs import check_vector_file, drawing_paths, save_drawing, save_vectors
 from vision_backends.cli.rendering.progress import progress_bar
+from vision_backends.cli.servers import tell_server
 from vision_backends.errors import InvalidRequestError, VisionError
 from vision_backends.images import ImageLimits
 from vision_backends.types import Description, Detections, Embedding, Task
@@ -181,7 +182,8 @@ def _open_router(options: AskOptions, task: Task, **question: Unpack[_Question])
     """
     with options.open_router() as opened:
         explanation = opened[0].explain(task, **question, backend=options.backend, local_only=options.local_only)
-        _name_server(explanation, opened[1], options)
+        if not options.local_only and any(verdict.backend == "openai" for verdict in explanation.verdicts):
+            tell_server(opened[1])
         missing = _missing_model(explanation)
         waits = opened[1].local.get("download") == "wait"
         may_ask = opened[1].local.get("download", "background") == "background" and at_terminal()
@@ -191,16 +193,6 @@ def _open_router(options: AskOptions, task: Task, **question: Unpack[_Question])
     fetch(options.config, missing, asked=not waits)
     with options.open_router() as opened:
         yield opened
-
-
-def _name_server(explanation: "Explanation", settings: "Settings", options: AskOptions) -> None:
-    """Say which server may be asked, where it is not OpenAI's own."""
-    from vision_backends.config.credentials import server_of
-
-    server = server_of(settings.openai)
-    asked = any(verdict.backend == "openai" for verdict in explanation.verdicts) and not options.local_only
-    if server is not None and not server.is_openai and asked:
-        tell(f"openai is {server}, not a server of OpenAI")
 
 
 def _missing_model(explanation: "Explanation") -> str | None:
