@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import platformdirs
 import pytest
 
 from vision_backends import ConfigError, Router
@@ -283,6 +284,12 @@ class TestTrust:
         )
         run = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=False)
         assert run.stdout == "60.0 None\n", run.stderr
+
+    def test_a_relative_folder_is_none_of_the_users(self, monkeypatch):
+        """Older versions of platformdirs name one."""
+        monkeypatch.setattr(platformdirs, "user_data_path", Path)
+        with pytest.raises(ConfigError, match="no home"):
+            TrustedFiles().add(Path("vision.toml"), "0" * 64)
 
 
 class TestOrder:

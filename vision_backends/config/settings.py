@@ -12,7 +12,6 @@ import importlib
 import logging
 import os
 from dataclasses import dataclass, fields
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -228,7 +227,7 @@ class Settings(BaseSettings):
         return HiddenTable(own.get(name, self.backends.get(name, {})))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Configuration:
     """The settings in force, and where each of them came from.
 
@@ -253,7 +252,7 @@ class Configuration:
         """The server of ``[openai]``; None where its address is not valid."""
         return server_of(self.settings.openai)
 
-    @cached_property
+    @property
     def origins(self) -> dict[Keys, str]:
         """The file or variable that has set each key in force; those that are missing have their default."""
         given = leaves(merged([place.table for place in self.places]))

@@ -43,21 +43,22 @@ def config(
         typer.echo(printable(str(target)))
         return
     configuration = read_configuration(options.config)
+    origins = configuration.origins
     state = configuration.settings.state_file
     shown = mask(configuration.settings.model_dump(mode="json"))
     files = [str(place.path.absolute()) for place in configuration.places if place.path]
     if options.as_json:
         named = configuration.file and str(configuration.file.absolute())
         about = {"file": named, "files": files, "state_file": state and str(state)}
-        origins = {_dotted(keys): configuration.origins.get(keys, "default") for keys in leaves(shown)}
-        typer.echo(dump_json({**about, "variables": configuration.variables, "origins": origins, "settings": shown}))
+        origin_of = {_dotted(keys): origins.get(keys, "default") for keys in leaves(shown)}
+        typer.echo(dump_json({**about, "variables": configuration.variables, "origins": origin_of, "settings": shown}))
         return
     sources = [*map(printable, files), *configuration.variables]
     typer.echo(f"# Set by {', '.join(sources) or 'nothing: these are the defaults'}.")
     typer.echo(f"# The state is kept in {printable(str(state or 'memory'))}.")
     for withheld in configuration.withheld:
         typer.echo(f"# {one_line(configuration.told_of(withheld))}.")
-    for line in to_toml(shown, origins=configuration.origins):
+    for line in to_toml(shown, origins=origins):
         typer.echo(line)
 
 
