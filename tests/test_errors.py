@@ -198,3 +198,22 @@ def test_the_error_of_the_whole_ladder_is_a_table(kind):
 def test_the_error_of_an_empty_ladder_is_one_line():
     """No attempts, no table."""
     assert str(AllBackendsFailedError("Nobody answered.")) == "Nobody answered."
+
+
+def test_a_long_message_is_cut_in_the_middle_and_drives_no_terminal():
+    """Foreign words in it may be of any length and kind; what is said of them stays."""
+    error = errors.UnavailableError(
+        f"The name {'x' * 100_000}\x1b[2J\u202e is not there.", remedy="Try \x9b31m another."
+    )
+    assert error.message.startswith("The name x")
+    assert error.message.endswith("x\\x1b[2J\\u202e is not there.")
+    assert len(str(error)) < 2_100
+    assert error.args == (error.message,)
+    assert error.remedy == "Try \\x9b31m another."
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf"), 1e308, 33 * 86_400.0])
+def test_a_delay_that_makes_no_sense_is_unknown(seconds):
+    """Whoever has named it."""
+    assert errors.RateLimitedError("Slow down.", retry_after_s=seconds).retry_after_s is None
+    assert errors.RateLimitedError("Slow down.", retry_after_s=31 * 86_400.0).retry_after_s == 31 * 86_400.0

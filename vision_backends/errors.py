@@ -76,7 +76,7 @@ MAX_DELAY_S = 32 * 86_400.0
 """The longest that makes sense: a quota that comes back next month."""
 
 MAX_MESSAGE_CHARS = 2_000
-"""Longer messages are cut: what is quoted in them may come from anybody."""
+"""Longer messages are cut in the middle: what is quoted in them may come from anybody."""
 
 
 class VisionError(Exception):
@@ -104,8 +104,9 @@ class VisionError(Exception):
 
 
 def _shown(text: str) -> str:
-    shown = printable(text[:MAX_MESSAGE_CHARS], keep="\n")
-    return shown if len(text) <= MAX_MESSAGE_CHARS else f"{shown}…"
+    if len(text) > MAX_MESSAGE_CHARS:  # what is said of a long name often stands behind it
+        text = f"{text[: MAX_MESSAGE_CHARS // 2]}…{text[-MAX_MESSAGE_CHARS // 2 :]}"
+    return printable(text, keep="\n")
 
 
 def plausible_delay_s(seconds: float | None) -> float | None:

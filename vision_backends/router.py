@@ -33,7 +33,7 @@ from vision_backends.clock import SYSTEM_CLOCK, Deadline
 from vision_backends.engine.cancellation import RunningCalls
 from vision_backends.engine.event_loop import engine_loop
 from vision_backends.engine.pools import Pool
-from vision_backends.errors import InvalidRequestError, VisionError
+from vision_backends.errors import ConfigError, InvalidRequestError, VisionError
 from vision_backends.health.admission import AdmissionControl
 from vision_backends.health.budgets import Limits
 from vision_backends.images import DEFAULT_LIMITS, ImageLimits
@@ -211,10 +211,12 @@ class Router:
         """Make a router from vision.toml, ``VISION_*`` and ``OPENAI_*``; all of them are optional.
 
         Args:
-            config: Path of the file, or settings already read; by default ``VISION_CONFIG`` or ./vision.toml.
+            config: Path of the file, or settings already read; by default ``VISION_CONFIG`` or ./vision.toml, which
+                may set little until ``vision trust`` says that it is trusted.
 
         Raises:
-            ConfigError: A file, key, value or backend name has no meaning.
+            ConfigError: A file, key, value or backend name has no meaning, or a file that was only found sets what it
+                may not. Nothing has been opened or sent then.
         """
         from vision_backends.backends.registry import make_backend, section_of
         from vision_backends.config.settings import Settings as SettingsType
@@ -236,9 +238,11 @@ class Router:
             allowed = {key: table.pop(key) for key in limit_keys if key in table}
             made[name] = make_backend(name, table, beside=limit_keys)
             limits[made[name].name] = Limits(**parse_table(Limits, allowed, section=section_of(name)))
+        if settings.local_only:
+            _close_remote(made)
         webhook = settings.alerts.webhook
         return cls(
-            {task: [made[name] for name in getattr(names, task)] for task in TASKS},
+            {task: [made[name] for name in getattr(names, task) if name in made] for task in TASKS},
             deadline_s=settings.deadline_s,
             store=open_store(settings.state_file, max_cache_bytes=settings.cache.max_bytes),
             caching=settings.cache.enabled,
@@ -263,7 +267,7 @@ class Router:
         Args:
             image: Path, bytes, binary file, PIL image, array (H×W, H×W×3 or H×W×4) or data URL.
             prompt: A question or instruction; then only backends that follow instructions are asked.
-            language: BCP 47 tag of the wanted language.
+            language: The wanted language: a BCP 47 tag such as "pt-BR", or a name such as "German".
             max_words: About how long the text may be.
             **options: Who may answer, how fast, how patiently: ``backend``, ``local_only``, ``deadline_s``,
                 ``priority`` and ``max_wait_s``, as `CallKeywords` documents them.
@@ -957,6 +961,18 @@ def _labels(labels: Sequence[str] | None) -> tuple[str, ...] | None:
     if isinstance(labels, str):
         raise InvalidRequestError(f"labels={labels!r} is one string.", remedy=f"Pass a list: labels=[{labels!r}].")
     return None if labels is None else tuple(iterate("labels", labels, remedy='Pass a list: labels=["a dog"].'))
+
+
+def _close_remote(made: dict[str, Backend]) -> None:
+    """Leave out the backends that send images elsewhere.
+
+    Raises:
+        ConfigError: No other is left.
+    """
+    for name in [name for name, backend in made.items() if not backend.local]:
+        made.pop(name).close()
+    if not made:
+        raise ConfigError("local_only = true leaves no backend on any ladder.", remedy='Add "embedded" to a ladder.')
 
 
 def _ladders(

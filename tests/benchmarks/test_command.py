@@ -133,3 +133,12 @@ def test_a_missing_extra_is_named_with_the_command_that_brings_it(config, lines)
     )
     assert done.returncode == 2
     assert "pip install 'vision-backends[bench]'" in done.stderr
+
+
+def test_a_server_that_is_not_openais_is_named_once(bench, fresh_user, lines, monkeypatch):
+    """It gets the pictures."""
+    (fresh_user / "named.toml").write_text('[openai]\nbase_url = "http://127.0.0.1:9/v1"\n')
+    words = "openai is http://127.0.0.1:9, not a server of OpenAI"
+    quality = ("quality", "--dataset", str(lines), "--tasks", "detect", "--limit", "1", "--config", "named.toml")
+    for backends, times in (("openai,embedded", 1), ("embedded", 0)):
+        assert bench(*quality, "--backends", backends, "--out", f"{times}.json").stderr.count(words) == times

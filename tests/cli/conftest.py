@@ -29,9 +29,11 @@ FAKE = "vision_backends.testing.fake:FakeBackend"
 
 
 @pytest.fixture(autouse=True)
-def fake_ladder(fresh_user) -> Path:
-    """A configuration in the working directory with one fake backend that keeps nothing."""
-    return write_config(fresh_user / "vision.toml", FAKE)
+def fake_ladder(fresh_user, monkeypatch) -> Path:
+    """A configuration that is named, in the working directory, with one fake backend that keeps nothing."""
+    path = write_config(fresh_user / "vision.toml", FAKE)
+    monkeypatch.setenv("VISION_CONFIG", str(path))
+    return path
 
 
 def write_config(path: Path, *ladder: str, more: str = "") -> Path:

@@ -22,9 +22,10 @@ VALUES = st.recursive(
 )
 
 
-def test_the_defaults_are_valid_toml_and_said_to_be_defaults(vision, fresh_user):
+def test_the_defaults_are_valid_toml_and_said_to_be_defaults(vision, fresh_user, monkeypatch):
     """Without a file or variables."""
     (fresh_user / "vision.toml").unlink()
+    monkeypatch.delenv("VISION_CONFIG")
     result = vision("config")
     assert result.exit_code == 0
     assert result.stdout.startswith("# Set by nothing: these are the defaults.\n# The state is kept in ")
@@ -39,7 +40,7 @@ def test_what_is_printed_can_be_pasted_into_the_file(vision, fresh_user, use_lad
     first = vision("config").stdout
     (fresh_user / "vision.toml").write_text(first, encoding="utf-8")
     second = vision("config").stdout
-    assert second == first
+    assert tomllib.loads(second) == tomllib.loads(first)
     assert tomllib.loads(first)["backends"]["rungs:Slow"] == {"each_s": 0.5}
 
 
@@ -55,11 +56,49 @@ def test_files_and_variables_that_set_something_are_named(vision, fresh_user, mo
     assert tomllib.loads(result.stdout)["deadline_s"] == 9.0
 
 
-def test_a_variable_that_the_file_overrules_is_not_named(vision, monkeypatch, use_ladder):
-    """A key in the file counts more than OpenAI's own variable."""
-    use_ladder("rungs:Spanish", more='openai.api_key = "sk-other"\n')
+def test_a_variable_that_another_overrules_is_not_named(vision, monkeypatch):
+    """Our own variable counts more than OpenAI's."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
-    assert "OPENAI_API_KEY" not in vision("config").stdout
+    monkeypatch.setenv("VISION_OPENAI__API_KEY", "sk-other")
+    assert "# Set by VISION_" not in vision("config").stdout
+    assert vision("config").stdout.splitlines()[0].endswith("vision.toml, VISION_OPENAI__API_KEY.")
+
+
+def test_each_value_says_where_it_came_from(vision, fresh_user, monkeypatch, use_ladder):
+    """Key by key: a file, a variable, or nothing for a default."""
+    path = use_ladder("rungs:Spanish", more="deadline_s = 5\nimages.max_pixels = 7\n")
+    own = fresh_user / ".config" / "vision-backends" / "vision.toml"
+    own.parent.mkdir(parents=True)
+    own.write_text("deadline_s = 9\n[images]\nmax_bytes = 8\nmax_pixels = 8\n", encoding="utf-8")
+    monkeypatch.setenv("VISION_CACHE__ENABLED", "false")
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://x.test/v1")
+    lines = vision("config").stdout.splitlines()
+    for line in (
+        f"deadline_s = 5.0  # {path}",
+        f"max_bytes = 8  # {own}",
+        f"max_pixels = 7  # {path}",
+        "enabled = false  # VISION_CACHE__ENABLED",
+        'base_url = "https://x.test/v1"  # OPENAI_BASE_URL',
+        "warm_standby = true",
+    ):
+        assert line in lines
+    report = json.loads(vision("config", "--json").stdout)
+    assert report["files"] == [str(own), str(path)]
+    assert report["origins"]["images.max_bytes"] == str(own)
+    assert report["origins"]["openai.base_url"] == "OPENAI_BASE_URL"
+    assert report["origins"]["warm_standby"] == "default"
+
+
+def test_a_key_that_is_not_sent_is_said_not_to_be(vision, monkeypatch, use_ladder):
+    """It belongs to another server."""
+    use_ladder("rungs:Spanish", more='openai.base_url = "http://gpu.test/v1"\n')
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    result = vision("config")
+    words = "OPENAI_API_KEY is not sent to http://gpu.test: it was given for https://api.openai.com"
+    assert f"# {words}." in result.stdout.splitlines()
+    assert "api_key" not in tomllib.loads(result.stdout)["openai"]
+    assert json.loads(vision("config", "--json").stdout)["variables"] == []
+    assert f"vision: {words}\n" in vision("status").stderr
 
 
 def test_secrets_are_masked_and_commented_out(vision, monkeypatch, use_ladder):
@@ -70,10 +109,11 @@ def test_secrets_are_masked_and_commented_out(vision, monkeypatch, use_ladder):
     use_ladder("rungs:Spanish", more=more)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
     result = vision("config")
-    assert '# api_key = "***"' in result.stdout.splitlines()
-    assert '# base_url = "https://***@example.test/v1"' in result.stdout.splitlines()
-    assert '# hub_token = "***"' in result.stdout.splitlines()
-    assert "budget_tokens = 5" in result.stdout.splitlines()
+    lines = [line.partition("  #")[0] for line in result.stdout.splitlines()]
+    assert '# api_key = "***"' in lines
+    assert '# base_url = "https://***@example.test/v1"' in lines
+    assert '# hub_token = "***"' in lines
+    assert "budget_tokens = 5" in lines
     for secret in ("sk-very-secret", "hf_x", "user:pw"):
         assert secret not in result.stdout
         assert secret not in vision("config", "--json").stdout

@@ -13,7 +13,7 @@ GOLDEN = Path(__file__).with_name("help.txt")
 COMMANDS = (
     *("", "describe", "detect", "embed", "status", "usage", "reset", "cache", "cache info", "cache clear"),
     *("models", "models list", "models show", "models pull", "models verify", "models remove"),
-    *("doctor", "config", "sandbox"),
+    *("doctor", "config", "trust", "sandbox"),
     *("bench", "bench quality", "bench latency", "bench failover", "bench all", "bench report", "bench schema"),
 )
 

@@ -158,11 +158,11 @@ def test_openais_own_variables_configure_the_openai_backend(monkeypatch):
 
 
 def test_openais_own_variables_yield_to_ours(write, monkeypatch):
-    """VISION_OPENAI__API_KEY wins over the file, the file over OPENAI_API_KEY."""
+    """VISION_OPENAI__API_KEY wins over OPENAI_API_KEY, and that over the file."""
     path = write('openai.api_key = "file"')
-    monkeypatch.setenv("OPENAI_API_KEY", "sdk")
-    assert load_settings().table("openai") == {"api_key": "sdk"}
     assert load_settings(path).table("openai") == {"api_key": "file"}
+    monkeypatch.setenv("OPENAI_API_KEY", "sdk")
+    assert load_settings(path).table("openai") == {"api_key": "sdk"}
     monkeypatch.setenv("VISION_OPENAI__API_KEY", "ours")
     assert load_settings(path).table("openai") == {"api_key": "ours"}
 
@@ -211,7 +211,7 @@ def test_state_lives_where_it_is_told_to(write, fresh_user):
             "zzz",
             (
                 "Valid keys: alerts, backends, cache, deadline_s, embedded, hedge_after_s, images, ladder, local, "
-                "openai, state, warm_standby."
+                "local_only, openai, state, warm_standby."
             ),
         ),
         ("_env_file = 'x'", "_env_file", "Valid keys: alerts, backends,"),

@@ -12,19 +12,14 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from vision_backends.backends.base import Backend
+from vision_backends.config.settings import BUILT_IN
 from vision_backends.config.validation import parse_table
 from vision_backends.errors import ConfigError, VisionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["ENTRY_POINT_GROUP", "make_backend", "section_of"]
-
-BUILT_IN = {
-    "openai": "vision_backends.backends.openai:OpenAIBackend",
-    "local": "vision_backends.backends.local:LocalBackend",
-    "embedded": "vision_backends.backends.embedded:EmbeddedBackend",
-}
+__all__ = ["BUILT_IN", "ENTRY_POINT_GROUP", "make_backend", "section_of"]
 
 ENTRY_POINT_GROUP = "vision_backends.backends"
 

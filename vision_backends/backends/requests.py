@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from vision_backends.arguments import check_flag, check_number, check_text
+from vision_backends.backends.languages import language_tag
 from vision_backends.backends.texts import half_character
 from vision_backends.errors import InvalidRequestError
 
@@ -34,7 +35,7 @@ class DescribeRequest:
 
     Attributes:
         prompt: An instruction or question; None asks for a plain description.
-        language: BCP 47 tag of the wanted language; None leaves it to the backend.
+        language: BCP 47 tag or name of the wanted language, kept as its tag; None leaves it to the backend.
         max_words: About how long the text may be; None leaves it to the backend.
     """
 
@@ -53,6 +54,8 @@ class DescribeRequest:
             raise InvalidRequestError("The language is empty.", remedy='Name one, such as language="de".')
         check_unicode("The prompt", self.prompt)
         check_unicode("The language", self.language)
+        if self.language is not None:
+            object.__setattr__(self, "language", language_tag(self.language))
         if self.max_words is not None:
             object.__setattr__(self, "max_words", int(self.max_words))
             if self.max_words < 1:

@@ -17,6 +17,7 @@ from vision_backends.cli.commands.models import models
 from vision_backends.cli.commands.reset import reset
 from vision_backends.cli.commands.sandbox import sandbox
 from vision_backends.cli.commands.status import status
+from vision_backends.cli.commands.trust import trust
 from vision_backends.cli.commands.usage import usage
 from vision_backends.cli.options import command
 
@@ -45,6 +46,7 @@ app.add_typer(cache, name="cache", rich_help_panel=MANAGE)
 app.add_typer(models, name="models", rich_help_panel=MANAGE)
 app.command(rich_help_panel=MANAGE)(command(doctor))
 app.command(rich_help_panel=MANAGE)(command(config))
+app.command(rich_help_panel=MANAGE)(command(trust))
 app.command(rich_help_panel=DEVELOP)(sandbox)
 app.command(rich_help_panel=DEVELOP, context_settings=ANYTHING)(bench)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vision_backends.cli.rendering.exits import exit_codes
+from vision_backends.cli.rendering.exits import exit_codes, tell
 from vision_backends.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ __all__ = [
     "OptionalBackend",
     "OptionalImages",
     "Prompt",
+    "ReportOptions",
     "Space",
     "TaskName",
     "Truncate",
@@ -81,6 +82,7 @@ LocalOnly = Annotated[bool, typer.Option("--local-only", help="Ask only backends
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="Read this file instead of ./vision.toml.")
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and the log.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 Prompt = Annotated[str | None, typer.Option("--prompt", "-p", metavar="TEXT", help="A question or an instruction.")]
@@ -97,6 +99,14 @@ TaskName = Annotated[
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReportOptions:
+    """The options of a command that reads no configuration and whose output programs can read."""
+
+    as_json: AsJson = False
+    debug: Debug = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CommonOptions:
     """The options of every command that reads the configuration."""
 
@@ -107,15 +117,18 @@ class CommonOptions:
     def open_router(self) -> Iterator[tuple["Router", "Settings"]]:
         """Open a router with its settings, which cost most of a command's start and are imported here only.
 
-        A command ends with its answers, so nothing is loaded or fetched for later ones.
+        A command ends with its answers, so nothing is loaded or fetched for later ones. A key that is not sent is told.
 
         Raises:
             ConfigError: A file, key, value or backend name has no meaning.
         """
-        from vision_backends.config.settings import load_settings
+        from vision_backends.config.settings import read_configuration
         from vision_backends.router import Router
 
-        settings = load_settings(self.config)
+        configuration = read_configuration(self.config)
+        for withheld in configuration.withheld:
+            tell(configuration.told_of(withheld))
+        settings = configuration.settings
         here: dict[str, object] = {"warm_standby": False}
         if settings.local.get("download", "background") in {"background", "wait"}:
             here["local"] = settings.local | {"download": "never"}
@@ -127,7 +140,7 @@ class CommonOptions:
 class JsonOptions(CommonOptions):
     """The options of every command whose output programs can read."""
 
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")] = False
+    as_json: AsJson = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

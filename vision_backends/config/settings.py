@@ -1,14 +1,17 @@
-"""Where settings come from: vision.toml, then VISION_* and OPENAI_* variables over it.
+"""What can be configured, what a file may set that was only found, and which place wins.
 
-This module decides what the core's own keys are and how a bad one is reported; it is the only reader of the
-environment. It must not know any backend: the keys of a backend's table are its constructor's keywords.
+This module decides what the core's own keys are and how a bad one is reported. Each key declares beside its type
+whether a vision.toml that was found in the working directory may set it; one that declares nothing may not be set. It
+must not know any backend: the keys of a backend's table are its constructor's keywords, and declare it there.
 """
 
 from __future__ import annotations
 
 import difflib
+import importlib
+import logging
 import os
-import tomllib
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -22,40 +25,65 @@ from pydantic import (
     SecretStr,
     ValidationError,
 )
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from vision_backends.arguments import shown
-from vision_backends.config.text_file import read_text
-from vision_backends.config.validation import HiddenTable, unknown_key, wrong_table
+from vision_backends.config.credentials import belonging, credentials, server_of
+from vision_backends.config.found import ONLY_LOWER, OnlyIf, Refusal, refusal_of, untrusted
+from vision_backends.config.places import (
+    OPENAI_VARIABLES,
+    Keys,
+    Place,
+    leaves,
+    merged,
+    openai_variables,
+    pruned,
+    read_file,
+    variables,
+)
+from vision_backends.config.trusted_files import TrustedFiles
+from vision_backends.config.user_folders import user_folder
+from vision_backends.config.validation import HiddenTable, declared, parse_table, unknown_key, wrong_table
 from vision_backends.config.web_address import is_web_address
 from vision_backends.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from vision_backends.config.credentials import Withheld
+    from vision_backends.config.trusted_files import Verdict
+    from vision_backends.config.web_address import Origin
 
 __all__ = [
+    "BUILT_IN",
     "DEFAULT_LADDER",
     "CacheSettings",
+    "Configuration",
     "ImageSettings",
     "Settings",
     "find_config",
     "load_settings",
-    "variables_in_use",
+    "read_configuration",
+    "read_to_trust",
 ]
+
+_log = logging.getLogger(__name__)
+
+BUILT_IN = {
+    "openai": "vision_backends.backends.openai:OpenAIBackend",
+    "local": "vision_backends.backends.local:LocalBackend",
+    "embedded": "vision_backends.backends.embedded:EmbeddedBackend",
+}
+"""The backends that come with the package, by the name of their table."""
+
+LIMITS = "vision_backends.health.budgets:Limits"
+"""What the table of any backend may hold besides; each of them is a limit, and None is none."""
 
 DEFAULT_LADDER = ("openai", "local", "embedded")
 
 CONFIG_FILE = "vision.toml"
 
 ENV_PREFIX = "VISION_"
-
-OPENAI_VARIABLES = {
-    "api_key": "OPENAI_API_KEY",
-    "base_url": "OPENAI_BASE_URL",
-    "organization": "OPENAI_ORG_ID",
-    "project": "OPENAI_PROJECT_ID",
-}
-"""The names that OpenAI's own SDK reads; used for keys of ``[openai]`` that are not set otherwise."""
 
 
 def _without_repeats(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -85,10 +113,11 @@ class CacheSettings(_Table):
 
     Attributes:
         enabled: Whether answers are kept.
-        max_bytes: Room for them; the least recently used are evicted first.
+        max_bytes: Room for them; the least recently used are evicted first. All folders share the cache, so that a
+            file that was found may not empty it.
     """
 
-    enabled: bool = True
+    enabled: Annotated[bool, ONLY_LOWER] = True
     max_bytes: PositiveInt = 500_000_000
 
 
@@ -100,8 +129,8 @@ class ImageSettings(_Table):
         max_pixels: Largest width × height.
     """
 
-    max_bytes: PositiveInt = 50_000_000
-    max_pixels: PositiveInt = 40_000_000
+    max_bytes: Annotated[PositiveInt, ONLY_LOWER] = 50_000_000
+    max_pixels: Annotated[PositiveInt, ONLY_LOWER] = 40_000_000
 
 
 def _web_address(value: SecretStr) -> SecretStr:
@@ -120,13 +149,19 @@ class AlertSettings(_Table):
     webhook: Annotated[SecretStr, AfterValidator(_web_address)] | None = None
 
 
+def _all_built_in(value: object, _without: object) -> bool:
+    ladders = [value] if isinstance(value, tuple) else [getattr(value, task) for task in TaskLadders.model_fields]
+    return all(name in BUILT_IN for ladder in ladders for name in ladder)
+
+
 class Settings(BaseSettings):
-    """Everything that vision.toml may hold.
+    """Everything that vision.toml may hold. Made by hand, it reads no variables.
 
     Attributes:
         ladder: Backends, best first: built-in names, entry points or ``package.module:Class``.
         deadline_s: Total seconds that a call may take.
         hedge_after_s: When a call also asks the next rung; seconds or ``"p95"``; never by default.
+        local_only: Whether backends that send images elsewhere are left out of every ladder.
         warm_standby: Whether the first sign of trouble with a rung warms up the next one in the background.
         state: Where cache, ledger and gates live: ``"auto"`` (the user's cache folder), ``"memory"`` or a path.
         cache: The ``[cache]`` table.
@@ -147,12 +182,14 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    ladder: TaskLadders | Annotated[Names, Field(min_length=1)] = Field(
-        DEFAULT_LADDER, examples=['["openai", "embedded"]']
-    )
-    deadline_s: PositiveFloat = Field(60.0, allow_inf_nan=False)
+    ladder: Annotated[
+        TaskLadders | Annotated[Names, Field(min_length=1)],
+        OnlyIf(f"made of {', '.join(BUILT_IN)}", _all_built_in),
+    ] = Field(DEFAULT_LADDER, examples=['["openai", "embedded"]'])
+    deadline_s: Annotated[PositiveFloat, ONLY_LOWER] = Field(60.0, allow_inf_nan=False)
     hedge_after_s: PositiveFloat | Literal["p95"] | None = None
-    warm_standby: bool = True
+    local_only: Annotated[bool, OnlyIf("true", lambda value, without: value or not without)] = False
+    warm_standby: Annotated[bool, ONLY_LOWER] = True
     state: Literal["auto", "memory"] | Path = "auto"
     cache: CacheSettings = CacheSettings()
     images: ImageSettings = ImageSettings()
@@ -167,23 +204,22 @@ class Settings(BaseSettings):
         cls,
         settings_cls: type[BaseSettings],  # noqa: ARG003 — pydantic-settings fixes the signature
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Let the environment override the file, which comes in as keywords."""
-        return env_settings, init_settings
+        """Take what is passed: `read_configuration` has read the variables, and knows which of them win."""
+        return (init_settings,)
 
     @property
     def state_file(self) -> Path | None:
-        """Where the state is kept; None means in memory."""
+        """Where the state is kept; None means in memory, as for users without a home."""
         if self.state == "memory":
             return None
         if isinstance(self.state, Path):
             return self.state.expanduser()
-        from platformdirs import user_cache_path
-
-        return user_cache_path("vision-backends") / "state.sqlite"
+        folder = user_folder("cache")
+        return folder and folder / "state.sqlite"
 
     def table(self, name: str) -> dict[str, Any]:
         """Return the table of a backend, empty where the file has none."""
@@ -191,82 +227,177 @@ class Settings(BaseSettings):
         return HiddenTable(own.get(name, self.backends.get(name, {})))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configuration:
+    """The settings in force, and where each of them came from.
+
+    Attributes:
+        settings: What is in force.
+        places: All places that were read, the one that wins last.
+        file: The file that was named, or found in the working directory; None where there is none.
+        found: What is known of a file that was found; None for one that was named.
+        chosen: The number of the place of each credential of ``[openai]`` that is sent.
+        withheld: Credentials of ``[openai]`` that were given for another server than the one in force.
+    """
+
+    settings: Settings
+    places: Sequence[Place]
+    file: Path | None
+    found: Verdict | None
+    chosen: Mapping[Keys, int]
+    withheld: Sequence[Withheld]
+
+    @property
+    def server(self) -> Origin | None:
+        """The server of ``[openai]``; None where its address is not valid."""
+        return server_of(self.settings.openai)
+
+    @property
+    def origins(self) -> dict[Keys, str]:
+        """The file or variable that has set each key in force; those that are missing have their default."""
+        given = leaves(merged([place.table for place in self.places]))
+        held_back = {("openai", *each.keys) for each in self.withheld}
+        return {keys: self._place_of(keys).name_of(keys) for keys in given if keys not in held_back}
+
+    @property
+    def variables(self) -> list[str]:
+        """The variables that have set something in force, OpenAI's own last."""
+        names = {name for keys, name in self.origins.items() if self._place_of(keys).path is None}
+        return sorted(names, key=lambda name: (name in OPENAI_VARIABLES.values(), name))
+
+    def told_of(self, withheld: Withheld) -> str:
+        """Return in one sentence what is not sent where, and why."""
+        keys = ("openai", *withheld.keys)
+        name = self.places[withheld.place].name_of(keys)
+        what = name if name in OPENAI_VARIABLES.values() else f"{'.'.join(keys)} of {name}"
+        return f"{what} is not sent to {withheld.server}: it was given for {withheld.given_for or 'another server'}"
+
+    def _place_of(self, keys: Keys) -> Place:
+        if keys[0] == "openai" and keys[1:] in self.chosen:
+            return self.places[self.chosen[keys[1:]]]
+        return next(place for place in reversed(self.places) if place.has(keys))
+
+
 def load_settings(path: str | os.PathLike[str] | None = None) -> Settings:
-    """Read the configuration.
+    """Return the settings in force; arguments and errors as for `read_configuration`."""
+    configuration = read_configuration(path)
+    for withheld in configuration.withheld:
+        _log.warning("%s.", configuration.told_of(withheld))
+    return configuration.settings
+
+
+def read_configuration(path: str | os.PathLike[str] | None = None) -> Configuration:
+    """Read the configuration: the user's own file, the one that is named or found, ``OPENAI_*`` and ``VISION_*``.
 
     Args:
-        path: The file; by default ``VISION_CONFIG``, or ``vision.toml`` in the working directory if it exists.
+        path: The file; by default ``VISION_CONFIG``, or ``vision.toml`` in the working directory if it exists. That
+            one may set little until it is trusted.
 
     Raises:
-        ConfigError: The file is missing or not valid TOML, or a key, variable or value is not valid.
+        ConfigError: A file is missing, not believed or not valid TOML, a key, variable or value is not valid, or a
+            file that was only found sets what it may not.
     """
-    file = find_config(path)
-    table = HiddenTable() if file is None else _read_toml(file)
-    _check_names(table, file)
-    try:
-        settings = Settings(**table)
-    except SettingsError as error:
-        variable = ENV_PREFIX + str(error).split('"')[1].upper()
-        trouble = ConfigError(
-            f"The variable {variable} is not valid JSON.",
-            remedy=f"Write a list or table as JSON, or set one key of a table with {variable}__<KEY>.",
-        )
-    except ValidationError as error:
-        trouble = wrong_table(error, Settings, where=lambda keys: _origin(keys, file))
-    else:
-        found = {key: os.environ[name] for key, name in OPENAI_VARIABLES.items() if os.environ.get(name)}
-        return settings.model_copy(update={"openai": found | settings.openai})
-    raise trouble  # out here, because the errors above would take the values along, and with them every secret
+    file, own, is_found = find_config(path), _user_file(), _named_file(path) is None
+    if file is not None and own is not None and os.path.realpath(file) == os.path.realpath(own):
+        file, own = (None, own) if is_found else (file, None)
+    files = [read_file(each) for each in (own, file) if each is not None]
+    _check_names(files)
+    places = [*files, openai_variables(), variables(Settings, prefix=ENV_PREFIX)]
+    chosen, withheld = belonging([*map(_openai_table, places)])
+    settings = _validated(places)
+    found = None
+    if file is not None and is_found:
+        found = TrustedFiles().verdict(file, files[-1].sha256)
+        refusals = [] if found == "trusted" else list(_refused(files[-1], before=files[:-1]))
+        if refusals:
+            raise untrusted(str(file), refusals, changed=found == "changed")
+    return Configuration(
+        settings=settings.model_copy(update={"openai": _sent(places, chosen)}),
+        places=places,
+        file=file,
+        found=found,
+        chosen=chosen,
+        withheld=withheld,
+    )
+
+
+def read_to_trust(path: Path) -> tuple[Place, list[Refusal]]:
+    """Return what a file says that is to be trusted, and what of it needs that.
+
+    Raises:
+        ConfigError: It could not be used if it were trusted.
+    """
+    own = _user_file()
+    before = [] if own is None else [read_file(own)]
+    place = read_file(path)
+    _check_names([*before, place])
+    return place, list(_refused(place, before=before))
 
 
 def find_config(path: str | os.PathLike[str] | None = None) -> Path | None:
-    """Return the configuration file that `load_settings` would read, or None when there is none."""
+    """Return the file that `read_configuration` would read besides the user's own, or None when there is none."""
+    named = _named_file(path)
+    if named is not None:
+        return named
+    return Path(CONFIG_FILE) if os.path.isfile(CONFIG_FILE) else None  # noqa: PTH113 — which raises where it may not look
+
+
+def _named_file(path: str | os.PathLike[str] | None) -> Path | None:
     if path is not None and not isinstance(path, str | os.PathLike):
         raise ConfigError(f"The configuration {shown(path)} is no path.", remedy="Pass the path of a vision.toml.")
     named = path or os.environ.get("VISION_CONFIG")
-    if named:
-        return Path(named)
-    file = Path(CONFIG_FILE)
-    return file if file.is_file() else None
+    return Path(named) if named else None
 
 
-def variables_in_use(settings: Settings) -> list[str]:
-    """Return the names of the environment variables that have set something in these settings."""
-    own = [
-        name
-        for name, value in sorted(os.environ.items())
-        if value
-        and name.upper().startswith(ENV_PREFIX)
-        and name.upper().removeprefix(ENV_PREFIX).split("__")[0].lower() in Settings.model_fields
-    ]
-    theirs = [
-        name
-        for key, name in OPENAI_VARIABLES.items()
-        if os.environ.get(name) and settings.openai.get(key) == os.environ[name]
-    ]
-    return own + theirs
+def _user_file() -> Path | None:
+    """Return the configuration of the user for all folders, or None when there is none."""
+    folder = user_folder("config")
+    file = folder and folder / CONFIG_FILE
+    return file if file and os.path.isfile(file) else None  # noqa: PTH113
 
 
-def _read_toml(file: Path) -> HiddenTable:
+def _validated(places: Sequence[Place]) -> Settings:
+    """Return what several places set together."""
+
+    def where(keys: Sequence[str]) -> str:
+        for depth in range(len(keys), 0, -1):
+            for place in reversed(places):
+                if place.has(tuple(keys[:depth])):
+                    name = place.name_of(tuple(keys[:depth]))
+                    return name if place.path is not None else f"The variable {name}"
+        return "The configuration"
+
     try:
-        return HiddenTable(tomllib.loads(read_text(file)))
-    except OSError as error:
-        raise ConfigError(f"The configuration {str(file)!r} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError:
-        trouble = "is not UTF-8"
-    except tomllib.TOMLDecodeError as error:
-        trouble = f"is not valid TOML: {error}"
-    raise ConfigError(f"The configuration {str(file)!r} {trouble}.")  # out here: the errors would take the text along
+        return Settings(**merged([place.table for place in places]))
+    except ValidationError as error:
+        trouble = wrong_table(error, Settings, where=where)
+    raise trouble  # out here, because the error above would take the values along, and with them every secret
 
 
-def _check_names(table: Mapping[str, Any], file: Path | None) -> None:
-    """Refuse what pydantic-settings would ignore: its own options in the file, misspelt variables.
+def _openai_table(place: Place) -> HiddenTable:
+    own = place.table.get("openai")
+    return own if isinstance(own, HiddenTable) else HiddenTable()
+
+
+def _sent(places: Sequence[Place], chosen: Mapping[Keys, int]) -> HiddenTable:
+    """Return the table of ``[openai]`` with the credentials that belong to its server, and no others."""
+    return merged(
+        [
+            pruned(table, [keys for keys in credentials(table) if chosen.get(keys) != number])
+            for number, table in enumerate(map(_openai_table, places))
+        ]
+    )
+
+
+def _check_names(files: Sequence[Place]) -> None:
+    """Refuse what pydantic-settings would ignore: its own options in a file, misspelt variables.
 
     A variable that resembles no key of ours belongs to another program.
     """
-    for key in table:
-        if key.startswith("_"):
-            raise unknown_key(key, tuple(Settings.model_fields), where=str(file))
+    for place in files:
+        for key in place.table:
+            if key.startswith("_"):
+                raise unknown_key(key, tuple(Settings.model_fields), where=str(place.path))
     known = {*Settings.model_fields, "config"}
     for name in os.environ:
         key = name.upper().removeprefix(ENV_PREFIX).split("__")[0].lower()
@@ -275,11 +406,47 @@ def _check_names(table: Mapping[str, Any], file: Path | None) -> None:
             raise ConfigError(f"The variable {name} is unknown.", remedy=f"Did you mean {ENV_PREFIX}{near[0].upper()}?")
 
 
-def _origin(keys: Sequence[str], file: Path | None) -> str:
-    """Name the variable that has set a key, or else the file."""
-    variables = {name.upper(): name for name in os.environ}
-    for depth in range(len(keys), 0, -1):
-        name = variables.get(ENV_PREFIX + "__".join(keys[:depth]).upper())
-        if name:
-            return f"The variable {name}"
-    return str(file or "The configuration")
+def _refused(found: Place, *, before: Sequence[Place]) -> Iterator[Refusal]:
+    """Yield what a file that was found sets, but may not; compared with what is in force without it."""
+    without = _validated(before)
+    yield from _refused_by(Settings, found.table, _validated([*before, found]), without, ())
+
+
+def _refused_by(
+    model: type[BaseModel], table: Mapping[str, Any], settings: BaseModel, without: BaseModel, within: Keys
+) -> Iterator[Refusal]:
+    for key, value in table.items():
+        keys, field = (*within, key), model.model_fields[key]
+        if not within and key in BUILT_IN:
+            yield from _refused_in_table(key, value, getattr(without, key))
+        elif isinstance(getattr(settings, key), _Table) and not any(
+            isinstance(each, OnlyIf) for each in field.metadata
+        ):
+            inner = getattr(settings, key)
+            yield from _refused_by(type(inner), value, inner, getattr(without, key), keys)
+        elif any(isinstance(each, OnlyIf) for each in field.metadata) or not isinstance(value, dict):
+            refusal = refusal_of(keys, field.metadata, getattr(settings, key), getattr(without, key))
+            yield from [refusal] if refusal else []
+        else:
+            yield from (Refusal((*keys, *below)) for below in leaves(value))
+
+
+def _refused_in_table(name: str, table: Mapping[str, Any], before: Mapping[str, Any]) -> Iterator[Refusal]:
+    """Yield what the table of a backend sets but may not, by what the backend's constructor declares."""
+    limits = _named(LIMITS)
+    limited = [spec.name for spec in fields(limits)]
+    for make, is_limit in ((_named(BUILT_IN[name]), False), (limits, True)):
+        own = {key: value for key, value in table.items() if (key in limited) is is_limit}
+        earlier = {key: before[key] for key in own if key in before}
+        values = parse_table(make, own, section=f"[{name}]", beside=limited)
+        without = parse_table(make, earlier, section=f"[{name}]", beside=limited)
+        for key, (default, metadata) in declared(make, own).items():
+            rules = (*metadata, ONLY_LOWER) if is_limit else metadata
+            refusal = refusal_of((name, key), rules, values[key], without.get(key, default))
+            yield from [refusal] if refusal else []
+
+
+def _named(path: str) -> Any:  # noqa: ANN401 — a class of another room
+    """Return the class of another room that is named: the core's keys are known here, theirs are their own."""
+    module, _, attribute = path.partition(":")
+    return getattr(importlib.import_module(module), attribute)

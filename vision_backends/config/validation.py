@@ -11,7 +11,7 @@ import difflib
 import inspect
 import types
 import typing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import SchemaError
@@ -21,7 +21,7 @@ from vision_backends.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-__all__ = ["HiddenTable", "parse_table", "unknown_key", "wrong_table"]
+__all__ = ["Declared", "HiddenTable", "declared", "parse_table", "unknown_key", "wrong_table"]
 
 _STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True)
 
@@ -77,6 +77,25 @@ def parse_table(
     except ValidationError as error:
         raise wrong_table(error, model, where=lambda _: section, beside=beside) from None
     return HiddenTable((name, getattr(parsed, f"value_of_{name}")) for name in table)
+
+
+class Declared(NamedTuple):
+    """What a signature says about one of its keywords.
+
+    Attributes:
+        default: Its value where a table does not set it.
+        metadata: What its annotation carries beside the type.
+    """
+
+    default: object
+    metadata: tuple[object, ...]
+
+
+def declared(make: Callable[..., Any], names: Iterable[str]) -> dict[str, Declared]:
+    """Return what is declared of some keywords of a function or class."""
+    parameters = inspect.signature(make).parameters
+    hints = _type_hints(make, names)
+    return {name: Declared(parameters[name].default, getattr(hints[name], "__metadata__", ())) for name in names}
 
 
 def wrong_table(

@@ -1,21 +1,64 @@
-"""What counts as the address of a web server, for settings and webhooks alike.
+"""What counts as the address of a web server, and whose it is, for settings and webhooks alike.
 
 This module imports neither of them, nor pydantic: a webhook is checked without it.
 """
 
 from __future__ import annotations
 
+import ipaddress
+import re
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
-__all__ = ["is_web_address"]
+__all__ = ["Origin", "is_web_address", "origin_of"]
+
+OPENAI_HOST = "api.openai.com"
+
+_HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+(%[a-z0-9._-]+)?", re.ASCII)
+"""What every parser of addresses reads alike: a name in ASCII, or an address of IPv6."""
 
 
 def is_web_address(url: str) -> bool:
     """Return whether this is an address that can be posted to: http(s) with a host, and no user or password."""
+    return origin_of(url) is not None and urlsplit(url).username is None
+
+
+class Origin(NamedTuple):
+    """A server as a key belongs to it: the same host over another scheme or port is another one."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def is_openai(self) -> bool:
+        """Whether the host is one of OpenAI's own."""
+        return self.host == OPENAI_HOST or self.host.endswith(f".{OPENAI_HOST}")
+
+    @property
+    def is_this_machine(self) -> bool:
+        """Whether what is sent there stays on this machine, unless it goes through a proxy."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost" or self.host.endswith(".localhost")
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        usual = self.port == {"http": 80, "https": 443}[self.scheme]
+        return f"{self.scheme}://{host}{'' if usual else f':{self.port}'}"
+
+
+def origin_of(url: str) -> Origin | None:
+    """Return the server that an address names, or None where it is no http(s) address that all programs read alike."""
     if not (url.isascii() and url.isprintable()) or " " in url:
-        return False
+        return None
     try:
         parts = urlsplit(url)
-        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.username is None and parts.port != 0
+        host = (parts.hostname or "").removesuffix(".")
+        port = {"http": 80, "https": 443}.get(parts.scheme) if parts.port is None else parts.port
     except ValueError:
-        return False
+        return None
+    if parts.scheme not in {"http", "https"} or not port or not _HOST.fullmatch(host):
+        return None
+    return Origin(parts.scheme, host, port)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from vision_backends.backends.openai import OpenAIBackend
 from vision_backends.backends.openai.settings import BaseUrl
 from vision_backends.errors import ConfigError
 
@@ -13,6 +14,7 @@ from vision_backends.errors import ConfigError
     [
         ("https://api.openai.com/v1", "api.openai.com", True),
         ("https://eu.api.openai.com/v1/", "eu.api.openai.com", True),
+        ("https://API.openai.com./v1", "API.openai.com.", True),
         ("https://api.openai.com.evil.test/v1", "api.openai.com.evil.test", False),
         (" http://localhost:8000/v1 ", "localhost:8000", False),
         ("http://[::1]:8000/v1", "[::1]:8000", False),
@@ -26,7 +28,11 @@ def test_addresses_are_read(url, host, official):
 
 
 @pytest.mark.parametrize(
-    "url", ["", "localhost:8000", "ftp://x.test", "http://", "http://[", "http://x.test:99999/v1", "file:///etc/passwd"]
+    "url",
+    [
+        *("", "localhost:8000", "ftp://x.test", "http://", "http://[", "http://x.test:99999/v1", "file:///etc/passwd"),
+        *("https://api.openai。com/v1", "https://x.test\\.api.openai.com/v1", "https://api.openai.com\t.x.test/v1"),
+    ],
 )
 def test_what_is_no_address_is_refused(url):
     """The error names the value."""
@@ -42,3 +48,13 @@ def test_an_address_with_a_password_is_refused_without_showing_it(url):
     with pytest.raises(ConfigError) as caught:
         BaseUrl.parse(url)
     assert "hunter22" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://api.openai.com/v1", "http://eu.api.openai.com:443/v1", "HTTP://API.OPENAI.COM./v1"]
+)
+def test_openai_is_not_asked_unencrypted(url):
+    """Key and pictures could be read on the way; other servers may lie in a network of one's own."""
+    with pytest.raises(ConfigError, match="unencrypted"):
+        OpenAIBackend(api_key="key", base_url=url)
+    assert BaseUrl.parse("http://gpu.test:8000/v1").url == "http://gpu.test:8000/v1"

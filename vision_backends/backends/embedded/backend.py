@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path  # noqa: TC003 — the configuration reads the constructor's annotations
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from vision_backends.backends.base import Backend, rehearse
 from vision_backends.backends.embedded.ocr import IMAGE_PX as READING_PX
@@ -26,6 +26,7 @@ from vision_backends.backends.requests import (
 )
 from vision_backends.backends.vocabulary import match_labels
 from vision_backends.clock import SYSTEM_CLOCK, Clock, Stopwatch, measured
+from vision_backends.config.found import FREELY
 from vision_backends.errors import ConfigError, NotSupportedError, TimedOutError
 from vision_backends.types import FREE, Description, Detections, Embedding, Trace
 
@@ -82,7 +83,7 @@ class EmbeddedBackend(Backend):
         self,
         *,
         threads: int | None = None,
-        min_score: float = 0.5,
+        min_score: Annotated[float, FREELY] = 0.5,
         ocr: bool = False,
         models: Path | None = None,
         clock: Clock = SYSTEM_CLOCK,

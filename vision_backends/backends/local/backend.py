@@ -11,7 +11,7 @@ import weakref
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from vision_backends.backends.base import AsyncBackend, rehearse
 from vision_backends.backends.local.capabilities import ClosedVocabulary, check_caption, check_space
@@ -30,6 +30,7 @@ from vision_backends.backends.local.runtime.torch_environment import check_packa
 from vision_backends.backends.local.runtime.tuning_cache import TuningCache
 from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest, Model
 from vision_backends.clock import SYSTEM_CLOCK, Clock, Deadline, Stopwatch
+from vision_backends.config.found import FREELY, ordered
 from vision_backends.errors import ConfigError, NotReadyError
 from vision_backends.types import FREE, Description, Detections, Embedding, Trace
 
@@ -49,6 +50,9 @@ EXPECTED_S = {"describe": 2.0, "embed": 0.2, "embed_text": 0.1, "detect": 1.0}
 LOADING_S = 5.0
 """About what two cores take; a first call imports torch and reads the weights as well. Measured with random weights of
 the default sizes: an embedding 0.08 s, a caption of 20 tokens 1.4 s, a first call 3.4 s more from the page cache."""
+
+FETCHING_LESS = ordered("never", "background", "wait")
+"""What a configuration file that was only found may set."""
 
 T = TypeVar("T")
 
@@ -105,10 +109,10 @@ class LocalBackend(AsyncBackend):
         embedding_model: str = "sentence-transformers/clip-ViT-B-32",
         detection_model: str = "ustc-community/dfine-small-coco",
         open_vocabulary_model: str = "IDEA-Research/grounding-dino-tiny",
-        download: Literal["never", "background", "wait"] = "background",
+        download: Annotated[Literal["never", "background", "wait"], FETCHING_LESS] = "background",
         caption_beams: int | None = None,
         caption_seed: int | None = None,
-        min_score: float = 0.5,
+        min_score: Annotated[float, FREELY] = 0.5,
         dtype: Dtype = "auto",
         engine: EngineName = "auto",
         threads: int | None = None,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vision_backends.backends.local.hub.checkpoint import read_checkpoint
@@ -25,7 +26,6 @@ from vision_backends.errors import NotReadyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from vision_backends.backends.local.hub.checkpoint import Checkpoint
     from vision_backends.backends.local.hub.hub import Hub
@@ -294,7 +294,8 @@ class LocalModel:
     def _missing(self) -> NotReadyError:
         later = "; the first request that comes to this rung fetches it" if self._download == "background" else ""
         message = f"{self.name} is not on this machine yet{later}."
-        return NotReadyError(message, remedy=f"Run: vision models pull {self.name}", code="not_fetched")
+        here = f"; for the folder here, write ./{self.name} in [local]" if Path(self.name).is_dir() else ""
+        return NotReadyError(message, remedy=f"Run: vision models pull {self.name}{here}", code="not_fetched")
 
 
 def _has_parts(role: Role, kind: str) -> bool:

@@ -11,7 +11,7 @@ from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from functools import partial, reduce
 from operator import add
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from vision_backends.backends.base import AsyncBackend
 from vision_backends.backends.model_cards import coco_categories
@@ -27,6 +27,7 @@ from vision_backends.backends.openai.models import (
     Tokens,
     effort_of,
     image_token_rule,
+    is_openai_model,
     split_usage,
 )
 from vision_backends.backends.openai.prompts import (
@@ -40,6 +41,7 @@ from vision_backends.backends.openai.protocol import Chat, Responses
 from vision_backends.backends.openai.settings import BaseUrl, Settings
 from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest
 from vision_backends.clock import SYSTEM_CLOCK, Clock, Deadline, Stopwatch
+from vision_backends.config.found import ONLY_LOWER, OnlyIf, ordered
 from vision_backends.engine.event_loop import engine_loop
 from vision_backends.errors import (
     AuthenticationError,
@@ -80,6 +82,12 @@ A = TypeVar("A", Description, Embedding, Detections)
 
 SEEN_IMAGES = 1_000
 """How many images are remembered as readable."""
+
+OPENAI_ONLY = OnlyIf("the name of a model of OpenAI's", lambda model, _without: is_openai_model(model))
+LESS_DETAIL = ordered("low", "high", "original", "auto")
+LESS_THINKING = ordered("none", "auto", "minimal", "low", "default", "medium", "high", "xhigh")
+SHORTER = OnlyIf("at most what it is without the file, or 1024", lambda most, without: most <= (without or 1024))
+"""What a configuration file that was only found may do to a key; every other key it may not set."""
 
 EXPECTED_S = {"describe": 3.0, "embed": 4.0, "embed_text": 0.5, "detect": 6.0}
 
@@ -129,17 +137,17 @@ class OpenAIBackend(AsyncBackend):
         base_url: str = DEFAULT_BASE_URL,
         organization: str | None = None,
         project: str | None = None,
-        model: str = DEFAULT_MODEL,
-        embedding_model: str = DEFAULT_EMBEDDING_MODEL,
+        model: Annotated[str, OPENAI_ONLY] = DEFAULT_MODEL,
+        embedding_model: Annotated[str, OPENAI_ONLY] = DEFAULT_EMBEDDING_MODEL,
         embedding_dimensions: int | None = None,
         api: Literal["auto", "chat", "responses"] = "auto",
-        timeout_s: float = 20.0,
-        detail: Detail = "high",
-        reasoning_effort: str = "auto",
-        max_tokens: int | None = None,
+        timeout_s: Annotated[float, ONLY_LOWER] = 20.0,
+        detail: Annotated[Detail, LESS_DETAIL] = "high",
+        reasoning_effort: Annotated[str, LESS_THINKING] = "auto",
+        max_tokens: Annotated[int | None, SHORTER] = None,
         image_embeddings: Literal["describe", "direct"] = "describe",
-        max_image_px: int | None = None,
-        concurrency: int = 8,
+        max_image_px: Annotated[int | None, ONLY_LOWER] = None,
+        concurrency: Annotated[int, ONLY_LOWER] = 8,
         prices: Mapping[str, Mapping[str, float]] | None = None,
         error_codes: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,

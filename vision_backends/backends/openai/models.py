@@ -32,6 +32,7 @@ __all__ = [
     "effort_of",
     "family_of",
     "image_token_rule",
+    "is_openai_model",
     "most_tokens",
     "read_tokens",
     "split_usage",
@@ -167,6 +168,14 @@ def family_of(model: str) -> Family:
     model = model.rpartition("/")[2]
     known = [name for name in FAMILIES if model == name or model.startswith(f"{name}-")]
     return FAMILIES[max(known, key=len)] if known else UNKNOWN
+
+
+_NAME = re.compile(r"[a-z0-9.-]+", re.ASCII)
+
+
+def is_openai_model(model: str) -> bool:
+    """Return whether this is the name of one of OpenAI's own models, and not of one that somebody has made of it."""
+    return _NAME.fullmatch(model) is not None and (model in EMBEDDING_DIMENSIONS or family_of(model) is not UNKNOWN)
 
 
 def effort_of(model: str, wanted: str) -> str | None:

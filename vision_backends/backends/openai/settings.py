@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from vision_backends.backends.openai.models import EMBEDDING_DIMENSIONS, Detail
 from vision_backends.backends.requests import Model
+from vision_backends.config.web_address import origin_of
 from vision_backends.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,27 +42,25 @@ class BaseUrl:
         """Read a base URL.
 
         Raises:
-            ConfigError: It is not an http(s) URL, or it carries a password.
+            ConfigError: It is not an http(s) URL, it carries a password, or it leads to OpenAI unencrypted.
         """
-        try:
-            parts = urlsplit(base_url.strip())
-            usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-        except ValueError:
-            usable = False
-        if not usable:
+        url = base_url.strip()
+        origin = origin_of(url)
+        if origin is None:
             shown = base_url.rpartition("@")[2]  # what stands before it may be a password
             raise ConfigError(f"[openai] base_url = {shown!r} is not an http:// or https:// address.")
-        if parts.username or parts.password or parts.query:
+        parts = urlsplit(url)
+        if parts.username is not None or parts.password is not None or parts.query:
             raise ConfigError(
                 "[openai] base_url carries a user name, password or query.",
                 remedy="Put credentials into api_key or headers.",
             )
-        name = parts.hostname or ""
-        return cls(
-            url=base_url.strip().rstrip("/"),
-            host=parts.netloc,
-            official=name == "api.openai.com" or name.endswith(".api.openai.com"),
-        )
+        if origin.is_openai and origin.scheme != "https":
+            raise ConfigError(
+                f"[openai] base_url = {url!r} would send key and pictures to OpenAI unencrypted.",
+                remedy=f"Write https://{origin.host}{parts.path}.",
+            )
+        return cls(url=url.rstrip("/"), host=parts.netloc, official=origin.is_openai)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

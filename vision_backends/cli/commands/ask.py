@@ -29,12 +29,14 @@ from vision_backends.cli.rendering.answers import (
 from vision_backends.cli.rendering.exits import at_terminal, tell
 from vision_backends.cli.rendering.outputs import check_vector_file, drawing_paths, save_drawing, save_vectors
 from vision_backends.cli.rendering.progress import progress_bar
+from vision_backends.cli.servers import tell_server
 from vision_backends.errors import InvalidRequestError, VisionError
 from vision_backends.images import ImageLimits
 from vision_backends.types import Description, Detections, Embedding, Task
 
 if TYPE_CHECKING:
     from vision_backends.config.settings import Settings
+    from vision_backends.reports import Explanation
     from vision_backends.router import Router
 
 __all__ = ["describe", "detect", "embed"]
@@ -177,10 +179,13 @@ def _open_router(options: AskOptions, task: Task, **question: Unpack[_Question])
     """Open a router, after fetching the model that would answer if it were here.
 
     It is fetched where the configuration says so (``download = "wait"``), or a person at a terminal does. Otherwise the
-    next rung answers, and the command that fetches it is named.
+    next rung answers, and the command that fetches it is named. So is a server that is not OpenAI's.
     """
     with options.open_router() as opened:
-        missing = _missing_model(opened[0], options, task, question)
+        explanation = opened[0].explain(task, **question, backend=options.backend, local_only=options.local_only)
+        if not options.local_only and any(verdict.backend == "openai" for verdict in explanation.verdicts):
+            tell_server(opened[1])
+        missing = _missing_model(explanation)
         waits = opened[1].local.get("download") == "wait"
         may_ask = opened[1].local.get("download", "background") == "background" and at_terminal()
         if missing is None or not (waits or may_ask):
@@ -191,9 +196,8 @@ def _open_router(options: AskOptions, task: Task, **question: Unpack[_Question])
         yield opened
 
 
-def _missing_model(router: "Router", options: AskOptions, task: Task, question: _Question) -> str | None:
+def _missing_model(explanation: "Explanation") -> str | None:
     """Return the model that would answer if it were here; None where another one answers, or nothing would help."""
-    explanation = router.explain(task, **question, backend=options.backend, local_only=options.local_only)
     for verdict in explanation.verdicts:
         if verdict.ready:
             return None

@@ -5,7 +5,7 @@ This module decides how settings read as TOML, and what in them is a secret. It 
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +13,7 @@ import typer
 
 from vision_backends.cli.options import JsonOptions
 from vision_backends.cli.rendering.exits import tell
-from vision_backends.cli.rendering.text import dump_json
+from vision_backends.cli.rendering.text import dump_json, one_line
 from vision_backends.foreign_text import printable
 
 __all__ = ["config"]
@@ -33,28 +33,33 @@ def config(
     path: Annotated[bool, typer.Option("--path", help="Print only the path of the file.")] = False,
     options: JsonOptions,
 ) -> None:
-    """Print the settings in force as TOML for vision.toml, without secrets."""
-    from vision_backends.config.settings import CONFIG_FILE, find_config, load_settings, variables_in_use
+    """Print the settings in force as TOML for vision.toml, without secrets, and where each of them came from."""
+    from vision_backends.config.places import leaves
+    from vision_backends.config.settings import CONFIG_FILE, find_config, read_configuration
 
-    found = find_config(options.config)
     if path:
-        target = (found or Path(CONFIG_FILE)).absolute()
+        target = (find_config(options.config) or Path(CONFIG_FILE)).absolute()
         if not target.exists():
             tell(f"{target} does not exist; the defaults are in force")
         typer.echo(printable(str(target)))
         return
-    settings = load_settings(options.config)
-    state = settings.state_file
-    shown = mask(settings.model_dump(mode="json"))
-    variables = variables_in_use(settings)
+    configuration = read_configuration(options.config)
+    origins = configuration.origins
+    state = configuration.settings.state_file
+    shown = mask(configuration.settings.model_dump(mode="json"))
+    files = [str(place.path.absolute()) for place in configuration.places if place.path]
     if options.as_json:
-        file_of = {"file": found and str(found.absolute()), "state_file": state and str(state)}
-        typer.echo(dump_json({**file_of, "variables": variables, "settings": shown}))
+        named = configuration.file and str(configuration.file.absolute())
+        about = {"file": named, "files": files, "state_file": state and str(state)}
+        origin_of = {_dotted(keys): origins.get(keys, "default") for keys in leaves(shown)}
+        typer.echo(dump_json({**about, "variables": configuration.variables, "origins": origin_of, "settings": shown}))
         return
-    sources = [printable(str(found.absolute()))] if found else []
-    typer.echo(f"# Set by {', '.join([*sources, *variables]) or 'nothing: these are the defaults'}.")
+    sources = [*map(printable, files), *configuration.variables]
+    typer.echo(f"# Set by {', '.join(sources) or 'nothing: these are the defaults'}.")
     typer.echo(f"# The state is kept in {printable(str(state or 'memory'))}.")
-    for line in to_toml(shown):
+    for withheld in configuration.withheld:
+        typer.echo(f"# {one_line(configuration.told_of(withheld))}.")
+    for line in to_toml(shown, origins=origins):
         typer.echo(line)
 
 
@@ -74,23 +79,31 @@ def mask(value: Any, *, secret: bool = False) -> Any:  # noqa: ANN401 — any TO
     return value
 
 
-def to_toml(table: Mapping[str, Any], *, within: tuple[str, ...] = ()) -> Iterator[str]:
+def to_toml(
+    table: Mapping[str, Any], *, within: tuple[str, ...] = (), origins: Mapping[tuple[str, ...], str] | None = None
+) -> Iterator[str]:
     """Yield the lines of a table; a masked value is a comment, so that the mask is not pasted by mistake.
 
     Args:
         table: Values as JSON knows them; None is left out.
         within: Keys that lead to the table.
+        origins: What has set the value that some keys lead to, as a comment behind it.
     """
     tables = {key: value for key, value in table.items() if isinstance(value, Mapping)}
     values = {key: value for key, value in table.items() if key not in tables and value is not None}
     if within and values:
         yield ""
-        yield f"[{'.'.join(map(_key, within))}]"
+        yield f"[{_dotted(within)}]"
     for key, value in values.items():
-        written = _value(value)
-        yield f"{'# ' if MASK in written else ''}{_key(key)} = {written}"
+        written, origin = _value(value), (origins or {}).get((*within, key))
+        comment = f"  # {printable(origin)}" if origin else ""
+        yield f"{'# ' if MASK in written else ''}{_key(key)} = {written}{comment}"
     for key, value in tables.items():
-        yield from to_toml(value, within=(*within, key))
+        yield from to_toml(value, within=(*within, key), origins=origins)
+
+
+def _dotted(keys: Sequence[str]) -> str:
+    return ".".join(map(_key, keys))
 
 
 def _key(key: str) -> str:

@@ -22,7 +22,7 @@ from vision_backends.reports import RungStatus
 from vision_backends.types import Task
 
 if TYPE_CHECKING:
-    from vision_backends.config.settings import Settings
+    from vision_backends.config.settings import Configuration, Settings
     from vision_backends.router import Router
 
 __all__ = ["doctor"]
@@ -62,12 +62,16 @@ class Check:
 
 def doctor(*, options: JsonOptions) -> None:
     """Check the installation, and name the command that fixes what is missing."""
+    from vision_backends.config.settings import read_configuration
+
     checks = [_python(), *_packages(), *map(_model_file, _shipped())]
     rungs: list[RungStatus] = []
     answers: dict[Task, str | None] = dict.fromkeys(NEEDED)
     try:
         with options.open_router() as (router, settings):
-            checks += [_configuration(options.config), _state(settings), _api_key(settings)]
+            configuration = read_configuration(options.config)
+            checks += [_configuration(configuration), _state(settings)]
+            checks += [*_server(configuration), _api_key(configuration)]
             checks += [*_certificates(), *_connections(router), *_accounts(router)]
             rungs = router.status()
             answers = {task: router.explain(task).chosen for task in NEEDED}
@@ -127,12 +131,20 @@ def _model_file(card: ModelCard) -> Check:
     return Check(name=card.name, state="ok", detail=f"{asset(card.file or '')}, sha256 is right")
 
 
-def _configuration(config: Path | None) -> Check:
-    from vision_backends.config.settings import find_config
-
-    found = find_config(config)
-    detail = "defaults; there is no vision.toml here" if found is None else str(found.absolute())
+def _configuration(configuration: "Configuration") -> Check:
+    files = [str(place.path.absolute()) for place in configuration.places if place.path]
+    if configuration.found not in {None, "trusted"}:
+        files[-1] += ", which was found and may set little (vision trust)"
+    detail = " and ".join(files) or "defaults; there is no vision.toml here"
     return Check(name="configuration", state="ok", detail=detail)
+
+
+def _server(configuration: "Configuration") -> Iterator[Check]:
+    """Name a server that is not OpenAI's, and who has named it."""
+    server = configuration.server
+    if server is not None and not server.is_openai:
+        origin = configuration.origins.get(("openai", "base_url"), "the defaults")
+        yield Check(name="OpenAI server", state="ok", detail=f"{server}, which is not OpenAI's; set by {origin}")
 
 
 def _state(settings: "Settings") -> Check:
@@ -147,10 +159,17 @@ def _state(settings: "Settings") -> Check:
     return Check(name="state", state="broken", detail=f"{file} cannot be written", remedy=remedy)
 
 
-def _api_key(settings: "Settings") -> Check:
-    if settings.openai.get("api_key"):
-        return Check(name="OpenAI key", state="ok", detail="set; it is never shown")
-    return Check(name="OpenAI key", state="missing", detail="not set", remedy="export OPENAI_API_KEY=...")
+def _api_key(configuration: "Configuration") -> Check:
+    name = "OpenAI key"
+    if configuration.settings.openai.get("api_key"):
+        return Check(name=name, state="ok", detail="set; it is never shown")
+    for withheld in configuration.withheld:
+        if withheld.keys == ("api_key",):
+            remedy = (
+                "Set api_key and base_url in the same place, or VISION_OPENAI__API_KEY and VISION_OPENAI__BASE_URL."
+            )
+            return Check(name=name, state="missing", detail=configuration.told_of(withheld), remedy=remedy)
+    return Check(name=name, state="missing", detail="not set", remedy="export OPENAI_API_KEY=...")
 
 
 def _certificates() -> Iterator[Check]:

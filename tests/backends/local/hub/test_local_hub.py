@@ -91,7 +91,7 @@ def test_names_are_models_of_the_hub(name, repository, revision):
 @pytest.mark.parametrize(
     "name",
     [
-        *("/abs/model", "./model", "../model", "~/model", "a/b/c", "..", "acme/..", "~nosuchuser/model"),
+        *("/abs/model", "./model", ".model", ".", "../model", "~/model", "a/b/c", "..", "acme/..", "~nosuchuser/model"),
         *("m" * 300, f"acme/{'m' * 300}", "/m" * 3000, "\N{HIRAGANA LETTER A}" * 90, "acme/\0"),
         *("acme/tiny@../main", "acme/tiny@/main"),
     ],
@@ -102,7 +102,7 @@ def test_whatever_looks_like_a_path_is_a_folder(name):
     assert source.repository is None
     assert source.folder.is_absolute()
     assert "/" not in source.short_name
-    assert source.folder_exists == (name == "..")
+    assert source.folder_exists == (name in {".", ".."})
 
 
 def test_a_folder_that_cannot_be_is_told_like_one_that_is_not_there(make_backend, tmp_path):
@@ -114,10 +114,15 @@ def test_a_folder_that_cannot_be_is_told_like_one_that_is_not_there(make_backend
         assert find_holding(Source.parse(name), HuggingFaceHub(cache=tmp_path)).state == "absent"
 
 
-def test_a_folder_that_is_there_comes_before_the_hub(fresh_user):
-    """A name of two parts may be either."""
+def test_a_folder_in_the_working_directory_stands_in_for_no_model_of_the_hub(fresh_user, make_backend, tmp_path):
+    """A download could bring one along that is called like the default model; who means it is told how to write it."""
     (fresh_user / "acme" / "tiny").mkdir(parents=True)
-    assert Source.parse("acme/tiny").folder == fresh_user / "acme" / "tiny"
+    backend = make_backend(embedding_model="acme/tiny", hub=HuggingFaceHub(cache=tmp_path), download="never")
+    with pytest.raises(NotReadyError) as caught:
+        backend.check(EmbedRequest())
+    assert "write ./acme/tiny in [local]" in caught.value.remedy
+    assert Source.parse("acme/tiny").repository == "acme/tiny"
+    assert Source.parse("./acme/tiny").folder == fresh_user / "acme" / "tiny"
 
 
 @pytest.mark.parametrize("kind", ["clip", "sentence_clip"])
@@ -569,7 +574,7 @@ def test_after_the_fetch_nothing_asks_the_network(loopback_hub, model, fresh_use
     """A whole process that loads the model and answers with it, while the hub listens."""
     loopback_hub.publish("acme/tiny", model("clip"))
     (fresh_user / "vision.toml").write_text('ladder = ["local"]\n[local]\nembedding_model = "acme/tiny"\n')
-    env = {**os.environ, "HF_ENDPOINT": loopback_hub.endpoint}
+    env = {**os.environ, "HF_ENDPOINT": loopback_hub.endpoint, "VISION_CONFIG": "vision.toml"}
 
     def vision(*arguments):
         return subprocess.run(

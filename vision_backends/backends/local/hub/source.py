@@ -35,11 +35,14 @@ class Source:
 
     @classmethod
     def parse(cls, name: str) -> Source:
-        """Read a configured name; what looks like a path or is a folder is one, anything else is on the hub."""
+        """Read a configured name; what looks like a path is one, anything else is on the hub.
+
+        That a folder of the name lies in the working directory makes no difference: anybody may have put it there.
+        """
         path = Path(name)
         with suppress(RuntimeError):  # there is no such user
             path = path.expanduser()
-        if path.is_absolute() or name.startswith(("./", "../", ".\\", "..\\")) or _is_dir(path):
+        if path.is_absolute() or name.startswith("."):
             return cls(name=name, folder=path.absolute())
         repository, _, revision = name.partition("@")
         if not HUB_NAME.fullmatch(repository) or ".." in name or revision.startswith("/"):  # these become paths
