@@ -24,7 +24,7 @@ CROPPED_ASPECT = 4
 """What is further from the middle is cut off after scaling anyway; so much of it is more than any filter reaches."""
 
 LEAST_SIDE_PX = 4
-"""A side of 1 or 3 pixels is taken for the colours."""
+"""A side of 1 or 3 pixels is taken for the colours; such pictures are enlarged to the size of a patch."""
 
 LEAST_LONGEST_PX = 2048
 MOST_LONGEST_PX = 8192
@@ -55,7 +55,7 @@ def fitted(
         width, height = max(1, round(width * scale)), max(1, round(height * scale))
     least = -(-max(width, height) // aspect)
     width, height = max(width, least), max(height, least)
-    enlarged = -(-LEAST_SIDE_PX // min(width, height))
+    enlarged = 1 if min(width, height) >= LEAST_SIDE_PX else PATCH_PX // min(width, height)
     if (width, height) != picture.size:
         picture = picture.resize((width, height), reducing_gap=3.0)
     if enlarged > 1:  # each pixel as a square, so that nothing new is between them
