@@ -26,6 +26,7 @@ from vision_backends.health.budgets import Amount, BudgetState
 from vision_backends.health.circuit_breaker import AccountGates, Failure, report
 from vision_backends.health.policy import MAYBE_BILLED, Scope, gate_kind
 from vision_backends.health.throttling import Throttling
+from vision_backends.storage.guarded import GuardedStates
 from vision_backends.types import FREE
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class AdmissionControl:
 
     def __init__(
         self,
-        states: States,
+        states: States | GuardedStates,
         *,
         clock: Clock,
         random: Random | None = None,
@@ -110,7 +111,7 @@ class AdmissionControl:
         on_event: Callable[[_Event], object] = lambda _event: None,
     ) -> None:
         self.blocking = states.blocking
-        self._states = states
+        self._states = GuardedStates.of(states)
         self._clock = clock
         self._random = random or Random()  # noqa: S311 — jitter is no secret
         self._limits = dict(limits or {})
@@ -134,8 +135,9 @@ class AdmissionControl:
         moved = {scope.account: self._moved.get(scope.account) for scope in scopes}  # before the store is read
         limited = {scope.backend for scope in scopes if scope.backend in self._limits}
         keys = [GATES + account for account in moved] + [BUDGETS + backend for backend in limited]
+        states: Mapping[str, str | None]
         try:
-            states = {key: self._states.read(key) for key in keys}
+            states = self._states.read_many(keys)
         except OSError as error:
             self._complain(error)
             states = dict.fromkeys(keys)

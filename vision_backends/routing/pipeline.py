@@ -326,10 +326,10 @@ class Pipeline:
                 options=options,
             )
             item.keys[rung.backend.name] = key
-            if not item.recalled or _is_embedding(request):  # a list may have to change its space
-                kept = self._recorder.recall(key)
-                if kept is not None:
-                    item.recalled[rung.backend.name] = kept
+        every = _is_embedding(request)  # a list may have to change its space
+        if item.keys and (every or not item.recalled):
+            kept = self._recorder.recall(list(item.keys.values()), every=every)
+            item.recalled |= {name: kept[key] for name, key in item.keys.items() if key in kept}
 
     def _give_up(self, items: Sequence[Item], below: Sequence[Rung], gates: GateSnapshot) -> None:
         """Note on what is left why the rungs of other spaces did not answer either."""

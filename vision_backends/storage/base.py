@@ -11,6 +11,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
+from vision_backends.errors import VisionError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -24,6 +26,7 @@ __all__ = [
     "LedgerRow",
     "States",
     "Store",
+    "StoreClosedError",
     "StoreError",
     "Stores",
 ]
@@ -34,8 +37,14 @@ MAX_ENTRY_BYTES = 4_000_000
 """Larger answers are not cached: the largest real ones, vectors of 4,096 components, take 16 kB."""
 
 
-class StoreError(OSError):
+class StoreError(VisionError, OSError):
     """The place where a store keeps its data cannot be used now: locked for too long, full, unreadable."""
+
+    kind = "store"
+
+
+class StoreClosedError(StoreError):
+    """The store was closed before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
