@@ -198,7 +198,7 @@ class Router:
         self._running = RunningCalls("router")
         engine = engine_loop()
         engine.attach()
-        self._release = weakref.finalize(self, _release, engine, self._stores, pools)
+        self._release = weakref.finalize(self, _release, engine, health, self._stores, pools)
         if "opentelemetry.trace" in sys.modules:
             self._report_to_opentelemetry()
 
@@ -648,6 +648,7 @@ class Router:
             ends.callback(self._alerts.close)
             ends.callback(self._release)
             ends.callback(self._stores.close)  # before their threads end, each of which would close its own connection
+            ends.callback(self._health.close)
             for backend in reversed(self._all_backends()):
                 ends.callback(_close_backend, backend)
             ends.callback(self._running.close, engine_loop(), self._close_on_loop)
@@ -900,8 +901,9 @@ class _Closable(Protocol):
     def close(self) -> None: ...
 
 
-def _release(engine: EventLoop, stores: GuardedStores, pools: Sequence[_Closable]) -> None:
+def _release(engine: EventLoop, health: AdmissionControl, stores: GuardedStores, pools: Sequence[_Closable]) -> None:
     """Write what is left and let the threads end; when a router is closed, dropped or left to the interpreter's end."""
+    health.close()
     stores.write_rest()
     for pool in pools:
         pool.close()

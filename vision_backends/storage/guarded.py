@@ -147,42 +147,72 @@ class GuardedStates(_Guard):
         key: str,
         change: Callable[[str | None], tuple[str | None, T]],
         *,
-        on_late: Callable[[T], object] = lambda _value: None,
+        on_made: Callable[[T], object] | None = None,
+        on_late: Callable[[T], object] | None = None,
     ) -> T:
         """Replace a state itself, or not at all.
 
         Args:
             key: Name of the state.
             change: As for `update`.
-            on_late: Called with the value in case it was replaced after all, after the error was raised.
+            on_made: Called with the value when it was replaced, before anything else is written.
+            on_late: Called with it as well in case the error was raised before.
 
         Raises:
             StoreError: It could not be replaced in the time that the call has.
         """
         if not self.blocking:
-            return self._states.update(key, change)
+            value = self._states.update(key, change)
+            if on_made is not None:
+                on_made(value)
+            return value
         trouble = self._writer.trouble
         if trouble is not None and self._writer.is_away:
             raise StoreError(trouble.message) from trouble
-        job = _Change(self, key, change, lasts=False)
+        job = _Change(self, key, change, lasts=False, on_made=on_made)
         self._writer.put(job)
         try:
             is_done = self._writer.wait(job, is_probe=True)
         except StoreError:
             raise
         except BaseException:
-            if self._give_up(job, on_late):
+            if self._give_up(job, on_late) and on_late is not None:
                 on_late(job.value)
             raise
         if not is_done and not self._give_up(job, on_late):
             raise self._writer.trouble or StoreClosedError("The store is closed.")
         return job.value
 
+    def update_later(
+        self,
+        key: str,
+        change: Callable[[str | None], tuple[str | None, T]],
+        *,
+        on_made: Callable[[T], object] | None = None,
+        waits: bool = False,
+    ) -> None:
+        """Replace a state when that can be done, without a shadow until then.
+
+        Args:
+            key: Name of the state.
+            change: As for `update`.
+            on_made: As for `update_now`.
+            waits: Whether that is waited for in the time that the call has.
+        """
+        job = _Change(self, key, change, on_made=on_made)
+        if not self.blocking:
+            self.make(job)
+            return
+        self._writer.put(job)
+        if waits:
+            with suppress(StoreError):
+                self._writer.wait(job)
+
     def close(self) -> None:
         """Close the states."""
         self._states.close()
 
-    def _give_up(self, job: _Change[T], on_late: Callable[[T], object]) -> bool:
+    def _give_up(self, job: _Change[T], on_late: Callable[[T], object] | None) -> bool:
         """Return whether a change that is not waited for any more has been made in this very moment."""
         if self._writer.withdraw(job):
             return False
@@ -220,15 +250,19 @@ class GuardedStates(_Guard):
                 self._pending[job.key] -= 1
                 if not self._pending[job.key]:
                     del self._pending[job.key], self._shadow[job.key]
-            on_late = job.on_late
-        if on_late is not None:
-            on_late(value)
+            callbacks = job.on_made, job.on_late
+        for callback in callbacks:
+            if callback is not None:
+                try:
+                    callback(value)
+                except Exception:  # noqa: BLE001 — the change is made, and must not be made twice
+                    _log.exception("A change of a state has had a consequence that failed.")
 
 
 class _Change(Job, Generic[T]):
     """A change of one state."""
 
-    __slots__ = ("change", "is_in_shadow", "is_made", "key", "on_late", "value")
+    __slots__ = ("change", "is_in_shadow", "is_made", "key", "on_late", "on_made", "value")
 
     value: T
 
@@ -239,11 +273,13 @@ class _Change(Job, Generic[T]):
         change: Callable[[str | None], tuple[str | None, T]],
         *,
         lasts: bool = True,
+        on_made: Callable[[T], object] | None = None,
     ) -> None:
         super().__init__(partial(states.make, self), what="changes of states", lasts=lasts)
         self.key = key
         self.change = change
         self.is_made = self.is_in_shadow = False
+        self.on_made = on_made
         self.on_late: Callable[[T], object] | None = None
 
 
