@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sqlite3
 import threading
 import weakref
 from contextlib import contextmanager, suppress
@@ -20,9 +19,17 @@ from vision_backends.engine.threads import after_fork_in_child
 from vision_backends.errors import ConfigError
 from vision_backends.storage.base import StoreClosedError, StoreError
 from vision_backends.storage.sqlite_ownership import COMPANIONS, examine, identity_of
-from vision_backends.storage.sqlite_schema import carry_over_states, connect, is_damage, is_sound, prepare
+from vision_backends.storage.sqlite_schema import (
+    SQLITE_ERRORS,
+    carry_over_states,
+    connect,
+    is_damage,
+    is_sound,
+    prepare,
+)
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Iterator
 
     from vision_backends.clock import Clock
@@ -108,7 +115,7 @@ class SQLiteFile:
                         own.close()
         except ConfigError as error:
             raise StoreError(str(error)) from error
-        except sqlite3.Error as error:
+        except SQLITE_ERRORS as error:
             if is_damage(error):
                 self._repair(error, identity)
             raise StoreError(f"The store {str(self.path)!r} cannot be used: {error}.") from error
@@ -132,12 +139,7 @@ class SQLiteFile:
     def close(self) -> None:
         """Close every connection, for good; one that is in use is closed by its thread. Twice is harmless."""
         self._closed = True
-        with self._lock:
-            everyone = list(self._all)
-        for each in everyone:
-            if each.lock.acquire(blocking=False):
-                each.close()
-                each.lock.release()
+        self._close_idle()
 
     def hold(self) -> None:
         """Close every connection and keep every thread from opening one, until `release` or `renew`."""
@@ -157,8 +159,8 @@ class SQLiteFile:
     def renew(self) -> None:
         """Begin anew in the child of a fork, which must not touch a connection that was open then."""
         self._is_cut_off = self._is_cut_off or self._is_in_use
-        if self._is_cut_off:
-            _abandoned.extend(self._all)
+        for each in list(self._all):
+            each.abandon()
         self._held.clear()
         self._all = weakref.WeakSet()
         self._local = threading.local()
@@ -174,6 +176,14 @@ class SQLiteFile:
             with self._lock:
                 self._all.add(own)
         return own
+
+    def _close_idle(self) -> None:
+        with self._lock:
+            everyone = list(self._all)
+        for each in everyone:
+            if each.lock.acquire(blocking=False):
+                each.close()
+                each.lock.release()
 
     def _hold(self, lock: Lock, ends: float) -> bool:
         """Take a lock and return True, or note that it is in use for too long."""
@@ -224,7 +234,7 @@ class SQLiteFile:
             else:
                 self._prepare()
             identity = identity_of(path)
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, *SQLITE_ERRORS) as error:
             if isinstance(error, StoreError):
                 raise
             raise StoreError(f"The store {str(self.path)!r} cannot be used: {error}.") from error
@@ -248,17 +258,18 @@ class SQLiteFile:
             if not os.access(path, os.W_OK):
                 raise StoreError(f"The store {str(self.path)!r} cannot be used: it is read-only.")
             prepare(path, clock=self._clock)
-        except sqlite3.Error as error:
+        except SQLITE_ERRORS as error:
             if not is_damage(error):
                 raise
             self._replace(error, identity_of(path))
 
-    def _repair(self, damage: sqlite3.Error, identity: _Identity | None) -> None:
+    def _repair(self, damage: Exception, identity: _Identity | None) -> None:
         """Replace a file that turned out to be damaged, unless another thread or process has done so."""
-        with self._opening, suppress(OSError, sqlite3.Error):  # what keeps failing is reported by the next operation
+        with self._opening, suppress(OSError, *SQLITE_ERRORS):  # what keeps failing is reported by the next operation
             if self._identity != identity or identity is None:
                 return
             if identity_of(self._real_path) == identity and not is_sound(self._real_path):
+                self._close_idle()
                 self._identity = None
                 self._replace(damage, identity)
 
@@ -267,7 +278,7 @@ class SQLiteFile:
 
         Raises:
             OSError: The place cannot be written.
-            sqlite3.Error: The same, in SQLite's words.
+            SQLITE_ERRORS: The same, in SQLite's words.
         """
         path = self._real_path
         aside = path.with_name(f"{path.name}.damaged-{self._clock.time():.0f}")
@@ -281,34 +292,53 @@ class SQLiteFile:
             _log.warning("The store %s was damaged (%s); it was moved to %s and begun anew.", path, cause, aside.name)
         _create(path)
         prepare(path, clock=self._clock)
-        with suppress(sqlite3.Error):
+        with suppress(*SQLITE_ERRORS):
             carry_over_states(aside, path)
 
 
 class _ThreadConnection:
     """One thread's connection, closed when its thread has ended."""
 
-    db: sqlite3.Connection | None = None
-    identity: _Identity | None = None
-
     def __init__(self) -> None:
         self.lock = threading.Lock()
+        self.db: sqlite3.Connection | None = None
+        self._path: Path | None = None
+        self._identity: _Identity | None = None
 
     def __del__(self) -> None:
-        self.close()  # without the lock: nothing else refers to it any more
+        if self.lock.acquire(blocking=False):  # otherwise somebody has found it in the list of all, and closes it
+            self.close()
+            self.lock.release()
 
     def open(self, path: Path, identity: _Identity) -> sqlite3.Connection:
         """Return the connection to a file; the caller holds the lock."""
-        if self.db is None or self.identity != identity:
+        if self.db is None or self._identity != identity:
             self.close()
-            self.db, self.identity = connect(path), identity
+            self.db, self._path, self._identity = connect(path), path, identity
         return self.db
 
     def close(self) -> None:
-        """Close the connection if there is one; the caller holds the lock."""
+        """Close the connection if there is one; the caller holds the lock.
+
+        That deletes the log by its name, which would be another file's where one has taken the place of ours
+        (https://sqlite.org/howtocorrupt.html, section 2.4): then it is left open.
+        """
+        if self.db is None or self._path is None:
+            return
+        with suppress(OSError):
+            if identity_of(self._path) not in {None, self._identity}:
+                self.abandon()
+                return
+        db, self.db = self.db, None
+        db.close()
+
+    def abandon(self) -> None:
+        """Never close the connection, not even at the end of the interpreter."""
         db, self.db = self.db, None
         if db is not None:
-            db.close()
+            import ctypes
+
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(db))
 
 
 class _OpenFiles:
@@ -335,9 +365,6 @@ class _OpenFiles:
 
 _open_files = _OpenFiles()
 """One for the whole process, as are the locks."""
-
-_abandoned: list[_ThreadConnection] = []
-"""Connections of a parent that were in use when this process was forked: closing them here would harm the parent's."""
 
 
 def _create(path: Path) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from vision_backends.clock import Clock
 
-__all__ = ["BUSY_S", "COLUMNS", "carry_over_states", "connect", "is_damage", "is_sound", "prepare"]
+__all__ = ["BUSY_S", "COLUMNS", "SQLITE_ERRORS", "carry_over_states", "connect", "is_damage", "is_sound", "prepare"]
 
 BUSY_S = 5.0
 """How long one process waits for another's write; writes take well under a millisecond."""
@@ -94,8 +94,14 @@ ABSENT = frozenset(
 """Errors of a file that cannot be used now: locked, full, read-only, gone. Every other says that it is broken."""
 
 
-def is_damage(error: sqlite3.Error) -> bool:
+SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
+"""What SQLite raises; the second where the text of the error has a damaged letter."""
+
+
+def is_damage(error: Exception) -> bool:
     """Return whether an error says that the file itself is broken, rather than that it cannot be used now."""
+    if isinstance(error, UnicodeDecodeError):
+        return True
     code = getattr(error, "sqlite_errorcode", None)
     return code is not None and (code & 0xFF) not in ABSENT
 
@@ -128,7 +134,7 @@ def is_sound(path: Path) -> bool:
         with closing(connect(path)) as db:
             _check_tables(db)
             return bool(db.execute("PRAGMA integrity_check(1)").fetchone() == ("ok",))
-    except sqlite3.Error:
+    except SQLITE_ERRORS:
         return False
 
 
@@ -138,7 +144,7 @@ def prepare(path: Path, *, clock: Clock) -> None:
     A file that is up to date is only read, which waits for nobody.
 
     Raises:
-        sqlite3.Error: It is broken or cannot be used; `is_damage` says which.
+        SQLITE_ERRORS: It is broken or cannot be used; `is_damage` says which.
         ConfigError: The file was written by a newer version of this package.
     """
     give_up_at = clock.monotonic() + BUSY_S
@@ -157,7 +163,7 @@ def carry_over_states(old: Path, new: Path) -> None:
     """Copy what can still be read of the states of a broken file, so that what is spent of a budget stays spent.
 
     Raises:
-        sqlite3.Error: No more could be read.
+        SQLITE_ERRORS: No more could be read.
     """
     with closing(connect(old, busy_s=0)) as source, closing(connect(new)) as target:
         for key, value in source.execute("SELECT key, value FROM state"):
