@@ -117,6 +117,7 @@ class Router:
         store: Where the cache, the ledger and the states of gates and budgets live: one store for all of them, or
             `Stores` that names one for each; by default this process's memory.
         caching: Whether answers are kept and asked for.
+        tenant: Who shares the answers of servers, by a name of your choice; by default those who have the same key.
         hedge_after_s: When a single call also asks the next rung, while the better one still thinks: seconds, or
             ``"p95"`` for what 95 % of its answers did not need. At most one call in twenty is hedged.
         warm_standby: Whether the first sign of trouble with a rung makes the next one ready in the background: it
@@ -138,6 +139,7 @@ class Router:
         deadline_s: float = 60.0,
         store: Store | Stores | None = None,
         caching: bool = True,
+        tenant: str | None = None,
         hedge_after_s: HedgeAfter = None,
         warm_standby: bool = True,
         limits: Mapping[str, Limits] | None = None,
@@ -193,6 +195,7 @@ class Router:
             limits=image_limits,
             deadline_s=self._deadline_s,
             caching=caching,
+            tenant=tenant,
         )
         pools: list[_Closable] = [self._pipeline, self._events, store_pool, *callers.values()]
         self._running = RunningCalls("router")
@@ -240,6 +243,7 @@ class Router:
                 settings.state_file, max_cache_bytes=settings.cache.max_bytes, is_ours=settings.state == "auto"
             ),
             caching=settings.cache.enabled,
+            tenant=settings.cache.tenant,
             hedge_after_s=settings.hedge_after_s,
             warm_standby=settings.warm_standby,
             limits={name: allowed for name, allowed in limits.items() if allowed != Limits()},

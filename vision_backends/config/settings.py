@@ -86,10 +86,12 @@ class CacheSettings(_Table):
     Attributes:
         enabled: Whether answers are kept.
         max_bytes: Room for them; the least recently used are evicted first.
+        tenant: Who shares the answers of servers, in place of those who have the same key.
     """
 
     enabled: bool = True
     max_bytes: PositiveInt = 500_000_000
+    tenant: Annotated[str, Field(min_length=1)] | None = None
 
 
 class ImageSettings(_Table):

@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vision_backends.arguments import shown
-from vision_backends.backends.requests import EmbedRequest, EmbedTextRequest, check_unicode
+from vision_backends.backends.requests import Account, EmbedRequest, EmbedTextRequest, check_unicode
 from vision_backends.clock import Deadline
 from vision_backends.engine.pools import Pool
 from vision_backends.errors import (
@@ -71,6 +71,7 @@ class Pipeline:
         limits: What an image may cost to read.
         deadline_s: Seconds that each input may take where the call sets no deadline of its own.
         caching: Whether answers are kept and asked for.
+        tenant: Who shares them, in place of those who have the same key.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Pipeline:
         limits: ImageLimits,
         deadline_s: float,
         caching: bool,
+        tenant: str | None,
     ) -> None:
         self._ladder = ladder
         self._waiting = waiting
@@ -91,6 +93,7 @@ class Pipeline:
         self._limits = limits
         self._deadline_s = deadline_s
         self._caching = caching
+        self._tenant = tenant
         self._pool = Pool("open", size=THREADS)
 
     async def run(
@@ -324,12 +327,21 @@ class Pipeline:
                 backend=rung.backend.name,
                 model=asdict(rung.model),
                 options=options,
+                account=self._sharers(rung.backend.account),
             )
             item.keys[rung.backend.name] = key
         every = _is_embedding(request)  # a list may have to change its space
         if item.keys and (every or not item.recalled):
             kept = self._recorder.recall(list(item.keys.values()), every=every)
             item.recalled |= {name: kept[key] for name, key in item.keys.items() if key in kept}
+
+    def _sharers(self, account: Account) -> tuple[str, ...]:
+        """Return who may have an answer of an account, in the terms of a cache key; nobody is named for free ones."""
+        if account == Account():
+            return ()
+        if self._tenant is not None:
+            return account.server, "tenant", self._tenant
+        return account.server, "secret", account.secret
 
     def _give_up(self, items: Sequence[Item], below: Sequence[Rung], gates: GateSnapshot) -> None:
         """Note on what is left why the rungs of other spaces did not answer either."""
