@@ -589,6 +589,9 @@ class Router:
 
         Returns:
             How many gates were blocked.
+
+        Raises:
+            StoreError: That cannot be written now.
         """
         count = self._health.reset(backend)
         for each in self._all_backends():

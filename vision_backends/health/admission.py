@@ -293,11 +293,18 @@ class AdmissionControl:
 
         Returns:
             How many gates were blocked.
+
+        Raises:
+            StoreError: That cannot be written now.
         """
         self._throttling.forget(backend)
-        now = self._clock.time()
-        accounts = [key.removeprefix(GATES) for key in self._all(GATES)]
-        return sum(len(self._move(account, lambda gates: gates.reset(backend, now=now))) for account in accounts)
+        now, count = self._clock.time(), 0
+        change = self._parsing(AccountGates.parse, lambda gates: gates.reset(backend, now=now))
+        for key in self._all(GATES):
+            state, events = self._states.update_now(key, change)
+            self._has_moved(key.removeprefix(GATES), state, events)
+            count += len(events)
+        return count
 
     def end(
         self,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterator
 
-__all__ = ["PATIENT_S", "RETRY_S", "Outage", "Reader", "bounded", "store_time", "until_done", "waited_for"]
+__all__ = ["PATIENT_S", "RETRY_S", "Outage", "Reader", "bounded", "is_over", "store_time", "until_done", "waited_for"]
 
 T = TypeVar("T")
 
@@ -79,6 +79,12 @@ def store_time(*, inputs: int = 1, at_most_s: float | None = None) -> Iterator[N
         yield
     finally:
         _store_time.reset(before)
+
+
+def is_over() -> bool:
+    """Return whether the call has waited for its stores for as long as it may."""
+    time = _store_time.get()
+    return time is not None and time.left_s <= 0
 
 
 def waited_for(mailbox: Mailbox[T]) -> T:
@@ -222,7 +228,9 @@ class Reader:
             StoreError: It is away, or becomes so now.
         """
         with self._lock:
-            trouble = self._trouble()
+            trouble = self._trouble() or (
+                StoreError("The call has waited for its stores for 50 ms.") if is_over() else None
+            )
             if trouble is not None:
                 raise StoreError(trouble.message) from trouble
             self._is_probing = self._outage.error is not None

@@ -67,6 +67,7 @@ class SQLiteFile:
         self._is_ours = is_ours
         self._real_path = path
         self._identity: _Identity | None = None
+        self._anchor: int | None = None
         self._local = threading.local()
         self._all: weakref.WeakSet[_ThreadConnection] = weakref.WeakSet()
         self._held: list[Lock] = []
@@ -140,6 +141,10 @@ class SQLiteFile:
         """Close every connection, for good; one that is in use is closed by its thread. Twice is harmless."""
         self._closed = True
         self._close_idle()
+        self._hold_on(None)
+
+    def __del__(self) -> None:
+        self._hold_on(None)
 
     def hold(self) -> None:
         """Close every connection and keep every thread from opening one, until `release` or `renew`."""
@@ -210,8 +215,22 @@ class SQLiteFile:
             identity = self._identity
             if identity is None or self._found() != identity:
                 self._identity = None
-                self._identity = identity = self._open()
+                identity = self._open()
+                self._hold_on(identity)
+                self._identity = identity
             return identity
+
+    def _hold_on(self, identity: _Identity | None) -> None:
+        """Keep the system from giving the number of our file to another, should ours be deleted.
+
+        Such a descriptor reads and locks nothing, and closing it ends no lock, as that of any other would.
+        """
+        anchor, self._anchor = self._anchor, None
+        with suppress(OSError):
+            if anchor is not None:
+                os.close(anchor)
+            if identity is not None and hasattr(os, "O_PATH"):
+                self._anchor = os.open(self._real_path, os.O_PATH)
 
     def _found(self) -> _Identity | None:
         try:

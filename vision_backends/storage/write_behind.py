@@ -18,7 +18,7 @@ from vision_backends.engine.pools import Pool
 from vision_backends.engine.threads import Mailbox, after_fork_in_child, make_queue
 from vision_backends.errors import OverloadedError
 from vision_backends.storage.base import StoreClosedError, StoreError
-from vision_backends.storage.bounded import RETRY_S, Outage, waited_for
+from vision_backends.storage.bounded import RETRY_S, Outage, is_over, waited_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,7 +115,7 @@ class Writer:
         Nobody waits for a store that is away, unless to find out.
         """
         try:
-            if job.state in {"waiting", "running"} and (is_probe or self._outage.error is None):
+            if job.state in {"waiting", "running"} and self._is_waited_for(is_probe=is_probe):
                 waited_for(job.mailbox)
         except TimeoutError:
             if job.state != "done":
@@ -123,6 +123,9 @@ class Writer:
         if job.state == "done" and job.error is not None:
             raise job.error
         return job.state == "done"
+
+    def _is_waited_for(self, *, is_probe: bool) -> bool:
+        return not is_over() and (is_probe or self._outage.error is None)
 
     def withdraw(self, job: Job) -> bool:
         """Return whether something will not be written; it may be under way already."""
