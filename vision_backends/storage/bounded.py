@@ -179,6 +179,8 @@ class Outage:
         now = SYSTEM_CLOCK.monotonic()
         if self.error is None:
             self._since, self._is_told = now, False
+        elif is_slow and self._is_told:
+            return self.error  # which says more
         self.error = error if isinstance(error, StoreError) else StoreError(f"The store failed: {error!r}")
         self.retry_at = now + RETRY_S
         if not self._is_told and not isinstance(error, StoreClosedError):

@@ -226,8 +226,8 @@ class Writer:
         """Note a failure, and wait before the next attempt; return whether there is one."""
         with self._lock:
             trouble = self._outage.begin(error)
-            if not gives_up:
-                job.mailbox.put(None)  # who waits for it need not
+            for waiting in () if gives_up else self._jobs:
+                waiting.mailbox.put(None)  # who waits for it, or for what comes after it, need not
         if gives_up:
             self._done(job, trouble)
             return True
