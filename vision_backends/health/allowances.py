@@ -8,12 +8,12 @@ state is kept: it changes a `BudgetState` that it is given.
 from __future__ import annotations
 
 import secrets
-import threading
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vision_backends.clock import SYSTEM_CLOCK
+from vision_backends.engine.threads import make_lock
 from vision_backends.health.budgets import Amount, Limits, day_of
 from vision_backends.health.circuit_breaker import MAX_LEASE_S
 
@@ -73,8 +73,8 @@ class Allowance:
 
     def begin(self) -> None:
         """Begin with nothing, as the child of a fork does: what its parent has drawn is the parent's."""
-        self.drawing = threading.Lock()
-        self._lock = threading.Lock()
+        self.drawing = make_lock()
+        self._lock = make_lock()
         self._process = secrets.token_hex(4)
         self._day = ""
         self._left = NOTHING

@@ -7,14 +7,13 @@ breaker of stores. It must not know what is read. Threads in which a store hangs
 from __future__ import annotations
 
 import logging
-import threading
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from vision_backends.clock import SYSTEM_CLOCK
 from vision_backends.engine.pools import Pool
-from vision_backends.engine.threads import Mailbox, after_fork_in_child, start_thread
+from vision_backends.engine.threads import Mailbox, after_fork_in_child, make_lock, start_thread
 from vision_backends.errors import OverloadedError
 from vision_backends.storage.base import StoreClosedError, StoreError
 
@@ -38,6 +37,9 @@ to wait for the processor as well, is not taken for one in trouble."""
 
 RETRY_S = 0.5
 """After an error a store is left alone for so long."""
+
+STUCK_S = 30.0
+"""A question that was not answered for so long may never be: another thread tries."""
 
 WARN_S = 1.0
 """Who does not answer for so long is in trouble, rather than slow for a moment."""
@@ -203,16 +205,18 @@ class Reader:
 
     Args:
         what: What is read, for the log.
+        stuck_s: After so long without an answer another thread tries.
     """
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, *, stuck_s: float = STUCK_S) -> None:
         self._what = what
+        self._stuck_s = stuck_s
         self._pool = Pool("store", size=READERS, may_hang=False)
         self._begin()
         after_fork_in_child(self, Reader._begin)
 
     def _begin(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = make_lock()
         self._outage = Outage(self._what)
         self._late = 0
         self._is_probing = False
@@ -259,7 +263,7 @@ class Reader:
             self._is_probing = False
             error = outcome.error
             if error is None:
-                if not self._late:
+                if not (asked.is_late and self._late):
                     self._outage.end()
             elif isinstance(error, Exception):
                 outcome.error = self._outage.begin(error)
@@ -272,7 +276,9 @@ class Reader:
     def _trouble(self) -> StoreError | None:
         if self._outage.error is None:
             return None
-        is_due = not (self._late or self._is_probing) and SYSTEM_CLOCK.monotonic() >= self._outage.retry_at
+        now = SYSTEM_CLOCK.monotonic()
+        is_hopeless = self._late and (self._late >= READERS or now < self._outage.retry_at + self._stuck_s)
+        is_due = not (is_hopeless or self._is_probing) and now >= self._outage.retry_at
         return None if is_due else self._outage.error
 
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections import Counter, OrderedDict
 from contextlib import suppress
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from vision_backends.engine.threads import after_fork_in_child
+from vision_backends.engine.threads import after_fork_in_child, make_lock
 from vision_backends.storage.base import MAX_ENTRY_BYTES, StoreClosedError, StoreError, Stores
 from vision_backends.storage.bounded import PATIENT_S, Reader, bounded, until_done
 from vision_backends.storage.write_behind import Job, Writer
@@ -56,7 +55,7 @@ class _Guard:
 
     def begin(self) -> None:
         """Begin with nothing in memory: what is on its way is the parent's to write."""
-        self._lock = threading.Lock()
+        self._lock = make_lock()
 
     def _overflows(self, what: str) -> None:
         if not self._has_told:
@@ -168,7 +167,7 @@ class GuardedStates(_Guard):
             return value
         trouble = self._writer.trouble
         if trouble is not None and self._writer.is_away:
-            raise StoreError(trouble.message) from trouble
+            raise StoreError(trouble.message, remedy=trouble.remedy) from trouble
         job = _Change(self, key, change, lasts=False, on_made=on_made)
         self._writer.put(job)
         try:

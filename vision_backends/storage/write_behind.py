@@ -7,7 +7,6 @@ waits for that. It must not know what is written.
 from __future__ import annotations
 
 import logging
-import threading
 from collections import Counter, deque
 from contextlib import suppress
 from queue import Empty
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from vision_backends.clock import SYSTEM_CLOCK
 from vision_backends.engine.pools import Pool
-from vision_backends.engine.threads import Mailbox, after_fork_in_child, make_queue
+from vision_backends.engine.threads import Mailbox, after_fork_in_child, make_lock, make_queue
 from vision_backends.errors import OverloadedError
 from vision_backends.storage.base import StoreClosedError, StoreError
 from vision_backends.storage.bounded import RETRY_S, Outage, is_over, waited_for
@@ -30,6 +29,8 @@ BUGS = 3
 
 CLOSE_S = 2.0
 """How long the end waits for what is still to be written."""
+
+SLOW = "Another process may hold its lock, or its disk may hang."
 
 _log = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ class Writer:
         after_fork_in_child(self, Writer._begin)  # what is on its way is the parent's to write
 
     def _begin(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = make_lock()
         self._jobs: deque[Job] = deque()
         self._outage = Outage(self._what)
         self._wake: Any = make_queue()
@@ -147,7 +148,7 @@ class Writer:
     def slow(self) -> None:
         """Note that somebody has waited for something for as long as a call may."""
         with self._lock:
-            self._outage.begin(StoreError("The store has not written in time."), is_slow=True)
+            self._outage.begin(StoreError("The store has not written in time.", remedy=SLOW), is_slow=True)
 
     def close(self) -> Counter[str]:
         """Wait for what is still to be written, for 2 s at most, and return what was lost."""
