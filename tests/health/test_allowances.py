@@ -307,3 +307,13 @@ def test_what_is_given_back_is_not_held():
     allowance.give_back()
     allowance.made(allowance.book(state, now=NOON))
     assert not allowance.is_open
+
+
+def test_what_was_not_estimated_is_booked_at_once(make_control, store, scope):
+    """Nothing was drawn for it: a process that dies right after must not have had it for nothing."""
+    control, other = make_control(), make_control()
+    for number in range(3):
+        permit = control.admit(scope, timeout_s=20)
+        assert control.end_may_block(permit)
+        permit.succeeded(usage=CENT, elapsed_s=0.1)
+        assert spent(other) == (number + 1, 0)

@@ -368,8 +368,8 @@ class AdmissionControl:
         False is reliable as long as no other call of the same scope fails in between.
         """
         allowance = self._allowances.get(permit.scope.backend)
-        is_booked = permit.scope.backend in self._limits if allowance is None else allowance.is_scarce
-        touched = permit.is_probe or is_booked
+        is_limited = permit.scope.backend in self._limits
+        touched = permit.is_probe or (is_limited and (allowance is None or self._is_booked_at_once(permit, allowance)))
         noted = permit.scope in self._counted if error is None else gate_kind(error) is not None
         return self.blocking and (touched or noted)
 
@@ -538,9 +538,10 @@ class AdmissionControl:
         now, backend = self._clock.time(), permit.scope.backend
         allowance = self._allowances.get(backend)
         if allowance is not None:
-            allowance.settle(amount, reserved=reserved, ended_at=now if ended_at is None else ended_at)
-            if allowance.is_scarce:
-                self._book_allowance(backend, allowance, waits=True)
+            ended_at = now if ended_at is None else ended_at
+            is_more = allowance.settle(amount, reserved=reserved, ended_at=ended_at)
+            if is_more or self._is_booked_at_once(permit, allowance):
+                self._book_allowance(backend, allowance, waits=self._is_booked_at_once(permit, allowance))
             self._keep()
             return
 
@@ -549,6 +550,11 @@ class AdmissionControl:
             return state.alerts(now=now)
 
         self._book(permit, act)
+
+    @staticmethod
+    def _is_booked_at_once(permit: Permit, allowance: Allowance) -> bool:
+        """Return whether a call is booked before it returns: little is left, or nothing was set aside for it."""
+        return allowance.is_scarce or permit.amount == Amount()
 
     def _book(self, permit: Permit, act: Callable[[BudgetState], Sequence[_Event]]) -> None:
         """Change what the backend of a call has spent and reserved."""

@@ -125,8 +125,8 @@ class Allowance:
             self._left, self._running = self._left.plus(amount), self._running.minus(amount)
             self._calls += 1
 
-    def settle(self, amount: Amount, *, reserved: Amount, ended_at: float) -> None:
-        """Note what a call has taken instead of what was set aside for it."""
+    def settle(self, amount: Amount, *, reserved: Amount, ended_at: float) -> bool:
+        """Note what a call has taken instead of what was set aside for it; return whether it was more than is held."""
         day = day_of(ended_at)
         with self._lock:
             self._running = self._running.minus(reserved)
@@ -136,8 +136,10 @@ class Allowance:
             for old in sorted(self._own)[:-2]:
                 del self._own[old]
             self._used_at = SYSTEM_CLOCK.monotonic()
+            is_more = not self._left.covers(NOTHING)
             if self._is_scarce:
                 self._left, self._calls = NOTHING, 0
+            return is_more
 
     @property
     def unused_s(self) -> float:
