@@ -101,3 +101,22 @@ def test_one_asks_whether_the_store_is_back_and_the_others_do_not_wait(stuck):
     stuck.set()
     until(lambda: reader.trouble is None)
     assert reader.ask(lambda: "answer") == "answer"
+
+
+def test_several_questions_in_one_go_are_waited_for_once():
+    """They are asked in one thread; one that fails shows that the store is away, although the whole does not fail."""
+    reader, threads = Reader("read it"), []
+
+    def fail():
+        raise StoreError("It is on fire.")
+
+    def ask_all():
+        reader.ask(lambda: threads.append(threading.get_ident()))
+        with pytest.raises(StoreError, match="on fire"):
+            reader.ask(fail)
+        with pytest.raises(StoreError, match="on fire"):
+            reader.ask(lambda: threads.append("not asked any more"))
+        return threading.get_ident()
+
+    assert [reader.ask(ask_all)] == threads
+    assert "on fire" in str(reader.trouble)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from collections import deque
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from vision_backends.observability.events import AttemptEvent, CallEvent
 from vision_backends.routing.trace import is_degraded, ledger_rows
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from vision_backends.types import Attempt, Task
 
 __all__ = ["CallRecorder"]
+
+T = TypeVar("T")
 
 LATEST = 64
 """Keys that are remembered for a call that has looked up its answer just before it was kept."""
@@ -44,6 +46,7 @@ class CallRecorder:
     """
 
     def __init__(self, stores: GuardedStores, *, events: Events, standby: Standby | None, clock: Clock) -> None:
+        self._stores = stores
         self._answers = stores.answers
         self._ledger = stores.ledger
         self.blocking = stores.answers.blocking
@@ -95,6 +98,10 @@ class CallRecorder:
     def was_just_kept(self, key: str) -> bool:
         """Return whether an answer was among the last that this process has kept; never blocks."""
         return key in self._latest
+
+    def in_one_go(self, action: Callable[[], T]) -> T:
+        """Return what something returns that reads the stores several times; may block."""
+        return self._stores.in_one_go(action)
 
     def recall(self, keys: Sequence[str], *, every: bool = False) -> Mapping[str, bytes]:
         """Return the first of some answers that is in the cache, or every one, by its key; may block."""

@@ -7,6 +7,7 @@ breaker of stores. It must not know what is read. Threads in which a store hangs
 from __future__ import annotations
 
 import logging
+import threading
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -212,6 +213,7 @@ class Reader:
         self._what = what
         self._stuck_s = stuck_s
         self._pool = Pool("store", size=READERS, may_hang=False)
+        self._here = _Here()
         self._begin()
         after_fork_in_child(self, Reader._begin)
 
@@ -228,11 +230,13 @@ class Reader:
             return self._trouble()
 
     def ask(self, action: Callable[[], T]) -> T:
-        """Return what the store answers in the time that the call has.
+        """Return what the store answers in the time that the call has; within another question it is asked here.
 
         Raises:
             StoreError: It is away, or becomes so now.
         """
+        if self._here.asks:
+            return self._answered(action)
         with self._lock:
             trouble = self._trouble() or (
                 StoreError("The call has waited for its stores for 50 ms.") if is_over() else None
@@ -262,7 +266,9 @@ class Reader:
             self._late -= asked.is_late
             self._is_probing = False
             error = outcome.error
-            if error is None:
+            if error is None and self._here.error is not None:
+                self._outage.begin(self._here.error)
+            elif error is None:
                 if not (asked.is_late and self._late):
                     self._outage.end()
             elif isinstance(error, Exception):
@@ -273,6 +279,24 @@ class Reader:
         """Let idle threads end."""
         self._pool.close()
 
+    def here(self, action: Callable[[], T]) -> _Outcome[T]:
+        """Ask in this thread, one of the pool's."""
+        self._here.asks, self._here.error = True, None
+        try:
+            return _Outcome.of(action)
+        finally:
+            self._here.asks = False
+
+    def _answered(self, action: Callable[[], T]) -> T:
+        """Do as `ask`, within another question."""
+        if self._here.error is not None:
+            raise self._here.error
+        try:
+            return action()
+        except Exception as error:
+            self._here.error = error if isinstance(error, StoreError) else StoreError(f"The store failed: {error!r}")
+            raise self._here.error from error
+
     def _trouble(self) -> StoreError | None:
         if self._outage.error is None:
             return None
@@ -280,6 +304,13 @@ class Reader:
         is_hopeless = self._late and (self._late >= READERS or now < self._outage.retry_at + self._stuck_s)
         is_due = not (is_hopeless or self._is_probing) and now >= self._outage.retry_at
         return None if is_due else self._outage.error
+
+
+class _Here(threading.local):
+    """Whether this thread asks the store, and what that has failed with although the question as a whole has not."""
+
+    asks = False
+    error: StoreError | None = None
 
 
 class _Asked(Generic[T]):
@@ -296,4 +327,4 @@ class _Asked(Generic[T]):
 
     def run(self) -> None:
         """Ask; in a thread of the pool."""
-        self._reader.ended(self, _Outcome.of(self._action))
+        self._reader.ended(self, self._reader.here(self._action))

@@ -13,7 +13,7 @@ from collections import Counter, OrderedDict
 from contextlib import suppress
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 from vision_backends.engine.threads import after_fork_in_child, make_lock
 from vision_backends.storage.base import MAX_ENTRY_BYTES, StoreClosedError, StoreError, Stores
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from vision_backends.storage.base import Answers, CacheInfo, Ledger, LedgerRow, States
+
+_Threads: TypeAlias = tuple[Reader, Writer]
 
 __all__ = ["GuardedAnswers", "GuardedLedger", "GuardedStates", "GuardedStores"]
 
@@ -43,12 +45,11 @@ _log = logging.getLogger(__name__)
 
 
 class _Guard:
-    """What all three have: a reader, a writer and their trouble. Both are None for a store that does not block."""
+    """What all three have: threads that read and write, unless the store does not block."""
 
-    def __init__(self, store: Answers | Ledger | States, what: str, writer: Writer | None = None) -> None:
+    def __init__(self, store: Answers | Ledger | States, threads: _Threads | None = None) -> None:
         self.blocking = store.blocking
-        self._reader = Reader(f"read {what}")
-        self._writer = writer or Writer(f"write {what}")
+        self._reader, self._writer = threads or _threads()
         self._has_told = False
         self.begin()
         after_fork_in_child(self, type(self).begin)
@@ -69,9 +70,9 @@ class GuardedStates(_Guard):
     The shadow of a state is what it was when it was last read or written, with every change of this process since.
     """
 
-    def __init__(self, states: States, writer: Writer | None = None) -> None:
+    def __init__(self, states: States, threads: _Threads | None = None) -> None:
         self._states = states
-        super().__init__(states, "gates and budgets", writer)
+        super().__init__(states, threads)
 
     @classmethod
     def of(cls, states: States | GuardedStates) -> GuardedStates:
@@ -285,9 +286,9 @@ class _Change(Job, Generic[T]):
 class GuardedAnswers(_Guard):
     """Cached answers; one that is on its way to the store is found as if it had arrived."""
 
-    def __init__(self, answers: Answers, writer: Writer | None = None) -> None:
+    def __init__(self, answers: Answers, threads: _Threads | None = None) -> None:
         self._answers = answers
-        super().__init__(answers, "the cache", writer)
+        super().__init__(answers, threads)
 
     def begin(self) -> None:
         """Do as every guard."""
@@ -370,9 +371,9 @@ class GuardedAnswers(_Guard):
 class GuardedLedger(_Guard):
     """The ledger; attempts are booked soon, and those of a call together."""
 
-    def __init__(self, ledger: Ledger, writer: Writer | None = None) -> None:
+    def __init__(self, ledger: Ledger, threads: _Threads | None = None) -> None:
         self._ledger = ledger
-        super().__init__(ledger, "the ledger", writer)
+        super().__init__(ledger, threads)
 
     def begin(self) -> None:
         """Do as every guard."""
@@ -426,7 +427,7 @@ class GuardedLedger(_Guard):
 
 
 class GuardedStores:
-    """The three of them, with one writer for each place where something is kept.
+    """The three of them, with the same threads where one store is all of them.
 
     Args:
         stores: What they guard.
@@ -434,13 +435,24 @@ class GuardedStores:
 
     def __init__(self, stores: Stores) -> None:
         self._stores = stores
-        writers: dict[int, Writer] = {}
-        for store in (stores.ledger, stores.answers, stores.states):
-            writers.setdefault(id(store), Writer("write to the store"))
-        self._writers = list(writers.values())
-        self.answers = GuardedAnswers(stores.answers, writers[id(stores.answers)])
-        self.ledger = GuardedLedger(stores.ledger, writers[id(stores.ledger)])
-        self.states = GuardedStates(stores.states, writers[id(stores.states)])
+        threads = {id(store): _threads() for store in (stores.ledger, stores.answers, stores.states)}
+        self._writers = [writer for _, writer in threads.values()]
+        self._reader, _ = threads[id(stores.answers)]
+        self.answers = GuardedAnswers(stores.answers, threads[id(stores.answers)])
+        self.ledger = GuardedLedger(stores.ledger, threads[id(stores.ledger)])
+        self.states = GuardedStates(stores.states, threads[id(stores.states)])
+
+    def in_one_go(self, action: Callable[[], T]) -> T:
+        """Return what something returns that reads several times, and has no other effect; that is waited for once.
+
+        It is done again, without the store, where that does not answer in time.
+        """
+        if not self.answers.blocking:
+            return action()
+        try:
+            return self._reader.ask(action)
+        except StoreError:
+            return action()
 
     def written(self) -> bool:
         """Return whether all that was recorded is written, in the time that the call has."""
@@ -477,6 +489,10 @@ class GuardedStores:
                 _log.warning("The store could not be closed: %s", error)
         else:
             self._stores.close()
+
+
+def _threads() -> _Threads:
+    return Reader("read the store"), Writer("write to the store")
 
 
 def _tell(is_written: asyncio.Future[None]) -> None:
