@@ -305,3 +305,19 @@ def test_a_file_that_is_cut_off_while_it_is_open_is_begun_anew(path, size):
 
     until(works)
     store.close()
+
+
+def test_closing_a_file_that_was_replaced_leaves_the_log_of_the_new_one(path):
+    """SQLite deletes a log by its name, whoever owns that by now."""
+    old = SQLiteStore(path)
+    old.put("k", b"old")
+    for end in ("", "-wal", "-shm"):
+        path.with_name(path.name + end).rename(path.with_name(f"aside{end}"))
+    new = SQLiteStore(path)
+    new.put("k", b"new")
+    old.close()
+    assert path.with_name(f"{path.name}-wal").stat().st_size > 0
+    third = SQLiteStore(path)
+    assert third.get("k") == b"new"
+    third.close()
+    new.close()
