@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event, Timer
 
 import pytest
 from blocked_store import BlockedStore, until
@@ -15,6 +17,9 @@ from vision_backends.storage.base import LedgerRow, StoreError, Stores
 from vision_backends.storage.bounded import store_time
 from vision_backends.storage.guarded import GuardedStates, GuardedStores
 from vision_backends.storage.memory import MemoryStore
+from vision_backends.storage.sqlite import SQLiteStore
+from vision_backends.storage.write_behind import Job, Writer
+from vision_backends.testing import FakeClock
 
 NOT_LONG_S = 10.0
 """Far more than anybody waits here, on the busiest machine, and less than the store hangs for."""
@@ -308,3 +313,48 @@ def test_a_forked_child_leaves_to_its_parent_what_is_on_its_way(stores, store):
     assert child.exitcode == 0
     store.answers.set()
     until(lambda: (store.booked(), store.kept("k")) == ([row(1)], "a"))
+
+
+def test_who_cannot_do_without_does_not_stand_behind_what_fails(states, store):
+    """What is tried again and again would keep him waiting for as long as he has."""
+    store.error = StoreError("The disk is on fire.")
+    store.answers.clear()
+    states.update_later("k", append("a"))
+    started = time.monotonic()
+
+    def fail():
+        store.answers.set()
+
+    Timer(0.1, fail).start()
+    with store_time(inputs=400), pytest.raises(StoreError, match="on fire"):
+        states.update_now("k", append("b"))
+    assert time.monotonic() - started < NOT_LONG_S
+
+
+def test_a_mark_that_is_reached_is_no_sign_of_life(store):
+    """Nothing was written."""
+    writer, go = Writer("write it"), Event()
+
+    def fail():
+        go.wait(30)
+        raise StoreError("The disk is on fire.")
+
+    writer.put(Job(fail, what="changes", lasts=False))
+    writer.put(Job(lambda: None))
+    go.set()
+    until(lambda: writer.is_idle)
+    assert "on fire" in str(writer.trouble)
+
+
+def test_a_hit_does_not_wait_to_be_marked_as_used(tmp_path):
+    """Another process holds the lock for writing; the entry was last used more than a minute ago."""
+    clock, path = FakeClock(), tmp_path / "state.sqlite"
+    kept = SQLiteStore(path, clock=clock)
+    kept.put("k", b"v")
+    clock.advance(3_600)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with store_time(inputs=40):
+        assert GuardedStores(Stores.of(kept)).answers.get("k") == b"v"
+    other.close()
+    kept.close()

@@ -408,3 +408,32 @@ def test_forking_waits_for_what_other_threads_write(open_it):
         thread.join()
     assert [child.exitcode for child in children] == [0] * 5
     assert int(store.read("sum")) == sum(counts) + 5
+
+
+@posix
+@forks_among_threads
+def test_a_child_forked_while_the_file_is_in_use_does_without_it(open_it):
+    """A thread stays in SQLite for longer than a fork waits: the child leaves the file alone, the parent goes on."""
+    store = open_it()
+    begun, end = threading.Event(), threading.Event()
+
+    def use():
+        with store._file.connection():
+            begun.set()
+            end.wait(30)
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    begun.wait(30)
+
+    def in_child():
+        with pytest.raises(StoreError, match="was in use when this process was forked"):
+            store.read("k")
+
+    child = multiprocessing.get_context("fork").Process(target=in_child)
+    child.start()
+    child.join(30)
+    end.set()
+    thread.join()
+    assert child.exitcode == 0
+    assert store.update("k", lambda _: ("parent", "done")) == "done"

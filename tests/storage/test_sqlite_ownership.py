@@ -253,6 +253,19 @@ def test_one_wrong_byte_never_stops_a_router(tmp_path, flip):
         assert path.is_file()
 
 
+@pytest.mark.parametrize("bit", range(8))
+def test_a_version_with_one_wrong_bit_is_no_newer_version(path, bit):
+    """It is damage; a newer version is an error of the configuration, see `test_a_newer_file_is_left_alone`."""
+    used_file(path)
+    with path.open("r+b") as file:
+        file.seek(63)
+        (version,) = file.read(1)
+        file.seek(63)
+        file.write(bytes([version ^ (1 << bit)]))
+    SQLiteStore(path).close()
+    assert list(path.parent.glob("*.damaged-*"))
+
+
 def test_what_is_spent_stays_spent_when_a_file_is_damaged(path):
     """States that can still be read move to the new file."""
     used_file(path)

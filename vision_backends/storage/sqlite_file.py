@@ -321,7 +321,6 @@ class _ThreadConnection:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.db: sqlite3.Connection | None = None
-        self._path: Path | None = None
         self._identity: _Identity | None = None
 
     def __del__(self) -> None:
@@ -333,23 +332,14 @@ class _ThreadConnection:
         """Return the connection to a file; the caller holds the lock."""
         if self.db is None or self._identity != identity:
             self.close()
-            self.db, self._path, self._identity = connect(path), path, identity
+            self.db, self._identity = connect(path), identity
         return self.db
 
     def close(self) -> None:
-        """Close the connection if there is one; the caller holds the lock.
-
-        That deletes the log by its name, which would be another file's where one has taken the place of ours
-        (https://sqlite.org/howtocorrupt.html, section 2.4): then it is left open.
-        """
-        if self.db is None or self._path is None:
-            return
-        with suppress(OSError):
-            if identity_of(self._path) not in {None, self._identity}:
-                self.abandon()
-                return
+        """Close the connection if there is one; the caller holds the lock."""
         db, self.db = self.db, None
-        db.close()
+        if db is not None:
+            db.close()
 
     def abandon(self) -> None:
         """Never close the connection, not even at the end of the interpreter."""
