@@ -473,8 +473,9 @@ def test_a_child_forked_amid_calls_waits_for_nothing_of_its_parent():
         while not router.gates():
             time.sleep(0.01)
         router.reset()
-        owners = router._recorder, router._events, router._stores.states, router._health, router._health._throttling
-        locks = [router._recorder._writing, *(owner._lock for owner in owners)]
+        stores, health = router._stores, router._health
+        owners = router._events, stores.states, stores.states._states, stores.answers, health, health._throttling
+        locks = [owner._lock for owner in owners]
         holder = threading.Thread(target=lambda: [lock.acquire() for lock in locks])
         holder.start()
         holder.join()

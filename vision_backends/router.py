@@ -56,6 +56,8 @@ from vision_backends.routing.trace import complete
 from vision_backends.routing.waiting import Waiting
 from vision_backends.routing.warm_up import WarmUps
 from vision_backends.storage.base import StoreError, Stores
+from vision_backends.storage.bounded import store_time
+from vision_backends.storage.guarded import GuardedStores
 from vision_backends.storage.memory import MemoryStore
 from vision_backends.storage.notes import Notes
 from vision_backends.types import TASKS, Description, Detections, Embedding, Task
@@ -115,6 +117,7 @@ class Router:
         store: Where the cache, the ledger and the states of gates and budgets live: one store for all of them, or
             `Stores` that names one for each; by default this process's memory.
         caching: Whether answers are kept and asked for.
+        tenant: Who shares the answers of servers, by a name of your choice; by default those who have the same key.
         hedge_after_s: When a single call also asks the next rung, while the better one still thinks: seconds, or
             ``"p95"`` for what 95 % of its answers did not need. At most one call in twenty is hedged.
         warm_standby: Whether the first sign of trouble with a rung makes the next one ready in the background: it
@@ -136,6 +139,7 @@ class Router:
         deadline_s: float = 60.0,
         store: Store | Stores | None = None,
         caching: bool = True,
+        tenant: str | None = None,
         hedge_after_s: HedgeAfter = None,
         warm_standby: bool = True,
         limits: Mapping[str, Limits] | None = None,
@@ -148,7 +152,7 @@ class Router:
         _check_parts(store=store, limits=limits, alerts=alerts, image_limits=image_limits)
         self._clock = clock
         self._deadline_s = positive_seconds(deadline_s)
-        self._stores = store if isinstance(store, Stores) else Stores.of(store or MemoryStore())
+        self._stores = GuardedStores(store if isinstance(store, Stores) else Stores.of(store or MemoryStore()))
         self._events = Events()
         self._alerts = alerts or Alerts()
         self._warm_ups = WarmUps(clock=clock)
@@ -163,13 +167,7 @@ class Router:
             limits=limits,
             on_event=tell,
         )
-        self._recorder = CallRecorder(
-            answers=self._stores.answers,
-            ledger=self._stores.ledger,
-            events=self._events,
-            standby=self._standby,
-            clock=clock,
-        )
+        self._recorder = CallRecorder(self._stores, events=self._events, standby=self._standby, clock=clock)
         self._notes = {
             backend.name: Notes(self._stores.states, owner=backend.name, clock=clock)
             for backend in self._all_backends()
@@ -197,12 +195,13 @@ class Router:
             limits=image_limits,
             deadline_s=self._deadline_s,
             caching=caching,
+            tenant=tenant,
         )
         pools: list[_Closable] = [self._pipeline, self._events, store_pool, *callers.values()]
         self._running = RunningCalls("router")
         engine = engine_loop()
         engine.attach()
-        self._release = weakref.finalize(self, _release, engine, self._recorder, pools)
+        self._release = weakref.finalize(self, _release, engine, health, self._stores, pools)
         if "opentelemetry.trace" in sys.modules:
             self._report_to_opentelemetry()
 
@@ -244,8 +243,11 @@ class Router:
         return cls(
             {task: [made[name] for name in getattr(names, task) if name in made] for task in TASKS},
             deadline_s=settings.deadline_s,
-            store=open_store(settings.state_file, max_cache_bytes=settings.cache.max_bytes),
+            store=open_store(
+                settings.state_file, max_cache_bytes=settings.cache.max_bytes, is_ours=settings.state == "auto"
+            ),
             caching=settings.cache.enabled,
+            tenant=settings.cache.tenant,
             hedge_after_s=settings.hedge_after_s,
             warm_standby=settings.warm_standby,
             limits={name: allowed for name, allowed in limits.items() if allowed != Limits()},
@@ -591,6 +593,9 @@ class Router:
 
         Returns:
             How many gates were blocked.
+
+        Raises:
+            StoreError: That cannot be written now.
         """
         count = self._health.reset(backend)
         for each in self._all_backends():
@@ -612,19 +617,19 @@ class Router:
         """Return the booked attempts that ended in ``since <= at < until`` (seconds since 1970 UTC), oldest first."""
         check_number("since", since, example=1_795_435_200)
         check_number("until", until, example=1_795_521_600)
-        self._recorder.flush()
+        self._stores.written()
         with self._open_store():
             yield from self._stores.ledger.rows(since=since, until=until)
 
     def cache_info(self) -> CacheInfo:
         """Return how full the cache is."""
-        self._recorder.flush()
+        self._stores.written()
         with self._open_store():
             return self._stores.answers.cache_info()
 
     def clear_cache(self) -> int:
         """Forget every cached answer and return how many there were."""
-        self._recorder.flush()
+        self._stores.written()
         with self._open_store():
             return self._stores.answers.clear_cache()
 
@@ -654,7 +659,7 @@ class Router:
             ends.callback(self._alerts.close)
             ends.callback(self._release)
             ends.callback(self._stores.close)  # before their threads end, each of which would close its own connection
-            ends.callback(self._recorder.flush)
+            ends.callback(self._health.close)
             for backend in reversed(self._all_backends()):
                 ends.callback(_close_backend, backend)
             ends.callback(self._running.close, engine_loop(), self._close_on_loop)
@@ -671,15 +676,16 @@ class Router:
     def _one(self, source: ImageSource | str, request: Request, kind: type[A], options: CallKeywords) -> A:
         """Wait for the answer to one input, or raise its error."""
         item, checked = Item(source=source), CallOptions.of(options, CallKeywords)
-        opened = self._open_here(item, request, checked)
+        with store_time(at_most_s=checked.deadline_s):
+            opened = self._open_here(item, request, checked)
 
-        async def answer() -> A:
-            (outcome,) = await self._answer([item], request, kind, checked, opened=opened)
-            if isinstance(outcome, VisionError):
-                raise outcome
-            return outcome
+            async def answer() -> A:
+                (outcome,) = await self._answer([item], request, kind, checked, opened=opened)
+                if isinstance(outcome, VisionError):
+                    raise outcome
+                return outcome
 
-        return self._wait(answer)
+            return self._wait(answer)
 
     def _many(
         self,
@@ -694,7 +700,8 @@ class Router:
             raise InvalidRequestError(f"progress={shown(progress)} cannot be called.", remedy="Pass a function.")
         listed = iterate("The input", sources, remedy="Put it in brackets, or call the method without _many.")
         items, checked = [Item(source=source) for source in listed], CallOptions.of(options, CallKeywords)
-        return self._wait(lambda: self._answer(items, request, kind, checked, progress=progress))
+        with store_time(inputs=len(items), at_most_s=checked.deadline_s):
+            return self._wait(lambda: self._answer(items, request, kind, checked, progress=progress))
 
     def _each(
         self,
@@ -746,7 +753,7 @@ class Router:
     ) -> list[A | VisionError]:
         """Return an answer or an error for each input; the one coroutine that both routers wait for."""
         backends = self._backends(request, options)
-        with self._running.call():
+        with self._running.call(), store_time(inputs=len(items), at_most_s=options.deadline_s):
             outcomes = await self._pipeline.run(
                 items,
                 request,
@@ -780,11 +787,12 @@ class Router:
         try:
             return engine_loop().run(make)
         finally:
-            self._recorder.flush()
+            self._stores.written()
 
     def _open_stream(self, image: ImageSource, request: DescribeRequest, options: CallOptions) -> DescriptionStream:
         item = Item(source=image)
-        opened = self._open_here(item, request, options) or self._open_soon(item, request, options)
+        with store_time(at_most_s=options.deadline_s):
+            opened = self._open_here(item, request, options) or self._open_soon(item, request, options)
         _raise_error_of(item)
 
         async def produce(queue: PieceQueue) -> Description:
@@ -803,7 +811,7 @@ class Router:
     ) -> Description:
         """Return a description whose pieces are handed on as they come."""
         backends = self._backends(request, options)
-        with self._running.call():
+        with self._running.call(), store_time(at_most_s=options.deadline_s):
             rungs, gates = opened or await self._pipeline.open(item, request, backends, deadline_s=options.deadline_s)
             _raise_error_of(item)
             seconds = (self._deadline_s if options.deadline_s is None else options.deadline_s) - item.opening_s
@@ -847,7 +855,7 @@ class Router:
 
     async def _written_and_told(self) -> None:
         """Return when a call is written down and its listeners have heard of it."""
-        await self._recorder.written()
+        await self._stores.until_written()
         await self._events.delivered()
 
     def _in_listeners_thread(self, progress: Progress) -> Progress:
@@ -904,9 +912,10 @@ class _Closable(Protocol):
     def close(self) -> None: ...
 
 
-def _release(engine: EventLoop, recorder: CallRecorder, pools: Sequence[_Closable]) -> None:
+def _release(engine: EventLoop, health: AdmissionControl, stores: GuardedStores, pools: Sequence[_Closable]) -> None:
     """Write what is left and let the threads end; when a router is closed, dropped or left to the interpreter's end."""
-    recorder.close()
+    health.close()
+    stores.write_rest()
     for pool in pools:
         pool.close()
     engine.detach()

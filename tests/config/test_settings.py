@@ -205,7 +205,7 @@ def test_state_lives_where_it_is_told_to(write, fresh_user):
         ("[cache]\nenabld = true", "cache.enabld", "Did you mean 'enabled'?"),
         ("[images]\nmax_pixel = 5", "images.max_pixel", "Did you mean 'max_pixels'?"),
         ("[ladder]\ndescibe = []", "ladder.descibe", "Did you mean 'describe'?"),
-        ("[cache]\nzzz = 1", "cache.zzz", "Valid keys: enabled, max_bytes."),
+        ("[cache]\nzzz = 1", "cache.zzz", "Valid keys: enabled, max_bytes, tenant."),
         (
             "zzz = 1",
             "zzz",

@@ -243,3 +243,23 @@ def test_finding_nothing_is_an_answer(pictures):
     with Router([backend]) as router:
         assert len(router.detect(pictures[0])) == 0
         assert [len(found) for found in router.detect_many(pictures[:1])] == [0]
+
+
+def ask(store, key, *, tenant=None):
+    """Describe one picture with a key of a server; return how the answer came."""
+    backends = [FakeBackend("server", local=False, credential=key), FakeBackend("spare")]
+    with Router(backends, store=store, tenant=tenant) as router:
+        return router.describe(picture(9)).trace.attempts[-1].outcome
+
+
+def test_customers_of_a_server_share_no_cached_answers():
+    """Each has paid for his own; who asks again with the same key has them."""
+    store = MemoryStore()
+    assert [ask(store, key) for key in ("one", "two", "one")] == ["answered", "answered", "cached"]
+
+
+def test_a_name_for_those_who_share_outlives_their_keys():
+    """And separates them from those who have another name, or none."""
+    store = MemoryStore()
+    assert [ask(store, key, tenant="us") for key in ("one", "two")] == ["answered", "cached"]
+    assert [ask(store, "one", tenant="them"), ask(store, "one")] == ["answered", "answered"]

@@ -80,3 +80,10 @@ def test_numbers_are_finite():
     """NaN equals nothing, hence has no key."""
     with pytest.raises(ValueError, match="JSON compliant"):
         cache_key(**(BASE | {"options": {"x": float("nan")}}))
+
+
+def test_an_answer_that_anybody_may_have_is_found_where_it_always_was():
+    """An account is a further part, not an empty one."""
+    assert cache_key(**BASE, account=()) == cache_key(**BASE)
+    keys = {cache_key(**BASE, account=account) for account in ((), ("",), ("a", "b"), ("ab",), ("a", "b", "c"))}
+    assert len(keys) == 5

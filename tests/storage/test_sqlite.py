@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 import stat
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -146,20 +147,14 @@ def test_a_newer_file_is_left_alone(open_it, path):
         open_store(path)
 
 
-@pytest.mark.parametrize("damage", [b"", b"no database at all " * 300, b"SQLite format 3\x00 but then rubbish" * 200])
-def test_a_file_that_is_no_database_is_moved_aside(open_it, path, clock, caplog, damage):
-    """The application goes on with a new file, and the log says where the old one is."""
+def test_an_empty_file_is_a_new_one(open_it, path):
+    """Somebody may have made it to say where the state shall be."""
     path.parent.mkdir()
-    path.write_bytes(damage)
-    with caplog.at_level(logging.WARNING):
-        store = open_it()
+    path.write_bytes(b"")
+    store = open_it()
     store.put("k", b"v")
     assert store.get("k") == b"v"
-    aside = path.with_name(f"{path.name}.damaged-{clock.time():.0f}")
-    assert aside.exists() == bool(damage)  # an empty file is a new one
-    if damage:
-        assert aside.read_bytes() == damage
-        assert aside.name in caplog.text
+    assert not list(path.parent.glob("*.damaged-*"))
 
 
 def damage_pages(path):
@@ -170,35 +165,37 @@ def damage_pages(path):
         file.write(b"\xde\xad" * ((size - 4096) // 2))
 
 
+def in_thread(action):
+    """Do something in another thread, which has no connection yet; return what it returns or raises."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(action).exception() or pool.submit(action).result()
+
+
+def test_damage_found_on_opening_is_mended_on_opening(open_it, path, caplog):
+    """The log says where the old file lies."""
+    open_it().close()
+    damage_pages(path)
+    with caplog.at_level(logging.WARNING):
+        store = open_it()
+    store.put("1", b"v")
+    assert store.get("1") == b"v"
+    (aside,) = path.parent.glob("*.damaged-*")
+    assert aside.name in caplog.text
+
+
 def test_damage_found_on_the_way_is_mended_on_the_way(open_it, path, caplog):
-    """One operation misses, the next one works on a new file; other threads follow."""
+    """One operation fails, the next one works on a new file; other threads follow."""
     store = open_it()
     for number in range(50):
         store.put(str(number), os.urandom(2000))
     store.clear_cache()  # moves everything from the log into the file
-    for number in range(50):
-        store.put(str(number), os.urandom(2000))
-    store.close()
+    store.update("k", lambda _: ("one", None))
     damage_pages(path)
     with caplog.at_level(logging.WARNING):
-        store = open_it()
-        assert store.get("1") is None
-        store.put("1", b"v")
-        assert store.get("1") == b"v"
-    assert list(path.parent.glob("*.damaged-*"))
-
-
-def test_a_state_on_a_damaged_file_is_a_store_error_once(open_it, path):
-    """The gatekeeper goes on as if healthy; afterwards the state is kept again."""
-    store = open_it()
-    store.update("k", lambda _: ("one", None))
-    store.clear_cache()
-    damage_pages(path)
-    store._file.renew()
-    with pytest.raises(StoreError):
-        store.read("k")
-    store.update("k", lambda old: ("two", old))
+        assert isinstance(in_thread(lambda: store.rows().__next__()), StoreError)
+        assert store.update("k", lambda _: ("two", "done")) == "done"
     assert store.read("k") == "two"
+    assert len({name.name.split("-")[1] for name in path.parent.glob("*.damaged-*")}) == 1
 
 
 def test_a_sound_file_is_not_moved_aside_twice(open_it, path, clock, caplog):
@@ -206,36 +203,36 @@ def test_a_sound_file_is_not_moved_aside_twice(open_it, path, clock, caplog):
     store, late = open_it(), open_it()
     store.update("k", lambda _: ("one", None))
     store.put("k", b"v")
-    late._file._repair(sqlite3.DatabaseError("met before the first process has mended it"))
+    late.read("k")
+    late._file._repair(sqlite3.DatabaseError("met before the first process has mended it"), late._file._identity)
     assert late.get("k") == b"v"
     assert not list(path.parent.glob("*.damaged-*"))
 
 
-def test_a_place_that_cannot_be_written_means_memory(tmp_path, caplog):
-    """One warning that names the place, then everything works, until the process ends."""
+def test_a_place_that_cannot_be_used_now_is_used_as_soon_as_it_can(tmp_path, caplog):
+    """One warning that names the place; until then the store says so whenever it is asked."""
     blocker = tmp_path / "file"
     blocker.write_text("in the way")
     with caplog.at_level(logging.WARNING):
         store = open_store(blocker / "store.sqlite", max_cache_bytes=1_000)
-    assert isinstance(store, MemoryStore)
-    assert store.cache_info().max_bytes == 1_000
     assert len(caplog.records) == 1
     assert str(blocker) in caplog.text
-
-
-def test_a_folder_in_the_files_place_stays_where_it_is(tmp_path):
-    """Only files are moved aside."""
-    assert isinstance(open_store(tmp_path), MemoryStore)
-    assert tmp_path.is_dir()
+    with pytest.raises(StoreError, match="cannot be used"):
+        store.read("k")
+    blocker.unlink()
+    store.put("k", b"v")
+    assert (store.get("k"), store.cache_info().max_bytes) == (b"v", 1_000)
+    store.close()
 
 
 @posix
 @pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write whatever the mode says")
-def test_a_read_only_file_means_memory(open_it, path):
-    """It opens well, but nothing could be kept."""
+def test_a_read_only_file_cannot_be_used_now(open_it, path):
+    """It would open well, but nothing could be kept."""
     open_it().close()
     path.chmod(0o400)
-    assert isinstance(open_store(path), MemoryStore)
+    with pytest.raises(StoreError):
+        open_it()
 
 
 def test_no_path_means_memory():
@@ -252,25 +249,22 @@ def test_a_writable_place_means_a_file(path):
     store.close()
 
 
-def test_a_full_disk_costs_the_cache_and_not_the_call(open_it, caplog):
-    """Put and record log once each and go on; an update says that it failed."""
+def test_a_full_disk_is_said_and_breaks_nothing(open_it, path):
+    """Whatever is written says that it failed; what was there stays, and the file stays in its place."""
     store = open_it()
     store.put("before", b"v")
     with store._file.connection() as db:
         (pages,) = db.execute("PRAGMA page_count").fetchone()
         db.execute(f"PRAGMA max_page_count={pages}")
-    with caplog.at_level(logging.WARNING):
-        for _ in range(3):
-            store.put("k", bytes(100_000))
-            store.record([row(FakeClock().time())] * 2000)
-    assert [record.message.split(":")[0] for record in caplog.records] == [
-        "Cannot write to the cache",
-        "Cannot write to the ledger",
-    ]
+    with pytest.raises(StoreError, match="full"):
+        store.put("k", bytes(100_000))
+    with pytest.raises(StoreError, match="full"):
+        store.record([row(FakeClock().time())] * 2000)
     with pytest.raises(StoreError, match="full"):
         store.update("k", lambda _: ("x" * 100_000, None))
     assert store.get("before") == b"v"
     assert list(store.rows()) == []
+    assert not list(path.parent.glob("*.damaged-*"))
 
 
 def test_connections_of_ended_threads_are_closed(open_it):
@@ -287,15 +281,15 @@ def test_connections_of_ended_threads_are_closed(open_it):
     assert len(store._file._all) == 0
 
 
-def test_a_folder_that_vanishes_is_a_miss(open_it, path):
-    """Threads that have no connection yet get none, again and again, and say so where it matters."""
+def test_a_folder_that_vanishes_is_made_again(open_it, path):
+    """Somebody has emptied the cache folder: it begins anew, in threads that had a connection as well."""
     store = open_it()
     store.put("k", b"v")
-    store._file.renew()
     shutil.rmtree(path.parent)
     assert store.get("k") is None
-    with pytest.raises(StoreError, match="cannot be used"):
-        store.read("k")
+    store.put("k", b"w")
+    store.close()
+    assert open_it().get("k") == b"w"
 
 
 class Impatient(FakeClock):
@@ -414,3 +408,32 @@ def test_forking_waits_for_what_other_threads_write(open_it):
         thread.join()
     assert [child.exitcode for child in children] == [0] * 5
     assert int(store.read("sum")) == sum(counts) + 5
+
+
+@posix
+@forks_among_threads
+def test_a_child_forked_while_the_file_is_in_use_does_without_it(open_it):
+    """A thread stays in SQLite for longer than a fork waits: the child leaves the file alone, the parent goes on."""
+    store = open_it()
+    begun, end = threading.Event(), threading.Event()
+
+    def use():
+        with store._file.connection():
+            begun.set()
+            end.wait(30)
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    begun.wait(30)
+
+    def in_child():
+        with pytest.raises(StoreError, match="was in use when this process was forked"):
+            store.read("k")
+
+    child = multiprocessing.get_context("fork").Process(target=in_child)
+    child.start()
+    child.join(30)
+    end.set()
+    thread.join()
+    assert child.exitcode == 0
+    assert store.update("k", lambda _: ("parent", "done")) == "done"

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
-from vision_backends.backends.requests import DescribeRequest, EmbedTextRequest
+from vision_backends.backends.requests import Account, DescribeRequest, EmbedTextRequest
 from vision_backends.errors import NotSupportedError
 from vision_backends.types import FREE
 
@@ -106,6 +106,11 @@ class Backend(ABC):
         Trouble with quota or authentication blocks every task of one credential.
         """
         return None
+
+    @property
+    def account(self) -> Account:
+        """With whom cached answers may be shared; by default with those who have the same credential."""
+        return Account(secret=self.credential or "")
 
     def remember_in(self, notes: Notes) -> None:
         """Take a place for what is learned about a server, and what the last program has learned.

@@ -161,6 +161,19 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """With whom a backend's cached answers may be shared: with those who ask the same server as the same customer.
+
+    Attributes:
+        server: What is asked: base address, organization, project; empty for what runs here.
+        secret: A hash of what proves who asks: the key, headers; empty where nothing does.
+    """
+
+    server: str = ""
+    secret: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RateLimits:
     """The limits in a server's latest reply; None for those it did not name.
 

@@ -115,10 +115,12 @@ class CacheSettings(_Table):
         enabled: Whether answers are kept.
         max_bytes: Room for them; the least recently used are evicted first. All folders share the cache, so that a
             file that was found may not empty it.
+        tenant: Who shares the answers of servers, in place of those who have the same key.
     """
 
     enabled: Annotated[bool, ONLY_LOWER] = True
     max_bytes: PositiveInt = 500_000_000
+    tenant: Annotated[str, Field(min_length=1)] | None = None
 
 
 class ImageSettings(_Table):

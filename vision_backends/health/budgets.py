@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from vision_backends.arguments import shown
 from vision_backends.errors import BackendError, ConfigError, OverloadedError, QuotaExhaustedError, RateLimitedError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from vision_backends.types import Usage
 
-__all__ = ["Alert", "Amount", "BudgetState", "Limits", "Spending"]
+__all__ = ["GIVE_BACK_S", "Alert", "Amount", "BudgetState", "Limits", "Spending", "day_of"]
 
 NANO_USD = 1_000_000_000
 
@@ -39,6 +39,14 @@ ROUNDING = 1e-6
 """A call that has waited for as long as it was told to is not refused for a millionth of a request."""
 
 ALERT_PERCENTS = (80, 100)
+
+PROCESSES = 16
+"""A process draws at most this part of what is left, lest what it does not use be missed by others."""
+
+GIVE_BACK_S = 5.0
+"""What a process has not used for so long it gives back."""
+
+MONTH = len("2026-11")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +102,18 @@ class Amount(NamedTuple):
     def plus(self, other: Amount) -> Amount:
         """Return the sum."""
         return Amount(self.tokens + other.tokens, self.nano_usd + other.nano_usd)
+
+    def times(self, count: int) -> Amount:
+        """Return the amount for several calls."""
+        return Amount(self.tokens * count, self.nano_usd * count)
+
+    def at_least(self, other: Amount) -> Amount:
+        """Return the larger of each part."""
+        return Amount(max(self.tokens, other.tokens), max(self.nano_usd, other.nano_usd))
+
+    def covers(self, other: Amount) -> bool:
+        """Return whether another fits in."""
+        return self.tokens >= other.tokens and self.nano_usd >= other.nano_usd
 
     def minus(self, other: Amount) -> Amount:
         """Return the difference, which may be negative."""
@@ -167,7 +187,8 @@ class Spending:
         backend: Whose budget it is.
         budget: The key that sets it.
         period: The day or month.
-        spent: What has been booked, in dollars or tokens, as the key says.
+        spent: What has been booked, in dollars or tokens, as the key says, and what other processes have drawn for
+            their next calls.
         reserved: What running calls are expected to add.
         limit: What may be spent.
     """
@@ -190,6 +211,8 @@ class BudgetState:
         spent: Amounts booked, by day and by month.
         told: Alerts that have been raised, as ``"<budget> <percent>"``, by day and by month.
         reserved: End of the lease and amount of each running call, by its id.
+        drawn: What processes have drawn and neither booked nor given back, by day and by process. It counts as spent
+            until they do: one that has died has spent it.
         levels: What was left of the minute's requests and tokens, and when.
     """
 
@@ -198,6 +221,7 @@ class BudgetState:
     spent: dict[str, Amount] = field(default_factory=dict)
     told: dict[str, list[str]] = field(default_factory=dict)
     reserved: dict[str, tuple[float, Amount]] = field(default_factory=dict)
+    drawn: dict[str, dict[str, Amount]] = field(default_factory=dict)
     levels: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @classmethod
@@ -215,6 +239,10 @@ class BudgetState:
                 spent={period: _amount(values) for period, values in state["spent"].items()},
                 told={period: [str(each) for each in told] for period, told in state["told"].items()},
                 reserved={caller: (float(until), _amount(values)) for caller, until, values in state["reserved"]},
+                drawn={
+                    day: {process: _amount(values) for process, values in drawn.items()}
+                    for day, drawn in state.get("drawn", {}).items()
+                },
                 levels={what: (float(level), float(at)) for what, (level, at) in state["levels"].items()},
             )
         except (ValueError, TypeError, KeyError, AttributeError):
@@ -222,13 +250,15 @@ class BudgetState:
 
     def dump(self, *, now: float) -> str:
         """Write the state down, without the reservations whose leases have ended."""
-        state = {
+        state: dict[str, Any] = {
             "version": VERSION,
             "spent": self.spent,
             "told": self.told,
             "reserved": [[caller, until, amount] for caller, (until, amount) in self._running(now).items()],
             "levels": self.levels,
         }
+        if self.drawn:
+            state["drawn"] = self.drawn
         return json.dumps(state, separators=(",", ":"))
 
     def obstacle(self, amount: Amount, *, now: float) -> BackendError | None:
@@ -279,11 +309,40 @@ class BudgetState:
         ended_at = now if ended_at is None else ended_at
         self.reserved.pop(caller, None)
         self._draw(requests=0, tokens=amount.tokens - reserved.tokens, now=now)
-        for period in (_period("day", ended_at), _period("month", ended_at)):
-            self.spent[period] = self.spent.pop(period, Amount()).plus(amount)
+        self.book(day_of(ended_at), amount)
+
+    def book(self, day: str, amount: Amount, *, at_least: Amount | None = None) -> None:
+        """Book what was taken on a day.
+
+        Args:
+            day: The day, and by its beginning the month.
+            amount: What was taken.
+            at_least: What is known to have been taken on that day in all, in case the state was lost.
+        """
+        for period in (day, day[:MONTH]):
+            self.spent[period] = self.spent.pop(period, Amount()).plus(amount).at_least(at_least or Amount())
         for period in list(self.spent)[:-KEPT_PERIODS]:
             del self.spent[period]
         self.told = {period: told for period, told in self.told.items() if period in self.spent}
+
+    def hold(self, process: str, day: str, amount: Amount) -> None:
+        """Note what a process holds of a day, in place of what it has held; that of other days is given back."""
+        for held in self.drawn.values():
+            held.pop(process, None)
+        if amount != Amount():
+            self.drawn.setdefault(day, {})[process] = amount
+        self.drawn = {day: held for day, held in self.drawn.items() if held}
+        for old in sorted(self.drawn)[:-KEPT_PERIODS]:
+            for lost in self.drawn.pop(old).values():  # by processes that have died: it stays spent
+                self.book(old, lost)
+
+    def calls(self, amount: Amount, *, now: float) -> int:
+        """Return how many calls of this amount a process may draw at once, so that enough is left for others."""
+        rooms = [
+            (limit - spent - self._held(budget, period) - self._reserved(budget, now)) // max(1, budget.of(amount))
+            for budget, limit, period, spent in self._limited(now)
+        ]
+        return min(rooms, default=0) // PROCESSES
 
     def alerts(self, *, now: float, refused: Amount | None = None) -> list[Alert]:
         """Return the alerts that are due now, and remember that they were raised.
@@ -321,7 +380,7 @@ class BudgetState:
                 backend=self.backend,
                 budget=budget.key,
                 period=period,
-                spent=spent / budget.scale,
+                spent=(spent + self._held(budget, period)) / budget.scale,
                 reserved=self._reserved(budget, now) / budget.scale,
                 limit=limit / budget.scale,
             )
@@ -337,20 +396,21 @@ class BudgetState:
                 yield budget, limit, period, budget.of(self.spent.get(period, Amount()))
 
     def _over_budget(self, amount: Amount, *, now: float) -> QuotaExhaustedError | None:
-        for budget, limit, _, spent in self._limited(now):
+        for budget, limit, period, spent in self._limited(now):
             needed = max(1, budget.of(amount))  # a call of unknown price must not get past a budget that is spent
-            if spent + self._reserved(budget, now) + needed > limit:
+            if spent + self._held(budget, period) + self._reserved(budget, now) + needed > limit:
                 return self._spent(budget, limit, spent, needed, now=now)
         return None
 
     def _spent(self, budget: Budget, limit: int, spent: int, needed: int, *, now: float) -> QuotaExhaustedError:
         key = f"{self.backend}.{budget.key}"
         if spent + needed <= limit:  # running calls may turn out cheaper than they were estimated
+            ends = self._running(now)
             return QuotaExhaustedError(
                 f"Running calls have reserved the rest of {key} = {budget.show(limit)}.",
                 backend=self.backend,
                 code="budget_reserved",
-                retry_after_s=max(0.0, min(until for until, _ in self._running(now).values()) - now),
+                retry_after_s=max(0.0, min((until for until, _ in ends.values()), default=now + GIVE_BACK_S) - now),
             )
         this = "today" if budget.period == "day" else "this month"
         more = f", and this call may take {budget.show(needed)}" if spent < limit else ""
@@ -371,6 +431,11 @@ class BudgetState:
 
     def _reserved(self, budget: Budget, now: float) -> int:
         return sum(budget.of(amount) for _, amount in self._running(now).values())
+
+    def _held(self, budget: Budget, period: str) -> int:
+        """Return what processes have drawn of a day or month."""
+        days = [held for day, held in self.drawn.items() if day.startswith(period)]
+        return sum(budget.of(amount) for held in days for amount in held.values())
 
     def _level(self, key: str, limit: int, now: float) -> float:
         """Return what is left of a minute's allowance, which comes back steadily up to the whole of it."""
@@ -395,6 +460,11 @@ class BudgetState:
 def _amount(values: list[int]) -> Amount:
     tokens, nano_usd = values
     return Amount(int(tokens), int(nano_usd))
+
+
+def day_of(now: float) -> str:
+    """Return the day of UTC."""
+    return _period("day", now)
 
 
 def _period(period: str, now: float) -> str:

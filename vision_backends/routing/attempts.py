@@ -221,10 +221,10 @@ class Attempts:
         """Settle an item whose answer another call has kept after this one had looked for it."""
         if not self._recorder.was_just_kept(key):
             return False
-        kept = await self._in_store(partial(self._recorder.recall, key), may_block=self._recorder.blocking)
-        if kept is None:
+        kept = await self._in_store(partial(self._recorder.recall, [key]), may_block=self._recorder.blocking)
+        if key not in kept:
             return False
-        item.recalled[turn.rung.backend.name] = kept
+        item.recalled[turn.rung.backend.name] = kept[key]
         return not self.recall(turn, [item])
 
     async def admit(self, turn: Turn, items: Sequence[Item], *, timeout_s: float) -> tuple[Permit, Usage] | None:

@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vision_backends.arguments import shown
-from vision_backends.backends.requests import EmbedRequest, EmbedTextRequest, check_unicode
+from vision_backends.backends.requests import Account, EmbedRequest, EmbedTextRequest, check_unicode
 from vision_backends.clock import Deadline
 from vision_backends.engine.pools import Pool
 from vision_backends.errors import (
@@ -71,6 +71,7 @@ class Pipeline:
         limits: What an image may cost to read.
         deadline_s: Seconds that each input may take where the call sets no deadline of its own.
         caching: Whether answers are kept and asked for.
+        tenant: Who shares them, in place of those who have the same key.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Pipeline:
         limits: ImageLimits,
         deadline_s: float,
         caching: bool,
+        tenant: str | None,
     ) -> None:
         self._ladder = ladder
         self._waiting = waiting
@@ -91,6 +93,7 @@ class Pipeline:
         self._limits = limits
         self._deadline_s = deadline_s
         self._caching = caching
+        self._tenant = tenant
         self._pool = Pool("open", size=THREADS)
 
     async def run(
@@ -144,8 +147,17 @@ class Pipeline:
 
         An input that cannot be used has its error then.
         """
-        rungs, gates = self._survey(request, backends)
-        self._open(item, request, rungs, self._side_px(request, rungs, gates))
+        rungs = survey(backends, request)
+        sides_px = {rung.backend.image_px(request) for rung in rungs} or {None}
+        if len(sides_px) > 1 and not isinstance(request, EmbedTextRequest):  # it depends on the gates which counts
+            gates = self._ladder.attempts.look(rungs)
+            self._open(item, request, rungs, self._side_px(request, rungs, gates))
+            return rungs, gates
+        self._open(item, request, rungs, sides_px.pop(), recalls=False)
+        gates, kept = self._recorder.in_one_go(
+            lambda: (self._ladder.attempts.look(rungs), self._recalled(item, request))
+        )
+        item.recalled |= kept
         return rungs, gates
 
     async def open(
@@ -272,8 +284,10 @@ class Pipeline:
             return 0
         return rung.backend.batch_size(request) * rung.backend.concurrency(request)
 
-    def _open(self, item: Item, request: Request, rungs: Sequence[Rung], side_px: int | None) -> None:
-        """Open an input, and look up the best cached answer to it."""
+    def _open(
+        self, item: Item, request: Request, rungs: Sequence[Rung], side_px: int | None, *, recalls: bool = True
+    ) -> None:
+        """Open an input, note its cache keys, and look up the best cached answer to it."""
         started = self._clock.monotonic()
         try:
             if isinstance(request, EmbedTextRequest):
@@ -284,7 +298,9 @@ class Pipeline:
                 image = open_image(item.source, min_side_px=side_px, limits=self._limits)
                 item.content, item.notes, item.opened_bytes = image, image.notes, image.memory_bytes
             if self._caching:
-                self._look_up(item, request, rungs)
+                self._note_keys(item, request, rungs)
+            if recalls:
+                item.recalled |= self._recalled(item, request)
         except CallerError as error:
             item.error = error
         item.opening_s = self._clock.monotonic() - started
@@ -305,8 +321,8 @@ class Pipeline:
             item.position = None
             item.source = file.read(self._limits.max_bytes + 1)
 
-    def _look_up(self, item: Item, request: Request, rungs: Sequence[Rung]) -> None:
-        """Note the cache keys of the rungs that may answer this request, and the best of their answers.
+    def _note_keys(self, item: Item, request: Request, rungs: Sequence[Rung]) -> None:
+        """Note the cache keys of the rungs that may answer this request.
 
         A rung that may answer but cannot now (blocked, loading, without a key) has its cached answers all the same.
         """
@@ -324,12 +340,25 @@ class Pipeline:
                 backend=rung.backend.name,
                 model=asdict(rung.model),
                 options=options,
+                account=self._sharers(rung.backend.account),
             )
             item.keys[rung.backend.name] = key
-            if not item.recalled or _is_embedding(request):  # a list may have to change its space
-                kept = self._recorder.recall(key)
-                if kept is not None:
-                    item.recalled[rung.backend.name] = kept
+
+    def _recalled(self, item: Item, request: Request) -> dict[str, bytes]:
+        """Return the best cached answer to an input, by the name of its rung."""
+        every = _is_embedding(request)  # a list may have to change its space
+        if not item.keys or (item.recalled and not every):
+            return {}
+        kept = self._recorder.recall(list(item.keys.values()), every=every)
+        return {name: kept[key] for name, key in item.keys.items() if key in kept}
+
+    def _sharers(self, account: Account) -> tuple[str, ...]:
+        """Return who may have an answer of an account, in the terms of a cache key; nobody is named for free ones."""
+        if account == Account():
+            return ()
+        if self._tenant is not None:
+            return account.server, "tenant", self._tenant
+        return account.server, "secret", account.secret
 
     def _give_up(self, items: Sequence[Item], below: Sequence[Rung], gates: GateSnapshot) -> None:
         """Note on what is left why the rungs of other spaces did not answer either."""

@@ -11,6 +11,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
+from vision_backends.errors import VisionError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -24,6 +26,7 @@ __all__ = [
     "LedgerRow",
     "States",
     "Store",
+    "StoreClosedError",
     "StoreError",
     "Stores",
 ]
@@ -34,8 +37,14 @@ MAX_ENTRY_BYTES = 4_000_000
 """Larger answers are not cached: the largest real ones, vectors of 4,096 components, take 16 kB."""
 
 
-class StoreError(OSError):
+class StoreError(VisionError, OSError):
     """The place where a store keeps its data cannot be used now: locked for too long, full, unreadable."""
+
+    kind = "store"
+
+
+class StoreClosedError(StoreError):
+    """The store was closed before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +102,7 @@ class CacheInfo:
 class Answers(Protocol):
     """Keeps cached answers. Safe for many threads.
 
-    `get` and `put` never fail a call: an implementation in trouble logs it once, and behaves as a cache that misses.
+    A router waits for one that blocks for 50 ms in a call, whatever it does, and then takes it for a cache that misses.
 
     Attributes:
         blocking: Whether its methods may wait for a disk, a lock of another process or a network.
@@ -102,10 +111,18 @@ class Answers(Protocol):
     blocking: bool
 
     def get(self, key: str) -> bytes | None:
-        """Return a cached answer and mark it as used, or None."""
+        """Return a cached answer and mark it as used, or None.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
 
     def put(self, key: str, value: bytes) -> None:
-        """Keep an answer of at most ``MAX_ENTRY_BYTES``; the least recently used ones make room."""
+        """Keep an answer of at most ``MAX_ENTRY_BYTES``; the least recently used ones make room.
+
+        Raises:
+            StoreError: It could not be kept; the router tries again.
+        """
 
     def cache_info(self) -> CacheInfo:
         """Return how full the cache is.
@@ -128,7 +145,7 @@ class Answers(Protocol):
 class Ledger(Protocol):
     """Keeps one row for each attempt. Safe for many threads.
 
-    `record` never fails a call: an implementation in trouble logs it once, and loses the rows.
+    A router records behind its calls, in one thread, and waits for one that blocks for 50 ms in a call.
 
     Attributes:
         blocking: As for `Answers`.
@@ -137,7 +154,11 @@ class Ledger(Protocol):
     blocking: bool
 
     def record(self, rows: Sequence[LedgerRow]) -> None:
-        """Book attempts, all or none of them."""
+        """Book attempts, all or none of them.
+
+        Raises:
+            StoreError: They could not be booked; the router tries again.
+        """
 
     def rows(self, *, since: float = 0.0, until: float = float("inf")) -> Iterator[LedgerRow]:
         """Return the booked attempts with ``since <= at < until``, oldest first.
@@ -152,6 +173,8 @@ class Ledger(Protocol):
 
 class States(Protocol):
     """Keeps small texts that are shared by all processes: the states of gates and budgets. Safe for many threads.
+
+    A router waits for one that blocks for 50 ms in a call, and then keeps a shadow in memory until it is back.
 
     Attributes:
         blocking: As for `Answers`.

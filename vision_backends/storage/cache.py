@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from vision_backends.types import Description, Detection, Detections, Embedding, Trace
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from vision_backends.types import Task
 
@@ -49,6 +49,7 @@ def cache_key(
     backend: str,
     model: Mapping[str, Any],
     options: Mapping[str, Any],
+    account: Sequence[str] = (),
 ) -> str:
     """Return the key of one answer: equal for equal arguments, different for all others.
 
@@ -61,6 +62,7 @@ def cache_key(
         backend: Name of the backend.
         model: Name, revision, fingerprint and space of the model that would answer.
         options: Everything else that determines the answer.
+        account: With whom the answer may be shared; empty for everybody who can read the cache.
 
     Returns:
         64 hexadecimal digits (SHA-256).
@@ -69,7 +71,9 @@ def cache_key(
         TypeError: A value is none of str, int, float, bool, None, list, tuple or mapping with str keys.
         ValueError: A number is not finite.
     """
-    parts = [KEY_VERSION, task, content, backend, model, options]
+    parts: list[Any] = [KEY_VERSION, task, content, backend, model, options]
+    if account:
+        parts.append(list(account))
     _refuse_other_keys(parts)
     encoded = json.dumps(parts, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     # Unescaped and with lone surrogates let through: "\ud83d\ude00" and the character that it would spell differ.

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from vision_backends.clock import Clock
     from vision_backends.storage.base import States
+    from vision_backends.storage.guarded import GuardedStates
 
 __all__ = ["Notes"]
 
@@ -37,7 +38,7 @@ class Notes:
         clock: Where time comes from.
     """
 
-    def __init__(self, states: States, *, owner: str, clock: Clock) -> None:
+    def __init__(self, states: States | GuardedStates, *, owner: str, clock: Clock) -> None:
         self._states = states
         self._prefix = f"{PREFIX}{owner}/"
         self._clock = clock

@@ -6,16 +6,16 @@ was put, recorded or updated survives the death of the process; see `sqlite_file
 
 from __future__ import annotations
 
-import logging
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import astuple, fields
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, TypeVar
 
 from vision_backends.clock import SYSTEM_CLOCK
-from vision_backends.errors import ConfigError
 from vision_backends.storage.base import MAX_ENTRY_BYTES, CacheInfo, LedgerRow, StoreError
 from vision_backends.storage.sqlite_file import SQLiteFile
+from vision_backends.storage.sqlite_schema import BUSY_S, COLUMNS
 
 if TYPE_CHECKING:
     import os
@@ -46,23 +46,34 @@ PRUNE_EVERY_S = 3_600.0
 PAGE_ROWS = 1_000
 """Ledger rows held in memory while the ledger is read."""
 
-COLUMNS = ", ".join(spec.name for spec in fields(LedgerRow))
 INSERT_ROW = f"INSERT INTO ledger ({COLUMNS}) VALUES ({', '.join('?' for _ in fields(LedgerRow))})"  # noqa: S608 — the names of our own columns
 
-_log = logging.getLogger(__name__)
+KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("at", "elapsed_s"), (float,)),
+    **dict.fromkeys(("call_id", "task", "backend", "outcome"), (str,)),
+    **dict.fromkeys(("model", "error", "code", "request_id"), (str, NoneType)),
+    **dict.fromkeys(("input_tokens", "output_tokens"), (int, NoneType)),
+    "cost_usd": (float, NoneType),
+}
+"""What a column of the ledger may hold; a row that is damaged may hold anything, and is passed over."""
 
 
 class SQLiteStore:
     """Keeps everything in a file with mode 0600; a missing directory is made with mode 0700.
 
+    Its methods raise `StoreError` where the file cannot be used now. A file that turns out to be damaged is moved aside
+    and begun anew; one that was deleted or replaced is followed by the one that is there.
+
     Args:
-        path: The file.
+        path: The file; a link is followed.
         max_cache_bytes: Room for cached answers; the least recently used go first.
         clock: Where time comes from.
+        is_ours: Whether nobody but this package keeps files at this path: whatever lies there may be moved aside.
+        opens_later: Whether the file is opened when it is first needed, not now.
 
     Raises:
-        StoreError: The place cannot be written.
-        ConfigError: The file was written by a newer version of this package.
+        StoreError: The place cannot be used now.
+        ConfigError: The file is not ours, or was written by a newer version of this package.
     """
 
     blocking = True
@@ -73,30 +84,37 @@ class SQLiteStore:
         *,
         max_cache_bytes: int = MAX_CACHE_BYTES,
         clock: Clock = SYSTEM_CLOCK,
+        is_ours: bool = False,
+        opens_later: bool = False,
     ) -> None:
         self._max_cache_bytes = max_cache_bytes
         self._clock = clock
         self._prune_at = clock.monotonic()
-        self._complained: set[str] = set()
-        self._file = SQLiteFile(Path(path), clock=clock)
+        self._file = SQLiteFile(Path(path), clock=clock, is_ours=is_ours)
+        if not opens_later:
+            self.open()
+
+    def open(self) -> None:
+        """Make sure that the file can be used; errors as above."""
+        self._file.open()
 
     def get(self, key: str) -> bytes | None:
         """Return a cached answer and mark it as used, or None."""
-        value: bytes | None = None
-        with self._tolerated("read the cache"), self._file.connection() as db:
+        with self._file.connection() as db:
             row = db.execute("SELECT value, used FROM cache WHERE key = ?", (key,)).fetchone()
-            if row is not None:
-                value, used = row
-                now = self._clock.time()
-                if abs(now - used) > TOUCH_AFTER_S:
-                    db.execute("UPDATE cache SET used = ? WHERE key = ?", (now, key))
-        return value
+        if row is None:
+            return None
+        value, used = row
+        now = self._clock.time()
+        if not isinstance(used, float) or abs(now - used) > TOUCH_AFTER_S:
+            self._touch(key, now)
+        return value if isinstance(value, bytes) else None
 
     def put(self, key: str, value: bytes) -> None:
         """Keep an answer; the least recently used ones make room."""
         if len(value) > min(MAX_ENTRY_BYTES, self._max_cache_bytes):
             return
-        with self._tolerated("write to the cache"), self._file.transaction() as db:
+        with self._file.transaction() as db:
             db.execute(
                 "INSERT INTO cache (key, used, value) VALUES (?, ?, ?)"
                 " ON CONFLICT (key) DO UPDATE SET used = excluded.used, value = excluded.value",
@@ -125,7 +143,7 @@ class SQLiteStore:
         """Book attempts, all or none of them."""
         if not rows:
             return
-        with self._tolerated("write to the ledger"), self._file.transaction() as db:
+        with self._file.transaction() as db:
             db.executemany(INSERT_ROW, map(astuple, rows))
             if self._clock.monotonic() >= self._prune_at:
                 self._prune_at = self._clock.monotonic() + PRUNE_EVERY_S
@@ -142,7 +160,9 @@ class SQLiteStore:
                     (*after, until),
                 ).fetchall()
             for _, *values in page:
-                yield LedgerRow(**dict(zip(LedgerRow.__slots__, values, strict=True)))
+                row = dict(zip(LedgerRow.__slots__, values, strict=True))
+                if all(isinstance(value, KINDS[name]) for name, value in row.items()):
+                    yield LedgerRow(**row)
             if len(page) < PAGE_ROWS:
                 return
             after = (page[-1][1], page[-1][0])
@@ -177,6 +197,15 @@ class SQLiteStore:
         """Close the connections of all threads; calling it twice is harmless."""
         self._file.close()
 
+    def _touch(self, key: str, now: float) -> None:
+        """Mark an entry as used, unless that has to be waited for or cannot be written now."""
+        with suppress(StoreError), self._file.connection() as db:
+            db.execute("PRAGMA busy_timeout=0")
+            try:
+                db.execute("UPDATE cache SET used = ? WHERE key = ?", (now, key))
+            finally:
+                db.execute(f"PRAGMA busy_timeout={BUSY_S * 1000:.0f}")
+
     def _evict(self, db: sqlite3.Connection, size: int, *, keep: str) -> None:
         """Delete the least recently used entries, found through the index, until enough room is free."""
         oldest = db.execute("SELECT key, length(value) FROM cache WHERE key != ? ORDER BY used", (keep,))
@@ -188,13 +217,3 @@ class SQLiteStore:
             size -= length
         oldest.close()
         db.executemany("DELETE FROM cache WHERE key = ?", gone)
-
-    @contextmanager
-    def _tolerated(self, purpose: str) -> Iterator[None]:
-        """Ignore errors of the store; log them once for each purpose."""
-        try:
-            yield
-        except (StoreError, ConfigError) as error:
-            if purpose not in self._complained:
-                self._complained.add(purpose)
-                _log.warning("Cannot %s: %s", purpose, error)

@@ -104,3 +104,22 @@ def test_scrubbing_keeps_what_is_harmless():
     assert scrub("a cat sat on a mat", (Secret("a"),)) == "a cat sat on a mat"
     assert scrub("key Bearer abcdefgh12345 end") == "key [hidden] end"
     assert len(scrub("word " * 500)) == 300
+
+
+def test_answers_are_shared_by_those_who_ask_as_the_same_customer(make_backend):
+    """Another key, organization, project or header is another customer; a key is not told by what tells them apart."""
+    asked = [
+        {},
+        {"organization": "org-one"},
+        {"organization": "org-two"},
+        {"project": "org-one"},
+        {"base_url": "http://127.0.0.1:9/v1"},
+        {"api_key": KEY + "x"},
+        {"headers": {"X-Tenant": "one"}},
+        {"headers": {"X-Tenant": "two"}},
+        {"headers": {"X-Tenant": "one", "X-Team": "two"}},
+    ]
+    accounts = [make_backend(**({"api_key": KEY} | options)).account for options in asked]
+    assert len(set(accounts)) == len(asked)
+    assert make_backend(api_key=f" {KEY}\n", headers={"x-tenant": "one"}).account == accounts[6]
+    assert KEY not in str(accounts)

@@ -39,7 +39,7 @@ from vision_backends.backends.openai.prompts import (
 )
 from vision_backends.backends.openai.protocol import Chat, Responses
 from vision_backends.backends.openai.settings import BaseUrl, Settings
-from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest
+from vision_backends.backends.requests import Account, DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest
 from vision_backends.clock import SYSTEM_CLOCK, Clock, Deadline, Stopwatch
 from vision_backends.config.found import ONLY_LOWER, OnlyIf, ordered
 from vision_backends.engine.event_loop import engine_loop
@@ -129,6 +129,8 @@ class OpenAIBackend(AsyncBackend):
     local = False
     credential: str = ""
     """Short hash of server and key."""
+    account: Account = Account()
+    """Server, organization and project, and a hash of key and headers."""
 
     def __init__(  # noqa: PLR0913 — one keyword for each key of the [openai] table
         self,
@@ -176,6 +178,11 @@ class OpenAIBackend(AsyncBackend):
         )
         self._models = settings.models()
         self.credential = hashlib.sha256(f"{server.url}\0{secret.reveal()}".encode()).hexdigest()[:16]
+        proofs = sorted((name.lower(), value.reveal()) for name, value in hidden.items())
+        self.account = Account(
+            server="\0".join((server.url, organization or "", project or "")),
+            secret=hashlib.sha256(repr((secret.reveal(), proofs)).encode()).hexdigest()[:32],
+        )
         self._has_key = bool(secret)
         self._timeout_s = timeout_s
         self._concurrency = concurrency
