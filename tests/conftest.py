@@ -40,6 +40,16 @@ def fresh_user(monkeypatch, tmp_path_factory) -> Path:
     return home
 
 
+@pytest.fixture(autouse=True)
+def small_heap() -> None:
+    """Let a collection look at nothing older than the test, such as torch and all that it has imported.
+
+    What earlier tests have dropped is collected first, so that whatever that says is still heard.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def slow_callbacks() -> Iterator[list[str]]:
     """What computed for longer than 50 ms at a stretch on an engine's event loop, where everything else waits for it.
