@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from vision_backends import Image
 
 
+# As many processes as there are cores run tests beside each other, and tiny models gain nothing by more threads.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 # A shell ignores Ctrl-C in the programs that it starts in the background, and so would every program of a test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

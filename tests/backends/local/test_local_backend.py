@@ -19,6 +19,7 @@ from answering import answer
 from vision_backends import Router, open_image
 from vision_backends.backends.embedded import EmbeddedBackend
 from vision_backends.backends.local import LocalBackend
+from vision_backends.backends.local.runtime.tuning_cache import TuningCache
 from vision_backends.backends.registry import make_backend as make_registered
 from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest
 from vision_backends.errors import ConfigError, NotReadyError, NotSupportedError, OverloadedError, TimedOutError
@@ -34,20 +35,27 @@ EVERY_REQUEST = [
 ]
 
 
+@pytest.fixture(scope="module")
+def measured_once(tmp_path_factory):
+    """What all users of a machine share, so that it is measured for the first of them only."""
+    return TuningCache(tmp_path_factory.mktemp("tuning"))
+
+
 class TestContract(BackendContract):
     """What the router relies on, with CLIP, BLIP, D-FINE and Grounding DINO."""
 
     kinds = ("blip", "sentence_clip", "d_fine", "grounding_dino")
 
     @pytest.fixture(autouse=True)
-    def folders(self, model):
+    def folders(self, model, measured_once):
         """Build the models."""
         keys = ("caption_model", "embedding_model", "detection_model", "open_vocabulary_model")
         self.settings = {key: str(model(kind)) for key, kind in zip(keys, self.kinds, strict=True)}
+        self.tuning_cache = measured_once
 
     def make_backend(self):
         """Return one with tiny models in folders."""
-        return LocalBackend(**self.settings, engine="torch", min_score=0.1)
+        return LocalBackend(**self.settings, engine="torch", min_score=0.1, tuning_cache=self.tuning_cache)
 
 
 class TestContractOfOtherModels(TestContract):
@@ -472,6 +480,7 @@ def test_a_forked_child_says_so_instead_of_hanging(model):
     code = f"""
 import os, warnings
 warnings.simplefilter("ignore")  # Python's own, about forking with threads
+import transformers.models.clip.modeling_clip  # once for both that load
 from PIL import Image
 from vision_backends import EmbedRequest, open_image
 from vision_backends.backends.local import LocalBackend
