@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 
@@ -468,7 +469,12 @@ def test_two_processes_fetch_it_once(serve, fetching, tmp_path):
     first = fetching(hub, server)
     wait_for_half(hub.cache)
     progress = Progress()
-    hub.fetch(Source.parse("acme/tiny"), progress)
+    second = threading.Thread(target=hub.fetch, args=(Source.parse("acme/tiny"), progress))
+    second.start()
+    while sum(line.startswith("HEAD") and line.endswith("/model.safetensors") for line in server.asked) < 2:
+        time.sleep(0.01)
+    server.pace_s = 0.002  # it stands before the file, so the first may hurry
+    second.join(60)
     assert first.wait(20) == 0
     assert server.fetched().count("model.safetensors") == 1
     assert progress.done_bytes == progress.total_bytes
