@@ -596,7 +596,9 @@ from vision_backends.cli import main
 main(["embed", {str(photos / "cat.jpg")!r}, "--json"])
 """
     env = {**os.environ, "HF_ENDPOINT": loopback_hub.endpoint}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True, timeout=100)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True, timeout=100
+    )
     found, modules = done.stdout.splitlines()
     assert json.loads(found)["space"] == f"local/acme/tiny@{COMMIT}"
     assert loopback_hub.asked == []
