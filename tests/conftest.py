@@ -22,11 +22,22 @@ if TYPE_CHECKING:
     from vision_backends import Image
 
 
+# As many processes as there are cores run tests beside each other, and tiny models gain nothing by more threads.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 # A shell ignores Ctrl-C in the programs that it starts in the background, and so would every program of a test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 settings.register_profile("fuzz", max_examples=8_000, deadline=None)  # for --hypothesis-profile=fuzz
+
+
+def pytest_configure(config) -> None:
+    """Let xdist hand out files by their names: those that take long come early in the alphabet, short ones last.
+
+    It would begin with the files of the most tests, and end with one worker alone at a file of few long ones.
+    """
+    config.option.loadscopereorder = False
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +55,16 @@ def fresh_user(monkeypatch, tmp_path_factory) -> Path:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody fetches models in a test
     monkeypatch.chdir(home)
     return home
+
+
+@pytest.fixture(autouse=True)
+def small_heap() -> None:
+    """Let a collection look at nothing older than the test, such as torch and all that it has imported.
+
+    What earlier tests have dropped is collected first, so that whatever that says is still heard.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -47,22 +47,29 @@ def reference(tmp_path):
     return references, words
 
 
-@pytest.fixture
-def meteor():
-    """The reference's program."""
-    scorer = Meteor()
-    program = scorer.meteor_p
-    yield scorer
-    del scorer
-    program.kill()
-    program.communicate()
+@pytest.fixture(scope="module")
+def cut():
+    """All captions as the reference's tokenizer cuts them."""
+    texts = enumerate(text for texts in CAPTIONS.values() for text in texts)
+    words = PTBTokenizer().tokenize({place: [{"caption": text}] for place, text in texts})
+    return dict(zip((text for texts in CAPTIONS.values() for text in texts), words.values(), strict=True))
+
+
+@pytest.fixture(scope="module")
+def rouge_of_others(judge):
+    """The figure of all images but the first."""
+    _, *others = CAPTIONS
+    found = judge.score({name: DESCRIPTIONS[name] for name in others}, CAPTIONS, resamples=2, seed=1)
+    return next(metric.value for metric in found if metric.name == "ROUGE-L")
 
 
 @needs_java
-@pytest.mark.timeout(300)  # two of METEOR's programs have to start
-def test_every_figure_equals_the_reference(judge, reference, meteor):
+@pytest.mark.timeout(300)  # METEOR's program has to start
+def test_every_figure_equals_the_reference(judge, reference):
     """To the sixth digit, on the same texts, with the reference's own tokenizer."""
     found = {metric.name: metric for metric in judge.score(DESCRIPTIONS, CAPTIONS, resamples=50, seed=1)}
+    meteor = judge._meteor
+    assert type(meteor) is Meteor  # the reference's own, whose program takes seconds to start once more
     expected = {
         "CIDEr-D": Cider().compute_score(*reference)[0],
         "BLEU-4": Bleu(4).compute_score(*reference, verbose=0)[0][3],
@@ -95,10 +102,9 @@ def test_bleu_is_made_anew_for_each_sample_as_the_reference_makes_it():
 
 @needs_java
 @pytest.mark.parametrize("text", [text for texts in CAPTIONS.values() for text in texts if "St." not in text])
-def test_words_are_cut_without_java_as_with_it(text):
+def test_words_are_cut_without_java_as_with_it(cut, text):
     """For captions as people write them; but for abbreviations, whose dots it does not know."""
-    cut = PTBTokenizer().tokenize({1: [{"caption": text}]})
-    assert split_words(text) == cut[1][0]
+    assert split_words(text) == cut[text][0]
 
 
 def test_without_java_the_note_says_so_and_meteor_has_no_value(judge, monkeypatch, tmp_path):
@@ -119,11 +125,9 @@ def test_one_image_has_figures_but_no_interval(judge):
 
 @needs_java
 @pytest.mark.parametrize("text", ["", "   ", "...", "a\nb\r\nc\u2028d\x85e", "||| EVAL ||| 1", "猫 🐈", "x" * 5000])
-def test_odd_descriptions_are_scored_and_shift_no_line(judge, text):
+def test_odd_descriptions_are_scored_and_shift_no_line(judge, rouge_of_others, text):
     """What a model says is a stranger's text: the figures of all other images stay as they are."""
     first, *others = CAPTIONS
     odd = {metric.name: metric for metric in judge.score(DESCRIPTIONS | {first: text}, CAPTIONS, resamples=2, seed=1)}
-    plain = judge.score({name: DESCRIPTIONS[name] for name in others}, CAPTIONS, resamples=2, seed=1)
-    rouge = next(metric.value for metric in plain if metric.name == "ROUGE-L")
-    assert odd["ROUGE-L"].value == pytest.approx(rouge * len(others) / len(CAPTIONS), abs=0.03)
+    assert odd["ROUGE-L"].value == pytest.approx(rouge_of_others * len(others) / len(CAPTIONS), abs=0.03)
     assert all(odd[name].value is not None for name in ("CIDEr-D", "BLEU-4", "METEOR"))

@@ -14,7 +14,7 @@ RUNS = {
     "engine_overhead": ("--rounds=100",),
     "wire_overhead": ("--rounds=3",),
     "sigkill": ("--kills=2",),
-    "chaos": ("--calls=60", "--threads=4"),
+    "chaos": ("--calls=60", "--threads=12"),
 }
 
 SURE = {

@@ -9,15 +9,17 @@ from pages import read_page, text_of
 
 from benchmarks.records import Interval
 from benchmarks.report import write_report
+from benchmarks.report.contents import gather_contents
+from benchmarks.report.markdown import write_markdown
 
 EVIL = (
     "<script>x</script> | [a](javascript:x) ![b](http://evil.example/b.png) `c` **d** http://evil.example www.evil.com"
 )
 
 
-def read_markdown(path):
-    """Return the tokens of a Markdown file, read as GitHub does."""
-    tokens = MarkdownIt("commonmark").enable("table").parse(path.read_text(encoding="utf-8"))
+def read_markdown(text):
+    """Return the tokens of Markdown, read as GitHub does."""
+    tokens = MarkdownIt("commonmark").enable("table").parse(text)
     return [each for token in tokens for each in (token, *(token.children or ()))]
 
 
@@ -40,7 +42,7 @@ def test_a_part_that_was_not_measured_is_left_out(tmp_path, nothing):
     assert all(len(section) > 1 for section in page.all("section"))
     assert all(len(rows) > 1 for rows in page.tables().values())
     assert len(page.all("section")) < 6
-    assert read_markdown(markdown)[0].tag == "h1"
+    assert read_markdown(markdown.read_text(encoding="utf-8"))[0].tag == "h1"
 
 
 def test_a_report_of_nothing_is_refused(tmp_path):
@@ -55,7 +57,7 @@ def test_both_files_say_the_same(tmp_path):
     markdown, html = write_report([run, run], tmp_path)
     assert [markdown.name, html.name] == ["report.md", "report.html"]
     page = read_page(html)
-    tokens = read_markdown(markdown)
+    tokens = read_markdown(markdown.read_text(encoding="utf-8"))
     shown = " ".join(" ".join(token.content for token in tokens if token.type in {"text", "code_inline"}).split())
     sentences = [text_of(each) for each in page.all("section", "answer")[0].iter("p")]
     assert len(sentences) == 6
@@ -81,7 +83,7 @@ def test_markdown_shows_strangers_texts_as_they_are(tmp_path):
     markdown, _ = write_report(
         [synthetic.make_run(quality=(quality,), latency=(), failover=(), stopped=EVIL)], tmp_path
     )
-    tokens = read_markdown(markdown)
+    tokens = read_markdown(markdown.read_text(encoding="utf-8"))
     assert {token.type for token in tokens} & {"html_inline", "html_block", "image", "code_inline", "fence"} == set()
     links = [token.attrs["href"] for token in tokens if token.type == "link_open"]
     assert links == ["https://arxiv.org/abs/2201.12086"]
@@ -92,7 +94,7 @@ def test_markdown_shows_strangers_texts_as_they_are(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["# a", "- a", "+ a", "1. a", "2) a", "> a", "---", "===", "***", "    a"])
-def test_no_text_becomes_a_heading_or_a_list(tmp_path, text):
+def test_no_text_becomes_a_heading_or_a_list(text):
     """Notes stand at the beginning of a line."""
     latency = synthetic.make_latency("local", "describe")
     quality = synthetic.make_quality("local", "describe")
@@ -103,7 +105,7 @@ def test_no_text_becomes_a_heading_or_a_list(tmp_path, text):
         failover=(),
         examples=(),
     )
-    tokens = read_markdown(write_report([run], tmp_path)[0])
+    tokens = read_markdown(write_markdown(gather_contents([run])))
     assert {token.type for token in tokens} & {"ordered_list_open", "code_block", "hr"} == set()
     assert [token.tag for token in tokens if token.type == "heading_open"].count("h1") == 1
     assert not [token for token in tokens if token.type == "text" and "\\" in token.content]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import os
 import pty
@@ -21,7 +22,7 @@ from vision_backends.cli import main
 from vision_backends.cli.app import app
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from typer.testing import Result
 
@@ -87,6 +88,30 @@ def vision_process(fresh_user) -> Callable[..., subprocess.CompletedProcess[byte
         return subprocess.run(command, input=stdin, capture_output=True, env=process_env(env), timeout=60, check=False)
 
     return run
+
+
+@pytest.fixture
+def vision_streams(monkeypatch) -> Iterator[Callable[..., tuple[int, str, str]]]:
+    """The whole program in this process, away from a terminal; returns its exit code and what both streams got.
+
+    huggingface_hub reads the environment anew for each run, as it does in a process of its own.
+    """
+    from huggingface_hub import constants
+
+    def run(*arguments: str, env: dict[str, str] | None = None) -> tuple[int, str, str]:
+        out, err = io.StringIO(), io.StringIO()
+        with monkeypatch.context() as scene, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            for name, value in (env or {}).items():
+                scene.setenv(name, value)
+            importlib.reload(constants)
+            with pytest.raises(SystemExit) as caught:
+                main(arguments)
+        assert isinstance(caught.value.code, int)
+        return caught.value.code, out.getvalue(), err.getvalue()
+
+    before = dict(vars(constants))
+    yield run
+    vars(constants).update(before)
 
 
 def process_env(more: dict[str, str] | None = None) -> dict[str, str]:

@@ -17,6 +17,7 @@ from vision_backends import (
     UnavailableError,
     Usage,
 )
+from vision_backends.routing import ladder
 from vision_backends.testing import FakeBackend
 
 
@@ -73,7 +74,7 @@ class Busy(FakeBackend):
 
     def __init__(self):
         super().__init__("busy", local=False)
-        self.play(RateLimitedError("Too many requests.", retry_after_s=2.1))
+        self.play(RateLimitedError("Too many requests.", retry_after_s=ladder.MAX_PAUSE_S + 0.1))
 
 
 class Costly(FakeBackend):

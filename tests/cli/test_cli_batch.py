@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from vision_backends.routing import ladder
+
 FAKE = "vision_backends.testing.fake:FakeBackend"
+
+
+@pytest.fixture(autouse=True)
+def little_patience(monkeypatch):
+    """An interactive call waits for a moment only, and so a batch that waits longer need not wait for long either."""
+    monkeypatch.setattr(ladder, "MAX_PAUSE_S", 0.2)
 
 
 @pytest.mark.parametrize("command", ["describe", "detect", "embed"])

@@ -6,17 +6,14 @@ import json
 import tomllib
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vision_backends.cli.commands.configuration import mask, to_toml
 
 WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 VALUES = st.recursive(
-    st.booleans()
-    | st.integers(-(2**53), 2**53)
-    | st.floats(allow_nan=False)
-    | WORDS.filter(lambda word: word != "***"),
+    st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | WORDS,
     lambda values: st.lists(values, max_size=3) | st.dictionaries(WORDS, values, max_size=3),
     max_leaves=8,
 )
@@ -119,6 +116,16 @@ def test_secrets_are_masked_and_commented_out(vision, monkeypatch, use_ladder):
         assert secret not in vision("config", "--json").stdout
 
 
+def test_a_secret_is_masked_whatever_its_name(vision, use_ladder):
+    """The types of the settings tell as well; what only looks like a mask is shown as it is."""
+    use_ladder("rungs:Spanish", more='backends."a:B".stars = "***"\nalerts.webhook = "https://hooks.test/T0/secret"\n')
+    shown = vision("config").stdout
+    lines = [line.partition("  #")[0] for line in shown.splitlines()]
+    assert '# webhook = "***"' in lines
+    assert 'stars = "***"' in lines
+    assert "T0" not in shown
+
+
 def test_json_has_settings_file_variables_and_state(vision, fresh_user, monkeypatch):
     """For programs."""
     monkeypatch.setenv("VISION_STATE", "kept.sqlite")
@@ -145,6 +152,7 @@ def test_a_named_file_is_the_one_that_is_shown(vision, fresh_user):
 
 
 @given(st.dictionaries(WORDS, VALUES, max_size=4))
+@example({"list": [{"***": False}], "text": "***", "**********": "https://***@example.test"})
 def test_any_table_comes_back_from_its_toml(table):
     """Whatever keys and texts a backend's table has."""
     assert tomllib.loads("\n".join(to_toml(table))) == _without_empty_tables(table)

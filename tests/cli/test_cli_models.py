@@ -1,4 +1,4 @@
-"""``vision models``: the list, and what is fetched, checked and removed, as a process against a hub on loopback."""
+"""``vision models``: the list, and what is fetched, checked and removed, against a hub on loopback."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -43,11 +44,17 @@ def published(loopback_hub, tmp_path, use_ladder, monkeypatch):
 
 
 @pytest.fixture
-def run(published, vision_process):
-    """The command as a process; returns exit code and both streams as text."""
+def run(published, vision_streams):
+    """The command in this process; returns exit code and both streams as text."""
+    return partial(vision_streams, "models")
 
-    def start(*arguments, **more):
-        done = vision_process("models", *arguments, **more)
+
+@pytest.fixture
+def run_process(published, vision_process):
+    """The same as a process."""
+
+    def start(*arguments):
+        done = vision_process("models", *arguments)
         return done.returncode, done.stdout.decode(), done.stderr.decode()
 
     return start
@@ -140,9 +147,9 @@ def test_a_card_is_shown_in_full(vision):
     assert json.loads(vision("models", "show", card.alias, "--json").stdout)["card"]["dimension"] == 512
 
 
-def test_a_model_is_fetched_shown_checked_and_removed(run, published, cache):
+def test_a_model_is_fetched_shown_checked_and_removed(run, run_process, published, cache):
     """The way of a model through its life; a second fetch asks nobody."""
-    code, out, err = run("pull", "acme/tiny")
+    code, out, err = run_process("pull", "acme/tiny")
     assert (code, out) == (0, f"acme/tiny: here, revision {MAIN}, 2 MB\n")
     assert re.search(r"licence +bsd-3-clause", err)
     assert re.search(r"size +2 MB$", err, re.MULTILINE)
@@ -151,11 +158,11 @@ def test_a_model_is_fetched_shown_checked_and_removed(run, published, cache):
     published.asked.clear()
     assert run("pull", "acme/tiny")[:2] == (0, out)
     assert records(run("--json")[1])["acme/tiny"]["state"] == "installed"
-    code, table, err = run("verify", "acme/tiny")
+    code, table, err = run_process("verify", "acme/tiny")
     assert (code, err) == (0, "")
     assert len(re.findall(r"^acme/tiny .* sound ", table, re.MULTILINE)) == 3
     assert published.asked == []
-    code, out, err = run("remove", "acme/tiny")
+    code, out, err = run_process("remove", "acme/tiny")
     assert (code, out) == (0, "acme/tiny: removed, 2 MB are free again\n")
     assert f"revision {MAIN} main" in err
     assert "the next request that needs it fetches it again" in err
@@ -283,7 +290,7 @@ def test_what_xet_sends_is_compared_with_the_listing_too(run, published, tmp_pat
     assert run("pull", "acme/tiny")[0] == 0
 
 
-def test_links_into_nothing_are_no_bug_but_a_flaw(run, cache, use_ladder, vision_process, make_photo, tmp_path):
+def test_links_into_nothing_are_no_bug_but_a_flaw(run, cache, use_ladder, vision_streams, make_photo, tmp_path):
     """Every command goes on, and the one that mends does; the next rung answers meanwhile."""
     assert run("pull", "acme/tiny")[0] == 0
     config = next(cache.glob("models--acme--tiny/snapshots/*/config.json"))
@@ -292,10 +299,10 @@ def test_links_into_nothing_are_no_bug_but_a_flaw(run, cache, use_ladder, vision
     (tmp_path / "own" / "index.md").symlink_to("gone")
     use_ladder("local", "embedded", more=LOCAL.format(folder=tmp_path / "own") + 'download = "never"\n')
     assert records(run("--json")[1])["acme/tiny"]["state"] == "partly"
-    assert vision_process("status").returncode == 0
-    done = vision_process("describe", make_photo(), "--json")
-    assert json.loads(done.stdout)["trace"]["backend"] == "embedded"
-    assert "acme/tiny is not on this machine" in done.stderr.decode()
+    assert vision_streams("status")[0] == 0
+    _, out, err = vision_streams("describe", make_photo(), "--json")
+    assert json.loads(out)["trace"]["backend"] == "embedded"
+    assert "acme/tiny is not on this machine" in err
     code, out, _ = run("verify", "acme/tiny")
     assert code == 3
     assert "the cache links to a file that is gone" in out

@@ -633,8 +633,11 @@ def test_what_holds_up_the_loop_is_noticed_by_every_test(engine, slow_callbacks)
             pass
 
     async def collect():
-        for _ in range(20):
+        circles = [[] for _ in range(100_000)]
+        ends_s = time.thread_time() + 0.15
+        while time.thread_time() < ends_s:
             gc.collect()
+        circles.clear()
 
     asyncio.run(compute())
     engine.run(lambda: asyncio.sleep(0.1))
@@ -827,12 +830,12 @@ def test_locks_that_are_held_during_a_fork_do_not_hang_the_child():
             return await pool.start(lambda: 42)
 
         assert engine.run(lambda: use(pool)) == 42
-        held = threading.Event()
+        held, over = threading.Event(), threading.Event()
 
         def hold():
             with engine._lock, pool._crew._lock, engine.compute._crew._lock:
                 held.set()
-                time.sleep(3)
+                over.wait(20)
 
         threading.Thread(target=hold, daemon=True).start()
         assert held.wait(5)
@@ -845,6 +848,7 @@ def test_locks_that_are_held_during_a_fork_do_not_hang_the_child():
             pool.close()
             sys.exit(7)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        over.set()
         """
     )
     assert (done.stdout, done.stderr, done.returncode) == ("7\n", "", 0)

@@ -407,15 +407,18 @@ def test_idle_threads_end_and_others_come():
 
 def test_work_that_comes_in_the_moment_in_which_threads_end_is_done():
     """None is lost between a thread that has given up waiting and the count of idle ones."""
-    pool = make_pool(size=3, idle_s=0.002)
+    pools = [make_pool(size=3, idle_s=0.002) for _ in range(4)]
 
-    async def run():
-        for n in range(400):
+    async def run(pool):
+        for n in range(100):
             await asyncio.gather(*(pool.start(lambda: None) for _ in range(3)))
-            await asyncio.sleep(0.001 + 0.00002 * (n % 100))
+            await asyncio.sleep(0.001 + 0.00002 * n)
             await pool.start(lambda: None)
 
-    asyncio.run(asyncio.wait_for(run(), 30))
+    async def run_all():
+        await asyncio.gather(*map(run, pools))
+
+    asyncio.run(asyncio.wait_for(run_all(), 30))
 
 
 def test_an_idle_thread_keeps_nothing_of_its_last_call():

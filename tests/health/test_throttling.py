@@ -83,7 +83,9 @@ def test_without_a_limit_everything_comes_back_at_the_reset(control, scope, cloc
     assert wait_s(control, scope) == 0
 
 
-@pytest.mark.parametrize("limits", [requests(None), requests(0), requests(0, 60), requests(0, 60, 0.0), None])
+@pytest.mark.parametrize(
+    "limits", [requests(None), requests(0), requests(0, 60), requests(0, 60, 0.0), requests(0, 1, 2e-311), None]
+)
 def test_headers_that_do_not_say_when_are_not_acted_on(control, scope, limits):
     """One cannot wait for an unknown time; should it be true, the server's refusal blocks the gate."""
     reply(control, scope, limits)

@@ -26,6 +26,7 @@ __all__ = ["Throttling"]
 REGROW_S = 10.0
 """Seconds after which one more concurrent call is admitted, after an overload has halved them."""
 
+LEAST_RESET_S = 0.001
 MAX_RESET_S = 3_600.0
 """Longest time until a reset that is believed: a server that names a later one may have meant milliseconds, or a
 date."""
@@ -144,12 +145,12 @@ class _Allowance:
     limit: int | None = None
 
     def learn(self, left: int | None, limit: int | None, reset_s: float | None, *, now: float) -> None:
-        if left is None or reset_s is None:
+        if left is None or reset_s is None or reset_s < LEAST_RESET_S:  # which is as good as now
             self.left = math.inf
             return
         reset_s = min(reset_s, MAX_RESET_S)
         used = max(0, limit - left) if limit is not None else 0
-        pace = used / reset_s if reset_s > 0 else math.inf
+        pace = used / reset_s
         self.pace = min(pace, self.pace) if now < self.full_at else pace
         self.left, self.limit, self.at, self.full_at = left, limit, now, now + reset_s
 

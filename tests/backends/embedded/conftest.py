@@ -13,8 +13,8 @@ PHOTOS = Path(__file__).parents[3] / "benchmarks" / "photos"
 
 @pytest.fixture(scope="session")
 def backend():
-    """A backend with the shipped models on two threads; its models stay loaded."""
-    made = EmbeddedBackend(threads=2)
+    """A backend with the shipped models on one thread; its models stay loaded."""
+    made = EmbeddedBackend(threads=1)
     yield made
     made.close()
 

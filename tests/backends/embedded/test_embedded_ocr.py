@@ -44,7 +44,7 @@ def sign(text="OPEN 24 HOURS", *, size=SIZE, at=(40, 240), height=42):
 @pytest.fixture(scope="module")
 def reading():
     """A backend that reads; its models stay loaded."""
-    made = EmbeddedBackend(threads=2, ocr=True)
+    made = EmbeddedBackend(threads=1, ocr=True)
     yield made
     made.close()
 
@@ -129,7 +129,7 @@ def test_every_image_gets_an_answer(reading, size):
 @needs_rapidocr
 def test_threads_get_the_same_reading():
     """They share one engine, which is loaded by the first and freed by close."""
-    backend = EmbeddedBackend(threads=2, ocr=True)
+    backend = EmbeddedBackend(threads=1, ocr=True)
     assert backend.status()["models"]["rapidocr"] == "on disk"
     with ThreadPoolExecutor(3) as pool:
         jobs = [pool.submit(read, backend, sign(text)) for text in ("ONE", "TWO", "THREE")]
@@ -158,7 +158,7 @@ from vision_backends.backends.embedded import EmbeddedBackend
 from vision_backends.backends.requests import DescribeRequest
 from vision_backends.images import open_image
 
-backend, request = EmbeddedBackend(threads=2, ocr=True), DescribeRequest()
+backend, request = EmbeddedBackend(threads=1, ocr=True), DescribeRequest()
 backend.check(request)
 backend.model_for(request)
 print(sorted({"numpy", "onnxruntime", "PIL.ImageOps", "rapidocr", "cv2"} & set(sys.modules)))
@@ -184,7 +184,7 @@ from vision_backends.backends.embedded.ocr import Reader
 
 picture = Image.new("RGB", (320, 240), "navy")
 ImageDraw.Draw(picture).text((20, 90), "PUSH", font=ImageFont.load_default(60), fill="white")
-reader = Reader(threads=2)
+reader = Reader(threads=1)
 before = reader.read(picture, width=320, height=240)
 child = os.fork()
 if child == 0:
@@ -214,7 +214,7 @@ from vision_backends.backends.requests import DescribeRequest, DetectRequest, Em
 from vision_backends.errors import NotReadyError
 from vision_backends.images import open_image
 
-backend = EmbeddedBackend(threads=2, ocr=True)
+backend = EmbeddedBackend(threads=1, ocr=True)
 for request in (DetectRequest(), EmbedRequest()):
     backend.check(request)
 image = open_image(Image.new("RGB", (64, 64)))
@@ -225,7 +225,7 @@ for ask in (backend.check, lambda request: backend.describe([image], request, ti
         print(error.message, error.remedy)
     else:
         print("ready")
-EmbeddedBackend(threads=2).check(DescribeRequest())
+EmbeddedBackend(threads=1).check(DescribeRequest())
 """
 
 

@@ -12,7 +12,6 @@ import tiny
 import tiny_captioners
 import tiny_detectors
 import tiny_towers
-import torch
 
 from vision_backends.backends.local import LocalBackend
 from vision_backends.errors import NotReadyError
@@ -26,15 +25,6 @@ PLAIN = {"engine": "torch", "dtype": "float32"}
 """How the libraries that a backend is compared with compute by default, whatever would be faster on this processor."""
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread():
-    """Tiny models gain nothing by more threads, which only wait for each other on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

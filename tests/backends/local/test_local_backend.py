@@ -19,6 +19,7 @@ from answering import answer
 from vision_backends import Router, open_image
 from vision_backends.backends.embedded import EmbeddedBackend
 from vision_backends.backends.local import LocalBackend
+from vision_backends.backends.local.runtime.tuning_cache import TuningCache
 from vision_backends.backends.registry import make_backend as make_registered
 from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest
 from vision_backends.errors import ConfigError, NotReadyError, NotSupportedError, OverloadedError, TimedOutError
@@ -34,20 +35,27 @@ EVERY_REQUEST = [
 ]
 
 
+@pytest.fixture(scope="module")
+def measured_once(tmp_path_factory):
+    """What all users of a machine share, so that it is measured for the first of them only."""
+    return TuningCache(tmp_path_factory.mktemp("tuning"))
+
+
 class TestContract(BackendContract):
     """What the router relies on, with CLIP, BLIP, D-FINE and Grounding DINO."""
 
     kinds = ("blip", "sentence_clip", "d_fine", "grounding_dino")
 
     @pytest.fixture(autouse=True)
-    def folders(self, model):
+    def folders(self, model, measured_once):
         """Build the models."""
         keys = ("caption_model", "embedding_model", "detection_model", "open_vocabulary_model")
         self.settings = {key: str(model(kind)) for key, kind in zip(keys, self.kinds, strict=True)}
+        self.tuning_cache = measured_once
 
     def make_backend(self):
         """Return one with tiny models in folders."""
-        return LocalBackend(**self.settings, engine="torch", min_score=0.1)
+        return LocalBackend(**self.settings, engine="torch", min_score=0.1, tuning_cache=self.tuning_cache)
 
 
 class TestContractOfOtherModels(TestContract):
@@ -466,22 +474,24 @@ def test_images_are_decoded_no_larger_than_needed(make_backend, model):
     assert backend.image_px(DescribeRequest()) is None
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_child_says_so_instead_of_hanging(model):
-    """Before the first load a fork does no harm."""
+@pytest.fixture(scope="module")
+def forked_and_ended(model):
+    """A process that forked before it loaded a model and afterwards, and ended while daemon threads asked."""
     code = f"""
-import os, warnings
+import contextlib, os, threading, time, warnings
 warnings.simplefilter("ignore")  # Python's own, about forking with threads
+import transformers.models.clip.modeling_clip  # once for both that load it
 from PIL import Image
-from vision_backends import EmbedRequest, open_image
+from vision_backends import DetectRequest, EmbedRequest, open_image
 from vision_backends.backends.local import LocalBackend
 from vision_backends.engine.event_loop import engine_loop
 
 def answer(task, *args, **options):
     return engine_loop().run(lambda: task(*args, **options))
 
+models = {{"embedding_model": {str(model("clip"))!r}, "detection_model": {str(model("d_fine"))!r}}}
+backend = LocalBackend(**models, engine="torch", min_score=0.0)
 image, request = open_image(Image.new("RGB", (64, 64))), EmbedRequest()
-backend = LocalBackend(embedding_model={str(model("clip"))!r}, engine="torch")
 if os.fork() == 0:
     print(len(answer(backend.embed, [image], request, timeout_s=60)), flush=True)
     os._exit(0)
@@ -494,24 +504,7 @@ if os.fork() == 0:
         print(type(error).__name__, error.code, flush=True)
     os._exit(0)
 os.wait()
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout.splitlines() == ["1", "NotReadyError forked"]
 
-
-def test_a_process_may_end_while_daemon_threads_ask(model):
-    """Torch is not cut off in the midst of its code, which would abort the process."""
-    code = f"""
-import contextlib, threading, time
-from PIL import Image
-from vision_backends import DetectRequest, open_image
-from vision_backends.backends.local import LocalBackend
-from vision_backends.engine.event_loop import engine_loop
-
-def answer(task, *args, **options):
-    return engine_loop().run(lambda: task(*args, **options))
-
-backend = LocalBackend(detection_model={str(model("d_fine"))!r}, engine="torch", min_score=0.0)
 images = [open_image(Image.new("RGB", (640, 480)))] * 8
 answer(backend.detect, images, DetectRequest(), timeout_s=60)
 
@@ -527,8 +520,19 @@ for _ in range(2):
     threading.Thread(target=keep_asking, daemon=True).start()
 time.sleep(0.5)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert done.stderr == ""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=100)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_says_so_instead_of_hanging(forked_and_ended):
+    """Before the first load a fork does no harm."""
+    assert forked_and_ended.stdout.splitlines() == ["1", "NotReadyError forked"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_process_may_end_while_daemon_threads_ask(forked_and_ended):
+    """Torch is not cut off in the midst of its code, which would abort the process."""
+    assert (forked_and_ended.stderr, forked_and_ended.returncode) == ("", 0)
 
 
 def test_no_request_touches_the_network_or_the_terminal(make_backend, model, make_image, capfd):

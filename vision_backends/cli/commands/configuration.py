@@ -20,12 +20,21 @@ __all__ = ["config"]
 
 MASK = "***"
 
+_HIDDEN = "*" * 10
+"""What a secret of pydantic is written as."""
+
 _SECRET = re.compile(r"key|token|secret|password|auth|credential|header", re.IGNORECASE)
 """Names of keys whose texts are never shown; numbers, such as a budget of tokens, are."""
 
 _USER_OF_URL = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+
+
+class _Masked(str):
+    """A text in which a secret was replaced; what a user has written may well look the same."""
+
+    __slots__ = ()
 
 
 def config(
@@ -75,7 +84,10 @@ def mask(value: Any, *, secret: bool = False) -> Any:  # noqa: ANN401 — any TO
     if isinstance(value, list):
         return [mask(each, secret=secret) for each in value]
     if isinstance(value, str):
-        return MASK if secret else _USER_OF_URL.sub(MASK, value)
+        if secret or value == _HIDDEN:
+            return _Masked(MASK)
+        shown, replaced = _USER_OF_URL.subn(MASK, value)
+        return _Masked(shown) if replaced else value
     return value
 
 
@@ -97,13 +109,21 @@ def to_toml(
     for key, value in values.items():
         written, origin = _value(value), (origins or {}).get((*within, key))
         comment = f"  # {printable(origin)}" if origin else ""
-        yield f"{'# ' if MASK in written else ''}{_key(key)} = {written}{comment}"
+        yield f"{'# ' if _is_masked(value) else ''}{_key(key)} = {written}{comment}"
     for key, value in tables.items():
         yield from to_toml(value, within=(*within, key), origins=origins)
 
 
 def _dotted(keys: Sequence[str]) -> str:
     return ".".join(map(_key, keys))
+
+
+def _is_masked(value: Any) -> bool:  # noqa: ANN401 — any TOML value
+    if isinstance(value, Mapping):
+        return any(map(_is_masked, value.values()))
+    if isinstance(value, list):
+        return any(map(_is_masked, value))
+    return isinstance(value, _Masked)
 
 
 def _key(key: str) -> str:

@@ -15,9 +15,6 @@ LIKE_LARGE = {
 }
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 def make_model(seed, *, end_bias=3.0, **more):
     """A model whose texts end at different lengths."""
     model = tiny.blip_model(seed=seed, std=0.3, **more)
