@@ -404,8 +404,10 @@ def run_program(text, *, interrupt=False):
         if interrupt:
             time.sleep(0.1)
             program.send_signal(signal.SIGINT)
-        rest, _ = program.communicate(timeout=20)
-        return first + rest
+        with ThreadPoolExecutor(1) as pool:  # `communicate` would lose what `readline` has read ahead
+            rest = pool.submit(program.stdout.read)
+            program.wait(timeout=30)
+            return first + rest.result(timeout=30)
     finally:
         program.kill()
 

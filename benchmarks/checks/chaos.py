@@ -96,7 +96,8 @@ def run_with_spare(sandbox: RemoteSandbox, folder: Path, *, calls: int, threads:
         kinds_played = {request["fault"] for request in requests} - {"healthy"}
         books = Books.read(log, requests)
         estimator = OpenAIBackend(api_key=API_KEY, base_url=sandbox.url)
-        sums = compare(books, ledger=routers[0].ledger(), spending=routers[0].spending(), backend=estimator)
+    with make_routers(sandbox, folder / "state.sqlite", has_spare=True) as closed:  # closing gives back what was drawn
+        sums = compare(books, ledger=closed[0].ledger(), spending=closed[0].spending(), backend=estimator)
     left = before.left()
     kinds = ("answer", "CallerError", "AllBackendsFailedError", "StreamInterruptedError", "VisionError", "other")
     endings = {kind: books.count(ending=kind) for kind in kinds}
