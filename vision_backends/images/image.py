@@ -16,10 +16,11 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from vision_backends.arguments import check_number
-from vision_backends.errors import ImageTooLargeError, InvalidImageError
-from vision_backends.images.containers import ACCEPTED
-from vision_backends.images.pixels import decode, pixels_of_array, pixels_of_pil
+from vision_backends.errors import InvalidImageError
+from vision_backends.images.decoding import decode, measure, pixels_of_pil
+from vision_backends.images.formats import ACCEPTED
+from vision_backends.images.limits import DEFAULT_LIMITS, Encoded, ImageLimits
+from vision_backends.images.pixels import pixels_of_array
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL import Image as PILImage
 
-__all__ = ["DEFAULT_LIMITS", "Encoded", "Image", "ImageLimits", "ImageSource", "open_image"]
+__all__ = ["Image", "ImageSource", "open_image"]
 
 ImageSource: TypeAlias = (
     "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | PILImage.Image | npt.NDArray[Any]"
@@ -38,69 +39,6 @@ _CHUNK_BYTES = 1 << 20
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _DATA_URL = "Write data:image/png;base64,… with the encoded bytes of the image."
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageLimits:
-    """What an image may cost to read.
-
-    Attributes:
-        max_bytes: Largest encoded size, in bytes.
-        max_pixels: Largest width × height, in pixels. The default holds every phone's photo and about 160 MB of
-            decoded pixels. Above its own ``MAX_IMAGE_PIXELS`` (89 megapixels) Pillow warns about some formats.
-
-    Raises:
-        InvalidRequestError: One is no number.
-    """
-
-    max_bytes: int = 50_000_000
-    max_pixels: int = 40_000_000
-
-    def __post_init__(self) -> None:
-        check_number("max_bytes", self.max_bytes, example=50_000_000, optional=False)
-        check_number("max_pixels", self.max_pixels, example=40_000_000, optional=False)
-
-    def check_bytes(self, size_bytes: int, *, name: str) -> None:
-        """Return if that many encoded bytes are allowed.
-
-        Raises:
-            ImageTooLargeError: They are too many.
-        """
-        if size_bytes > self.max_bytes:
-            raise ImageTooLargeError(
-                f"{name} has more than {self.max_bytes / 1e6:g} MB.",
-                remedy="Pass a smaller file, or raise max_bytes in the image limits.",
-            )
-
-    def check_pixels(self, size: tuple[int, int], *, name: str) -> None:
-        """Return if an image of that width and height is allowed; called before any pixel is decoded.
-
-        Raises:
-            ImageTooLargeError: It has too many pixels.
-        """
-        width, height = size
-        if width * height > self.max_pixels:
-            raise ImageTooLargeError(
-                f"{name} has {width}×{height} pixels, more than {self.max_pixels / 1e6:g} megapixels.",
-                remedy="Pass a smaller image, or raise max_pixels in the image limits.",
-            )
-
-
-DEFAULT_LIMITS = ImageLimits()
-"""50 MB and 40 megapixels."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Encoded:
-    """The bytes of an image file.
-
-    Attributes:
-        name: What to call them in messages: the file's path, or "The bytes object".
-        data: The bytes, whatever they are.
-    """
-
-    name: str
-    data: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -154,7 +92,7 @@ class Image:
             is_whole = pixels.size == (self.width, self.height)
             is_enough = is_whole or (min_side_px is not None and min(pixels.size) >= min_side_px)
             if self._encoded is not None and not is_enough:
-                pixels = decode(self._encoded, limits=self._limits, min_side_px=min_side_px).pixels
+                pixels = decode(measure(self._encoded, limits=self._limits, min_side_px=min_side_px)).pixels
                 object.__setattr__(self, "_pixels", pixels)
         return pixels.copy()
 
@@ -188,7 +126,7 @@ def open_image(source: ImageSource, *, min_side_px: int | None = None, limits: I
                 made = convert(source, limits=limits)
                 return Image(width=made.width, height=made.height, notes=made.notes, _pixels=made.pixels)
     encoded = _read(source, limits=limits)
-    decoded = decode(encoded, limits=limits, min_side_px=min_side_px)
+    decoded = decode(measure(encoded, limits=limits, min_side_px=min_side_px))
     return Image(
         width=decoded.width,
         height=decoded.height,
