@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["read_text"]
+__all__ = ["decode_text", "read_text"]
 
 MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -30,6 +30,10 @@ def read_text(path: Path) -> str:
         OSError: It cannot be read.
         UnicodeDecodeError: It is not in that encoding.
     """
-    data = path.read_bytes()
+    return decode_text(path.read_bytes())
+
+
+def decode_text(data: bytes) -> str:
+    """Return the text of a file that has been read; as `read_text`."""
     encoding = next((encoding for mark, encoding in MARKS if data.startswith(mark)), "utf-8")
     return io.StringIO(data.decode(encoding), newline=None).read()
