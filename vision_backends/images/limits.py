@@ -52,10 +52,14 @@ class ImageLimits:
             ImageTooLargeError: They are too many.
         """
         if size_bytes > self.max_bytes:
-            raise ImageTooLargeError(
-                f"{name} has more than {self.max_bytes / 1e6:g} MB.",
-                remedy="Pass a smaller file, or raise max_bytes in the image limits.",
-            )
+            raise self.too_many_bytes(name)
+
+    def too_many_bytes(self, name: str) -> ImageTooLargeError:
+        """Return the error for a file that is larger than allowed."""
+        return ImageTooLargeError(
+            f"{name} has more than {self.max_bytes / 1e6:g} MB.",
+            remedy="Pass a smaller file, or raise max_bytes in the image limits.",
+        )
 
     def check_pixels(self, size: tuple[int, int], *, name: str) -> None:
         """Return if an image of that width and height is allowed; called before any pixel is decoded.
