@@ -57,10 +57,10 @@ class TestScans:
 
     def test_too_many_for_its_size_are_refused_at_once(self):
         """The error names both; a small image may have them, and a usual progressive one any size."""
-        started = time.perf_counter()
+        started = time.process_time()
         with pytest.raises(ImageTooLargeError, match="has 101 scans for 6000×6000 pixels"):
             open_image(progressive(6_000, 100))
-        assert time.perf_counter() - started < 1
+        assert time.process_time() - started < 1
         assert open_image(progressive(80, 100)).width == 80
 
     @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from vision_backends.images.container import MAX_PARTS, Container, ExcessError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["strip_avif"]
+__all__ = ["measure_heif", "strip_avif"]
 
 _EXIF_ITEM = re.compile(rb"(?s)(infe[\x02\x03].{7,9})Exif")
 
@@ -53,6 +53,16 @@ def strip_avif(data: bytes) -> Container:
         bytes_per_pixel=_OUTPUT_BYTES + -(-planes * _PLANES_BYTES // max(1, width * height)),
         is_certain=is_certain,
     )
+
+
+def measure_heif(data: bytes) -> Container:
+    """Measure what an HEIF file says of itself; its decoder is not Pillow's, and what that takes is not known."""
+    try:
+        sizes = list(_Items(data).sizes())
+    except (ExcessError, ValueError, IndexError, struct.error):  # it is for the decoder to say so
+        sizes = []
+    width, height = max((size[0] for size in sizes), default=0), max((size[1] for size in sizes), default=0)
+    return Container(data=data, size=(width, height) if sizes else None, bytes_per_pixel=16)
 
 
 class _Picture(NamedTuple):

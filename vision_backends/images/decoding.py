@@ -54,6 +54,9 @@ _BLOCK_ROWS = 2
 _REDUCTIONS = (8, 4, 2)
 """By how much a JPEG can be made smaller while it is decoded."""
 
+_USUAL_PIXELS = 12_000_000
+"""Of an image that does not say how large it is."""
+
 _QUICK_STEPS = 4_000_000
 """Pixels that are gone over in a few hundredths of a second."""
 
@@ -82,15 +85,15 @@ class Measured:
     def is_quick(self) -> bool:
         """Whether it is decoded in a few hundredths of a second, whatever is in it."""
         container = self.container
-        if container is None or not self.is_certain or container.size is None:
+        if container is None or container.size is None or self.needs_limits or self.kind not in _PLUGINS:
             return False
         width, height = container.size
         return max(container.steps or 0, width * height) <= _QUICK_STEPS
 
     @property
-    def is_certain(self) -> bool:
-        """Whether nothing of it can take more than was counted; a decoder that others have added may take anything."""
-        return self.kind in _PLUGINS and (self.container is None or self.container.is_certain)
+    def needs_limits(self) -> bool:
+        """Whether more may be in it than was counted, so that it has to be decoded where memory and time end."""
+        return self.container is not None and not self.container.is_certain
 
 
 def measure(encoded: Encoded, *, limits: ImageLimits, min_side_px: int | None = None) -> Measured:
@@ -124,7 +127,7 @@ def measure(encoded: Encoded, *, limits: ImageLimits, min_side_px: int | None = 
 def _measured(
     encoded: Encoded, kind: str, container: Container | None, limits: ImageLimits, min_side_px: int | None
 ) -> Measured:
-    pixels, per_pixel = limits.max_pixels, 16
+    pixels, per_pixel = min(limits.max_pixels, _USUAL_PIXELS), 16
     if container is not None and container.size is not None:
         per_pixel, (width, height) = container.bytes_per_pixel, container.size
         pixels = width * height

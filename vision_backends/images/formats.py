@@ -16,7 +16,7 @@ import zlib
 from typing import TYPE_CHECKING, NamedTuple
 
 from vision_backends.errors import InvalidImageError
-from vision_backends.images.avif import strip_avif
+from vision_backends.images.avif import measure_heif, strip_avif
 from vision_backends.images.container import MAX_PARTS, Container, ExcessError
 from vision_backends.images.jpeg import strip_jpeg, with_jpeg_end
 from vision_backends.images.tiff import exif_orientation, strip_tiff
@@ -124,8 +124,7 @@ def strip(data: bytes, *, kind: str) -> Container:
         ExcessError: It has absurdly much of something.
         ValueError: It is damaged. IndexError, OverflowError and struct.error mean the same.
     """
-    # A decoder that others have added says its size before it decodes, and what it takes is not known.
-    return _STRIPPERS[kind](data) if kind in _STRIPPERS else Container(data=data, bytes_per_pixel=16)
+    return _STRIPPERS[kind](data)
 
 
 def with_end(data: bytes, fill: bytes, *, kind: str, max_pixels: int) -> Mended | None:
@@ -317,4 +316,5 @@ _STRIPPERS: dict[str, Callable[[bytes], Container]] = {
     "WEBP": _strip_webp,
     "BMP": _count_bmp,
     "AVIF": strip_avif,
+    "HEIF": measure_heif,
 }

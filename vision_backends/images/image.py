@@ -7,29 +7,42 @@ It must not know what an image looks like inside, nor what it is for.
 from __future__ import annotations
 
 import hashlib
+import math
 import sys
 import threading
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from vision_backends.images.child import decode_apart
 from vision_backends.images.decoding import decode, measure, pixels_of_pil
 from vision_backends.images.limits import DEFAULT_LIMITS, Encoded, ImageLimits
 from vision_backends.images.pixels import pixels_of_array
+from vision_backends.images.room import ROOM, wait_for
 from vision_backends.images.sources import read_source
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Callable
     from typing import BinaryIO
 
     import numpy.typing as npt
     from PIL import Image as PILImage
 
-__all__ = ["Image", "ImageSource", "open_image"]
+    from vision_backends.images.decoding import Measured
+    from vision_backends.images.pixels import Decoded
+    from vision_backends.images.room import Share
+
+__all__ = ["Image", "ImageSource", "Opening", "begin_opening", "open_image"]
 
 ImageSource: TypeAlias = (
     "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | PILImage.Image | npt.NDArray[Any]"
 )
 """What `open_image` takes: a path or data URL, encoded bytes, a binary file, a PIL image or a numpy array."""
+
+
+_QUICK_BYTES = 32_000_000
+"""Pixels of so much memory are copied in a few hundredths of a second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -48,6 +61,7 @@ class Image:
     _pixels: PILImage.Image  # upright, mode RGB, held by nothing else; replaced when more are asked for
     _encoded: Encoded | None = None
     _limits: ImageLimits = DEFAULT_LIMITS
+    _share: Share | None = None  # of the room for images, held as long as the image
     _digest: str | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -71,6 +85,11 @@ class Image:
         encoded = 0 if self._encoded is None else len(self._encoded.data)
         return self._pixels.width * self._pixels.height * 4 + encoded
 
+    def leave_room(self) -> None:
+        """Give back the room for images that it takes, before it is gone itself."""
+        if self._share is not None:
+            self._share.leave()
+
     def rgb(self, *, min_side_px: int | None = None) -> PILImage.Image:
         """Return a copy of the pixels, upright and in mode RGB.
 
@@ -83,12 +102,58 @@ class Image:
             is_whole = pixels.size == (self.width, self.height)
             is_enough = is_whole or (min_side_px is not None and min(pixels.size) >= min_side_px)
             if self._encoded is not None and not is_enough:
-                pixels = decode(measure(self._encoded, limits=self._limits, min_side_px=min_side_px)).pixels
+                measured = measure(self._encoded, limits=self._limits, min_side_px=min_side_px)
+                taken = ROOM.ask(measured.room_bytes, at_once=True)
+                pixels = _decode(measured).pixels
+                taken.leave()
                 object.__setattr__(self, "_pixels", pixels)
+                if self._share is not None:
+                    self._share.resize(self.memory_bytes)
         return pixels.copy()
 
     def __repr__(self) -> str:
         return f"<Image {self.width}×{self.height} px{f', {self._encoded.name}' if self._encoded else ''}>"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """An image that is read and measured, and not yet decoded.
+
+    Attributes:
+        room_bytes: Memory that decoding takes.
+        is_quick: Whether that is done in a few hundredths of a second.
+        measured: The file; None for pixels, which a process of its own cannot be handed.
+    """
+
+    room_bytes: int
+    is_quick: bool
+    measured: Measured | None = None
+    _decode: Callable[[], Decoded]
+
+    def decode_here(self) -> Decoded:
+        """Decode it in this thread. Errors as in `open_image`."""
+        return self._decode()
+
+    def image(self, decoded: Decoded, *, share: Share | None = None) -> Image:
+        """Return the image.
+
+        Args:
+            decoded: What came of decoding it.
+            share: The room that it takes as long as it lives.
+        """
+        measured = self.measured
+        image = Image(
+            width=decoded.width,
+            height=decoded.height,
+            notes=decoded.notes,
+            _pixels=decoded.pixels,
+            _encoded=measured.encoded if measured else None,
+            _limits=measured.limits if measured else DEFAULT_LIMITS,
+            _share=share,
+        )
+        if share is not None:
+            share.resize(image.memory_bytes)
+        return image
 
 
 def open_image(source: ImageSource, *, min_side_px: int | None = None, limits: ImageLimits = DEFAULT_LIMITS) -> Image:
@@ -108,21 +173,45 @@ def open_image(source: ImageSource, *, min_side_px: int | None = None, limits: I
         InvalidImageError: It cannot be read, or is not an image that can be used.
         ImageTooLargeError: It has more bytes or pixels than the limits allow.
     """
+    opening = begin_opening(source, min_side_px=min_side_px, limits=limits)
+    taken = wait_for(opening.room_bytes)
+    try:
+        return opening.image(opening.decode_here())
+    finally:
+        taken.leave()
+
+
+def begin_opening(
+    source: ImageSource, *, min_side_px: int | None = None, limits: ImageLimits = DEFAULT_LIMITS
+) -> Opening:
+    """Read and measure an image, without decoding it. Arguments and errors as in `open_image`."""
     if not isinstance(source, str | bytes):
         for module, name, convert in (("PIL.Image", "Image", pixels_of_pil), ("numpy", "ndarray", pixels_of_array)):
             # Not imported here: an instance exists only where its module does. While another thread is importing that
             # module, the class may still be missing from it.
             kind = getattr(sys.modules.get(module), name, None)
             if kind is not None and isinstance(source, kind):
-                made = convert(source, limits=limits)
-                return Image(width=made.width, height=made.height, notes=made.notes, _pixels=made.pixels)
-    encoded = read_source(source, limits=limits)
-    decoded = decode(measure(encoded, limits=limits, min_side_px=min_side_px))
-    return Image(
-        width=decoded.width,
-        height=decoded.height,
-        notes=decoded.notes,
-        _pixels=decoded.pixels,
-        _encoded=encoded,
-        _limits=limits,
+                room_bytes = _room_of_pixels(source)
+                return Opening(
+                    room_bytes=room_bytes,
+                    is_quick=room_bytes <= _QUICK_BYTES and getattr(source, "fp", None) is None,
+                    _decode=partial(convert, source, limits=limits),
+                )
+    measured = measure(read_source(source, limits=limits), limits=limits, min_side_px=min_side_px)
+    return Opening(
+        room_bytes=measured.room_bytes,
+        is_quick=measured.is_quick,
+        _decode=partial(_decode, measured),
+        measured=measured,
     )
+
+
+def _room_of_pixels(source: Any) -> int:  # noqa: ANN401 — an array or a PIL image
+    """Return about how much memory is taken while pixels are copied."""
+    sides = source.size if isinstance(source.size, tuple) else source.shape[:2]
+    return math.prod(sides) * 8
+
+
+def _decode(measured: Measured) -> Decoded:
+    """Decode an image: here, unless nobody knows what that may take."""
+    return decode_apart(measured) if measured.needs_limits else decode(measured)

@@ -123,7 +123,7 @@ def _decode_data_url(url: str, *, limits: ImageLimits) -> bytes:
 
 
 def _unescape(text: bytes) -> bytes:
-    """Return a URL's bytes, with those that are written as ``%41``; `urllib.parse` takes a minute for 60 MB of ``%``."""
+    """Return a URL's bytes, of which some are written as ``%41``; `urllib.parse` takes a minute for 60 MB of ``%``."""
     pieces = []
     at = 0
     while (escaped := text.find(b"%", at)) >= 0:

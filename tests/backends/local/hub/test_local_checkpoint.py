@@ -172,11 +172,11 @@ class TestOddFiles:
         """Whoever reads it: this package, or transformers later."""
         folder = model_copy("clip")
         self.put(folder / name, what)
-        started = time.perf_counter()
+        started = time.process_time()
         if what == "directory" and name in {"tokenizer.json", "merges.txt"}:
             return  # nothing reads it
         error = refusal(folder)
-        assert time.perf_counter() - started < 2
+        assert time.process_time() - started < 2
         assert error.code == "incomplete"
         assert name in error.message or "elsewhere" in error.message
 
