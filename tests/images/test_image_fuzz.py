@@ -29,7 +29,7 @@ def test_only_errors_of_the_caller_come_out(name: str):
         for _ in range(CASES):
             started = time.process_time()
             outcomes[attempt(mutate(data, chance), min_side_px=chance.choice((None, 10)))] += 1
-            assert time.process_time() - started < 2
+            assert time.process_time() - started < 20  # tracing makes Python many times slower
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert not caught

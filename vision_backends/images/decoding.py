@@ -215,6 +215,8 @@ def _mend(data: bytes, *, kind: str, name: str, limits: ImageLimits) -> tuple[De
     Raises:
         InvalidImageError: More is missing than nobody would notice. Whatever Pillow raises: it is damaged otherwise.
     """
+    if kind == "GIF":
+        return _mend_gif(data, name=name, limits=limits)
     ends = []
     for fill in _FILLS:
         whole = with_end(data, fill, kind=kind, max_pixels=limits.max_pixels)
@@ -232,6 +234,41 @@ def _mend(data: bytes, *, kind: str, name: str, limits: ImageLimits) -> tuple[De
     if missing > _MOST_MISSING:
         raise _cut_short(name, missing)
     return ends[0], missing
+
+
+def _mend_gif(data: bytes, *, name: str, limits: ImageLimits) -> tuple[Decoded, float]:
+    """Return a GIF as far as it goes, and how large a share of its first picture is missing; errors as in `_mend`."""
+    from PIL import Image as PILImage
+
+    ends = []
+    for fill in _FILLS:
+        whole = with_end(data, fill, kind="GIF", max_pixels=limits.max_pixels)
+        if whole is None:
+            raise ValueError("a file without an end")
+        image = _as_far_as_it_goes(whole.data)
+        ends.append(PILImage.frombytes("L", image.size, image.tobytes()))
+    missing = _missing_share(*ends, is_in_rows=False)
+    if missing > _MOST_MISSING:
+        raise _cut_short(name, missing)
+    shown, notes = visible(_as_far_as_it_goes(strip(data, kind="GIF").data), kind="GIF", name=name)
+    pixels = upright_rgb(shown, copy=True)
+    return Decoded(pixels=pixels, width=pixels.width, height=pixels.height, notes=notes), missing
+
+
+def _as_far_as_it_goes(data: bytes) -> PILImage.Image:
+    """Return what a decoder has made of a GIF when its data ends."""
+    from PIL import Image as PILImage
+    from PIL import ImageFile
+
+    width, height = strip(data, kind="GIF").size or (0, 0)
+    if width * height > (PILImage.MAX_IMAGE_PIXELS or 0):  # Pillow would warn
+        raise ValueError("a large GIF that is damaged")
+    parser = ImageFile.Parser()
+    parser.feed(data)
+    parser.feed(b"")  # the first only reads what stands before the pixels
+    if parser.image is None:
+        raise ValueError("a GIF without a picture")
+    return parser.image
 
 
 def pixels_of_pil(image: PILImage.Image, *, limits: ImageLimits) -> Decoded:

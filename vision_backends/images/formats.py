@@ -146,6 +146,8 @@ def with_end(data: bytes, fill: bytes, *, kind: str, max_pixels: int) -> Mended 
     """
     if kind == "PNG":
         return _with_png_end(data, fill, max_pixels=max_pixels)
+    if kind == "GIF":
+        return _with_gif_fill(data, fill)
     missing = fill * (len(data) + 64)
     mended = with_jpeg_end(data, missing) if kind == "JPEG" else data + missing
     return None if mended is None or kind not in {"JPEG", "BMP", "WEBP", "TIFF"} else Mended(mended)
@@ -242,6 +244,20 @@ def _strip_gif(data: bytes) -> Container:
             case _:
                 at += 1
     raise ExcessError(f"more than {MAX_PARTS:,} parts before its first picture")
+
+
+def _with_gif_fill(data: bytes, fill: bytes) -> Mended:
+    """Return a GIF of its first picture alone, on a screen of its size, in which what is missing has a colour's number.
+
+    Decoders leave what they do not reach transparent, so that the transparent colour is what says where they end.
+    """
+    stripped = _strip_gif(data).data
+    start = 13 + (3 << (stripped[10] & 7) + 1 if stripped[10] & 0x80 else 0)
+    image = stripped[start:]
+    if image[0] == 0x21:
+        image = image[8:]
+    control = b"!\xf9\x04\x01\x00\x00" + fill + b"\x00"
+    return Mended(stripped[:6] + image[5:9] + stripped[10:start] + control + image[:1] + bytes(4) + image[5:])
 
 
 def _end_of_gif_blocks(data: bytes, at: int) -> int:
