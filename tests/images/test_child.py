@@ -80,7 +80,7 @@ def test_it_ends_when_that_is_asked_for():
 
 
 def test_an_avif_that_nobody_can_count_is_decoded_where_memory_ends():
-    """An animation need not have a still picture, whose data is easy to find; its first picture is seen all the same."""
+    """An animation need not have a still picture beside it; its first picture is seen all the same."""
     others = [PILImage.new("RGB", SCENE.size, colour) for colour in ("blue", "red")]
     data = encode(SCENE, "AVIF", save_all=True, append_images=others, quality=95)
     without = data.replace(b"pitm", b"free")
