@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import threading
 import time
@@ -10,8 +11,10 @@ import time
 import pytest
 from PIL import Image as PILImage
 
-from vision_backends import AllBackendsFailedError, AsyncRouter, Description, Router, UnavailableError
+from vision_backends import AllBackendsFailedError, AsyncRouter, Description, Router, UnavailableError, VisionError
+from vision_backends.images.room import ROOM
 from vision_backends.routing.ladder import MAX_COLD_S
+from vision_backends.routing.opening import DECODERS, READERS
 from vision_backends.storage import open_store
 from vision_backends.testing import FakeBackend, FakeClock
 
@@ -88,6 +91,120 @@ def test_time_spent_on_reading_is_time_of_the_call():
         router.describe(Slow(file.getvalue()), deadline_s=10)
     (call,) = best.calls
     assert call.timeout_s == pytest.approx(7.0)
+
+
+HEIC = b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00heicmif1" + bytes(100)
+
+
+@pytest.fixture
+def decoder_that_hangs():
+    """A decoder of somebody else's that never returns; it is let go at the end."""
+    answers = threading.Event()
+
+    def decode(_file, _name):
+        answers.wait(60)
+        raise OSError
+
+    PILImage.register_open("HEIF", decode)
+    yield
+    answers.set()
+    del PILImage.OPEN["HEIF"]
+    PILImage.ID.remove("HEIF")
+
+
+def png(number: int) -> bytes:
+    """Return a picture that is not decoded in passing."""
+    file = io.BytesIO()
+    PILImage.new("RGB", (2_500, 2_000), (number, 0, 0)).save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+def test_an_image_that_is_never_decoded_is_not_waited_for(decoder_that_hangs):
+    """It is the deadline's error, not the image's."""
+    with Router([FakeBackend("best")]) as router:
+        started = time.monotonic()
+        for ask in (router.describe, router.describe_stream):
+            with pytest.raises(AllBackendsFailedError, match=r"not decoded within 0\.\d+ s") as late:
+                ask(HEIC, deadline_s=0.2)
+            assert "deadline_s" in (late.value.remedy or "")
+        assert time.monotonic() - started < 10
+
+
+def test_decoders_that_hang_do_not_stop_others(decoder_that_hangs):
+    """Half of the threads may be left behind; then images are decoded in processes that can be ended."""
+    with Router([FakeBackend("best")], caching=False) as router:
+        outcomes = router.describe_many([HEIC + bytes([n]) for n in range(2 * DECODERS)], deadline_s=2.0)
+        assert {type(outcome) for outcome in outcomes} == {AllBackendsFailedError}
+        pool = router._pipeline._opener._decoders
+        assert 0 < pool.stuck <= DECODERS // 2
+        for n in range(3):
+            assert router.describe(png(n), deadline_s=30).trace.backend == "best"
+        assert pool.stuck <= DECODERS // 2
+
+
+def ask_in_vain(router: Router) -> None:
+    """Ask about images that no decoder returns from, until the router is closed."""
+    with contextlib.suppress(VisionError, asyncio.CancelledError):
+        router.describe_many([HEIC] * DECODERS, deadline_s=100)
+
+
+def test_nobody_waits_for_the_deadlines_of_those_that_hang(decoder_that_hangs):
+    """Whoever decodes for seconds is known to be stuck long before."""
+    with Router([FakeBackend("best")], caching=False) as router:
+        for _ in range(DECODERS):
+            threading.Thread(target=ask_in_vain, args=(router,), daemon=True).start()
+        while router._pipeline._opener._decoders.busy_for(0) < DECODERS // 2:
+            time.sleep(0.01)
+        assert router.describe(png(1), deadline_s=30).trace.backend == "best"
+
+
+def test_images_wait_for_room_within_their_deadline():
+    """Others hold all of it: an error that says so; then there is room again, and an answer."""
+    held = ROOM.ask(2_000_000_000, at_once=True)
+    with Router([FakeBackend("best")]) as router:
+        with pytest.raises(AllBackendsFailedError, match="not given room in memory within"):
+            router.describe(png(1), deadline_s=0.2)
+        with pytest.raises(AllBackendsFailedError, match="not given room in memory within"):
+            router.describe(IMAGE, deadline_s=0.2)
+        held.leave()
+        assert router.describe(png(1)).trace.backend == "best"
+
+
+def test_what_images_take_comes_back_when_their_call_ends():
+    """However it ends."""
+    before = ROOM.used_bytes
+    best = FakeBackend("best")
+    with Router([best], caching=False) as router:
+        router.describe(png(1))
+        router.describe_many([png(1), b"no image", IMAGE])
+        list(router.describe_each([png(2), IMAGE]))
+        with router.describe_stream(png(3)) as stream:
+            list(stream)
+        best.play(UnavailableError("No."))
+        with pytest.raises(AllBackendsFailedError) as kept:
+            router.describe(png(4))
+        assert kept.value.attempts
+        while ROOM.used_bytes != before:  # the loop has still to let go of the last call
+            time.sleep(0.01)
+    assert stream.description
+
+
+def test_files_that_never_answer_do_not_stop_others(tmp_path):
+    """Objects of callers hang by themselves: paths and bytes are read elsewhere."""
+    file = Hanging()
+    path = tmp_path / "picture.png"
+    IMAGE.save(path)
+    try:
+        with Router([FakeBackend("best")], caching=False) as router:
+            while router._pipeline._opener._readers["object"].stuck < READERS:
+                with pytest.raises(AllBackendsFailedError, match="not read within"):
+                    router.describe(file, deadline_s=0.05)
+            with pytest.raises(AllBackendsFailedError, match=r"not read.*All 64 threads for read-object"):
+                router.describe(file, deadline_s=30)
+            for source in (path, path.read_bytes(), IMAGE):
+                assert router.describe(source, deadline_s=30).trace.backend == "best"
+    finally:
+        file.answers.set()
 
 
 def test_the_last_rung_is_loaded_while_a_better_one_is_waited_for(time_passes):

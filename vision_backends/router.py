@@ -822,6 +822,8 @@ class Router:
             except VisionError:
                 await self._written_and_told()
                 raise
+            finally:
+                item.close()  # its memory is for the next
             await self._written_and_told()
         answer = complete(item)
         if not isinstance(answer, Description):

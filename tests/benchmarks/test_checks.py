@@ -15,12 +15,14 @@ RUNS = {
     "wire_overhead": ("--rounds=3",),
     "sigkill": ("--kills=2",),
     "chaos": ("--calls=60", "--threads=12"),
+    "hostile_images": ("--cases=66", "--callers=2"),
 }
 
 SURE = {
     "failover": ("requests",),
     "sigkill": ("files", "entries", "totals", "states", "routers", "reported", "tokens"),
     "chaos": ("calls that ended otherwise", "budget", "answers", "threads", "sockets", "requests per call"),
+    "hostile_images": ("untyped", "answers"),
 }
 """Words in the names of figures that reach their targets on any machine."""
 

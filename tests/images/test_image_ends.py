@@ -66,6 +66,8 @@ def test_a_pil_image_whose_file_has_no_end_is_seen_as_well():
         ("JPEG", {"quality": 90}, 0.01),
         ("JPEG", {"quality": 90, "exif": b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0"}, 0.01),
         ("PNG", {}, 0.02),
+        ("GIF", {}, 0.02),
+        ("GIF", {"interlace": 0, "transparency": 3}, 0.02),
         ("BMP", {}, 0.02),
         ("TIFF", {}, 0.02),
     ],
@@ -82,7 +84,9 @@ def test_a_little_that_is_missing_at_the_end_is_noted(kind: str, options: dict, 
         assert router.describe(data).trace.notes == ()
 
 
-@pytest.mark.parametrize(("kind", "options"), [("JPEG", {"quality": 90}), ("PNG", {}), ("BMP", {}), ("TIFF", {})])
+@pytest.mark.parametrize(
+    ("kind", "options"), [("JPEG", {"quality": 90}), ("PNG", {}), ("GIF", {}), ("BMP", {}), ("TIFF", {})]
+)
 @pytest.mark.parametrize("share", [0.1, 0.5])
 def test_much_that_is_missing_is_an_error_that_says_how_much(kind: str, options: dict, share: float):
     """A model would describe the grey as a part of the picture."""

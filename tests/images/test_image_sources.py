@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 import io
 import os
+import random
 import socket
 import threading
+import time
 import zipfile
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 import pytest
 from pictures import encode, make_scene, mean_difference
@@ -16,6 +19,7 @@ from PIL import Image as PILImage
 
 from vision_backends.errors import ImageTooLargeError, InvalidImageError
 from vision_backends.images import ImageLimits, open_image
+from vision_backends.images.sources import _unescape
 
 PNG = encode(make_scene(), "PNG")
 
@@ -55,8 +59,8 @@ class TestPaths:
             open_image(tmp_path / "nowhere.jpg")
 
     def test_a_directory_is_no_image(self, tmp_path: Path):
-        """It cannot be read."""
-        with pytest.raises(InvalidImageError, match="cannot be read"):
+        """It is no regular file."""
+        with pytest.raises(InvalidImageError, match="not a regular file"):
             open_image(tmp_path)
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -87,10 +91,10 @@ class TestPaths:
             open_image("/dev/zero")
 
     def test_a_socket_is_refused(self, tmp_path: Path):
-        """It cannot be opened."""
+        """It is no regular file."""
         with socket.socket(socket.AF_UNIX) as server:
             server.bind(str(tmp_path / "socket"))
-            with pytest.raises(InvalidImageError, match="cannot be read"):
+            with pytest.raises(InvalidImageError, match="not a regular file"):
                 open_image(tmp_path / "socket")
 
     def test_a_file_over_the_limit_is_refused_before_it_is_read(self, tmp_path: Path):
@@ -230,6 +234,30 @@ class TestFiles:
             open_image(file)
 
 
+class TestEndlessFiles:
+    """Objects that give very little or very much."""
+
+    def test_one_that_gives_a_byte_at_a_time_is_not_read_for_ever(self):
+        """A million reads are no way to hand over an image."""
+
+        class Dripping:
+            def read(self, _size: int) -> bytes:
+                return b"x"
+
+        with pytest.raises(InvalidImageError, match=r"was read 500,000 times.*pass its bytes"):
+            open_image(Dripping())
+
+    def test_more_than_was_asked_for_is_not_copied(self):
+        """What it gives is measured first."""
+
+        class Generous:
+            def read(self, _size: int) -> memoryview:
+                return memoryview(bytearray(60_000_000))
+
+        with pytest.raises(ImageTooLargeError, match="more than 50 MB"):
+            open_image(Generous())
+
+
 class TestDataUrls:
     """data: URLs as browsers and programs write them, and as they really are."""
 
@@ -268,6 +296,20 @@ class TestDataUrls:
         """There are no data in it either."""
         with pytest.raises(InvalidImageError, match="The data URL is empty"):
             open_image("data:image/png;base64,")
+
+    def test_escapes_mean_what_they_mean_elsewhere(self):
+        """Also those that are none, and those at the end of a piece that is worked on in one go."""
+        chance = random.Random(5)  # noqa: S311
+        for length in (0, 1, 2, 3, 50, (1 << 20) + 7):
+            text = bytes(chance.choices(b"%%%%059afAFgz", k=length))
+            assert _unescape(text) == unquote_to_bytes(text)
+
+    def test_escapes_that_are_none_take_no_time(self):
+        """The usual way takes a microsecond for each."""
+        started = time.process_time()
+        with pytest.raises(InvalidImageError, match="not valid base64"):
+            open_image("data:;base64," + "%" * 20_000_000)
+        assert time.process_time() - started < 5
 
     @pytest.mark.parametrize("header", ["data:image/png;base64,", "data:image/png,"])
     def test_a_url_over_the_limit_is_refused(self, header: str):

@@ -12,6 +12,7 @@ import contextvars
 import logging
 import os
 import queue
+import time
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -75,6 +76,10 @@ class Pool:
     def stuck(self) -> int:
         """How many threads are in work that was left behind."""
         return self._crew_of_process().stuck
+
+    def busy_for(self, seconds: float) -> int:
+        """Return how many threads are in a call that began so long ago, or that was left behind."""
+        return self._crew_of_process().busy_for(seconds)
 
     def close(self) -> None:
         """Let idle threads end now and busy ones after their work; harmless twice."""
@@ -189,6 +194,7 @@ class _Crew:
         self._threads = 0
         self._unfinished = 0
         self._is_closed = False
+        self._running: dict[_Awaited[Any], float] = {}
 
     def put(self, job: _Awaited[Any] | _Background) -> None:
         """Have a thread do a job, after those that came before. Errors as in `Pool.start`."""
@@ -212,7 +218,14 @@ class _Crew:
                 self._unfinished -= 1
                 return False
             job.state = "running"
+            self._running[job] = time.monotonic()
             return True
+
+    def busy_for(self, seconds: float) -> int:
+        """Return how many threads are in a call that began so long ago, or that was left behind."""
+        with self._lock:
+            latest = time.monotonic() - seconds
+            return sum(job.state == "left" or began <= latest for job, began in self._running.items())
 
     def leave_behind(self, job: _Awaited[Any]) -> bool:
         """Note that a call is not waited for any more; return whether it has begun."""
@@ -229,6 +242,7 @@ class _Crew:
         """Note that a call has ended; return whether it is waited for."""
         with self._lock:
             self._unfinished -= 1
+            del self._running[job]
             if job.state == "left":
                 self.stuck -= 1
                 return False

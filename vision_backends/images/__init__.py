@@ -4,7 +4,8 @@ The modules of this package decide what is accepted, the limits of size, and how
 They must not know what the image is for, nor any backend. Importing them imports neither Pillow nor numpy.
 """
 
-from vision_backends.images.image import DEFAULT_LIMITS, Image, ImageLimits, ImageSource, open_image
+from vision_backends.images.image import Image, ImageSource, open_image
+from vision_backends.images.limits import DEFAULT_LIMITS, ImageLimits
 from vision_backends.images.pixels import WireImage, encode_for_wire
 
 __all__ = [

@@ -6,101 +6,43 @@ It must not know what an image looks like inside, nor what it is for.
 
 from __future__ import annotations
 
-import binascii
 import hashlib
-import os
-import re
-import stat
+import math
 import sys
 import threading
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from vision_backends.arguments import check_number
-from vision_backends.errors import ImageTooLargeError, InvalidImageError
-from vision_backends.images.containers import ACCEPTED
-from vision_backends.images.pixels import decode, pixels_of_array, pixels_of_pil
+from vision_backends.images.child import decode_apart
+from vision_backends.images.decoding import decode, measure, pixels_of_pil
+from vision_backends.images.limits import DEFAULT_LIMITS, Encoded, ImageLimits
+from vision_backends.images.pixels import pixels_of_array
+from vision_backends.images.room import ROOM, wait_for
+from vision_backends.images.sources import read_source
 
 if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable
     from typing import BinaryIO
 
     import numpy.typing as npt
     from PIL import Image as PILImage
 
-__all__ = ["DEFAULT_LIMITS", "Encoded", "Image", "ImageLimits", "ImageSource", "open_image"]
+    from vision_backends.images.decoding import Measured
+    from vision_backends.images.pixels import Decoded
+    from vision_backends.images.room import Share
+
+__all__ = ["Image", "ImageSource", "Opening", "begin_opening", "open_image"]
 
 ImageSource: TypeAlias = (
     "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | PILImage.Image | npt.NDArray[Any]"
 )
 """What `open_image` takes: a path or data URL, encoded bytes, a binary file, a PIL image or a numpy array."""
 
-_CHUNK_BYTES = 1 << 20
-_URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-_URL_SAFE = bytes.maketrans(b"-_", b"+/")
-_DATA_URL = "Write data:image/png;base64,… with the encoded bytes of the image."
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageLimits:
-    """What an image may cost to read.
-
-    Attributes:
-        max_bytes: Largest encoded size, in bytes.
-        max_pixels: Largest width × height, in pixels. The default holds every phone's photo and about 160 MB of
-            decoded pixels. Above its own ``MAX_IMAGE_PIXELS`` (89 megapixels) Pillow warns about some formats.
-
-    Raises:
-        InvalidRequestError: One is no number.
-    """
-
-    max_bytes: int = 50_000_000
-    max_pixels: int = 40_000_000
-
-    def __post_init__(self) -> None:
-        check_number("max_bytes", self.max_bytes, example=50_000_000, optional=False)
-        check_number("max_pixels", self.max_pixels, example=40_000_000, optional=False)
-
-    def check_bytes(self, size_bytes: int, *, name: str) -> None:
-        """Return if that many encoded bytes are allowed.
-
-        Raises:
-            ImageTooLargeError: They are too many.
-        """
-        if size_bytes > self.max_bytes:
-            raise ImageTooLargeError(
-                f"{name} has more than {self.max_bytes / 1e6:g} MB.",
-                remedy="Pass a smaller file, or raise max_bytes in the image limits.",
-            )
-
-    def check_pixels(self, size: tuple[int, int], *, name: str) -> None:
-        """Return if an image of that width and height is allowed; called before any pixel is decoded.
-
-        Raises:
-            ImageTooLargeError: It has too many pixels.
-        """
-        width, height = size
-        if width * height > self.max_pixels:
-            raise ImageTooLargeError(
-                f"{name} has {width}×{height} pixels, more than {self.max_pixels / 1e6:g} megapixels.",
-                remedy="Pass a smaller image, or raise max_pixels in the image limits.",
-            )
-
-
-DEFAULT_LIMITS = ImageLimits()
-"""50 MB and 40 megapixels."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Encoded:
-    """The bytes of an image file.
-
-    Attributes:
-        name: What to call them in messages: the file's path, or "The bytes object".
-        data: The bytes, whatever they are.
-    """
-
-    name: str
-    data: bytes = field(repr=False)
+_QUICK_BYTES = 32_000_000
+"""Pixels of so much memory are copied in a few hundredths of a second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -119,6 +61,7 @@ class Image:
     _pixels: PILImage.Image  # upright, mode RGB, held by nothing else; replaced when more are asked for
     _encoded: Encoded | None = None
     _limits: ImageLimits = DEFAULT_LIMITS
+    _share: Share | None = None  # of the room for images, held as long as the image
     _digest: str | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -142,6 +85,11 @@ class Image:
         encoded = 0 if self._encoded is None else len(self._encoded.data)
         return self._pixels.width * self._pixels.height * 4 + encoded
 
+    def leave_room(self) -> None:
+        """Give back the room for images that it takes, before it is gone itself."""
+        if self._share is not None:
+            self._share.leave()
+
     def rgb(self, *, min_side_px: int | None = None) -> PILImage.Image:
         """Return a copy of the pixels, upright and in mode RGB.
 
@@ -154,12 +102,58 @@ class Image:
             is_whole = pixels.size == (self.width, self.height)
             is_enough = is_whole or (min_side_px is not None and min(pixels.size) >= min_side_px)
             if self._encoded is not None and not is_enough:
-                pixels = decode(self._encoded, limits=self._limits, min_side_px=min_side_px).pixels
+                measured = measure(self._encoded, limits=self._limits, min_side_px=min_side_px)
+                taken = ROOM.ask(measured.room_bytes, at_once=True)
+                pixels = _decode(measured).pixels
+                taken.leave()
                 object.__setattr__(self, "_pixels", pixels)
+                if self._share is not None:
+                    self._share.resize(self.memory_bytes)
         return pixels.copy()
 
     def __repr__(self) -> str:
         return f"<Image {self.width}×{self.height} px{f', {self._encoded.name}' if self._encoded else ''}>"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """An image that is read and measured, and not yet decoded.
+
+    Attributes:
+        room_bytes: Memory that decoding takes.
+        is_quick: Whether that is done in a few hundredths of a second.
+        measured: The file; None for pixels, which a process of its own cannot be handed.
+    """
+
+    room_bytes: int
+    is_quick: bool
+    measured: Measured | None = None
+    _decode: Callable[[], Decoded]
+
+    def decode_here(self) -> Decoded:
+        """Decode it in this thread. Errors as in `open_image`."""
+        return self._decode()
+
+    def image(self, decoded: Decoded, *, share: Share | None = None) -> Image:
+        """Return the image.
+
+        Args:
+            decoded: What came of decoding it.
+            share: The room that it takes as long as it lives.
+        """
+        measured = self.measured
+        image = Image(
+            width=decoded.width,
+            height=decoded.height,
+            notes=decoded.notes,
+            _pixels=decoded.pixels,
+            _encoded=measured.encoded if measured else None,
+            _limits=measured.limits if measured else DEFAULT_LIMITS,
+            _share=share,
+        )
+        if share is not None:
+            share.resize(image.memory_bytes)
+        return image
 
 
 def open_image(source: ImageSource, *, min_side_px: int | None = None, limits: ImageLimits = DEFAULT_LIMITS) -> Image:
@@ -179,121 +173,45 @@ def open_image(source: ImageSource, *, min_side_px: int | None = None, limits: I
         InvalidImageError: It cannot be read, or is not an image that can be used.
         ImageTooLargeError: It has more bytes or pixels than the limits allow.
     """
+    opening = begin_opening(source, min_side_px=min_side_px, limits=limits)
+    taken = wait_for(opening.room_bytes)
+    try:
+        return opening.image(opening.decode_here())
+    finally:
+        taken.leave()
+
+
+def begin_opening(
+    source: ImageSource, *, min_side_px: int | None = None, limits: ImageLimits = DEFAULT_LIMITS
+) -> Opening:
+    """Read and measure an image, without decoding it. Arguments and errors as in `open_image`."""
     if not isinstance(source, str | bytes):
         for module, name, convert in (("PIL.Image", "Image", pixels_of_pil), ("numpy", "ndarray", pixels_of_array)):
             # Not imported here: an instance exists only where its module does. While another thread is importing that
             # module, the class may still be missing from it.
             kind = getattr(sys.modules.get(module), name, None)
             if kind is not None and isinstance(source, kind):
-                made = convert(source, limits=limits)
-                return Image(width=made.width, height=made.height, notes=made.notes, _pixels=made.pixels)
-    encoded = _read(source, limits=limits)
-    decoded = decode(encoded, limits=limits, min_side_px=min_side_px)
-    return Image(
-        width=decoded.width,
-        height=decoded.height,
-        notes=decoded.notes,
-        _pixels=decoded.pixels,
-        _encoded=encoded,
-        _limits=limits,
+                room_bytes = _room_of_pixels(source)
+                return Opening(
+                    room_bytes=room_bytes,
+                    is_quick=room_bytes <= _QUICK_BYTES and getattr(source, "fp", None) is None,
+                    _decode=partial(convert, source, limits=limits),
+                )
+    measured = measure(read_source(source, limits=limits), limits=limits, min_side_px=min_side_px)
+    return Opening(
+        room_bytes=measured.room_bytes,
+        is_quick=measured.is_quick,
+        _decode=partial(_decode, measured),
+        measured=measured,
     )
 
 
-def _read(source: object, *, limits: ImageLimits) -> Encoded:
-    """Read a path, bytes, binary file or data URL.
-
-    A file is read from its current position to its end, and is not closed.
-    """
-    if isinstance(source, str) and source[:5].lower() == "data:":
-        return Encoded(name="The data URL", data=_decode_data_url(source, limits=limits))
-    if isinstance(source, str) and _URL.match(source):
-        raise InvalidImageError(
-            f"{_shorten(source)} is a URL, and fetching URLs is off by design.",
-            remedy="Fetch it yourself and pass its bytes.",
-        )
-    if isinstance(source, str | os.PathLike):
-        path = os.fspath(source)
-        name = _shorten(os.fsdecode(path))
-        return Encoded(name=name, data=_read_path(path, name=name, limits=limits))
-    if isinstance(source, bytes | bytearray | memoryview):
-        return Encoded(name="The bytes object", data=_copy_bytes(source, limits=limits))
-    if callable(getattr(source, "read", None)):
-        name = _shorten(f"The file {label}" if isinstance(label := getattr(source, "name", 0), str) else "The file")
-        return Encoded(name=name, data=_read_file(source, name=name, limits=limits))
-    kind = type(source)
-    raise InvalidImageError(f"A {kind.__module__}.{kind.__qualname__} is not an image.", remedy=ACCEPTED)
+def _room_of_pixels(source: Any) -> int:  # noqa: ANN401 — an array or a PIL image
+    """Return about how much memory is taken while pixels are copied."""
+    sides = source.size if isinstance(source.size, tuple) else source.shape[:2]
+    return math.prod(sides) * 8
 
 
-def _read_path(path: str | bytes, *, name: str, limits: ImageLimits) -> bytes:
-    try:
-        # Without O_NONBLOCK, opening a pipe would wait until something writes to it.
-        with open(path, "rb", opener=lambda at, flags: os.open(at, flags | getattr(os, "O_NONBLOCK", 0))) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise InvalidImageError(f"{name} is not a regular file.", remedy=ACCEPTED)
-            limits.check_bytes(status.st_size, name=name)
-            return _read_file(file, name=name, limits=limits)
-    except (OSError, ValueError) as error:  # ValueError: a path with a null character
-        reason = error.strerror if isinstance(error, OSError) else None
-        raise InvalidImageError(
-            f"{name} cannot be read: {reason or 'it is not a valid path'}.",
-            remedy="Check the path; a relative one starts at the working directory.",
-        ) from error
-
-
-def _read_file(file: Any, *, name: str, limits: ImageLimits) -> bytes:  # noqa: ANN401 — any object with read()
-    chunks: list[bytes] = []
-    size_bytes = 0
-    while True:
-        try:
-            chunk: object = file.read(_CHUNK_BYTES)
-        except Exception as error:  # a foreign object may raise anything
-            raise InvalidImageError(f"{name} cannot be read.", remedy="Check that it is open.") from error
-        if not isinstance(chunk, bytes | bytearray | memoryview):
-            if callable(close := getattr(chunk, "close", None)):
-                close()  # a coroutine that is never awaited would warn
-            raise InvalidImageError(
-                f"{name} returned a {type(chunk).__name__} instead of bytes.",
-                remedy="Open it in binary mode; if it is asynchronous, await its bytes and pass those.",
-            )
-        data = bytes(chunk)
-        if not data:
-            return b"".join(chunks)
-        chunks.append(data)
-        size_bytes += len(data)
-        limits.check_bytes(size_bytes, name=name)
-
-
-def _copy_bytes(source: bytes | bytearray | memoryview, *, limits: ImageLimits) -> bytes:
-    try:
-        limits.check_bytes(memoryview(source).nbytes, name="The bytes object")
-        return bytes(source)
-    except ValueError as error:
-        raise InvalidImageError("The memoryview has been released.", remedy=ACCEPTED) from error
-
-
-def _decode_data_url(url: str, *, limits: ImageLimits) -> bytes:
-    """Decode a data URL; its media type is ignored, because many in practice are wrong."""
-    from urllib.parse import unquote_to_bytes
-
-    header, comma, payload = url[5:].partition(",")
-    if not comma:
-        raise InvalidImageError("The data URL has no comma, so it has no data.", remedy=_DATA_URL)
-    is_base64 = header.lower().rstrip().endswith(";base64")
-    least_bytes = len(payload) // 4 * 3 - 2 if is_base64 else len(payload) // 3  # %FF is one byte
-    limits.check_bytes(least_bytes, name="The data URL")
-    try:
-        data = unquote_to_bytes(payload)
-        if is_base64:  # of either alphabet, with or without padding and line breaks
-            compact = b"".join(data.split()).translate(_URL_SAFE).rstrip(b"=")
-            data = binascii.a2b_base64(compact + b"=" * (-len(compact) % 4), strict_mode=True)
-    except ValueError as error:
-        raise InvalidImageError("The data URL is not valid base64.", remedy=_DATA_URL) from error
-    limits.check_bytes(len(data), name="The data URL")
-    return data
-
-
-def _shorten(name: str) -> str:
-    """Return a name fit for one line of a log: content may have been passed as a path by mistake."""
-    short = name if len(name) <= 120 else f"{name[:117]}…"
-    return "".join(letter if letter.isprintable() else "�" for letter in short)
+def _decode(measured: Measured) -> Decoded:
+    """Decode an image: here, unless nobody knows what that may take."""
+    return decode_apart(measured) if measured.needs_limits else decode(measured)

@@ -1,22 +1,19 @@
-"""Everything that Pillow does: encoded bytes, PIL images and arrays → upright RGB pixels → the bytes that may leave.
+"""What a viewer on a white page would see: pixels of any mode, and arrays → upright RGB pixels → bytes that may leave.
 
-This module decides whether an image is complete, small enough and of a format that is open; what becomes of
-transparency, depth and colour profiles; and in which format pixels are sent. It translates every exception of Pillow.
-It must not know where an image comes from, nor who receives it.
+This module decides what becomes of transparency, depth and colour profiles, and in which format pixels are sent. It
+translates every exception of Pillow. It must not know where an image comes from, nor who receives it.
 """
 
 from __future__ import annotations
 
 import base64
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import reduce
-from importlib import import_module
+from dataclasses import dataclass, field
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from vision_backends.errors import ImageTooLargeError, InvalidImageError, VisionError
-from vision_backends.images.containers import ACCEPTED, exif_orientation, identify, strip, with_end
+from vision_backends.images.formats import ACCEPTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,21 +21,17 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL import Image as PILImage
 
-    from vision_backends.images.containers import Container
-    from vision_backends.images.image import Encoded, ImageLimits
+    from vision_backends.images.limits import ImageLimits
 
-__all__ = ["Decoded", "WireImage", "decode", "encode_for_wire", "pixels_of_array", "pixels_of_pil", "translated_errors"]
-
-_PLUGINS = {
-    "JPEG": "PIL.JpegImagePlugin",
-    "PNG": "PIL.PngImagePlugin",
-    "WEBP": "PIL.WebPImagePlugin",
-    "GIF": "PIL.GifImagePlugin",
-    "BMP": "PIL.BmpImagePlugin",
-    "TIFF": "PIL.TiffImagePlugin",
-    "AVIF": "PIL.AvifImagePlugin",
-}
-_SIDEWAYS = frozenset({5, 6, 7, 8})
+__all__ = [
+    "Decoded",
+    "WireImage",
+    "encode_for_wire",
+    "pixels_of_array",
+    "translated_errors",
+    "upright_rgb",
+    "visible",
+]
 
 _DEEP_MODES = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
 _PROFILED_MODES = frozenset({"L", "RGB", "CMYK", "LAB"})
@@ -54,12 +47,8 @@ _ARRAYS = (
 _OPAQUE_KINDS = frozenset({"BMP", "DIB", "ICO", "CUR"})
 """Formats whose alpha is not used where it is zero throughout."""
 
-_FILLS = (b"\x00", b"\x01")
-_MOST_MISSING = 1 / 32
-"""More than this share of an image is not cut off without an error."""
-
-_BLOCK_ROWS = 2
-"""Rows of a JPEG's largest usual blocks, at an eighth of its scale."""
+_BAND_PIXELS = 1 << 20
+"""Pixels that are worked on in one go where that takes room for more than a result."""
 
 _JPEG_QUALITY = 88
 _JPEG_MAX_SIDE_PX = 65_500  # libjpeg's JPEG_MAX_DIMENSION
@@ -103,132 +92,6 @@ class WireImage:
         return f"data:{self.mime_type};base64,{base64.b64encode(self.data).decode('ascii')}"
 
 
-def decode(encoded: Encoded, *, limits: ImageLimits, min_side_px: int | None = None) -> Decoded:
-    """Decode an image file; of an animation, the first picture.
-
-    Args:
-        encoded: The bytes of the file.
-        limits: How large it may be.
-        min_side_px: Least length of the shorter side; a JPEG is then decoded at the smallest of the scales 1, 1/2,
-            1/4 and 1/8 that reaches it, still reading every byte. None decodes all pixels.
-
-    Raises:
-        InvalidImageError: It is not an image, damaged, or of a format that is not open.
-        ImageTooLargeError: It has more pixels than the limits allow.
-    """
-    name = encoded.name
-    kind = identify(encoded.data, name=name)
-    with translated_errors(name):
-        try:
-            container = strip(encoded.data, kind=kind)
-            found = _decode(container, kind=kind, name=name, limits=limits, min_side_px=min_side_px)
-        except (VisionError, MemoryError):
-            raise
-        except Exception:
-            if kind == "JPEG":
-                raise
-            found, missing = _mend(encoded.data, kind=kind, name=name, limits=limits)
-        else:
-            is_whole = kind != "JPEG" or (container.ended and not _has_flat_end(found.pixels))
-            missing = 0.0 if is_whole else _mend(encoded.data, kind=kind, name=name, limits=limits)[1]
-    return found if not missing else replace(found, notes=(*found.notes, _cut_note(name, missing)))
-
-
-def _decode(
-    container: Container, *, kind: str, name: str, limits: ImageLimits, min_side_px: int | None = None
-) -> Decoded:
-    """Decode an image; arguments and errors as in `decode`, and whatever Pillow raises."""
-    from PIL import Image as PILImage
-
-    # Image.open would warn of large sizes before they can be checked; all threads share the warning filters.
-    if kind in _PLUGINS:
-        import_module(_PLUGINS[kind])  # registers itself
-    plugin, accepts = PILImage.OPEN.get(kind, (None, None))
-    if plugin is None or (accepts is not None and accepts(container.data[:16]) is not True):
-        raise InvalidImageError(
-            f"{name} is {kind} of a variant that the installed Pillow cannot open.", remedy=ACCEPTED
-        )
-    limits.check_pixels(container.size or (0, 0), name=name)
-    image: Any = plugin(BytesIO(container.data), "")
-    limits.check_pixels(image.size, name=name)
-    whole_size = image.size
-    is_reduced = min_side_px is not None and image.draft(None, (min_side_px, min_side_px)) is not None
-    image.load()
-    width, height = whole_size if is_reduced else image.size
-    orientation = container.orientation or exif_orientation(image.info.get("exif"))
-    icc_profile = container.icc_profile or image.info.get("icc_profile")
-    visible, notes = _visible(image, kind=kind, name=name)
-    # The decoders of other formats live, with their buffers, as long as their image.
-    pixels = _upright_rgb(visible, orientation=orientation, icc_profile=icc_profile, copy=kind != "JPEG")
-    if orientation in _SIDEWAYS:
-        width, height = height, width
-    return Decoded(pixels=pixels, width=width, height=height, notes=notes)
-
-
-def _mend(data: bytes, *, kind: str, name: str, limits: ImageLimits) -> tuple[Decoded, float]:
-    """Return an image whose file has no end, as browsers show it, and how large a share of it is missing.
-
-    Raises:
-        InvalidImageError: More is missing than nobody would notice. Whatever Pillow raises: it is damaged otherwise.
-    """
-    ends = []
-    for fill in _FILLS:
-        whole = with_end(data, fill, kind=kind, max_pixels=limits.max_pixels)
-        if whole is None:
-            raise ValueError("a file without an end")
-        container = strip(whole, kind=kind)
-        if kind == "JPEG":  # only the share that is missing counts, which is seen best as it lies in the file
-            container = replace(container, orientation=1)
-        ends.append(_decode(container, kind=kind, name=name, limits=limits, min_side_px=1))
-    missing = _missing_share(*(end.pixels for end in ends), is_in_rows=kind == "JPEG")
-    if missing > _MOST_MISSING:
-        raise InvalidImageError(
-            f"{name} is damaged or cut short: {_percent(missing)} of it is missing.",
-            remedy=f"Fetch or save it again. {ACCEPTED}",
-        )
-    return ends[0], missing
-
-
-def pixels_of_pil(image: PILImage.Image, *, limits: ImageLimits) -> Decoded:
-    """Return upright RGB pixels of a PIL image, which is loaded but not changed.
-
-    Raises:
-        InvalidImageError: It is closed, empty or damaged.
-        ImageTooLargeError: It has more pixels than the limits allow.
-    """
-    name = "The PIL image"
-    if 0 in image.size:
-        raise InvalidImageError(f"{name} is empty: it has {image.width}×{image.height} pixels.")
-    limits.check_pixels(image.size, name=name)
-    with translated_errors(name):
-        try:
-            image.load()
-        except OSError:
-            data = _file_of(image)
-            if data is None:
-                raise
-            from vision_backends.images.image import Encoded  # which imports this module
-
-            return decode(Encoded(name=name, data=data), limits=limits)
-        orientation = exif_orientation(image.info.get("exif"))
-        visible, notes = _visible(image, kind=image.format, name=name)
-        profile = image.info.get("icc_profile")
-        pixels = _upright_rgb(visible, orientation=orientation, icc_profile=profile, copy=True)
-    return Decoded(pixels=pixels, width=pixels.width, height=pixels.height, notes=notes)
-
-
-def _file_of(image: PILImage.Image) -> bytes | None:
-    """Return the file behind a PIL image whose pixels could not be loaded; None where it is not to be had."""
-    file = getattr(image, "fp", None)
-    if file is None or getattr(image, "n_frames", 1) > 1:
-        return None
-    at = file.tell()
-    file.seek(0)
-    data: bytes = file.read()
-    file.seek(at)
-    return data
-
-
 def pixels_of_array(array: npt.NDArray[Any], *, limits: ImageLimits) -> Decoded:
     """Return RGB pixels of a numpy array.
 
@@ -253,9 +116,20 @@ def pixels_of_array(array: npt.NDArray[Any], *, limits: ImageLimits) -> Decoded:
         low, high = float(array.min()), float(array.max())
         if not (low >= 0.0 and high <= 1.0):  # refuses NaN as well
             raise InvalidImageError(f"The array has values from {low:g} to {high:g}.", remedy=_ARRAYS)
-        array = (array * 255.0).round().astype("uint8")
-    visible, notes = _visible(PILImage.fromarray(array), kind=None, name="The array")
-    return Decoded(pixels=_upright_rgb(visible), width=shape[1], height=shape[0], notes=notes)
+        array = _bytes_of(array)
+    shown, notes = visible(PILImage.fromarray(array), kind=None, name="The array")
+    return Decoded(pixels=upright_rgb(shown), width=shape[1], height=shape[0], notes=notes)
+
+
+def _bytes_of(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return an array of values from 0 to 1 in bytes."""
+    import numpy as np
+
+    result = np.empty(array.shape, "uint8")
+    rows = max(1, _BAND_PIXELS // array.shape[1])
+    for top in range(0, len(array), rows):
+        result[top : top + rows] = (array[top : top + rows] * 255.0).round()
+    return result
 
 
 def encode_for_wire(image: PILImage.Image) -> WireImage:
@@ -299,7 +173,7 @@ def translated_errors(name: str) -> Iterator[None]:
         ) from error
 
 
-def _upright_rgb(
+def upright_rgb(
     image: PILImage.Image, *, orientation: int = 1, icc_profile: bytes | None = None, copy: bool = False
 ) -> PILImage.Image:
     """Return a loaded image as a viewer on a white page would show it: 8-bit RGB in sRGB, upright, without metadata.
@@ -342,7 +216,7 @@ def _upright_rgb(
     return pixels
 
 
-def _visible(image: PILImage.Image, *, kind: str | None, name: str) -> tuple[PILImage.Image, tuple[str, ...]]:
+def visible(image: PILImage.Image, *, kind: str | None, name: str) -> tuple[PILImage.Image, tuple[str, ...]]:
     """Return an image without an alpha channel that is not used, and a note where nothing of it can be seen.
 
     A BMP whose alpha is zero throughout has none: that is how programs write 32-bit pixels, and how browsers read them.
@@ -355,47 +229,15 @@ def _visible(image: PILImage.Image, *, kind: str | None, name: str) -> tuple[PIL
     return image, (note,)
 
 
-def _has_flat_end(pixels: PILImage.Image) -> bool:
-    """Return whether one edge of an image has one colour, as all that a JPEG lacks is grey, however it is turned."""
-    width, height = pixels.size
-    across, down = max(1, width // 8), max(1, height // 8)
-    edges = (
-        (0, 0, width, down),
-        (0, height - down, width, height),
-        (0, 0, across, height),
-        (width - across, 0, width, height),
-    )
-    return any(pixels.crop(edge).getcolors(maxcolors=1) for edge in edges)
-
-
-def _missing_share(first: PILImage.Image, second: PILImage.Image, *, is_in_rows: bool) -> float:
-    """Return the share of pixels in which two images differ.
-
-    Args:
-        first: An image at an eighth of its scale, or whole.
-        second: The same with another fill in place of what is missing.
-        is_in_rows: Whether everything below the first row of blocks that differs is missing, even where both happen to
-            be black there.
-    """
-    from PIL import ImageChops
-
-    most = reduce(ImageChops.lighter, ImageChops.difference(first, second).split())
-    box = most.getbbox()
-    if box is None:
-        return 0.0
-    width, height = most.size
-    begun = most.crop((0, box[1], width, min(box[1] + _BLOCK_ROWS, height))) if is_in_rows else most
-    different = width * begun.height - begun.histogram()[0]
-    below = width * (height - box[1] - begun.height) if is_in_rows else 0
-    return (different + below) / (width * height)
-
-
-def _percent(share: float) -> str:
-    return f"about {share:.0%}" if share >= 0.01 else "less than 1%"
-
-
-def _cut_note(name: str, missing: float) -> str:
-    return f"{name} is cut short: {_percent(missing)} of it is missing."
+def _bands(image: PILImage.Image) -> Iterator[tuple[int, PILImage.Image]]:
+    """Yield an image in parts of whole rows, each with its first row: what is made of it takes no room for all."""
+    width, height = image.size
+    rows = max(1, _BAND_PIXELS // width)
+    if rows >= height:
+        yield 0, image
+        return
+    for top in range(0, height, rows):
+        yield top, image.crop((0, top, width, min(top + rows, height)))
 
 
 def _to_8_bit(image: PILImage.Image) -> PILImage.Image:
@@ -407,26 +249,31 @@ def _to_8_bit(image: PILImage.Image) -> PILImage.Image:
     import numpy as np
     from PIL import Image as PILImage
 
-    values = np.asarray(image)
     is_16_bit = image.mode.startswith("I;16")
     with np.errstate(all="ignore"):
-        low, high = float(values.min()), float(values.max())
+        ends = [(float(values.min()), float(values.max())) for values in (np.asarray(b) for _, b in _bands(image))]
+        low, high = np.min(ends), np.max(ends)  # which are no numbers where one of them is none
         if not np.isfinite([low, high]).all():
             raise InvalidImageError("The image has values that are infinite or not numbers.")
         ranges = _RANGES[2:] if is_16_bit else _RANGES[image.mode == "I" :]
         start, end = next((r for r in ranges if r[0] <= low and high <= r[1]), (low, high))
         scale = 255 / ((end - start) or 1)
-        scaled = np.multiply(values, scale, dtype=np.float32 if is_16_bit else np.float64)
-        return PILImage.fromarray(np.rint(scaled - start * scale).astype(np.uint8))
+        result = PILImage.new("L", image.size)
+        for top, band in _bands(image):
+            scaled = np.multiply(np.asarray(band), scale, dtype=np.float32 if is_16_bit else np.float64)
+            result.paste(PILImage.fromarray(np.rint(scaled - start * scale).astype(np.uint8)), (0, top))
+    return result
 
 
 def _on_white(image: PILImage.Image) -> PILImage.Image:
     from PIL import Image as PILImage
 
-    if image.mode == "La":
-        image = image.convert("LA")
-    white = PILImage.new("RGBA", image.size, "white")
-    return PILImage.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    result = PILImage.new("RGB", image.size)
+    for top, band in _bands(image):
+        colours = (band.convert("LA") if band.mode == "La" else band).convert("RGBA")
+        white = PILImage.new("RGBA", band.size, "white")
+        result.paste(PILImage.alpha_composite(white, colours).convert("RGB"), (0, top))
+    return result
 
 
 def _to_srgb(image: PILImage.Image, icc_profile: bytes) -> PILImage.Image:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from vision_backends.health.admission import GateSnapshot
     from vision_backends.health.policy import Scope
     from vision_backends.images import Image, ImageSource
+    from vision_backends.images.image import Opening
     from vision_backends.types import Attempt
 
 __all__ = ["Answer", "Call", "Item", "Rung", "Turn"]
@@ -37,6 +38,7 @@ class Item:
     Attributes:
         source: As the caller gave it.
         content: The opened image, or the text; None until it is opened, and again when it is settled.
+        opening: An image that was read and not yet decoded.
         keys: Its cache key for each rung that may answer, by the rung's name.
         recalled: Cached answers that no better rung's would beat, as they are kept, by the rung's name.
         attempts: What was tried, in order.
@@ -52,6 +54,7 @@ class Item:
 
     source: ImageSource | str
     content: Image | str | None = None
+    opening: Opening | None = None
     keys: dict[str, str] = field(default_factory=dict)
     recalled: dict[str, bytes] = field(default_factory=dict)
     attempts: list[Attempt] = field(default_factory=list)
@@ -82,6 +85,12 @@ class Item:
         if isinstance(self.opened, str):
             return hashlib.sha256(self.opened.encode("utf-8", "surrogatepass")).hexdigest()
         return self.opened.digest
+
+    def close(self) -> None:
+        """Let go of the content, and give back the room that it takes: an error that is kept may still refer to it."""
+        if self.content is not None and not isinstance(self.content, str):
+            self.content.leave_room()
+        self.content = self.opening = None
 
     def twin(self) -> Item:
         """Return the same opened input with an account of its own."""

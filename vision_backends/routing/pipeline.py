@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,7 +18,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from vision_backends.arguments import shown
 from vision_backends.backends.requests import Account, EmbedRequest, EmbedTextRequest, check_unicode
 from vision_backends.clock import Deadline
-from vision_backends.engine.pools import Pool
 from vision_backends.errors import (
     TEXT_TOO_LONG,
     AllBackendsFailedError,
@@ -27,23 +27,27 @@ from vision_backends.errors import (
     SpaceUnavailableError,
     VisionError,
 )
-from vision_backends.images import open_image
+from vision_backends.images.image import Opening, begin_opening
+from vision_backends.images.room import ROOM
 from vision_backends.routing.call import Call
 from vision_backends.routing.explain import survey
+from vision_backends.routing.opening import Opener, kind_of
 from vision_backends.routing.trace import complete, note
 from vision_backends.routing.windows import WINDOW, Windows
 from vision_backends.storage.cache import cache_key
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from vision_backends.backends.base import Backend
     from vision_backends.backends.requests import Request
     from vision_backends.clock import Clock
     from vision_backends.health.admission import GateSnapshot
     from vision_backends.images import ImageLimits, ImageSource
+    from vision_backends.images.room import Share
     from vision_backends.routing.call import Answer, Item, Rung
     from vision_backends.routing.ladder import Ladder
+    from vision_backends.routing.opening import How, Kind
     from vision_backends.routing.recorder import CallRecorder
     from vision_backends.routing.waiting import Waiting
 
@@ -55,9 +59,6 @@ T = TypeVar("T")
 
 QUICK_BYTES = 4_000_000
 """An image of no more bytes is opened in a few hundredths of a second."""
-
-THREADS = 64
-"""Inputs of all calls that are opened concurrently, those included whose file never answers."""
 
 
 class Pipeline:
@@ -71,7 +72,6 @@ class Pipeline:
         limits: What an image may cost to read.
         deadline_s: Seconds that each input may take where the call sets no deadline of its own.
         caching: Whether answers are kept and asked for.
-        tenant: Who shares them, in place of those who have the same key.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Pipeline:
         self._deadline_s = deadline_s
         self._caching = caching
         self._tenant = tenant
-        self._pool = Pool("open", size=THREADS)
+        self._opener = Opener(clock)
 
     async def run(
         self,
@@ -119,13 +119,13 @@ class Pipeline:
             progress: Told about every settled input.
         """
         budget = _TimeBudget(clock=self._clock, each_s=self._deadline_s, whole_s=deadline_s, patience_s=patience_s)
-        with self._recorder.call(request.task, items) as write:
+        with self._recorder.call(request.task, items) as write, _closing(items):
             done = _Done(len(items), write=write, progress=progress)
             if len(items) == 1:
                 rungs, gates = opened or await self.open(items[0], request, backends, deadline_s=deadline_s)
                 done([item for item in items if item.settled])
             else:
-                rungs, gates = await self._pool.start(partial(self._survey, request, backends))
+                rungs, gates = await self._opener.start(partial(self._survey, request, backends))
             spaces = _by_space(rungs) if len(items) > 1 and _is_embedding(request) else [rungs]
             for place, group in enumerate(spaces):
                 below = [rung for later in spaces[place + 1 :] for rung in later]
@@ -142,61 +142,49 @@ class Pipeline:
                 done.start_over(items)
         return [_outcome(item, request) for item in items]
 
-    def open_here(self, item: Item, request: Request, backends: Sequence[Backend]) -> Opened:
-        """Open one input, look up what is known of it, and return how rungs and gates stand; may block.
+    def open_here(self, item: Item, request: Request, backends: Sequence[Backend]) -> Opened | None:
+        """Open one input and look up what is known of it, if that is quick; return how rungs and gates stand then.
 
         An input that cannot be used has its error then.
         """
+        started = self._clock.monotonic()
+        opened = self._begin_first(item, request, backends)
+        item.opening_s = item.elapsed_s = self._clock.monotonic() - started
+        return None if item.content is None and not item.settled else opened
+
+    async def open(
+        self, item: Item, request: Request, backends: Sequence[Backend], *, deadline_s: float | None
+    ) -> Opened:
+        """Do as `open_here` in threads, however long that takes within the deadline."""
+        deadline = Deadline(self._clock, self._seconds(deadline_s) - item.opening_s)
+
+        def complete(opened: Opened, how: How, share: Share | None) -> None:
+            self._complete(item, request, opened[0], how, share)
+
+        begin = partial(self._begin_first, item, request, backends)
+        opened = await self._opener.open(item, _kind(item, request), begin, complete, deadline=deadline)
+        return opened or ([], self._ladder.attempts.look([]))
+
+    def _begin_first(self, item: Item, request: Request, backends: Sequence[Backend]) -> Opened:
         rungs = survey(backends, request)
         sides_px = {rung.backend.image_px(request) for rung in rungs} or {None}
         if len(sides_px) > 1 and not isinstance(request, EmbedTextRequest):  # it depends on the gates which counts
             gates = self._ladder.attempts.look(rungs)
-            self._open(item, request, rungs, self._side_px(request, rungs, gates))
+            self._begin(item, request, rungs, self._side_px(request, rungs, gates))
             return rungs, gates
-        self._open(item, request, rungs, sides_px.pop(), recalls=False)
+        self._begin(item, request, rungs, sides_px.pop(), recalls=False)
         gates, kept = self._recorder.in_one_go(
             lambda: (self._ladder.attempts.look(rungs), self._recalled(item, request))
         )
         item.recalled |= kept
         return rungs, gates
 
-    async def open(
-        self, item: Item, request: Request, backends: Sequence[Backend], *, deadline_s: float | None
-    ) -> Opened:
-        """Do as `open_here` in one job for a thread, within the deadline; an input that is late has its error then."""
-        deadline = Deadline(self._clock, self._seconds(deadline_s))
-        opened = await self._in_time(item, partial(self.open_here, item, request, backends), deadline)
-        return opened or ([], self._ladder.attempts.look([]))
-
-    async def _in_time(self, item: Item, job: Callable[[], T], deadline: Deadline) -> T | None:
-        """Open an input in a thread, which is left behind at the deadline: a disk or a pipe may never answer."""
-        if deadline.expired:
-            item.error = AllBackendsFailedError(
-                "The deadline had passed before the input was read, so no backend was asked.",
-                remedy="Allow more time: deadline_s.",
-            )
-            return None
-        started = self._clock.monotonic()
-        opening = self._pool.start(job)
-        try:
-            async with self._clock.timeout_at(deadline.at):
-                await asyncio.wait([opening])
-        except TimeoutError:
-            if not opening.done():
-                item.opening_s = item.elapsed_s = self._clock.monotonic() - started
-                item.error = AllBackendsFailedError(
-                    f"The input was not read within {item.opening_s:.3g} s, so no backend was asked.",
-                    remedy="Check that its disk answers and that it is not a pipe, or allow more time: deadline_s.",
-                )
-                return None
-        return opening.result()
-
     def _seconds(self, deadline_s: float | None) -> float:
         return self._deadline_s if deadline_s is None else deadline_s
 
     def close(self) -> None:
         """Let idle threads end."""
-        self._pool.close()
+        self._opener.close()
 
     def _survey(self, request: Request, backends: Sequence[Backend]) -> Opened:
         rungs = survey(backends, request)
@@ -241,7 +229,7 @@ class Pipeline:
                 break
             done(unsettled)
             for item in window:
-                item.content = None
+                item.close()
         return settled
 
     async def _opened(
@@ -260,10 +248,14 @@ class Pipeline:
         side_px = self._side_px(request, rungs, gates)
         size = max(WINDOW, *(self._at_once(rung, request) for rung in rungs), WINDOW)
 
+        def complete(item: Item, _begun: None, how: How, share: Share | None) -> None:
+            self._complete(item, request, rungs, how, share)
+
         async def open_one(item: Item) -> None:
             if not item.settled and item.content is None:
-                job = partial(self._open, item, request, rungs, side_px)
-                await self._in_time(item, job, budget.of_opening())
+                begin = partial(self._begin, item, request, rungs, side_px)
+                deadline = budget.of_opening()
+                await self._opener.open(item, _kind(item, request), begin, partial(complete, item), deadline=deadline)
                 done([each for each in (item,) if each.settled])
 
         windows = Windows(items, open_one, size=size)
@@ -284,27 +276,44 @@ class Pipeline:
             return 0
         return rung.backend.batch_size(request) * rung.backend.concurrency(request)
 
-    def _open(
+    def _begin(
         self, item: Item, request: Request, rungs: Sequence[Rung], side_px: int | None, *, recalls: bool = True
     ) -> None:
-        """Open an input, note its cache keys, and look up the best cached answer to it."""
-        started = self._clock.monotonic()
-        try:
+        """Read an input; where that is quick, open it as well."""
+        with _noting_error_of(item):
             if isinstance(request, EmbedTextRequest):
                 item.content = _text(item.source)
-            else:
+                self._look_up(item, request, rungs, recalls=recalls)
+                return
+            if item.opening is None:
                 if _is_embedding(request):
                     self._rewind(item)
-                image = open_image(item.source, min_side_px=side_px, limits=self._limits)
-                item.content, item.notes, item.opened_bytes = image, image.notes, image.memory_bytes
-            if self._caching:
-                self._note_keys(item, request, rungs)
-            if recalls:
-                item.recalled |= self._recalled(item, request)
-        except CallerError as error:
-            item.error = error
-        item.opening_s = self._clock.monotonic() - started
-        item.elapsed_s += item.opening_s
+                item.opening = begin_opening(item.source, min_side_px=side_px, limits=self._limits)
+            if item.opening.is_quick:
+                share = ROOM.ask(item.opening.room_bytes)
+                if share.is_in:
+                    self._complete(item, request, rungs, Opening.decode_here, share, recalls=recalls)
+
+    def _complete(
+        self,
+        item: Item,
+        request: Request,
+        rungs: Sequence[Rung],
+        how: How,
+        share: Share | None,
+        *,
+        recalls: bool = True,
+    ) -> None:
+        """Decode an image that was read, and look up the best cached answer to it."""
+        opening, item.opening = item.opening, None
+        if opening is None or item.settled:  # it was late
+            return
+        with _noting_error_of(item, share):
+            image = opening.image(how(opening), share=share)
+            if not item.settled:
+                item.notes, item.opened_bytes = image.notes, image.memory_bytes
+                item.content = image
+                self._look_up(item, request, rungs, recalls=recalls)
 
     def _rewind(self, item: Item) -> None:
         """Have a file where it stood when it was opened first: a list may be embedded again in another space."""
@@ -320,6 +329,13 @@ class Pipeline:
         except (AttributeError, OSError, ValueError):  # a socket, a pipe
             item.position = None
             item.source = file.read(self._limits.max_bytes + 1)
+
+    def _look_up(self, item: Item, request: Request, rungs: Sequence[Rung], *, recalls: bool) -> None:
+        """Note an input's cache keys and, unless that is done together with the gates, its best cached answer."""
+        if self._caching:
+            self._note_keys(item, request, rungs)
+        if recalls:
+            item.recalled |= self._recalled(item, request)
 
     def _note_keys(self, item: Item, request: Request, rungs: Sequence[Rung]) -> None:
         """Note the cache keys of the rungs that may answer this request.
@@ -369,8 +385,33 @@ class Pipeline:
                 note(left, rung, "skipped", error=blocked, at=self._clock.time())
 
 
+@contextmanager
+def _closing(items: Sequence[Item]) -> Iterator[None]:
+    """Let go of all inputs at the end, however it comes."""
+    try:
+        yield
+    finally:
+        for item in items:
+            item.close()
+
+
+@contextmanager
+def _noting_error_of(item: Item, share: Share | None = None) -> Iterator[None]:
+    """Keep what the caller has done wrong; no room is taken then."""
+    try:
+        yield
+    except CallerError as error:
+        item.error = item.error or error
+        if share is not None:
+            share.leave()
+
+
+def _kind(item: Item, request: Request) -> Kind:
+    return "memory" if isinstance(request, EmbedTextRequest) else kind_of(item.source)
+
+
 def opens_quickly(source: ImageSource | str, request: Request) -> bool:
-    """Return whether opening an input takes milliseconds: a text, or a small image that is in memory."""
+    """Return whether reading an input takes milliseconds: a text, or a small image that is in memory."""
     if isinstance(request, EmbedTextRequest):
         return True
     if isinstance(source, bytes | bytearray):
@@ -447,7 +488,7 @@ class _Done:
             return
         self._write(items)
         for item in items:
-            item.content = None  # its memory is for the next
+            item.close()  # its memory is for the next
         self._count += len(items)
         if self._progress is not None and self._count > self._told:
             self._told = self._count

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from vision_backends.backends.local.hub.checkpoint import read_checkpoint
+from vision_backends.backends.local.hub.checkpoint import MOST_FILES, read_checkpoint
 from vision_backends.backends.local.hub.source import Source
 from vision_backends.backends.local.models.captioner import Captioner
 from vision_backends.backends.local.models.detector import ClosedDetector, OpenDetector
@@ -284,7 +285,7 @@ class LocalModel:
 
     def _read(self, folder: Path, revision: str | None) -> Checkpoint:
         """Read a folder again only when a file in it has changed."""
-        stamp = (revision, *((str(path), *_marks(path)) for path in sorted(folder.rglob("*"))))
+        stamp = (revision, *((str(path), *_marks(path)) for path in sorted(islice(folder.rglob("*"), MOST_FILES + 1))))
         found = self._read_before
         if found is None or found[0] != stamp:
             found = (stamp, read_checkpoint(folder, name=self.name, revision=revision))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import time
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from vision_backends.backends.local.hub.checkpoint import flaws_of_weights, read_checkpoint
+from vision_backends.backends.local.hub.checkpoint import MOST_FILES, flaws_of_weights, read_checkpoint
 from vision_backends.errors import NotReadyError
 
 
@@ -136,6 +139,81 @@ def test_a_missing_file_makes_it_incomplete(model_copy, name):
     error = refusal(folder)
     assert error.code == "incomplete"
     assert name in error.message
+
+
+class TestOddFiles:
+    """What stands where a file is expected need not be one: nothing is waited for, and nothing endless is read."""
+
+    @staticmethod
+    def put(path, what):
+        """Put something in the place of a file."""
+        path.unlink(missing_ok=True)
+        if what == "endless":
+            path.symlink_to("/dev/zero")
+        elif what == "pipe":
+            os.mkfifo(path)
+        elif what == "pipe behind a link":
+            os.mkfifo(path.with_name("elsewhere"))
+            path.symlink_to("elsewhere")
+        elif what == "directory":
+            path.mkdir()
+        elif what == "socket":
+            with socket.socket(socket.AF_UNIX) as server:
+                server.bind(str(path))
+        else:
+            with path.open("wb") as file:
+                file.truncate(10_000_000_000)
+
+    @pytest.mark.parametrize("what", ["endless", "pipe", "pipe behind a link", "directory", "socket", "huge"])
+    @pytest.mark.parametrize(
+        "name", ["config.json", "preprocessor_config.json", "model.safetensors", "tokenizer.json", "merges.txt"]
+    )
+    def test_each_is_refused_at_once_by_its_name(self, model_copy, name, what):
+        """Whoever reads it: this package, or transformers later."""
+        folder = model_copy("clip")
+        self.put(folder / name, what)
+        started = time.process_time()
+        if what == "directory" and name in {"tokenizer.json", "merges.txt"}:
+            return  # nothing reads it
+        error = refusal(folder)
+        assert time.process_time() - started < 2
+        assert error.code == "incomplete"
+        assert name in error.message or "elsewhere" in error.message
+
+    @pytest.mark.parametrize("what", ["endless", "pipe", "socket"])
+    def test_others_are_refused_too(self, model_copy, what):
+        """Nobody knows what else a library may open."""
+        folder = model_copy("clip")
+        self.put(folder / "special_tokens.bpe", what)
+        assert "special_tokens.bpe is not a regular file" in refusal(folder).message
+
+    def test_a_folder_of_countless_files_is_no_checkpoint(self, model_copy):
+        """Somebody has named the wrong one."""
+        folder = model_copy("clip")
+        for number in range(MOST_FILES):
+            (folder / f"{number}").touch()
+        assert "more than 10,000 files" in refusal(folder).message
+
+    @pytest.mark.parametrize(
+        ("length", "why"),
+        [(25_000_001, "25,000,001 bytes"), (2**63, "is no safetensors file"), (2**64 - 1, "is no safetensors file")],
+    )
+    def test_a_table_of_tensors_of_absurd_length_is_not_read(self, model_copy, length, why):
+        """Its length is the first thing in the file."""
+        weights = model_copy("clip") / "model.safetensors"
+        with weights.open("wb") as file:
+            file.write(length.to_bytes(8, "little"))
+            file.truncate(10_000_000_000)
+        assert why in refusal(weights.parent).message
+
+    @pytest.mark.parametrize("span", [[8, 4], [-8, 4]])
+    def test_tensors_have_to_lie_within_their_file(self, model_copy, span):
+        """One that ends before it begins would be read to the end of the file."""
+        weights = model_copy("clip") / "model.safetensors"
+        entry = {"dtype": "F32", "shape": [1], "data_offsets": span}
+        header = json.dumps({"a": entry, "b": {**entry, "data_offsets": [0, 8]}}).encode()
+        weights.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+        assert "end before they begin" in refusal(weights.parent).message
 
 
 @pytest.mark.parametrize("keep", [0, 7, 100, -1])

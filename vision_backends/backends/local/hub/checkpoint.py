@@ -9,19 +9,36 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import struct
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vision_backends.config.text_file import read_text
+from vision_backends.config.text_file import decode_text
 from vision_backends.errors import NotReadyError
+from vision_backends.regular_file import (
+    FileTooLargeError,
+    NotRegularFileError,
+    chunks_of_regular,
+    open_regular,
+    read_regular,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-__all__ = ["Checkpoint", "check_settings", "flaws_of_weights", "layout_of", "read_checkpoint"]
+__all__ = [
+    "MOST_FILES",
+    "Checkpoint",
+    "check_settings",
+    "flaws_of_weights",
+    "layout_of",
+    "read_checkpoint",
+    "read_settings",
+]
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -32,8 +49,15 @@ VOCABULARIES = frozenset({"tokenizer.json", "vocab.json", "added_tokens.json"})
 PARTS_OF_REVISION = frozenset({".json", ".txt", ".model", ".jinja"})
 """Files that change answers, beside the weights."""
 
-MOST_HEADER_BYTES = 100_000_000
-"""The limit of the format's own reader: https://github.com/huggingface/safetensors."""
+MOST_HEADER_BYTES = 25_000_000
+"""As much as huggingface_hub reads of a table of tensors; those of the largest models have a tenth of it."""
+
+MOST_SETTINGS_BYTES = 32_000_000
+MOST_VOCABULARY_BYTES = 512_000_000
+"""Larger files are none of settings, or of words."""
+
+MOST_FILES = 10_000
+"""A folder of more files is no checkpoint; published ones have some dozen."""
 
 ODD = (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
 """What comes of a file that cannot be read, or whose content is not of the form that its name promises."""
@@ -215,6 +239,7 @@ def _read(root: Path, *, name: str, revision: str | None) -> Checkpoint:
 
 def _read_settings(root: Path) -> tuple[Path, dict[str, Any], dict[str, Any]]:
     """Return where the model is, and the content of its configuration and of its processor's."""
+    _refuse_odd_files(root)
     _refuse_code(root)
     folder = _inner_folder(root)
     config = _read_table(folder / "config.json")
@@ -222,6 +247,32 @@ def _read_settings(root: Path) -> tuple[Path, dict[str, Any], dict[str, Any]]:
     if processor is None:
         raise _FlawError(f"it has none of {', '.join(layout_of('processor'))}")
     return folder, config, _read_table(processor)
+
+
+def _refuse_odd_files(root: Path) -> None:
+    """Refuse what transformers would read for ever: pipes and devices, also behind links, and endless small files."""
+    for path in _files(root):
+        with suppress(OSError):  # links into nothing are told of elsewhere
+            status = path.stat()
+            if stat.S_ISDIR(status.st_mode):
+                continue
+            if not stat.S_ISREG(status.st_mode):
+                raise _FlawError(f"{path.name} is not a regular file")
+            most_bytes = _most_bytes(path)
+            if path.suffix in PARTS_OF_REVISION and status.st_size > most_bytes:
+                raise _FlawError(f"{path.name} has more than {most_bytes / 1e6:g} MB")
+
+
+def _files(root: Path) -> list[Path]:
+    files = list(islice(root.rglob("*"), MOST_FILES + 1))
+    if len(files) > MOST_FILES:
+        raise _FlawError(f"it has more than {MOST_FILES:,} files")
+    return sorted(files)
+
+
+def _most_bytes(path: Path) -> int:
+    is_settings = path.suffix == ".json" and path.name not in VOCABULARIES
+    return MOST_SETTINGS_BYTES if is_settings else MOST_VOCABULARY_BYTES
 
 
 def _refuse_code(root: Path) -> None:
@@ -289,15 +340,22 @@ def _place(path: Path) -> Path:
 def _header(path: Path) -> dict[str, Any]:
     """Return a file's table of tensors: https://github.com/huggingface/safetensors#format."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as (file, size_bytes):
             (length,) = struct.unpack("<Q", file.read(8))
+            if MOST_HEADER_BYTES < length <= size_bytes:
+                raise _FlawError(f"{path.name} has a table of tensors of {length:,} bytes, which is absurd")
             header: dict[str, Any] = json.loads(file.read(min(length, MOST_HEADER_BYTES)))
-        end = max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
-        is_whole = path.stat().st_size == 8 + length + end
+        spans = [entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"]
+        if not all(0 <= start <= end for start, end in spans):
+            raise _FlawError(f"{path.name} has tensors that end before they begin")
+        end = max(end for _, end in spans)
+        is_whole = size_bytes == 8 + length + end
         if is_whole and _ends_in_zeros(path, end):
             raise _FlawError(f"{path.name} ends in zeros: it has not arrived whole")
         if is_whole:
             return {**header, "__start__": 8 + length}
+    except NotRegularFileError as error:
+        raise _FlawError(f"{path.name} is not a regular file") from error
     except (*ODD, struct.error) as error:
         raise _FlawError(f"{path.name} is no safetensors file") from error
     raise _FlawError(f"{path.name} is cut short")
@@ -324,10 +382,12 @@ def _counts(header: Mapping[str, Any]) -> Iterator[int]:
 def _derived_revision(root: Path, headers: Sequence[tuple[Path, Mapping[str, Any]]]) -> str:
     digest = hashlib.sha256()
     for path in _parts_of_revision(root):
-        digest.update(f"{path.relative_to(root).as_posix()}\n".encode() + path.read_bytes())
+        digest.update(f"{path.relative_to(root).as_posix()}\n".encode())
+        for chunk in chunks_of_regular(path, max_bytes=_most_bytes(path)):
+            digest.update(chunk)
     for path, header in headers:
         digest.update(f"{path.name}\n{json.dumps(header, sort_keys=True)}".encode())
-        with path.open("rb") as file:
+        with open_regular(path) as (file, _):
             for entry in _tensors(header):
                 start, end = entry["data_offsets"]
                 file.seek(header["__start__"] + start)
@@ -337,7 +397,7 @@ def _derived_revision(root: Path, headers: Sequence[tuple[Path, Mapping[str, Any
 
 def _parts_of_revision(root: Path) -> list[Path]:
     """Return the files that change answers, beside the weights; other files need not even be there."""
-    parts = sorted(path for path in root.rglob("*") if path.suffix in PARTS_OF_REVISION and not path.is_dir())
+    parts = [path for path in _files(root) if path.suffix in PARTS_OF_REVISION and not path.is_dir()]
     gone = [path.name for path in parts if not path.exists()]
     if gone:  # links into nothing, as they stay in the cache where only a blob is deleted
         raise _FlawError(f"{', '.join(gone)} is missing")
@@ -350,9 +410,16 @@ def _input_px(processor: Mapping[str, Any]) -> int | None:
     return max((side for side in sides if isinstance(side, int)), default=None)
 
 
+def read_settings(path: Path) -> str:
+    """Return the text of a file of settings. Errors as `read_regular`; ValueError where it is no text."""
+    return decode_text(read_regular(path, max_bytes=MOST_SETTINGS_BYTES))
+
+
 def _read_json(path: Path) -> Any:  # noqa: ANN401 — whatever the file holds
     try:
-        return json.loads(read_text(path))
+        return json.loads(read_settings(path))
+    except (FileTooLargeError, NotRegularFileError) as error:
+        raise _FlawError(f"{path.name} cannot be read: {error}") from error
     except (OSError, ValueError, RecursionError) as error:
         raise _FlawError(f"{path.name} is missing or no JSON") from error
 

@@ -22,11 +22,15 @@ from vision_backends.backends.local.hub.progress import Progress, meter
 from vision_backends.backends.local.hub.source import COMMIT, Source
 from vision_backends.backends.local.hub.verify import digest_of
 from vision_backends.errors import ModelNotFoundError, NotReadyError
+from vision_backends.regular_file import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = ["Hub", "HuggingFaceHub", "check_disk", "free_disk_bytes"]
+
+MOST_REF_BYTES = 1_000
+"""More than the name of a commit takes."""
 
 
 CONVERSION = ".safetensors-conversion"
@@ -225,7 +229,7 @@ def _translated(name: str, cache: Path) -> Iterator[None]:
 def _read_ref(file: Path) -> str | None:
     """Return the commit that a branch stood for when it was fetched."""
     try:
-        commit = file.read_text(encoding="ascii").strip()
+        commit = read_regular(file, max_bytes=MOST_REF_BYTES).decode("ascii").strip()
     except (OSError, ValueError):
         return None
     return commit if COMMIT.fullmatch(commit) else None

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from vision_backends.backends.local.hub.checkpoint import flaws_of_weights
+from vision_backends.regular_file import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,7 +78,7 @@ def digest_of(path: Path, like: str, progress: Progress | None = None) -> str:
         digest = hashlib.sha256()
     else:  # https://git-scm.com/book/en/v2/Git-Internals-Git-Objects
         digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
-    with path.open("rb") as file:
+    with open_regular(path) as (file, _):
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
             if progress is not None:
@@ -88,6 +89,8 @@ def digest_of(path: Path, like: str, progress: Progress | None = None) -> str:
 def _verdict(name: str, path: Path, flaw: str | None, progress: Progress) -> Verdict:
     if not path.exists():
         return Verdict(file=name, state="missing", detail="the cache links to a file that is gone")
+    if not path.is_file():
+        return Verdict(file=name, state="damaged", detail="it is not a regular file")
     size_bytes = path.stat().st_size
     recorded = (
         path.readlink().name if path.is_symlink() else ""
@@ -96,7 +99,7 @@ def _verdict(name: str, path: Path, flaw: str | None, progress: Progress) -> Ver
         try:
             found = digest_of(path, recorded, progress)
         except OSError as error:
-            return Verdict(file=name, state="damaged", detail=f"it cannot be read: {error.strerror}")
+            return Verdict(file=name, state="damaged", detail=f"it cannot be read: {error.strerror or error}")
         kind = "sha256" if len(recorded) == 64 else "git's sha1"
         if found == recorded:
             return Verdict(file=name, state="sound", detail=f"{kind} {found[:12]}", size_bytes=size_bytes)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from vision_backends.backends.local.hub.checkpoint import read_settings
 from vision_backends.backends.local.runtime.rf_detr import RfDetrImages
-from vision_backends.config.text_file import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,7 +42,7 @@ def load_image_processor(folder: Path, config: Any, options: Mapping[str, Any]) 
     from transformers import AutoImageProcessor
 
     if config.model_type == "rf_detr":
-        return RfDetrImages(json.loads(read_text(folder / "preprocessor_config.json")))
+        return RfDetrImages(json.loads(read_settings(folder / "preprocessor_config.json")))
     auto: Any = AutoImageProcessor  # it has no types
     return auto.from_pretrained(folder, backend="pil", **options)
 

@@ -1,0 +1,71 @@
+"""Files of foreign origin: opened only if they are regular ones, and read within a limit.
+
+This module decides that nothing is waited for and nothing endless is read: a pipe, a device or a socket may stand where
+a file is expected, also behind a link. It must not know what is in a file.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["FileTooLargeError", "NotRegularFileError", "chunks_of_regular", "open_regular", "read_regular"]
+
+CHUNK_BYTES = 1 << 20
+
+
+class NotRegularFileError(OSError):
+    """What stands under a name is a directory, a pipe, a device or a socket."""
+
+
+class FileTooLargeError(OSError):
+    """A file has more bytes than are read."""
+
+
+@contextmanager
+def open_regular(path: str | bytes | os.PathLike[str]) -> Iterator[tuple[BinaryIO, int]]:
+    """Yield an open file and its size in bytes.
+
+    Raises:
+        NotRegularFileError: It is something else.
+        OSError: It cannot be opened.
+        ValueError: It is no path.
+    """
+    _check(os.stat(path))  # noqa: PTH116 — of bytes, too; some devices do something when they are opened
+    # Without O_NONBLOCK, opening a pipe would wait until something writes to it.
+    with open(path, "rb", opener=lambda at, flags: os.open(at, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+        status = os.fstat(file.fileno())
+        _check(status)
+        yield cast("BinaryIO", file), status.st_size
+
+
+def read_regular(path: str | bytes | os.PathLike[str], *, max_bytes: int) -> bytes:
+    """Return what is in a file. Errors as `chunks_of_regular`."""
+    return b"".join(chunks_of_regular(path, max_bytes=max_bytes))
+
+
+def chunks_of_regular(path: str | bytes | os.PathLike[str], *, max_bytes: int) -> Iterator[bytes]:
+    """Yield what is in a file, piece by piece.
+
+    Raises:
+        FileTooLargeError: It has more than ``max_bytes``. Others as `open_regular`.
+    """
+    with open_regular(path) as (file, size_bytes):
+        read_bytes = 0
+        while max(size_bytes, read_bytes) <= max_bytes:  # a file may grow, and those of /proc have no size
+            chunk = file.read(CHUNK_BYTES)
+            if not chunk:
+                return
+            read_bytes += len(chunk)
+            yield chunk
+    raise FileTooLargeError(f"it has more than {max_bytes / 1e6:g} MB")
+
+
+def _check(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise NotRegularFileError("it is not a regular file")
