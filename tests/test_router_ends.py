@@ -122,7 +122,7 @@ def test_closing_gives_running_calls_a_second_then_cancels_and_books_them():
         router.close()
         assert time.monotonic() - started < 20  # of the 60 that the call would take
         assert quick.result().trace.backend == "remote"
-        with pytest.raises(asyncio.CancelledError):
+        with pytest.raises(ClosedError, match="was closed before this call had its answer"):
             slow.result()
     assert len(remote.cancelled) == 1
     assert [row.error for row in router.ledger()] == [None, "cancelled"]
@@ -410,6 +410,7 @@ def run_program(text, *, interrupt=False):
             return first + rest.result(timeout=30)
     finally:
         program.kill()
+        program.stdout.close()
 
 
 PREAMBLE = """

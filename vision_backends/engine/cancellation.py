@@ -37,6 +37,7 @@ class RunningCalls:
         self._name = name
         self._process = os.getpid()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._ended: set[asyncio.Task[Any]] = set()
         self._is_closed = False
 
     def check(self) -> None:
@@ -53,7 +54,7 @@ class RunningCalls:
         """Count the current task while the block runs.
 
         Raises:
-            ClosedError: The owner is closed.
+            ClosedError: The owner is closed, or was closed before the block had ended.
         """
         self.check()
         if self._process != os.getpid():  # the parent's tasks do not run here
@@ -64,8 +65,15 @@ class RunningCalls:
         self._tasks.add(task)
         try:
             yield
+        except asyncio.CancelledError:
+            if task not in self._ended:
+                raise
+            raise ClosedError(
+                f"The {self._name} was closed before this call had its answer.", remedy="Close it after the last call."
+            ) from None
         finally:
             self._tasks.discard(task)
+            self._ended.discard(task)
 
     def close(self, engine: EventLoop, then: Callable[[], Coroutine[Any, Any, object]]) -> None:
         """Refuse new calls, end those that run, and do something last on the loop, if that runs at all."""
@@ -76,7 +84,8 @@ class RunningCalls:
     async def _end(self, then: Callable[[], Coroutine[Any, Any, object]]) -> None:
         if self._process == os.getpid():
             await self._wait()
-            for task in self._tasks:
+            self._ended |= self._tasks
+            for task in self._ended:
                 task.cancel()
             await self._wait()
         with suppress(TimeoutError):

@@ -74,6 +74,7 @@ def doctor(*, options: JsonOptions) -> None:
             checks += [*_server(configuration), _api_key(configuration)]
             checks += [*_certificates(), *_connections(router), *_accounts(router)]
             rungs = router.status()
+            checks += _learned(rungs)
             answers = {task: router.explain(task).chosen for task in NEEDED}
     except VisionError as error:
         checks.append(Check(name="configuration", state="broken", detail=error.message, remedy=error.remedy))
@@ -194,6 +195,13 @@ def _connections(router: "Router") -> Iterator[Check]:
             yield Check(name=name, state="broken", detail=error.message, remedy=error.remedy)
         elif backend in servers:
             yield Check(name=name, state="ok", detail="nothing hinders the way to it")
+
+
+def _learned(rungs: "Sequence[RungStatus]") -> Iterator[Check]:
+    """Tell what is remembered about how servers must be asked."""
+    notes = {note: rung.backend for rung in rungs for verdict in rung.tasks.values() for note in verdict.notes}
+    for note, backend in notes.items():
+        yield Check(name=f"server of {backend}", state="ok", detail=note)
 
 
 def _accounts(router: "Router") -> Iterator[Check]:

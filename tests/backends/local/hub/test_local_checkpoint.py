@@ -56,6 +56,46 @@ def test_code_of_the_author_is_refused_wherever_it_is_asked_for(model_copy, name
     assert name in error.message
 
 
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation", "_attn_implementation_internal"])
+@pytest.mark.parametrize("nest", [lambda inner: inner, lambda inner: {"vision_config": inner}])
+def test_attention_from_elsewhere_is_refused(model_copy, key, nest):
+    """It would be fetched and run as native code; transformers' own ways are fine."""
+    folder = model_copy("clip")
+    edit(folder / "config.json", lambda table: table.update(nest({key: "sdpa"})))
+    read_checkpoint(folder)
+    edit(folder / "config.json", lambda table: table.update(nest({key: "someone/flash-attention"})))
+    error = refusal(folder)
+    assert error.code == "remote_code"
+    assert "someone/flash-attention" in error.message
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_hidden_layers": 10**9},
+        {"text_config": {"num_hidden_layers": 10**9}},
+        {"backbone_config": {"depths": [2, 10**9], "stage_num_blocks": [1, 1]}},
+        {"stage_num_blocks": [10**9]},
+        {"encoder_layers": 10**6},
+    ],
+)
+def test_a_model_of_a_billion_layers_is_refused(model_copy, changes):
+    """Making them would take all time and memory, long before a weight is missed."""
+    folder = model_copy("clip")
+    edit(folder / "config.json", lambda table: table.update(changes))
+    assert "no model has more than 1000" in refusal(folder).message
+
+
+def test_weights_that_end_in_zeros_are_refused(model_copy):
+    """Room was made for a download that never came to its end."""
+    folder = model_copy("clip")
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-5_000] + bytes(5_000))
+    assert "ends in zeros" in refusal(folder).message
+    assert flaws_of_weights(folder).keys() == {"model.safetensors"}
+
+
 @pytest.mark.parametrize("weights", ["adapter_model.bin", "other.safetensors", "other.safetensors.index.json"])
 @pytest.mark.parametrize("nest", [lambda inner: inner, lambda inner: {"vision_config": inner}])
 def test_weights_that_nobody_has_checked_are_refused(model_copy, weights, nest):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import stat
 import struct
 from contextlib import contextmanager, suppress
@@ -66,6 +67,8 @@ LEAST_TAIL_BYTES = 4096
 MOST_TAIL_BYTES = 1 << 20
 """How much of the end of weights must not be zeros: a hundredth, within these bounds; a bias of zeros is shorter."""
 
+MOST_LAYERS = 1_000
+
 SAMPLE_BYTES = 4096
 DTYPE_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}
 
@@ -87,6 +90,13 @@ FORBIDDEN = {
     "transformers_weights": ("other_weights", "names weights that were not checked"),
 }
 """Keys that no file of a checkpoint may have at any depth, each with the code and the reason."""
+
+ATTENTION = "attn_implementation"
+OWN_ATTENTION = frozenset({"eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"})
+"""How attention may be computed: https://huggingface.co/docs/transformers/attention_interface."""
+
+LAYERS = re.compile(r"layers?$|^depths?$|_depths?$|blocks$|^n_layer$")
+"""Keys of the configuration that say how often something is built."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,6 +253,7 @@ def _read_settings(root: Path) -> tuple[Path, dict[str, Any], dict[str, Any]]:
     _refuse_code(root)
     folder = _inner_folder(root)
     config = _read_table(folder / "config.json")
+    _check_layers(config)
     processor = next((folder / name for name in layout_of("processor") if (folder / name).is_file()), None)
     if processor is None:
         raise _FlawError(f"it has none of {', '.join(layout_of('processor'))}")
@@ -281,21 +292,38 @@ def _refuse_code(root: Path) -> None:
     Transformers is told ``trust_remote_code=False`` as well, but nested configurations have got round that before
     (CVE-2026-5241). Adapters name a second model, which nobody has checked; ``transformers_weights`` names other
     weights, pickled ones among them, and comes before ``use_safetensors=True``:
-    https://github.com/huggingface/transformers/blob/v5.24.0/src/transformers/modeling_utils.py.
+    https://github.com/huggingface/transformers/blob/v5.24.0/src/transformers/modeling_utils.py. An attention that is
+    not transformers' own is fetched from the hub as native code where ``kernels`` is installed (CVE-2026-4372).
     """
     for path in (part for part in _parts_of_revision(root) if part.suffix == ".json"):
         if path.name == "adapter_config.json":
             raise _FlawError(f"{path.name} makes it an adapter of another model", code="remote_code")
         content = None if path.name in VOCABULARIES else _read_json(path)
-        for key, (code, why) in FORBIDDEN.items():
-            if _mentions(content, key):
+        for key, value in _entries(content):
+            if key in FORBIDDEN:
+                code, why = FORBIDDEN[key]
                 raise _FlawError(f"{path.name} {why} ({key})", code=code)
+            if ATTENTION in key and isinstance(value, str) and value not in OWN_ATTENTION:
+                raise _FlawError(f"{path.name} asks to run {value!r} for its attention", code="remote_code")
 
 
-def _mentions(value: object, key: str) -> bool:
+def _check_layers(config: Mapping[str, Any]) -> None:
+    """Refuse a model of so many layers that making them would take all time and memory."""
+    for key, value in _entries(config):
+        counts = value if isinstance(value, list) else [value]
+        if LAYERS.search(key) and any(isinstance(count, int) and count > MOST_LAYERS for count in counts):
+            raise _FlawError(f"config.json says {key} = {value}, and no model has more than {MOST_LAYERS}")
+
+
+def _entries(value: object) -> Iterator[tuple[str, object]]:
+    """Yield every key of a table with its value, however deep it is nested."""
     if isinstance(value, dict):
-        return key in value or any(_mentions(inner, key) for inner in value.values())
-    return isinstance(value, list) and any(_mentions(inner, key) for inner in value)
+        for key, inner in value.items():
+            yield key, inner
+            yield from _entries(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _entries(inner)
 
 
 def _inner_folder(root: Path) -> Path:
