@@ -44,7 +44,7 @@ def measured_once(tmp_path_factory):
 class TestContract(BackendContract):
     """What the router relies on, with CLIP, BLIP, D-FINE and Grounding DINO."""
 
-    kinds = ("blip", "sentence_clip", "d_fine", "grounding_dino")
+    kinds = ("blip_of_two_cats", "sentence_clip", "d_fine", "grounding_dino")
 
     @pytest.fixture(autouse=True)
     def folders(self, model, measured_once):

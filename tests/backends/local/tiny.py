@@ -178,4 +178,9 @@ def llava(folder: Path) -> Path:
     return saved(folder, decisive(tf.LlavaForConditionalGeneration(config)), processor)
 
 
-MAKERS = {maker.__name__: maker for maker in (blip, llava)}
+def blip_of_two_cats(folder: Path) -> Path:
+    """BLIP that says two words and ends; one of random weights goes on for ever."""
+    return blip_that_says(folder, ["two", "cats"])
+
+
+MAKERS = {maker.__name__: maker for maker in (blip, blip_of_two_cats, llava)}

@@ -477,7 +477,7 @@ def call():
         try:
             loop.run(lambda: ask(number))
         except Exception as error:
-            print(type(error).__name__, getattr(error, "code", ""), flush=True)
+            print(f"{type(error).__name__} {getattr(error, 'code', '')}\\n", end="", flush=True)
 
 batcher, loop = MicroBatcher("the model", max_batch=1, max_waiting=64), engine_loop()
 threading.Thread(target=call, daemon=True).start()

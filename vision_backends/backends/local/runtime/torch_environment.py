@@ -6,6 +6,7 @@ and remarks, which are the whole process's, are left to the application. It must
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 from contextlib import contextmanager
@@ -74,20 +75,30 @@ def limit_threads(threads: int | None) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers' progress bars and remarks from the user's terminal while a model is loaded or converted."""
+    """Keep transformers' progress bars and remarks from the user's terminal while a model is loaded or converted.
+
+    The bars of this thread only, and by a hook: transformers' own switch would switch those of huggingface_hub as well,
+    which may be as somebody else has set them.
+    """
     import transformers
 
-    logging: Any = transformers.utils.logging  # it has no types
+    library: Any = transformers.utils.logging  # it has no types
+    here = threading.get_ident()
+
+    def make_bar(make: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:  # noqa: ANN401
+        make = library.EmptyTqdm if threading.get_ident() == here else make
+        return make(*args, **options) if before is None else before(make, args, options)
+
+    logger = logging.getLogger("transformers")
     with _hush:
-        verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-        logging.set_verbosity(logging.CRITICAL)
-        logging.disable_progress_bar()
+        level, before = logger.level, None
+        before = library.set_tqdm_hook(make_bar)
+        logger.setLevel(logging.CRITICAL)
         try:
             yield
         finally:
-            logging.set_verbosity(verbosity)
-            if bars:
-                logging.enable_progress_bar()
+            logger.setLevel(level)
+            library.set_tqdm_hook(before)
 
 
 @contextmanager
