@@ -1,6 +1,6 @@
-"""What becomes of a text that is longer than a model reads.
+"""What happens to a text that is too long for a model.
 
-This module decides how it is refused, or what is said of the part that is left out. It must not know any model.
+This module decides how it is refused, or what is said about the part that is left out. It must not know any model.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from vision_backends.errors import TEXT_TOO_LONG, NotSupportedError
 __all__ = ["SHOWN", "leave_out"]
 
 SHOWN = 40
-"""Characters of what was not read that are shown."""
+"""How many characters of what was not read are shown."""
 
 
 def leave_out(
@@ -25,7 +25,7 @@ def leave_out(
     longest: int,
     truncate: bool,
 ) -> str:
-    """Return what of a text is left out, as a sentence.
+    """Return a sentence that says which part of a text is left out.
 
     Args:
         tokenizer: The model's.
@@ -33,15 +33,15 @@ def leave_out(
         tokens: How many tokens it has.
         what: How sentences about it begin.
         code: Code of the error.
-        longest: How many the model reads.
+        longest: Most tokens that the model reads.
         truncate: Whether anything may be left out.
 
     Raises:
-        NotSupportedError: Nothing may.
+        NotSupportedError: Nothing may be left out.
     """
     if not truncate:
         raise NotSupportedError(
-            f"{what} {tokens} tokens; the model reads {longest} at once.",
+            f"{what} {tokens} tokens; the model reads at most {longest}.",
             remedy="Shorten it, or pass truncate=True to have the rest left out.",
             code=code,
         )
