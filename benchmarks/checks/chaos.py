@@ -125,11 +125,12 @@ def count_amid_ruins(sandbox: RemoteSandbox, folder: Path, *, calls: int, thread
     """
     figures = []
     numbers = [number for number in range(1, 2 * calls) if make_question(number).method != "embed"][:calls]
-    for label, is_open in (("", False), (", all gates reset before each call", True)):
-        log = folder / f"ruins-{is_open}.jsonl"
+    for label, has_resets in (("", False), (", all gates reset before each call", True)):
+        log = folder / f"ruins-{has_resets}.jsonl"
         sandbox.reset()
         with make_routers(sandbox, log.with_suffix(".sqlite"), has_spare=False) as routers:
-            ask(sandbox, routers, log, numbers, threads=threads, seed=seed, rate=1.0, reset="call" if is_open else None)
+            reset = "call" if has_resets else None
+            ask(sandbox, routers, log, numbers, threads=threads, seed=seed, rate=1.0, reset=reset)
         books = Books.read(log, sandbox.requests())
         ratio = sandbox.count() / len(books.calls)
         late_ms = books.late_ms()
@@ -160,15 +161,15 @@ def ask(
             for router in routers:
                 router.reset()
 
-    opener = threading.Thread(target=reset_gates)
-    opener.start()
+    resetter = threading.Thread(target=reset_gates)
+    resetter.start()
     started = time.perf_counter()
     try:
         with log.open("a", encoding="utf-8") as lines:
             Caller(routers, lines, has_resets=reset == "call").ask_all(numbers, threads=threads)
     finally:
         over.set()
-        opener.join()
+        resetter.join()
         sandbox.heal()
     return time.perf_counter() - started
 

@@ -188,7 +188,7 @@ def check_disk(cache: Path, wanted_bytes: int) -> None:
     if free_bytes < wanted_bytes * ROOM:
         needed_mb, free_mb = wanted_bytes / 1e6, free_bytes / 1e6
         message = f"{needed_mb:.0f} MB are to be fetched, but only {free_mb:.0f} MB are free on the disk of {cache}."
-        raise NotReadyError(message, remedy="Free some there, or set HF_HOME to another disk.", code="disk_full")
+        raise NotReadyError(message, remedy="Free some space, or set HF_HOME to another disk.", code="disk_full")
 
 
 def free_disk_bytes(cache: Path) -> int:

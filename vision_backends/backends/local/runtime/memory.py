@@ -117,7 +117,7 @@ def needed_bytes(checkpoint: Checkpoint, *, bytes_per_parameter: int, converted:
 
 def _shortage(checkpoint: Checkpoint, needed: int, device: str, limit: str) -> NotReadyError:
     message = f"{checkpoint.name} needs about {needed / 1e6:.0f} MB of memory for {device}, but {limit}."
-    remedy = "Free some, or configure a smaller model under [local]."
+    remedy = "Free some memory, or configure a smaller model under [local]."
     return NotReadyError(message, remedy=remedy, code="out_of_memory", retry_after_s=30.0)
 
 
