@@ -1,7 +1,7 @@
 """Thousands of calls from many threads against a server that plays every fault at random.
 
-Two routers, one for each of OpenAI's APIs, share a state file as two processes would. All their gates are
-reset every few milliseconds, so that the faults go on: with blocked gates nearly all calls would be answered below.
+Two routers, one for each of OpenAI's APIs, share a state file as two processes would. All their gates are reset every
+few milliseconds, so that calls keep meeting faults: with blocked gates nearly all would be answered by the rung below.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
     from vision_backends import Request
 
 RATE = 0.4
-"""Part of the requests that are to meet a fault."""
+"""Fraction of the requests that meet a fault."""
 
 THINK_S = 0.2
-"""What the server takes for each reply: far less than a real one, and enough that callers wait for it rather than for
-each other on the few cores of a small machine."""
+"""How long the server takes for each reply: far less than a real one, but enough that callers wait for it rather than
+for each other on the few cores of a small machine."""
 
 TIMEOUT_S = 0.6
-"""What one request may take."""
+"""How long one request may take."""
 
 SLOW = {
     "slow": {"delay_s": 0.4},
@@ -53,7 +53,7 @@ SLOW = {
 """The slow faults, shortened: some just in time, some not."""
 
 SPARE_STEPS = (0.0,) * 90 + (0.02,) * 8 + (2.0, None)
-"""Seconds that the lowest rung takes: it is quick, a little slow, or hangs; None fails."""
+"""Seconds that the lowest rung takes: it is fast, a little slow, or hangs; None makes it fail."""
 
 RESET_EVERY_S = 0.02
 
@@ -62,14 +62,14 @@ GRACE_S = 0.1
 MAX_LEFT_MB = 20.0
 
 WARM_UP = 0.2
-"""Part of the calls after which memory is looked at for the first time: caches of fixed size are full by then."""
+"""Fraction of the calls after which memory is first measured: caches of fixed size are full by then."""
 
 NO_LIMITS = Limits(daily_budget_tokens=10**12, daily_budget_usd=1e9)
 
 
 def measure_chaos(calls: int, threads: int, seed: int) -> list[Figure]:
-    """Return the figures of a run with a rung below, and of one in which nothing works and nobody is below."""
-    logging.getLogger("vision_backends").setLevel(logging.CRITICAL)  # what goes wrong here goes wrong on purpose
+    """Return the figures of a run with a rung below, and of one in which nothing works and there is no rung below."""
+    logging.getLogger("vision_backends").setLevel(logging.CRITICAL)  # the failures here are on purpose
     with RemoteSandbox.started() as sandbox, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with make_routers(sandbox, folder / "first.sqlite", has_spare=True) as routers:  # loads what is loaded once
@@ -81,7 +81,7 @@ def measure_chaos(calls: int, threads: int, seed: int) -> list[Figure]:
 
 
 def run_with_spare(sandbox: RemoteSandbox, folder: Path, *, calls: int, threads: int, seed: int) -> list[Figure]:
-    """Ask through the chaos, and compare all that is counted anywhere."""
+    """Make calls amid chaos, and compare all counts with each other."""
     log = folder / "calls.jsonl"
     sandbox.reset()
     first = round(calls * WARM_UP)
@@ -105,7 +105,7 @@ def run_with_spare(sandbox: RemoteSandbox, folder: Path, *, calls: int, threads:
         Figure(name="calls", value=len(books.calls), unit=""),
         Figure(name="calls per second", value=calls / taken_s, unit=""),
         Figure(name="requests that the server received", value=len(requests), unit=""),
-        Figure(name="kinds of faults that it played", value=len(kinds_played), unit=""),
+        Figure(name="kinds of fault that it played", value=len(kinds_played), unit=""),
         *[Figure(name=f"calls that ended with: {kind}", value=endings[kind], unit="") for kind in kinds[:4]],
         Figure(name="calls that ended otherwise", value=endings["VisionError"] + endings["other"], unit="", target=0),
         Figure(name="latest call, beyond its deadline", value=books.late_ms(), unit="ms", target=GRACE_S * 1e3),
@@ -120,17 +120,18 @@ def run_with_spare(sandbox: RemoteSandbox, folder: Path, *, calls: int, threads:
 
 
 def count_amid_ruins(sandbox: RemoteSandbox, folder: Path, *, calls: int, threads: int, seed: int) -> list[Figure]:
-    """Count requests where each one meets a fault: with gates as they are, and reset before each call.
+    """Count the requests per call when every request meets a fault: with gates, and with gates reset before each call.
 
-    Images are not embedded here: that takes two requests, however well all goes.
+    Images are not embedded here, as that takes two requests even when nothing fails.
     """
     figures = []
     numbers = [number for number in range(1, 2 * calls) if make_question(number).method != "embed"][:calls]
-    for label, is_open in (("", False), (", all gates reset before each call", True)):
-        log = folder / f"ruins-{is_open}.jsonl"
+    for label, has_resets in (("", False), (", all gates reset before each call", True)):
+        log = folder / f"ruins-{has_resets}.jsonl"
         sandbox.reset()
         with make_routers(sandbox, log.with_suffix(".sqlite"), has_spare=False) as routers:
-            ask(sandbox, routers, log, numbers, threads=threads, seed=seed, rate=1.0, reset="call" if is_open else None)
+            reset = "call" if has_resets else None
+            ask(sandbox, routers, log, numbers, threads=threads, seed=seed, rate=1.0, reset=reset)
         books = Books.read(log, sandbox.requests())
         ratio = sandbox.count() / len(books.calls)
         late_ms = books.late_ms()
@@ -152,7 +153,7 @@ def ask(
     rate: float,
     reset: Literal["clock", "call"] | None = "clock",
 ) -> float:
-    """Put questions amid faults, and return the seconds that they took; gates are reset by a clock or each call."""
+    """Make calls amid faults, and return the seconds that they took; gates are reset by a clock or before each call."""
     sandbox.play({"seed": seed, "rate": 1.0, "faults": list_faults(rate)})
     over = threading.Event()
 
@@ -161,21 +162,21 @@ def ask(
             for router in routers:
                 router.reset()
 
-    opener = threading.Thread(target=reset_gates)
-    opener.start()
+    resetter = threading.Thread(target=reset_gates)
+    resetter.start()
     started = time.perf_counter()
     try:
         with log.open("a", encoding="utf-8") as lines:
             Caller(routers, lines, has_resets=reset == "call").ask_all(numbers, threads=threads)
     finally:
         over.set()
-        opener.join()
+        resetter.join()
         sandbox.heal()
     return time.perf_counter() - started
 
 
 def list_faults(rate: float) -> list[dict[str, object]]:
-    """Return all faults, and so many healthy replies among them that this part of the replies is not healthy."""
+    """Return all faults, with as many healthy replies as make the faults this fraction of all."""
     names = [name for name in FAULTS if name != "healthy"]
     names += ["healthy"] * round(len(names) * (1 - rate) / rate)
     return [{"name": name, "delay_s": THINK_S, **SLOW.get(name, {})} for name in names]
@@ -185,19 +186,19 @@ class ForgetfulBackend(FakeBackend):
     """A fake that does not remember its calls, which would look like a leak."""
 
     def check(self, request: Request) -> None:
-        """Forget, on the way."""
+        """Forget the calls, then check."""
         self.calls.clear()
         super().check(request)
 
 
 @contextmanager
 def make_routers(sandbox: RemoteSandbox, state: Path, *, has_spare: bool) -> Iterator[list[Router]]:
-    """Lend a router for each API, with one state file and, where wanted, one rung below."""
+    """Yield a router for each API, on one state file and, if wanted, with one rung below."""
     chance = random.Random(0)  # noqa: S311 — repeatable on purpose
     spare = ForgetfulBackend("spare")
     steps = chance.choices(SPARE_STEPS, k=50_000)
-    # An error each: one that is raised again and again would remember every time.
-    spare.play(*(UnavailableError("It fails, as it was told.") if step is None else step for step in steps))
+    # One error each: an error that is raised again and again would collect tracebacks.
+    spare.play(*(UnavailableError("It fails as scripted.") if step is None else step for step in steps))
     with ExitStack() as stack:
         yield [
             stack.enter_context(
@@ -215,7 +216,7 @@ def make_routers(sandbox: RemoteSandbox, state: Path, *, has_spare: bool) -> Ite
 
 
 def wait_for_stragglers() -> None:
-    """Give calls that nobody waits for any more the time to end: they hang for 2 s at most."""
+    """Give abandoned calls the time to end: they hang for 2 s at most."""
     time.sleep(2.5)
 
 
@@ -230,7 +231,7 @@ class Footprint:
 
     @classmethod
     def now(cls) -> Footprint:
-        """Return what it holds now; zeros where the system does not tell."""
+        """Return what it holds now; 0 where the system does not tell."""
         gc.collect()
         folder = Path("/proc/self/fd")
         links = []
@@ -249,7 +250,7 @@ class Footprint:
         )
 
     def left(self) -> Footprint:
-        """Return what has come to it since, once threads that are ending have ended."""
+        """Return what has been added since, once threads that are ending have ended."""
         until = time.monotonic() + 5
         while threading.active_count() > self.threads and time.monotonic() < until:
             time.sleep(0.05)

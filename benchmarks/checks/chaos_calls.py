@@ -1,7 +1,7 @@
-"""One call amid chaos: what is asked, how long it took, how it ended, and what was noted about it.
+"""One call amid chaos: what is asked, how long it took, how it ended, and what was recorded about it.
 
-This module decides the mix of calls and what of each is written to a log, one line each, so that the memory of a run
-does not grow by its own records. It must not know which faults are played, nor what the sums should be.
+This module decides the mix of calls and what is logged of each, one line per call in a file, so that the records of a
+run do not take up its memory. It must not know which faults are played, nor what the sums should be.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Question:
     """One call to be made.
 
     Attributes:
-        number: Its number; the colour of its image, or its text, tells it from all others on the wire.
+        number: Its number, which is the colour of its image or in its text, and so identifies its requests.
         method: The method of the router.
         deadline_s: Seconds that it may take.
     """
@@ -73,16 +73,16 @@ class Question:
 
     @property
     def image(self) -> PILImage.Image:
-        """An image of one colour, which is the number."""
+        """An image of one colour, which encodes the number."""
         return PILImage.new("RGB", SIZE, f"#{self.number:06x}")
 
     @property
     def text(self) -> str:
-        """A text that holds the number as a colour."""
+        """A text that contains the number as a colour."""
         return f"a square of colour #{self.number:06x}"
 
     def request(self) -> tuple[Request, Any]:
-        """Return what a backend is asked, and of what."""
+        """Return the request that a backend gets, and its input."""
         if self.method == "embed_text":
             return EmbedTextRequest(), self.text
         requests = {"detect": DetectRequest(), "embed": EmbedRequest()}
@@ -97,11 +97,11 @@ def make_question(number: int) -> Question:
 
 @dataclass
 class Caller:
-    """Puts questions to routers from many threads, and logs what came of each.
+    """Makes calls to routers from many threads, and logs the outcome of each.
 
     Args:
-        routers: Asked in turns.
-        log: Where a line of JSON is written for each question.
+        routers: Called in turn.
+        log: Where a line of JSON is written for each call.
         has_resets: Whether all gates are reset before each call.
     """
 
@@ -111,7 +111,7 @@ class Caller:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def ask_all(self, numbers: Iterable[int], *, threads: int) -> None:
-        """Put the questions of these numbers, from so many threads."""
+        """Make the calls with these numbers, from this many threads."""
         left = iter(numbers)
 
         def work() -> None:
@@ -160,14 +160,14 @@ class Caller:
 
 
 def _hear(event: object) -> None:
-    """Note an attempt with the call whose context this is."""
+    """Record an attempt with the call whose context this is."""
     heard = _heard.get()
     if isinstance(event, AttemptEvent) and heard is not None:
         heard.append(event)
 
 
 def _ending(error: BaseException | None) -> str:
-    """Return how a call has ended: with an answer, with an error that it may end with, or otherwise."""
+    """Return how a call ended: with an answer, with an error that is allowed, or otherwise."""
     if error is None:
         return "answer"
     for kind in (CallerError, AllBackendsFailedError, StreamInterruptedError):
@@ -177,7 +177,7 @@ def _ending(error: BaseException | None) -> str:
 
 
 def _told(answer: Any, error: BaseException | None, heard: Sequence[AttemptEvent]) -> list[Attempt]:  # noqa: ANN401
-    """Return the attempts that the caller was told of; errors that name no attempts have told everything."""
+    """Return the attempts that the caller was told about; for errors that list none, all that were heard of."""
     if answer is not None:
         return list(answer.trace.attempts)
     if isinstance(error, AllBackendsFailedError):
@@ -186,11 +186,11 @@ def _told(answer: Any, error: BaseException | None, heard: Sequence[AttemptEvent
 
 
 def _is_booked(attempt: Attempt) -> bool:
-    """Return whether the ledger should have it: all but rungs that could never have answered, and were not asked."""
+    """Return whether the ledger should have it: all but rungs that could never have answered and were not called."""
     return attempt.outcome != "skipped" or attempt.error != NotSupportedError.kind
 
 
 def _row(attempt: Attempt) -> dict[str, Any]:
-    """Return what the ledger should have of an attempt; see ``chaos_sums.LOGGED``."""
+    """Return what the ledger should say about an attempt; see ``chaos_sums.LOGGED``."""
     row = {key: getattr(attempt, key) for key in ("backend", "outcome", "error", "code", "at")}
     return row | {key: getattr(attempt.usage, key) for key in ("input_tokens", "output_tokens", "cost_usd")}

@@ -1,12 +1,12 @@
 """Whether the sums of a run add up: traces, ledger and budget on our side, the server's own bill on the other.
 
-What has to be equal:
+What must be equal:
 
-* attempts in traces and errors = attempts told to a listener = rows of the ledger, each with the same numbers;
-* for each call whose rows all know their tokens, and did not estimate them: these = what the server has billed for it;
-* tokens and money of the budget = those of the ledger, plus for each row that does not know them (the server may
-  have charged and has not said how much) what the call was estimated to take at most. An answer that came after
-  its caller had gone has a row of its own, and then that is what counts instead of the estimate.
+* attempts in traces and errors = attempts reported to a listener = rows of the ledger, each with the same numbers;
+* for each call whose rows all have their tokens, not estimated: these = what the server has billed for it;
+* tokens and money of the budget = those of the ledger, plus, for each row without them (the server may have charged
+  something and did not say how much), the estimate of what the call would take at most. An answer that came after its
+  caller had gone has a row of its own, which then counts instead of the estimate.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 __all__ = ["Books", "compare"]
 
 NAMELESS = frozenset({"length", "not_json", "schema_broken"})
-"""Faults after which a caption no longer names its colour: whose embedding follows cannot be told."""
+"""Faults after which a caption no longer names its colour, so that the embedding that follows cannot be attributed."""
 
 RESENT = frozenset({"connection_closed", "connection_reset"})
-"""Faults before the first byte of a reply. On a connection that had been used before, the request is sent once more, as
-the server may have closed it while it was idle; what it has billed for the first one nobody can know."""
+"""Faults before the first byte of a reply. On a connection that was used before, the request is sent once more, as the
+server may have closed it while it was idle; what it billed for the first one is unknown."""
 
 NANO_USD = 1_000_000_000
 
@@ -44,7 +44,7 @@ COLOUR = re.compile(r"#([0-9a-f]{6})")
 REMOTE = "openai"
 
 CAME_LATE = "came_late"
-"""Code of the row of an answer for which nobody waited any more."""
+"""Code of the row of an answer that came after its caller had gone."""
 
 TASKS_OF = {"describe_stream": "describe"}
 
@@ -60,9 +60,9 @@ class Books:
 
     Attributes:
         calls: The lines of the log.
-        billed: Tokens that the server has billed, by number of the call.
-        received: Requests that the server has received, by number of the call.
-        played: Faults that these requests met, by number of the call.
+        billed: Tokens that the server has billed, by call number.
+        received: Requests that the server has received, by call number.
+        played: Faults that these requests met, by call number.
     """
 
     calls: list[dict[str, Any]]
@@ -72,7 +72,7 @@ class Books:
 
     @classmethod
     def read(cls, log: Path, requests: Iterable[Mapping[str, Any]]) -> Books:
-        """Read the log of the calls and sort the server's requests by call."""
+        """Read the log of the calls and group the server's requests by call."""
         with log.open(encoding="utf-8") as lines:
             books = cls(calls=[json.loads(line) for line in lines])
         for request in requests:
@@ -95,11 +95,11 @@ class Books:
         )
 
     def late_ms(self) -> float:
-        """Return by how much the latest call was beyond its deadline."""
+        """Return by how many milliseconds the latest call missed its deadline."""
         return max(call["late_s"] for call in self.calls) * 1e3
 
     def later_than(self, seconds: float) -> int:
-        """Return how many calls were later than that."""
+        """Return how many calls missed their deadline by more than that."""
         return sum(call["late_s"] > seconds for call in self.calls)
 
 
@@ -112,7 +112,7 @@ def compare(
         books: The log of the calls and the server's requests.
         ledger: The rows that were booked.
         spending: The budgets as they stand.
-        backend: Estimates what unknown attempts may have taken.
+        backend: Estimates the tokens and cost of attempts that do not know theirs.
     """
     rows = list(ledger)
     late = [row for row in rows if row.code == CAME_LATE]
@@ -128,14 +128,14 @@ def compare(
         "rows of the ledger": len(rows),
         "rows of answers that came late": len(late),
         "tokens that the server has billed": books.billed.total(),
-        "calls that cannot know their tokens": sum(not _is_known(call) for call in books.calls),
+        "calls whose tokens are unknown": sum(not _is_known(call) for call in books.calls),
     }
     faults = {
-        "answers and errors that do not tell their attempts": books.count(told=False),
-        "rows that are in ledger or log, but not in both": apart.total(),
-        "calls whose requests their attempts do not explain": _unexplained(books, traced),
+        "answers and errors that do not list their attempts": books.count(told=False),
+        "rows in either the ledger or the log, but not in both": apart.total(),
+        "calls whose requests are not explained by their attempts": _unexplained(books, traced),
         "calls whose known tokens are not those billed": sum(map(bool, differences)),
-        "tokens that these are wrong by": sum(map(abs, differences)),
+        "tokens by which these are wrong": sum(map(abs, differences)),
         "budget against ledger and estimates, tokens": abs(spent["daily_budget_tokens"] - tokens),
         "budget against ledger and estimates, 10⁻⁹ USD": abs(spent_nano_usd - nano_usd),
     }
@@ -146,7 +146,7 @@ def compare(
 
 
 def _number(request: Mapping[str, Any]) -> int:
-    """Return the call to which a request belongs: the colour of its picture or in its text."""
+    """Return the number of the call that sent a request: the colour of its image or in its text."""
     if request["pictures"]:
         red, green, blue = request["pictures"][0]["mean_rgb"]
         return int((red << 16) + (green << 8) + blue)
@@ -155,7 +155,7 @@ def _number(request: Mapping[str, Any]) -> int:
 
 
 def _values(row: LedgerRow) -> tuple[object, ...]:
-    """Return a row of the ledger as a row of the log has it."""
+    """Return a row of the ledger in the form of a row of the log."""
     return (row.call_id, *(getattr(row, key) for key in LOGGED))
 
 
@@ -172,9 +172,9 @@ def _tokens(call: Mapping[str, Any]) -> int:
 
 
 def _unexplained(books: Books, traced: Iterable[Mapping[str, Any]]) -> int:
-    """Return how many calls have sent more requests than they had attempts, or fewer than they had answers.
+    """Return how many calls sent more requests than they had attempts, or fewer than they had answers.
 
-    An image is embedded with two requests; an attempt may fail before its first one, or after it.
+    Embedding an image takes two requests; an attempt may fail before the first one, or after it.
     """
     count = 0
     for call in traced:
@@ -210,7 +210,7 @@ def _estimate(number: int, backend: Backend) -> tuple[str, Usage]:
 
 
 def _sum(sent: int | None, received: int | None, most: Usage) -> int:
-    """Return the tokens of a row, or of its estimate where the row does not know them."""
+    """Return the tokens of a row, or of its estimate if the row does not know them."""
     if sent is None or received is None:
         sent, received = most.input_tokens, most.output_tokens
     return (sent or 0) + (received or 0)

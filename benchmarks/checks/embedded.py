@@ -1,4 +1,4 @@
-"""What the embedded rung costs on two threads: time with decoding, a large photo against a small one, memory."""
+"""What the embedded rung takes on two threads: time including decoding, a large photo against a small one, memory."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ with Router.from_config(sys.argv[1]) as router:
     for method in (router.detect, router.embed, router.describe):
         method(sys.argv[2])
 status = Path("/proc/self/status")
-if status.exists():  # because the kernel's other figure, in getrusage(2), begins with the parent's
+if status.exists():  # because the kernel's other figure, in getrusage(2), starts at the parent's
     print(int(re.search(r"VmHWM:\\s+(\\d+) kB", status.read_text())[1]) * 1024)
 else:
     import resource
@@ -50,7 +50,7 @@ def make_photos(folder: Path) -> tuple[Path, Path]:
     """Write one scene with 1 and 12 megapixels, as a phone would.
 
     Both are made from a real photo, scaled, with noise like a sensor's: its variance grows with the brightness.
-    Without it a large photo would be smooth, and cheaper to decode than any real one.
+    Without it the large photo would be smooth, and cheaper to decode than a real one.
     """
     random = np.random.default_rng(12)
     paths = folder / "small.jpg", folder / "large.jpg"
@@ -64,7 +64,7 @@ def make_photos(folder: Path) -> tuple[Path, Path]:
 
 
 def measure_embedded() -> list[Figure]:
-    """Return the figures; the models are loaded before anything counts."""
+    """Return the figures; the models are loaded before anything is timed."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         config = folder / "vision.toml"

@@ -1,4 +1,4 @@
-"""What the engine adds to a call: the way to its loop and back, and that into one of its threads."""
+"""What the engine adds to a call: the round trip to its loop, and the one to a thread of a pool."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def measure_engine(rounds: int) -> list[Figure]:
 
 @contextmanager
 def _busy_thread() -> Iterator[None]:
-    """Have another thread compute in Python meanwhile, which holds the interpreter's lock 5 ms at a time."""
+    """Have another thread compute in Python meanwhile, which holds the GIL for 5 ms at a time."""
     is_over = threading.Event()
 
     def compute() -> None:
@@ -86,7 +86,7 @@ def _busy_thread() -> Iterator[None]:
 
 
 def _mean(name: str, samples: Sequence[float]) -> Figure:
-    """Return a mean: few calls meet the busy thread, but those wait long."""
+    """Return a mean: few calls are delayed by the busy thread, but those wait long."""
     return Figure(name=name, value=statistics.fmean(samples), unit="µs")
 
 

@@ -1,6 +1,6 @@
-"""What a dead quota costs: on the wire, in time, and at the moment when its gate ends. Likewise a long Retry-After.
+"""What an exhausted quota costs: on the wire, in time, and when its gate ends. Likewise for a long Retry-After.
 
-The real SDK asks a real server on loopback that says what OpenAI says; the next rung is a fake that costs nothing.
+The real SDK calls a real server on loopback that replies as OpenAI does; the next rung is a fake that takes no time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PHOTO = PHOTOS / "cat.jpg"
 
 QUOTA_GATE_S = 15 * 60.0
-"""How long the gate of a dead quota is blocked at first."""
+"""How long the gate of an exhausted quota is blocked at first."""
 
 FIRST_CALL = """
 import sys, time
@@ -40,7 +40,7 @@ def seconds(action):
     action()
     return time.perf_counter() - started
 
-def load():  # the SDK loads most of itself at its first use
+def load():  # the SDK loads most of itself on first use
     import openai
     openai.OpenAI(api_key="none").chat.completions
 
@@ -55,7 +55,7 @@ with Router([OpenAIBackend(api_key="sk-sandbox", base_url=url), FakeBackend()], 
     assert [row.error for row in router.ledger()] == [error, None] * 2
 print(loaded, alone, first, again)
 """
-"""Prints what loading the SDK took, the next rung alone, the first call, and the first after it was reset."""
+"""Prints the seconds for loading the SDK, the next rung alone, the first call, and the first call after a reset."""
 
 
 def measure_failover(calls: int, callers: int, processes: int) -> list[Figure]:
@@ -75,7 +75,7 @@ def measure_failover(calls: int, callers: int, processes: int) -> list[Figure]:
 
 
 def count_requests(server: SandboxServer, *, calls: int) -> list[Figure]:
-    """Count what a dead quota sees of the first call and of those that follow."""
+    """Count the requests that a server without quota gets from the first call and from those that follow."""
     server.play("quota_gone")
     with make_router(server) as router:
         router.describe(PHOTO)
@@ -94,7 +94,7 @@ def count_requests(server: SandboxServer, *, calls: int) -> list[Figure]:
 
 
 def time_first_answers(server: SandboxServer, *, processes: int) -> list[Figure]:
-    """Time the first call in fresh processes, and one that meets the same trouble when the connection is there."""
+    """Time the first call in fresh processes, and one that meets the same error on an open connection."""
     figures = []
     for fault, error, label in (
         ("quota_gone", "quota_exhausted", "quota gone"),
@@ -105,7 +105,7 @@ def time_first_answers(server: SandboxServer, *, processes: int) -> list[Figure]
         server.reset()
         rows = [[float(word) for word in text.split()] for text in prints]
         loaded_s, alone_s, first_s, again_s = ([row[place] for row in rows] for place in range(4))
-        for what, times_s in (("first call of a process", first_s), ("later in its day", again_s)):
+        for what, times_s in (("first call of a process", first_s), ("a later call", again_s)):
             added_ms = [(each - alone) * 1e3 for each, alone in zip(times_s, alone_s, strict=True)]
             figures.append(measure(f"{label}: added to the next rung's time, {what}", added_ms, "ms", target=50))
     return [
@@ -123,7 +123,7 @@ PROBES: Sequence[dict[str, str | int]] = (
 
 
 def count_probes(server: SandboxServer, *, callers: int, label: str, routers: int, fault: str = "quota_gone") -> Figure:
-    """Count the requests of callers who all meet at the moment when the gate of a dead quota ends."""
+    """Count the requests of callers that all meet at the moment when the gate of an exhausted quota ends."""
     clock = FakeClock()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         store = Path(folder) / "state.sqlite"
@@ -142,7 +142,7 @@ def count_probes(server: SandboxServer, *, callers: int, label: str, routers: in
 
 
 def meet(actions: Sequence[Callable[[], object]]) -> None:
-    """Do all these things at the same moment, each in a thread of its own, and wait for them."""
+    """Run all these actions simultaneously, each in a thread of its own, and wait for them."""
     barrier = threading.Barrier(len(actions))
 
     def act(action: Callable[[], object]) -> None:
@@ -157,7 +157,7 @@ def meet(actions: Sequence[Callable[[], object]]) -> None:
 
 
 def make_router(server: SandboxServer, *, clock: FakeClock | None = None, state: Path | None = None) -> Router:
-    """Return a router with the sandbox above and a fake below, which keeps no answers."""
+    """Return a router with the sandbox above and a fake below, which caches no answers."""
     options = {} if clock is None else {"clock": clock}
     best = OpenAIBackend(api_key=server.api_key, base_url=server.url)
     return Router([best, FakeBackend()], store=open_store(state), caching=False, **options)

@@ -1,8 +1,8 @@
 """How much of the package one degraded call runs through: files and functions, counted in all threads.
 
-Two calls are counted: ``Router.describe`` of a photo at the moment when the first rung, OpenAI's (played by the
-sandbox), refuses for want of quota and the embedded rung answers; and the next one, which asks the embedded rung only.
-Neither is the first of its process: what is imported and loaded once is not counted, nor are comprehensions.
+Two calls are counted: a ``Router.describe`` in which the first rung, OpenAI's (played by the sandbox), refuses for lack
+of quota and the embedded rung answers; and the next one, which calls the embedded rung only. Neither is the first of
+its process: what is imported and loaded once is not counted, nor are comprehensions.
 """
 
 from __future__ import annotations

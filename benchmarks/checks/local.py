@@ -1,11 +1,11 @@
 """The local rung beside what people would otherwise run: the plain libraries with the same weights, in the same run.
 
-Models of the published architectures and true sizes with random weights: their time is real, their quality none.
-References run as their documentation shows. All take turns, and a ratio is the median over the turns. The numbers and
-the engine that the rung has chosen on this machine are printed first, and under each ratio stands the most that this
-processor allows: how many times faster the same arithmetic would be at the highest speed at which it multiplies
-matrices, or reads weights where each is used once per token. The targets were set for a processor with 16-bit
-instructions; on one without, some are out of reach. On a shared machine this bound moves with the reference's time.
+Models have their published architectures and true sizes, with random weights: times are real, quality is not measured.
+References run as their documentation shows. All take turns, and a ratio is the median over the turns. The precision and
+the engine that the rung has chosen on this machine are printed first, and below each ratio is the most that this
+processor allows: how many times faster the same arithmetic would be at its highest speed of multiplying matrices, or of
+reading weights where each is used once per token. The targets were set for a processor with 16-bit instructions; on one
+without, some are out of reach. On a shared machine this bound moves with the reference's time.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from vision_backends import Image
 
 WORDS, TOKENS = 13, 20
-"""So many words the rung makes of so many tokens."""
+"""A limit of this many words, and the tokens that the rung allows for it."""
 
 CALLERS, CALLS = 8, 6
 
@@ -55,7 +55,7 @@ PEAK_SIDE, READ_BYTES, PEAK_ROUNDS = 2048, 400_000_000, 10
 def times(
     name: str, reference: Sequence[float], ours: Sequence[float], *, least: float, floor_s: float | None = None
 ) -> list[Figure]:
-    """Return how many times faster we are, turn by turn, and how many times anything could be.
+    """Return how many times faster we are, turn by turn, and the most that is possible.
 
     Args:
         name: What was measured.
@@ -77,11 +77,11 @@ def times(
 
 @dataclass(frozen=True, slots=True)
 class Processor:
-    """How fast this machine is in the numbers that the rung has chosen.
+    """How fast this machine is in the precision that the rung has chosen.
 
     Attributes:
         flops: Floating-point operations per second of large matrix products.
-        bytes_per_s: What all threads together read from memory.
+        bytes_per_s: Bytes per second that all threads together read from memory.
     """
 
     flops: float
@@ -89,7 +89,7 @@ class Processor:
 
     @classmethod
     def measured(cls, numbers: str) -> Processor:
-        """Measure it: the best of some rounds, by torch's own product and by oneDNN's with packed weights.
+        """Measure it: the best of some rounds, with torch's own product and with oneDNN's on packed weights.
 
         Args:
             numbers: As ``status()`` names them, such as ``"bfloat16+float32"``.
@@ -114,7 +114,7 @@ class Processor:
 
 
 def operations(compute: Callable[[], object]) -> int:
-    """Return the floating-point operations of matrix products, convolutions and attention in what torch computes."""
+    """Return the floating-point operations of a computation's matrix products, convolutions and attention."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -124,7 +124,7 @@ def operations(compute: Callable[[], object]) -> int:
 
 
 def measure_local(*, rounds: int, images: int, large: int) -> list[Figure]:
-    """Return the figures of all tasks, each with its model alone in memory; without images, none of embeddings."""
+    """Return the figures of all tasks, each with its model alone in memory; 0 images leave embeddings out."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         figures = measure_embeddings(folder, rounds=rounds, images=images, large=large) if images else []
@@ -145,14 +145,14 @@ def backend_of(folder: Path, role: str, model: Path) -> LocalBackend:
 
 
 def answer(backend: LocalBackend, request: DescribeRequest | EmbedRequest | DetectRequest, photo: Image) -> Any:  # noqa: ANN401 — the task's
-    """Return what a rung answers to a request about one photo."""
+    """Return a rung's answer to a request about one photo."""
     task = getattr(backend, request.task)
     (found,) = engine_loop().run(lambda: task([photo], request, timeout_s=PLENTY_S))
     return found
 
 
 def plain_photos() -> list[PILImage.Image]:
-    """Return photos without their colour profiles, which the rung applies and the references do not know."""
+    """Return photos without their colour profiles, which the rung applies and the references ignore."""
     photos = [PILImage.open(path).convert("RGB") for path in sorted(PHOTOS.glob("*.jpg"))]
     for photo in photos:
         photo.info.pop("icc_profile", None)
@@ -160,7 +160,7 @@ def plain_photos() -> list[PILImage.Image]:
 
 
 def numbers_of(backend: LocalBackend) -> str:
-    """Return what the one model of a rung computes in."""
+    """Return the precision in which the one model of a rung computes."""
     (status,) = backend.status().values()
     return str(status["dtype"])
 
@@ -217,7 +217,7 @@ def measure_embeddings(folder: Path, *, rounds: int, images: int, large: int) ->
 
 
 def measure_callers(backend: LocalBackend, photos: Sequence[PILImage.Image]) -> list[Figure]:
-    """Callers at once with one image each: sharing batches, beside the same model behind a lock."""
+    """Simultaneous callers with one image each: sharing batches, compared with the same model behind a lock."""
     opened = [open_image(photo) for photo in photos]
     lock = threading.Lock()
 
@@ -253,7 +253,7 @@ def measure_callers(backend: LocalBackend, photos: Sequence[PILImage.Image]) -> 
 
 
 def _rush(action: Callable[[int], None]) -> tuple[float, float]:
-    """Let everybody call again and again; return calls per second, and the seconds that 95 % stayed below."""
+    """Have all callers make calls back to back; return calls per second, and the 95th percentile in seconds."""
     taken_s: list[float] = []
 
     def call(caller: int) -> None:
@@ -273,7 +273,7 @@ def _rush(action: Callable[[int], None]) -> tuple[float, float]:
 
 
 def measure_overhead(backend: LocalBackend, photo: PILImage.Image) -> Figure:
-    """What the rung adds to preparing the image and computing."""
+    """Return the time that the rung adds to preparing the image and computing."""
     image, added_ms = open_image(photo), []
     for _ in range(20):
         started = time.perf_counter()
@@ -402,7 +402,7 @@ def measure_detection(folder: Path, *, rounds: int) -> list[Figure]:
 
 
 def _copy(scene: Path, path: Path, number: int) -> Path:
-    """Write a file of its own for every image, so that nobody can know it from before."""
+    """Write a different file for every image, so that none can come from a cache."""
     data = scene.read_bytes()
     path.write_bytes(data + bytes([number % 256]))
     return path

@@ -1,9 +1,9 @@
 """How many broken lines the tests catch: mutants of the package's files, a seeded sample of each, run by their tests.
 
 cosmic-ray breaks a copy of the package, one place at a time: a comparison, a number, a condition, a loop, a decorator.
-A coverage run says which tests pass through the broken line; those of the mirrored folder go first, and the first that
-fails ends the trial. Needs ``pip install cosmic-ray`` beside the development environment; 50 mutants of one file take
-some five minutes.
+A coverage run says which tests execute the broken line; those in the mirrored folder go first, and the first that fails
+ends the trial. Needs ``pip install cosmic-ray`` in the development environment; 50 mutants of one file take some five
+minutes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ ROOT = Path(__file__).parents[2]
 ROOMS = ("routing", "health", "storage", "backends/openai")
 
 TESTS = ("tests/routing", "tests/health", "tests/storage", "tests/backends/openai", "tests/engine", "tests/test_*.py")
-"""Tests of what lies around those rooms; those that draw, or read the documentation, say nothing about them."""
+"""Tests of these rooms and of what surrounds them, without those that say nothing about them (`UNRELATED`)."""
 
 UNRELATED = ("test_documentation.py", "test_drawing.py", "test_public_names.py")
 
@@ -62,14 +62,14 @@ OPERATORS = (
 WITHOUT_EFFECT = re.compile(
     r"\s*(if TYPE_CHECKING|@(overload|dataclass|abstractmethod|functools.cache)|(async )?def |_log\b|\*,$|T = )"
 )
-"""Lines whose change means the same, or something to a type checker only."""
+"""Lines whose change has no effect, or matters to a type checker only."""
 
 MOST_TESTS = 250
-"""A line that nearly every test passes through is tried with these many functions of tests."""
+"""Most test functions to run for one mutant, for lines that nearly every test executes."""
 
 
 class Number(NumberReplacer):
-    """Makes small numbers one larger or smaller, and others ten times: a limit of 1,001 is as good as one of 1,000."""
+    """Changes small numbers by one, and others by a factor of ten: a limit of 1,001 is as good as one of 1,000."""
 
     def mutate(self, node: Leaf, index: int) -> Leaf:
         """Return another number."""
@@ -99,13 +99,13 @@ class Mutant:
 
 
 def main() -> None:
-    """Break, try and print who survived; exit status 1 below the goal."""
+    """Break lines, run their tests and print which mutants survived; exit with status 1 below the goal."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("files", nargs="*", help="files of the package; by default those of " + ", ".join(ROOMS))
     parser.add_argument("--per-file", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--limit-s", type=float, default=120.0, help="time for one mutant; one that hangs is caught")
+    parser.add_argument("--limit-s", type=float, default=120.0, help="seconds for one mutant; one that hangs is caught")
     parser.add_argument("--goal", type=float, default=0.95)
     args = parser.parse_args()
     files = args.files or [
@@ -147,7 +147,7 @@ def _environment(tree: Path) -> dict[str, str]:
 
 
 def _write(path: Path, code: str) -> None:
-    """Write a file of the package, and remove its bytecode, which may be as old and as large."""
+    """Write a file of the package, and remove its bytecode, which might pass for current by its time and size."""
     path.write_text(code, encoding="utf-8")
     for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
         compiled.unlink()
@@ -159,14 +159,14 @@ def _tests(tree: Path) -> list[str]:
 
 
 def _coverage(tree: Path, *, jobs: int) -> dict[str, dict[int, set[str]]]:
-    """Run all tests once; return which functions of tests pass through which line of which file."""
+    """Run all tests once; return which test functions execute which line of which file."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", str(jobs), "--dist", "loadfile"]
     command += ["--cov", "--cov-context=test", "--cov-report=", "--cov-fail-under=0", *_tests(tree)]
     started_s = time.monotonic()
     run = subprocess.run(command, cwd=tree, env=_environment(tree), check=False, capture_output=True, text=True)
     print(f"{run.stdout.splitlines()[-1]} ({time.monotonic() - started_s:.0f} s)", flush=True)
     if run.returncode:
-        sys.exit(f"The tests must be green before lines are broken:\n{run.stdout[-3000:]}")
+        sys.exit(f"The tests must pass before lines are broken:\n{run.stdout[-3000:]}")
     data = CoverageData(str(tree / ".coverage"))
     data.read()
     found: dict[str, dict[int, set[str]]] = defaultdict(dict)
@@ -188,14 +188,14 @@ def _sample(path: str, count: int, *, seed: int) -> list[Mutant]:
 
 
 def _broken(source: str, name: str) -> Iterator[str]:
-    """Yield the source with each of the places broken that an operator finds."""
+    """Yield the source once for each place that an operator finds, with that place broken."""
     operator = Number() if name == "Number" else cosmic_ray.plugins.get_operator(f"core/{name}")()
     codes = (mutate_code(source, operator, occurrence) for occurrence in itertools.count())
     return itertools.takewhile(bool, codes)
 
 
 def _mutant(path: str, source: str, name: str, code: str) -> Mutant | None:
-    """Return a mutant; None where what differs has no effect."""
+    """Return a mutant; None if the difference has no effect."""
     old, new = source.splitlines(), code.splitlines()
     changes = [
         change for change in SequenceMatcher(None, old, new, autojunk=False).get_opcodes() if change[0] != "equal"
@@ -225,7 +225,7 @@ def _survivors(
 
 
 def _chosen(mutant: Mutant, tests_by_line: dict[int, set[str]]) -> list[str]:
-    """Return the tests to run: those through the line, or through the file where the line runs at import."""
+    """Return the tests to run: those that execute the line, or the file if the line runs at import."""
     tests = set().union(*(tests_by_line.get(line, set()) for line in mutant.lines))
     tests = tests or set().union(*tests_by_line.values())
     room = f"tests/{Path(mutant.path).parent.relative_to('vision_backends')}/"

@@ -1,4 +1,4 @@
-"""What the router adds to a call of a backend that costs next to nothing."""
+"""What the router adds to a call of a backend that takes next to no time."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def make_router(folder: Path, name: str, text: str) -> Router:
 
 
 def measure_overhead() -> list[Figure]:
-    """Return the figures: the router's median less the backend's, for new texts and pictures and for known ones.
+    """Return the figures: the router's median less the backend's, for new texts and images and for known ones.
 
-    Opening the picture is the backend's cost here: whoever asks a backend without a router has to do it too.
+    Opening the image counts as the backend's time here: without a router, the caller has to do it, too.
     """
     backend = FakeBackend()
     pictures = [PILImage.new("RGB", (8, 8), (place % 256, place // 256, 0)) for place in range(ROUNDS)]

@@ -1,7 +1,7 @@
-"""Routers that are killed with SIGKILL while they work, two processes on one state file at a time, and what is left.
+"""Routers that are killed with SIGKILL while they work, two processes at a time on one state file, and what is left.
 
-A worker describes, embeds and detects, is refused, pays from a budget and evicts from a small cache, and reports each
-call that has returned. Whatever was reported has to be in the ledger afterwards.
+A worker describes, embeds and detects, gets refusals, spends a budget and evicts from a small cache, and reports each
+call that has returned. Whatever was reported must be in the ledger afterwards.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ THREADS = 4
 LONGEST_WORK_S = 0.3
 
 ROOM_BYTES = 100_000
-"""So little that entries are evicted all the time."""
+"""Small enough that entries are evicted all the time."""
 
 USAGE = Usage(input_tokens=100, output_tokens=20, cost_usd=0.001)
 
@@ -73,7 +73,7 @@ def measure_survival(kills: int, seed: int) -> list[Figure]:
         "states of gates and budgets that cannot be read": faults["state"],
         "routers that did not work afterwards": faults["router"],
         "reported calls that are not in the ledger": max(0, reported - booked),
-        "tokens in the ledger that the budget has missed": max(0, paid - spent),
+        "tokens in the ledger that are missing from the budget": max(0, paid - spent),
     }
     return [
         Figure(name="processes killed", value=killed, unit=""),
@@ -84,7 +84,7 @@ def measure_survival(kills: int, seed: int) -> list[Figure]:
 
 
 def kill_workers(state: Path, chance: random.Random, *, count: int) -> int:
-    """Let some workers begin, kill each after a random time of work, and return the calls that they have reported."""
+    """Start some workers, kill each after a random time, and return the number of calls that they have reported."""
     command = [sys.executable, __file__, "--work", str(state), "--seed", str(chance.getrandbits(32))]
     workers = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(count)]
     lines = []
@@ -124,14 +124,14 @@ def inspect(state: Path) -> list[str]:
 
 
 def work(state: Path, *, seed: int) -> None:
-    """Call a router from several threads until killed, and say so after each call."""
+    """Call a router from several threads until killed, and report each call that has returned."""
     router = make_router(state, seed=seed)
     for number in range(THREADS):
         threading.Thread(target=work_alone, args=(router, random.Random(seed + number))).start()  # noqa: S311
 
 
 def work_alone(router: Router, chance: random.Random) -> None:
-    """Make one call after the other."""
+    """Make one call after another."""
     methods = (router.describe, router.embed, router.detect)
     while True:
         chance.choice(methods)(PILImage.new("RGB", (8, 8), (chance.randrange(256), chance.randrange(256), 0)))
@@ -141,7 +141,7 @@ def work_alone(router: Router, chance: random.Random) -> None:
 
 
 def make_router(state: Path, *, seed: int | None = None) -> Router:
-    """Return a router with a rung that costs money, and fails now and then where there is a seed, and one below."""
+    """Return a router with a rung that costs money, and with a seed fails now and then, and one below."""
     paid = FakeBackend("paid", local=False, credential="account", usage=USAGE)
     if seed is not None:
         chance = random.Random(seed)  # noqa: S311 — repeatable on purpose

@@ -1,12 +1,12 @@
-"""What warm standby saves: the first answer of the local rung after the quota of the better one has ended.
+"""What warm standby saves: the first answer of the local rung after the quota of the better one is exhausted.
 
-The real SDK asks the sandbox, which answers a few calls, says once that they come too fast, answers again, and then has
-no quota left. Below it stands BLIP in its published size, with random weights: its time is real, its words are not.
-Each way is measured in fresh processes, in turns.
+The real SDK calls the sandbox, which answers a few calls, refuses one by its rate limit, answers again, and then has
+no quota left. The rung below is BLIP at its published size, with random weights: its times are real, its words are not.
+Each variant is measured in fresh processes, in turns.
 
-An answer takes seconds, and on a busy machine twice as many from one moment to the next, so that the ratio of two
-answers hardly shows a load. What does is the part of the local rung's own time in which it neither decoded nor
-computed.
+An answer takes seconds, and on a busy machine twice as long from one moment to the next, so that the ratio of two
+answers hardly shows whether a model had to be loaded. What does is the part of the local rung's own time in which it
+neither decoded nor computed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TOO_FAST = {
     "body": {"error": {"message": "Too fast.", "type": "requests", "code": "rate_limit_exceeded"}},
     "headers": {"retry-after": "1"},
 }
-"""A sign of trouble that the call itself survives, since a second's patience is worth the better answer."""
+"""A sign of trouble that the call itself survives, since the better answer is worth waiting a second for."""
 
 DAY = {
     "steps": [
@@ -72,15 +72,15 @@ with Router(ladder, caching=False, warm_standby=way == "standby") as router:
     assert {each[0] for each in good} == {"openai"} and {each[0] for each in [first, *later]} == {"local"}
     print(json.dumps({"first": first[1], "waited": first[2], "later": [each[1] for each in later]}))
 """
-"""Prints the seconds of the first answer of the local rung, those in which it waited for the model, and later ones."""
+"""Prints the seconds of the local rung's first answer, how many of them it waited for the model, and later answers'."""
 
 
 def measure_standby(processes: int, pause: int) -> list[Figure]:
     """Return the figures.
 
     Args:
-        processes: How many fresh processes are measured each way.
-        pause: Seconds between the first sign of trouble and the end of the quota.
+        processes: How many fresh processes are measured for each variant.
+        pause: Seconds between the first sign of trouble and the first call without quota.
     """
     first_s: dict[str, list[float]] = {way: [] for way in WAYS}
     waited_s: dict[str, list[float]] = {way: [] for way in WAYS}

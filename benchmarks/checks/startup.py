@@ -1,4 +1,4 @@
-"""How long it takes until something happens: importing the package, and the command line in fresh processes."""
+"""How long a start takes: importing the package, and running the command line in fresh processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ print(time.perf_counter() - started, *sys.modules)
 
 
 def measure_startup() -> list[Figure]:
-    """Return the figures; each command runs once before it counts, which leaves its files in the system's memory."""
+    """Return the figures; each command runs once before it counts, which leaves its files in the page cache."""
     imports = [run_python("-c", IMPORT)[0].split() for _ in range(ROUNDS + 1)][1:]
     modules = set(imports[0][1:])
     commands = {

@@ -1,4 +1,4 @@
-"""What the benchmarks share: timing in turns, fresh processes, and a table of figures against their targets.
+"""What the checks share: timing in turns, fresh processes, and a table of figures against their targets.
 
 This module decides how a figure is measured and shown. It must not know what is measured.
 """
@@ -34,13 +34,13 @@ class Figure:
 
     Attributes:
         name: What was measured.
-        value: The figure, a median where there was more than one measurement.
+        value: The figure, a median if there was more than one measurement.
         unit: Its unit.
-        target: The largest value that is good enough; None where there is no target.
+        target: The largest value that is good enough; None if there is no target.
         exact: Whether nothing but the target itself is good enough.
         at_least: Whether the target is the smallest value instead.
-        low: The tenth percentile; None where there was one measurement.
-        high: The ninetieth percentile, likewise.
+        low: The 10th percentile; None if there was only one measurement.
+        high: The 90th percentile, likewise.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Figure:
 
 
 def measure(name: str, samples: Sequence[float], unit: str, *, target: float | None = None) -> Figure:
-    """Return the median of some measurements, and between what 80 % of them lie."""
+    """Return the median of some measurements, and the range in which the middle 80 % of them lie."""
     tenths = statistics.quantiles(samples, n=10, method="inclusive")
     median = statistics.median(samples)
     return Figure(name=name, value=median, unit=unit, target=target, low=tenths[0], high=tenths[-1])
@@ -72,10 +72,10 @@ def measure(name: str, samples: Sequence[float], unit: str, *, target: float | N
 def time_in_turns(actions: Mapping[str, Callable[[int], object]], *, rounds: int) -> dict[str, list[float]]:
     """Return the seconds that each action took in each round.
 
-    The actions take turns, so that whatever else the machine does meets all of them alike.
+    The actions take turns, so that whatever else the machine does affects all of them alike.
 
     Args:
-        actions: Names and functions, which are given the number of the round.
+        actions: Names and functions, which get the number of the round.
         rounds: How often each is run.
     """
     taken_s: dict[str, list[float]] = {name: [] for name in actions}
@@ -88,7 +88,7 @@ def time_in_turns(actions: Mapping[str, Callable[[int], object]], *, rounds: int
 
 
 def run_python(*arguments: str) -> tuple[str, float]:
-    """Run this interpreter in a fresh process, for a user who has configured nothing and cached nothing.
+    """Run this interpreter in a fresh process, as for a user who has configured and cached nothing.
 
     Returns:
         What it printed, and the seconds from its start to its end.
@@ -113,7 +113,7 @@ def run_python(*arguments: str) -> tuple[str, float]:
 
 
 def show(title: str, measured: Callable[..., Sequence[Figure]], *, options: Mapping[str, int] | None = None) -> None:
-    """Measure, and print a table, or JSON if the command line says so.
+    """Measure and print a table, or JSON if the command line says so.
 
     Args:
         title: What is measured.

@@ -1,6 +1,6 @@
-"""What the router adds to a direct call of the SDK, with an image of 500 KB, on loopback.
+"""What the router adds to a direct call of the SDK, with an image of 500 kB, on loopback.
 
-Both sides open and encode the same photo in turns; what that takes is reported apart, and the rest compared. The
+Both sides open and encode the same photo in turns; the time for that is reported separately, and the rest compared. The
 server runs in a process of its own.
 """
 
@@ -25,7 +25,7 @@ from vision_backends.images import encode_for_wire
 from vision_backends.storage import open_store
 
 SIZE = (1024, 768)
-"""What the model looks at: nothing is scaled on the way."""
+"""The size at which the model sees the image: nothing is scaled on the way."""
 
 WANTED_BYTES = 500_000
 
@@ -33,7 +33,7 @@ MODEL = "gpt-sandbox"
 
 
 def make_photo() -> bytes:
-    """Return a JPEG that is sent as about 500 KB: a real photo, with noise until it is that large."""
+    """Return a JPEG that is sent as about 500 kB: a real photo, with enough noise to make it that large."""
     random = np.random.default_rng(5)
     with PILImage.open(PHOTOS / "raccoon.jpg") as photo:
         scene = np.asarray(photo.convert("RGB").resize(SIZE, PILImage.Resampling.LANCZOS), dtype=np.float32)
@@ -55,7 +55,7 @@ def encode(photo: bytes) -> bytes:
 
 
 class Direct:
-    """The SDK alone, as a program would use it that asks nobody else.
+    """The SDK alone, as a program without a router would use it.
 
     Args:
         url: The server.
@@ -65,7 +65,7 @@ class Direct:
         self.client = openai.OpenAI(base_url=url, api_key=API_KEY, max_retries=0, timeout=20)
 
     def describe(self, photo: bytes) -> str | None:
-        """Encode and ask."""
+        """Encode the photo and send it."""
         url = "data:image/jpeg;base64," + base64.b64encode(encode(photo)).decode("ascii")
         content = [
             {"type": "text", "text": "Describe this image."},
@@ -94,12 +94,12 @@ def measure_wire_overhead(rounds: int) -> list[Figure]:
         taken_s = time_in_turns(actions, rounds=rounds)
         sizes = {request["pictures"][0]["size_bytes"] for request in sandbox.requests()}
     if len(sizes) != 1:
-        raise AssertionError(f"The two sides have sent images of different sizes: {sizes}.")
+        raise AssertionError(f"The two sides sent images of different sizes in bytes: {sizes}.")
     encode_ms = statistics.median(taken_s["encode"]) * 1e3
     direct_ms = [seconds * 1e3 - encode_ms for seconds in taken_s["direct"]]
     figures = [
         Figure(name="size of the image on the wire", value=sizes.pop() / 1e3, unit="kB"),
-        measure("opening and encoding it, apart", [seconds * 1e3 for seconds in taken_s["encode"]], "ms"),
+        measure("opening and encoding it, separately", [seconds * 1e3 for seconds in taken_s["encode"]], "ms"),
         measure("the SDK alone, after encoding", direct_ms, "ms"),
     ]
     for name, label in (("router", "added by the router"), ("booked", "added by the router, SQLite ledger and gates")):
@@ -115,4 +115,4 @@ def backend(url: str) -> OpenAIBackend:
 
 
 if __name__ == "__main__":
-    show("The router over the SDK, with an image of 500 KB", measure_wire_overhead, options={"rounds": 300})
+    show("The router over the SDK, with an image of 500 kB", measure_wire_overhead, options={"rounds": 300})

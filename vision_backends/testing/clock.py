@@ -66,9 +66,8 @@ class FakeClock:
         with self._changed:
             if not self._changed.wait_for(are_pending, timeout_s):
                 due_s = sorted(at - self._monotonic for at, *_ in self._timers)
-                raise TimeoutError(
-                    f"Not {count} timers within {within_s:g} s after waiting {timeout_s:g} s, only {due_s}."
-                )
+                wanted = f"{count} timers due within {within_s:g} s"
+                raise TimeoutError(f"Fewer than {wanted} after waiting {timeout_s:g} s, only in {due_s} s.")
 
     def monotonic(self) -> float:
         """Return the seconds advanced so far."""
@@ -89,7 +88,7 @@ class FakeClock:
             ValueError: The seconds are negative; `jump` moves the wall clock alone.
         """
         if seconds < 0:
-            raise ValueError(f"Time does not run backwards by {-seconds} s.")
+            raise ValueError(f"Time cannot run backwards by {-seconds} s; jump() sets the wall clock alone.")
         with self._changed:
             self._monotonic += seconds
             self._wall += seconds

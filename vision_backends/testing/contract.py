@@ -125,7 +125,7 @@ class BackendContract:
                     assert len({answer.dimension for answer in answers}) == 1
 
     def test_boxes_are_in_pixels_of_the_upright_image(self) -> None:
-        """Detections say the full size of the image that they were made from."""
+        """Detections state the full size of the image that they were made from."""
         with self._backend() as backend:
             if DetectRequest() in self._supported(backend):
                 images = self.images()
@@ -155,7 +155,7 @@ class BackendContract:
                     assert all(map(_alike, alone, job.result()))
 
     def test_many_calls_of_one_loop_give_the_answers_of_one(self) -> None:
-        """Sixteen coroutines of an asynchronous backend do not get in each other's way."""
+        """Sixteen coroutines of an asynchronous backend do not interfere with each other."""
 
         async def gather(backend: Backend, request: Request, inputs: Sequence[Any]) -> list[list[Any]]:
             return await asyncio.gather(*(self._call(backend, request, inputs) for _ in range(16)))
@@ -168,14 +168,14 @@ class BackendContract:
                     assert all(map(_alike, alone, together)), f"{request.task}: {together} beside others, {alone} alone"
 
     def test_a_cancelled_call_ends_soon_and_leaves_the_backend_usable(self) -> None:
-        """Wherever an asynchronous backend was at that moment."""
+        """It does so wherever an asynchronous backend was at that moment."""
 
         async def cancel(backend: Backend, request: Request, inputs: Sequence[Any], after_s: float) -> None:
             call = asyncio.ensure_future(self._call(backend, request, inputs))
             await asyncio.sleep(after_s)
             call.cancel()
             _, pending = await asyncio.wait([call], timeout=self.cancel_s)
-            assert not pending, f"{request.task} does not end within {self.cancel_s} s of its cancellation"
+            assert not pending, f"{request.task} did not end within {self.cancel_s} s of its cancellation"
 
         with self._backend() as backend:
             for request in self._supported(backend) if isinstance(backend, AsyncBackend) else ():
@@ -204,7 +204,7 @@ class BackendContract:
                 assert isinstance(self._stream(backend)[-1], Description)
 
     def test_warming_it_up_changes_no_answer(self) -> None:
-        """It returns when it is ready, as often as it is asked, and leaves it so."""
+        """It returns once the backend is ready, as often as it is called, and leaves it ready."""
         with self._backend() as backend:
             for request in self._supported(backend):
                 (before,) = self._ask(backend, request, self._inputs(request)[:1])
@@ -215,7 +215,7 @@ class BackendContract:
                 assert _alike(before, after)
 
     def test_it_can_be_configured(self) -> None:
-        """The types of its constructor can be read, so that a table of vision.toml can be checked."""
+        """The types in its constructor can be read, so that a table in vision.toml can be checked."""
         with self._backend() as backend:
             assert parse_table(type(backend), {}, section="[contract]") == {}
 
@@ -289,7 +289,7 @@ def _close(backend: Backend) -> None:
 
 
 def _alike(one: Any, other: Any) -> bool:  # noqa: ANN401 — any pair of records
-    """Whether two answers are the same, but for rounding and their traces."""
+    """Whether two answers are the same, apart from rounding and their traces."""
     if isinstance(one, Embedding):
         return bool(one.space == other.space and one.similarity(other) > 0.999)
     if isinstance(one, Detections):

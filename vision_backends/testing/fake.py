@@ -65,18 +65,18 @@ class FakeBackend(Backend):
 
     Args:
         name: Its name on the ladder.
-        tasks: The tasks it has; others raise NotSupportedError.
+        tasks: The tasks that it supports; others raise NotSupportedError.
         local: Whether it claims to keep images on this machine.
         prompts: Whether it follows instructions.
         labels: The only labels that it can detect; None allows all.
         space: The vector space of its embeddings.
         credential: The account that its gates block.
-        not_ready: What `check` raises; assign None to `backend.not_ready` when it has become ready.
+        not_ready: What `check` raises; assign None to `backend.not_ready` to make it ready.
         usage: The usage in the trace of each answer.
         limits: What it reports as its server's rate limits.
         batch_size: Inputs per call.
-        concurrency: Simultaneous calls of one ``_many`` request.
-        clock: Where delays come from; a `FakeClock` is advanced by them.
+        concurrency: Simultaneous calls for one ``_many`` request.
+        clock: What delays are measured by; a `FakeClock` is advanced by them.
 
     Attributes:
         calls: Every call received, in order.
@@ -121,7 +121,7 @@ class FakeBackend(Backend):
         self._lock = threading.Lock()
 
     def play(self, *steps: Step, times: int = 1) -> None:
-        """Script what the next calls do, one step each; afterwards it answers by itself again.
+        """Script what the next calls do, one step each; after these it answers by itself again.
 
         Args:
             steps: An exception to raise, a record to answer each input with, a text to describe each image with,
@@ -138,7 +138,7 @@ class FakeBackend(Backend):
         return self._credential
 
     def model_for(self, request: Request) -> Model:
-        """Return the same model for every task that it has."""
+        """Return the same model for every task that it supports."""
         if request.task not in self._tasks:
             raise self._unsupported(request)
         space = self._space if request.task in {"embed", "embed_text"} else None
@@ -188,7 +188,7 @@ class FakeBackend(Backend):
                     return act[0]  # type: ignore[no-any-return]  # as scripted
                 else:
                     self._clock.sleep(act)
-        raise AssertionError("A performance ends with its answers.")
+        raise AssertionError("A call always ends with its answers.")
 
     def embed(self, images: Sequence[Image], request: EmbedRequest, *, timeout_s: float) -> list[Embedding]:
         """Derive 8 components from the digest of each image."""
@@ -209,12 +209,12 @@ class FakeBackend(Backend):
                     return act
                 if not isinstance(act, str):
                     self._clock.sleep(act)
-        raise AssertionError("A performance ends with its answers.")
+        raise AssertionError("A call always ends with its answers.")
 
     def _perform(
         self, inputs: Sequence[Any], request: Request, timeout_s: float
     ) -> Generator[float | str | list[Any], None, None]:
-        """Yield what one call does, step by step: seconds to wait, pieces to say, and at last the list of answers."""
+        """Yield what one call does, step by step: seconds to wait, pieces of text, and finally the list of answers."""
         if request.task not in self._tasks:
             raise self._unsupported(request)
         call = FakeCall(request=request, count=len(inputs), timeout_s=timeout_s)
@@ -289,7 +289,7 @@ class FakeAsyncBackend(FakeBackend, AsyncBackend):
     async def describe_stream(  # type: ignore[override]
         self, image: Image, request: DescribeRequest, *, timeout_s: float
     ) -> AsyncGenerator[str | Description, None]:
-        """Yield the pieces that were scripted, or else the whole text as one, and at last the record."""
+        """Yield the pieces that were scripted, or else the whole text as one, and finally the record."""
         with closing(self._perform([image], request, timeout_s)) as acts:
             for act in acts:
                 if isinstance(act, str):
@@ -324,7 +324,7 @@ class FakeAsyncBackend(FakeBackend, AsyncBackend):
                     return act
                 if not isinstance(act, str):
                     await self._pause(act)
-        raise AssertionError("A performance ends with its answers.")
+        raise AssertionError("A call always ends with its answers.")
 
     async def _pause(self, seconds: float) -> None:
         import asyncio

@@ -166,7 +166,7 @@ class TestFolders:
             lambda: backend.check(EmbedRequest()),
             lambda: answer(backend.embed, [make_image()], EmbedRequest(), timeout_s=60),
         ):
-            with pytest.raises(NotReadyError, match=r"later of \[local\] is not there"):
+            with pytest.raises(NotReadyError, match=r"later in \[local\] does not exist"):
                 ask()
         shutil.copytree(model("clip"), folder)
         backend.check(EmbedRequest())
@@ -237,7 +237,7 @@ class TestFetching:
         """It is refused like those after it, until the weights are there; looking starts nothing."""
         hub = folder_hub({"acme/tiny": model("blip")})
         backend = make_backend(caption_model="acme/tiny", hub=hub)
-        with pytest.raises(NotReadyError, match="the first request that comes to this rung fetches it"):
+        with pytest.raises(NotReadyError, match="the first request that reaches this rung fetches it"):
             backend.check(DescribeRequest())
         assert hub.fetches == []
         with pytest.raises(NotReadyError, match=r"acme/tiny is being (fetched|loaded)"):

@@ -72,11 +72,11 @@ def test_a_model_that_follows_instructions_is_rehearsed(make_backend, model):
 
 def test_what_it_cannot_do_is_said(backend, make_backend):
     """As by the check."""
-    with pytest.raises(NotSupportedError, match="follows no prompt"):
+    with pytest.raises(NotSupportedError, match="cannot follow a prompt"):
         backend.warm_up(DescribeRequest(prompt="What?"))
     with pytest.raises(NotSupportedError):
         make_backend().warm_up(DescribeRequest())
-    with pytest.raises(NotReadyError, match="is not there"):
+    with pytest.raises(NotReadyError, match="does not exist"):
         make_backend(caption_model="/nowhere/model").warm_up(DescribeRequest())
 
 

@@ -1,4 +1,4 @@
-"""The rung of local Hugging Face models."""
+"""The local rung: Hugging Face models on this machine."""
 
 from vision_backends.backends.local.backend import LocalBackend
 

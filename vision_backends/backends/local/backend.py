@@ -1,7 +1,7 @@
 """The local rung: Hugging Face models on this machine, loaded when they are first needed.
 
-This module ties checkpoints, loading and models to the interface of a rung. It decides what the rung can answer and
-what it says while it cannot yet; how anything is computed is decided by the modules beside it.
+This module ties checkpoints, loading and models to the interface of a rung. It decides what the rung can answer, and
+what it reports until it can; the modules beside it decide how anything is computed.
 """
 
 from __future__ import annotations
@@ -44,12 +44,13 @@ if TYPE_CHECKING:
 __all__ = ["LocalBackend"]
 
 NUMBERS = "p4"
-"""Changes with anything that changes answers apart from the checkpoint."""
+"""Changes with anything that changes answers, apart from the checkpoint."""
 
 EXPECTED_S = {"describe": 2.0, "embed": 0.2, "embed_text": 0.1, "detect": 1.0}
 LOADING_S = 5.0
-"""About what two cores take; a first call imports torch and reads the weights as well. Measured with random weights of
-the default sizes: an embedding 0.08 s, a caption of 20 tokens 1.4 s, a first call 3.4 s more from the page cache."""
+"""Rough times on two cores; the first call also imports torch and reads the weights. Measured with random weights of
+the default sizes: 0.08 s for an embedding, 1.4 s for a caption of 20 tokens, 3.4 s more for a first call that finds its
+files in the page cache."""
 
 FETCHING_LESS = ordered("never", "background", "wait")
 """What a configuration file that was only found may set."""
@@ -58,45 +59,44 @@ T = TypeVar("T")
 
 
 class LocalBackend(AsyncBackend):
-    """BLIP, CLIP and DETR-family models by transformers, on a GPU or the CPU.
+    """BLIP, CLIP and DETR-family models, run by transformers on a GPU or the CPU.
 
-    Every model may be the name of one on the hub (``"org/name"``, ``"org/name@revision"``) or a folder. Only
-    safetensors weights are loaded and no code of a checkpoint is ever run; after the first fetch nothing asks the
-    network. Close it before the process forks, or start workers with ``spawn``: torch's threads do not survive that.
+    Every model is a name on the hub (``"org/name"``, ``"org/name@revision"``) or a folder. Only safetensors weights are
+    loaded, and code from a checkpoint is never run; once a model is fetched, the network is not used again. Close the
+    backend before the process forks, or start workers with ``spawn``: torch's threads do not survive a fork.
 
     Args:
         device: ``"auto"``, ``"cuda"``, ``"cuda:1"``, ``"mps"`` or ``"cpu"``.
         caption_model: Model for descriptions: BLIP, BLIP-2 or Florence-2, which write captions, or an image-text-
             to-text model with a chat template, such as SmolVLM or Qwen-VL, which also follows prompts.
-        embedding_model: Model for embeddings of images and texts: CLIP or SigLIP, plain or of sentence-transformers.
-        detection_model: Model for a closed vocabulary: D-FINE, RT-DETR, RF-DETR, LW-DETR, DETR and its kin, YOLOS.
-        open_vocabulary_model: Model for labels of any kind: Grounding DINO, MM Grounding DINO, OWLv2 or OWL-ViT;
-            ``""`` for none, then labels have to be in the detection model's vocabulary.
+        embedding_model: Model for embeddings of images and texts: CLIP or SigLIP, plain or from sentence-transformers.
+        detection_model: Model for a closed vocabulary: D-FINE, RT-DETR, RF-DETR, LW-DETR, a DETR variant or YOLOS.
+        open_vocabulary_model: Model for arbitrary labels: Grounding DINO, MM Grounding DINO, OWLv2 or OWL-ViT; with
+            ``""`` there is none, and labels have to be in the detection model's vocabulary.
         download: When weights that are not on this machine are fetched: ``"never"``; ``"background"``: from the first
             request on, while the next rung answers; ``"wait"``: by the first request, which waits for them.
-        caption_beams: How many texts a captioner follows at once, of which it takes the most probable; more are slower.
-            By default as many as the checkpoint wants, which is mostly 1.
-        caption_seed: Lets a captioner draw its words by chance, the same for the same seed; by default it takes the
-            most probable ones.
-        min_score: Lowest score that `detect` reports unless a request says otherwise, in [0, 1]; open vocabularies
-            have the lower thresholds of their publishers.
-        dtype: Numbers to compute in: ``"auto"`` takes 16-bit ones on a GPU, and on a CPU that has them and was measured
-            to be faster with them; or ``"float32"``, ``"bfloat16"``, ``"float16"``.
-        engine: ``"auto"`` lets OpenVINO, where it is installed (extra ``[openvino]``), compute on a CPU the parts of
-            models for which its results agree with torch's; ``"openvino"`` also insists that it is installed;
-            ``"torch"`` leaves it out.
-        threads: Threads of each model; by default as many as the application lets torch have. Torch's setting for the
-            rest of the process is left alone.
+        caption_beams: Beams for beam search; more are slower. By default as many as the checkpoint is configured for,
+            usually 1.
+        caption_seed: Samples captions, reproducibly for one seed; by default nothing is sampled.
+        min_score: Lowest score that `detect` reports unless a request says otherwise, in [0, 1]; open-vocabulary models
+            use the lower thresholds of their publishers.
+        dtype: Precision to compute in: ``"auto"`` is 16-bit on a GPU, and on a CPU that supports it and was measured to
+            be faster with it; or ``"float32"``, ``"bfloat16"``, ``"float16"``.
+        engine: ``"auto"`` lets OpenVINO, where it is installed (extra ``[openvino]``), compute those parts of models on
+            a CPU for which its results agree with torch's; ``"openvino"`` also requires that it is installed;
+            ``"torch"`` never uses it.
+        threads: Threads per model; by default as many as the application lets torch use. Torch's setting for the rest
+            of the process is left alone.
         max_queue: Inputs that may wait for one model; more are refused, so that the next rung answers.
         max_memory_bytes: Most memory that loading one model may take; by default what is free.
         idle_unload_s: Seconds without use after which a model is dropped from memory, to be loaded again when it is
-            needed; by default it stays.
-        hub: Where models come from by name.
-        tuning_cache: Where is kept what was measured and converted; by default in the user's cache folder.
+            needed; by default models stay loaded.
+        hub: Where models are fetched from by name.
+        tuning_cache: Where measurements and converted parts are kept; by default in the user's cache folder.
         clock: Where time comes from.
 
     Raises:
-        ConfigError: A value has no meaning.
+        ConfigError: A value is not valid.
     """
 
     name = "local"
@@ -127,11 +127,12 @@ class LocalBackend(AsyncBackend):
             raise ConfigError(f"[local] min_score = {min_score} is not between 0 and 1.")
         if idle_unload_s is not None and not idle_unload_s > 0:
             raise ConfigError(
-                f"[local] idle_unload_s = {idle_unload_s} is not positive.", remedy="Leave it out to keep models."
+                f"[local] idle_unload_s = {idle_unload_s} is not positive.",
+                remedy="Leave it out to keep models loaded.",
             )
         if caption_beams is not None and (caption_beams < 1 or caption_seed is not None):
-            message = f"[local] caption_beams = {caption_beams} is less than 1, or stands beside a caption_seed."
-            raise ConfigError(message, remedy="Configure one of them.")
+            message = f"[local] caption_beams = {caption_beams} is less than 1, or set together with caption_seed."
+            raise ConfigError(message, remedy="Set it to at least 1 without caption_seed, or leave it out.")
         settings = LoaderSettings(
             device=device,
             dtype=dtype,
@@ -186,7 +187,7 @@ class LocalBackend(AsyncBackend):
         )
 
     def check(self, request: Request) -> None:
-        """Return if the rung can answer, after fetching what it needs if it may wait; imports and fetches nothing."""
+        """Return if the rung can answer, now or after a fetch that it may wait for; imports and fetches nothing."""
         self._check_process()
         self._check_request(request)
         self._model(request).check()
@@ -198,12 +199,12 @@ class LocalBackend(AsyncBackend):
         model = self._model(request)
         model.load()
         self._watch_idle()
-        self._check_request(request)  # now it is known what the model can do
+        self._check_request(request)  # again, as it is known only now what the model can do
         if model.needs_rehearsal(request.task):
             rehearse(self, request)
 
     def batch_size(self, request: Request) -> int:  # noqa: ARG002 — the same for all
-        """Return 16, two batches of the model: while it works on one, the next is decoded and scaled."""
+        """Return 16, two of the model's batches: while it works on one, the next is decoded and scaled."""
         return 2 * BATCH
 
     def concurrency(self, request: Request) -> int:  # noqa: ARG002 — the same for all
@@ -211,12 +212,12 @@ class LocalBackend(AsyncBackend):
         return 2
 
     def image_px(self, request: Request) -> int | None:
-        """Return how long the shorter side of a picture has to be for the model, as far as that is known."""
+        """Return how long the shorter side of an image has to be for the model; None while that is unknown."""
         checkpoint = self._model(request).checkpoint
         return checkpoint.image_px if checkpoint is not None else None
 
     def expected_s(self, request: Request) -> float:
-        """Return about what one call takes on two cores, with the load where that is still to come."""
+        """Return roughly what one call takes on two cores, including the load if it is still to come."""
         return EXPECTED_S[request.task] + (0.0 if self._model(request).loaded else LOADING_S)
 
     async def describe(  # type: ignore[override]  # a coroutine, as in `AsyncBackend`
@@ -242,7 +243,7 @@ class LocalBackend(AsyncBackend):
     async def embed(  # type: ignore[override]
         self, images: Sequence[Image], request: EmbedRequest, *, timeout_s: float
     ) -> list[Embedding]:
-        """Embed each image in the space that texts share; no vector depends on what is embedded with it."""
+        """Embed each image in the space that texts share; no vector depends on what else is in its batch."""
         deadline = Deadline(self._clock, timeout_s)
         with self._answering(request) as watch:
             embedder, space = await self._embedder(request, deadline)
@@ -295,7 +296,7 @@ class LocalBackend(AsyncBackend):
 
     @contextmanager
     def _answering(self, request: Request) -> Iterator[Stopwatch]:
-        """Keep the model of a call from being dropped while the call runs, and count where its time goes."""
+        """Keep a call's model from being dropped while the call runs, and measure where its time goes."""
         with self._model(request).in_use(request.task), Stopwatch(clock=self._clock).running() as watch:
             self._watch_idle()
             yield watch
@@ -312,11 +313,11 @@ class LocalBackend(AsyncBackend):
         return self._models[role]
 
     async def _load(self, request: Request, kind: type[T], deadline: Deadline) -> T:
-        """Return what answers a request, loaded."""
+        """Return the loaded model that answers a request."""
         self._check_process()
         self._check_request(request)
         made = await self._model(request).get(deadline)
-        self._check_request(request)  # now it is known what the model can do
+        self._check_request(request)  # again, as it is known only now what the model can do
         if not isinstance(made, kind):
             raise self._unsupported(request)
         return made
@@ -325,20 +326,20 @@ class LocalBackend(AsyncBackend):
         """Return the embedder and its space.
 
         Raises:
-            NotReadyError: Its version has only just become known, so that this was not the space announced.
+            NotReadyError: Its revision has only just become known, so this is not the space that was announced.
         """
         announced = self.model_for(request).space
         embedder = await self._load(request, Embedder, deadline)
         space = self._model(request).space
         if space != announced:
-            message = f"The weights have just arrived: vectors will live in the space {space!r}."
+            message = f"The weights have just arrived: vectors are now in the space {space!r}."
             raise NotReadyError(message, remedy="Ask again.", code="space_became_known", retry_after_s=0.1)
         return embedder, space
 
     async def _find(
         self, images: Sequence[Image], request: DetectRequest, deadline: Deadline
     ) -> tuple[list[list[Detection]], tuple[str, ...]]:
-        """Return the objects of each image, and what of the labels was not read."""
+        """Return the objects in each image, and which parts of the labels were not read."""
         if request.labels and "open_vocabulary" in self._models:
             opened = await self._load(request, OpenDetector, deadline)
             return await opened.detect(
@@ -363,7 +364,7 @@ class LocalBackend(AsyncBackend):
         self._check_packages()
 
     def _check_request(self, request: Request) -> None:
-        """Refuse what the model can never do, as far as that is known before it is fetched."""
+        """Refuse what the model can never do, as far as that is already known."""
         if isinstance(request, EmbedRequest | EmbedTextRequest):
             check_space(request, self._model(request).space)
         elif isinstance(request, DetectRequest):
@@ -386,7 +387,7 @@ class LocalBackend(AsyncBackend):
 
 
 def _mark_forked(backend: LocalBackend | None) -> None:
-    """Let a forked child know; its threads and those of torch exist in the parent only."""
+    """Tell a backend that it is in a forked child: its own threads and torch's exist only in the parent."""
     if backend is None:
         return
     for model in backend._models.values():  # noqa: SLF001 — the same module

@@ -1,4 +1,4 @@
-"""What a model can be asked, as far as its files say so before it is loaded.
+"""What a model can be asked to do, as far as its files tell before it is loaded.
 
 This module decides which requests are refused and how. It must not know where models come from, nor how they run.
 """
@@ -24,14 +24,14 @@ def check_caption(request: DescribeRequest, checkpoint: Checkpoint) -> None:
     """Return if a model can write what is asked for.
 
     Raises:
-        NotSupportedError: It writes captions in English and follows no instruction.
+        NotSupportedError: It only writes captions in English, and cannot follow instructions.
     """
     if captioning(checkpoint.kind) is None:
         return
     name = checkpoint.name
     if request.prompt is not None:
         remedy = "Leave prompt= out, or configure an image-text-to-text model as [local] caption_model."
-        raise NotSupportedError(f"{name} writes captions and follows no prompt.", remedy=remedy, backend="local")
+        raise NotSupportedError(f"{name} writes captions and cannot follow a prompt.", remedy=remedy, backend="local")
     if request.language is not None and request.language.lower().split("-")[0] != "en":
         message = f"{name} writes English only, not {request.language!r}."
         raise NotSupportedError(message, remedy='Ask for language="en".', backend="local")
@@ -52,7 +52,7 @@ class ClosedVocabulary:
     """The classes that a detector was trained on, and which of them a caller means.
 
     Args:
-        checkpoint: Of a detector.
+        checkpoint: A detector's.
 
     Attributes:
         checkpoint: The same.
@@ -61,7 +61,7 @@ class ClosedVocabulary:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
         self._names = [name for name, _ in vocabulary(checkpoint.labels).values()]
-        self._match = lru_cache(maxsize=64)(self._matched)  # every check asks again, and spelling takes its time
+        self._match = lru_cache(maxsize=64)(self._matched)  # every check repeats this, and matching spellings is slow
 
     def wanted(self, labels: tuple[str, ...]) -> dict[str, str]:
         """Return the names to report, each with the caller's word for it.
@@ -73,8 +73,8 @@ class ClosedVocabulary:
         unknown = [label for label, name in meanings.items() if name is None]
         if unknown:
             which = ", ".join(map(repr, unknown))
-            message = f"{self.checkpoint.name} knows {len(self._names)} classes, which {which} are not."
-            remedy = "Configure a model for any words as [local] open_vocabulary_model."
+            message = f"None of the {len(self._names)} classes of {self.checkpoint.name} matches {which}."
+            remedy = "Configure a model that takes any label as [local] open_vocabulary_model."
             raise NotSupportedError(message, remedy=remedy, backend="local")
         return {name: label for label, name in reversed(meanings.items()) if name is not None}
 

@@ -1,6 +1,6 @@
-"""One configured model: where it is, whether it may be used, and how it comes into memory.
+"""One configured model: where it is, whether it may be used, and how it is loaded.
 
-This module decides what a caller hears of a model that is not loaded. It must not know any request.
+This module decides what a caller is told about a model that is not loaded. It must not know any request.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ ENGINES: dict[Role, tuple[type[Engine], str]] = {
     "detection": (ClosedDetector, "AutoModelForObjectDetection"),
     "open_vocabulary": (OpenDetector, "AutoModelForZeroShotObjectDetection"),
 }
-"""What runs a model of each role, and the class of transformers that loads it."""
+"""What runs a model of each role, and the transformers class that loads it."""
 
 LONGEST_END_S = 10.0
-"""How long the end of the interpreter waits for a load; a fetch is broken off at once."""
+"""How long the interpreter's exit waits for a load; a fetch is aborted immediately."""
 
 FETCHED_AGAIN = frozenset({"incomplete", "no_safetensors"})
-"""Flaws of a cached model that a fetch may mend."""
+"""Error codes of a cached model that fetching it again may fix."""
 
 
 class LocalModel:
@@ -64,7 +64,7 @@ class LocalModel:
         role: What it is for.
         download: When it may be fetched.
         settings: Where and how it runs.
-        hub: Where models come from by name.
+        hub: Where models are fetched from by name.
         clock: Where time comes from.
     """
 
@@ -101,12 +101,12 @@ class LocalModel:
 
     @property
     def touched(self) -> bool:
-        """Whether torch has been at work for it."""
+        """Whether torch may have started threads for it: it is loaded or being loaded."""
         return self._slot.touched
 
     @property
     def checkpoint(self) -> Checkpoint | None:
-        """What is in memory, or else on this machine and usable; None where nothing is."""
+        """The checkpoint in memory, or else a usable one on this machine; None if there is neither."""
         engine = self._slot.value
         if engine is not None:
             return engine.loaded.checkpoint
@@ -117,21 +117,21 @@ class LocalModel:
 
     @property
     def revision(self) -> str | None:
-        """Its exact version: of what is in memory, or on this machine, or pinned; None while it is not known."""
+        """Its exact revision: the one in memory, or on this machine, or pinned; None while it is not known."""
         checkpoint = self.checkpoint
         return checkpoint.revision if checkpoint else self._source.commit
 
     @property
     def space(self) -> str:
-        """The vector space that it makes."""
+        """The space of its vectors."""
         revision = self.revision
         return f"local/{self._source.short_name}@{revision}" if revision else f"local/{self._source.short_name}"
 
     def check(self) -> None:
-        """Return if it is loaded, can be loaded, or may be waited for; quick, and without network.
+        """Return if it is loaded, can be loaded, or may be waited for; quick, and without using the network.
 
         Raises:
-            NotReadyError: It is missing, on its way, refused, or failed not long ago.
+            NotReadyError: It is missing, still loading or refused, or loading it failed recently.
         """
         if self.loaded:
             return
@@ -152,7 +152,7 @@ class LocalModel:
         return await self._slot.get(deadline)
 
     def load(self) -> None:
-        """Return when it is in memory, after fetching it where it may be fetched.
+        """Load it, after fetching it where that is allowed; return when it is in memory.
 
         Raises:
             NotReadyError: It cannot be loaded.
@@ -163,7 +163,7 @@ class LocalModel:
                 raise self._missing()
             self._slot.wait()
         with self._lock:
-            self._used_at = self._clock.monotonic()  # who asks for it is about to use it
+            self._used_at = self._clock.monotonic()  # the caller is about to use it
 
     @contextmanager
     def in_use(self, task: Task) -> Iterator[None]:
@@ -179,15 +179,15 @@ class LocalModel:
                 self._used_at = self._clock.monotonic()
 
     def needs_rehearsal(self, task: Task) -> bool:
-        """Whether it is loaded, and has not yet run for a task, nor is about to."""
+        """Whether it is loaded and not in use, and has not yet run for a task."""
         with self._lock:
             return self.loaded and not self._users and task not in self._rehearsed
 
     def drop_if_idle(self, idle_s: float) -> float | None:
-        """Drop it from memory if nobody has used it for so long.
+        """Drop it from memory if it has not been used for that long.
 
         Returns:
-            The seconds until then, 0 when it was dropped now; None when it is neither there nor on its way.
+            The seconds until then, 0 if it was dropped just now; None if it is neither loaded nor being loaded.
         """
         with self._lock:
             if not self.touched:
@@ -214,7 +214,7 @@ class LocalModel:
         return facts
 
     def close(self) -> None:
-        """Drop it from memory, as soon as nobody waits for it."""
+        """Drop it from memory, as soon as nothing waits for it."""
         engine = self._slot.value
         self._slot.close()
         if engine is not None:
@@ -253,24 +253,24 @@ class LocalModel:
         return made
 
     def _begin(self) -> None:
-        """Begin to fetch it where it may be fetched; return if it can be waited for."""
+        """Start fetching it where that is allowed; return if it can be waited for."""
         self._begin_fetch()
         self.check()
 
     def _begin_fetch(self) -> None:
-        """Begin to fetch it in the background where it is missing and may be fetched so."""
+        """Start fetching it in the background if it is missing and that is allowed."""
         if self._download == "background" and self._find() is None:
             self._slot.start()
 
     def _look(self) -> Checkpoint | None:
-        """Return what is on this machine; None for a model of the hub that has to be fetched.
+        """Return the checkpoint on this machine; None for a model of the hub that has to be fetched.
 
         Raises:
-            NotReadyError: A folder is not there, or what is there is refused.
+            NotReadyError: A folder does not exist, or the checkpoint is refused.
         """
         if self._source.folder is not None:
             if not self._source.folder_exists:
-                message = f"The folder {self._source.name} of [local] is not there."
+                message = f"The folder {self._source.name} in [local] does not exist."
                 raise NotReadyError(message, remedy="Put a checkpoint there, or correct the configuration.")
             return self._read(self._source.folder, None)
         cached = self._hub.cached(self._source)
@@ -293,19 +293,19 @@ class LocalModel:
         return found[1]
 
     def _missing(self) -> NotReadyError:
-        later = "; the first request that comes to this rung fetches it" if self._download == "background" else ""
+        later = "; the first request that reaches this rung fetches it" if self._download == "background" else ""
         message = f"{self.name} is not on this machine yet{later}."
         here = f"; for the folder here, write ./{self.name} in [local]" if Path(self.name).is_dir() else ""
         return NotReadyError(message, remedy=f"Run: vision models pull {self.name}{here}", code="not_fetched")
 
 
 def _has_parts(role: Role, kind: str) -> bool:
-    """Tell whether a model has parts that another engine than torch can compute."""
+    """Tell whether a model has parts that an engine other than torch can compute."""
     return role in {"embedding", "detection"} or (role == "caption" and kind == "blip")
 
 
 def _marks(path: Path) -> tuple[int, ...]:
-    """Return what changes when a file, or what a folder lists, does; nothing of a link into nothing."""
+    """Return values that change when a file or the listing of a folder does; none for a dangling link."""
     try:
         stat = path.stat()
     except OSError:

@@ -1,7 +1,7 @@
-"""What of a model is on this machine, and how it leaves it again.
+"""Which files of a model are on this machine, and how they are removed again.
 
-This module decides what counts as installed and what may be removed: only what the cache of the hub holds, never a
-folder of the user's. It must not know how models are fetched.
+This module decides what counts as installed and what may be removed: only what is in the hub's cache, never a folder of
+the user's own. It must not know how models are fetched.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
 __all__ = ["Holding", "Removal", "find_holding", "plan_removal"]
 
 LEAST_OF_COMMIT = 7
-"""The fewest digits that name a commit, as git shortens it."""
+"""The fewest digits that identify a commit: as many as git shortens one to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holding:
-    """What of one model is on this machine.
+    """What is on this machine of one model.
 
     Attributes:
-        state: ``"installed"``; ``"partly"``: files are missing or cut short; ``"refused"``: it may not be used;
+        state: ``"installed"``; ``"partly"``: files are missing or truncated; ``"refused"``: it may not be used;
             ``"absent"``.
         folder: Where it is.
-        revision: Its commit, or an id of its content.
-        size_bytes: Room that its files take.
-        flaw: Why it is not simply installed, with the remedy.
+        revision: Its commit, or an id derived from its content.
+        size_bytes: Disk space that its files take.
+        flaw: Why it cannot be used as it is, with the remedy.
     """
 
     state: Literal["installed", "partly", "refused", "absent"]
@@ -51,14 +51,14 @@ class Holding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removal:
-    """What would leave the cache.
+    """What would be removed from the cache.
 
     Attributes:
         name: The model on the hub.
-        revisions: Commits, each with the branches and tags that stand for it.
-        freed_bytes: Room that this gives back.
+        revisions: Commits, each with the branches and tags that point to it.
+        freed_bytes: Disk space that this frees.
         strategy: huggingface_hub's own plan.
-        remembered: Where its converted parts are kept, which go as well.
+        remembered: Where its converted parts are kept, which are removed as well.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Removal:
     remembered: TuningCache
 
     def concerns(self, state: Mapping[str, Any]) -> bool:
-        """Tell whether something was made of what leaves; without revisions, all of the model does."""
+        """Tell whether something was converted from what is removed; without revisions, that is the whole model."""
         model, _, _ = str(state.get("model")).partition("@")
         repository, _, _ = self.name.partition("@")
         return model == repository and (not self.revisions or state.get("revision") in self.revisions)
@@ -89,7 +89,7 @@ class Removal:
 
 
 def find_holding(source: Source, hub: HuggingFaceHub) -> Holding:
-    """Look for a model; asks no network, and reads no more than small files and tables of contents."""
+    """Look for a model, without using the network; only small files and the headers of weights are read."""
     if source.folder is not None:
         found: tuple[Path, str | None] | None = (source.folder, None) if source.folder_exists else None
     else:
@@ -108,18 +108,18 @@ def find_holding(source: Source, hub: HuggingFaceHub) -> Holding:
 
 
 def plan_removal(source: Source, hub: HuggingFaceHub, remembered: TuningCache | None = None) -> Removal:
-    """Find out what removing a model means: all its revisions, or the one behind an ``@``, and what was made of them.
+    """Plan the removal of all revisions of a model, or of the one after an ``@``, and of what was converted from them.
 
     Args:
         source: The model.
-        hub: Has the cache.
+        hub: Whose cache it is removed from.
         remembered: Where converted parts are kept; by default in the user's cache folder.
 
     Raises:
-        InvalidRequestError: It is a folder of the user's, or not in the cache.
+        InvalidRequestError: It is a folder of the user's own, or not in the cache.
     """
     if source.repository is None:
-        message = f"{source.name} is a folder of your own; only what was fetched from the hub is removed."
+        message = f"{source.name} is a folder of your own; only models fetched from the hub can be removed."
         raise InvalidRequestError(message, remedy=f"Delete {source.folder} yourself.")
     strategy, revisions = _plan(source, hub)
     removal = Removal(
@@ -133,7 +133,7 @@ def plan_removal(source: Source, hub: HuggingFaceHub, remembered: TuningCache | 
 
 
 def _plan(source: Source, hub: HuggingFaceHub) -> tuple[DeleteCacheStrategy, dict[str, tuple[str, ...]]]:
-    """Return the deletion in the cache, and the commits that it concerns with their branches and tags."""
+    """Return the plan for the cache, and the commits that it deletes with their branches and tags."""
     from huggingface_hub import DeleteCacheStrategy, scan_cache_dir
 
     home = hub.home(str(source.repository))
@@ -142,8 +142,8 @@ def _plan(source: Source, hub: HuggingFaceHub) -> tuple[DeleteCacheStrategy, dic
     cache = scan_cache_dir(hub.cache)
     repository = next((each for each in cache.repos if each.repo_path.resolve() == home.resolve()), None)
     if repository is None and source.revision is not None:
-        message = f"The folder {home} is damaged, so that no revision of it can be told from others."
-        raise InvalidRequestError(message, remedy=f"Remove all of it: vision models remove {source.repository}")
+        message = f"The folder {home} is damaged, so its revisions cannot be told apart."
+        raise InvalidRequestError(message, remedy=f"Remove all of them: vision models remove {source.repository}")
     if repository is None or (source.revision is None and not repository.revisions):  # its fetch never got far
         none: frozenset[Path] = frozenset()
         whole = {"repos": frozenset({home}), "blobs": none, "refs": none, "snapshots": none}
@@ -164,14 +164,14 @@ def _is_meant(wanted: str | None, revision: CachedRevisionInfo) -> bool:
 
 
 def _arrived_bytes(source: Source, hub: HuggingFaceHub) -> int:
-    """Return what an interrupted fetch has left; nothing notes which revision it belongs to."""
+    """Return the size of what an interrupted fetch left behind; nothing records which revision it belongs to."""
     if source.repository is None or source.revision is not None or not hub.usable:
         return 0
     return _size(hub.home(source.repository) / "blobs")
 
 
 def _size(folder: Path) -> int:
-    """Return the size of all files below a folder; links into nothing, and what leaves meanwhile, have none."""
+    """Return the size of all files below a folder; dangling links, and files that vanish meanwhile, count as 0."""
     size_bytes = 0
     for path in folder.rglob("*"):
         with suppress(OSError):

@@ -29,11 +29,11 @@ class Prompt:
 
     Attributes:
         model: Model of the request.
-        text: All texts, one a line.
+        text: All texts, one per line.
         pictures: All images in their order.
         schema: The JSON schema that the answer must conform to.
         json_mode: Whether the answer must be some JSON object.
-        max_tokens: Where the answer is cut.
+        max_tokens: Most tokens of the answer, which is cut there.
         stream: Whether an event stream was asked for.
     """
 
@@ -64,7 +64,7 @@ class Answer:
         text: The answer, or the words of the refusal.
         finish: Why it ends.
         refusal: Whether the text is a refusal.
-        failed: Error code of an answer that failed, which only ``/v1/responses`` knows.
+        failed: Error code of a failed response, which only ``/v1/responses`` has.
         counted: Whether the reply carries ``usage``.
     """
 
@@ -86,7 +86,7 @@ class Answer:
 
 
 def text_tokens(text: str) -> int:
-    """Return the tokens of a text: one per begun four characters."""
+    """Return the number of tokens of a text: one per four characters, rounded up."""
     return -(-len(text) // _CHARACTERS_PER_TOKEN)
 
 
@@ -119,7 +119,7 @@ def _describe(prompt: Prompt) -> str:
 
 
 def _schema_in(text: str) -> Mapping[str, Any] | None:
-    """Return the JSON schema that a prompt spells out, as clients of simpler servers do."""
+    """Return the JSON schema that is written out in a prompt, as clients of simpler servers do it."""
     decoder = json.JSONDecoder()
     for brace in re.finditer(r"\{", text):
         try:

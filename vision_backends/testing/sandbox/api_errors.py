@@ -1,7 +1,7 @@
-"""The errors of the wire as data: name, status, body and headers, one row each.
+"""The API's error replies as data: name, status, body and headers, one row each.
 
-This module decides what the sandbox's error replies look like, to the letter where the real text is known. It
-must not know when they are played.
+This module decides what the sandbox's error replies look like, verbatim where the real text is known. It must not know
+when they are played.
 """
 
 from __future__ import annotations

@@ -31,14 +31,14 @@ class SandboxOptions:
     Attributes:
         port: 0 takes a free one.
         seed: Plays chaos with this seed.
-        rate: Part of the requests that meet chaos.
+        rate: With a seed: the fraction of requests that meet a fault, 0 to 1.
         play: Name of a fault to play from the start.
         script: JSON file of a script to play.
         record: JSON file that the played faults are written to at the end.
         rpm: Requests per minute for each model.
         tpm: Tokens per minute for each model.
-        quota_after: Requests after which the quota is gone.
-        quota_tokens: Tokens after which the quota is gone.
+        quota_after: Requests after which the quota is exhausted.
+        quota_tokens: Tokens after which the quota is exhausted.
     """
 
     port: int = 0
@@ -62,7 +62,7 @@ def serve(
     """Run a sandbox until Ctrl-C, or until ``stop`` is set.
 
     Raises:
-        ValueError: An option has no meaning, or a file is no script.
+        ValueError: An option is not valid, or a file is not a script.
         OSError: The port is taken, or a file cannot be read.
     """
     plans = [
@@ -84,7 +84,7 @@ def serve(
         write(f"export OPENAI_BASE_URL={server.url}\nexport OPENAI_API_KEY={server.api_key}\n")
         sys.stdout.flush()
         stop = stop or threading.Event()
-        while not stop.wait(_LOOK_S):  # a wait without an end could miss an interrupt that comes as it begins
+        while not stop.wait(_LOOK_S):  # a wait without a timeout could miss an interrupt that comes as it begins
             pass
     if options.record is not None:
         server.recorded.save(options.record)
@@ -98,14 +98,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--port", type=int, default=0, help="port to listen on; a free one by default")
     parser.add_argument("--seed", type=int, help="play faults at random, the same ones for the same seed")
-    parser.add_argument("--rate", type=float, default=0.2, help="with --seed: part of the requests that fail")
+    parser.add_argument("--rate", type=float, default=0.2, help="with --seed: fraction of the requests that fail")
     parser.add_argument("--play", help="a fault to play from the start, for example quota_gone")
     parser.add_argument("--script", help="JSON file with faults to play in order")
     parser.add_argument("--record", help="JSON file to write the played faults to at the end")
-    parser.add_argument("--rpm", type=int, help="keep a limit of requests per minute and model")
-    parser.add_argument("--tpm", type=int, help="keep a limit of tokens per minute and model")
-    parser.add_argument("--quota-after", type=int, help="requests after which the quota is gone")
-    parser.add_argument("--quota-tokens", type=int, help="tokens after which the quota is gone")
+    parser.add_argument("--rpm", type=int, help="limit of requests per minute for each model")
+    parser.add_argument("--tpm", type=int, help="limit of tokens per minute for each model")
+    parser.add_argument("--quota-after", type=int, help="requests after which the quota is exhausted")
+    parser.add_argument("--quota-tokens", type=int, help="tokens after which the quota is exhausted")
     try:
         serve(SandboxOptions(**vars(parser.parse_args(arguments))))
     except (OSError, ValueError) as exc:

@@ -1,6 +1,6 @@
-"""What an endpoint is handed with a request, and what it hands back.
+"""What an endpoint receives with a request, and what it returns.
 
-This module decides nothing; it holds the two records between `service` and the endpoints.
+This module decides nothing; it holds the two records that pass between `service` and the endpoints.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Desk:
     Attributes:
         album: Decodes images.
         ident: Unique part of the ids in the reply.
-        created: Seconds since 1970 UTC.
-        fault: The fault being played; its bend is applied on the way.
+        created: Time of the reply, in seconds since 1970 UTC.
+        fault: The fault being played; the endpoint applies its bend.
     """
 
     album: Album

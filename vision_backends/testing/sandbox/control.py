@@ -1,6 +1,6 @@
-"""``/_sandbox/…``: telling a running sandbox over HTTP what it is told in Python.
+"""``/_sandbox/…``: controlling a running sandbox over HTTP, as can be done in Python.
 
-This module decides the paths and the JSON of the control. It must not know sockets, nor how anything is played.
+This module decides the paths and the JSON of the control API. It must not know sockets, nor how anything is played.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def control(call: Call, server: SandboxServer) -> Reply:
     ``POST play {"play": fault or script or chaos, "times": n}`` · ``POST limits {"rpm": …}`` · ``POST heal`` ·
     ``POST release`` · ``POST reset`` · ``GET requests`` · ``GET counts`` · ``GET script`` · ``GET faults``
     """
-    if "origin" in call.headers:  # no page in a browser has any business here
-        return _error(403, "The control is not for browsers.")
+    if "origin" in call.headers:  # no web page has any business here
+        return _error(403, "The control API is not open to browsers.")
     action = f"{call.method} {call.path.removeprefix(PREFIX).strip('/')}"
     try:
         return _act(action, call.body if isinstance(call.body, dict) else {}, server)
@@ -57,7 +57,7 @@ def _act(action: str, body: dict[str, Any], server: SandboxServer) -> Reply:
         case "POST reset":
             server.reset()
         case _:
-            return _error(404, f"There is no {action!r} in the sandbox's control.")
+            return _error(404, f"The sandbox's control API has no {action!r}.")
     return Reply(body={"done": True})
 
 

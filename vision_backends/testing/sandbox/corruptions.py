@@ -1,4 +1,4 @@
-"""Ways to bend a healthy answer, a reply or a set of vectors, by name.
+"""Ways to corrupt ("bend") a healthy answer, a reply or a set of vectors, by name.
 
 This module decides how an answer is wrong although it arrives in full. It must not know when that is played.
 """
@@ -60,7 +60,7 @@ def bend_vectors(vectors: Vectors, fault: Fault) -> Vectors:
 
 
 def _each(kind: type, change: Callable[[Any], Any]) -> Callable[[str], str]:
-    """Return a bend that changes every value of exactly that type in a JSON text; other texts stay as they are."""
+    """Return a bend that changes every value of exactly this type in a JSON text; other texts stay as they are."""
 
     def walk(value: Any) -> Any:  # noqa: ANN401 — any JSON
         if isinstance(value, dict):
@@ -160,7 +160,7 @@ def _error_event(reply: Reply, fault: Fault) -> Reply:
 
 
 def _early_usage(reply: Reply, fault: Fault) -> Reply:
-    """Move the usage from its own last chunk on to the chunk that carries the finish reason."""
+    """Move the usage from a last chunk of its own to the chunk that carries the finish reason."""
     del fault
     counted = [e for e in reply.events or () if isinstance(e.data, dict) and not e.data.get("choices")]
     if reply.events is None or not counted:
@@ -210,7 +210,7 @@ _VECTOR_BENDS: Mapping[str, Callable[[Vectors], Vectors]] = {
 _ANSWER_BENDS = frozenset({"refusal", "content_filter", "length", "failed", "no_usage", *_TEXT_BENDS})
 
 _ENDPOINT_BENDS = frozenset({"streamed", "floats_for_base64"})
-"""Bends that only the endpoint itself can do, while it writes the reply."""
+"""Bends that only the endpoint itself can apply, while it writes the reply."""
 
 BENDS = _ANSWER_BENDS | _ENDPOINT_BENDS | frozenset(_REPLY_BENDS) | frozenset(_VECTOR_BENDS)
 """Every bend by name."""

@@ -1,7 +1,7 @@
-"""How a reply goes over a socket: at once, slowly, in part, or with a broken ending.
+"""How a reply goes over a socket: in one piece, slowly, in part, or with a broken ending.
 
-This module decides what a fault's delivery means in bytes. Its delays are real time, because the timeouts of a
-client are. It must not know what is delivered.
+This module decides what a fault's delivery means in bytes. Its delays are in real time, because a client's timeouts
+are. It must not know what is delivered.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ if TYPE_CHECKING:
 __all__ = ["Gate", "Hold", "deliver"]
 
 _LOOK_S = 0.02
-"""How often a waiting connection looks whether its client has gone."""
+"""Seconds between a waiting connection's checks for whether its client has gone."""
 
 
 class Gate:
-    """Lets go of every reply that is being held back; safe to use from many threads."""
+    """Releases every reply that is being held back; safe to use from many threads."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
         self._closed = False
 
     def release(self) -> None:
-        """Let go of all that is held now; what comes later is held again."""
+        """Release all replies that are held now; later ones are held again."""
         held, self._event = self._event, threading.Event()
         held.set()
 
     def close(self) -> None:
-        """Let go of everything, now and from now on."""
+        """Release everything, now and from now on."""
         self._closed = True
         self._event.set()
 
     def hold(self, connection: socket.socket) -> Hold:
-        """Return what holds one reply back; a release from now on lets go of it, even before it waits."""
+        """Return what holds one reply back; any later `release` frees it, even before it waits."""
         return Hold(connection, self._event, is_closed=lambda: self._closed)
 
 
 class Hold:
-    """Holds one reply back, while its client is there and nobody lets go of it."""
+    """Holds one reply back until it is released or its client has gone."""
 
     def __init__(self, connection: socket.socket, event: threading.Event, *, is_closed: Callable[[], bool]) -> None:
         self._connection = connection
@@ -65,7 +65,7 @@ class Hold:
         while (left := until - time.monotonic()) > 0:
             released = self._event.wait(min(left, _LOOK_S))
             if self._is_closed() or _has_gone(self._connection):
-                raise ConnectionAbortedError("Nobody waits for this reply.")
+                raise ConnectionAbortedError("The client no longer waits for this reply.")
             if released:
                 return True
         return False

@@ -34,8 +34,8 @@ _MAX_INPUTS = 2048
 def respond(body: Mapping[str, Any], desk: Desk) -> Draft:
     """Return the draft of a reply.
 
-    Texts are the API's own input; ``"modality": "image"`` (infinity-emb) and ``"messages"`` (vLLM) bring images,
-    which are embedded by their pixels: two encodings of one picture have one vector.
+    The API itself takes texts; ``"modality": "image"`` (infinity-emb) and ``"messages"`` (vLLM) bring images, which are
+    embedded by their pixels: two encodings of one picture have the same vector.
 
     Raises:
         ApiError: The request is not well formed.
@@ -65,7 +65,7 @@ def respond(body: Mapping[str, Any], desk: Desk) -> Draft:
 
 
 def unit_vector(key: str, *, dimension: int, keep: int | None = None) -> npt.NDArray[np.float32]:
-    """Return a float32 vector of length 1 that depends on nothing but the key.
+    """Return a float32 vector of length 1 that depends only on the arguments.
 
     Args:
         key: What is embedded.

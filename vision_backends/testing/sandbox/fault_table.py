@@ -1,4 +1,4 @@
-"""Every fault by name: the errors, the broken deliveries and the answers that are wrong in themselves.
+"""Every fault by name: errors, broken deliveries, and answers whose content is wrong.
 
 This module decides which faults there are, and how one is written in JSON. It must not know when they are played.
 """
@@ -96,7 +96,7 @@ FAULTS: Mapping[str, Fault] = MappingProxyType({fault.name: fault for fault in _
 def parse_fault(value: object) -> Fault:
     """Return the fault that a name, or JSON such as ``{"name": "slow", "delay_s": 0.2}``, stands for.
 
-    A name of the table brings the row's fields along; those that are given override them.
+    With a name from the table, the row's fields are the defaults; those that are given override them.
 
     Raises:
         ValueError: The name or a field is unknown, or a value is not valid.
@@ -105,7 +105,7 @@ def parse_fault(value: object) -> Fault:
         return value
     if isinstance(value, str):
         if value not in FAULTS:
-            raise ValueError(f"There is no fault {value!r}; there are {', '.join(FAULTS)}.")
+            raise ValueError(f"There is no fault {value!r}; the faults are {', '.join(FAULTS)}.")
         return FAULTS[value]
     if not isinstance(value, dict):
         raise ValueError(f"A fault is a name or an object, not {value!r}.")  # noqa: TRY004 — one error for all bad JSON
@@ -115,7 +115,7 @@ def parse_fault(value: object) -> Fault:
     try:
         return replace(_base(value.get("name", "custom")), **value)
     except TypeError as exc:
-        raise ValueError(f"{value!r} is no fault: {exc}.") from exc
+        raise ValueError(f"{value!r} is not a fault: {exc}.") from exc
 
 
 def dump_fault(fault: Fault) -> str | dict[str, Any]:

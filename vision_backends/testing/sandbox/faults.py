@@ -1,7 +1,7 @@
 """A fault: one way in which a reply can go wrong, as a frozen record.
 
-This module decides what a fault can say: what is answered, how the healthy answer is bent, how the bytes are
-delivered, and which requests are meant. It must not know which faults there are (`fault_table`), when they are
+This module decides what a fault can specify: what is answered, how the healthy answer is bent, how the bytes are
+delivered, and which requests it applies to. It must not know which faults there are (`fault_table`), when they are
 played (`script`), nor how any of it is done.
 """
 
@@ -21,7 +21,7 @@ Portion = Literal["all", "half", "nothing"]
 """How much of a reply is sent before its ending."""
 
 Ending = Literal["keep", "close", "reset", "stall"]
-"""What becomes of the connection: kept, closed, reset (RST), or silent until released."""
+"""What happens to the connection: kept, closed, reset (RST), or silent until released."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,14 +32,14 @@ class Fault:
         name: What the log calls it.
         status: Answer with this status and ``body`` instead of the healthy answer; None means the healthy one.
         body: JSON, or a string that is sent as it is.
-        headers: Added to the reply; None takes a header away, ``"x-ratelimit-*": None`` all that start so.
-        bend: Name of a change to the healthy answer, one of ``bends.BENDS``.
+        headers: Added to the reply; None removes a header, ``"x-ratelimit-*": None`` all that start like this.
+        bend: Name of a change to the healthy answer, one of ``corruptions.BENDS``.
         code: Inner error code, for the bends that put an error inside a reply.
         delay_s: Seconds before the first byte.
         drip_s: Seconds between the pieces of the body (sixteenths of a document, events of a stream).
         sends: How much is sent.
-        then: What becomes of the connection afterwards.
-        stall_s: Seconds after which a stalled connection is closed, if nobody releases it before.
+        then: What happens to the connection afterwards.
+        stall_s: Seconds after which a stalled connection is closed, unless it is released before.
         paths: Only requests to these paths; empty means all.
         models: Only requests for these models; empty means all.
 
@@ -65,21 +65,21 @@ class Fault:
         if self.sends not in get_args(Portion) or self.then not in get_args(Ending):
             raise ValueError(f"A fault sends one of {Portion} and ends with one of {Ending}.")
         if self.bend is not None and self.bend not in BENDS:
-            raise ValueError(f"There is no bend {self.bend!r}; there are {', '.join(sorted(BENDS))}.")
+            raise ValueError(f"There is no bend {self.bend!r}; the bends are {', '.join(sorted(BENDS))}.")
         if min(self.delay_s, self.drip_s, self.stall_s) < 0:
-            raise ValueError("A fault's times are not negative.")
+            raise ValueError("A fault's times must not be negative.")
         if self.sends != "all" and self.then == "keep":
-            raise ValueError("A reply that is not sent in full ends with close, reset or stall.")
+            raise ValueError("A reply that is not sent in full must end with close, reset or stall.")
         if self.status is not None and not 200 <= self.status <= 599:
-            raise ValueError(f"A reply has a status from 200 to 599, not {self.status}.")
+            raise ValueError(f"A reply's status must be from 200 to 599, not {self.status}.")
         for name in ("paths", "models"):
             value: object = getattr(self, name)
             if not isinstance(value, list | tuple):
-                raise ValueError(f"A fault's {name} are a list of texts.")  # noqa: TRY004 — one error for all
+                raise ValueError(f"A fault's {name} must be a list of strings.")  # noqa: TRY004 — one error for all
             object.__setattr__(self, name, tuple(value))
 
     def matches(self, path: str, model: str | None) -> bool:
-        """Return whether the fault is meant for such a request."""
+        """Return whether the fault applies to such a request."""
         return (not self.paths or path in self.paths) and (not self.models or model in self.models)
 
 

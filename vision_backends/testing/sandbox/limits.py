@@ -1,4 +1,4 @@
-"""Rate limits and quotas that are really kept: windows of a minute per model, a budget for the account.
+"""Rate limits and quotas that are really enforced: one-minute windows per model, a budget for the account.
 
 This module decides whether a request is admitted, and what the rate-limit headers say. It must not know what is
 answered or how.
@@ -24,7 +24,7 @@ __all__ = ["Limiter", "Limits", "Verdict", "format_duration"]
 
 _WINDOW_S = 60.0
 _GENEROUS = {"requests": 30_000, "tokens": 150_000_000}
-"""What the headers claim where nothing is limited: the real API sends them on each reply."""
+"""What the headers claim where nothing is limited: the real API sends them with every reply."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,11 +34,11 @@ class Limits:
     Attributes:
         rpm: Requests in any 60 s, for each model.
         tpm: Tokens in any 60 s, for each model.
-        quota_requests: Requests after which the quota is gone, for good.
-        quota_tokens: Tokens after which the quota is gone: the request that crosses the line is the last.
+        quota_requests: Requests after which the quota is exhausted, for good.
+        quota_tokens: Tokens after which the quota is exhausted: the request that crosses the limit is the last.
 
     Raises:
-        ValueError: A limit is negative or no whole number.
+        ValueError: A limit is negative or not a whole number.
     """
 
     rpm: int | None = None
@@ -49,7 +49,7 @@ class Limits:
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if value is not None and (type(value) is not int or value < 0):
-                raise ValueError(f"The limit {name} is a whole number of 0 or more, unlike {value!r}.")
+                raise ValueError(f"The limit {name} must be a whole number of 0 or more, not {value!r}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +57,8 @@ class Verdict:
     """Whether a request is admitted.
 
     Attributes:
-        headers: The rate-limit headers, for the reply in any case.
-        refusal: The error to answer with, None where the request is admitted.
+        headers: The rate-limit headers, for the reply in either case.
+        refusal: The error to answer with; None if the request is admitted.
     """
 
     headers: Mapping[str, str]
@@ -136,7 +136,7 @@ class _Window:
         self._total += amount
 
     def headers(self, kind: str, *, now: float) -> dict[str, str]:
-        """Return limit, what remains, and the time until all of it is back."""
+        """Return the limit, what remains of it, and the time until all of it is back."""
         reset_s = self._entries[-1][0] + _WINDOW_S - now if self._entries else 0.0
         return _headers(kind, self.limit, self.limit - self._total, reset_s)
 

@@ -38,7 +38,7 @@ class Listener:
     """Accepts connections on a loopback address and hands each call to a function.
 
     Args:
-        answer: Called from many threads at once.
+        answer: Called from many threads simultaneously.
         host: A loopback address, or ``"localhost"``.
         port: 0 takes a free one.
 
@@ -61,7 +61,7 @@ class Listener:
 
     @property
     def port(self) -> int:
-        """The port that is listened on."""
+        """The port that it listens on."""
         return int(self._socket.getsockname()[1])
 
     @property
@@ -70,7 +70,7 @@ class Listener:
         return self._accepted
 
     def release(self) -> None:
-        """Let go of every reply that is being held back."""
+        """Release every reply that is being held back."""
         self._gate.release()
 
     def close(self) -> None:
@@ -157,7 +157,7 @@ class _Connection(BaseHTTPRequestHandler):
         )
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002, ANN401 — the base class's
-        """Say nothing: the journal has it."""
+        """Print nothing: the request log has it."""
 
 
 def _loopback(host: str) -> str:

@@ -42,14 +42,14 @@ class Picture:
 
     Attributes:
         sha256: Hex digest of the encoded bytes.
-        pixels_sha256: Hex digest of the decoded pixels, the same for two encodings of one picture.
+        pixels_sha256: Hex digest of the decoded pixels, the same for two encodings of the same picture.
         format: ``"PNG"``, ``"JPEG"``, ``"WEBP"`` or ``"GIF"``.
         width: Width in pixels, as encoded (EXIF orientation is not applied).
         height: Height in pixels, as encoded.
         mean_rgb: Mean colour over all pixels, each 0 to 255.
         size_bytes: Length of the encoded bytes.
-        metadata: Names of what came along besides pixels, such as ``"exif"``, ``"icc_profile"``, ``"comment"``.
-        detail: ``detail`` of the request.
+        metadata: Names of what was sent besides pixels, such as ``"exif"``, ``"icc_profile"``, ``"comment"``.
+        detail: ``detail`` in the request.
     """
 
     sha256: str
@@ -64,7 +64,7 @@ class Picture:
 
     @property
     def tokens(self) -> int:
-        """Tokens that the image is billed with."""
+        """Tokens that are billed for the image."""
         return image_tokens(self.width, self.height, detail=self.detail)
 
     @property
@@ -76,8 +76,8 @@ class Picture:
 def image_tokens(width: int, height: int, *, detail: str = "auto") -> int:
     """Return the tokens of an image, by the tile rule for every model.
 
-    85 at low detail; otherwise the image is scaled down to fit 2048×2048 px, then to a shorter side of 768 px,
-    and costs 85 + 170 per begun tile of 512 px.
+    85 at low detail; otherwise the image is scaled down to fit 2048×2048 px, then to a shorter side of 768 px, and
+    costs 85 + 170 for each tile of 512×512 px that it covers or touches.
     """
     if detail == "low":
         return 85
@@ -88,17 +88,17 @@ def image_tokens(width: int, height: int, *, detail: str = "auto") -> int:
 
 
 class Album:
-    """Decodes images and remembers the last ones by their content, so that one sent often is decoded once."""
+    """Decodes images and remembers the latest by their content, so that one that is sent often is decoded once."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._pictures: OrderedDict[str, Picture] = OrderedDict()
 
     def picture(self, url: Any, *, detail: Any = None) -> Picture:  # noqa: ANN401 — whatever a client sent
-        """Return the image in a data URL; its declared type is ignored, its bytes are looked at.
+        """Return the image in a data URL; its declared type is ignored, only its bytes count.
 
         Raises:
-            ApiError: It is no data URL or no image; nothing is ever fetched.
+            ApiError: It is not a data URL, or not an image; nothing is ever fetched.
         """
         data = _bytes_of(url)
         digest = hashlib.sha256(data).hexdigest()

@@ -1,4 +1,4 @@
-"""Plays scripts and chaos to the requests as they come, and records what was played.
+"""Plays scripts and chaos to requests as they arrive, and records what was played.
 
 This module decides which of several plans a request belongs to. It must not know what a fault does.
 """
@@ -41,7 +41,7 @@ class Player:
             self._played.clear()
 
     def next(self, path: str, model: str | None) -> Fault:
-        """Return what meets this request."""
+        """Return the fault that this request meets."""
         with self._lock:
             offers = (track.take(path, model) for track in reversed(self._tracks))
             fault = next((offer for offer in offers if offer is not None), HEALTHY)
@@ -50,20 +50,20 @@ class Player:
         return fault
 
     def recorded(self) -> Script:
-        """Return what was played so far, as a script that plays the same to the same requests."""
+        """Return what has been played so far, as a script that plays the same to the same requests."""
         with self._lock:
             return Script(tuple(self._played))
 
     def _record(self, fault: Fault) -> None:
         if self._played and self._played[-1].fault == fault:
-            fault_so_far = self._played.pop()
-            self._played.append(Step(fault, (fault_so_far.times or 0) + 1))
+            last = self._played.pop()
+            self._played.append(Step(fault, (last.times or 0) + 1))
         else:
             self._played.append(Step(fault))
 
 
 class _Track:
-    """One plan and how far it was played."""
+    """One plan and how far it has been played."""
 
     def __init__(self, plan: Script | Chaos) -> None:
         self._plan = plan
@@ -74,7 +74,7 @@ class _Track:
         return isinstance(self._plan, Script) and self._index >= len(self._plan.steps)
 
     def take(self, path: str, model: str | None) -> Fault | None:
-        """Return what the plan has for a request, None where that is nothing."""
+        """Return the fault that the plan has for a request; None if it has none."""
         if isinstance(self._plan, Chaos):
             fault = self._plan.fault_at(self._index)
             self._index += 1

@@ -1,4 +1,4 @@
-"""The bodies of the two talking endpoints → one `Prompt`.
+"""From the bodies of the chat and responses endpoints to one `Prompt`.
 
 This module decides which requests are well formed, and refuses the others as the real API does. It must not know
 what is answered.
@@ -70,7 +70,7 @@ def read_responses(body: Mapping[str, Any], album: Album) -> Prompt:
 
 
 def read_content(messages: list[Any], album: Album) -> tuple[str, tuple[Picture, ...]]:
-    """Return the texts, one a line, and the images of some messages.
+    """Return the texts, one per line, and the images of some messages.
 
     Raises:
         ApiError: A message, a part or an image is not well formed.
@@ -123,7 +123,7 @@ def _schema(kind: str, form: Mapping[str, Any], *, param: str) -> Mapping[str, A
 
 
 def _loose(schema: Any) -> str | None:  # noqa: ANN401 — any JSON
-    """Return what keeps a schema from being strict: every object closed, every property required."""
+    """Return why a schema is not strict, which needs every object closed and every property required; None if it is."""
     if isinstance(schema, list):
         return next(filter(None, map(_loose, schema)), None)
     if not isinstance(schema, dict):

@@ -27,7 +27,7 @@ class ReceivedRequest:
     """One request to ``/v1/…`` as it was received, and what it was answered with.
 
     Attributes:
-        index: Counts from 0, since the start or the last reset.
+        index: Counted from 0, since the start or the last reset.
         method: ``"GET"``, ``"POST"``.
         path: Path without the query.
         headers: Names in lower case; authorization and cookies are left out.
@@ -37,8 +37,8 @@ class ReceivedRequest:
         pictures: The images that could be decoded.
         fault: Name of the fault that was played, ``"healthy"`` for none.
         status: Status of the reply, whether or not it got through.
-        tokens: Billed tokens; 0 where the reply was an error.
-        at_s: Monotonic time of the sandbox's clock.
+        tokens: Billed tokens; 0 if the reply was an error.
+        at_s: When it was answered, by the monotonic time of the sandbox's clock.
     """
 
     index: int
@@ -60,7 +60,7 @@ class ReceivedRequest:
 
 
 class Journal:
-    """Remembers the last requests and counts them all; safe to use from many threads."""
+    """Remembers the latest requests and counts them all; safe to use from many threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -74,7 +74,7 @@ class Journal:
             self._counts[request.path] += 1
 
     def requests(self) -> tuple[ReceivedRequest, ...]:
-        """Return the last requests, oldest first."""
+        """Return the latest requests, oldest first."""
         with self._lock:
             return tuple(self._requests)
 

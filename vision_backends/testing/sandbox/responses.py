@@ -51,7 +51,7 @@ class _Document:
         self._kind = "refusal" if answer.refusal else "output_text"
 
     def final(self) -> dict[str, Any]:
-        """Return the response as it ends."""
+        """Return the response in its final state."""
         answer = self._answer
         if answer.failed:
             error = {"code": answer.failed, "message": "The response failed.", "param": None, "type": None}

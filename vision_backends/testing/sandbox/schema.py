@@ -1,4 +1,4 @@
-"""A JSON schema → one deterministic value that conforms to it, with plausible boxes where it asks for boxes.
+"""From a JSON schema to one deterministic value that conforms to it, with plausible boxes where it asks for boxes.
 
 This module decides what such a value looks like. It must not know the endpoint, nor what the schema is for.
 """
@@ -25,7 +25,7 @@ _CORNERS = (
 )
 _COORDINATES = 4
 _SIDES_PER_RANGE = 50
-"""So many of the shortest sides that a box may have fit into the range of its coordinates."""
+"""The range of the coordinates, divided by the shortest side that a box may have."""
 
 _COMMON = ("person", "bicycle", "car", "dog", "chair")
 _MAX_DEPTH = 24
@@ -35,10 +35,10 @@ def conforming(schema: Mapping[str, Any], *, seed: str, prompt: str = "", descri
     """Return a JSON value that conforms to a schema; the same arguments give the same value.
 
     Args:
-        schema: The schema, of the subset that strict structured outputs allow.
+        schema: The schema, within the subset that strict structured outputs allow.
         seed: What the choices depend on.
-        prompt: Where labels are taken from when the schema does not list them.
-        description: What goes into string properties that are no labels.
+        prompt: Where labels are taken from if the schema does not list them.
+        description: What goes into string properties that are not labels.
     """
     rng = random.Random(seed)  # noqa: S311 — replayable on purpose, protects nothing
     return _Writer(schema, rng, labels_in(prompt) or _COMMON, description).value(schema)
@@ -130,7 +130,7 @@ def _bounds(schema: Mapping[str, Any], *, whole: bool) -> tuple[float, float]:
 
 
 def _apart(a: Any, b: Any, schema: Mapping[str, Any]) -> tuple[Any, Any]:  # noqa: ANN401 — any JSON
-    """Return two coordinates in order and with a distance between them, so that a box has an inside."""
+    """Return two coordinates in order, with a gap between them, so that no box is empty."""
     if schema.get("type") not in {"integer", "number"} or {"const", "enum"} & set(schema):
         return a, b
     whole = schema["type"] == "integer"

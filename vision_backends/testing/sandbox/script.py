@@ -1,6 +1,6 @@
-"""When faults are played: a script in fixed order, or chaos at a rate; both replay to the same faults.
+"""When faults are played: a script in fixed order, or chaos at a rate; both can be replayed exactly.
 
-This module decides which fault meets the n-th request. It must not know what a fault does.
+This module decides which fault the n-th request meets. It must not know what a fault does.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ __all__ = ["Chaos", "Script", "Step", "parse_plan"]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One fault, so many times in a row.
+    """One fault, a number of times in a row.
 
     Attributes:
         fault: What is played; ``HEALTHY`` plays nothing.
-        times: Requests that it meets, None for all that follow. Requests that the fault does not match are
-            answered as if healthy, and do not count.
+        times: How many requests meet it; None for all that follow. Requests that the fault does not match are answered
+            as if healthy, and do not count.
     """
 
     fault: Fault
@@ -36,12 +36,12 @@ class Step:
 
     def __post_init__(self) -> None:
         if self.times is not None and (type(self.times) is not int or self.times < 1):
-            raise ValueError(f"A step is played once or more often, not {self.times!r} times.")
+            raise ValueError(f"A step must be played at least once, not {self.times!r} times.")
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """Steps in their order; after the last one everything is healthy, or it begins again.
+    """Steps in order; after the last one everything is healthy, or the script begins again.
 
     Attributes:
         steps: The steps.
@@ -53,7 +53,7 @@ class Script:
 
     @classmethod
     def of(cls, *steps: tuple[str | Fault, int | None] | str | Fault, repeat: bool = False) -> Self:
-        """Return a script of names or faults, each alone or with its number of times.
+        """Return a script of names or faults, each alone or with the number of times.
 
         ``Script.of(("healthy", 10), ("quota_gone", 5), "server_error")``
         """
@@ -71,10 +71,10 @@ class Script:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Return the script of a JSON file.
+        """Return the script in a JSON file.
 
         Raises:
-            ValueError: The file is no script.
+            ValueError: The file is not a script.
         """
         return cls.from_dict(json.loads(read_text(Path(path))))
 
@@ -83,7 +83,7 @@ class Script:
         """Return the script that `to_dict` wrote.
 
         Raises:
-            ValueError: The value is no script.
+            ValueError: The value is not a script.
         """
         if not isinstance(value, dict) or not isinstance(value.get("steps"), list):
             raise ValueError('A script is an object such as {"steps": [{"play": "quota_gone", "times": 3}]}.')  # noqa: TRY004 — one error for all bad JSON
@@ -100,8 +100,8 @@ class Chaos:
 
     Attributes:
         seed: What the choices depend on, together with the index of the request.
-        rate: Part of the requests that meet a fault, 0 to 1.
-        faults: What is chosen from, each as likely; all of the table by default.
+        rate: Fraction of the requests that meet a fault, 0 to 1.
+        faults: What is chosen from, all equally likely; by default the whole table.
 
     Raises:
         ValueError: The rate is not in [0, 1], or there is nothing to choose from.
@@ -116,15 +116,16 @@ class Chaos:
     def __post_init__(self) -> None:
         object.__setattr__(self, "faults", tuple(parse_fault(fault) for fault in self.faults))
         if not 0 <= self.rate <= 1 or not self.faults:
-            raise ValueError(f"Chaos needs a rate in [0, 1] and faults, not {self.rate} of {len(self.faults)}.")
+            message = f"Chaos needs a rate in [0, 1] and at least one fault, not {self.rate} and {len(self.faults)}."
+            raise ValueError(message)
 
     def fault_at(self, index: int) -> Fault:
-        """Return what meets the request of that index, counted from 0."""
+        """Return the fault that the request of that index meets, counted from 0."""
         rng = random.Random(f"{self.seed}:{index}")  # noqa: S311 — replayable on purpose, protects nothing
         return rng.choice(self.faults) if rng.random() < self.rate else HEALTHY
 
     def script(self, length: int) -> Script:
-        """Return the first so many choices as a script."""
+        """Return the first choices, as many as ``length``, as a script."""
         return Script(tuple(Step(self.fault_at(index)) for index in range(length)))
 
     def to_dict(self) -> dict[str, Any]:
@@ -133,11 +134,11 @@ class Chaos:
 
 
 def parse_plan(value: Any, *, times: int | None = None) -> Script | Chaos:  # noqa: ANN401 — any JSON
-    """Return the plan that a fault, a script or a chaos in JSON or as records stands for.
+    """Return the plan that a fault, a script or chaos stands for, given as JSON or as a record.
 
     Args:
         value: A fault (name, object, record), ``{"steps": …}``, ``{"seed": …, "rate": …}``, or such a record.
-        times: How often a single fault is played, None for always.
+        times: How often a single fault is played; None means always.
 
     Raises:
         ValueError: The value is none of these.
@@ -150,5 +151,5 @@ def parse_plan(value: Any, *, times: int | None = None) -> Script | Chaos:  # no
         try:
             return Chaos(**value)
         except TypeError as exc:
-            raise ValueError(f"Chaos has the fields seed, rate and faults, unlike {value!r}.") from exc
+            raise ValueError(f"Chaos has the fields seed, rate and faults only, not {value!r}.") from exc
     return Script((Step(parse_fault(value), times),))

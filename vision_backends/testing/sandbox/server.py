@@ -1,7 +1,7 @@
 """`SandboxServer`: an OpenAI-compatible server on loopback that can be told to fail in every known way.
 
-This module decides the face of the sandbox in Python. It must not know the router or any backend: the sandbox is an
-implementation of the wire of its own, so that a mistake of theirs cannot hide in it.
+This module decides the sandbox's Python API. It must not know the router or any backend: the sandbox implements the
+wire format independently, so that it cannot share, and thereby hide, a mistake of theirs.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class SandboxServer:
     Args:
         host: A loopback address.
         port: 0 takes a free one.
-        api_key: The key that `api_key` names; any other is accepted too, but ``"sk-invalid"`` and none.
-        only_key: Accept no key but ``api_key``.
-        models: The models that exist; None takes any name.
-        limits: Rate limits and quota to keep.
-        clock: Where windows and timestamps come from. Delays are always real time.
+        api_key: The key for clients. Any other is accepted too, except ``"sk-invalid"``; a call without one is refused.
+        only_key: Whether to accept no key but ``api_key``.
+        models: The models that exist; None accepts any name.
+        limits: Rate limits and quota to enforce.
+        clock: What windows and timestamps are measured by. Delays are always in real time.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class SandboxServer:
         self.close()
 
     def start(self) -> None:
-        """Listen; a server that listens already is left as it is.
+        """Start listening; a server that is listening already is left as it is.
 
         Raises:
             ValueError: The host is not a loopback address.
@@ -87,7 +87,7 @@ class SandboxServer:
             self._listener = Listener(self._answer, host=self._host, port=self._port)
 
     def close(self) -> None:
-        """Stop at once: close every socket, end every thread. What was received can still be read."""
+        """Stop immediately: close every socket, end every thread. What was received can still be read."""
         if self._listener is not None:
             self._listener.close()
             self._listener = None
@@ -115,12 +115,12 @@ class SandboxServer:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """Requests to each path, all of them."""
+        """The number of all requests to each path."""
         return self._service.journal.counts()
 
     @property
     def recorded(self) -> Script:
-        """What was played so far; played again to the same requests in the same order, it is the same."""
+        """What has been played so far, as a script that plays the same to the same requests in the same order."""
         return self._service.player.recorded()
 
     def play(self, plan: str | Fault | Script | Chaos, *, times: int | None = None) -> None:
@@ -129,7 +129,7 @@ class SandboxServer:
         The newest plan comes first; when it has run out, the one before it goes on.
 
         Args:
-            plan: A name of ``FAULTS``, a fault, a script or chaos.
+            plan: A name from ``FAULTS``, a fault, a script or chaos.
             times: How many requests meet a single fault; None means all until `heal` or `reset`.
 
         Raises:
@@ -139,22 +139,22 @@ class SandboxServer:
         self._service.player.play(parsed)
 
     def heal(self) -> None:
-        """Play nothing any more, and let go of stalled replies."""
+        """Stop playing, and release stalled replies."""
         self._service.player.heal()
         self.release()
 
     def release(self) -> None:
-        """Let go of the replies that are held back now: stalled ones are sent in full."""
+        """Release the replies that are held back now: stalled ones are sent in full."""
         if self._listener is not None:
             self._listener.release()
 
     def limit(self, limits: Limits) -> None:
-        """Keep other limits from now on, with everything spent before forgotten: also a top-up."""
+        """Enforce other limits from now on and forget what was spent, as after a top-up."""
         self._limits = limits
         self._service.limit(limits)
 
     def reset(self) -> None:
-        """Be as new: nothing played, nothing received, nothing spent."""
+        """Start afresh: nothing played, nothing received, nothing spent."""
         self.heal()
         self._service.reset()
         self._service.limit(self._limits)

@@ -55,7 +55,7 @@ class Service:
 
     Args:
         api_key: The only key that is accepted; None accepts any but `INVALID_KEY`.
-        models: The models that exist; None takes any name.
+        models: The models that exist; None accepts any name.
         limits: What is admitted.
         clock: Where time comes from.
     """
@@ -86,7 +86,7 @@ class Service:
         """Return the reply to a call, and the fault that says how to deliver it."""
         model = call.body.get("model") if isinstance(call.body, dict) else None
         model = model if isinstance(model, str) else None
-        with self._lock:  # so that the index in the log is the index that the plans count
+        with self._lock:  # so that the log and the plans count alike
             index = next(self._numbers)
             fault = self.player.next(call.path, model)
         desk = Desk(album=self._album, ident=f"sandbox{index:08x}", created=int(self._clock.time()), fault=fault)
@@ -190,7 +190,7 @@ def _refuse(flaw: ApiError) -> Reply:
 
 
 def _with_headers(reply: Reply, fault: Fault, *, request_id: str) -> Reply:
-    """Add what every reply carries, then what the fault adds and takes away."""
+    """Add what every reply carries, then apply what the fault adds and removes."""
     headers = {
         "x-request-id": request_id,
         "openai-version": "2020-10-01",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["ApiError", "Call", "Event", "Reply"]
 
 _SLICES = 16
-"""A document is cut into so many pieces, so that a fault can send a part of it or drip it."""
+"""How many pieces a document is cut into, so that a fault can send a part of it or drip it."""
 
 _LAST_CHUNK = b"0\r\n\r\n"
 
@@ -40,14 +40,14 @@ class ApiError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One request as it came in.
+    """One request as it arrived.
 
     Attributes:
         method: ``"GET"``, ``"POST"``.
         path: Path without the query.
         headers: Names in lower case, without credentials.
-        key: The bearer token, None where none was sent; kept out of every repr.
-        body: The parsed JSON; None where there was no body or it was no JSON.
+        key: The bearer token; None if none was sent. Kept out of every repr.
+        body: The parsed JSON; None if there was no body or it was not valid JSON.
         size_bytes: Length of the body.
     """
 
@@ -80,8 +80,8 @@ class Reply:
     Attributes:
         status: HTTP status.
         headers: Names in lower case.
-        body: JSON, or a string that is sent as it is; without meaning where there are events.
-        events: The event stream, None for a document.
+        body: JSON, or a string that is sent as it is; ignored if there are events.
+        events: The event stream; None for a document.
     """
 
     status: int = 200

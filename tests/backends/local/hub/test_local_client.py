@@ -67,7 +67,7 @@ def test_weights_are_stored_under_no_name_but_a_checksum_either(hub, published, 
 def test_plain_http_is_spoken_on_this_machine_only(tmp_path):
     """The token would be sent for all to read; nobody is asked, not even for an address."""
     hub = HuggingFaceHub(cache=tmp_path, endpoint="http://hub.invalid:8080")
-    with pytest.raises(NotReadyError, match=r"Refused to ask http://hub\.invalid:") as caught:
+    with pytest.raises(NotReadyError, match=r"Refused to contact http://hub\.invalid:") as caught:
         hub.offer(SOURCE)
     assert "HF_ENDPOINT" in caught.value.remedy
 
@@ -76,7 +76,7 @@ def test_plain_http_is_spoken_on_this_machine_only(tmp_path):
 def test_a_redirect_to_plain_http_is_not_followed(hub, published, xet):
     """Nor is Xet sent there; the small files have arrived by then, and are kept."""
     published.elsewhere, published.xet = "http://storage.invalid", xet
-    with pytest.raises(NotReadyError, match=r"Refused to ask http://storage\.invalid:"):
+    with pytest.raises(NotReadyError, match=r"Refused to contact http://storage\.invalid:"):
         hub.fetch(SOURCE, Progress())
     assert published.fetched() == ["config.json", "preprocessor_config.json"]
 

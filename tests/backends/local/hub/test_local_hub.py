@@ -110,7 +110,7 @@ def test_a_folder_that_cannot_be_is_told_like_one_that_is_not_there(make_backend
     """The names come from a configuration, where anything may stand."""
     for name in ("~nosuchuser/model", "m" * 300):
         backend = make_backend(embedding_model=name, hub=HuggingFaceHub(cache=tmp_path))
-        with pytest.raises(NotReadyError, match=r"of \[local\] is not there"):
+        with pytest.raises(NotReadyError, match=r"in \[local\] does not exist"):
             backend.check(EmbedRequest())
         assert find_holding(Source.parse(name), HuggingFaceHub(cache=tmp_path)).state == "absent"
 
@@ -169,7 +169,7 @@ def test_an_unknown_model_is_told_apart_from_an_outage(serve, model):
     gone = HuggingFaceHub(cache=hub.cache, endpoint="http://127.0.0.1:9")
     with pytest.raises(NotReadyError, match="could not be fetched") as caught:
         gone.fetch(Source.parse("acme/tiny"), Progress())
-    assert caught.value.remedy == "When there is a network: vision models pull acme/tiny"
+    assert caught.value.remedy == "With a network connection, run: vision models pull acme/tiny"
 
 
 def test_a_model_without_safetensors_is_not_fetched(serve, model_copy):

@@ -157,7 +157,7 @@ def test_thoughts_that_the_prompt_has_opened_are_no_description(make_backend, mo
     template = folder / "chat_template.jinja"
     template.write_text(template.read_text() + "{% if add_generation_prompt %}<think>\n{% endif %}")
     backend = make_backend(caption_model=folder)
-    with pytest.raises(InvalidReplyError, match="only thought") as caught:
+    with pytest.raises(InvalidReplyError, match="nothing but its thoughts") as caught:
         answer(backend.describe, [make_image()], DescribeRequest(max_words=2), timeout_s=60)
     assert caught.value.code == "limit_used_up"
     assert "max_words" in caught.value.remedy

@@ -65,7 +65,7 @@ def test_boxes_belong_to_the_whole_upright_image(make_backend, model, photos):
 def test_a_closed_vocabulary_knows_its_labels_in_any_form(make_backend, model, images):
     """Answers carry the caller's word; anything else is refused before the model is loaded."""
     backend = make_backend(detection_model=model("rt_detr_v2"))
-    with pytest.raises(NotSupportedError, match="knows 5 classes, which 'a scooter' are not"):
+    with pytest.raises(NotSupportedError, match=r"None of the 5 classes of .* matches 'a scooter'"):
         backend.check(DetectRequest(labels=("a scooter", "a dog")))
     request = DetectRequest(labels=("people", "a motorbike"), min_score=0.0)
     backend.check(request)
@@ -102,7 +102,7 @@ def test_labels_are_the_callers_own_words(make_backend, model, images, kind):
 def test_more_labels_than_the_model_reads_are_refused(make_backend, model, images):
     """Cutting the list would look like not finding the rest."""
     labels = tuple(f"cat {number}" for number in range(20))
-    with pytest.raises(NotSupportedError, match=r"20 labels are \d+ tokens; the model reads 32 at once"):
+    with pytest.raises(NotSupportedError, match=r"20 labels are \d+ tokens; the model reads at most 32"):
         answer(
             make_backend(open_vocabulary_model=model("grounding_dino")).detect,
             images,
@@ -127,7 +127,7 @@ def test_a_label_that_is_longer_than_the_model_reads_is_refused_unless_it_may_be
     """Two labels that differ behind the cut would have the same scores."""
     labels = ("a cat", "two cats red snow " * 8 + "dog")
     backend = make_backend(open_vocabulary_model=model(kind))
-    with pytest.raises(NotSupportedError, match=r"The label 'two cats.*' is \d+ tokens; the model reads 16 at once"):
+    with pytest.raises(NotSupportedError, match=r"The label 'two cats.*' is \d+ tokens; the model reads at most 16"):
         answer(backend.detect, images[:1], DetectRequest(labels=labels), timeout_s=60)
     request = DetectRequest(labels=labels, min_score=0.0, truncate=True)
     (found,) = answer(backend.detect, images[:1], request, timeout_s=60)
@@ -138,7 +138,7 @@ def test_a_label_that_is_longer_than_the_model_reads_is_refused_unless_it_may_be
 def test_a_label_of_which_the_model_reads_nothing_is_refused(make_backend, model, images):
     """It is named; the others would otherwise be found in its place."""
     backend = make_backend(open_vocabulary_model=model("grounding_dino"))
-    with pytest.raises(NotSupportedError, match=r"reads nothing in the label '\.\.'"):
+    with pytest.raises(NotSupportedError, match=r"cannot read the label '\.\.'"):
         answer(backend.detect, images, DetectRequest(labels=("a dog", "..")), timeout_s=60)
 
 

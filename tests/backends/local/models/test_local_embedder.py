@@ -146,7 +146,7 @@ def test_missing_weights_are_never_made_up(make_backend, model_copy, make_image)
 
 def test_a_model_of_one_tower_is_refused(make_backend, model, make_image):
     """It could not embed texts in the same space."""
-    with pytest.raises(NotReadyError, match="has no tower for texts"):
+    with pytest.raises(NotReadyError, match="has no text tower"):
         answer(make_backend(embedding_model=model("detr")).embed, [make_image()], EmbedRequest(), timeout_s=60)
 
 
@@ -159,7 +159,7 @@ def test_a_text_that_is_longer_than_the_model_reads_is_refused(make_backend, mod
     text, longest = LONG[kind]
     backend = make_backend(embedding_model=model(kind))
     with pytest.raises(
-        NotSupportedError, match=rf"The text is \d+ tokens; the model reads {longest} at once"
+        NotSupportedError, match=rf"The text is \d+ tokens; the model reads at most {longest}"
     ) as caught:
         answer(backend.embed_text, ["a cat", text], EmbedTextRequest(), timeout_s=60)
     assert caught.value.code == TEXT_TOO_LONG
@@ -205,7 +205,7 @@ def test_with_its_space_pinned_a_text_that_is_too_long_is_the_callers_error(make
     """No other rung may answer, and waiting does not help."""
     router = make_router(FakeBackend("spare"))
     space = router.embed_text("a cat").space
-    with pytest.raises(InvalidRequestError, match=r"92 tokens; the model reads 21 at once.*truncate=True"):
+    with pytest.raises(InvalidRequestError, match=r"92 tokens; the model reads at most 21.*truncate=True"):
         router.embed_text(LONG["clip"][0].removesuffix("dog"), space=space)
 
 
@@ -215,7 +215,7 @@ def test_one_long_text_of_a_list_fails_alone(make_router):
     first, long, last = router.embed_text_many(["a cat", LONG["clip"][0], "a dog"])
     assert first.space == last.space
     assert isinstance(long, AllBackendsFailedError)
-    assert "tokens; the model reads 21 at once" in str(long)
+    assert "tokens; the model reads at most 21" in str(long)
 
 
 def test_a_cut_text_is_cached_as_the_whole_text_that_it_is(make_router):

@@ -139,7 +139,7 @@ def test_a_system_without_room_for_threads_is_an_overload():
     usual = threading.stack_size(1 << 46)
     try:
         for ask in (slot.start, lambda: get(slot, timeout_s=1)):
-            with pytest.raises(OverloadedError, match="starts no more threads"):
+            with pytest.raises(OverloadedError, match="No thread could be started"):
                 ask()
     finally:
         threading.stack_size(usual)

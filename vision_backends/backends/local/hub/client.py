@@ -1,7 +1,8 @@
 """A stricter HTTP client for huggingface_hub, in place while we fetch something.
 
-This module decides which servers may be asked and what may name a file in the cache: huggingface_hub follows redirects
-wherever they lead, and stores a file under whatever path its ETag makes. It must not know which files are wanted.
+This module decides which servers may be contacted and which ETags may name a file in the cache: huggingface_hub follows
+redirects wherever they lead, and stores a file under whatever path its ETag makes. It must not know which files are
+wanted.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ __all__ = ["strict_client"]
 class _Installation:
     """The strict client within huggingface_hub, installed for as long as any thread fetches something for us.
 
-    huggingface_hub has one client per process. Requests of the application's own threads pass through ours unchecked,
-    and their downloads survive its coming and going: `set_client_factory` alone would close the client under them, and
-    nothing returns the factory that was set before, hence the access to the variables behind it.
+    huggingface_hub has one client per process. Requests from the application's own threads pass through ours unchecked,
+    and their downloads survive its installation and removal: `set_client_factory` alone would close the client that
+    they are using, and nothing returns the factory that was set before, hence the access to the variables behind it.
     """
 
     def __init__(self) -> None:
@@ -40,7 +41,7 @@ class _Installation:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Put it in place, if it is not; the last to leave puts the application's own back."""
+        """Install it unless it is installed; the last to leave restores the application's own."""
         from huggingface_hub import set_client_factory
         from huggingface_hub.utils import _http
 
@@ -62,7 +63,7 @@ class _Installation:
                     set_client_factory(self._theirs)
 
     def _make(self) -> Client:
-        """Return a client of the application's making, so with its proxies and certificates, that also checks."""
+        """Return the application's own client, with its proxies and certificates, that also checks."""
         client = self._theirs()
         hooks = client.event_hooks
         client.event_hooks = {
@@ -81,7 +82,7 @@ class _Installation:
         if not _fetching.get():
             return
         headers = response.headers
-        _check_address(headers.get("X-Xet-Cas-Url", "https:"))  # hf_xet asks there, with a client of its own
+        _check_address(headers.get("X-Xet-Cas-Url", "https:"))  # hf_xet connects there, with a client of its own
         if response.is_redirect:
             headers.pop("ETag", None)  # the redirect's own; only a linked one names the file
         etag = (headers.get("X-Linked-ETag") or headers.get("ETag") or "").removeprefix("W/").strip('"')
@@ -93,7 +94,7 @@ _installation = _Installation()
 """One for the whole process, as is huggingface_hub's client."""
 
 _fetching: ContextVar[bool] = ContextVar("fetching", default=False)
-"""Whether the thread fetches something for us."""
+"""Whether the thread is fetching something for us."""
 
 
 @contextmanager
@@ -108,10 +109,10 @@ def strict_client() -> Iterator[None]:
 
 
 def _check_address(url: str) -> None:
-    """Refuse plain http, except on this machine: anyone on the way could read the token and replace the files."""
+    """Refuse plain http, except on this machine: anyone in between could read the token and replace the files."""
     parts = urlsplit(url)
     if parts.scheme != "https" and not _is_loopback(parts.hostname or ""):
-        raise _refusal(f"Refused to ask {parts.scheme}://{parts.hostname}: only https is safe beyond this machine.")
+        raise _refusal(f"Refused to contact {parts.scheme}://{parts.hostname}: only https is safe beyond this machine.")
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,8 +1,8 @@
 """Models from the Hugging Face hub and its cache, the one that every Hugging Face library shares.
 
-This module decides in which order files are fetched, when they are believed, and where they are found again. It must
-not know what they are for. huggingface_hub fetches them one by one in the calling thread: the thread pool of its
-`snapshot_download` makes Ctrl-C and the end of the interpreter wait until all files that are on their way have arrived.
+This module decides in which order files are fetched, when they are trusted, and where they are found again. It must not
+know what they are for. huggingface_hub fetches them one by one in the calling thread: with the thread pool of its
+`snapshot_download`, Ctrl-C and the interpreter's exit would wait until every file in flight has arrived.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ MOST_REF_BYTES = 1_000
 
 
 CONVERSION = ".safetensors-conversion"
-"""Here the cache notes which conversion was chosen for a model without safetensors; no branch may be called so."""
+"""The ref that records which conversion was chosen for a model without safetensors; no branch can have this name."""
 
 ROOM = 1.05
-"""A fetch wants this much of its size free on the disk."""
+"""Free disk space that a fetch needs, as a multiple of its size."""
 
 
 class Hub(Protocol):
-    """Where models come from by name."""
+    """Where models are fetched from by name."""
 
     def cached(self, source: Source) -> tuple[Path, str] | None:
-        """Return folder and commit of a model that was fetched before, perhaps in part; without network."""
+        """Return folder and commit of a model that was fetched before, perhaps in part; uses no network."""
         ...
 
     def fetch(self, source: Source, progress: Progress) -> tuple[Path, str]:
         """Fetch a model, or what is still missing of it, and return its folder and commit.
 
         Raises:
-            ModelNotFoundError: There is no such model, or it is not open to this account.
+            ModelNotFoundError: There is no such model, or this account has no access to it.
             NotReadyError: It has no safetensors weights, the disk is full, or the server cannot be reached.
         """
         ...
@@ -102,7 +102,7 @@ class HuggingFaceHub:
         """Ask the hub what it has under a name, before anything is fetched.
 
         Raises:
-            ModelNotFoundError: There is no such model, or it is not open to this account.
+            ModelNotFoundError: There is no such model, or this account has no access to it.
             NotReadyError: It has no safetensors weights, or the server cannot be reached.
         """
         if source.repository is None:
@@ -115,17 +115,17 @@ class HuggingFaceHub:
         return [file for file in offer.files if self._place(offer, file) is None]
 
     def damaged(self, offer: Offer, progress: Progress) -> list[OfferedFile]:
-        """Read the files of a model that are in the cache, and return those that are not as the hub has them."""
+        """Read the files of a model that are in the cache, and return those that differ from the hub's."""
         here = [(file, path) for file in offer.files if (path := self._place(offer, file)) is not None]
         progress.total_bytes = sum(path.stat().st_size for _, path in here)
         return [file for file, path in here if not _is_sound(path, file, progress)]
 
     def fetch(self, source: Source, progress: Progress) -> tuple[Path, str]:
-        """Fetch weights, configuration and vocabulary; what is here and sound is not fetched again."""
+        """Fetch weights, configuration and vocabulary; sound files that are here already are not fetched again."""
         return self.take(self.offer(source), progress)
 
     def take(self, offer: Offer, progress: Progress) -> tuple[Path, str]:
-        """Fetch what was offered, as `Hub.fetch` does; the weights last, and only if the small files allow it."""
+        """Fetch what was offered, as `Hub.fetch` does; weights last, and only if the small files pass their checks."""
         damaged = self.damaged(offer, Progress())
         check_disk(self.cache, sum(file.size_bytes for file in (*self.missing(offer), *damaged)))
         progress.done_bytes, progress.total_bytes = 0, offer.size_bytes
@@ -146,16 +146,16 @@ class HuggingFaceHub:
         return folder, offer.commit
 
     def _receive(self, file: OfferedFile, offer: Offer, progress: Progress, *, anew: bool) -> None:
-        """Fetch one file, and throw it away again if it is not what the hub's own listing says.
+        """Fetch one file, and delete it again unless it matches the hub's own listing.
 
         Raises:
-            NotReadyError: It is not.
+            NotReadyError: It does not match.
         """
         from huggingface_hub import hf_hub_download
 
         path = self._snapshot(offer) / file.name
         if anew:
-            path.unlink(missing_ok=True)  # huggingface_hub replaces what a link leads to, but no link
+            path.unlink(missing_ok=True)  # huggingface_hub replaces the target of a link, but never the link
         arrived = hf_hub_download(
             offer.repository,
             file.name,
@@ -165,44 +165,45 @@ class HuggingFaceHub:
             tqdm_class=meter(progress, file_bytes=file.size_bytes),
             force_download=anew,
         )
-        if not (path.is_file() and _is_sound(Path(arrived), file)):  # it may have arrived as one of another commit
+        if not (path.is_file() and _is_sound(Path(arrived), file)):  # it may have arrived under another commit
             Path(arrived).resolve().unlink(missing_ok=True)
             Path(arrived).unlink(missing_ok=True)
-            message = f"{file.name} of {offer.repository} arrived damaged: it is not what the hub has listed."
+            message = f"{file.name} of {offer.repository} arrived damaged: it does not match the hub's listing."
             raise NotReadyError(message, remedy="Fetch it again.", code="damaged")
         for left in (self.home(offer.repository) / "blobs").glob(f"{file.digest}.*.incomplete"):
-            left.unlink(missing_ok=True)  # a fetch that was killed has left it, and nothing goes on with it
+            left.unlink(missing_ok=True)  # left behind by a fetch that was killed; nothing resumes it
 
     def _snapshot(self, offer: Offer) -> Path:
         return self.home(offer.repository) / "snapshots" / offer.commit
 
     def _place(self, offer: Offer, file: OfferedFile) -> Path | None:
-        """Return where a file is, be it without its name: revisions share files."""
+        """Return where a file is, even if only as a blob: revisions share blobs."""
         places = (self._snapshot(offer) / file.name, self.home(offer.repository) / "blobs" / file.digest)
         return next((place for place in places if place.is_file()), None)
 
 
 def check_disk(cache: Path, wanted_bytes: int) -> None:
-    """Return if there is room for a fetch.
+    """Return if the disk has room for a fetch.
 
     Raises:
-        NotReadyError: There is not; says how much is free.
+        NotReadyError: It has not; says how much is free.
     """
     free_bytes = free_disk_bytes(cache)
     if free_bytes < wanted_bytes * ROOM:
-        message = f"{wanted_bytes / 1e6:.0f} MB are to be fetched, but {cache} has room for {free_bytes / 1e6:.0f} MB."
-        raise NotReadyError(message, remedy="Make room there, or set HF_HOME to another disk.", code="disk_full")
+        needed_mb, free_mb = wanted_bytes / 1e6, free_bytes / 1e6
+        message = f"{needed_mb:.0f} MB are to be fetched, but only {free_mb:.0f} MB are free on the disk of {cache}."
+        raise NotReadyError(message, remedy="Free some space, or set HF_HOME to another disk.", code="disk_full")
 
 
 def free_disk_bytes(cache: Path) -> int:
-    """Return how much room there is where the cache is or will be."""
+    """Return how much disk space is free where the cache is or will be."""
     nearest = next(place for place in (cache, *cache.parents) if place.exists())
     return shutil.disk_usage(nearest).free
 
 
 @contextmanager
 def _translated(name: str, cache: Path) -> Iterator[None]:
-    """Name what the hub, the network or the disk refuses, and what to do about it."""
+    """Translate errors of the hub, the network and the disk, and say what to do about them."""
     from huggingface_hub import errors
 
     try:
@@ -210,24 +211,24 @@ def _translated(name: str, cache: Path) -> Iterator[None]:
     except NotReadyError:
         raise
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
-        message = f"The hub has no model {name!r} that is open to this account."
+        message = f"The hub has no model {name!r}, or this account has no access to it."
         raise ModelNotFoundError(message, remedy="Correct its name under [local], or run: hf auth login") from error
     except Exception as error:  # the network and the disk fail in many ways
         if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
             message = f"The disk of {cache} is full; what has arrived of {name} is kept."
-            raise NotReadyError(message, remedy="Make room there, and fetch it again.", code="disk_full") from error
+            raise NotReadyError(message, remedy="Free some space, and fetch it again.", code="disk_full") from error
         if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
             message = f"The cache {cache} cannot be written: {error.strerror}: {error.filename}."
             remedy = "Make it writable, or set HF_HOME to another folder."
             raise NotReadyError(message, remedy=remedy, code="cache_not_writable") from error
-        reason = error.__cause__ or error  # huggingface_hub wraps what a network does in advice of its own
+        reason = error.__cause__ or error  # huggingface_hub wraps network errors in advice of its own
         why = str(reason).strip().partition("\n")[0].rstrip(".")
         message = f"{name} could not be fetched: {type(reason).__name__}: {why}."
-        raise NotReadyError(message, remedy=f"When there is a network: vision models pull {name}") from error
+        raise NotReadyError(message, remedy=f"With a network connection, run: vision models pull {name}") from error
 
 
 def _read_ref(file: Path) -> str | None:
-    """Return the commit that a branch stood for when it was fetched."""
+    """Return the commit that a branch pointed to when it was fetched."""
     try:
         commit = read_regular(file, max_bytes=MOST_REF_BYTES).decode("ascii").strip()
     except (OSError, ValueError):
@@ -236,9 +237,9 @@ def _read_ref(file: Path) -> str | None:
 
 
 def _write_ref(file: Path, commit: str) -> None:
-    """Note which commit a branch stood for when it was fetched: it may have moved on since, and that is not here.
+    """Record which commit a branch pointed to when it was fetched: it may have moved on since, to one not fetched.
 
-    As huggingface_hub does it, so that nobody reads half of it.
+    Written the way huggingface_hub does it, so that no reader sees half of it.
     """
     if _read_ref(file) != commit:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -254,12 +255,12 @@ def _has_weights(folder: Path) -> bool:
 def _is_sound(path: Path, file: OfferedFile, progress: Progress | None = None) -> bool:
     try:
         return digest_of(path, file.digest, progress) == file.digest
-    except OSError:  # the disk cannot read it any more
+    except OSError:  # the disk can no longer read it
         return False
 
 
 def _unlink_dangling(folder: Path) -> None:
-    """Remove links whose blob is gone; revisions share blobs, and whoever removes one may leave another's link."""
+    """Remove links whose blob is gone: revisions share blobs, so removing one may leave another's links dangling."""
     for path in folder.rglob("*"):
         if path.is_symlink() and not path.exists():
             path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What a hub publishes under a model's name, and what of that is fetched.
+"""What a hub publishes under a model's name, and which of its files are fetched.
 
 This module decides which files of a model are wanted, and in which order. It must not know how they are fetched.
 """
@@ -28,10 +28,10 @@ __all__ = ["Offer", "OfferedFile", "ask_for_offer"]
 SERVER_TIMEOUT_S = 20.0
 
 SHARD = re.compile(r"model(\.safetensors)?-\d+-of-\d+\.safetensors")
-"""Names of weights in parts, as transformers writes them, and as Qwen has published some."""
+"""Names of sharded weights, as transformers writes them, and as Qwen has published some."""
 
 ROBOT = "SFconvertbot"
-"""It offers safetensors of pickled weights."""
+"""The hub's own bot, which opens pull requests with safetensors made from pickled weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,12 +56,12 @@ class Offer:
     Attributes:
         repository: Its name there.
         address: Its page.
-        branch: The branch, tag or commit that was asked for, or that of the robot's conversion.
-        commit: What that stands for.
-        licence: Its licence as the publisher states it; None where that is not done.
+        branch: The branch, tag or commit that was asked for, or the ref of the bot's conversion.
+        commit: What that points to.
+        licence: Its licence as the publisher states it; None if none is stated.
         settings: Configuration, processors and vocabulary; small.
-        weights: The safetensors, which are fetched last: where they are, all else is there as well.
-        converted: Whether it is the robot's conversion, where nothing in particular was asked for.
+        weights: The safetensors, which are fetched last: once they are there, everything else is as well.
+        converted: Whether it is the bot's conversion, which is taken only where no revision was asked for.
     """
 
     repository: str
@@ -75,27 +75,27 @@ class Offer:
 
     @property
     def files(self) -> tuple[OfferedFile, ...]:
-        """All that is fetched, in this order."""
+        """All that is fetched, in order."""
         return self.settings + self.weights
 
     @property
     def size_bytes(self) -> int:
-        """Size of all of it."""
+        """Total size of the files."""
         return sum(file.size_bytes for file in self.files)
 
 
 def ask_for_offer(source: Source, repository: str, *, endpoint: str | None) -> Offer:
-    """Ask the hub what it has; one request, or three where only its robot offers safetensors.
+    """Ask the hub what it has; one request, or three where only its bot offers safetensors.
 
     Args:
-        source: Which branch, tag or commit is wanted; without one also the robot's conversion will do.
+        source: Which branch, tag or commit is wanted; without one, the bot's conversion will do as well.
         repository: The model's name on the hub.
         endpoint: Address of the hub; None for the usual one.
 
     Raises:
-        NotReadyError: It has no safetensors weights, or is no model for images.
-        ValueError: What it says cannot be trusted.
-        HfHubHTTPError: What huggingface_hub raises, untranslated.
+        NotReadyError: It has no safetensors weights.
+        ValueError: Its answer cannot be trusted.
+        HfHubHTTPError: As huggingface_hub raises it, untranslated.
     """
     from huggingface_hub import HfApi
 
@@ -159,14 +159,14 @@ def _wanted(repository: str, names: Iterable[str]) -> tuple[list[str], list[str]
 
 
 def _weights(names: Iterable[str]) -> list[str]:
-    """Return the files that name or are safetensors weights, those of the outermost folder first."""
+    """Return the files that list or are safetensors weights, those in the outermost folder first."""
     return sorted((name for name in names if name.rpartition("/")[2] in layout_of("weights")), key=_depth)
 
 
 def _conversion(api: HfApi, repository: str) -> str | None:
-    """Return the branch on which the hub's own robot offers the same weights as safetensors; None without.
+    """Return the ref of the pull request in which the hub's own bot offers the weights as safetensors; None without.
 
-    Many publishers have never merged it. Only the robot's offer counts: anybody may open one. transformers does the
+    Many publishers never merge it. Only the bot's pull request counts: anybody may open one. transformers does the
     same: https://github.com/huggingface/transformers/blob/main/src/transformers/safetensors_conversion.py.
     """
     offers = api.get_repo_discussions(
@@ -185,5 +185,5 @@ def _depth(name: str) -> tuple[int, str]:
 
 
 def _is_of_another_kind(name: str) -> bool:
-    """Tell whether a file belongs to weights of other frameworks."""
+    """Tell whether a file belongs to weights in other formats."""
     return "index.json" in name and "safetensors" not in name

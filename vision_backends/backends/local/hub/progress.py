@@ -1,6 +1,6 @@
-"""How far a download is, for whoever waits for it.
+"""How far a load or a fetch has got, for those who wait for it.
 
-This module decides how that is counted and told, and when too much arrives.
+This module decides how progress is counted and put into words, and when a file is longer than announced.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ __all__ = ["Progress", "meter"]
 
 @dataclass(slots=True)
 class Progress:
-    """How far a load is; written by the one thread that loads, read by any.
+    """How far a load has got; written by the one thread that loads, read by any.
 
     Attributes:
         stage: What is being done, such as ``"being fetched"``.
-        done_bytes: Bytes of it that are there.
-        total_bytes: Bytes that it will be; 0 while that is not known.
+        done_bytes: Bytes that are done.
+        total_bytes: Bytes in total; 0 while that is not known.
     """
 
     stage: str = "being loaded"
@@ -35,12 +35,12 @@ class Progress:
 
 
 def meter(progress: Progress, *, file_bytes: int) -> type[Any]:
-    """Return a progress bar for huggingface_hub that shows nothing and counts what arrives of a file.
+    """Return a class of progress bar for huggingface_hub that shows nothing and counts the bytes of a file.
 
-    Over plain HTTP that is written as it comes; Xet writes much at once, and says before what it has received.
+    Plain HTTP writes bytes as they arrive; Xet writes large pieces, and reports received bytes before that.
 
     Args:
-        progress: Where it is counted.
+        progress: Where they are counted.
         file_bytes: The announced size. Before more than that is written, the bar raises a `NotReadyError`.
     """
     from tqdm import tqdm
@@ -54,7 +54,7 @@ def meter(progress: Progress, *, file_bytes: int) -> type[Any]:
         def update(self, n: float | None = 1) -> None:
             self._written_bytes += int(n or 0)
             if self._written_bytes > file_bytes:
-                message = f"The hub sends more than the {file_bytes} bytes that it announced for a file."
+                message = f"The hub sent more than the {file_bytes} bytes that it announced for a file."
                 raise NotReadyError(message, remedy="Fetch it again.", code="damaged")
             self._count()
 

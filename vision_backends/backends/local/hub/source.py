@@ -14,16 +14,16 @@ __all__ = ["COMMIT", "HUB_NAME", "Source"]
 
 
 HUB_NAME = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?", re.ASCII)
-"""As huggingface_hub checks it."""
+"""The names that huggingface_hub accepts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Where a configured model is to be found.
+    """Where a configured model comes from.
 
     Attributes:
-        name: What the configuration says.
-        folder: The user's own folder; None for a model of the hub.
+        name: The name as configured.
+        folder: The user's own folder; None for a model on the hub.
         repository: The model on the hub; None for a folder.
         revision: The branch, tag or commit that the configuration pins with ``name@revision``.
     """
@@ -35,9 +35,9 @@ class Source:
 
     @classmethod
     def parse(cls, name: str) -> Source:
-        """Read a configured name; what looks like a path is one, anything else is on the hub.
+        """Parse a configured name; what looks like a path is one, anything else is on the hub.
 
-        That a folder of the name lies in the working directory makes no difference: anybody may have put it there.
+        A folder of the same name in the working directory makes no difference: anybody may have put it there.
         """
         path = Path(name)
         with suppress(RuntimeError):  # there is no such user
@@ -51,12 +51,12 @@ class Source:
 
     @property
     def short_name(self) -> str:
-        """The name for vector spaces: that on the hub, or the folder's own without what is above it."""
+        """The name for vector spaces: the one on the hub, or the folder's own without its parents."""
         return self.repository or (self.folder.name if self.folder else self.name)
 
     @property
     def folder_exists(self) -> bool:
-        """Whether it is a folder of the user's that is there."""
+        """Whether it is a folder of the user's own, and exists."""
         return self.folder is not None and _is_dir(self.folder)
 
     @property
@@ -68,7 +68,7 @@ class Source:
 def _is_dir(path: Path) -> bool:
     try:
         return path.is_dir()
-    except OSError:  # such as that its name is too long
+    except OSError:  # for instance, its name is too long
         return False
 
 

@@ -1,6 +1,6 @@
 """Whether every file of a model is here and as it was published.
 
-This module decides what a sound file is. It must not know where models come from, and asks no network: the cache names
+This module decides what a sound file is. It must not know where models come from, and uses no network: the cache names
 each file by the checksum that the hub has recorded, sha256 for large files and git's sha1 for small ones.
 """
 
@@ -29,11 +29,11 @@ CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What is known of one file.
+    """What is known about one file.
 
     Attributes:
         file: Its path within the model.
-        state: ``"sound"``: its checksum is right; ``"unrecorded"``: nobody has recorded one, and nothing else is wrong;
+        state: ``"sound"``: its checksum matches; ``"unrecorded"``: no checksum is recorded, and nothing else is wrong;
             ``"damaged"`` or ``"missing"``.
         detail: What is wrong, or what was compared.
         size_bytes: Its size; None where it is missing.
@@ -51,11 +51,11 @@ class Verdict:
 
 
 def verify_files(folder: Path, *, progress: Progress) -> Iterator[Verdict]:
-    """Read every file of a model and compare it with its checksum; for safetensors also their own table of contents.
+    """Read every file of a model and compare it with its checksum, and safetensors with their own headers as well.
 
     Args:
         folder: A snapshot in the cache, or any other folder with a checkpoint.
-        progress: Is told how much has been read.
+        progress: Updated with how much has been read.
     """
     flaws = flaws_of_weights(folder)
     paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if not path.is_dir()}
@@ -67,12 +67,12 @@ def verify_files(folder: Path, *, progress: Progress) -> Iterator[Verdict]:
 
 
 def digest_of(path: Path, like: str, progress: Progress | None = None) -> str:
-    """Return the checksum of a file: sha256, or git's sha1 where the other one is that short.
+    """Return the checksum of a file: sha256, or git's sha1 if ``like`` is one.
 
     Args:
         path: The file.
-        like: A checksum of the same kind.
-        progress: Is told how much has been read.
+        like: A checksum of the kind that is wanted.
+        progress: Updated with how much has been read.
     """
     if len(like) == 64:
         digest = hashlib.sha256()

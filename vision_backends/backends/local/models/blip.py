@@ -1,7 +1,7 @@
-"""BLIP's greedy captions without the machinery of ``generate``: the same tokens, computed with nothing done twice.
+"""BLIP's greedy captions without the machinery of ``generate``: the same tokens, with nothing computed twice.
 
-This module decides in which order the model's own layers are run and what is remembered between two tokens. It must
-not know requests, queues or clocks.
+This module decides in which order the model's own layers run and what is cached between two tokens. It must not know
+requests, queues or clocks.
 """
 
 from __future__ import annotations
@@ -42,16 +42,17 @@ NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "token_healing": (False,),
     "watermarking_config": (),
 }
-"""Settings of transformers' GenerationConfig that change greedy texts, with the values besides None that do not."""
+"""Settings of transformers' GenerationConfig that change greedy decoding, and their values besides None that do not."""
 
 
 class BlipDecoder:
-    """Writes what ``model.generate`` would write, always by the most probable token.
+    """Writes what ``model.generate`` would write by greedy decoding.
 
     Args:
-        model: A ``BlipForConditionalGeneration`` in evaluation mode, on any device, in any floating dtype. It stays as
-            it is, and usable.
-        look: Sees images [B, 3, H, W] as the model's vision tower does [B, P, D]; returns None where the tower has to.
+        model: A ``BlipForConditionalGeneration`` in evaluation mode, on any device, in any floating dtype. It is not
+            changed.
+        look: Encodes images [B, 3, H, W] as the model's vision tower does, [B, P, D]; returns None to leave it to the
+            tower.
 
     Raises:
         ValueError: Its checkpoint asks for what this decoder cannot do, such as a repetition penalty.
@@ -65,7 +66,7 @@ class BlipDecoder:
     ) -> None:
         wishes = _special_wishes(model.text_decoder.generation_config)
         if wishes:
-            raise ValueError(f"The checkpoint decodes by {wishes}: use the model's own generate.")
+            raise ValueError(f"The checkpoint decodes with {wishes}: use the model's own generate.")
         self._model = model
         self._look_elsewhere = look
         self._text = model.config.text_config
@@ -78,16 +79,16 @@ class BlipDecoder:
         max_new_tokens: int,
         wanted: Callable[[], Sequence[bool]] | None = None,
     ) -> list[list[int] | None]:
-        """Return the tokens of a text for each image, its end token among them unless the length cut it off.
+        """Return the tokens of a text for each image, with the end token unless the length limit cut it off.
 
-        A row whose scores are not finite numbers has no text: it ends at once, is None, and disturbs no other.
+        A row whose scores are not finite numbers has no text: it ends immediately, is None, and affects no other.
 
         Args:
-            pixel_values: What the image processor made, [B, 3, H, W], on the model's device.
-            max_new_tokens: Most tokens of a text; there are never more than the model can count to.
-            wanted: Asked before images are looked at and after each token; says for each of the B images whether to go
-                on. One that is no longer wanted costs nothing from then on, and has said what it had until then. What
-                it raises ends everything.
+            pixel_values: The image processor's output, [B, 3, H, W], on the model's device.
+            max_new_tokens: Most tokens per text; never more than the model has positions for.
+            wanted: Called before images are encoded and after each token; says for each of the B images whether to go
+                on. One that is no longer wanted costs nothing from then on, and keeps the tokens that it has. An
+                exception raised by this ends all of them.
         """
         longest = min(max_new_tokens, self._text.max_position_embeddings)
         wanted = wanted or (lambda: [True] * len(pixel_values))
@@ -102,7 +103,7 @@ class BlipDecoder:
             best, places = self._scores(tokens, step, memory).max(dim=-1)
             for image, token, score in zip(slots, places.tolist(), best.tolist(), strict=True):
                 said[image].append(token)
-                if not score < math.inf:  # −∞ is how a token is forbidden; NaN is above everything
+                if not score < math.inf:  # −∞ forbids a token; NaN counts as the maximum
                     spoilt.add(image)
             go_on = wanted()
             over = {image for image in slots if said[image][-1] == self._text.sep_token_id or not go_on[image]} | spoilt
@@ -116,9 +117,9 @@ class BlipDecoder:
         return [None if image in spoilt else text for image, text in enumerate(said)]
 
     def _look(self, pixel_values: torch.Tensor, wanted: Callable[[], Sequence[bool]]) -> tuple[torch.Tensor, list[int]]:
-        """Return what is seen in the images that are wanted [n, P, D], and which ones they are.
+        """Return the encodings [n, P, D] of the images that are wanted, and which ones those are.
 
-        A CPU is busy with one image at a time: several take as long, want more memory, and are not left off between.
+        A CPU encodes one image at a time: a batch is no faster, takes more memory, and cannot be abandoned midway.
         """
         at_once = 1 if pixel_values.device.type == "cpu" else max(1, len(pixel_values))
         seen, slots = [], []
@@ -131,13 +132,13 @@ class BlipDecoder:
         return torch.cat(seen) if seen else pixel_values[:0], slots
 
     def _see(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Return what is seen in images, in the numbers that the text decoder computes in."""
+        """Return the encodings of images, in the dtype of the text decoder."""
         dtype = self._model.text_decoder.bert.embeddings.LayerNorm.weight.dtype
         found = self._look_elsewhere(pixel_values)
         return _see(self._model.vision_model, pixel_values.to(dtype)) if found is None else found.to(dtype)
 
     def _scores(self, tokens: Sequence[int], step: int, memory: _Memory) -> torch.Tensor:
-        """Return the scores [rows, V] of what may come after each row's last token."""
+        """Return the scores [rows, V] of each row's next token."""
         bert, head = self._model.text_decoder.bert, self._model.text_decoder.cls.predictions
         embeddings = bert.embeddings
         words = embeddings.word_embeddings(torch.tensor(tokens, device=memory.device))
@@ -151,11 +152,11 @@ class BlipDecoder:
 
 
 class _Memory:
-    """Keys and values of what was seen and of what was said, by layer.
+    """The cache of keys and values, per layer: those of the image, and those of the text so far.
 
     Args:
-        model: Whose layers they are for.
-        seen: What was seen in the image of each row, [n, P, D].
+        model: The model whose layers use it.
+        seen: The encoding of each row's image, [n, P, D].
         length: Most tokens of a row.
     """
 
@@ -172,7 +173,7 @@ class _Memory:
         self._said = seen.new_empty(len(layers), 2, len(seen), heads, length, each)
 
     def recall_said(self, layer: int, step: int, attention: Any, states: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
-        """Return the states [rows, D] after a look at what each row has said, this token included."""
+        """Return the states [rows, D] after self-attention to each row's text, this token included."""
         own = attention.self
         keys, values = self._said[layer]
         keys[:, :, step] = own.key(states).unflatten(-1, (self._heads, -1))
@@ -183,14 +184,14 @@ class _Memory:
         return informed
 
     def recall_seen(self, layer: int, attention: Any, states: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
-        """Return the states [rows, D] after a look at the image of each row."""
+        """Return the states [rows, D] after cross-attention to each row's image."""
         query = _heads(attention.self.query(states)[:, None], self._heads)
         found = _attend(query, *self._seen[layer])
         informed: torch.Tensor = attention.output(found.flatten(1), states)
         return informed
 
     def forget(self, row: int) -> None:
-        """Let the last row take the place of this one; only its own numbers are moved."""
+        """Remove a row by moving the last one into its place, which copies nothing else."""
         last = len(self._seen[0][0]) - 1
         if row != last:
             self._said[:, :, row] = self._said[:, :, last]
@@ -201,10 +202,10 @@ class _Memory:
 
 
 def _see(vision: Any, pixel_values: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
-    """Return what the model's vision tower makes of images, [n, P, D].
+    """Return the vision tower's encodings of images, [n, P, D].
 
-    The faster attention rounds once where the model rounds at each step: no matter in float32, but in 16 bits enough
-    to change a token.
+    The faster attention rounds once where the model rounds at each step: that does not matter in float32, but in 16
+    bits it is enough to change a token.
     """
     states = vision.embeddings(pixel_values)
     attend = scaled_dot_product_attention if states.dtype == torch.float32 else _attend
@@ -224,12 +225,12 @@ def _heads(states: torch.Tensor, heads: int) -> torch.Tensor:
 
 
 def _attend(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """Weigh values by how well their keys fit; step by step like the model itself, so that roundings agree."""
+    """Compute attention step by step, as the model itself does, so that roundings agree."""
     scores = query @ keys.transpose(-1, -2) / math.sqrt(query.shape[-1])
     return scores.softmax(dim=-1) @ values
 
 
 def _special_wishes(generation_config: Any) -> dict[str, object]:  # noqa: ANN401 — transformers' GenerationConfig
-    """Return the settings of a checkpoint that would change its greedy texts."""
+    """Return the settings of a checkpoint that would change greedy decoding."""
     found = {name: getattr(generation_config, name, None) for name in NEUTRAL}
     return {name: value for name, value in found.items() if value is not None and value not in NEUTRAL[name]}

@@ -1,4 +1,4 @@
-"""Descriptions: plain captions by BLIP and Florence-2, answers to instructions by any model with a chat template.
+"""Descriptions: plain captions from BLIP and Florence-2, answers to instructions from any model with a chat template.
 
 This module decides what a model is asked and when it has said enough. It must not know where models come from.
 """
@@ -35,17 +35,17 @@ __all__ = ["Caption", "Captioner", "decode"]
 PLAIN_PROMPT = "Describe this image in one or two sentences."
 
 TOKENS_PER_WORD = 1.5
-"""English takes about 1.3 tokens a word, longer words more: https://platform.openai.com/tokenizer."""
+"""English has about 1.3 tokens per word, and more in long words: https://platform.openai.com/tokenizer."""
 
 ANSWER_TOKENS = 256
 """Most tokens of an answer to an instruction, unless a request says otherwise."""
 
 TOP_K = 50
-"""What transformers takes where a checkpoint says nothing:
+"""The default of transformers where a checkpoint has none:
 https://huggingface.co/docs/transformers/main_classes/text_generation."""
 
 LEAST_COSINE = 0.999
-"""Of what another engine sees, patch by patch, to what torch sees."""
+"""Smallest cosine, over all patches, between another engine's encoding of an image and torch's."""
 
 LONGEST_REFRAIN = 6
 LEAST_REPEATS = 3
@@ -66,7 +66,7 @@ class Caption(NamedTuple):
 
     Attributes:
         text: The words.
-        complete: False when the length limit cut them off.
+        complete: False if the length limit cut them off.
     """
 
     text: str
@@ -74,12 +74,12 @@ class Caption(NamedTuple):
 
 
 class _Decoding(NamedTuple):
-    """How a text is chosen among all that a model could say; requests with equal ones share a batch.
+    """How tokens are chosen; requests that agree in this share a batch.
 
     Attributes:
-        max_new_tokens: Most tokens of a text, its end token among them.
-        num_beams: How many texts are followed at once.
-        seed: Draws every token by chance; None takes the most probable one.
+        max_new_tokens: Most tokens of a text, including its end token.
+        num_beams: Beams for beam search; 1 is greedy decoding.
+        seed: Seed for sampling; None does not sample.
     """
 
     max_new_tokens: int
@@ -95,14 +95,14 @@ class _Said(NamedTuple):
 
 
 class Captioner:
-    """One model that turns images into text, the most probable one unless there is a seed.
+    """One model that turns images into text; it samples only where a seed is given.
 
     Args:
         loaded: BLIP, BLIP-2, Florence-2, or an image-text-to-text model whose processor has a chat template.
 
     Attributes:
         loaded: The same.
-        plain: Whether it only writes captions.
+        plain: Whether it only writes captions, and follows no instructions.
 
     Raises:
         NotReadyError: It is none of them.
@@ -113,7 +113,7 @@ class Captioner:
         self._style = captioning(loaded.checkpoint.kind)
         self.plain = self._style is not None
         if loaded.tokenizer is None or not (self.plain or getattr(loaded.processor, "chat_template", None)):
-            message = f"{loaded.checkpoint.name} has no chat template, and is no BLIP or Florence-2 either."
+            message = f"{loaded.checkpoint.name} has no chat template, and is not a BLIP or Florence-2 model."
             raise NotReadyError(message, remedy="Configure another model as [local] caption_model.")
         *_, writer = writers(loaded.model)
         self._usual_tokens = self._style.usual_tokens if self._style else ANSWER_TOKENS
@@ -123,7 +123,7 @@ class Captioner:
         self._blip = self._lean_decoder() if loaded.checkpoint.kind == "blip" else None
 
     def _lean_decoder(self) -> BlipDecoder | None:
-        """Return what decodes BLIP without transformers' machinery; None for a checkpoint with wishes of its own."""
+        """Return our own decoder for BLIP; None for a checkpoint whose settings it does not support."""
         from vision_backends.backends.local.models.blip import BlipDecoder
         from vision_backends.backends.local.runtime.parts import VisionStates
 
@@ -156,17 +156,16 @@ class Captioner:
         Args:
             images: Checked images.
             deadline: When to stop.
-            prompt: An instruction; only where the model follows any.
-            language: BCP 47 tag of the wanted language; only where the model follows instructions.
-            max_words: About how long a text may be.
-            num_beams: How many texts are followed at once, of which the most probable one is taken; by default as many
-                as the checkpoint wants.
-            seed: Draws every token by chance instead, the same for the same seed.
+            prompt: An instruction, for models that follow any.
+            language: BCP 47 tag of the wanted language, for models that follow instructions.
+            max_words: Roughly how long a text may be.
+            num_beams: Beams for beam search; by default as many as the checkpoint is configured for.
+            seed: Samples instead, reproducibly for one seed.
 
         Raises:
             InvalidReplyError: The model computed numbers that are not finite.
-            OverloadedError: The memory or the time to get hold of the model was not enough.
-            TimedOutError: The time was over before the last word.
+            OverloadedError: There was not enough memory, or the model was busy with other calls.
+            TimedOutError: The deadline passed before the last word.
         """
         most = self._usual_tokens if max_words is None else math.ceil(max_words * TOKENS_PER_WORD)
         beams = 1 if seed is not None else num_beams or self._usual_beams
@@ -189,7 +188,7 @@ class Captioner:
         return await loaded.map(read, said, deadline=deadline).results()
 
     def _chat(self, question: str) -> str:
-        """Return a question about an image as the model's chat template puts it."""
+        """Return a question about an image in the form of the model's chat template."""
         content = [{"type": "image"}, {"type": "text", "text": question}]
         with self.loaded.reading:
             content[1]["text"] = without_marks(self.loaded.tokenizer, question)
@@ -197,10 +196,10 @@ class Captioner:
             return str(self.loaded.processor.apply_chat_template(messages, add_generation_prompt=True))
 
     def _instruct(self, text: str, image: Image) -> Inputs:
-        """Return the model's input for an image and what to do with it.
+        """Return the model's input for an image and an instruction.
 
         Raises:
-            NotSupportedError: That is more than the model reads.
+            NotSupportedError: They are more than the model reads.
         """
         pixels = self.loaded.pixels(image)
         with self.loaded.reading:
@@ -208,21 +207,21 @@ class Captioner:
         given, longest = given_tokens(self.loaded.model, inputs), longest_text(self.loaded.model)
         if longest is not None and given >= longest:
             raise NotSupportedError(
-                f"The prompt and the image are {given} tokens; the model reads {longest} at once, its answer included.",
+                f"The prompt and the image are {given} tokens; the model reads at most {longest}, with its answer.",
                 remedy="Shorten the prompt.",
                 code="prompt_too_long",
             )
         return inputs
 
     def _write(self, batch: Inputs, decoding: _Decoding, wanted: Wanted) -> list[_Said]:
-        """Return the new tokens of each row, as long as anybody wants them."""
+        """Return the new tokens of each row; one that is no longer wanted ends early."""
         if self._blip is not None and decoding.num_beams == 1 and decoding.seed is None:
             said = self._blip.generate(batch["pixel_values"], max_new_tokens=decoding.max_new_tokens, wanted=wanted)
             return [_Said(tokens=tokens or [], finite=tokens is not None) for tokens in said]
         return self._generate(batch, decoding, wanted)
 
     def _generate(self, batch: Inputs, decoding: _Decoding, wanted: Wanted) -> list[_Said]:
-        """Do the same by transformers' own machinery."""
+        """Do the same with transformers' own ``generate``."""
         from transformers import LogitsProcessorList, StoppingCriteriaList
 
         watch = _Watch(wanted)
@@ -244,10 +243,10 @@ class Captioner:
         return [_Said(tokens=row, finite=fine) for row, fine in zip(new, watch.fine, strict=True)]
 
     def _read(self, said: _Said, *, begins_inside: bool) -> Caption:
-        """Return what a model has said, without its thoughts.
+        """Return what a model said, without its thoughts.
 
         Raises:
-            InvalidReplyError: Its scores were not finite, or it has only thought, repeated itself or said nothing.
+            InvalidReplyError: Its scores were not finite, or it wrote nothing, only thoughts, or one phrase for ever.
         """
         if not said.finite:
             raise InvalidReplyError("The model computed scores that are not finite numbers.", code="not_finite")
@@ -258,8 +257,8 @@ class Captioner:
         text = speech.text.strip()
         if speech.has_thoughts and not text:
             raise InvalidReplyError(
-                "The model has only thought and said nothing"
-                + ("." if complete else f": {len(said.tokens)} tokens were not enough."),
+                "The model wrote nothing but its thoughts"
+                + ("." if complete else f": {len(said.tokens)} tokens were not enough for an answer."),
                 remedy="Ask with a larger max_words, or configure another model as [local] caption_model.",
                 code="only_thoughts" if complete else "limit_used_up",
             )
@@ -271,7 +270,7 @@ class Captioner:
 
 
 def decode(tokenizer: Any, tokens: list[int]) -> str:  # noqa: ANN401 — any tokenizer of transformers
-    """Return the text of some tokens without special ones, but for the tags of thoughts."""
+    """Return the text of some tokens, without special tokens other than the tags around thoughts."""
     special: list[str] = tokenizer.all_special_tokens
     if any(map(is_mark, special)):
         text = str(tokenizer.decode(tokens, skip_special_tokens=False))
@@ -306,10 +305,10 @@ def repeats_itself(text: str) -> bool:
 
 
 class _Dice:
-    """Draws each token by chance and forbids all others, so that ``generate`` has no choice left.
+    """Samples each token and forbids all others, so that ``generate`` has no choice left.
 
-    It would draw by torch's own random numbers, which are the application's, and whose order other threads change. Here
-    each row has a generator of its own: what is drawn depends on the seed and the row's scores only.
+    ``generate`` itself would sample with torch's global random state, which belongs to the application and which other
+    threads advance. Here each row has a generator of its own: its tokens depend on the seed and its scores only.
     """
 
     def __init__(self, limits: Sequence[LogitsProcessor], *, seed: int, rows: int, device: str) -> None:
@@ -330,9 +329,9 @@ class _Dice:
 
 
 class _Watch:
-    """Looks at every step of a generation: are the numbers finite, does anybody wait?
+    """Checks at every step of a generation that the scores are finite, and which images are still wanted.
 
-    Where beams are searched, a picture has several rows; all of them count.
+    In beam search an image has several rows; all of them count.
     """
 
     def __init__(self, wanted: Wanted) -> None:
@@ -340,7 +339,7 @@ class _Watch:
         self._bad: torch.Tensor | None = None
 
     def look(self, _tokens: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Note for which pictures something is wrong, and make that harmless; −∞ is how a token is forbidden."""
+        """Note which images have scores that are not finite, and set those to 0; −∞ is fine, as it forbids a token."""
         bad = scores.isnan() | scores.isposinf()
         of_pictures = bad.view(len(self._wanted()), -1).any(-1)
         self._bad = of_pictures if self._bad is None else self._bad | of_pictures
@@ -353,7 +352,7 @@ class _Watch:
 
     @property
     def fine(self) -> list[bool]:
-        """For which pictures all numbers were finite."""
+        """For each image, whether all its scores were finite."""
         return [] if self._bad is None else (~self._bad).tolist()
 
 
@@ -373,7 +372,7 @@ def _question(prompt: str | None, language: str | None, max_words: int | None) -
 
 
 def _decide_greedily(model: Any) -> None:  # noqa: ANN401 — any model of transformers
-    """Take chance out of the checkpoint's defaults, and the settings of chance, which would be warned about."""
+    """Turn off sampling in the checkpoint's defaults, with its settings, about which transformers would warn."""
     for part in writers(model):
         part.generation_config.do_sample = False
         for setting in ("temperature", "top_p", "top_k", "min_p", "typical_p"):
@@ -381,7 +380,7 @@ def _decide_greedily(model: Any) -> None:  # noqa: ANN401 — any model of trans
 
 
 def _limits_of_chance(settings: Any) -> list[LogitsProcessor]:  # noqa: ANN401 — transformers' GenerationConfig
-    """Return what bounds a draw as the checkpoint wants it, in transformers' order."""
+    """Return the checkpoint's settings for sampling (temperature, top-k, top-p), in transformers' order."""
     from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
     top_k = TOP_K if settings.top_k is None else settings.top_k

@@ -1,4 +1,4 @@
-"""Objects and their boxes: a closed vocabulary by DETR's family, any words by Grounding DINO and OWL.
+"""Objects and their boxes: a closed vocabulary with the DETR family, any labels with Grounding DINO and OWL.
 
 This module decides how scores and boxes become detections. It must not know where models come from.
 """
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 __all__ = ["ClosedDetector", "OpenDetector", "vocabulary"]
 
 NO_CLASS = "N/A"
-"""What DETR's files call the numbers that COCO left out."""
+"""DETR's name for the class numbers that COCO left out."""
 
 MOST_DISTANCE = 0.005
-"""Of a score, or of the side of a box as a share of the image's: 3 pixels at 640."""
+"""Largest difference in a score, or in a side of a box as a fraction of the image's: 3 pixels at 640."""
 
 MOST_STRAYS = 0.05
 
@@ -45,10 +45,10 @@ https://huggingface.co/docs/transformers/model_doc/owlv2."""
 
 
 def vocabulary(labels: Mapping[int, str]) -> dict[int, tuple[str, int | None]]:
-    """Return for each class number what it is called here, and COCO's id of it.
+    """Return the name of each class number, and its COCO id.
 
     A vocabulary of COCO's objects, however they are spelled ("motorbike", "tvmonitor"), gets COCO's own names, so
-    that all rungs use the same. Any other keeps its own words and has no ids: its "mouse" may be an animal.
+    that all rungs use the same ones. Any other keeps its own names and has no ids: its "mouse" may be an animal.
     """
     coco = coco_categories()
     words = {number: label for number, label in labels.items() if label != NO_CLASS}
@@ -60,14 +60,14 @@ def vocabulary(labels: Mapping[int, str]) -> dict[int, tuple[str, int | None]]:
 
 
 class _Raw(NamedTuple):
-    """What a model said of one image: scores before sigmoid or softmax [Q, C], boxes as shares [Q, 4]."""
+    """A model's raw output for one image: logits [Q, C], boxes as fractions of the image [Q, 4]."""
 
     logits: torch.Tensor
     boxes: torch.Tensor
 
 
 class _Query(NamedTuple):
-    """Labels as a model reads them: each with COCO's id, its input, which of its tokens are whose, what is not read."""
+    """Labels as a model reads them: each with its COCO id, the input, each label's tokens, and what is not read."""
 
     labels: list[tuple[str, int | None]]
     words: Inputs
@@ -97,7 +97,7 @@ class ClosedDetector:
         min_score: float,
         deadline: Deadline,
     ) -> list[list[Detection]]:
-        """Return the objects of each image.
+        """Return the objects in each image.
 
         Args:
             images: Checked images.
@@ -107,8 +107,8 @@ class ClosedDetector:
 
         Raises:
             InvalidReplyError: The model computed numbers that are not finite.
-            OverloadedError: The memory or the time to get hold of the model was not enough.
-            TimedOutError: The time was over before the last image.
+            OverloadedError: There was not enough memory, or the model was busy with other calls.
+            TimedOutError: The deadline passed before the last image.
         """
         loaded = self.loaded
         seen = await loaded.ask(images, prepare=loaded.prepare, alike=aspect, run=self._run, deadline=deadline)
@@ -126,7 +126,7 @@ class ClosedDetector:
     def _found(
         self, raw: _Raw, size: tuple[int, int], wanted: Mapping[str, str] | None, least: float
     ) -> Iterator[Detection]:
-        """Yield the objects of one image, as the family's own processor reads scores and boxes."""
+        """Yield the objects in one image, as the family's own processor reads scores and boxes."""
         outputs = SimpleNamespace(logits=raw.logits[None], pred_boxes=raw.boxes[None])
         processor = self.loaded.image_processor
         (read,) = processor.post_process_object_detection(outputs, threshold=least, target_sizes=[size])
@@ -145,7 +145,7 @@ class ClosedDetector:
 
 
 class OpenDetector:
-    """A model that looks for whatever it is told.
+    """A model that finds objects by arbitrary labels.
 
     Args:
         loaded: A model of ``AutoModelForZeroShotObjectDetection``: Grounding DINO, MM Grounding DINO, OWLv2 or OWL-ViT.
@@ -157,7 +157,7 @@ class OpenDetector:
     def __init__(self, loaded: LoadedModel) -> None:
         self.loaded = loaded
         if loaded.checkpoint.kind not in OPEN_MIN_SCORES or loaded.tokenizer is None:
-            message = f"{loaded.checkpoint.name} is none of {', '.join(OPEN_MIN_SCORES)}."
+            message = f"{loaded.checkpoint.name} is not one of {', '.join(OPEN_MIN_SCORES)}."
             raise NotReadyError(message, remedy="Configure one of them as [local] open_vocabulary_model.")
         self._grounded = "dino" in loaded.checkpoint.kind
         self._squared = loaded.checkpoint.kind == "owlv2"  # it sees images padded to a square
@@ -171,12 +171,12 @@ class OpenDetector:
         truncate: bool = False,
         deadline: Deadline,
     ) -> tuple[list[list[Detection]], tuple[str, ...]]:
-        """Return what the labels name in each image, and what of the labels was not read, in a sentence each.
+        """Return what the labels name in each image, and a sentence for each text of which a part was not read.
 
         Arguments and errors as in `ClosedDetector.detect`.
 
         Raises:
-            NotSupportedError: The labels are more than the model can read and may not be cut, or one is nothing to it.
+            NotSupportedError: The labels are too long for the model and may not be cut, or one has no tokens.
         """
         loaded = self.loaded
         least = OPEN_MIN_SCORES[loaded.checkpoint.kind] if min_score is None else min_score
@@ -223,7 +223,7 @@ class OpenDetector:
         """Return the labels as Grounding DINO reads them, all in one sentence.
 
         Raises:
-            NotSupportedError: They are more than the model reads at once, or one is nothing to it.
+            NotSupportedError: They are too long for the model and may not be cut, or one has no tokens.
         """
         text, spans = _sentence(labels)
         tokenizer, longest = self.loaded.tokenizer, self.loaded.model.config.max_text_len
@@ -240,14 +240,14 @@ class OpenDetector:
         kept = [label for label, own in zip(labels, tokens, strict=True) if own]
         if len(kept) < len(labels) and not unread:
             label = labels[tokens.index([])]
-            raise NotSupportedError(f"The model reads nothing in the label {label!r}.", remedy="Use words.")
+            raise NotSupportedError(f"The model cannot read the label {label!r}.", remedy="Use words.")
         return kept, dict(read), [own for own in tokens if own], unread
 
     def _words(self, labels: Sequence[str], *, truncate: bool) -> _Read:
         """Return the labels as OWL reads them, one row each.
 
         Raises:
-            NotSupportedError: One is more than the model reads.
+            NotSupportedError: One is too long for the model and may not be cut.
         """
         tokenizer, longest = self.loaded.tokenizer, self.loaded.model.config.text_config.max_position_embeddings
         unread = []
@@ -273,7 +273,7 @@ class OpenDetector:
 
 
 def _sentence(labels: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
-    """Return the labels as Grounding DINO was trained to read them, "a cat. a dog.", and where each stands."""
+    """Return the labels as Grounding DINO was trained to read them, "a cat. a dog.", and the span of each."""
     text, spans = "", []
     for label in labels:
         words = " ".join(label.lower().replace(".", " ").split())
@@ -287,15 +287,15 @@ def _outputs(outputs: Any) -> list[_Raw]:  # noqa: ANN401 — a record of transf
 
 
 def _rows(logits: torch.Tensor, boxes: torch.Tensor) -> list[_Raw]:
-    """Return what the model said of each image, in 32-bit floats on the CPU."""
+    """Return the model's raw output for each image, in 32-bit floats on the CPU."""
     return [_Raw(logits=a, boxes=b) for a, b in zip(logits.float().cpu(), boxes.float().cpu(), strict=True)]
 
 
 def _alike(expected: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> bool:
-    """Tell whether another engine sees what torch sees.
+    """Tell whether another engine finds what torch finds.
 
-    Queries come in an order that depends on rounding, and the last ones may be others: so each is compared with the
-    nearest, by its best score and box, and few may have none.
+    The order of queries depends on rounding, and the last ones may differ: so each is compared with its nearest
+    neighbour, by best score and box, and only few may have none.
     """
     import torch
 
@@ -308,7 +308,7 @@ def _alike(expected: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> b
 
 
 def _checked(raw: _Raw) -> _Raw:
-    """Return what the model said if all numbers are finite, but for scores of −∞, which say "never".
+    """Return the raw output if all its numbers are finite, except for scores of −∞, which mean "never".
 
     Raises:
         InvalidReplyError: The model computed infinities or NaN.
@@ -330,7 +330,7 @@ def _label_scores(scores: torch.Tensor, spans: Spans | None) -> torch.Tensor:
 
 
 def _pixels(boxes: torch.Tensor, frame: tuple[int, int]) -> torch.Tensor:
-    """Turn centre, width and height [Q, 4] in shares of a frame into left, top, right and bottom in pixels."""
+    """Turn centre, width and height [Q, 4], as fractions of a frame, into left, top, right and bottom in pixels."""
     import torch
 
     height, width = frame
@@ -339,12 +339,12 @@ def _pixels(boxes: torch.Tensor, frame: tuple[int, int]) -> torch.Tensor:
 
 
 def _size(image: Image) -> tuple[int, int]:
-    """Return height and width in pixels, in which boxes are reported however few of them were decoded."""
+    """Return the full height and width in pixels, in which boxes are reported even if fewer were decoded."""
     return image.height, image.width
 
 
 def _inside(box: Sequence[float], size: tuple[int, int]) -> tuple[float, float, float, float] | None:
-    """Return a box cut to the image, or None where nothing of it is left."""
+    """Return a box clipped to the image, or None if nothing of it is left."""
     height, width = size
     x1, y1 = max(0.0, box[0]), max(0.0, box[1])
     x2, y2 = min(float(width), box[2]), min(float(height), box[3])

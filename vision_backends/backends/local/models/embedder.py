@@ -1,4 +1,4 @@
-"""Images and texts as vectors of one space, by any model with two towers: CLIP, SigLIP, SigLIP 2.
+"""Images and texts as vectors in one space, with any model that has two towers: CLIP, SigLIP, SigLIP 2.
 
 This module decides how input reaches the towers and what leaves them. It must not know where models come from.
 """
@@ -35,7 +35,7 @@ FIXED_LENGTH = ("siglip",)
 LEAST_COSINE = 0.999
 
 STEP = 16
-"""Texts are padded to a multiple of so many tokens. The towers do not see the padding."""
+"""Texts are padded to a multiple of this many tokens. The padding is masked."""
 
 
 class Embedder:
@@ -45,7 +45,7 @@ class Embedder:
         loaded: A model with ``get_image_features`` and ``get_text_features``.
 
     Raises:
-        NotReadyError: It has not both towers.
+        NotReadyError: It lacks one of the towers.
     """
 
     def __init__(self, loaded: LoadedModel) -> None:
@@ -53,7 +53,7 @@ class Embedder:
         from vision_backends.backends.local.runtime.parts import ImageFeatures
 
         if loaded.tokenizer is None or not hasattr(loaded.model, "get_text_features"):
-            message = f"{loaded.checkpoint.name} has no tower for texts beside that for images."
+            message = f"{loaded.checkpoint.name} has no text tower beside its image tower."
             raise NotReadyError(message, remedy="Configure a CLIP or SigLIP model as [local] embedding_model.")
         limits = (loaded.tokenizer.model_max_length, loaded.model.config.text_config.max_position_embeddings)
         self._longest = min(limits)
@@ -65,8 +65,8 @@ class Embedder:
 
         Raises:
             InvalidReplyError: The model computed numbers that are not finite.
-            OverloadedError: The memory or the time to get hold of the model was not enough.
-            TimedOutError: The time was over before the last image.
+            OverloadedError: There was not enough memory, or the model was busy with other calls.
+            TimedOutError: The deadline passed before the last image.
         """
         loaded = self.loaded
         return _finite(
@@ -76,12 +76,12 @@ class Embedder:
     async def embed_texts(
         self, texts: Sequence[str], *, truncate: bool = False, deadline: Deadline
     ) -> list[tuple[Floats, str | None]]:
-        """Return a vector [D] of length 1 for each text, and what of the text was not read, as a sentence.
+        """Return a vector [D] of length 1 for each text, and a sentence on what of it was not read, if anything.
 
         Errors as in `embed_images`.
 
         Raises:
-            NotSupportedError: A text is longer than the model reads, and may not be cut.
+            NotSupportedError: A text is too long for the model, and may not be cut.
         """
         unread: dict[str, str | None] = {}
 
@@ -97,7 +97,7 @@ class Embedder:
         return _unit_vectors(found[0] if found else self.loaded.model.get_image_features(**self.loaded.cast(batch)))
 
     def _read(self, text: str, *, truncate: bool) -> tuple[Inputs, str | None]:
-        """Return a text's tokens, padded to one of a few lengths, so that texts share batches; and what is not read."""
+        """Return a text's tokens, padded to one of a few lengths so that texts share batches, and what is not read."""
         tokenizer, longest = self.loaded.tokenizer, self._longest
         with self.loaded.reading:
             tokens = len(tokenizer(text, verbose=False, **AS_LETTERS)["input_ids"])
@@ -131,7 +131,7 @@ def _finite(vectors: Sequence[Floats | None]) -> list[Floats]:
 
 
 def _alike(expected: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> bool:
-    """Tell whether vectors of another engine can stand beside torch's: a cosine of at least 0.999."""
+    """Tell whether another engine's vectors can replace torch's: a cosine of at least 0.999."""
     from torch.nn.functional import cosine_similarity
 
     return bool(cosine_similarity(expected[0], found[0]).min() >= LEAST_COSINE)

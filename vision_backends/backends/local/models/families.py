@@ -1,6 +1,6 @@
-"""Families of models that describe: what each has to be told, and what of its output it has said itself.
+"""Families of models that describe: what each has to be asked, and which part of its output is its own.
 
-This module knows what is particular to one architecture of transformers. It must not know any request.
+This module knows what is particular to one transformers architecture. It must not know any request.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ __all__ = ["CaptionStyle", "captioning", "end_tokens", "given_tokens", "longest_
 
 
 class CaptionStyle(NamedTuple):
-    """How a family that writes captions and follows no instructions is made to write one.
+    """How to get a caption from a family that follows no instructions.
 
     Attributes:
-        usual_tokens: Most tokens of a caption unless a request says otherwise; it ends by itself before.
-        task: The words that ask for a caption; None where the picture alone does.
-        short_task: The words that ask for one short sentence.
-        short_words: Most words for which to ask that.
+        usual_tokens: Most tokens of a caption unless a request says otherwise; it usually ends earlier by itself.
+        task: The prompt for a caption; None where the image alone is enough.
+        short_task: The prompt for one short sentence.
+        short_words: Most words for which to use that.
     """
 
     usual_tokens: int
@@ -29,7 +29,7 @@ class CaptionStyle(NamedTuple):
     short_words: int = 0
 
     def task_for(self, max_words: int | None) -> str | None:
-        """Return the words that ask for a caption of about that length."""
+        """Return the prompt for a caption of about that length."""
         return self.short_task if max_words is not None and max_words <= self.short_words else self.task
 
 
@@ -38,16 +38,16 @@ CAPTIONING = {
     "blip-2": CaptionStyle(usual_tokens=50),
     "florence2": CaptionStyle(usual_tokens=256, task="<DETAILED_CAPTION>", short_task="<CAPTION>", short_words=20),
 }
-"""Florence-2 knows its tasks by these words only: https://huggingface.co/docs/transformers/model_doc/florence2."""
+"""Florence-2 knows its tasks only by these prompts: https://huggingface.co/docs/transformers/model_doc/florence2."""
 
 
 def captioning(kind: str) -> CaptionStyle | None:
-    """Return how a kind of model is made to write a caption; None for one that has to be instructed."""
+    """Return how to get a caption from a kind of model; None for one that follows instructions."""
     return CAPTIONING.get(kind)
 
 
 def writers(model: Any) -> Iterator[Any]:  # noqa: ANN401 — any model of transformers
-    """Yield the parts of a model whose settings decide how it writes: itself, and a language model inside."""
+    """Yield the parts of a model that have settings for generation: itself, and the language model inside it."""
     parts = (model, getattr(model, "text_decoder", None), getattr(model, "language_model", None))
     return (part for part in parts if getattr(part, "generation_config", None) is not None)
 
@@ -64,16 +64,16 @@ def end_tokens(model: Any, tokenizer: Any) -> set[int]:  # noqa: ANN401 — any 
 
 
 def given_tokens(model: Any, batch: Mapping[str, Any]) -> int:  # noqa: ANN401 — any model of transformers
-    """Return with how many tokens that the model was given its output begins."""
+    """Return how many tokens at the beginning of the output were input."""
     config = model.config
     if config.model_type == "blip" or config.is_encoder_decoder:
         return 1  # the one that a decoder starts from
     if "input_ids" in batch:
         return int(batch["input_ids"].shape[1])
-    return int(config.num_query_tokens) + 1  # BLIP-2 writes down where the picture stands, and a beginning
+    return int(config.num_query_tokens) + 1  # BLIP-2's output begins with the image's tokens and a start token
 
 
 def longest_text(model: Any) -> int | None:  # noqa: ANN401 — any model of transformers
-    """Return how many tokens a model can count to, what it was given among them; None where there is no limit."""
+    """Return how many tokens a model has positions for, input included; None if there is no limit."""
     longest: int | None = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
     return longest

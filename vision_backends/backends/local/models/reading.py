@@ -1,7 +1,7 @@
-"""How a user's text is read: its words as words, and no more of them than the model reads.
+"""How a user's text is read: as words only, and no more of them than the model reads.
 
-This module decides how a longer text is refused, what is said of the part that is left out, and that what looks like a
-mark of the model's own, such as ``<|endoftext|>``, is read as letters. It must not know any model.
+This module decides how a text that is too long is refused, what is said about the part that is left out, and that what
+looks like a special token of the model, such as ``<|endoftext|>``, is read as letters. It must not know any model.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from vision_backends.errors import TEXT_TOO_LONG, NotSupportedError
 __all__ = ["AS_LETTERS", "SHOWN", "leave_out", "without_marks"]
 
 AS_LETTERS: dict[str, Any] = {"split_special_tokens": True}
-"""What a tokenizer is told that reads a text of a user's alone."""
+"""Options of a tokenizer that reads a user's text by itself."""
 
 SHOWN = 40
-"""Characters of what was not read that are shown."""
+"""How many characters of what was not read are shown."""
 
 
 def without_marks(tokenizer: Any, text: str) -> str:  # noqa: ANN401 — transformers' own
-    """Return a text for a template, which has marks of its own: those in the text are broken up by a space."""
+    """Return a text to put into a chat template: a space breaks up what looks like a special token."""
     marks = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
     for mark in sorted(marks, key=len, reverse=True):
         if len(mark) > 1:
@@ -38,7 +38,7 @@ def leave_out(
     longest: int,
     truncate: bool,
 ) -> str:
-    """Return what of a text is left out, as a sentence.
+    """Return a sentence that says which part of a text is left out.
 
     Args:
         tokenizer: The model's.
@@ -46,15 +46,15 @@ def leave_out(
         tokens: How many tokens it has.
         what: How sentences about it begin.
         code: Code of the error.
-        longest: How many the model reads.
+        longest: Most tokens that the model reads.
         truncate: Whether anything may be left out.
 
     Raises:
-        NotSupportedError: Nothing may.
+        NotSupportedError: Nothing may be left out.
     """
     if not truncate:
         raise NotSupportedError(
-            f"{what} {tokens} tokens; the model reads {longest} at once.",
+            f"{what} {tokens} tokens; the model reads at most {longest}.",
             remedy="Shorten it, or pass truncate=True to have the rest left out.",
             code=code,
         )

@@ -1,11 +1,11 @@
 """Which engine computes a part of a model: OpenVINO where it is installed and as good as torch, else torch.
 
 This module decides between engines, by a comparison on this machine whose outcome is remembered. It must not know what
-a part computes, nor how an engine works. Torch in 32-bit floats is the measure of what is right; whatever is off about
-another engine, be it its conversion or its results, leaves the part with torch.
+a part computes, nor how an engine works. Torch in 32-bit floats is the reference; whatever is wrong with another
+engine, in its conversion or in its results, leaves the part to torch.
 
-Speed is not compared: the image towers of CLIP ViT-B/32 and BLIP base, D-FINE-S and RT-DETRv2-R18 were all faster by
-OpenVINO, in 32-bit floats as well as in bfloat16, which it takes by itself where the processor has it.
+Speed is not compared: the image towers of CLIP ViT-B/32 and BLIP base, D-FINE-S and RT-DETRv2-R18 were all faster with
+OpenVINO, in 32-bit floats as well as in bfloat16, which it uses by default where the processor has it.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ EngineName = Literal["auto", "torch", "openvino"]
 VERSIONS = frozenset({"openvino", "torch", "transformers", "parts"})
 
 PARTS = 1
-"""Changes with any change of the modules in `parts`: what was converted from the old ones is not theirs."""
+"""Changes with any change to the modules in `parts`, which makes earlier conversions invalid."""
 
 _log = logging.getLogger(__name__)
 
 
 class PartRunner:
-    """Computes a part by an engine other than torch, as long as there is one and it does well.
+    """Computes a part with an engine other than torch, as long as there is one and it works.
 
     Args:
         compute: The engine's function; None leaves everything to torch.
         engine: What to call it, such as ``"openvino"``.
-        shape: Of the inputs that it takes, without the rows.
+        shape: Shape of the inputs that it takes, without the batch dimension.
 
     Attributes:
         engine: The same; says why when it is torch after all.
@@ -56,7 +56,7 @@ class PartRunner:
         self._shape = tuple(shape)
 
     def __call__(self, batch: Mapping[str, torch.Tensor]) -> Tensors | None:
-        """Return what the part makes of pixels [B, …]; None where torch has to do it."""
+        """Return the part's output for pixels [B, …]; None where torch has to compute it."""
         pixels = batch["pixel_values"]
         if self._compute is None or len(batch) > 1 or tuple(pixels.shape[1:]) != self._shape:
             return None
@@ -76,13 +76,13 @@ class PartRunner:
 
 
 class Engines:
-    """Chooses who computes the parts of models.
+    """Chooses the engine for each part of a model.
 
     Args:
         wanted: As configured.
         device: Where models run; OpenVINO is for CPUs only.
-        threads: Threads of each model; None for all.
-        full: Whether to compute in 32-bit floats, whatever the processor can.
+        threads: Threads per model; None for all.
+        full: Whether to compute in 32-bit floats, whatever the processor supports.
         tuning_cache: Where outcomes and converted parts are kept.
     """
 
@@ -93,9 +93,9 @@ class Engines:
         self._openvino = OpenVino(threads=threads, full=full) if may_convert(wanted, device=device) else None
 
     def runner(self, part: Part, checkpoint: Checkpoint) -> PartRunner:
-        """Return what computes a part if that is as good as torch.
+        """Return what computes a part, with another engine if that is as good as torch.
 
-        The first time a part is converted and compared, which takes seconds; later ones only read what came of it.
+        The first time, the part is converted and compared, which takes seconds; later calls only read the outcome.
         """
         engine = self._openvino
         if engine is None:
@@ -115,10 +115,10 @@ class Engines:
             return PartRunner(None, engine=f"torch ({known['flaw']})")
         try:
             compute = engine.load(part, self._tuning_cache.place(name, state=state))
-            flaw = None if known or _agree(part, compute) else "openvino computes something else"
+            flaw = None if known or _agree(part, compute) else "openvino's results differ from torch's"
         except Exception as error:  # noqa: BLE001 — an engine that fails in whatever way is not used
             flaw = f"openvino failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            if known or isinstance(error, OSError | MemoryError):  # it may be better next time
+            if known or isinstance(error, OSError | MemoryError):  # it may work next time
                 self._tuning_cache.forget(lambda each: each == state)
                 return PartRunner(None, engine=f"torch ({flaw})")
         if not known:
@@ -128,17 +128,17 @@ class Engines:
         return PartRunner(compute, engine=engine.name, shape=part.example.shape[1:])
 
     def _keep(self, name: str, flaw: str | None, state: Mapping[str, Any]) -> None:
-        """Keep what came of a comparison, and of the converted parts only what is of use."""
+        """Record the outcome of a comparison, and keep converted parts only if they will be used."""
         self._tuning_cache.write(name, {"flaw": flaw}, state=state)
         if flaw is not None:
             _log.info("%s stays with torch: %s", name, flaw)
             shutil.rmtree(self._tuning_cache.place(name, state=state), ignore_errors=True)
-        else:  # what was made by other versions will hardly be wanted again
+        else:  # conversions by other versions will hardly be needed again
             self._tuning_cache.forget(lambda each: each != state and _lasting(each) == _lasting(state))
 
 
 def may_convert(wanted: EngineName, *, device: str) -> bool:
-    """Tell whether parts of models will be tried on another engine than torch."""
+    """Tell whether parts of models will be tried on an engine other than torch."""
     return wanted != "torch" and device == "cpu" and OpenVino.available()
 
 

@@ -1,6 +1,6 @@
-"""Dropping models that nobody has used for a while.
+"""Dropping models that have not been used for a while.
 
-This module decides when to look; each model says itself whether it is idle. It must not know what a model is.
+This module decides when to check; each model itself says whether it is idle. It must not know what a model is.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ if TYPE_CHECKING:
 __all__ = ["Droppable", "IdleWatch"]
 
 LEAST_PAUSE_S = 0.05
-"""Between two looks, should a clock run at another pace than the timer."""
+"""Between two checks, in case a clock runs slower than the timer."""
 
 
 class Droppable(Protocol):
     """What is watched."""
 
     def drop_if_idle(self, idle_s: float) -> float | None:
-        """Drop it if nobody has used it for so long; return the seconds until then, None when it is not there."""
+        """Drop it if it has not been used for that long; return the seconds until then, None if it is not loaded."""
         ...
 
 
 class IdleWatch:
-    """Looks at models when the next of them may have become idle; a timer runs only while something is loaded.
+    """Checks models when the next of them may have become idle; a timer runs only while something is loaded.
 
     Args:
-        models: What to look at.
-        idle_s: Seconds without use after which one is dropped.
-        on_dropped: Called after a look that has dropped something.
+        models: What to check.
+        idle_s: Seconds without use after which a model is dropped.
+        on_dropped: Called after a check that has dropped something.
     """
 
     def __init__(self, models: Sequence[Droppable], *, idle_s: float, on_dropped: Callable[[], object]) -> None:
@@ -43,19 +43,19 @@ class IdleWatch:
         self._stops = 0
 
     def start(self) -> None:
-        """Watch, as long as there is something to watch; harmless while it does."""
+        """Start watching, until nothing is loaded any more; harmless while it is watching."""
         if self._timer is None:
             self._arm(self._idle_s, stops=self._stops)
 
     def look(self) -> float | None:
-        """Drop what is idle; return the seconds until the next look, None when nothing is left."""
+        """Drop what is idle; return the seconds until the next check, None if nothing is loaded."""
         waits_s = [model.drop_if_idle(self._idle_s) for model in self._models]
         if 0.0 in waits_s:
             self._on_dropped()
         return min((wait_s for wait_s in waits_s if wait_s), default=None)
 
     def stop(self) -> None:
-        """Watch no more, until `start`."""
+        """Stop watching, until `start`."""
         with self._lock:
             self._stops += 1
             if self._timer is not None:
@@ -63,12 +63,12 @@ class IdleWatch:
                 self._timer = None
 
     def after_fork(self) -> None:
-        """Begin anew in a forked child, where the timer does not exist."""
+        """Start afresh in a forked child, where the timer does not exist."""
         self._lock, self._timer = threading.Lock(), None
 
     def _arm(self, wait_s: float, *, stops: int) -> None:
         with self._lock:
-            if self._timer is None and self._stops == stops:  # nobody has stopped it meanwhile
+            if self._timer is None and self._stops == stops:  # it was not stopped meanwhile
                 self._timer = threading.Timer(max(wait_s, LEAST_PAUSE_S), self._ring)
                 self._timer.name, self._timer.daemon = "drop idle models", True
                 self._timer.start()
@@ -76,7 +76,7 @@ class IdleWatch:
     def _ring(self) -> None:
         with self._lock:
             if self._timer is not threading.current_thread():
-                return  # it was stopped in the last moment
+                return  # it was stopped at the last moment
             self._timer, stops = None, self._stops
         wait_s = self.look()
         if wait_s is not None:

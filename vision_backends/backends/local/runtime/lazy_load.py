@@ -1,6 +1,6 @@
-"""Loading once what many callers want: in a thread of its own, while they wait or are told how far it is.
+"""Loading something once for many callers: in a thread of its own, while they wait or are told how far it has got.
 
-This module decides when something is loaded and what callers hear meanwhile. It must not know what is loaded.
+This module decides when something is loaded and what callers are told meanwhile. It must not know what is loaded.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["NOT_LOADED", "Slot", "again"]
 
 RETRY_AFTER_S = 300.0
-"""How long a failed load is not tried again; `Slot.close` forgets it."""
+"""How long a failed load is not retried; `Slot.close` forgets the failure."""
 
 NOT_LOADED = "not loaded"
 
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 def _running() -> Future[None]:
-    """Return a future that none of those who wait for it can cancel for the others."""
+    """Return a future that no waiter can cancel for the others."""
     future: Future[None] = Future()
     future.set_running_or_notify_cancel()
     return future
@@ -52,11 +52,11 @@ class _Load(Generic[T]):
 
 
 class Slot(Generic[T]):
-    """Room for one loaded thing, and the only way to it.
+    """Holds one loaded thing, and is the only way to it.
 
     Args:
-        name: How to call it in messages.
-        load: Loads it, and reports how far it is; raises a `BackendError` when it cannot.
+        name: What to call it in messages.
+        load: Loads it, and reports how far it has got; raises a `BackendError` if it cannot.
         clock: Where time comes from.
     """
 
@@ -77,12 +77,12 @@ class Slot(Generic[T]):
 
     @property
     def touched(self) -> bool:
-        """Whether anything is loaded or being loaded, be it for nobody since `close`."""
+        """Whether anything is loaded or being loaded, even if `close` has given up that load."""
         return self._value is not None or self._loads > 0
 
     @property
     def state(self) -> str:
-        """One line for people: what is loaded, how far it is, or why it failed."""
+        """One line for people: that it is loaded, how far it has got, or why it failed."""
         load, failure = self._under_way, self._failure
         if self._value is not None:
             return "loaded"
@@ -91,10 +91,10 @@ class Slot(Generic[T]):
         return f"failed: {failure[0].message}" if failure else NOT_LOADED
 
     def check(self) -> None:
-        """Return unless it is being loaded in the background, or has failed not long ago.
+        """Return unless it is being loaded in the background, or loading it failed recently.
 
         Raises:
-            NotReadyError: It is not there yet; says how far it is.
+            NotReadyError: It is not loaded yet; says how far it has got.
             BackendError: What the load failed with.
         """
         with self._lock:
@@ -104,10 +104,10 @@ class Slot(Generic[T]):
             self._raise_failure()
 
     def start(self) -> None:
-        """Begin to load in the background, unless that has been done.
+        """Start loading in the background, unless it is loaded or being loaded.
 
         Raises:
-            OverloadedError: The system starts no more threads.
+            OverloadedError: No thread could be started.
             BackendError: What the load failed with.
         """
         with self._lock:
@@ -119,8 +119,8 @@ class Slot(Generic[T]):
         """Return what is loaded; load it if need be, once however many callers ask.
 
         Raises:
-            NotReadyError: It was not loaded in time, and the load goes on.
-            OverloadedError: The system starts no more threads.
+            NotReadyError: It was not loaded in time, and the load continues.
+            OverloadedError: No thread could be started.
             BackendError: What the load failed with.
         """
         timeout_s, load = deadline.remaining_s, self._joined()
@@ -149,7 +149,7 @@ class Slot(Generic[T]):
         self._under_way, self._loads = None, 0
 
     def _joined(self) -> _Load[T]:
-        """Return the load that is under way or has ended; one is begun if there is none."""
+        """Return the load that is under way or has ended; start one if there is none."""
         with self._lock:
             if self._value is not None:
                 ended = _Load(background=False, value=self._value)
@@ -166,7 +166,7 @@ class Slot(Generic[T]):
         try:
             thread.start()
         except RuntimeError as error:
-            raise OverloadedError(f"The system starts no more threads: {error}.") from error
+            raise OverloadedError(f"No thread could be started: {error}.") from error
         self._loads += 1
         self._under_way = load  # the thread waits for the lock, which the caller holds, before it looks
         return load
@@ -176,12 +176,12 @@ class Slot(Generic[T]):
             load.value = self._load(load.progress)
         except BackendError as error:
             load.error = error
-        except BaseException as error:  # noqa: BLE001 — whoever waits has to hear of it
-            load.error = NotReadyError(f"{self._name} cannot be loaded: {type(error).__name__}: {error}")
+        except BaseException as error:  # noqa: BLE001 — raised in the callers that wait
+            load.error = NotReadyError(f"{self._name} could not be loaded: {type(error).__name__}: {error}")
             load.error.__cause__ = error
         with self._lock:
             self._loads -= 1
-            if self._under_way is load:  # nobody has closed it meanwhile
+            if self._under_way is load:  # it was not closed meanwhile
                 self._under_way, self._value = None, load.value
                 if load.error is not None:
                     wait_s = load.error.retry_after_s or RETRY_AFTER_S
@@ -198,7 +198,7 @@ class Slot(Generic[T]):
 
 
 def again(error: BackendError | None, retry_after_s: float | None = None) -> BackendError:
-    """Return the same error anew: one that many threads raise would collect all their tracebacks."""
+    """Return a copy of an error: one that many threads raise would collect all their tracebacks."""
     if error is None:
         return NotReadyError("Nothing was loaded.")
     return type(error)(

@@ -1,7 +1,7 @@
-"""Running any loaded model: inputs prepared beside it, batches within everybody's time.
+"""Running any loaded model: inputs are prepared beside it, and batches keep to every caller's deadline.
 
-This module decides how input reaches a model. It must not know what any model computes, how it came into memory, nor
-who is served when (`micro_batcher` does).
+This module decides how input reaches a model. It must not know what any model computes, how it was loaded, nor who is
+served when (`micro_batcher` does).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ PADDED_TO_SQUARES = frozenset({"owlv2"})
 """Kinds whose processors pad a picture before they scale it."""
 
 AHEAD = 1
-"""Batches of one caller that wait while another runs: enough that the model never waits for the next."""
+"""Batches of one caller that are queued while another runs: enough to keep the model busy."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -52,21 +52,21 @@ R = TypeVar("R")
 
 @dataclass(slots=True, kw_only=True)
 class LoadedModel:
-    """A model in memory, with what prepares its input and the batcher of those who want it to run.
+    """A model in memory, with what prepares its input and the batcher that its callers share.
 
     Attributes:
         checkpoint: What was loaded.
         model: The model, in evaluation mode.
         image_processor: Turns PIL images into arrays.
-        tokenizer: Turns texts into numbers; None where the checkpoint has none.
+        tokenizer: Turns texts into tokens; None where the checkpoint has none.
         processor: Both in one, for models with a chat template.
         device: Where it runs.
-        dtype: The type of numbers that torch computes in, where its kind of model may.
-        numbers: What it does compute in, such as ``"float32"``.
-        engines: Chooses who computes the parts of it.
+        dtype: The dtype that torch is to compute in, as far as this kind of model allows.
+        numbers: The dtype that it does compute in, such as ``"float32"``.
+        engines: Chooses the engine for each of its parts.
         batcher: Where its callers wait.
-        reading: To be held while the tokenizer works, which is not safe for many threads.
-        parts: Parts that another engine than torch may compute, by name.
+        reading: To be held while the tokenizer works, which is not thread-safe.
+        parts: Parts that an engine other than torch may compute, by name.
     """
 
     checkpoint: Checkpoint
@@ -89,11 +89,11 @@ class LoadedModel:
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def part(self, name: str, module: Any, *, agrees: Callable[[Tensors, Tensors], bool]) -> PartRunner:  # noqa: ANN401
-        """Return what computes a part of the model, if another engine than torch does that here.
+        """Return what computes a part of the model, if an engine other than torch does that here.
 
         Args:
             name: Its name within the model.
-            module: Computes it by torch, from pixels.
+            module: Computes it in torch, from pixels.
             agrees: Whether results of another engine are as good as torch's.
         """
         from PIL import Image as PILImage
@@ -112,17 +112,17 @@ class LoadedModel:
         return self.parts[name]
 
     def settle(self) -> None:
-        """Let torch compute in the chosen numbers; no part can be converted after this."""
+        """Let torch compute in the chosen dtype; no part can be converted after this."""
         self.numbers = lower(self.model, kind=self.checkpoint.kind, dtype=self.dtype)
 
     def cast(self, batch: Inputs) -> Inputs:
-        """Return a batch in the numbers that the model takes."""
+        """Return a batch in the dtype that the model takes."""
         if not stays_whole(self.checkpoint.kind):
             return batch
         return {key: each.to(self.dtype) if each.is_floating_point() else each for key, each in batch.items()}
 
     def pixels(self, image: Image) -> PILImage.Image:
-        """Return the picture at the scale that the model needs, and of a shape that its processor can take."""
+        """Return the image at the scale that the model needs, in a shape that its processor can take."""
         picture = image.rgb(min_side_px=self.checkpoint.image_px)
         crops = bool(getattr(self.image_processor, "do_center_crop", False))
         pads = self.checkpoint.kind in PADDED_TO_SQUARES
@@ -140,7 +140,7 @@ class LoadedModel:
         error: Callable[[str], BackendError] = UnavailableError,
         deadline: Deadline,
     ) -> ParallelMap[T, R]:
-        """Begin to apply a function to items in threads beside the model, and name what it raises by our errors."""
+        """Start applying a function to items in threads beside the model, and translate what it raises."""
 
         def call(item: T) -> R:
             with translated(self.checkpoint.name, error=error):
@@ -158,25 +158,25 @@ class LoadedModel:
         options: Hashable = None,
         deadline: Deadline,
     ) -> list[Any]:
-        """Return the result of each item, computed together with what other callers have waiting.
+        """Return the result of each item, computed together with waiting items of other callers.
 
         While the model works on one batch, the next is prepared. Inputs are never padded to the size of their
         neighbours: only those of one shape share a batch, so no answer depends on what else was asked with it.
-        Whoever is cancelled takes what has not begun along.
+        A cancelled caller withdraws what has not started.
 
         Args:
             items: Anything.
-            prepare: Turns one into the model's input, a batch of 1; runs beside the model, on several at once.
+            prepare: Turns one into the model's input, a batch of 1; called in threads, for several simultaneously.
             alike: A number that is the same for items whose inputs will have one shape; they are taken in this order.
             run: Computes one result for each row of a batch.
-            options: What else the results depend on; handed to ``run``.
+            options: What else the results depend on; passed to ``run``.
             deadline: When to stop.
 
         Raises:
             InvalidReplyError: The model computed numbers that are not finite.
-            NotSupportedError: One of the items cannot be turned into the model's input.
-            OverloadedError: The memory was not enough, or others have so much waiting that there is no time left.
-            TimedOutError: The time was over before the last result.
+            NotSupportedError: An item cannot be turned into the model's input.
+            OverloadedError: There was not enough memory, or the queue is too long for the time that is left.
+            TimedOutError: The deadline passed before the last result.
         """
         results: list[Any] = [None] * len(items)
         under_way: deque[tuple[list[int], Job]] = deque()
@@ -234,7 +234,7 @@ def _not_prepared(message: str) -> NotSupportedError:
 
 
 def _by_shape(inputs: Sequence[Inputs]) -> dict[Hashable, list[int]]:
-    """Return the places of the inputs that have the same names, shapes and types."""
+    """Return the indices of the inputs that have the same names, shapes and dtypes, in groups."""
     places: defaultdict[Hashable, list[int]] = defaultdict(list)
     for place, each in enumerate(inputs):
         places[tuple((key, tuple(tensor.shape), tensor.dtype) for key, tensor in sorted(each.items()))].append(place)
@@ -242,5 +242,5 @@ def _by_shape(inputs: Sequence[Inputs]) -> dict[Hashable, list[int]]:
 
 
 def aspect(image: Image) -> float:
-    """Return width by height, which decides the shape of the input of models that keep it."""
+    """Return the aspect ratio, which decides the shape of a model's input if the model keeps it."""
     return image.width / image.height

@@ -3,8 +3,8 @@
 This module decides how transformers is told to load. It must not know what any model computes.
 
 Models run with the attention that transformers chooses (sdpa where the model has it). Torch's process-wide settings,
-such as the matmul precision, are the host application's and left as they are; but for a fraction of a second, while
-transformers makes a model in 16-bit numbers, these are torch's default for new tensors.
+such as the matmul precision, belong to the application and are left as they are, with one exception: for a fraction of
+a second, while transformers builds a 16-bit model, torch's default dtype for new tensors is a 16-bit one.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 __all__ = ["BATCH", "LoaderSettings", "Placement", "load", "placement_for"]
 
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json")
-"""Any of these makes a checkpoint one that reads words."""
+"""A checkpoint with any of these has a tokenizer."""
 
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 BATCH = 8
-"""Inputs in one pass; more gains little on a CPU, and a caller waits for all of them."""
+"""Inputs per batch; a larger one gains little on a CPU, and a caller waits for all of it."""
 
 _loading = threading.Lock()
 """One load at a time in the whole process: transformers swaps torch's global initialisers while it loads."""
@@ -56,13 +56,13 @@ class LoaderSettings:
         device: As configured: ``"auto"``, ``"cpu"``, ``"mps"``, ``"cuda"`` or ``"cuda:<n>"``.
         dtype: As configured.
         engine: As configured.
-        threads: Threads of each model; None for as many as torch has.
+        threads: Threads per model; None for as many as torch has.
         max_queue: Inputs that may wait for one model.
-        max_memory_bytes: Most memory that one may take; None for what is free.
-        tuning_cache: Where is kept what was measured on this machine.
+        max_memory_bytes: Most memory that one model may take; None for what is free.
+        tuning_cache: Where measurements of this machine are kept.
 
     Raises:
-        ConfigError: A value has no meaning.
+        ConfigError: A value is not valid.
     """
 
     device: str = "auto"
@@ -84,13 +84,13 @@ class LoaderSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """Where one model runs, and in which numbers.
+    """Where one model runs, and in which dtype.
 
     Attributes:
         device: Such as ``"cuda:1"``.
-        dtype: What torch computes in, where its kind may.
-        loaded_as: What the weights are read as.
-        converted: Whether another engine may convert parts of it, which wants them in 32-bit floats.
+        dtype: The dtype that torch is to compute in, as far as this kind of model allows.
+        loaded_as: The dtype in which the weights are loaded.
+        converted: Whether another engine may convert parts of it, for which they have to be 32-bit floats.
     """
 
     device: str
@@ -100,7 +100,7 @@ class Placement:
 
 
 def placement_for(checkpoint: Checkpoint, settings: LoaderSettings, *, has_parts: bool) -> Placement:
-    """Return where a model will run; whatever the calling thread computes from now on has the model's threads.
+    """Return where a model will run, and limit the calling thread to the model's number of threads.
 
     Args:
         checkpoint: What will be loaded.
@@ -124,20 +124,20 @@ def placement_for(checkpoint: Checkpoint, settings: LoaderSettings, *, has_parts
 def load(
     checkpoint: Checkpoint, placement: Placement, *, auto_class: str, settings: LoaderSettings, chat: bool = False
 ) -> LoadedModel:
-    """Load a checkpoint from its folder: only safetensors, no code of its author, no network.
+    """Load a checkpoint from its folder: only safetensors, no code from the checkpoint, no network.
 
-    `LoadedModel.settle` is to be called when its parts have been converted.
+    Call `LoadedModel.settle` once its parts have been converted.
 
     Args:
-        checkpoint: What `read_checkpoint` has let pass.
-        placement: As `placement_for` says.
-        auto_class: The class of transformers that loads it, such as ``"AutoModel"``.
+        checkpoint: As `read_checkpoint` returned it.
+        placement: As `placement_for` returned it.
+        auto_class: The transformers class that loads it, such as ``"AutoModel"``.
         settings: What is configured.
         chat: Whether to load the processor with its chat template as well.
 
     Raises:
         NotReadyError: It cannot be loaded, or weights are missing from it.
-        OverloadedError: The memory was not enough.
+        OverloadedError: There was not enough memory.
     """
     options = {"local_files_only": True, "trust_remote_code": False}
     folder = str(checkpoint.folder)

@@ -1,7 +1,7 @@
-"""Whether a model will fit into the memory, known before it is loaded rather than when the kernel kills the process.
+"""Whether a model will fit into memory, known before it is loaded rather than when the kernel kills the process.
 
-This module decides how much a model needs, how much there is, and how memory is given back. It must not know how
-models are loaded.
+This module decides how much a model needs, how much is free, and how memory is given back. It must not know how models
+are loaded.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 __all__ = ["Room", "free_memory_bytes", "give_back_memory", "memory_for", "needed_bytes"]
 
 OVERHEAD = 1.1
-"""What a model's weights take, over their size. Measured, like the next two, as the memory of a process that cannot be
-given back: CLIP ViT-B/32 with 605 MB of weights takes 653 MB, BLIP base with 990 MB 764."""
+"""Memory that loaded weights take, as a multiple of their size. Measured, like the next two, as memory that a process
+cannot give back: CLIP ViT-B/32, with 605 MB of weights, takes 653 MB; BLIP base, with 990 MB, takes 764 MB."""
 
 CONVERTED = 2.3
-"""The same where another engine keeps weights of its own beside torch's, if all of them are converted: with OpenVINO
-2026.4, CLIP, of which the image tower is, takes 1,068 MB, and BLIP 1,318 MB."""
+"""The same where another engine keeps its own weights beside torch's, if all of them are converted: with OpenVINO
+2026.4, which converts the image towers, CLIP takes 1,068 MB and BLIP 1,318 MB."""
 
 WORK_BYTES = 300_000_000
-"""What computing takes, however small the model: D-FINE-S, 41 MB, takes 252 MB more; 700 when OpenVINO converts it."""
+"""Memory for computing, however small the model: D-FINE-S (41 MB) takes 252 MB more; 700 MB if OpenVINO converts it."""
 
 
 class Room:
-    """How much memory there is for one more load while others are under way. Safe for many threads."""
+    """How much memory is left for one more load while others are under way. Safe for many threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -46,17 +46,17 @@ class Room:
 
     @contextmanager
     def reserve(self, needed: int, *, free: int) -> Iterator[int]:
-        """Keep memory for a load in this block, if it fits beside those that run.
+        """Reserve memory for a load in this block, if it fits beside those under way.
 
-        What a load has taken already shows in what is free, but not what it will still take. So what was free when
-        the first of them began is counted, less all that they have reserved.
+        Free memory shows what a load has taken already, but not what it will still take. So what was free when the
+        first of them began is counted, less all that they have reserved.
 
         Args:
             needed: Bytes that the load will take.
             free: Bytes that are free now.
 
-        Returns:
-            Bytes that were left for it; with less than it needs, nothing is kept.
+        Yields:
+            Bytes that were left for it; if these are fewer than it needs, nothing is reserved.
         """
         with self._lock:
             left = free if self._loads == 0 else min(self._left, free)
@@ -67,7 +67,7 @@ class Room:
             yield left
         except BaseException:
             with self._lock:
-                self._left += kept  # what has failed holds nothing
+                self._left += kept  # a failed load holds no memory
             raise
         finally:
             with self._lock:
@@ -87,15 +87,15 @@ def memory_for(
     bytes_per_parameter: int = 4,
     converted: bool = False,
 ) -> Iterator[None]:
-    """Keep memory for a model while it is loaded in this block.
+    """Reserve memory for a model while it is loaded in this block.
 
     Args:
         checkpoint: What is loaded.
-        device: Where it will run; on their way to a GPU, too, weights pass through this memory. That of the GPU is not
-            looked at, as it reports its own shortage.
+        device: Where it will run. Weights pass through main memory on their way to a GPU, too; the GPU's own memory is
+            not checked, as torch reports when it runs out.
         max_bytes: How much it may take; None for whatever is free.
         bytes_per_parameter: 4 for 32-bit floats, 2 for 16-bit ones.
-        converted: Whether parts of it are tried on an engine that keeps weights of its own.
+        converted: Whether parts of it are tried on an engine that keeps its own weights.
 
     Raises:
         NotReadyError: It will not fit.
@@ -111,28 +111,28 @@ def memory_for(
 
 
 def needed_bytes(checkpoint: Checkpoint, *, bytes_per_parameter: int, converted: bool = False) -> int:
-    """Return about how much memory a model takes."""
+    """Return roughly how much memory a model takes."""
     return WORK_BYTES + int(checkpoint.parameters * bytes_per_parameter * (CONVERTED if converted else OVERHEAD))
 
 
 def _shortage(checkpoint: Checkpoint, needed: int, device: str, limit: str) -> NotReadyError:
     message = f"{checkpoint.name} needs about {needed / 1e6:.0f} MB of memory for {device}, but {limit}."
-    remedy = "Free some, or configure a smaller model under [local]."
+    remedy = "Free some memory, or configure a smaller model under [local]."
     return NotReadyError(message, remedy=remedy, code="out_of_memory", retry_after_s=30.0)
 
 
 def give_back_memory() -> None:
-    """Return the memory of what was dropped to the system: circles of references, what malloc and a GPU keep."""
+    """Return the memory of dropped models to the system: reference cycles, and what malloc and a GPU keep."""
     gc.collect()
     free_device_memory()
     if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc; others have none
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it
         if trim is not None:
             trim(0)
 
 
 def free_memory_bytes(root: Path = Path("/")) -> int | None:
-    """Return the memory that can be taken without swapping or being killed; None where nobody says.
+    """Return the memory that can be taken without swapping or being killed; None where the system does not tell.
 
     Args:
         root: Where ``proc`` and ``sys`` are: Linux's estimate and the limit of the container, if there is one.

@@ -1,11 +1,11 @@
 """One model, many callers: what has arrived while the model was busy runs as one batch.
 
 This module decides who is served next and with whom, how much may wait, and what a failure of one batch means for
-those in it. It must not know what is computed. There is no artificial wait: a lone caller is served at once.
+those in it. It must not know what is computed. There is no artificial wait: a lone caller is served immediately.
 
-Fair: a batch takes one input from each waiting caller in turn, so a long list delays others by the batch that is
-running, and as far as it shares theirs. Callers await a future of their own event loop; one that is cancelled takes
-its inputs along. A model has one thread, which is started when there is work and ends when there was none for a while.
+A batch takes one input from each waiting caller in turn, so a long list delays others only by the batch that is running
+and by its share of theirs. Callers await a future of their own event loop; one that is cancelled withdraws its inputs.
+A model has one thread, which is started when there is work and ends after a while without any.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 __all__ = ["Job", "MicroBatcher"]
 
 SMOOTHING = 0.2
-"""Weight of the newest batch in the running means of seconds."""
+"""Weight of the newest batch in the moving averages of times."""
 
 LONGEST_END_S = 5.0
-"""How long the end of the interpreter waits for a batch."""
+"""How long the interpreter's exit waits for a batch."""
 
 _log = logging.getLogger(__name__)
 
@@ -49,13 +49,13 @@ class Job:
     """What one caller wants from the model; it belongs to the event loop on which it is made.
 
     Attributes:
-        key: Jobs of equal keys can share a batch.
+        key: Jobs with equal keys can share a batch.
         run: Computes the results of a batch; is told which of its rows are still wanted.
         inputs: One per result.
         deadline: How long the caller waits; one for all jobs of a call.
         results: Filled in as batches end.
         queue_s: Seconds until its first input was taken.
-        model_s: Seconds of the batches that it had a part in.
+        model_s: Seconds that the batches with its inputs took.
     """
 
     key: Hashable
@@ -87,10 +87,10 @@ class MicroBatcher:
 
     Args:
         name: What to call the model in messages.
-        max_batch: Most inputs in one batch; halved for good when the memory does not suffice for one.
-        max_waiting: Most inputs that may wait, beside those of a caller who waits alone.
+        max_batch: Most inputs per batch; halved for good when there is not enough memory for one.
+        max_waiting: Most inputs that may wait; a caller that waits alone may have more.
         begin: Called first in the thread that runs the model.
-        free: Called after a shortage of memory, to give back what can be.
+        free: Called when memory has run out, to give back what can be given back.
         idle_s: Seconds without work after which the thread ends.
     """
 
@@ -124,10 +124,10 @@ class MicroBatcher:
             return self._count()
 
     def submit(self, job: Job) -> Job:
-        """Let a job wait for its turn.
+        """Queue a job.
 
         Raises:
-            OverloadedError: So much is waiting that this would not be served in time, or not at all.
+            OverloadedError: The queue is full, or too long for the job's deadline; or no thread could be started.
         """
         job.results = [None] * len(job.inputs)
         job.unfinished = len(job.inputs)
@@ -143,12 +143,12 @@ class MicroBatcher:
         return job
 
     async def collect(self, job: Job) -> list[Any]:
-        """Wait for a submitted job, and return its results; whoever is cancelled meanwhile has left.
+        """Wait for a submitted job, and return its results; a caller that is cancelled meanwhile leaves it.
 
         Raises:
-            OverloadedError: Others kept the model busy all the time, or the memory was not enough.
-            TimedOutError: It was begun, but not finished in time.
-            NotReadyError: The interpreter ends.
+            OverloadedError: Other calls kept the model busy all the time, or there was not enough memory.
+            TimedOutError: It was started, but not finished in time.
+            NotReadyError: Python is shutting down.
             BackendError: What the batch failed with.
         """
         try:
@@ -164,7 +164,7 @@ class MicroBatcher:
         return job.results
 
     def leave(self, job: Job) -> None:
-        """Take back what has not begun of a job; what runs is finished for the others in its batch."""
+        """Withdraw what has not started of a job; a running batch is finished for the others in it."""
         with self._condition:
             job.left = True
             if job in self._jobs:
@@ -182,27 +182,28 @@ class MicroBatcher:
     def _refuse_too_much(self, job: Job) -> None:
         waiting = self._count(but_of=job.deadline)
         if waiting and waiting + len(job.inputs) > self._max_waiting:
-            message = f"{waiting} inputs of others wait for {self._name} already, of at most {self._max_waiting}."
+            counts = f"{waiting} inputs waiting, {len(job.inputs)} new, limit {self._max_waiting}"
+            message = f"The queue of {self._name} is full: {counts}."
             raise OverloadedError(message, code="queue_full", retry_after_s=self._least_s(waiting))
         ahead = sum(min(len(each.inputs) - each.next, len(job.inputs)) for each in self._jobs)  # one each in turn
         wait_s, left_s = self._least_s(ahead), job.deadline.left_s()
         if wait_s > left_s:
-            message = f"{self._name} has work for {wait_s:.3g} s, which is more than the {left_s:.3g} s that are left."
+            message = f"{self._name} is busy for at least {wait_s:.3g} s more, but only {left_s:.3g} s are left."
             raise OverloadedError(message, code="queue_full", retry_after_s=wait_s - left_s)
 
     def _least_s(self, inputs: int) -> float:
-        """Return the least that inputs will take, by what was measured of batches that may have been larger or smaller.
+        """Return the least time in seconds that inputs will take, from batches that may have been larger or smaller.
 
-        A batch costs something by itself and something for each input; how much of either is not known. Counting full
-        batches of the usual time takes too little for batches that are larger than usual, and counting inputs too
-        little for smaller ones; of the two, the lower one is never too much.
+        A batch has a cost of its own and a cost per input, in an unknown proportion. Counting full batches at their
+        average time is too low for batches that are larger than average, and counting inputs is too low for smaller
+        ones; the lower of the two is never too high.
         """
         if self._batch_s is None or self._each_s is None:
             return 0.0
         return min(math.ceil(inputs / self.max_batch) * self._batch_s, inputs * self._each_s)
 
     def _measure(self, elapsed_s: float, *, inputs: int) -> None:
-        """Count a batch in the means; not the first of a thread, which also pays for what is put off until then."""
+        """Count a batch in the averages, except a thread's first, which includes work that was deferred until then."""
         if self._cold:
             return
         each_s = elapsed_s / inputs
@@ -218,11 +219,11 @@ class MicroBatcher:
         try:
             thread.start()  # it waits for the condition, which the caller holds
         except RuntimeError as error:
-            raise OverloadedError(f"The system starts no more threads: {error}.") from error
+            raise OverloadedError(f"No thread could be started: {error}.") from error
         self._thread = thread
 
     def _serve(self) -> None:
-        """Run batch after batch, until there was no work for a while."""
+        """Run batch after batch, until there has been no work for a while."""
         parts: list[_Part] = []
         try:
             with awaited_at_exit(LONGEST_END_S):
@@ -231,13 +232,13 @@ class MicroBatcher:
             while parts := self._next():
                 with awaited_at_exit(LONGEST_END_S):
                     self._run(parts)
-                    parts.clear()  # an idle thread keeps nobody's pixels
+                    parts.clear()  # an idle thread holds no pixels
                 self._cold = False
-        except BaseException as error:  # noqa: BLE001 — whoever waits has to hear of it
+        except BaseException as error:  # noqa: BLE001 — raised in the callers that wait
             self._give_up(parts, error)
 
     def _next(self) -> list[_Part]:
-        """Return the next batch as soon as there is one; an empty one when the thread shall end."""
+        """Return the next batch as soon as there is one; an empty one if the thread should end."""
         with self._condition:
             if not self._jobs:
                 self._condition.wait(self._idle_s)
@@ -247,7 +248,7 @@ class MicroBatcher:
             return self._take()
 
     def _take(self) -> list[_Part]:
-        """Return the next batch: inputs of the longest waiting key, one of each caller in turn."""
+        """Return the next batch: inputs with the key that has waited longest, one from each caller in turn."""
         now = real_time.monotonic()
         sharing = [job for job in self._jobs if job.key == self._jobs[0].key]
         parts: list[_Part] = []
@@ -260,11 +261,11 @@ class MicroBatcher:
             sharing = [job for job in sharing if job.next < len(job.inputs)]
         served = {id(job) for job, _ in parts}
         rest = [job for job in self._jobs if job.next < len(job.inputs)]
-        self._jobs = deque(sorted(rest, key=lambda job: id(job) in served))  # stable: the served stand behind
+        self._jobs = deque(sorted(rest, key=lambda job: id(job) in served))  # stable: those served go to the back
         return parts
 
     def _run(self, parts: Sequence[_Part]) -> None:
-        """Compute one batch and hand out its results; a failure is narrowed down to whom it concerns."""
+        """Compute one batch and hand out its results; a failure is narrowed down to the callers that it concerns."""
         parts = self._still_wanted(parts)
         if not parts:
             return
@@ -276,15 +277,15 @@ class MicroBatcher:
             answered = list(zip(parts, results, strict=True))
         except BackendError as error:
             failure = error
-        except BaseException as crash:  # noqa: BLE001 — whoever waits has to hear of it
+        except BaseException as crash:  # noqa: BLE001 — raised in the callers that wait
             failure = UnavailableError(f"{self._name} crashed with {type(crash).__name__}: {crash}")
             failure.__cause__ = crash
-        if failure is not None:  # not in the handler, where Python would keep hold of what the batch has computed
+        if failure is not None:  # not in the handler, where Python would still hold what the batch has computed
             _let_go(failure)
             self._retreat(parts, failure)
             return
         elapsed_s = real_time.monotonic() - started
-        self._still_wanted(parts)  # a run ends rows early that nobody wants: those are no results
+        self._still_wanted(parts)  # a run ends unwanted rows early: those are not results
         self._measure(elapsed_s, inputs=len(parts))
         for job in {id(job): job for job, _ in parts}.values():
             job.model_s += elapsed_s
@@ -294,28 +295,28 @@ class MicroBatcher:
                 self._finish(job, 1)
 
     def _wanted(self, parts: Sequence[_Part]) -> list[bool]:
-        """Tell which rows anybody still waits for; none when the interpreter ends."""
+        """Tell which rows are still wanted; none while Python is shutting down."""
         ending = interpreter_ends()
         return [job.wanted and not ending for job, _ in parts]
 
     def _still_wanted(self, parts: Sequence[_Part]) -> list[_Part]:
-        """Return what of a batch anybody still waits for; fail the rest, or all of it when the interpreter ends."""
+        """Return what of a batch is still wanted; fail the rest, or all of it while Python is shutting down."""
         ending = interpreter_ends()
         for job, _ in parts:
             if ending and not job.ended:
                 self._fail(job, ending_error())
             elif not job.wanted and not job.ended:
-                self._fail(job, TimedOutError(f"The time was over before {self._name} had done it."))
+                self._fail(job, TimedOutError(f"The deadline passed before {self._name} had finished."))
         return [part for part in parts if part[0].wanted]
 
     def _retreat(self, parts: Sequence[_Part], error: BackendError) -> None:
-        """Try again in smaller pieces: halves where memory was short, else each caller alone."""
+        """Try again in smaller pieces: halves if memory ran out, otherwise each caller alone."""
         if error.code == "out_of_memory" and len(parts) > 1:
             half = len(parts) // 2
             self.max_batch = min(self.max_batch, half)
             self._free()
             _log.warning(
-                "The memory was not enough for %d inputs of %s at once; from now on it gets at most %d.",
+                "There was not enough memory for a batch of %d inputs of %s; from now on it gets at most %d.",
                 len(parts),
                 self._name,
                 self.max_batch,
@@ -331,7 +332,7 @@ class MicroBatcher:
             self._run(piece)
 
     def _give_up(self, parts: Sequence[_Part], error: BaseException) -> None:
-        """Fail everybody who waits; the next caller gets another thread."""
+        """Fail all waiting jobs; the next one gets a new thread."""
         with self._condition:
             self._thread = None
             for job in [*(job for job, _ in parts), *self._jobs]:
@@ -340,8 +341,8 @@ class MicroBatcher:
 
     def _late(self, job: Job) -> BackendError:
         if job.queue_s is None:
-            return OverloadedError(f"Others kept {self._name} busy all the time that there was.", code="busy")
-        return TimedOutError(f"{self._name} had not finished in time.")
+            return OverloadedError(f"Other calls kept {self._name} busy until the deadline.", code="busy")
+        return TimedOutError(f"The deadline passed before {self._name} had finished.")
 
     def _not_begun(self, error: BaseException) -> OverloadedError:
         failure = OverloadedError(f"{self._name} cannot run now: {type(error).__name__}: {error}")
@@ -371,7 +372,7 @@ def _wake(done: asyncio.Future[None]) -> None:
 
 
 def _let_go(failure: BaseException) -> None:
-    """Give up what the frames of an error and its causes keep: the memory that was not enough for it."""
+    """Clear the frames of an error and its causes, which hold the very memory that was not enough."""
     error: BaseException | None = failure
     while error is not None:
         traceback.clear_frames(error.__traceback__)

@@ -1,8 +1,8 @@
 """OpenVINO: parts of models converted once, kept on disk, and computed on the CPU.
 
 This module decides how a part is converted, kept and run. It must not know which part it is, nor whether it is worth
-using. OpenVINO is the extra ``[openvino]`` and imported when it is first used, without its telemetry, which would tell
-its maker of every import and conversion.
+using. OpenVINO comes with the extra ``[openvino]`` and is imported when it is first used, without its telemetry, which
+would report every import and conversion to its maker.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ MODEL = "model.xml"
 TELEMETRY = "openvino_telemetry"
 
 ROOM = 1.2
-"""A conversion wants this much of a part's weights free on the disk."""
+"""Free disk space that a conversion needs, as a multiple of the size of the part's weights."""
 
 
 class OpenVino:
     """The engine.
 
     Args:
-        threads: Threads of each part; None for all cores.
-        full: Whether to compute in 32-bit floats; else OpenVINO takes bfloat16 where the processor has it.
+        threads: Threads per part; None for all cores.
+        full: Whether to compute in 32-bit floats; otherwise OpenVINO uses bfloat16 where the processor has it.
     """
 
     name = "openvino"
@@ -62,10 +62,10 @@ class OpenVino:
         }
 
     def load(self, part: Part, folder: Path) -> Callable[[torch.Tensor], tuple[torch.Tensor, ...]]:
-        """Return what computes a part, converted into a folder unless it is there already.
+        """Return what computes a part, after converting it into a folder unless it is there already.
 
         Raises:
-            OSError: There is no room for it.
+            OSError: There is not enough disk space for it.
             Exception: OpenVINO cannot convert or compile it.
         """
         with _without_telemetry():
@@ -92,13 +92,13 @@ class OpenVino:
 
 
 def _convert(openvino: Any, part: Part, folder: Path) -> None:  # noqa: ANN401 — the module
-    """Convert a part with any number of rows; it is in its folder whole or not at all, whoever else converts it."""
+    """Convert a part for any batch size; its folder is complete or absent, even if another process converts it, too."""
     weights = sum(tensor.numel() * tensor.element_size() for tensor in part.module.parameters())
     folder.parent.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(folder.parent).free < weights * ROOM:
         raise OSError(f"{folder.parent} has less than {weights * ROOM / 1e6:.0f} MB free")
     if folder.exists() and not (folder / MODEL).is_file():
-        shutil.rmtree(folder)  # somebody has taken it apart
+        shutil.rmtree(folder)  # somebody has deleted files in it
     model = _traced(openvino, part)
     model.reshape([-1, *part.example.shape[1:]])
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".convert-") as draft:
@@ -106,19 +106,19 @@ def _convert(openvino: Any, part: Part, folder: Path) -> None:  # noqa: ANN401 �
         try:
             Path(draft).rename(folder)
         except OSError:
-            if not (folder / MODEL).is_file():  # nobody else was faster
+            if not (folder / MODEL).is_file():  # no other process was faster
                 raise
         else:
             Path(draft).mkdir()  # for its removal
 
 
 def _traced(openvino: Any, part: Part) -> Any:  # noqa: ANN401 — both are OpenVINO's
-    """Return a part as a model of OpenVINO; ``openvino.convert_model`` does the same and reports it to its maker."""
+    """Return a part as an OpenVINO model; ``openvino.convert_model`` does the same and reports it to its maker."""
     import torch
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # remarks on tracing, about models that are not the user's
+        warnings.simplefilter("ignore")  # warnings of the tracing, about models that are not the user's
         decoder = TorchScriptPythonDecoder(part.module, example_input=part.example)
         frontend = openvino.frontend.FrontEndManager().load_by_framework("pytorch")
         return frontend.convert(frontend.load(decoder))

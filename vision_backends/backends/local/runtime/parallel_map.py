@@ -1,7 +1,7 @@
 """Applying a function to many items in the engine's threads for computing: decoding, scaling, reading results.
 
-This module decides how many items of one caller are worked on at once and when others have their turn. It must not
-know what is computed.
+This module decides how many items of one caller are worked on simultaneously and when others have their turn. It must
+not know what is computed.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
 __all__ = ["ParallelMap", "compute"]
 
 THREADS = 2
-"""Most threads for one caller: torch and Pillow release the interpreter lock, and other callers need threads too."""
+"""Most threads for one caller: torch and Pillow release the GIL, and other callers need threads, too."""
 
 SLICE_S = 0.01
-"""Seconds after which a thread lets other callers have their turn; the item in work is finished first."""
+"""Seconds after which a thread lets other callers have their turn; the current item is finished first."""
 
 LONGEST_END_S = 5.0
-"""How long the end of the interpreter waits for an item, which may be in native code."""
+"""How long the interpreter's exit waits for an item, which may be in native code."""
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 class ParallelMap(Generic[T, R]):
-    """Calls a function for each of some items; begins when it is made, on the running event loop.
+    """Calls a function for each item; starts when it is created, on the running event loop.
 
     Args:
-        function: Called in threads, for several items at once.
+        function: Called in threads, for several items simultaneously.
         items: What to call it with.
         deadline: When to stop.
     """
@@ -58,22 +58,22 @@ class ParallelMap(Generic[T, R]):
 
     @property
     def seconds(self) -> float:
-        """What the calls took, all together."""
+        """What all the calls took together."""
         return sum(self._seconds)
 
     async def results(self) -> list[R]:
         """Return what the function returned for each item, in order.
 
         Raises:
-            TimedOutError: The time was over before the last item was done.
+            TimedOutError: The deadline passed before the last item was done.
             OverloadedError: No thread is free.
-            NotReadyError: The interpreter is shutting down.
+            NotReadyError: Python is shutting down.
         """
         try:
             async with self._deadline.timeout():
                 await self._done
         except TimeoutError:
-            raise TimedOutError("The time was over before the input was prepared or the result read.") from None
+            raise TimedOutError("The deadline passed before the input was prepared or the result read.") from None
         finally:
             self.cancel()
         error, self._error = self._error, None
@@ -85,7 +85,7 @@ class ParallelMap(Generic[T, R]):
             del error  # its traceback refers to this frame: leave no cycle behind
 
     def cancel(self) -> None:
-        """Begin no further item; harmless when all are done."""
+        """Start no further item; harmless if all are done."""
         self._todo.clear()
 
     def _go_on(self, _finished: object = None) -> None:
@@ -105,7 +105,7 @@ class ParallelMap(Generic[T, R]):
             self._done.set_result(None)
 
     def _work(self) -> None:
-        """Take one item after the other for a while; in a thread."""
+        """Work on one item after another for a while; in a thread."""
         started = time.monotonic()
         try:
             with awaited_at_exit(LONGEST_END_S):
@@ -129,6 +129,6 @@ class ParallelMap(Generic[T, R]):
 
 
 async def compute(call: Callable[[], R], *, deadline: Deadline) -> R:
-    """Return what a call returns that is made in a thread of the engine. Errors as in `ParallelMap.results`."""
+    """Make a call in a thread of the engine and return its result. Errors as in `ParallelMap.results`."""
     (result,) = await ParallelMap(lambda _: call(), [None], deadline=deadline).results()
     return result

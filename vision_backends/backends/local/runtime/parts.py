@@ -1,7 +1,7 @@
 """The parts of models that an engine other than torch can compute: tensors in, tensors out, no choices inside.
 
-This module decides where a model is cut. It must not know who computes the parts. It imports torch, so whoever needs it
-imports it when a model is loaded.
+This module decides where a model is cut. It must not know what computes the parts. It imports torch, so it must itself
+be imported only when a model is loaded.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["Boxes", "ImageFeatures", "Part", "VisionStates"]
 
 
 class ImageFeatures(nn.Module):
-    """The image tower of CLIP and its kin: pixels [B, 3, H, W] to features [B, D], not normalised."""
+    """The image tower of CLIP and similar models: pixels [B, 3, H, W] to features [B, D], not normalised."""
 
     def __init__(self, model: Any) -> None:  # noqa: ANN401 — any model of transformers
         super().__init__()
@@ -37,7 +37,7 @@ class ImageFeatures(nn.Module):
 
 
 class VisionStates(nn.Module):
-    """BLIP's image tower: pixels [B, 3, H, W] to what its text decoder looks at [B, patches + 1, D]."""
+    """BLIP's image tower: pixels [B, 3, H, W] to what its text decoder attends to [B, patches + 1, D]."""
 
     def __init__(self, model: Any) -> None:  # noqa: ANN401 — the same
         super().__init__()
@@ -50,14 +50,14 @@ class VisionStates(nn.Module):
 
 
 class Boxes(nn.Module):
-    """A detector: pixels [B, 3, H, W] to scores before sigmoid or softmax [B, Q, C] and boxes as shares [B, Q, 4]."""
+    """A detector: pixels [B, 3, H, W] to logits [B, Q, C] and boxes as fractions of the image [B, Q, 4]."""
 
     def __init__(self, model: Any) -> None:  # noqa: ANN401 — the same
         super().__init__()
         self.model = model
 
     def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return scores and boxes."""
+        """Return logits and boxes."""
         outputs = self.model(pixel_values=pixel_values)
         return outputs.logits, outputs.pred_boxes
 
@@ -68,8 +68,8 @@ class Part:
 
     Attributes:
         name: Its name within its model, such as ``"image"``.
-        module: Computes it by torch in 32-bit floats; takes one tensor [B, …] and returns one or more.
-        example: An input like those to come, B = 1.
+        module: Computes it in torch in 32-bit floats; takes one tensor [B, …] and returns one or more.
+        example: An input like those to come, with B = 1.
         agrees: Whether results of another engine are as good as torch's.
     """
 

@@ -1,9 +1,9 @@
-"""In which numbers a model computes: 32-bit floats, or 16-bit ones where they are real and faster.
+"""The precision in which a model computes: 32-bit floats, or 16-bit ones where the hardware has them and is faster.
 
-This module decides the type of numbers per device and per kind of model. It must not know how models are loaded or run.
-On a CPU the processor has to have instructions for bfloat16, and a short measurement, made once and remembered, has to
-show that they pay: emulated ones are several times slower than 32-bit floats. Against those, vectors keep a cosine of
-0.9999 (CLIP ViT-B/32).
+This module decides the dtype per device and per kind of model. It must not know how models are loaded or run. On a CPU
+the processor must have instructions for bfloat16, and a short measurement, made once and remembered, must show that
+they pay off: emulated bfloat16 is several times slower than 32-bit floats. Vectors in bfloat16 keep a cosine of 0.9999
+to those in 32-bit floats (CLIP ViT-B/32).
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ MIXED = {
 }
 """Kinds of detectors, with the parts that may compute in 16 bits, which are most of the work.
 
-What comes after them puts boxes into numbers: a share of an image's side in 16 bits is off by up to a 250th. And many
-kinds sample the image at computed places, for which that is too coarse, and where torch's ``grid_sample`` gives NaN on
-a CPU. A kind of detector that is not named here stays in 32 bits, and so does Grounding DINO, whose parts for images
-and texts are interwoven."""
+What comes after them computes the coordinates of boxes: a fraction of an image's side in 16 bits is off by up to 1/250.
+Many kinds also sample the image at computed positions, for which that is too coarse, and where torch's ``grid_sample``
+returns NaN on a CPU. A kind of detector that is not named here stays in 32 bits, and so does Grounding DINO, whose
+image and text parts are interwoven."""
 
 GAIN = 0.9
-"""The largest share of the time in 32-bit floats at which 16-bit ones are worth their rounding."""
+"""The largest fraction of the time in 32-bit floats at which 16-bit ones are worth their rounding errors."""
 
 SHAPES = ((50, 768, 3072), (400, 768, 3072))
 """Rows, inputs and outputs of the linear layers that are timed: ViT-B/32's, for one image and a batch of 8."""
@@ -62,13 +62,13 @@ def choose_dtype(
     has_bfloat16: Callable[[str], bool] | None = None,
     measure: Callable[[torch.dtype], float] | None = None,
 ) -> torch.dtype:
-    """Return the type of numbers to compute in.
+    """Return the dtype to compute in.
 
     Args:
-        wanted: As configured; ``"auto"`` decides by what the device can and what is faster.
+        wanted: As configured; ``"auto"`` decides by what the device supports and what is faster.
         device: Where, such as ``"cpu"``.
         tuning_cache: Where the measurement is kept.
-        has_bfloat16: Tells what a device can; by default torch is asked.
+        has_bfloat16: Tells whether a device supports bfloat16; by default torch is asked.
         measure: As `measure_share`, which is the default.
     """
     import torch
@@ -83,11 +83,11 @@ def choose_dtype(
 
 
 def _has_bfloat16(device: str) -> bool:
-    """Tell whether a device multiplies bfloat16 by instructions of its own."""
+    """Tell whether a device has its own instructions to multiply bfloat16."""
     import torch
 
     if device.startswith("cuda"):
-        with torch.cuda.device(device):  # it is the current one that answers
+        with torch.cuda.device(device):  # torch tells about the current one
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device == "mps":
         return False  # only the newest of Apple's chips and systems have them; all have float16
@@ -97,7 +97,7 @@ def _has_bfloat16(device: str) -> bool:
 
 
 def stays_whole(kind: str) -> bool:
-    """Tell whether all of a kind of model may compute in the same numbers: whether it is no detector."""
+    """Tell whether a kind of model may compute in one dtype throughout: any but detectors."""
     from transformers.models.auto import modeling_auto
 
     closed, opened = (
@@ -108,7 +108,7 @@ def stays_whole(kind: str) -> bool:
 
 
 def lower(model: Any, *, kind: str, dtype: torch.dtype) -> str:  # noqa: ANN401 — any model of transformers
-    """Let a model compute in other numbers, as far as that is good for its kind.
+    """Let a model compute in another dtype, as far as its kind allows.
 
     Returns:
         What it computes in, such as ``"bfloat16"`` or ``"bfloat16+float32"``.
@@ -129,10 +129,10 @@ def lower(model: Any, *, kind: str, dtype: torch.dtype) -> str:  # noqa: ANN401 
 
 
 def _lower_weights(module: Any, dtype: torch.dtype) -> None:  # noqa: ANN401 — torch has no types
-    """Turn weights into other numbers as transformers does when it loads them so.
+    """Convert weights to another dtype, as transformers does when it loads them in it.
 
-    What is computed rather than loaded keeps its own, such as the angles that tell where a token stands: in 16 bits,
-    those of distant tokens mean somewhere else.
+    Buffers that are computed rather than loaded keep theirs, such as the angles that encode positions: in 16 bits,
+    those of distant tokens stand for other positions.
     """
     import torch
 
@@ -148,7 +148,7 @@ def _lower_weights(module: Any, dtype: torch.dtype) -> None:  # noqa: ANN401 —
 
 
 def _translate(module: Any, *, into: torch.dtype, out: torch.dtype) -> None:  # noqa: ANN401 — torch has no types
-    """Turn the floats that enter a module into its type, and those that leave it into another."""
+    """Cast the floats that enter a module to its dtype, and those that leave it to another."""
 
     def enter(_module: object, positional: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         return _cast(positional, into), _cast(named, into)
@@ -160,7 +160,7 @@ def _translate(module: Any, *, into: torch.dtype, out: torch.dtype) -> None:  # 
     module.register_forward_hook(leave)
 
 
-def _cast(value: Any, dtype: torch.dtype) -> Any:  # noqa: ANN401 — nested as modules like
+def _cast(value: Any, dtype: torch.dtype) -> Any:  # noqa: ANN401 — nested as the module likes
     import torch
 
     if isinstance(value, torch.Tensor):
@@ -175,7 +175,7 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:  # noqa: ANN401 — nested as 
 
 
 def _pays(tuning_cache: TuningCache, measure: Callable[[torch.dtype], float]) -> bool:
-    """Tell whether bfloat16 is faster here: measured in about 0.1 s, once for a processor, torch and threads."""
+    """Tell whether bfloat16 is faster here: measured in 0.1 s, once per processor, torch version and thread count."""
     import torch
 
     state = {
@@ -192,12 +192,12 @@ def _pays(tuning_cache: TuningCache, measure: Callable[[torch.dtype], float]) ->
 
 
 def measure_share(dtype: torch.dtype, *, now: Callable[[], float] = time.perf_counter) -> float:
-    """Return how long linear layers take in some numbers, as a share of the time in 32-bit floats.
+    """Return how long linear layers take in a dtype, as a fraction of the time in 32-bit floats.
 
-    The two take turns, and of each the fastest round counts, so that a busy moment meets both sides.
+    The two take turns, and the fastest round of each counts, so that a busy moment affects both.
 
     Args:
-        dtype: The numbers to compare.
+        dtype: The dtype to compare.
         now: The clock, in seconds.
     """
     import torch
@@ -208,7 +208,7 @@ def measure_share(dtype: torch.dtype, *, now: Callable[[], float] = time.perf_co
             torch.nn.functional.linear(states, weights)
         return now() - started
 
-    with torch.inference_mode():  # by ones: random numbers are the application's, and loads swap how layers begin
+    with torch.inference_mode():  # ones: random state is the application's, and loads swap the initialisers
         work = [(torch.ones(rows, inputs), torch.ones(outputs, inputs)) for rows, inputs, outputs in SHAPES]
         lowered = [(states.to(dtype), weights.to(dtype)) for states, weights in work]
         turns = [(seconds(work), seconds(lowered)) for _ in range(1 + ROUNDS)][1:]  # the first one warms up

@@ -1,7 +1,7 @@
-"""What turns pictures and words into the input of a model, by PIL alone.
+"""What turns images and texts into a model's input, with PIL alone.
 
-This module decides how transformers' processors are made without torchvision: it wants that for videos, of which
-none is ever asked here. It must not know what a model is asked.
+This module decides how transformers' processors are made without torchvision, which they require for videos, never used
+here. It must not know what a model is asked.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["load_image_processor", "load_processor"]
 
 
 class NoVideos(dict[str, object]):
-    """Stands where a processor keeps what it would read videos with: nothing, also when the processor is written down.
+    """Takes the place of a processor's video processor, with nothing in it, even when the processor is serialised.
 
     Attributes:
         num_frames: As if not configured.
@@ -32,7 +32,7 @@ class NoVideos(dict[str, object]):
 
 
 def load_image_processor(folder: Path, config: Any, options: Mapping[str, Any]) -> Any:  # noqa: ANN401 — the same
-    """Return what prepares pictures for a checkpoint.
+    """Return what prepares images for a checkpoint.
 
     Args:
         folder: Where its files are.
@@ -48,7 +48,7 @@ def load_image_processor(folder: Path, config: Any, options: Mapping[str, Any]) 
 
 
 def load_processor(folder: Path, config: Any, options: Mapping[str, Any]) -> Any:  # noqa: ANN401 — transformers' own
-    """Return a checkpoint's processor for pictures and words.
+    """Return a checkpoint's processor for images and texts.
 
     Args:
         folder: Where its files are.
@@ -71,7 +71,7 @@ def load_processor(folder: Path, config: Any, options: Mapping[str, Any]) -> Any
 
 
 def _without_videos(kind: Any) -> Any:  # noqa: ANN401 — a class of transformers
-    """Return the class that takes `NoVideos` for what it would read videos with."""
+    """Return a subclass that accepts `NoVideos` as its video processor."""
 
     def check(self: Any, name: str, part: object) -> Any:  # noqa: ANN401 — transformers' own
         return type(part) if isinstance(part, NoVideos) else kind.check_argument_for_proper_class(self, name, part)

@@ -1,4 +1,4 @@
-"""Pictures for RF-DETR, whose own processor wants torchvision: scaled without smoothing, as the model was trained.
+"""Images for RF-DETR, whose own processor requires torchvision: scaled without antialiasing, as in its training.
 
 This module decides what RF-DETR sees, and how its answers are read. It must not know who asks.
 """
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 __all__ = ["RfDetrImages"]
 
 INTERPOLATION = {0: "nearest-exact", 2: "bilinear", 3: "bicubic"}
-"""Pillow's numbers for ways to scale, and torch's words."""
+"""Pillow's numbers for resampling filters, and torch's names for them."""
 
 
 class RfDetrImages:
-    """Does what RfDetrImageProcessor of transformers does, to pictures one by one.
+    """Does what RfDetrImageProcessor of transformers does, to one image after another.
 
     Args:
         settings: The content of ``preprocessor_config.json``.
 
     Raises:
-        NotReadyError: It wants pictures of varying size, which no published model does.
+        NotReadyError: It expects images of varying size, which no published model does.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         size = settings.get("size", {})
         if "height" not in size or "width" not in size:
-            message = f"This RF-DETR wants pictures of the size {size}, not of one height and width."
+            message = f"This RF-DETR expects images of the size {size}, not of one height and width."
             raise NotReadyError(message, remedy="Configure another model as [local] detection_model.")
         self._size = (size["height"], size["width"])
         self._mode = INTERPOLATION[settings.get("resample", 2)]
@@ -43,7 +43,7 @@ class RfDetrImages:
         self._std = settings.get("image_std", [0.229, 0.224, 0.225])
 
     def __call__(self, *, images: Sequence[PILImage.Image], return_tensors: str = "pt") -> dict[str, torch.Tensor]:
-        """Return the model's input [N, 3, H, W] for RGB images; always tensors of torch."""
+        """Return the model's input [N, 3, H, W] for RGB images; always as torch tensors."""
         import torch
 
         del return_tensors
@@ -56,7 +56,7 @@ class RfDetrImages:
         threshold: float,
         target_sizes: Sequence[tuple[int, int]],
     ) -> Any:  # noqa: ANN401 — as transformers returns it
-        """Return labels, scores and boxes in pixels: of every query and class together the best, one per query."""
+        """Return labels, scores and boxes in pixels: the best pairs of a query and a class, as many as queries."""
         from transformers import DeformableDetrImageProcessorPil
 
         return DeformableDetrImageProcessorPil().post_process_object_detection(

@@ -1,4 +1,4 @@
-"""Remembering for a moment what looking something up has found, such as the files of a model.
+"""Remembering the result of a lookup for a moment, such as the files of a model.
 
 This module decides when to look again. It must not know what is looked up.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["TimedLookup"]
 
 LIFETIME_S = 1.0
-"""What another process installs is noticed after this time at the latest."""
+"""What another process installs is noticed within this time."""
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ class TimedLookup(Generic[T]):
     Args:
         look: Looks it up; a `NotReadyError` that it raises is remembered as well.
         clock: Where time comes from.
-        mark: Something cheap whose change says that it is time to look again.
+        mark: Something cheap to compute, a change of which means that it is time to look again.
     """
 
     def __init__(self, look: Callable[[], T], *, clock: Clock, mark: Callable[[], object] = lambda: None) -> None:

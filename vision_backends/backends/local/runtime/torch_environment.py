@@ -1,7 +1,7 @@
-"""Living with torch and transformers in a process that is somebody else's.
+"""Using torch and transformers in a process that belongs to the application.
 
-This module decides what has to be installed, how the exceptions of these libraries are named, and how their settings
-and remarks, which are the whole process's, are left to the application. It must not know what any model computes.
+This module decides what has to be installed, how the exceptions of these libraries are translated, and how their
+process-wide settings and log output are left to the application. It must not know what any model computes.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ INSTALL = "pip install 'vision-backends[local]'"
 INSTALL_OPENVINO = "pip install 'vision-backends[openvino]'"
 
 _hush = threading.RLock()
-"""One at a time turns transformers' remarks off and on: they are the whole process's."""
+"""Held by the one thread that turns transformers' log output off and on, which is process-wide."""
 
 
 def check_packages(*, engine: str) -> None:
     """Return if everything is installed; imports nothing.
 
     Args:
-        engine: As configured; ``"openvino"`` has to be there if it is asked for.
+        engine: As configured; ``"openvino"`` has to be installed if it is asked for.
 
     Raises:
-        NotReadyError: Something is missing; names the command.
+        NotReadyError: Something is missing; names the command that installs it.
     """
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
-        message = f"Not installed, but needed by local models: {', '.join(missing)}."
+        message = f"Local models need packages that are not installed: {', '.join(missing)}."
         raise NotReadyError(message, remedy=f"Run: {INSTALL}", code="missing_packages")
     if engine == "openvino" and find_spec("openvino") is None:
-        message = "Not installed, but configured as [local] engine: openvino."
+        message = '[local] engine = "openvino", but openvino is not installed.'
         raise NotReadyError(message, remedy=f"Run: {INSTALL_OPENVINO}", code="missing_packages")
 
 
 def free_device_memory() -> None:
-    """Return what torch keeps for itself on a GPU after models were dropped."""
+    """Release the GPU memory that torch still keeps after models have been dropped."""
     torch = sys.modules.get("torch")
     if torch is None:
         return
@@ -58,9 +58,9 @@ def free_device_memory() -> None:
 
 
 def limit_threads(threads: int | None) -> None:
-    """Let what the calling thread computes with torch use so many threads; None leaves it as it is.
+    """Set how many threads torch uses for work of the calling thread; None leaves it as it is.
 
-    OpenMP keeps that number per thread, but torch also keeps it for threads to come: those get back what they had.
+    OpenMP keeps that number per thread, but torch also keeps one for new threads, which is restored.
     """
     if threads is None:
         return
@@ -75,10 +75,10 @@ def limit_threads(threads: int | None) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers' progress bars and remarks from the user's terminal while a model is loaded or converted.
+    """Keep transformers' progress bars and log output off the terminal while a model is loaded or converted.
 
-    The bars of this thread only, and by a hook: transformers' own switch would switch those of huggingface_hub as well,
-    which may be as somebody else has set them.
+    The bars of this thread only, and by a hook: transformers' own switch would also set that of huggingface_hub, which
+    belongs to the application.
     """
     import transformers
 
@@ -103,11 +103,11 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def translated(name: str, *, error: Callable[[str], BackendError] = UnavailableError) -> Iterator[None]:
-    """Name the exceptions of torch and transformers by this package's errors.
+    """Translate the exceptions of torch and transformers into this package's errors.
 
     Args:
         name: What was being run, for messages.
-        error: What to raise for anything but a shortage of memory.
+        error: What to raise for anything other than a lack of memory.
     """
     try:
         yield
@@ -116,7 +116,7 @@ def translated(name: str, *, error: Callable[[str], BackendError] = UnavailableE
     except Exception as cause:  # third parties raise whatever they like
         what = f"{name}: {type(cause).__name__}: {' '.join(str(cause).split())[:500]}"
         if _is_shortage(cause):
-            raise OverloadedError(f"The memory was not enough for {what}", code="out_of_memory") from cause
+            raise OverloadedError(f"There was not enough memory for {what}", code="out_of_memory") from cause
         raise error(f"transformers failed on {what}") from cause
 
 

@@ -1,7 +1,7 @@
-"""What was measured or made once on this machine and holds until something about it changes.
+"""Facts that were measured once on this machine, and what was converted, valid until something about it changes.
 
-This module decides where that is kept and when it no longer holds. It must not know what was measured. Whatever goes
-wrong with the files is as if nothing had been kept: it is measured again.
+This module decides where they are kept and when they no longer hold. It must not know what was measured. If anything is
+wrong with the files, that is as if nothing had been kept: it is measured again.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ __all__ = ["TuningCache", "processor_name"]
 
 
 DRAFT = re.compile(r"\.(draft|convert)-.*|.*-[0-9a-f]{16}")
-"""Names of facts and conversions that are being made, and of folders beside facts."""
+"""Names of facts and conversions in progress, and of folders beside facts."""
 
 WORK_S = 24 * 3600.0
-"""Nobody works longer on what is kept here."""
+"""Anything in progress for longer than this was abandoned."""
 
 
 class TuningCache:
@@ -64,7 +64,7 @@ class TuningCache:
         return None
 
     def write(self, name: str, fact: Mapping[str, Any], *, state: Mapping[str, Any]) -> None:
-        """Keep a fact, or not where nothing can be written; readers never see half of it."""
+        """Keep a fact, if the folder can be written to; readers never see half of it."""
         file = self._file(name, state)
         with suppress(OSError):
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -78,10 +78,10 @@ class TuningCache:
                 raise
 
     def forget(self, about: Callable[[dict[str, Any]], bool]) -> int:
-        """Remove facts, what is kept beside them, and what others have left half made; return the bytes of all that.
+        """Remove facts, the folders beside them, and whatever was abandoned in progress; return the bytes freed.
 
         Args:
-            about: Tells by its state whether a fact is to go.
+            about: Tells from the state of a fact whether it is to be removed.
         """
         gone = self._concerned(about)
         freed = sum(_size(path) for path in gone)
@@ -103,7 +103,7 @@ class TuningCache:
         return [*gone, *(file.with_suffix("") for file in gone), *killed]
 
     def place(self, name: str, *, state: Mapping[str, Any]) -> Path:
-        """Return the folder for what is too large for a fact; it need not exist."""
+        """Return the folder for what is too large for a fact; it may not exist yet."""
         return self._file(name, state).with_suffix("")
 
     def _file(self, name: str, state: Mapping[str, Any]) -> Path:
@@ -112,7 +112,7 @@ class TuningCache:
 
 
 def processor_name() -> str:
-    """Return what the processor calls itself; measurements on another say nothing."""
+    """Return the processor's name for itself; measurements on another one do not hold."""
     with suppress(OSError, StopIteration):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         keys = ("model name", "cpu family", "model\t", "CPU part")
