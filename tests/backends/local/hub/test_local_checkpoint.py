@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from vision_backends.backends.local.hub.checkpoint import MOST_FILES, flaws_of_weights, read_checkpoint
+from vision_backends.backends.local.hub.checkpoint import MOST_FILES, flaws_of_files, read_checkpoint
 from vision_backends.errors import NotReadyError
 
 
@@ -86,6 +86,39 @@ def test_a_model_of_a_billion_layers_is_refused(model_copy, changes):
     assert "no model has more than 1000" in refusal(folder).message
 
 
+@pytest.mark.parametrize("kind", ["clip", "blip", "grounding_dino"])
+def test_a_model_that_knows_words_needs_its_tokenizer(model_copy, kind):
+    """Another library may have fetched the rest; that is told as what it is, also by `vision models verify`."""
+    folder = model_copy(kind)
+    for path in folder.glob("*"):
+        if path.name.startswith(("tokenizer", "vocab", "special_tokens", "merges")):
+            path.unlink()
+    error = refusal(folder)
+    assert error.code == "incomplete"
+    assert "it has no tokenizer" in error.message
+    assert flaws_of_files(folder).keys() == {"tokenizer.json"}
+
+
+def test_a_tokenizer_that_was_cut_short_is_named(model_copy):
+    """Its own reader would tell a place in some file."""
+    folder = model_copy("clip")
+    vocabulary = folder / "tokenizer.json"
+    vocabulary.write_bytes(vocabulary.read_bytes()[:-100])
+    error = refusal(folder)
+    assert (error.code, "tokenizer.json is cut short" in error.message) == ("incomplete", True)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_file_that_this_user_may_not_read_is_not_called_damaged(model_copy, name):
+    """Fetching it again would not help."""
+    folder = model_copy("clip")
+    (folder / name).chmod(0)
+    error = refusal(folder)
+    assert error.code == "unreadable"
+    assert "Permission denied" in error.message
+
+
 def test_weights_that_end_in_zeros_are_refused(model_copy):
     """Room was made for a download that never came to its end."""
     folder = model_copy("clip")
@@ -93,7 +126,7 @@ def test_weights_that_end_in_zeros_are_refused(model_copy):
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-5_000] + bytes(5_000))
     assert "ends in zeros" in refusal(folder).message
-    assert flaws_of_weights(folder).keys() == {"model.safetensors"}
+    assert flaws_of_files(folder).keys() == {"model.safetensors"}
 
 
 @pytest.mark.parametrize("weights", ["adapter_model.bin", "other.safetensors", "other.safetensors.index.json"])
@@ -268,7 +301,7 @@ def test_a_broken_configuration_is_incomplete(model_copy):
     """No JSON, no model."""
     folder = model_copy("clip")
     (folder / "config.json").write_text("{")
-    assert "config.json is missing or no JSON" in refusal(folder).message
+    assert "config.json is not valid JSON" in refusal(folder).message
 
 
 @pytest.mark.parametrize(
@@ -293,7 +326,7 @@ def test_files_of_an_odd_form_make_it_incomplete(model_copy, name, content):
         (folder / "model.safetensors").unlink()
     (folder / name).write_text(content)
     assert refusal(folder).code == "incomplete"
-    assert flaws_of_weights(folder) == {}
+    assert flaws_of_files(folder) == {}
 
 
 @pytest.mark.parametrize("entry", [{"data_offsets": [0, 0]}, {"dtype": "F32", "data_offsets": [0]}, 7])

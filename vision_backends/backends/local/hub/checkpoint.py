@@ -35,7 +35,7 @@ __all__ = [
     "MOST_FILES",
     "Checkpoint",
     "check_settings",
-    "flaws_of_weights",
+    "flaws_of_files",
     "layout_of",
     "read_checkpoint",
     "read_settings",
@@ -46,6 +46,11 @@ INDEX = "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 VOCABULARIES = frozenset({"tokenizer.json", "vocab.json", "added_tokens.json"})
 """Large files of words, which configure nothing."""
+
+TOKENIZERS = (
+    *("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model"),
+)
+"""Vocabularies, of which a model that knows words has at least one."""
 
 PARTS_OF_REVISION = frozenset({".json", ".txt", ".model", ".jinja"})
 """Files that change answers, beside the weights."""
@@ -82,6 +87,7 @@ REMEDIES = {
     "no_safetensors": "Convert them: model.save_pretrained(...) writes safetensors.",
     "not_supported": "Only models of one CLIP-like module embed images and texts in one space.",
     "other_weights": "Take transformers_weights out of the file, or use another checkpoint.",
+    "unreadable": "Let this user read the file.",
     "remote_code": "Use a checkpoint that needs no code of its own.",
 }
 
@@ -175,8 +181,8 @@ def check_settings(root: Path, *, name: str, weights: Iterable[str]) -> None:
         _weights(folder, there=lambda path: _place(path) in coming)
 
 
-def flaws_of_weights(root: Path) -> dict[str, str]:
-    """Return what is wrong with the files of weights, by their path within the folder: cut short, no such file."""
+def flaws_of_files(root: Path) -> dict[str, str]:
+    """Return what is wrong with weights and tokenizer, by their path within the folder: cut short, no such file."""
     flaws = {}
     for path in sorted(root.rglob("*.safetensors")):
         try:
@@ -185,10 +191,11 @@ def flaws_of_weights(root: Path) -> dict[str, str]:
             flaws[path.relative_to(root).as_posix()] = flaw.why
     with suppress(_FlawError), _odd_files_are_flaws():  # what is refused for other reasons may be whole all the same
         folder = _inner_folder(root)
-        try:
-            _weights(folder)
-        except _FlawError as flaw:
-            flaws |= {(folder / name).relative_to(root).as_posix(): flaw.why for name in flaw.missing}
+        for check in (_weights, lambda folder: _check_words(folder, _read_table(folder / "config.json"))):
+            try:
+                check(folder)
+            except _FlawError as flaw:
+                flaws |= {(folder / name).relative_to(root).as_posix(): flaw.why for name in flaw.missing}
     return flaws
 
 
@@ -257,7 +264,20 @@ def _read_settings(root: Path) -> tuple[Path, dict[str, Any], dict[str, Any]]:
     processor = next((folder / name for name in layout_of("processor") if (folder / name).is_file()), None)
     if processor is None:
         raise _FlawError(f"it has none of {', '.join(layout_of('processor'))}")
+    _check_words(folder, config)
     return folder, config, _read_table(processor)
+
+
+def _check_words(folder: Path, config: Mapping[str, Any]) -> None:
+    """Return if a model that reads or writes words has a tokenizer, and its vocabulary was not cut short."""
+    if isinstance(config.get("text_config"), dict) and not any((folder / name).is_file() for name in TOKENIZERS):
+        missing = [TOKENIZERS[0]]
+        raise _FlawError(f"it has no tokenizer: none of {', '.join(TOKENIZERS)}", missing=missing)
+    for path in sorted(folder / name for name in VOCABULARIES):
+        if path.is_file():
+            content = read_settings(path).strip()
+            if not (content.startswith("{") and content.endswith("}")):
+                raise _FlawError(f"{path.name} is cut short")
 
 
 def _refuse_odd_files(root: Path) -> None:
@@ -384,6 +404,8 @@ def _header(path: Path) -> dict[str, Any]:
             return {**header, "__start__": 8 + length}
     except NotRegularFileError as error:
         raise _FlawError(f"{path.name} is not a regular file") from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
     except (*ODD, struct.error) as error:
         raise _FlawError(f"{path.name} is no safetensors file") from error
     raise _FlawError(f"{path.name} is cut short")
@@ -448,8 +470,16 @@ def _read_json(path: Path) -> Any:  # noqa: ANN401 — whatever the file holds
         return json.loads(read_settings(path))
     except (FileTooLargeError, NotRegularFileError) as error:
         raise _FlawError(f"{path.name} cannot be read: {error}") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise _FlawError(f"{path.name} is missing or no JSON") from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except (ValueError, RecursionError) as error:
+        raise _FlawError(f"{path.name} is not valid JSON") from error
+
+
+def _unreadable(path: Path, error: OSError) -> _FlawError:
+    if isinstance(error, FileNotFoundError):
+        return _FlawError(f"{path.name} is missing", missing=[path.name])
+    return _FlawError(f"{path.name} cannot be read: {error.strerror or error}", code="unreadable")
 
 
 def _read_table(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from vision_backends.backends.local.hub.checkpoint import flaws_of_weights
+from vision_backends.backends.local.hub.checkpoint import flaws_of_files
 from vision_backends.regular_file import open_regular
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def verify_files(folder: Path, *, progress: Progress) -> Iterator[Verdict]:
         folder: A snapshot in the cache, or any other folder with a checkpoint.
         progress: Updated with how much has been read.
     """
-    flaws = flaws_of_weights(folder)
+    flaws = flaws_of_files(folder)
     paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if not path.is_dir()}
     progress.total_bytes = sum(path.stat().st_size for path in paths.values() if path.exists())
     for name, path in paths.items():
