@@ -90,6 +90,7 @@ class LoopbackHub:
         xet: Whether weights are offered by Xet as well, which huggingface_hub prefers.
         chunks_of: The file whose chunks Xet gets, if not the right one.
         surplus: What both send after the content of a file, without saying how long that is.
+        refused_tokens: Authorisations that the hub does not accept.
         distort: What becomes of a listing before it is sent; None where it is sent as it is.
     """
 
@@ -107,6 +108,7 @@ class LoopbackHub:
         self.xet = False
         self.chunks_of: Path | None = None
         self.surplus = b""
+        self.refused_tokens: set[str] = set()
         self.distort: Callable[[Any], Any] | None = None
         self.blobs: dict[str, Path] = {}
         self._servers = [self._start(_Hub), self._start(_Storage)]
@@ -180,7 +182,9 @@ class _Hub(_Handler):
         found = listing or file
         name = found[1] if found else ""
         repository = self.hub.repositories.get(name)
-        if path == "/xet-token":
+        if self.headers.get("Authorization") in self.hub.refused_tokens:
+            self.reply(401, X_Error_Message="Invalid credentials in Authorization header")
+        elif path == "/xet-token":
             headers = {"X_Xet_Access_Token": "token", "X_Xet_Token_Expiration": str(int(time.time()) + 3600)}
             self.reply(200, X_Xet_Cas_Url=self.hub.elsewhere or self.hub.storage, **headers)
         elif name in self.hub.renamed:

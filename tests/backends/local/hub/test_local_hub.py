@@ -327,7 +327,7 @@ def test_a_commit_that_is_none_names_no_folder(serve, tmp_path):
     """It would become a path."""
     hub, server = serve(write_model(tmp_path / "model"))
     server.repositories["acme/tiny"].commit = "../../somewhere"
-    with pytest.raises(NotReadyError, match="is not a commit"):
+    with pytest.raises(NotReadyError, match="does not say which commit"):
         hub.offer(Source.parse("acme/tiny"))
 
 
@@ -611,3 +611,45 @@ main(["embed", {str(photos / "cat.jpg")!r}, "--json"])
     assert "openvino_telemetry" not in modules
     assert list(fresh_user.glob(".cache/**/model.xml")) != []
     assert {path.name for path in fresh_user.iterdir()} <= {".cache", "huggingface", "vision.toml"}
+
+
+class TestWhatTheHubSays:
+    """Each refusal has its own words and remedy."""
+
+    @pytest.fixture
+    def tell(self, tmp_path, loopback_hub):
+        """A fetch from a hub that refuses as told; returns the error."""
+
+        def fetch(name="acme/tiny"):
+            with pytest.raises((ModelNotFoundError, NotReadyError)) as caught:
+                HuggingFaceHub(cache=tmp_path / "cache", endpoint=loopback_hub.endpoint).fetch(
+                    Source.parse(name), Progress()
+                )
+            return caught.value
+
+        return fetch
+
+    def test_a_token_that_is_not_accepted(self, tell, loopback_hub, tmp_path, monkeypatch):
+        """The network is not to blame, and the token is not shown."""
+        loopback_hub.publish("acme/tiny", write_model(tmp_path / "tiny"))
+        loopback_hub.refused_tokens = {"Bearer hf_stale"}
+        monkeypatch.setenv("HF_TOKEN", "hf_stale")
+        error = tell()
+        assert error.code == "bad_token"
+        assert "HF_TOKEN" in error.remedy
+        assert "hf_stale" not in str(error)
+
+    def test_a_token_that_cannot_be_sent(self, tell, loopback_hub, tmp_path, monkeypatch):
+        """Copied with an invisible character."""
+        loopback_hub.publish("acme/tiny", write_model(tmp_path / "tiny"))
+        monkeypatch.setenv("HF_TOKEN", "hf_secret\u200b")
+        error = tell()
+        assert error.code == "bad_token"
+        assert "hf_secret" not in str(error)
+
+    def test_a_gated_model(self, tell, loopback_hub, tmp_path):
+        """Its name is right, and logging in again would not help."""
+        loopback_hub.publish("acme/tiny", write_model(tmp_path / "tiny"), gated=True)
+        error = tell()
+        assert error.code == "gated"
+        assert "access" in error.remedy

@@ -210,10 +210,21 @@ def _translated(name: str, cache: Path) -> Iterator[None]:
         yield
     except NotReadyError:
         raise
+    except errors.GatedRepoError as error:
+        message = f"{name} is gated, and this account has not been granted access to it."
+        remedy = "Ask for access on the page of the model; without an account, run first: hf auth login"
+        raise ModelNotFoundError(message, remedy=remedy, code="gated") from error
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         message = f"The hub has no model {name!r}, or this account has no access to it."
         raise ModelNotFoundError(message, remedy="Correct its name under [local], or run: hf auth login") from error
+    except errors.OfflineModeIsEnabled as error:
+        message = f"{name} could not be fetched: HF_HUB_OFFLINE is set."
+        raise NotReadyError(message, remedy=f"Unset it, and run: vision models pull {name}", code="offline") from error
     except Exception as error:  # the network and the disk fail in many ways
+        if isinstance(error, UnicodeError) or getattr(getattr(error, "response", None), "status_code", None) == 401:
+            message = f"{name} could not be fetched: the hub does not accept the access token of this machine."
+            remedy = "Run: hf auth login, or correct or unset HF_TOKEN; a public model needs none."
+            raise NotReadyError(message, remedy=remedy, code="bad_token") from error
         if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
             message = f"The disk of {cache} is full; what has arrived of {name} is kept."
             raise NotReadyError(message, remedy="Free some space, and fetch it again.", code="disk_full") from error

@@ -108,7 +108,11 @@ def ask_for_offer(source: Source, repository: str, *, endpoint: str | None) -> O
         branch = conversion or branch
         info = ask(revision=branch)
     if not COMMIT.fullmatch(str(info.sha)):
-        raise ValueError(f"{str(info.sha)!r} is not a commit")
+        raise NotReadyError(
+            f"The hub at {api.endpoint} does not say which commit of {repository} it serves.",
+            remedy="Use another mirror in HF_ENDPOINT, or name a folder in [local].",
+            code="hub_not_trusted",
+        )
     files = {each.rfilename: each for each in info.siblings or [] if _is_inside(each.rfilename)}
     settings, weights = _wanted(repository, files)
     return Offer(
