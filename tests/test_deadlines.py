@@ -11,7 +11,15 @@ import time
 import pytest
 from PIL import Image as PILImage
 
-from vision_backends import AllBackendsFailedError, AsyncRouter, Description, Router, UnavailableError, VisionError
+from vision_backends import (
+    AllBackendsFailedError,
+    AsyncRouter,
+    Description,
+    InvalidImageError,
+    Router,
+    UnavailableError,
+    VisionError,
+)
 from vision_backends.images.room import ROOM
 from vision_backends.routing.ladder import MAX_COLD_S
 from vision_backends.routing.opening import DECODERS, READERS
@@ -134,7 +142,8 @@ def test_decoders_that_hang_do_not_stop_others(decoder_that_hangs):
     """Half of the threads may be left behind; then images are decoded in processes that can be ended."""
     with Router([FakeBackend("best")], caching=False) as router:
         outcomes = router.describe_many([HEIC + bytes([n]) for n in range(2 * DECODERS)], deadline_s=2.0)
-        assert {type(outcome) for outcome in outcomes} == {AllBackendsFailedError}
+        kinds = {type(outcome) for outcome in outcomes}  # the processes lack the decoder that hangs, and say so if soon
+        assert AllBackendsFailedError in kinds <= {AllBackendsFailedError, InvalidImageError}
         pool = router._pipeline._opener._decoders
         assert 0 < pool.stuck <= DECODERS // 2
         for n in range(3):
