@@ -22,7 +22,7 @@ from vision_backends.backends.local.models.detector import ClosedDetector, OpenD
 from vision_backends.backends.local.models.embedder import Embedder
 from vision_backends.backends.local.runtime.engines import EngineName  # noqa: TC001 — a key of the table is read by its type
 from vision_backends.backends.local.runtime.idle_unload import IdleWatch
-from vision_backends.backends.local.runtime.loader import BATCH, LoaderSettings
+from vision_backends.backends.local.runtime.loader import BATCH, LoaderSettings, was_forked_while_loading
 from vision_backends.backends.local.runtime.memory import give_back_memory
 from vision_backends.backends.local.runtime.precision import Dtype  # noqa: TC001 — the same
 from vision_backends.backends.local.runtime.timed_lookup import TimedLookup
@@ -354,7 +354,7 @@ class LocalBackend(AsyncBackend):
         return await closed.detect(images, wanted=self._wanted(request), min_score=least, deadline=deadline), ()
 
     def _check_process(self) -> None:
-        if self._forked:
+        if self._forked or was_forked_while_loading():
             raise NotReadyError(
                 "This process was forked from one that had loaded local models; torch would hang in it.",
                 remedy="Start workers with spawn or forkserver, or fork before the first request.",

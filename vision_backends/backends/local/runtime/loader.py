@@ -10,7 +10,6 @@ a second, while transformers builds a 16-bit model, torch's default dtype for ne
 from __future__ import annotations
 
 import re
-import threading
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -27,6 +26,7 @@ from vision_backends.backends.local.runtime.torch_environment import (
     translated,
 )
 from vision_backends.backends.local.runtime.tuning_cache import TuningCache
+from vision_backends.engine.threads import after_fork_in_child, make_lock
 from vision_backends.errors import ConfigError, NotReadyError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from vision_backends.backends.local.hub.checkpoint import Checkpoint
 
-__all__ = ["BATCH", "LoaderSettings", "Placement", "load", "placement_for"]
+__all__ = ["BATCH", "LoaderSettings", "Placement", "load", "placement_for", "was_forked_while_loading"]
 
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json")
 """A checkpoint with any of these has a tokenizer."""
@@ -44,7 +44,35 @@ DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 BATCH = 8
 """Inputs per batch; a larger one gains little on a CPU, and a caller waits for all of it."""
 
-_loading = threading.Lock()
+
+class _Loading:
+    """The lock that is held while a model is loaded.
+
+    Attributes:
+        was_forked: Whether this process was forked while another thread held it: the locks of the modules that it was
+            importing, and those of torch, are held for ever here.
+    """
+
+    def __init__(self) -> None:
+        self._lock = make_lock()
+        self._is_held = False
+        self.was_forked = False
+        after_fork_in_child(self, _Loading._after_fork)
+
+    def _after_fork(self) -> None:
+        self.was_forked = self.was_forked or self._is_held
+        self._lock = make_lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        self._is_held = True
+
+    def __exit__(self, *_: object) -> None:
+        self._is_held = False
+        self._lock.release()
+
+
+_loading = _Loading()
 """One load at a time in the whole process: transformers swaps torch's global initialisers while it loads."""
 
 
@@ -119,6 +147,11 @@ def placement_for(checkpoint: Checkpoint, settings: LoaderSettings, *, has_parts
         converted = has_parts and may_convert(settings.engine, device=device)
         at_once = stays_whole(checkpoint.kind) and not converted
         return Placement(device=device, dtype=dtype, loaded_as=dtype if at_once else torch.float32, converted=converted)
+
+
+def was_forked_while_loading() -> bool:
+    """Return whether this process was forked while a model was being loaded, so that it can load none itself."""
+    return _loading.was_forked
 
 
 def load(
