@@ -99,9 +99,11 @@ def test_a_dead_quota_costs_one_request(make_router, image):
     best.play(QuotaExhaustedError("No money is left."), times=100)
     router = make_router(best, spare, caching=False)
     for _ in range(20):
-        assert router.describe(image).trace.backend == "spare"
+        trace = router.describe(image).trace
+        assert trace.backend == "spare"
         router.detect(image)
     assert len(best.calls) == 1
+    assert (trace.attempts[0].outcome, trace.attempts[0].elapsed_s) == ("skipped", 0.0)
 
 
 def test_the_ladder_is_climbed_again_when_the_gate_opens(make_router, image, clock):
