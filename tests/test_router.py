@@ -74,6 +74,7 @@ def test_the_best_rung_answers_and_says_so(make_router, image):
     assert not answer.trace.degraded
     assert answer.trace.reason is None
     assert answer.trace.usage == Usage(input_tokens=7, output_tokens=2, cost_usd=0.01)
+    assert answer.trace.elapsed_s == 0.0  # the clock stood still
     assert outcomes(answer) == [("best", "answered", None)]
     assert spare.calls == []
 
@@ -98,9 +99,11 @@ def test_a_dead_quota_costs_one_request(make_router, image):
     best.play(QuotaExhaustedError("No money is left."), times=100)
     router = make_router(best, spare, caching=False)
     for _ in range(20):
-        assert router.describe(image).trace.backend == "spare"
+        trace = router.describe(image).trace
+        assert trace.backend == "spare"
         router.detect(image)
     assert len(best.calls) == 1
+    assert (trace.attempts[0].outcome, trace.attempts[0].elapsed_s) == ("skipped", 0.0)
 
 
 def test_the_ladder_is_climbed_again_when_the_gate_opens(make_router, image, clock):
@@ -389,6 +392,24 @@ def test_a_failed_attempt_that_may_have_been_billed_makes_the_cost_unknown(make_
     other = FakeBackend("other", local=False)
     other.play(AuthenticationError("Wrong key."))
     assert make_router(other, spare).describe(image).trace.usage == FREE
+    local = FakeBackend("local")
+    local.play(TimedOutError("It was too slow."))
+    assert make_router(local, spare, caching=False).describe(image).trace.usage == FREE  # nobody sends a bill
+
+
+@pytest.mark.parametrize(
+    ("said", "model", "revision"),
+    [(Trace(), "best-model", "1"), (Trace(model="best-model-2026-11-01", revision="2"), "best-model-2026-11-01", "2")],
+)
+def test_the_model_is_the_one_that_the_answer_names_or_else_the_one_that_was_asked(
+    make_router, image, said, model, revision
+):
+    """A server may answer with a snapshot of it; a backend of one's own may say nothing."""
+    best = FakeBackend("best")
+    best.play(Description(text="A square.", trace=said))
+    trace = make_router(best).describe(image).trace
+    assert (trace.model, trace.revision) == (model, revision)
+    assert trace.attempts[0].model == model
 
 
 def test_every_kind_of_input_reaches_the_same_answer(make_router, tmp_path, image):
@@ -512,6 +533,7 @@ def test_an_outage_is_tried_again_only_where_nobody_stands_below(make_router, im
     with time_passes(clock):
         answer = make_router(alone).describe(image)
     assert outcomes(answer) == [("alone", "failed", "unavailable"), ("alone", "answered", None)]
+    assert clock.monotonic() == pytest.approx(0.2)
 
 
 def test_retries_are_a_small_part_of_the_requests(make_router, image, clock, time_passes):
@@ -586,9 +608,22 @@ def test_patience_ends_and_then_the_next_rung_answers(make_router, image, clock,
     best.play(QuotaExhaustedError("No money is left."), times=1000)
     router = make_router(best, spare, caching=False)
     with time_passes(clock):
-        assert router.describe(image, priority="batch", max_wait_s=30).trace.backend == "spare"
+        answer = router.describe(image, priority="batch", max_wait_s=30)
+    assert outcomes(answer) == [
+        ("best", "failed", "quota_exhausted"),
+        ("best", "skipped", "quota_exhausted"),
+        ("spare", "answered", None),
+    ]
     assert 20 <= clock.monotonic() <= 65
     assert len(best.calls) == 1
+
+
+def test_a_batch_call_that_may_not_wait_takes_the_next_rung(make_router, image, clock):
+    """``max_wait_s=0`` is a time: none."""
+    best, spare = FakeBackend("best", local=False), FakeBackend("spare")
+    best.play(RateLimitedError("Slow down.", retry_after_s=90.0))
+    assert make_router(best, spare).describe(image, priority="batch", max_wait_s=0).trace.backend == "spare"
+    assert clock.monotonic() == 0.0
 
 
 def test_a_waiting_batch_call_notices_a_reset(make_router, image, clock):

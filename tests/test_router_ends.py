@@ -80,6 +80,26 @@ def test_a_call_that_is_late_is_booked_with_its_estimate_and_the_next_rung_answe
         assert len(remote.cancelled) == 1
 
 
+@pytest.mark.parametrize("ends_badly", [False, True])
+def test_a_call_that_was_given_up_is_not_heard_of_again(caplog, ends_badly):
+    """However its backend takes that: asyncio has nothing to complain about."""
+
+    class Stubborn(Remote):
+        async def describe(self, images, request, *, timeout_s):
+            try:
+                return await super().describe(images, request, timeout_s=timeout_s)
+            finally:
+                if ends_badly:
+                    raise ZeroDivisionError
+
+    remote = Stubborn()
+    remote.play(60.0)
+    with Router([remote]) as router, pytest.raises(AllBackendsFailedError):
+        router.describe(IMAGE, deadline_s=0.3)
+    gc.collect()
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
+
+
 def test_who_waits_for_the_same_answer_outlasts_who_has_asked_first():
     """The request belongs to no caller: it goes on as long as one of them waits, and is paid for once."""
     remote = Remote(usage=Usage(input_tokens=9, output_tokens=1, cost_usd=0.5))

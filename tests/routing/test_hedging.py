@@ -1,13 +1,16 @@
 """Asking the next rung while the better one still thinks."""
 
+import asyncio
 import threading
 
 import pytest
 from PIL import Image as PILImage
 
 from vision_backends import InvalidRequestError, Router, UnavailableError, Usage
+from vision_backends.routing.call import Item
 from vision_backends.routing.hedging import Hedges
-from vision_backends.testing import FakeBackend
+from vision_backends.testing import FakeBackend, FakeClock
+from vision_backends.types import Description
 
 IMAGE = PILImage.new("RGB", (64, 48), "teal")
 COST = Usage(input_tokens=5, output_tokens=1, cost_usd=0.25)
@@ -80,6 +83,42 @@ def test_the_better_answer_is_preferred_when_both_are_there(pair):
     assert {attempt.backend for attempt in answer.trace.attempts} == {"slow", "quick"}
 
 
+def test_of_two_answers_at_the_same_moment_the_better_one_counts():
+    """Whichever rung was the first by a hair's breadth."""
+
+    async def race():
+        both, hedges, clock, item = asyncio.Event(), Hedges(1.0), FakeClock(), Item(source="text")
+
+        async def better(twin):
+            clock.advance(1.0)
+            await both.wait()
+            twin.answer = Description(text="The better one's.")
+
+        async def worse(twin):
+            both.set()
+            twin.answer = Description(text="The worse one's.")
+
+        for _ in range(20):
+            hedges.after_s(1.0)
+        assert await hedges.race(item, better, worse, after_s=1.0, clock=clock)
+        return item.answer
+
+    assert str(asyncio.run(race())) == "The better one's."
+
+
+def test_a_bug_of_a_leg_is_no_missing_answer():
+    """It is raised, for nobody would find it otherwise."""
+
+    async def broken(_twin):
+        raise ZeroDivisionError
+
+    async def race():
+        await Hedges(1.0).race(Item(source="text"), broken, broken, after_s=1.0, clock=FakeClock())
+
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(race())
+
+
 def test_without_another_answer_the_slow_one_is_waited_for(pair):
     """A hedge that fails costs nothing but the try."""
     router, slow, quick, clock = pair
@@ -87,6 +126,15 @@ def test_without_another_answer_the_slow_one_is_waited_for(pair):
     quick.play(UnavailableError("It is down."))
     threading.Timer(0.06, clock.over.set).start()
     assert router.describe(IMAGE).trace.backend == "slow"
+
+
+def test_progress_counts_a_hedged_image_once(pair):
+    """Whichever rung has answered."""
+    router, slow, _quick, _clock = pair
+    seen = []
+    slow.play(60.0)
+    router.describe_many([IMAGE], progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 1)]
 
 
 def test_at_most_one_call_in_twenty_is_hedged():

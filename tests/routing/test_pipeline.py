@@ -11,14 +11,16 @@ from vision_backends import (
     ContentRejectedError,
     Detections,
     Embedding,
+    ImageTooLargeError,
     InvalidImageError,
     InvalidRequestError,
     NotReadyError,
     Router,
     UnavailableError,
 )
+from vision_backends.images import ImageLimits
 from vision_backends.storage.memory import MemoryStore
-from vision_backends.testing import FakeBackend
+from vision_backends.testing import FakeBackend, FakeClock
 
 
 def picture(width):
@@ -180,6 +182,60 @@ def test_files_are_read_once_even_when_the_space_changes():
     assert [vector.space for vector in vectors] == ["b", "b"]
 
 
+class Pipe(io.RawIOBase):
+    """A file that can be read once, from its beginning."""
+
+    def __init__(self, content):
+        super().__init__()
+        self._content = io.BytesIO(content)
+
+    def readable(self):
+        """Return True."""
+        return True
+
+    def readinto(self, buffer):
+        """Read on."""
+        return self._content.readinto(buffer)
+
+
+def test_a_pipe_may_hold_as_many_bytes_as_an_image_and_no_more():
+    """It is kept for the next space, so it is read before its size is known."""
+    file = io.BytesIO()
+    picture(40).save(file, "BMP")
+    content = file.getvalue()
+    with Router([FakeBackend()], image_limits=ImageLimits(max_bytes=len(content))) as router:
+        fits, too_large = router.embed_many([Pipe(content), Pipe(content + b"x")])
+    assert isinstance(fits, Embedding)
+    assert isinstance(too_large, ImageTooLargeError)
+
+
+def test_the_time_to_open_an_image_is_part_of_its_time():
+    """Of the router's deadline for each image as of a call's own."""
+    clock = FakeClock()
+
+    class Slow(io.BytesIO):
+        def read(self, *size):
+            if not self.tell():
+                clock.advance(3.0)
+            return super().read(*size)
+
+    file = io.BytesIO()
+    picture(5).save(file, "PNG")
+    best = FakeBackend(clock=clock)
+    with Router([best], clock=clock, deadline_s=10.0) as router:
+        assert router.describe(Slow(file.getvalue())).trace.elapsed_s == pytest.approx(3.0)
+    assert best.calls[0].timeout_s == pytest.approx(7.0)
+
+
+def test_a_batch_has_the_time_of_all_its_images(pictures):
+    """Each brings its own; a rung that hangs does not get that of the others."""
+    clock = FakeClock()
+    best = FakeBackend(batch_size=4, clock=clock)
+    with Router([best], clock=clock, deadline_s=10.0) as router:
+        router.describe_many(pictures[:8])
+    assert [call.timeout_s for call in best.calls] == [pytest.approx(40.0)] * 2
+
+
 def test_the_same_picture_twice_in_a_list_is_asked_for_once():
     """The second has the first one's answer."""
     backend = FakeBackend()
@@ -191,8 +247,6 @@ def test_the_same_picture_twice_in_a_list_is_asked_for_once():
 
 def test_a_deadline_for_all_of_them_is_shared(pictures):
     """When it is over, what is left says so."""
-    from vision_backends.testing import FakeClock
-
     clock = FakeClock()
     backend = FakeBackend(clock=clock)
     backend.play(6.0, 6.0)

@@ -199,6 +199,15 @@ def test_an_overload_concerns_the_tasks_of_its_model(make_router, spare):
     assert warmed(spare) == [DescribeRequest()]
 
 
+def test_an_overload_concerns_every_task_of_a_model_that_has_several(make_router, best, spare):
+    """They would all wait in one queue."""
+    router = make_router([best, spare])
+    router.embed(PICTURE)
+    best.play(OverloadedError("Busy.", retry_after_s=60))
+    router.describe(PICTURE)
+    assert {each.task for each in warmed(spare, times=2)} == {"describe", "embed"}
+
+
 def test_requests_of_every_shape_are_remembered(make_router, best, spare):
     """Labels of any kind may need another model than a closed vocabulary; prompts another than captions."""
     router = make_router([best, spare])

@@ -1,12 +1,15 @@
 """Descriptions piece by piece."""
 
+import asyncio
 import threading
+import time
 
 import pytest
 from PIL import Image as PILImage
 
 from vision_backends import (
     AllBackendsFailedError,
+    AsyncRouter,
     ContentRejectedError,
     Description,
     InvalidImageError,
@@ -17,7 +20,8 @@ from vision_backends import (
     Usage,
 )
 from vision_backends.health.budgets import Limits
-from vision_backends.testing import FakeBackend, FakeClock
+from vision_backends.routing.streaming import AHEAD
+from vision_backends.testing import FakeAsyncBackend, FakeBackend, FakeClock
 
 IMAGE = PILImage.new("RGB", (64, 48), "teal")
 
@@ -27,7 +31,7 @@ class Speaker(FakeBackend):
 
     def __init__(self, name, *words, record=True, **options):
         super().__init__(name, local=False, **options)
-        self.words, self.record, self.closed = words, record, False
+        self.words, self.record, self.closed, self.said = words, record, False, 0
 
     def describe_stream(self, image, request, *, timeout_s):
         """Say the words that the test has chosen."""
@@ -35,6 +39,7 @@ class Speaker(FakeBackend):
             for word in self.words:
                 if isinstance(word, Exception):
                     raise word
+                self.said += 1
                 yield word
             if self.record:
                 trace = Trace(model=f"{self.name}-model", usage=Usage(input_tokens=9, output_tokens=3, cost_usd=0.5))
@@ -74,6 +79,17 @@ def test_before_the_first_piece_the_next_rung_takes_over(make_router):
     assert list(stream) == ["spare says: 64×48 px"]
     assert stream.description.trace.degraded
     assert stream.description.trace.reason == "best: It is down"
+
+
+def test_a_failed_stream_says_how_long_it_took(make_router):
+    """Not since when the clock runs."""
+    clock = FakeClock()
+    clock.advance(100.0)
+    best, spare = FakeBackend("best", local=False, clock=clock), FakeBackend("spare")
+    best.play([2.0, UnavailableError("It is down.")])
+    stream = make_router(best, spare, clock=clock).describe_stream(IMAGE)
+    list(stream)
+    assert [attempt.elapsed_s for attempt in stream.description.trace.attempts] == [2.0, 0.0]
 
 
 @pytest.mark.parametrize("trouble", [UnavailableError("It is down."), ZeroDivisionError("oops")])
@@ -128,6 +144,49 @@ def test_stopping_early_closes_the_backend_and_is_booked(make_router):
     (row,) = router.ledger()
     assert (row.error, row.cost_usd) == ("stream_interrupted", None)
     assert router.describe_stream(IMAGE, backend="best") is not None
+
+
+def test_a_backend_is_ahead_of_its_reader_by_so_many_pieces(make_router):
+    """Whoever reads slowly holds the backend up; each piece that is taken lets it say one more."""
+    best = Speaker("best", *["word "] * 100)
+    stream = make_router(best).describe_stream(IMAGE)
+    for taken in range(1, 5):
+        assert next(stream) == "word "
+        ends = time.monotonic() + 5
+        while best.said < taken + AHEAD + 1:  # and one that waits for its place
+            assert time.monotonic() < ends
+            time.sleep(0.002)
+    time.sleep(0.02)
+    assert best.said == 4 + AHEAD + 1
+    stream.close()
+
+
+def test_closing_an_awaited_stream_waits_until_it_is_booked():
+    """As closing any other does."""
+    ending, may_end = threading.Event(), threading.Event()
+
+    class Slow(FakeAsyncBackend):
+        async def describe_stream(self, image, request, *, timeout_s):
+            try:
+                yield "A "
+                await asyncio.get_running_loop().create_future()
+            finally:
+                ending.set()
+                await asyncio.to_thread(may_end.wait, 10)
+
+    async def work():
+        async with AsyncRouter(Router([Slow("slow", local=False)])) as router:
+            stream = router.describe_stream(IMAGE)
+            assert await anext(stream) == "A "
+            closing = asyncio.create_task(stream.close())
+            while not ending.is_set():  # noqa: ASYNC110 — it ends on another loop
+                await asyncio.sleep(0.002)
+            assert not closing.done()
+            may_end.set()
+            await closing
+            return [row.error async for row in router.ledger()]
+
+    assert asyncio.run(work()) == ["stream_interrupted"]
 
 
 def test_a_finished_stream_is_cached_for_every_way_of_asking(make_router):

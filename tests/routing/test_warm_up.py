@@ -44,7 +44,8 @@ class Crashing(FakeBackend):
     """One with a bug."""
 
     def warm_up(self, request):
-        """Fail."""
+        """Fail after two seconds."""
+        self._clock.advance(2.0)
         raise ZeroDivisionError(f"nothing for {request.task}")
 
 
@@ -68,6 +69,8 @@ def test_it_runs_once_however_many_ask(clock):
     assert warm_ups.begin_unless_tried(backend, DescribeRequest(prompt="three")) is first
     other = warm_ups.begin(backend, DescribeRequest())
     assert first.report() == WarmUp(backend="slow", task="describe", state="warming")
+    threads = [thread for thread in threading.enumerate() if thread.name == "warm up slow"]
+    assert {thread.daemon for thread in threads} == {True}  # a program that ends does not wait for them
     backend.allowed.set()
     assert {ended(first).state, ended(other).state} == {"ready"}
     assert sorted(map(str, backend.warm_ups)) == sorted(map(str, [DescribeRequest(prompt="one"), DescribeRequest()]))
@@ -88,8 +91,9 @@ def test_who_passes_by_does_not_ask_again_at_once(clock):
 
 def test_a_crash_is_a_reason(clock, caplog):
     """Its traceback is in the log."""
-    report = ended(WarmUps(clock=clock).begin(Crashing(), DescribeRequest()))
-    assert (report.state, report.error) == ("not_ready", "not_ready")
+    clock.advance(100.0)
+    report = ended(WarmUps(clock=clock).begin(Crashing(clock=clock), DescribeRequest()))
+    assert (report.state, report.error, report.elapsed_s) == ("not_ready", "not_ready", 2.0)
     assert report.reason == "The warm-up crashed with ZeroDivisionError: nothing for describe"
     assert "Traceback" in caplog.text
 

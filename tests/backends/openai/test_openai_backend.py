@@ -19,6 +19,7 @@ from vision_backends.errors import (
     ConfigError,
     ContentRejectedError,
     InvalidReplyError,
+    ModelNotFoundError,
     NotReadyError,
     NotSupportedError,
     QuotaExhaustedError,
@@ -369,6 +370,7 @@ def test_a_stream_raises_its_limit_too(backend, sandbox, photo):
     pieces, found = drain(backend.describe_stream(photo, DescribeRequest(), timeout_s=5))
     assert "".join(pieces) == found.text
     assert limits(sandbox) == [1024, 9216]
+    assert [request.body["stream"] for request in sandbox.requests] == [True, True]
     assert found.trace.usage.output_tokens > 1024
 
 
@@ -619,6 +621,22 @@ def test_without_a_key_openai_is_not_ready_but_a_compatible_server_is(make_backe
     make_backend(api_key=None).check(DescribeRequest())
 
 
+@pytest.mark.parametrize("status", [200, 429, 500, 503])
+def test_a_server_in_trouble_is_not_blamed_on_its_address(make_backend, sandbox, status):
+    """A diagnosis is about what a user can mend."""
+    sandbox.play(Fault(status=status, body={"data": []}))
+    make_backend().diagnose(timeout_s=5)
+
+
+@pytest.mark.parametrize("status", [302, 399, 404, 405])
+def test_an_address_at_which_no_api_begins_is_named(make_backend, sandbox, status):
+    """Also where it redirects."""
+    sandbox.play(Fault(status=status, body={}))
+    with pytest.raises(ModelNotFoundError, match=f"base_url = {sandbox.url} .*status {status}") as caught:
+        make_backend().diagnose(timeout_s=5)
+    assert caught.value.code == "bad_base_url"
+
+
 def test_the_api_follows_the_server_unless_it_is_chosen(make_backend):
     """Responses at OpenAI, Chat Completions elsewhere."""
     assert make_backend(base_url="https://api.openai.com/v1").status()["api"] == "responses"
@@ -682,6 +700,13 @@ def test_an_estimate_is_never_below_the_bill(backend, request_):
     assert double.input_tokens == 2 * estimate.input_tokens
 
 
+def test_an_estimate_expects_the_dearest_input(make_backend, photo):
+    """All of it may be written to the server's cache."""
+    prices = {"mine": {"input": 1.0, "output": 0.0, "cache_write": 4.0}}
+    estimate = make_backend(model="mine", prices=prices).estimate(DescribeRequest(), [photo])
+    assert estimate.cost_usd == pytest.approx(estimate.input_tokens * 4.0 / 1e6)
+
+
 def test_an_estimate_of_texts_is_never_below_the_bill(backend):
     """Whatever the language."""
     texts = ["a cat", "", "猫" * 100]
@@ -689,6 +714,7 @@ def test_an_estimate_of_texts_is_never_below_the_bill(backend):
     estimate = backend.estimate(EmbedTextRequest(), texts)
     assert sum(each.trace.usage.input_tokens for each in found) < estimate.input_tokens
     assert estimate.output_tokens == 0
+    assert backend.estimate(EmbedTextRequest(), ["a cat " * 1000]).input_tokens < 3100  # nor far above it
 
 
 def test_what_has_no_price_has_no_estimate_either(make_backend, make_embedder, photo):
@@ -733,6 +759,12 @@ def test_settings_without_meaning_are_refused(settings):
     """Before anything is sent."""
     with pytest.raises(ConfigError):
         OpenAIBackend(**settings)
+
+
+def test_the_smallest_settings_have_a_meaning(make_backend):
+    """A limit of 1 is one."""
+    smallest = make_backend(embedding_dimensions=1, max_image_px=1, max_tokens=1, concurrency=1)
+    assert smallest.estimate(DescribeRequest(), [picture(64, 48)]).output_tokens == 1
 
 
 def test_a_table_of_the_configuration_becomes_a_backend(sandbox):

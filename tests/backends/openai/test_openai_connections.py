@@ -293,7 +293,7 @@ def test_after_a_restart_of_the_server_no_idle_connection_is_tried_a_second_time
             assert await ask(client, "again") == "again"
 
     asyncio.run(main())
-    assert server.connections == 4
+    assert (server.connections, len(server.received)) == (4, 3 + 2)
 
 
 @pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 20"])

@@ -111,6 +111,12 @@ def has(body, field):
     return True
 
 
+def pixels(body):
+    """Return the picture that was sent."""
+    url = body["messages"][1]["content"][1]["image_url"]["url"]
+    return PILImage.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))
+
+
 @pytest.mark.parametrize(
     ("api", "field", "words", "instead"),
     [
@@ -167,16 +173,38 @@ def test_a_value_that_a_model_lacks_is_replaced_by_one_that_it_offers(serve):
     assert [body["reasoning_effort"] for body in server.bodies] == ["none", "low"]
 
 
-def test_a_limit_that_is_too_high_is_lowered(serve):
+@pytest.mark.parametrize("most", [200, 1])
+def test_a_limit_that_is_too_high_is_lowered(serve, most):
     """To what the server takes."""
 
     def reply(_path, body):
-        return refuse("max_tokens is too large: at most 200.") if body["max_tokens"] > 200 else (200, CHAT_ANSWER)
+        return refuse(f"max_tokens is too large: at most {most}.") if body["max_tokens"] > most else (200, CHAT_ANSWER)
 
     server = serve(reply)
     with router_of(server) as router:
         assert router.describe(noise(32)).text == "A grey cat."
-    assert server.bodies[1]["max_tokens"] == 200
+    assert server.bodies[1]["max_tokens"] == most
+
+
+@pytest.mark.parametrize(
+    ("refused", "answers"),
+    [
+        (("reasoning_effort", "response_format", "max_tokens"), "openai"),
+        (("reasoning_effort", "response_format", "max_tokens", "max_completion_tokens"), "below"),
+    ],
+)
+def test_three_fields_of_one_request_may_be_refused_one_after_the_other(serve, refused, answers):
+    """More are given up on: a server that refuses everything would be asked for ever."""
+    empty = {**CHAT_ANSWER["choices"][0], "message": {"role": "assistant", "content": '{"objects": []}'}}
+
+    def reply(_path, body):
+        named = next((field for field in refused if field in body), None)
+        return refuse(f"Unknown parameter: {named}") if named else (200, {**CHAT_ANSWER, "choices": [empty]})
+
+    server = serve(reply)
+    with router_of(server, reasoning_effort="low") as router:
+        assert router.detect(noise(32)).trace.backend == answers
+    assert len(server.bodies) == 4
 
 
 def test_a_schema_that_is_refused_is_asked_for_in_words(serve):
@@ -253,10 +281,43 @@ def test_a_request_that_is_too_large_for_a_proxy_is_sent_smaller(serve):
     with router_of(server) as router:
         for side_px in (500, 510):
             assert router.describe(noise(side_px)).trace.degraded is False
-    assert len(server.bodies) == 3
-    sent = server.bodies[-1]["messages"][1]["content"][1]["image_url"]["url"]
-    with PILImage.open(io.BytesIO(base64.b64decode(sent.partition(",")[2]))) as image:
-        assert image.width == image.height < 510
+    first, *others = [len(json.dumps(body, separators=(",", ":"))) for body in server.bodies]
+    assert len(others) == 2
+    assert max(others) <= first // 2
+    assert pixels(server.bodies[-1]).width == pixels(server.bodies[-1]).height < 510
+
+
+@pytest.mark.parametrize("side_px", [64, 400])
+def test_only_a_request_that_is_too_large_is_sent_smaller(serve, side_px):
+    """Whether its picture is a quarter larger than there is room for, or far smaller."""
+    limit = [10**9]
+
+    def reply(_path, body):
+        return (413, {"detail": "too large"}) if len(json.dumps(body)) > limit[0] else (200, CHAT_ANSWER)
+
+    server = serve(reply)
+    photo = noise(side_px)
+    with router_of(server) as router:
+        router.describe(photo)
+        limit[0] = 140_000
+        router.describe(noise(500))
+        asked = len(server.bodies)
+        router.describe(photo)
+    is_small = len(json.dumps(server.bodies[0])) < limit[0]
+    assert len(server.bodies) == asked + 1
+    assert (server.bodies[-1] == server.bodies[0]) == is_small
+
+
+def test_no_picture_is_shrunk_to_a_dot(serve):
+    """Where its words take nearly all the room, the server may refuse it for good."""
+    file = io.BytesIO()
+    noise(300).save(file, "PNG")
+    url = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    parts = [{"type": "text", "text": "x" * (len(url) - 400)}, {"type": "image_url", "image_url": {"url": url}}]
+    body = {"model": "m", "messages": [{"role": "system", "content": ""}, {"role": "user", "content": parts}]}
+    refusal = RefusedError("Too large.", status=413)
+    content, _ = Dialect("http://x/v1").without(json.dumps(body).encode(), refusal)
+    assert pixels(json.loads(content)).width >= 19
 
 
 def test_a_refusal_that_names_nothing_goes_to_the_next_rung_and_is_told(serve):

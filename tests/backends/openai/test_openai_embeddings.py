@@ -215,6 +215,15 @@ def test_a_long_text_is_cut_until_the_server_reads_it(short_sighted, make_backen
     assert whole.trace.notes == ()
 
 
+def test_a_text_is_not_cut_to_nothing(short_sighted, make_backend):
+    """Whatever lengths the server names."""
+    told = "This model's maximum context length is 1 tokens, however you requested {} tokens."
+    server = short_sighted(400, {"error": {"message": told, "code": "context_length_exceeded"}})
+    backend = make_backend(base_url=server.url, embedding_model="m")
+    (cut,) = backend.embed_text(["x" * 16_000], EmbedTextRequest(truncate=True), timeout_s=5)
+    assert cut.trace.notes[0].startswith("m has read 800 of")
+
+
 def test_a_minute_limit_is_not_taken_for_a_long_text(short_sighted, make_backend):
     """It is about many texts together, and passes."""
     told = "Request too large on tokens per min: context size, Limit 8000, Requested {}."

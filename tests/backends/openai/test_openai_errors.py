@@ -143,6 +143,12 @@ def _literals(annotation):
     return set().union(*map(_literals, get_args(annotation)))
 
 
+def _nested(levels, error):
+    for _ in range(levels):
+        error = {"error": error}
+    return error
+
+
 @pytest.mark.parametrize(
     ("body", "code", "kind", "message"),
     [
@@ -165,6 +171,8 @@ def _literals(annotation):
         ({}, None, None, ""),
         (None, None, None, ""),
         ([{"msg": "a"}], None, None, "a"),
+        (_nested(4, {"code": "a_b", "type": "t", "message": "m"}), "a_b", "t", "m"),
+        (_nested(2000, {"code": "a_b", "type": "t", "message": "m"}), None, None, ""),
     ],
 )
 def test_errors_are_read_in_every_shape(body, code, kind, message):

@@ -65,6 +65,26 @@ def test_sizes_and_tokens_are_those_of_the_published_examples(model, size, fitte
     assert rule.tokens(*size) == tokens
 
 
+@pytest.mark.parametrize(
+    ("model", "detail", "size", "fitted"),
+    [
+        ("gpt-5.4-mini", "high", (8192, 64), (2048, 16)),
+        ("gpt-6-luna", "high", (64, 8192), (16, 2048)),
+        ("gpt-6-luna", "original", (12_000, 64), (6000, 32)),
+        ("gpt-4o", "high", (8192, 64), (2048, 16)),
+    ],
+)
+def test_a_narrow_picture_is_no_longer_than_the_model_looks_at(model, detail, size, fitted):
+    """However few tokens it would take."""
+    assert image_token_rule(model, detail).fit(*size) == fitted
+
+
+@pytest.mark.parametrize(("model", "sibling"), [("gpt-5.1", "gpt-5"), ("o1", "o3")])
+def test_models_of_one_row_of_the_published_table_count_alike(model, sibling):
+    """OpenAI names them together."""
+    assert image_token_rule(model, "high") == image_token_rule(sibling, "high")
+
+
 @given(MODELS, DETAILS, SIDES, SIDES)
 def test_what_is_sent_is_never_larger_than_given_or_looked_at(model, detail, width, height):
     """Scaling keeps the shape, never enlarges, and stays in every limit."""

@@ -206,3 +206,5 @@ def test_the_schema_is_strict():
         assert closed["additionalProperties"] is False
         assert set(closed["required"]) == set(closed["properties"])
     assert item["properties"]["label"]["enum"] == list(LABELS)
+    numbers = {name: (rule["minimum"], rule["maximum"]) for name, rule in item["properties"].items() if name != "label"}
+    assert numbers == {"confidence": (0, 100), **dict.fromkeys(("x1", "y1", "x2", "y2"), (0, 1000))}

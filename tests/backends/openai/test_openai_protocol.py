@@ -291,6 +291,9 @@ def test_thoughts_are_no_pieces_of_a_stream():
     found, said = pieces(CHAT, [*map(delta, words), delta(finish="stop")])
     assert found == ["a ", "cat"]
     assert (said.text, said.has_thoughts) == ("a cat", True)
+    beside = {"choices": [{"delta": {"reasoning_content": "Is it a dog?"}, "finish_reason": None}]}
+    found, said = pieces(CHAT, [beside, delta("a cat"), delta(finish="stop")])
+    assert (found, said.text, said.has_thoughts) == (["a cat"], "a cat", True)
 
 
 def test_a_character_may_be_split_over_two_events():

@@ -161,6 +161,11 @@ ROWS = {
     ),
     "litellm: all upstreams cooling": (429, openai("No deployments available for selected model"), OverloadedError),
     "litellm: unknown key": (400, openai("No connected db.", kind="no_db_connection", code="400"), AuthenticationError),
+    "litellm: model access of a team": (
+        403,
+        openai("team not allowed to access model.", kind="team_model_access_denied", code="403"),
+        ModelNotFoundError,
+    ),
     "litellm: model access": (
         401,
         openai("key not allowed to access model.", kind="key_model_access_denied", code="401"),

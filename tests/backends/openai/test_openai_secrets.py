@@ -76,6 +76,7 @@ def test_the_credential_tells_accounts_apart_without_telling_the_key(make_backen
     ]
     assert len(set(names)) == 3
     assert names[0] == make_backend(api_key=f" {KEY}\n").credential
+    assert {len(name) for name in names} == {16}  # 64 bits, so that no two accounts meet by chance
 
 
 @pytest.mark.parametrize(
@@ -102,6 +103,8 @@ def test_a_secret_shows_itself_only_on_demand():
 def test_scrubbing_keeps_what_is_harmless():
     """Short values are no secrets, and a clean text stays as it is."""
     assert scrub("a cat sat on a mat", (Secret("a"),)) == "a cat sat on a mat"
+    assert scrub("the mouse sat", (Secret("mouse"),)) == "the mouse sat"
+    assert scrub("hunter sat", (Secret("hunter"),)) == "[hidden] sat"
     assert scrub("key Bearer abcdefgh12345 end") == "key [hidden] end"
     assert len(scrub("word " * 500)) == 300
 

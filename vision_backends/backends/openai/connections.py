@@ -53,7 +53,7 @@ LOOKUPS = 8
 PIECE_BYTES = 1_048_576
 """How much is decompressed, or written in one go, before others have their turn on the event loop."""
 
-CLEANUP_CLOSED = sys.version_info < (3, 12, 7) or (3, 13, 0) <= sys.version_info < (3, 13, 1)
+CLEANUP_CLOSED: bool = getattr(aiohttp.connector, "NEEDS_CLEANUP_CLOSED", False)
 """Whether this Python leaves TLS connections open that the server does not close (cpython#118960)."""
 
 

@@ -242,9 +242,9 @@ def _shrink(body: Body, max_bytes: int) -> None:
     for holder, name in _images(body):
         url = holder[name]
         rest = len(json.dumps(body)) - len(url)
-        header, comma, data = url.partition(",")
+        data = url.partition(",")[2]
         room = (max_bytes - rest) * 3 // 4
-        if comma and "base64" in header and len(data) * 3 // 4 > room > 0:
+        if len(data) * 3 // 4 > room > 0:
             smaller = base64.b64encode(_smaller(base64.b64decode(data), room)).decode()
             holder[name] = f"data:image/jpeg;base64,{smaller}"
 
@@ -261,4 +261,4 @@ def _smaller(content: bytes, max_bytes: int) -> bytes:
         if taken <= max_bytes or min(image.size) < 64:
             return file.getvalue()
         scale = max(0.3, min(0.9, (max_bytes / taken) ** 0.5))
-        image = image.resize((max(1, int(image.width * scale)), max(1, int(image.height * scale))), reducing_gap=2.0)
+        image = image.resize((int(image.width * scale), int(image.height * scale)), reducing_gap=2.0)
