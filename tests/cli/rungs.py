@@ -234,3 +234,16 @@ class StuckAtLast(FakeBackend):
             Path("asked").touch()
             time.sleep(60)
         return super().describe(images, request, timeout_s=timeout_s)
+
+
+class Throttled(FakeBackend):
+    """Is rate limited for a moment, whenever it is asked, and writes that down."""
+
+    def __init__(self):
+        super().__init__("throttled", local=False, concurrency=4)
+
+    def describe(self, images, request, *, timeout_s):
+        """Ask for half a second."""
+        with Path("asked").open("a", encoding="utf-8") as file:
+            file.write("asked\n")
+        raise RateLimitedError("Too many requests.", retry_after_s=0.6)

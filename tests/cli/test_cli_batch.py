@@ -43,6 +43,15 @@ def test_a_long_batch_with_a_deadline_is_asked_for_in_one_piece(vision, make_pho
     assert result.stdout.count("busy says") == 70
 
 
+def test_a_list_waits_together(vision, make_photo, use_ladder, fresh_user):
+    """Where waiting is in vain, a thousand images do not wait one after the other."""
+    use_ladder("rungs:Throttled", FAKE)
+    names = [make_photo(f"{number}.png", size=(8 + number, 8)) for number in range(24)]
+    result = vision("describe", *names, "--batch", "--max-wait", "1")
+    assert (result.exit_code, result.stdout.count("fake says")) == (0, 24)
+    assert 1 <= len((fresh_user / "asked").read_text().splitlines()) <= 3
+
+
 def test_a_time_to_wait_without_batch_is_refused(vision, make_photo):
     """It would have no effect."""
     result = vision("embed", make_photo(), "--max-wait", "5")

@@ -105,11 +105,8 @@ def describe(
             print_pieces(only.name, pieces)
             return
         question: dict[str, Any] = {"prompt": prompt, "language": language, "max_words": max_words, **keywords}
-        answers = (
-            _as_they_come(inputs, partial(router.describe_each, **question))
-            if options.deadline is None
-            else _answers(inputs, partial(router.describe_many, **question), options)
-        )
+        each, many = partial(router.describe_each, **question), partial(router.describe_many, **question)
+        answers = _answers(inputs, many, options) if _shares_time(options) else _as_they_come(inputs, each)
         show = partial(print_description, many=len(inputs) > 1)
         _present(answers, show, options, Tally(total=len(inputs)))
 
@@ -130,11 +127,8 @@ def detect(
         inputs = find_images(paths, max_bytes=settings.images.max_bytes)
         drawings = None if draw is None else drawing_paths(draw, inputs)
         question: dict[str, Any] = {"labels": label, "min_score": min_score, "truncate": truncate, **options.keywords()}
-        answers = (
-            _as_they_come(inputs, partial(router.detect_each, **question))
-            if options.deadline is None
-            else _answers(inputs, partial(router.detect_many, **question), options)
-        )
+        each, many = partial(router.detect_each, **question), partial(router.detect_many, **question)
+        answers = _answers(inputs, many, options) if _shares_time(options) else _as_they_come(inputs, each)
         tally = Tally(total=len(inputs))
         if drawings is not None:
             answers = _drawn(answers, drawings, ImageLimits(**settings.images.model_dump()), tally)
@@ -232,6 +226,11 @@ def _embeddable(paths: Sequence[str], text: Sequence[str], *, max_bytes: int) ->
             remedy="Name images, or pass --text.",
         )
     return texts(text) if text else find_images(paths, max_bytes=max_bytes)
+
+
+def _shares_time(options: AskOptions) -> bool:
+    """Return whether the inputs have one deadline, or wait for a better backend together instead of one by one."""
+    return options.batch or options.deadline is not None
 
 
 def _as_they_come(inputs: Sequence[Input], ask: Callable[..., Iterator[A | VisionError]]) -> Outcomes[A]:

@@ -1,4 +1,4 @@
-"""Pictures of extreme shapes, made such as every image processor of transformers can take.
+"""Images of extreme shapes, reshaped so that every image processor of transformers can take them.
 
 This module decides what becomes of a picture that is very long, very thin or a few pixels small before a processor
 scales it: no step after this makes many times the pixels that the model sees. Boxes are shares of a picture's sides, so
@@ -34,7 +34,7 @@ MOST_LONGEST_PX = 8192
 def fitted(
     picture: PILImage.Image, *, input_px: int | None = None, crops: bool = False, pads: bool = False
 ) -> PILImage.Image:
-    """Return a picture of which every processor makes what it makes of ordinary ones; most are returned as they are.
+    """Return a picture that every processor can take; one of an ordinary shape is returned as it is.
 
     Args:
         picture: Any picture, RGB.
