@@ -49,6 +49,7 @@ from vision_backends.routing.hedging import Hedges
 from vision_backends.routing.ladder import Ladder
 from vision_backends.routing.options import CallKeywords, CallOptions, ChoiceKeywords, positive_seconds
 from vision_backends.routing.pipeline import Pipeline, failure, opens_quickly
+from vision_backends.routing.places import ListPlaces
 from vision_backends.routing.recorder import CallRecorder
 from vision_backends.routing.standby import Standby
 from vision_backends.routing.streaming import DescriptionStream, StreamLadder
@@ -723,6 +724,7 @@ class Router:
         backends = options.choose(self._ladders[request.task], request.task)
         most = max((each.batch_size(request) * each.concurrency(request) for each in backends), default=1)
         first_alone = isinstance(request, EmbedRequest) and request.space is None
+        places = ListPlaces()
         room = Room(most=1 if first_alone else min(most, MOST_AT_ONCE))
 
         def make(source: ImageSource) -> Callable[[], Coroutine[Any, Any, A | VisionError]]:
@@ -730,7 +732,7 @@ class Router:
 
             async def answer() -> A | VisionError:
                 nonlocal request
-                (outcome,) = await self._answer([item], asked, kind, options)
+                (outcome,) = await self._answer([item], asked, kind, options, places=places)
                 room.usual_bytes = item.opened_bytes or room.usual_bytes
                 space = getattr(outcome, "space", None)
                 if isinstance(asked, EmbedRequest) and asked.space is None and isinstance(space, str):
@@ -750,6 +752,7 @@ class Router:
         *,
         opened: Opened | None = None,
         progress: Progress | None = None,
+        places: ListPlaces | None = None,
     ) -> list[A | VisionError]:
         """Return an answer or an error for each input; the one coroutine that both routers wait for."""
         backends = self._backends(request, options)
@@ -762,6 +765,7 @@ class Router:
                 deadline_s=options.deadline_s,
                 patience_s=options.patience_s,
                 progress=None if progress is None else self._in_listeners_thread(progress),
+                places=places,
             )
             await self._ended()
         return cast("list[A | VisionError]", outcomes)

@@ -269,6 +269,10 @@ class AdmissionControl:
         """Return whether the last call of a scope in this process was answered; None before the first."""
         return self._well.get(scope)
 
+    def most_running(self, scope: Scope) -> int | None:
+        """Return how many calls may run concurrently, since the server reported overload; None for any number."""
+        return self._throttling.most_running(scope, now=self._clock.monotonic())
+
     def gates(self) -> list[GateReport]:
         """Return every gate that is not passing, the oldest trouble first."""
         now = self._clock.time()

@@ -112,6 +112,12 @@ class Throttling:
             retry_after_s=max(requests_s, tokens_s),
         )
 
+    def most_running(self, scope: Scope, *, now: float) -> int | None:
+        """Return how many calls of a model may run concurrently; None for any number."""
+        with self._lock:
+            load = self._loads.get((scope.account, scope.backend, scope.model))
+            return None if load is None else load.limit(now=now)
+
     def halve(self, scope: Scope, *, now: float) -> None:
         """Halve the concurrency of a model, as a call that has just left has overloaded its server."""
         with self._lock:

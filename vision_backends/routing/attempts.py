@@ -136,6 +136,10 @@ class Attempts:
         """Return whether a rung's last call here was answered; None before the first."""
         return self._health.was_well(rung.scope)
 
+    def most_running(self, rung: Rung) -> int | None:
+        """Return how many calls of a rung may run concurrently, since its server reported overload; None for any."""
+        return self._health.most_running(rung.scope)
+
     def look(self, rungs: Sequence[Rung]) -> GateSnapshot:
         """Return what the gates of some rungs are now; may block."""
         for rung in rungs:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from vision_backends.errors import SpaceUnavailableError
+from vision_backends.routing.places import ListPlaces
 from vision_backends.types import Description, Detections, Embedding
 
 if TYPE_CHECKING:
@@ -149,6 +150,7 @@ class Call:
         each_s: Seconds that one rung may spend on each item; a long list shall not wait for one that hangs.
         on_settled: Told which items have just been settled.
         on_admitted: Told when the first rung has been let in.
+        places: How many calls of the list, that this one is a part of, may be under way at each rung.
     """
 
     request: Request
@@ -157,6 +159,7 @@ class Call:
     each_s: float
     on_settled: Callable[[Sequence[Item]], None] = lambda _items: None
     on_admitted: Callable[[], None] = lambda: None
+    places: ListPlaces = field(default_factory=ListPlaces)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

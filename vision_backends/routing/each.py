@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vision_backends.engine.event_loop import engine_loop
-from vision_backends.routing.windows import WINDOW_BYTES
+from vision_backends.routing.windows import OPEN_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterable
@@ -42,7 +42,7 @@ class Room:
         """Their number now; few before it is known how large they are."""
         if not self.usual_bytes:
             return min(2, self.most)
-        return max(1, min(self.most, WINDOW_BYTES // self.usual_bytes))
+        return max(1, min(self.most, OPEN_BYTES // self.usual_bytes))
 
 
 def answer_each(

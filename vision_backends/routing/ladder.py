@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from vision_backends.clock import pause
 from vision_backends.errors import InvalidReplyError, OverloadedError, RateLimitedError, UnavailableError
 from vision_backends.routing.call import Turn
+from vision_backends.routing.places import Places
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -82,8 +84,7 @@ class Ladder:
                 if await self._hedge(turn, rungs[turn.place + 1 :], pending[0]):
                     return
             else:
-                async with self.attempts.loading(turn.last, call.request):
-                    await self._ask_all(turn, pending)
+                await self._ask_all(turn, pending)
 
     def turns(self, rungs: Sequence[Rung], call: Call) -> Iterator[Turn]:
         """Yield the turn of each rung, with what is kept back for the next that could be asked and for the last."""
@@ -107,34 +108,41 @@ class Ladder:
         return max(usual_s, min(COLD_SHARE * call.deadline.remaining_s, MAX_COLD_S))
 
     async def _ask_all(self, turn: Turn, items: Sequence[Item]) -> None:
-        """Ask for all items, in batches of the backend's size, as many at the same time as it likes."""
-        backend, request = turn.rung.backend, turn.call.request
-        size = max(1, backend.batch_size(request))
-        batches = [items[start : start + size] for start in range(0, len(items), size)]
-        # The first goes alone: should the backend turn out to be dead, one request has found it out.
-        await self._ask(turn, batches[0])
-        if len(batches) == 1:
+        """Ask for all items, in batches of the backend's size, as many at the same time as there are places."""
+        size = max(1, turn.rung.backend.batch_size(turn.call.request))
+        if len(items) <= size:
+            await self._ask_in_place(turn, items)
             return
-        places = asyncio.Semaphore(backend.concurrency(request))
-
-        async def ask(batch: Sequence[Item]) -> None:
-            async with places:
-                await self._ask(turn, batch)
-
         async with asyncio.TaskGroup() as group:
-            for batch in batches[1:]:
-                group.create_task(ask(batch))
+            for start in range(0, len(items), size):
+                group.create_task(self._ask_in_place(turn, items[start : start + size]))
 
-    async def _ask(self, turn: Turn, items: Sequence[Item]) -> None:
-        """Ask once, and a second time where that is worth its price."""
+    async def _ask_in_place(self, turn: Turn, items: Sequence[Item]) -> None:
+        """Ask once there is a place, and have the list learn from it how many there should be."""
+        backend, request = turn.rung.backend, turn.call.request
+        with await turn.call.places.at(backend.name, partial(self._places, turn)).take() as place:
+            async with self.attempts.loading(turn.last, request):
+                place.error = await self._ask(turn, items)
+            last = items[0].attempts[-1] if items[0].attempts else None
+            if last is not None and last.outcome == "answered":
+                place.answered_after_s, place.limits = last.elapsed_s, backend.rate_limits(request)
+
+    def _places(self, turn: Turn) -> Places:
+        backend = turn.rung.backend
+        ceiling = partial(self.attempts.most_running, turn.rung)
+        return Places(backend.concurrency(turn.call.request), grows=not backend.local, ceiling=ceiling)
+
+    async def _ask(self, turn: Turn, items: Sequence[Item]) -> BackendError | None:
+        """Ask once, and a second time where that is worth its price; return what it has failed with at last."""
         was_well = self.attempts.was_well(turn.rung)
         error = await self.attempts.make(turn, items)
         if error is None or turn.rung.backend.local:
-            return
+            return error
         pause_s = self._pause_s(error, turn, items, was_well=was_well)
-        if pause_s is not None:
-            await pause(self.attempts.clock, pause_s)
-            await self.attempts.make(turn, items)
+        if pause_s is None:
+            return error
+        await pause(self.attempts.clock, pause_s)
+        return await self.attempts.make(turn, items)
 
     def _pause_s(
         self, error: BackendError, turn: Turn, items: Sequence[Item], *, was_well: bool | None

@@ -7,7 +7,6 @@ threads, for a single input in one go. It must not know what callers' options ar
 
 from __future__ import annotations
 
-import asyncio
 import math
 import os
 from contextlib import contextmanager
@@ -32,12 +31,13 @@ from vision_backends.images.room import ROOM
 from vision_backends.routing.call import Call
 from vision_backends.routing.explain import survey
 from vision_backends.routing.opening import Opener, kind_of
+from vision_backends.routing.places import FIRST_PLACES, ListPlaces
 from vision_backends.routing.trace import complete, note
-from vision_backends.routing.windows import WINDOW, Windows
+from vision_backends.routing.windows import MOST_OPEN, WINDOW, Windows
 from vision_backends.storage.cache import cache_key
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from vision_backends.backends.base import Backend
     from vision_backends.backends.requests import Request
@@ -106,6 +106,7 @@ class Pipeline:
         deadline_s: float | None,
         patience_s: float | None,
         progress: Callable[[int, int], None] | None,
+        places: ListPlaces | None = None,
     ) -> list[Answer | VisionError]:
         """Return an answer or an error for each item, in order.
 
@@ -117,7 +118,9 @@ class Pipeline:
             deadline_s: Seconds for all of them together; None gives each the configured time.
             patience_s: Seconds to wait for a better rung to recover; None takes the next one immediately.
             progress: Told about every settled input.
+            places: Those of the list that these inputs are a part of; by default they are all of it.
         """
+        places = places or ListPlaces()
         budget = _TimeBudget(clock=self._clock, each_s=self._deadline_s, whole_s=deadline_s, patience_s=patience_s)
         with self._recorder.call(request.task, items) as write, _closing(items):
             done = _Done(len(items), write=write, progress=progress)
@@ -132,7 +135,8 @@ class Pipeline:
                 if place:
                     gates = await self._ladder.attempts.look_again(rungs)
                 retreat = any(self._ladder.attempts.blocked(rung, gates) is None for rung in below)
-                if await self._pass(items, request, group, gates, done=done, budget=budget, retreat=retreat):
+                take = partial(self._pass, done=done, budget=budget, retreat=retreat, places=places)
+                if await take(items, request, group, gates):
                     break
                 if not retreat:
                     self._give_up(items, below, gates)
@@ -207,16 +211,16 @@ class Pipeline:
         done: _Done,
         budget: _TimeBudget,
         retreat: bool,
+        places: ListPlaces,
     ) -> bool:
         """Take all items down these rungs; with ``retreat``, stop at the first window with a gap."""
-        settled = True
-        async for number, window in self._opened(items, request, rungs, gates, done, budget):
-            if number:
-                gates = await self._ladder.attempts.look_again(rungs)
+
+        async def take(window: Sequence[Item], gates: GateSnapshot, *, spent_s: float = 0.0) -> bool:
             started = self._clock.monotonic()
             pending = [item for item in window if not item.settled]
-            opening_s = items[0].opening_s if len(items) == 1 else 0.0  # those of a list are opened meanwhile
-            make_call = partial(budget.call, request, count=len(window), on_settled=done, spent_s=opening_s)
+            make_call = partial(
+                budget.call, request, count=len(window), on_settled=done, spent_s=spent_s, places=places
+            )
             if budget.patience_s is not None:
                 await self._waiting.for_better(self._ladder, rungs, make_call, pending, patience_s=budget.patience_s)
                 gates = await self._ladder.attempts.look_again(rungs)
@@ -224,29 +228,36 @@ class Pipeline:
             for item in pending:
                 item.elapsed_s += self._clock.monotonic() - started
             unsettled = [item for item in window if not item.settled]
-            settled = settled and not unsettled
-            if retreat and unsettled:
-                break
-            done(unsettled)
-            for item in window:
-                item.close()
-        return settled
+            if not (retreat and unsettled):
+                done(unsettled)
+                for item in window:
+                    item.close()
+            return not unsettled
 
-    async def _opened(
+        if len(items) == 1:
+            return await take(items, gates, spent_s=items[0].opening_s)
+
+        async def look_and_take(window: Sequence[Item]) -> bool:
+            is_first = window[0] is items[0]
+            return await take(window, gates if is_first else await self._ladder.attempts.look_again(rungs))
+
+        in_order = retreat or budget.patience_s is not None
+        side_px = self._side_px(request, rungs, gates)
+        windows = self._windows(items, request, rungs, side_px, done=done, budget=budget, in_order=in_order)
+        return await windows.take(look_and_take, in_order=in_order)
+
+    def _windows(
         self,
         items: Sequence[Item],
         request: Request,
         rungs: Sequence[Rung],
-        gates: GateSnapshot,
+        side_px: int | None,
+        *,
         done: _Done,
         budget: _TimeBudget,
-    ) -> AsyncIterator[tuple[int, Sequence[Item]]]:
-        """Yield window after window with its number and its inputs opened, the next one being opened meanwhile."""
-        if len(items) == 1:
-            yield 0, items
-            return
-        side_px = self._side_px(request, rungs, gates)
-        size = max(WINDOW, *(self._at_once(rung, request) for rung in rungs), WINDOW)
+        in_order: bool,
+    ) -> Windows:
+        """Return what opens the inputs of a list."""
 
         def complete(item: Item, _begun: None, how: How, share: Share | None) -> None:
             self._complete(item, request, rungs, how, share)
@@ -258,23 +269,13 @@ class Pipeline:
                 await self._opener.open(item, _kind(item, request), begin, partial(complete, item), deadline=deadline)
                 done([each for each in (item,) if each.settled])
 
-        windows = Windows(items, open_one, size=size)
-        following = asyncio.create_task(windows.open())
-        try:
-            number = 0
-            while window := await following:
-                following = asyncio.create_task(windows.open())
-                yield number, window
-                number += 1
-        finally:
-            following.cancel()
-
-    @staticmethod
-    def _at_once(rung: Rung, request: Request) -> int:
-        """Return how many texts a rung takes at once; images are bounded by their memory."""
-        if not isinstance(request, EmbedTextRequest):
-            return 0
-        return rung.backend.batch_size(request) * rung.backend.concurrency(request)
+        sizes = [(rung.backend.batch_size(request), rung.backend.concurrency(request)) for rung in rungs]
+        if in_order:
+            size = max([MOST_OPEN, *(batch * min(FIRST_PLACES, calls) for batch, calls in sizes)])
+        else:
+            size = max([WINDOW, *(batch * math.ceil(WINDOW / batch) for batch, _ in sizes)])
+        most = max([MOST_OPEN, 2 * size, *(2 * batch * calls for batch, calls in sizes)])
+        return Windows(items, open_one, size=size, most=most)
 
     def _begin(
         self, item: Item, request: Request, rungs: Sequence[Rung], side_px: int | None, *, recalls: bool = True
@@ -453,10 +454,18 @@ class _TimeBudget:
         count: int,
         on_settled: Callable[[Sequence[Item]], None],
         spent_s: float = 0.0,
+        places: ListPlaces,
     ) -> Call:
         """Return what is asked of the next ``count`` inputs, of whose time a part is spent."""
         deadline = self._whole or Deadline(self._clock, self._each_s * count - spent_s)
-        return Call(request=request, gates=gates, deadline=deadline, each_s=self._each_s, on_settled=on_settled)
+        return Call(
+            request=request,
+            gates=gates,
+            deadline=deadline,
+            each_s=self._each_s,
+            on_settled=on_settled,
+            places=places,
+        )
 
 
 def _is_embedding(request: Request) -> bool:

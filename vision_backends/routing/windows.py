@@ -1,68 +1,142 @@
 """How many inputs of a list are open at the same time.
 
-This module decides how large the windows are in which a list is opened, by number and by memory. It must not know how
-an input is opened, nor what is asked about it.
+This module decides in which portions a list is opened and when the next one is, by number and by memory. It must not
+know how an input is opened, nor what is asked about it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from vision_backends.images import Image
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 
     from vision_backends.routing.call import Item
 
-__all__ = ["WINDOW", "WINDOW_BYTES", "Windows"]
+__all__ = ["MOST_OPEN", "OPEN_BYTES", "WINDOW", "Windows"]
 
-WINDOW = 32
-WINDOW_BYTES = 80_000_000
-"""Inputs of a list that are open at the same time, and the memory that they may take; while those are asked for, as
-many are opened for the next turn."""
+WINDOW = 16
+"""Inputs that are opened and asked about together."""
+
+MOST_OPEN = 64
+"""Inputs of a list that are open at the same time, more where a backend takes more."""
+
+OPEN_BYTES = 160_000_000
+"""Memory that they may take."""
 
 OPENERS = max(2, os.cpu_count() or 1)
 """Inputs of one list that are opened concurrently, beside the backend's work; decoding releases the GIL."""
 
 
 class Windows:
-    """Opens the inputs of a list, a few at a time: as many as wanted, or as there is memory for."""
+    """Opens the inputs of a list, a few at a time, while there is room for more.
+
+    Args:
+        items: The inputs.
+        open_one: Opens one.
+        size: How many a window has, where memory allows.
+        most: How many may be open.
+    """
 
     def __init__(
-        self, items: Sequence[Item], open_one: Callable[[Item], Coroutine[Any, Any, None]], *, size: int
+        self,
+        items: Sequence[Item],
+        open_one: Callable[[Item], Coroutine[Any, Any, None]],
+        *,
+        size: int,
+        most: int,
     ) -> None:
         self._coming = iter(items)
         self._open_one = open_one
         self._size = size
-        self._usual_bytes = 0.0
+        self._most = most
+        self._open: list[Item] = []
+        self._usual_bytes = 0
+        self._has_more = True
+        self._changed = asyncio.Event()
 
-    async def open(self) -> list[Item]:
+    async def take(self, take: Callable[[list[Item]], Coroutine[Any, Any, bool]], *, in_order: bool) -> bool:
+        """Have window after window taken, the next one being opened meanwhile.
+
+        Args:
+            take: What is done with an opened window; returns whether to go on.
+            in_order: Whether each begins when the one before has ended, and none after one that says no.
+
+        Returns:
+            Whether all have said yes.
+        """
+        goes_on = True
+
+        async def taken(window: list[Item]) -> bool:
+            nonlocal goes_on
+            try:
+                said = await take(window)
+                goes_on = goes_on and said
+                return said
+            finally:
+                self._end(window)
+
+        async with asyncio.TaskGroup() as group, aclosing(self._each()) as windows:
+            async for window in windows:
+                task = group.create_task(taken(window))
+                if in_order and not await task:
+                    break
+        return goes_on
+
+    async def _each(self) -> AsyncGenerator[list[Item], None]:
+        """Yield window after window, opened, until there are no more inputs."""
+        following = asyncio.create_task(self._next())
+        try:
+            while window := await following:
+                following = asyncio.create_task(self._next())
+                yield window
+        finally:
+            following.cancel()
+
+    def _end(self, window: Sequence[Item]) -> None:
+        """Note that the inputs of a window are needed no more."""
+        gone = set(map(id, window))
+        self._open = [item for item in self._open if id(item) not in gone]
+        self._changed.set()
+
+    async def _next(self) -> list[Item]:
         """Return the next inputs, opened; none when there are no more."""
         window: list[Item] = []
-        opening: set[asyncio.Task[None]] = set()
+        opening: dict[asyncio.Task[None], Item] = {}
         try:
             while True:
-                while len(opening) < OPENERS and len(window) < self._size and self._has_room(window):
-                    item = next(self._coming, None)
-                    if item is None:
-                        break
-                    window.append(item)
-                    opening.add(asyncio.create_task(self._open_one(item)))
-                if not opening:
+                while self._has_more and len(opening) < OPENERS and len(window) < self._size and self._has_room():
+                    self._begin_next(window, opening)
+                if opening:
+                    done, _ = await asyncio.wait(opening, return_when=asyncio.FIRST_COMPLETED)
+                    for each in done:
+                        self._usual_bytes = opening.pop(each).opened_bytes or self._usual_bytes
+                        each.result()
+                elif window or not self._has_more:
                     return window
-                opened, opening = await asyncio.wait(opening, return_when=asyncio.FIRST_COMPLETED)
-                for each in opened:
-                    each.result()
+                else:
+                    self._changed.clear()
+                    await self._changed.wait()
         finally:
             for each in opening:
                 each.cancel()
 
-    def _has_room(self, window: Sequence[Item]) -> bool:
-        """Return whether one more image would not be too much, judging by those that are open or have been."""
-        sizes = [item.content.memory_bytes for item in window if isinstance(item.content, Image)]
-        if sizes:
-            self._usual_bytes = sum(sizes) / len(sizes)
-        return not window or self._usual_bytes * (len(window) + 1) <= WINDOW_BYTES
+    def _begin_next(self, window: list[Item], opening: dict[asyncio.Task[None], Item]) -> None:
+        item = next(self._coming, None)
+        if item is None:
+            self._has_more = False
+            return
+        window.append(item)
+        self._open.append(item)
+        opening[asyncio.create_task(self._open_one(item))] = item
+
+    def _has_room(self) -> bool:
+        """Return whether one more input would not be too much; what is settled takes no room any more."""
+        self._open = [item for item in self._open if not item.settled]
+        if not self._open:
+            return True
+        taken_bytes = sum(item.opened_bytes or self._usual_bytes for item in self._open)
+        return len(self._open) < self._most and taken_bytes + self._usual_bytes <= OPEN_BYTES

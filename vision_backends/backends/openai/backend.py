@@ -114,7 +114,7 @@ class OpenAIBackend(AsyncBackend):
         image_embeddings: ``"describe"`` embeds the description of an image; ``"direct"`` sends the image to
             ``/embeddings`` of a compatible server, after proving once that the vectors follow the pixels.
         max_image_px: Limit of the longer side of what is sent; by default all that the model looks at.
-        concurrency: Simultaneous calls of one ``_many`` request.
+        concurrency: Most simultaneous calls of one list; there are 8 at first, and more while answers stay as fast.
         prices: Model → ``{"input": …, "output": …}`` in USD per million tokens; wins over the shipped list.
         error_codes: This server's own error codes (or types, or statuses) → kind of error, such as
             ``{"budget_gone": "quota_exhausted"}``; wins over the built-in table.
@@ -149,7 +149,7 @@ class OpenAIBackend(AsyncBackend):
         max_tokens: Annotated[int | None, SHORTER] = None,
         image_embeddings: Literal["describe", "direct"] = "describe",
         max_image_px: Annotated[int | None, ONLY_LOWER] = None,
-        concurrency: Annotated[int, ONLY_LOWER] = 8,
+        concurrency: Annotated[int, ONLY_LOWER] = 64,
         prices: Mapping[str, Mapping[str, float]] | None = None,
         error_codes: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
