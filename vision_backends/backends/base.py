@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 
     from vision_backends.backends.requests import DetectRequest, EmbedRequest, Model, RateLimits, Request
-    from vision_backends.images import Image
+    from vision_backends.images import Image, WireRule
     from vision_backends.storage.notes import Notes
     from vision_backends.types import Description, Detections, Embedding, Usage
 
@@ -134,6 +134,14 @@ class Backend(ABC):
         """Return the number of pixels that the shorter side of an image needs; None asks for all of them.
 
         A larger JPEG may then be decoded at reduced scale, which is several times faster.
+        """
+        return None
+
+    def wire_rule(self, request: Request) -> WireRule | None:
+        """Return how images are sent elsewhere; None where their pixels are used here.
+
+        A file that is sent as it is is then only checked, and one that is scaled down is decoded at reduced scale.
+        `image_px` does not count then.
         """
         return None
 

@@ -6,7 +6,7 @@ They must not know what the image is for, nor any backend. Importing them import
 
 from vision_backends.images.image import Image, ImageSource, open_image
 from vision_backends.images.limits import DEFAULT_LIMITS, ImageLimits
-from vision_backends.images.pixels import WireImage, encode_for_wire
+from vision_backends.images.wire import WireImage, WireRule, encode_for_wire
 
 __all__ = [
     "DEFAULT_LIMITS",
@@ -14,6 +14,7 @@ __all__ = [
     "ImageLimits",
     "ImageSource",
     "WireImage",
+    "WireRule",
     "encode_for_wire",
     "open_image",
 ]

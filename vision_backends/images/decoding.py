@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from PIL import Image as PILImage
 
     from vision_backends.images.limits import Encoded, ImageLimits
+    from vision_backends.images.wire import WireRule
 
 __all__ = ["Measured", "decode", "measure", "pixels_of_pil"]
 
@@ -96,8 +97,16 @@ class Measured:
         return self.container is not None and not self.container.is_certain
 
 
-def measure(encoded: Encoded, *, limits: ImageLimits, min_side_px: int | None = None) -> Measured:
+def measure(
+    encoded: Encoded, *, limits: ImageLimits, min_side_px: int | None = None, wire: WireRule | None = None
+) -> Measured:
     """Find out what an image file is and what it takes to decode it, without decoding anything.
+
+    Args:
+        encoded: The file.
+        limits: How large it may be.
+        min_side_px: Least length of the shorter side of the pixels; None asks for all of them.
+        wire: How it is sent, which then says how long that has to be.
 
     Raises:
         InvalidImageError: It is not an image, of a format that is not open, or has absurdly many parts.
@@ -121,6 +130,11 @@ def measure(encoded: Encoded, *, limits: ImageLimits, min_side_px: int | None = 
         limits.check_pixels(size, name=name)
         limits.check_steps(size, container.steps or 0, counted=container.counted, name=name)
         limits.check_memory(size, container.bytes_per_pixel, name=name)
+        if wire is not None and 0 not in size:
+            width, height = size[::-1] if container.orientation in _SIDEWAYS else size
+            min_side_px = wire.decoded_side_px(
+                encoded.data, kind=kind, size=(width, height), is_upright=container.orientation == 1
+            )
     return _measured(encoded, kind, container, limits, min_side_px)
 
 
@@ -167,11 +181,12 @@ def decode(measured: Measured) -> Decoded:
                 raise
         if found is None or container is None:
             found, missing = mend()
+            found = replace(found, as_stored=False)
         elif kind == "JPEG" and (not container.ended or _has_flat_end(found.pixels)):
             _, missing = mend()
         else:
             missing = 0.0
-    return found if not missing else replace(found, notes=(*found.notes, _cut_note(name, missing)))
+    return found if not missing else replace(found, notes=(*found.notes, _cut_note(name, missing)), as_stored=False)
 
 
 def _decode(
@@ -203,10 +218,12 @@ def _decode(
     orientation = container.orientation or exif_orientation(image.info.get("exif"))
     icc_profile = container.icc_profile or image.info.get("icc_profile")
     shown, notes = visible(image, kind=kind, name=name)
-    pixels = upright_rgb(shown, orientation=orientation, icc_profile=icc_profile, copy=kind not in {"JPEG", *_FREED})
+    pixels, as_stored = upright_rgb(
+        shown, orientation=orientation, icc_profile=icc_profile, copy=kind not in {"JPEG", *_FREED}
+    )
     if orientation in _SIDEWAYS:
         width, height = height, width
-    return Decoded(pixels=pixels, width=width, height=height, notes=notes)
+    return Decoded(pixels=pixels, width=width, height=height, notes=notes, as_stored=as_stored and not notes)
 
 
 def _mend(data: bytes, *, kind: str, name: str, limits: ImageLimits) -> tuple[Decoded, float]:
@@ -251,7 +268,7 @@ def _mend_gif(data: bytes, *, name: str, limits: ImageLimits) -> tuple[Decoded, 
     if missing > _MOST_MISSING:
         raise _cut_short(name, missing)
     shown, notes = visible(_as_far_as_it_goes(strip(data, kind="GIF").data), kind="GIF", name=name)
-    pixels = upright_rgb(shown, copy=True)
+    pixels, _ = upright_rgb(shown, copy=True)
     return Decoded(pixels=pixels, width=pixels.width, height=pixels.height, notes=notes), missing
 
 
@@ -300,7 +317,7 @@ def pixels_of_pil(image: PILImage.Image, *, limits: ImageLimits) -> Decoded:
         orientation = exif_orientation(image.info.get("exif"))
         shown, notes = visible(image, kind=image.format, name=name)
         profile = image.info.get("icc_profile")
-        pixels = upright_rgb(shown, orientation=orientation, icc_profile=profile, copy=True)
+        pixels, _ = upright_rgb(shown, orientation=orientation, icc_profile=profile, copy=True)
     return Decoded(pixels=pixels, width=pixels.width, height=pixels.height, notes=notes)
 
 

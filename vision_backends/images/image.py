@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from vision_backends.images.child import decode_apart
 from vision_backends.images.decoding import decode, measure, pixels_of_pil
+from vision_backends.images.formats import identify
 from vision_backends.images.limits import DEFAULT_LIMITS, Encoded, ImageLimits
 from vision_backends.images.pixels import pixels_of_array
 from vision_backends.images.room import ROOM, wait_for
 from vision_backends.images.sources import read_source
+from vision_backends.images.wire import encode_for_wire
 
 if TYPE_CHECKING:
     import os
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from vision_backends.images.decoding import Measured
     from vision_backends.images.pixels import Decoded
     from vision_backends.images.room import Share
+    from vision_backends.images.wire import WireImage, WireRule
 
 __all__ = ["Image", "ImageSource", "Opening", "begin_opening", "open_image"]
 
@@ -62,6 +65,7 @@ class Image:
     _encoded: Encoded | None = None
     _limits: ImageLimits = DEFAULT_LIMITS
     _share: Share | None = None  # of the room for images, held as long as the image
+    _as_stored: bool = False
     _digest: str | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -111,6 +115,22 @@ class Image:
                     self._share.resize(self.memory_bytes)
         return pixels.copy()
 
+    def wire(self, rule: WireRule) -> WireImage:
+        """Return the image as it is sent: the file's own compressed pixels where they will do, else encoded anew."""
+        size = self.width, self.height
+        if self._as_stored and self._encoded is not None:
+            data = self._encoded.data
+            passed = rule.passed(data, kind=identify(data, name=self._encoded.name), size=size)
+            if passed is not None:
+                return passed
+        width, height = rule.fit(*size)
+        pixels = self.rgb(min_side_px=min(width, height))
+        if pixels.width > width:
+            from PIL.Image import Resampling
+
+            pixels = pixels.resize((width, height), Resampling.LANCZOS)
+        return encode_for_wire(pixels)
+
     def __repr__(self) -> str:
         return f"<Image {self.width}×{self.height} px{f', {self._encoded.name}' if self._encoded else ''}>"
 
@@ -150,6 +170,7 @@ class Opening:
             _encoded=measured.encoded if measured else None,
             _limits=measured.limits if measured else DEFAULT_LIMITS,
             _share=share,
+            _as_stored=decoded.as_stored,
         )
         if share is not None:
             share.resize(image.memory_bytes)
@@ -182,9 +203,13 @@ def open_image(source: ImageSource, *, min_side_px: int | None = None, limits: I
 
 
 def begin_opening(
-    source: ImageSource, *, min_side_px: int | None = None, limits: ImageLimits = DEFAULT_LIMITS
+    source: ImageSource,
+    *,
+    min_side_px: int | None = None,
+    wire: WireRule | None = None,
+    limits: ImageLimits = DEFAULT_LIMITS,
 ) -> Opening:
-    """Read and measure an image, without decoding it. Arguments and errors as in `open_image`."""
+    """Read and measure an image, without decoding it. Arguments and errors as in `open_image`, and as in `measure`."""
     if not isinstance(source, str | bytes):
         for module, name, convert in (("PIL.Image", "Image", pixels_of_pil), ("numpy", "ndarray", pixels_of_array)):
             # Not imported here: an instance exists only where its module does. While another thread is importing that
@@ -197,7 +222,7 @@ def begin_opening(
                     is_quick=room_bytes <= _QUICK_BYTES and getattr(source, "fp", None) is None,
                     _decode=partial(convert, source, limits=limits),
                 )
-    measured = measure(read_source(source, limits=limits), limits=limits, min_side_px=min_side_px)
+    measured = measure(read_source(source, limits=limits), limits=limits, min_side_px=min_side_px, wire=wire)
     return Opening(
         room_bytes=measured.room_bytes,
         is_quick=measured.is_quick,

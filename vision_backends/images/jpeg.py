@@ -18,7 +18,7 @@ from vision_backends.images.tiff import exif_orientation
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["strip_jpeg", "with_jpeg_end"]
+__all__ = ["JpegFile", "strip_jpeg", "with_jpeg_end"]
 
 _MAX_SCANS = 500
 """More scans than any encoder writes into a progressive JPEG, the same number as TurboJPEG's ``TJFLAG_LIMITSCANS``;
@@ -50,7 +50,7 @@ def strip_jpeg(data: bytes) -> Container:
     Raises:
         ExcessError: It has absurdly many segments or scans.
     """
-    file = _Jpeg(data)
+    file = JpegFile(data)
     return Container(
         data=file.stripped() + bytes([0xFF, _END]),
         orientation=exif_orientation(file.exif),
@@ -64,14 +64,23 @@ def strip_jpeg(data: bytes) -> Container:
 
 def with_jpeg_end(data: bytes, missing: bytes) -> bytes | None:
     """Return a JPEG with something in place of what is missing of its last scan; None where whole scans are."""
-    file = _Jpeg(data)
+    file = JpegFile(data)
     if not file.is_covered():
         return None
     return file.stripped().rstrip(b"\xff") + missing + bytes([0xFF, _END])
 
 
-class _Jpeg:
+class JpegFile:
     """The parts of a JPEG file, as libjpeg would find them.
+
+    Attributes:
+        exif: The body of the EXIF segment; empty where there is none.
+        size: Width and height in pixels.
+        frames: The headers that tell these, with their markers.
+        segments: What pixels may depend on, with the colour profile, each with its marker; a scan has its data.
+        scans: How many there are.
+        passes: How often pixels of one component are gone over.
+        ended: Whether the file has an end.
 
     Raises:
         ExcessError: It has absurdly many segments or scans.
@@ -80,27 +89,33 @@ class _Jpeg:
     def __init__(self, data: bytes) -> None:
         self.exif = b""
         self.size = (0, 0)
-        self.components = 0
+        self.frames: list[tuple[int, bytes]] = []
+        self.segments: list[tuple[int, bytes]] = []
         self.scans = 0
-        self.passes = 0  # over all pixels of one component
+        self.passes = 0
         self.ended = False
-        self._kept = [data[:2]]
+        self._begin = data[:2]
         self._left: dict[int, set[int]] = {}  # by component, the coefficients that lack some bits
         for marker, segment in self._segments(data):
             if marker == _SCAN:
                 self._note_scan(segment)
             elif marker in _FRAMES and not self.scans:
-                self.components = segment[9]
+                self.frames.append((marker, segment))
                 self.size = int.from_bytes(segment[7:9], "big"), int.from_bytes(segment[5:7], "big")
             elif segment.startswith(b"Exif\x00\x00", 4):
                 self.exif = self.exif or segment[4:]
             is_wanted = marker in _IN_HEADER if not self.scans else marker not in _METADATA
             if is_wanted or marker == _SCAN or (not self.scans and segment.startswith(b"ICC_PROFILE\x00", 4)):
-                self._kept.append(segment)
+                self.segments.append((marker, segment))
+
+    @property
+    def components(self) -> int:
+        """How many components there are: 1 for grey, 3 for colours, 4 for print."""
+        return self.frames[-1][1][9] if self.frames else 0
 
     def stripped(self) -> bytes:
         """Return what pixels depend on, without an end."""
-        return b"".join(self._kept)
+        return self._begin + b"".join(segment for _, segment in self.segments)
 
     def is_covered(self) -> bool:
         """Return whether scans have begun for every coefficient of every component in all its bits.

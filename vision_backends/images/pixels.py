@@ -1,16 +1,15 @@
-"""What a viewer on a white page would see: pixels of any mode, and arrays → upright RGB pixels → bytes that may leave.
+"""What a viewer on a white page would see: pixels of any mode, and arrays → upright RGB pixels.
 
-This module decides what becomes of transparency, depth and colour profiles, and in which format pixels are sent. It
-translates every exception of Pillow. It must not know where an image comes from, nor who receives it.
+This module decides what becomes of transparency, depth and colour profiles. It translates every exception of Pillow. It
+must not know where an image comes from, nor what it is for.
 """
 
 from __future__ import annotations
 
-import base64
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vision_backends.errors import ImageTooLargeError, InvalidImageError, VisionError
 from vision_backends.images.formats import ACCEPTED
@@ -25,14 +24,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Decoded",
-    "WireImage",
-    "encode_for_wire",
     "pixels_of_array",
     "translated_errors",
     "upright_rgb",
     "visible",
 ]
 
+_OPAQUE = 255
+_ALPHA_MODES = {"LA": "L", "RGBA": "RGB"}
+"""Modes whose alpha is often there and not used, and what they are without."""
+
+_PLAIN_MODES = frozenset({"1", "L", "P", "RGB", *_ALPHA_MODES})
 _DEEP_MODES = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
 _PROFILED_MODES = frozenset({"L", "RGB", "CMYK", "LAB"})
 
@@ -50,12 +52,6 @@ _OPAQUE_KINDS = frozenset({"BMP", "DIB", "ICO", "CUR"})
 _BAND_PIXELS = 1 << 20
 """Pixels that are worked on in one go where that takes room for more than a result."""
 
-_JPEG_QUALITY = 88
-_JPEG_MAX_SIDE_PX = 65_500  # libjpeg's JPEG_MAX_DIMENSION
-_FLAT_SHARE = 0.5
-"""Share of pixels equal to their right neighbour above which an image is taken for graphics: in photos it is a few
-hundredths, in screenshots more than nine tenths."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoded:
@@ -66,30 +62,27 @@ class Decoded:
         width: Width of the upright image in pixels.
         height: Height of the upright image in pixels.
         notes: What a viewer of the image would want to know, in a sentence each.
+        as_stored: Whether any other program shows the same, even if it knows nothing of orientation, transparency and
+            profiles.
     """
 
     pixels: PILImage.Image
     width: int
     height: int
     notes: tuple[str, ...] = ()
+    as_stored: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WireImage:
-    """An encoded image without metadata.
+class Upright(NamedTuple):
+    """Pixels as a viewer shows them.
 
     Attributes:
-        data: The bytes of the file.
-        mime_type: ``image/jpeg`` or ``image/png``.
+        pixels: Upright, 8-bit RGB in sRGB, without metadata.
+        as_stored: As for `Decoded`.
     """
 
-    data: bytes = field(repr=False)
-    mime_type: str
-
-    @property
-    def data_url(self) -> str:
-        """The image as a ``data:`` URL."""
-        return f"data:{self.mime_type};base64,{base64.b64encode(self.data).decode('ascii')}"
+    pixels: PILImage.Image
+    as_stored: bool
 
 
 def pixels_of_array(array: npt.NDArray[Any], *, limits: ImageLimits) -> Decoded:
@@ -118,7 +111,7 @@ def pixels_of_array(array: npt.NDArray[Any], *, limits: ImageLimits) -> Decoded:
             raise InvalidImageError(f"The array has values from {low:g} to {high:g}.", remedy=_ARRAYS)
         array = _bytes_of(array)
     shown, notes = visible(PILImage.fromarray(array), kind=None, name="The array")
-    return Decoded(pixels=upright_rgb(shown), width=shape[1], height=shape[0], notes=notes)
+    return Decoded(pixels=upright_rgb(shown).pixels, width=shape[1], height=shape[0], notes=notes)
 
 
 def _bytes_of(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -130,26 +123,6 @@ def _bytes_of(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     for top in range(0, len(array), rows):
         result[top : top + rows] = (array[top : top + rows] * 255.0).round()
     return result
-
-
-def encode_for_wire(image: PILImage.Image) -> WireImage:
-    """Encode pixels alone: no EXIF, GPS, comment, text or colour profile of the image is included.
-
-    A photo becomes a JPEG. A drawing or screenshot becomes a PNG, or a JPEG in full colour resolution where that
-    is smaller.
-
-    Args:
-        image: An image in mode RGB.
-    """
-    pixels = image.copy()
-    pixels.info = {}
-    fits_jpeg = max(pixels.size) <= _JPEG_MAX_SIDE_PX
-    if fits_jpeg and not _is_flat(pixels):
-        return _encode(pixels, "JPEG", quality=_JPEG_QUALITY, subsampling="4:2:0")
-    candidates = [_encode(pixels, "PNG")]
-    if fits_jpeg:
-        candidates.append(_encode(pixels, "JPEG", quality=_JPEG_QUALITY, subsampling="4:4:4"))
-    return min(candidates, key=lambda candidate: len(candidate.data))
 
 
 @contextmanager
@@ -175,7 +148,7 @@ def translated_errors(name: str) -> Iterator[None]:
 
 def upright_rgb(
     image: PILImage.Image, *, orientation: int = 1, icc_profile: bytes | None = None, copy: bool = False
-) -> PILImage.Image:
+) -> Upright:
     """Return a loaded image as a viewer on a white page would show it: 8-bit RGB in sRGB, upright, without metadata.
 
     Transparency is laid over white: what is hidden stays hidden. A profile that is broken, or not one for this
@@ -192,11 +165,15 @@ def upright_rgb(
     """
     from PIL import Image as PILImage
 
+    as_stored = orientation == 1 and image.mode in _PLAIN_MODES
     pixels = _to_8_bit(image) if image.mode in _DEEP_MODES else image
+    if pixels.mode in _ALPHA_MODES and pixels.getchannel("A").getextrema()[0] == _OPAQUE:
+        pixels = pixels.convert(_ALPHA_MODES[pixels.mode])
     if pixels.has_transparency_data:
-        pixels = _on_white(pixels)
+        pixels, as_stored = _on_white(pixels), False
     if icc_profile:
-        pixels = _to_srgb(pixels, icc_profile)
+        converted = _to_srgb(pixels, icc_profile)
+        pixels, as_stored = converted, as_stored and converted is pixels
     if pixels.mode != "RGB":
         pixels = pixels.convert("RGB")
     turns = {
@@ -213,7 +190,7 @@ def upright_rgb(
     elif copy and pixels is image:
         pixels = image.copy()
     pixels.info = {}
-    return pixels
+    return Upright(pixels, as_stored)
 
 
 def visible(image: PILImage.Image, *, kind: str | None, name: str) -> tuple[PILImage.Image, tuple[str, ...]]:
@@ -279,30 +256,15 @@ def _on_white(image: PILImage.Image) -> PILImage.Image:
 def _to_srgb(image: PILImage.Image, icc_profile: bytes) -> PILImage.Image:
     from PIL import ImageCms
 
-    if image.mode not in _PROFILED_MODES:
-        image = image.convert("L" if image.mode == "1" else "RGB")
     try:
         profile = ImageCms.ImageCmsProfile(BytesIO(icc_profile))
         if "sRGB" in ImageCms.getProfileDescription(profile):
             return image
         srgb = ImageCms.createProfile("sRGB")
-        converted = ImageCms.profileToProfile(image, profile, srgb, outputMode="RGB")
+        profiled = image
+        if image.mode not in _PROFILED_MODES:
+            profiled = image.convert("L" if image.mode == "1" else "RGB")
+        converted = ImageCms.profileToProfile(profiled, profile, srgb, outputMode="RGB")
     except Exception:  # noqa: BLE001 — a broken profile may fail anywhere; slightly wrong colours are better than no image
         return image
     return image if converted is None else converted
-
-
-def _is_flat(image: PILImage.Image) -> bool:
-    from PIL import ImageChops
-
-    width, height = image.size
-    grey = image.convert("L")
-    left, right = grey.crop((0, 0, max(width - 1, 1), height)), grey.crop((min(1, width - 1), 0, width, height))
-    equal = ImageChops.difference(left, right).histogram()[0]
-    return equal >= _FLAT_SHARE * width * height
-
-
-def _encode(image: PILImage.Image, kind: str, **options: Any) -> WireImage:  # noqa: ANN401 — Pillow's own options
-    buffer = BytesIO()
-    image.save(buffer, kind, **options)
-    return WireImage(data=buffer.getvalue(), mime_type=f"image/{kind.lower()}")

@@ -12,7 +12,7 @@ import os
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from vision_backends.arguments import shown
 from vision_backends.backends.requests import Account, EmbedRequest, EmbedTextRequest, check_unicode
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from vision_backends.backends.requests import Request
     from vision_backends.clock import Clock
     from vision_backends.health.admission import GateSnapshot
-    from vision_backends.images import ImageLimits, ImageSource
+    from vision_backends.images import ImageLimits, ImageSource, WireRule
     from vision_backends.images.room import Share
     from vision_backends.routing.call import Answer, Item, Rung
     from vision_backends.routing.ladder import Ladder
@@ -171,12 +171,12 @@ class Pipeline:
 
     def _begin_first(self, item: Item, request: Request, backends: Sequence[Backend]) -> Opened:
         rungs = survey(backends, request)
-        sides_px = {rung.backend.image_px(request) for rung in rungs} or {None}
-        if len(sides_px) > 1 and not isinstance(request, EmbedTextRequest):  # it depends on the gates which counts
+        needs = {_Need.of(rung, request) for rung in rungs} or {_Need()}
+        if len(needs) > 1 and not isinstance(request, EmbedTextRequest):  # it depends on the gates which counts
             gates = self._ladder.attempts.look(rungs)
-            self._begin(item, request, rungs, self._side_px(request, rungs, gates))
+            self._begin(item, request, rungs, self._need(request, rungs, gates))
             return rungs, gates
-        self._begin(item, request, rungs, sides_px.pop(), recalls=False)
+        self._begin(item, request, rungs, needs.pop(), recalls=False)
         gates, kept = self._recorder.in_one_go(
             lambda: (self._ladder.attempts.look(rungs), self._recalled(item, request))
         )
@@ -194,12 +194,12 @@ class Pipeline:
         rungs = survey(backends, request)
         return rungs, self._ladder.attempts.look(rungs)
 
-    def _side_px(self, request: Request, rungs: Sequence[Rung], gates: GateSnapshot) -> int | None:
-        """Return how long the shorter side has to be for the rung that will be asked first."""
+    def _need(self, request: Request, rungs: Sequence[Rung], gates: GateSnapshot) -> _Need:
+        """Return what the rung needs that will be asked first."""
         if isinstance(request, EmbedTextRequest):
-            return None
+            return _Need()
         first = next((rung for rung in rungs if self._ladder.attempts.blocked(rung, gates) is None), None)
-        return None if first is None else first.backend.image_px(request)
+        return _Need() if first is None else _Need.of(first, request)
 
     async def _pass(
         self,
@@ -242,8 +242,8 @@ class Pipeline:
             return await take(window, gates if is_first else await self._ladder.attempts.look_again(rungs))
 
         in_order = retreat or budget.patience_s is not None
-        side_px = self._side_px(request, rungs, gates)
-        windows = self._windows(items, request, rungs, side_px, done=done, budget=budget, in_order=in_order)
+        need = self._need(request, rungs, gates)
+        windows = self._windows(items, request, rungs, need, done=done, budget=budget, in_order=in_order)
         return await windows.take(look_and_take, in_order=in_order)
 
     def _windows(
@@ -251,7 +251,7 @@ class Pipeline:
         items: Sequence[Item],
         request: Request,
         rungs: Sequence[Rung],
-        side_px: int | None,
+        need: _Need,
         *,
         done: _Done,
         budget: _TimeBudget,
@@ -264,7 +264,7 @@ class Pipeline:
 
         async def open_one(item: Item) -> None:
             if not item.settled and item.content is None:
-                begin = partial(self._begin, item, request, rungs, side_px)
+                begin = partial(self._begin, item, request, rungs, need)
                 deadline = budget.of_opening()
                 await self._opener.open(item, _kind(item, request), begin, partial(complete, item), deadline=deadline)
                 done([each for each in (item,) if each.settled])
@@ -277,9 +277,7 @@ class Pipeline:
         most = max([MOST_OPEN, 2 * size, *(2 * batch * calls for batch, calls in sizes)])
         return Windows(items, open_one, size=size, most=most)
 
-    def _begin(
-        self, item: Item, request: Request, rungs: Sequence[Rung], side_px: int | None, *, recalls: bool = True
-    ) -> None:
+    def _begin(self, item: Item, request: Request, rungs: Sequence[Rung], need: _Need, *, recalls: bool = True) -> None:
         """Read an input; where that is quick, open it as well."""
         with _noting_error_of(item):
             if isinstance(request, EmbedTextRequest):
@@ -289,7 +287,7 @@ class Pipeline:
             if item.opening is None:
                 if _is_embedding(request):
                     self._rewind(item)
-                item.opening = begin_opening(item.source, min_side_px=side_px, limits=self._limits)
+                item.opening = begin_opening(item.source, min_side_px=need.side_px, wire=need.wire, limits=self._limits)
             if item.opening.is_quick:
                 share = ROOM.ask(item.opening.room_bytes)
                 if share.is_in:
@@ -384,6 +382,22 @@ class Pipeline:
             blocked = self._ladder.attempts.blocked(rung, gates)
             if blocked is not None:
                 note(left, rung, "skipped", error=blocked, at=self._clock.time())
+
+
+class _Need(NamedTuple):
+    """What a rung needs of an image.
+
+    Attributes:
+        side_px: How long the shorter side of its pixels has to be; None for all of them.
+        wire: How the image is sent, which then decides that.
+    """
+
+    side_px: int | None = None
+    wire: WireRule | None = None
+
+    @classmethod
+    def of(cls, rung: Rung, request: Request) -> _Need:
+        return cls(rung.backend.image_px(request), rung.backend.wire_rule(request))
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from vision_backends.errors import (
     UnavailableError,
 )
 from vision_backends.images import open_image
+from vision_backends.images.image import begin_opening
 from vision_backends.testing import FakeClock
 from vision_backends.testing.contract import BackendContract
 from vision_backends.testing.sandbox import Fault
@@ -661,17 +662,26 @@ def test_no_more_is_sent_than_the_model_looks_at(make_backend, sandbox, settings
     backend.describe([picture(*size)], DescribeRequest(), timeout_s=10)
     (received,) = sandbox.requests[-1].pictures
     assert (received.width, received.height) == sent
-    assert min(sent) <= backend.image_px(DescribeRequest())
 
 
-def test_a_jpeg_decoded_for_this_rung_is_as_good_as_the_whole(make_backend, sandbox):
-    """image_px tells the router how much has to be decoded."""
-    backend, file = make_backend(detail="low"), io.BytesIO()
+@pytest.mark.parametrize(
+    ("settings", "decoded", "sent"),
+    [
+        ({"detail": "low"}, (512, 256), (4096, 2048)),  # the model's own server scales it
+        ({"model": "somebodys-model"}, (2048, 1024), (2048, 1024)),
+        ({"max_image_px": 300}, (512, 256), (300, 150)),
+    ],
+)
+def test_a_jpeg_is_decoded_no_larger_than_it_is_sent(make_backend, sandbox, settings, decoded, sent):
+    """One that is sent as it is is only checked; nobody pays for pixels that nobody looks at."""
+    backend, file = make_backend(**settings), io.BytesIO()
     PILImage.linear_gradient("L").resize((4096, 2048)).convert("RGB").save(file, "JPEG")
-    image = open_image(file.getvalue(), min_side_px=backend.image_px(DescribeRequest()))
-    backend.describe([image], DescribeRequest(), timeout_s=10)
+    opening = begin_opening(file.getvalue(), wire=backend.wire_rule(DescribeRequest()))
+    pixels = opening.decode_here()
+    assert pixels.pixels.size == decoded
+    backend.describe([opening.image(pixels)], DescribeRequest(), timeout_s=10)
     (received,) = sandbox.requests[-1].pictures
-    assert (received.width, received.height) == (512, 256)
+    assert (received.width, received.height) == sent
 
 
 def test_no_metadata_leaves_the_machine(backend, sandbox):

@@ -32,6 +32,7 @@ from vision_backends.backends.openai.settings import BaseUrl
 from vision_backends.backends.requests import DescribeRequest
 from vision_backends.clock import SYSTEM_CLOCK, Deadline
 from vision_backends.errors import InvalidReplyError, OverloadedError, RateLimitedError, TimedOutError, UnavailableError
+from vision_backends.images import open_image
 from vision_backends.testing import FakeClock
 
 KEY = "sk-canary-5e1f0b7c"
@@ -704,9 +705,9 @@ def test_images_are_encoded_in_threads(make_backend):
         width = height = 64
         digest = "d"
 
-        def rgb(self, *, min_side_px=None):
+        def wire(self, rule):
             threads.append(threading.current_thread().name)
-            return PILImage.new("RGB", (64, 64))
+            return open_image(PILImage.new("RGB", (64, 64))).wire(rule)
 
     threads = []
     make_backend().describe([Watched()], DescribeRequest(), timeout_s=5)

@@ -29,6 +29,7 @@ from vision_backends.backends.openai.models import (
     image_token_rule,
     is_openai_model,
     split_usage,
+    wire_rule,
 )
 from vision_backends.backends.openai.prompts import (
     ask_for_boxes,
@@ -66,7 +67,7 @@ if TYPE_CHECKING:
 
     from vision_backends.backends.openai.protocol import Ask, Said
     from vision_backends.backends.requests import Model, RateLimits, Request
-    from vision_backends.images import Image
+    from vision_backends.images import Image, WireRule
     from vision_backends.storage.notes import Notes
 
     Vectors = npt.NDArray[np.float32]
@@ -163,6 +164,7 @@ class OpenAIBackend(AsyncBackend):
         if not timeout_s > 0 or concurrency < 1:
             raise ConfigError(f"[openai] timeout_s = {timeout_s} and concurrency = {concurrency} must be positive.")
         server = BaseUrl.parse(base_url)
+        image_rule = image_token_rule(model, detail, max_image_px=max_image_px)
         self._settings = settings = Settings(
             base_url=server,
             api=("responses" if server.official else "chat") if api == "auto" else api,
@@ -173,7 +175,8 @@ class OpenAIBackend(AsyncBackend):
             detail=detail,
             effort=effort_of(model, reasoning_effort),
             max_image_px=max_image_px,
-            image_rule=image_token_rule(model, detail, max_image_px=max_image_px),
+            image_rule=image_rule,
+            wire_rule=wire_rule(model, image_rule, max_image_px=max_image_px),
             max_tokens=max_tokens,
         )
         self._models = settings.models()
@@ -270,9 +273,9 @@ class OpenAIBackend(AsyncBackend):
         """As configured; the router halves it where the server is overloaded."""
         return self._concurrency
 
-    def image_px(self, request: Request) -> int | None:
-        """No more than the model looks at."""
-        return None if request.task == "embed_text" else self._settings.image_rule.longest_short_side_px
+    def wire_rule(self, request: Request) -> WireRule | None:
+        """No more than the model looks at, and small files as they are."""
+        return None if request.task == "embed_text" else self._settings.wire_rule
 
     def expected_s(self, request: Request) -> float:
         """Typical of small models; measured values replace it."""
@@ -326,7 +329,7 @@ class OpenAIBackend(AsyncBackend):
         deadline = Deadline(self._clock, min(timeout_s, self._timeout_s))
         with self._measured() as watch:
             if self._settings.image_embeddings == "direct":
-                urls = [partial(encode_url, image, self._settings.image_rule) for image in images]
+                urls = [partial(encode_url, image, self._settings.wire_rule) for image in images]
                 vectors, tokens = await self._embedder.embed_images(urls, deadline=deadline)
                 embeddings = self._embeddings(vectors, tokens, space)
             else:

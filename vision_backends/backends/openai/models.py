@@ -15,6 +15,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from vision_backends.errors import ConfigError
+from vision_backends.images.wire import WireRule
 from vision_backends.types import Usage
 
 if TYPE_CHECKING:
@@ -202,6 +203,16 @@ def image_token_rule(model: str, detail: Detail, *, max_image_px: int | None = N
     if max_image_px is not None:
         rule = replace(rule, max_side_px=min(rule.max_side_px, max_image_px))
     return rule
+
+
+def wire_rule(model: str, rule: ImageTokenRule, *, max_image_px: int | None = None) -> WireRule:
+    """Return how an image is sent to a model that looks at it by a rule.
+
+    OpenAI's own models take WEBP, and scale what is too large for them; of others little is known.
+    """
+    if family_of(model) is UNKNOWN:
+        return WireRule(fit=rule.fit, formats=frozenset({"JPEG", "PNG"}))
+    return WireRule(fit=rule.fit, formats=frozenset({"JPEG", "PNG", "WEBP"}), scales=max_image_px is None)
 
 
 def _patches(width: int, height: int, scale: float = 1.0) -> int:

@@ -19,16 +19,15 @@ from vision_backends.backends.requests import DescribeRequest, DetectRequest, Em
 from vision_backends.backends.vocabulary import match_labels
 from vision_backends.clock import measured
 from vision_backends.errors import InvalidReplyError
-from vision_backends.images import encode_for_wire
 from vision_backends.types import Detection, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from vision_backends.backends.openai.models import ImageTokenRule, PriceList
+    from vision_backends.backends.openai.models import PriceList
     from vision_backends.backends.openai.settings import Settings
     from vision_backends.backends.requests import Request
-    from vision_backends.images import Image
+    from vision_backends.images import Image, WireRule
 
 __all__ = ["Boxes", "ask_for_boxes", "ask_for_description", "encode_url", "estimate", "read_boxes", "schema_for"]
 
@@ -104,7 +103,7 @@ def _ask(
         model=settings.model,
         instructions=instructions,
         question=question,
-        image_url="" if image is None else encode_url(image, settings.image_rule),
+        image_url="" if image is None else encode_url(image, settings.wire_rule),
         detail=settings.detail,
         max_tokens=settings.max_tokens or limit + thinking,
         effort=settings.effort,
@@ -113,15 +112,9 @@ def _ask(
 
 
 @measured("decode")
-def encode_url(image: Image, rule: ImageTokenRule) -> str:
-    """Return an image as a data URL, no larger than the model looks at and without metadata."""
-    from PIL.Image import Resampling
-
-    width, height = rule.fit(image.width, image.height)
-    pixels = image.rgb(min_side_px=min(width, height))
-    if pixels.width > width:
-        pixels = pixels.resize((width, height), Resampling.LANCZOS)
-    return encode_for_wire(pixels).data_url
+def encode_url(image: Image, rule: WireRule) -> str:
+    """Return an image as a data URL, without metadata."""
+    return image.wire(rule).data_url
 
 
 def estimate(

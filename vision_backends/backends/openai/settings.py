@@ -16,6 +16,7 @@ from vision_backends.errors import ConfigError
 
 if TYPE_CHECKING:
     from vision_backends.backends.openai.models import ImageTokenRule
+    from vision_backends.images import WireRule
 
 __all__ = ["PROMPTS_VERSION", "BaseUrl", "Settings"]
 
@@ -78,6 +79,7 @@ class Settings:
         effort: How much it thinks; None leaves it to the model.
         max_image_px: Limit of the longer side of what is sent; None sends all that the model looks at.
         image_rule: How the model sees an image under these settings.
+        wire_rule: How an image is sent.
         max_tokens: Limit of an answer, thinking included; None is what the task takes, more where the model thinks.
 
     Raises:
@@ -94,6 +96,7 @@ class Settings:
     effort: str | None
     max_image_px: int | None
     image_rule: ImageTokenRule
+    wire_rule: WireRule
     max_tokens: int | None = None
 
     def __post_init__(self) -> None:
