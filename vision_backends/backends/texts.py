@@ -39,6 +39,7 @@ CLOSING = frozenset(TAGS.values())
 _ALL = (*TAGS, *CLOSING, *FRAMES)
 _TAG = re.compile("|".join(map(re.escape, _ALL)), re.IGNORECASE)
 _LONGEST = max(map(len, _ALL))
+_BEGINNINGS = tuple({tag[0] for tag in _ALL})
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -179,4 +180,6 @@ def mend(text: str) -> str:
 def _beginning_of_a_tag(text: str) -> int:
     """Return how many characters at the end of a text may belong to a tag that is not complete."""
     end = text[-_LONGEST:].lower()
+    if not any(first in end for first in _BEGINNINGS):
+        return 0
     return next((n for n in range(len(end), 0, -1) if any(tag.startswith(end[-n:]) for tag in _ALL)), 0)

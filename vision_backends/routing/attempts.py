@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import asynccontextmanager, suppress
+from collections import defaultdict
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial, reduce
 from operator import add
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from vision_backends.clock import pause
 from vision_backends.engine.cancellation import reason_of
+from vision_backends.engine.threads import after_fork_in_child
 from vision_backends.errors import (
     TEXT_TOO_LONG,
     UNREADABLE_INPUT,
@@ -34,7 +36,7 @@ from vision_backends.storage.cache import decode, encode
 from vision_backends.types import FREE, Description, Detections, Embedding, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from vision_backends.backends.requests import Request
     from vision_backends.clock import Clock
@@ -103,6 +105,9 @@ class Attempts:
         self._loads_ahead = loads_ahead
         self._notes = notes
         self._first_s: dict[Scope, float] = {}
+        self._unanswered: defaultdict[str, dict[object, float]] = defaultdict(dict)
+        self._loading: dict[str, asyncio.Task[None]] = {}
+        after_fork_in_child(self, lambda own: own._unanswered.clear())  # noqa: SLF001 — its own
         self._recorder = recorder
         self._store_pool = store_pool
         self._flights = SingleFlight()
@@ -116,21 +121,33 @@ class Attempts:
         first_s = self._first_s.get(rung.scope, 0.0) if self.was_well(rung) is None else 0.0
         return self._health.expected_s(rung.scope, max(rung.backend.expected_s(request), first_s), percent=percent)
 
-    @asynccontextmanager
-    async def loading(self, rung: Rung | None, request: Request) -> AsyncIterator[None]:
+    @contextmanager
+    def loading(self, rung: Rung | None, request: Request) -> Iterator[None]:
         """Have a rung loaded that has not answered in this process yet, if the block takes more than a moment."""
         if rung is None or not self._loads_ahead or self.was_well(rung) is not None:
             yield
             return
-        loading = asyncio.create_task(self._load(rung, request))
+        name, call = rung.backend.name, object()
+        unanswered = self._unanswered[name]
+        if not unanswered:
+            self._loading[name] = asyncio.create_task(self._load(rung, request, unanswered))
+        unanswered[call] = self.clock.monotonic()
         try:
             yield
         finally:
-            loading.cancel()
+            del unanswered[call]
+            if not unanswered:
+                self._loading.pop(name).cancel()
 
-    async def _load(self, rung: Rung, request: Request) -> None:
-        await pause(self.clock, LOADS_AFTER_S)
-        self._warm_ups.begin_unless_tried(rung.backend, request)
+    async def _load(self, rung: Rung, request: Request, unanswered: Mapping[object, float]) -> None:
+        """Load a rung once one of the calls that may need it has been unanswered for more than a moment."""
+        while unanswered:
+            oldest = min(unanswered.values())
+            left_s = oldest + LOADS_AFTER_S - self.clock.monotonic()
+            if left_s <= 0:
+                self._warm_ups.begin_unless_tried(rung.backend, request)
+                return
+            await pause(self.clock, left_s)
 
     def was_well(self, rung: Rung) -> bool | None:
         """Return whether a rung's last call here was answered; None before the first."""

@@ -121,7 +121,7 @@ class Ladder:
         """Ask once there is a place, and have the list learn from it how many there should be."""
         backend, request = turn.rung.backend, turn.call.request
         with await turn.call.places.at(backend.name, partial(self._places, turn)).take() as place:
-            async with self.attempts.loading(turn.last, request):
+            with self.attempts.loading(turn.last, request):
                 place.error = await self._ask(turn, items)
             last = items[0].attempts[-1] if items[0].attempts else None
             if last is not None and last.outcome == "answered":

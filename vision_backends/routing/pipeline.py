@@ -238,8 +238,8 @@ class Pipeline:
             return await take(items, gates, spent_s=items[0].opening_s)
 
         async def look_and_take(window: Sequence[Item]) -> bool:
-            is_first = window[0] is items[0]
-            return await take(window, gates if is_first else await self._ladder.attempts.look_again(rungs))
+            look = partial(self._look, window, request, rungs)
+            return await take(window, await self._opener.start(partial(self._recorder.in_one_go, look)))
 
         in_order = retreat or budget.patience_s is not None
         need = self._need(request, rungs, gates)
@@ -260,11 +260,11 @@ class Pipeline:
         """Return what opens the inputs of a list."""
 
         def complete(item: Item, _begun: None, how: How, share: Share | None) -> None:
-            self._complete(item, request, rungs, how, share)
+            self._complete(item, request, rungs, how, share, recalls=False)
 
         async def open_one(item: Item) -> None:
             if not item.settled and item.content is None:
-                begin = partial(self._begin, item, request, rungs, need)
+                begin = partial(self._begin, item, request, rungs, need, recalls=False)
                 deadline = budget.of_opening()
                 await self._opener.open(item, _kind(item, request), begin, partial(complete, item), deadline=deadline)
                 done([each for each in (item,) if each.settled])
@@ -276,6 +276,13 @@ class Pipeline:
             size = max([WINDOW, *(batch * math.ceil(WINDOW / batch) for batch, _ in sizes)])
         most = max([MOST_OPEN, 2 * size, *(2 * batch * calls for batch, calls in sizes)])
         return Windows(items, open_one, size=size, most=most)
+
+    def _look(self, window: Sequence[Item], request: Request, rungs: Sequence[Rung]) -> GateSnapshot:
+        """Return what the gates are now, and note the best cached answers to opened inputs; may block."""
+        for item in window:
+            if not item.settled:
+                item.recalled |= self._recalled(item, request)
+        return self._ladder.attempts.look(rungs)
 
     def _begin(self, item: Item, request: Request, rungs: Sequence[Rung], need: _Need, *, recalls: bool = True) -> None:
         """Read an input; where that is quick, open it as well."""
