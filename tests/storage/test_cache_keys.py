@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from vision_backends.storage.cache import cache_key
+from vision_backends.storage.cache import cache_keys
 
 TEXTS = st.text(st.characters(codec=None), max_size=6)  # lone surrogates included
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS
@@ -25,6 +25,11 @@ ARGUMENTS = st.fixed_dictionaries(
     }
 )
 BASE = {"task": "describe", "content": "c", "backend": "b", "model": {"name": "m"}, "options": {"prompt": None}}
+
+
+def cache_key(*, content, **others):
+    """Return the key of one answer."""
+    return cache_keys(**others)(content)
 
 
 def typed(value):

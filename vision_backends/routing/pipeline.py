@@ -11,7 +11,7 @@ import math
 import os
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from vision_backends.arguments import shown
@@ -34,13 +34,13 @@ from vision_backends.routing.opening import Opener, kind_of
 from vision_backends.routing.places import FIRST_PLACES, ListPlaces
 from vision_backends.routing.trace import complete, note
 from vision_backends.routing.windows import MOST_OPEN, WINDOW, Windows
-from vision_backends.storage.cache import cache_key
+from vision_backends.storage.cache import cache_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from vision_backends.backends.base import Backend
-    from vision_backends.backends.requests import Request
+    from vision_backends.backends.requests import Model, Request
     from vision_backends.clock import Clock
     from vision_backends.health.admission import GateSnapshot
     from vision_backends.images import ImageLimits, ImageSource, WireRule
@@ -59,6 +59,10 @@ T = TypeVar("T")
 
 QUICK_BYTES = 4_000_000
 """An image of no more bytes is opened in a few hundredths of a second."""
+
+
+KEYS_KEPT = 64
+"""Kinds of requests for which is kept what all their cache keys have in common."""
 
 
 class Pipeline:
@@ -93,8 +97,8 @@ class Pipeline:
         self._limits = limits
         self._deadline_s = deadline_s
         self._caching = caching
-        self._tenant = tenant
         self._opener = Opener(clock)
+        self._keys_of = lru_cache(maxsize=KEYS_KEPT)(partial(_keys_of, tenant))
 
     async def run(
         self,
@@ -348,23 +352,11 @@ class Pipeline:
 
         A rung that may answer but cannot now (blocked, loading, without a key) has its cached answers all the same.
         """
-        options = asdict(request)
-        options.pop("space", None)  # the model's space is the one that counts
-        if not options.get("truncate"):
-            options.pop("truncate", None)
         digest = item.digest
         for rung in rungs:
-            if rung.model is None or isinstance(rung.refusal, NotSupportedError):
-                continue
-            key = cache_key(
-                task=request.task,
-                content=digest,
-                backend=rung.backend.name,
-                model=asdict(rung.model),
-                options=options,
-                account=self._sharers(rung.backend.account),
-            )
-            item.keys[rung.backend.name] = key
+            if rung.model is not None and not isinstance(rung.refusal, NotSupportedError):
+                key_of = self._keys_of(rung.backend.name, request, rung.model, rung.backend.account)
+                item.keys[rung.backend.name] = key_of(digest)
 
     def _recalled(self, item: Item, request: Request) -> dict[str, bytes]:
         """Return the best cached answer to an input, by the name of its rung."""
@@ -373,14 +365,6 @@ class Pipeline:
             return {}
         kept = self._recorder.recall(list(item.keys.values()), every=every)
         return {name: kept[key] for name, key in item.keys.items() if key in kept}
-
-    def _sharers(self, account: Account) -> tuple[str, ...]:
-        """Return who may have an answer of an account, in the terms of a cache key; nobody is named for free ones."""
-        if account == Account():
-            return ()
-        if self._tenant is not None:
-            return account.server, "tenant", self._tenant
-        return account.server, "secret", account.secret
 
     def _give_up(self, items: Sequence[Item], below: Sequence[Rung], gates: GateSnapshot) -> None:
         """Note on what is left why the rungs of other spaces did not answer either."""
@@ -426,6 +410,32 @@ def _noting_error_of(item: Item, share: Share | None = None) -> Iterator[None]:
         item.error = item.error or error
         if share is not None:
             share.leave()
+
+
+def _keys_of(
+    tenant: str | None, backend: str, request: Request, model: Model, account: Account
+) -> Callable[[str], str]:
+    """Return what makes the cache keys of all that is asked in the same way."""
+    options = asdict(request)
+    options.pop("space", None)  # the model's space is the one that counts
+    if not options.get("truncate"):
+        options.pop("truncate", None)
+    return cache_keys(
+        task=request.task,
+        backend=backend,
+        model=asdict(model),
+        options=options,
+        account=_sharers(account, tenant=tenant),
+    )
+
+
+def _sharers(account: Account, *, tenant: str | None) -> tuple[str, ...]:
+    """Return who may have an answer of an account, in the terms of a cache key; nobody is named for free ones."""
+    if account == Account():
+        return ()
+    if tenant is not None:
+        return account.server, "tenant", tenant
+    return account.server, "secret", account.secret
 
 
 def _kind(item: Item, request: Request) -> Kind:

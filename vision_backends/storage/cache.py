@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 from vision_backends.types import Description, Detection, Detections, Embedding, Trace
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from vision_backends.types import Task
 
-__all__ = ["cache_key", "decode", "encode"]
+__all__ = ["cache_keys", "decode", "encode"]
 
 Answer = Description | Embedding | Detections
 
@@ -42,42 +42,49 @@ LENGTH_AT = 8
 """Where the checksummed part begins: with the length of the header."""
 
 
-def cache_key(
+def cache_keys(
     *,
     task: Task,
-    content: str,
     backend: str,
     model: Mapping[str, Any],
     options: Mapping[str, Any],
     account: Sequence[str] = (),
-) -> str:
-    """Return the key of one answer: equal for equal arguments, different for all others.
+) -> Callable[[str], str]:
+    """Return what makes the key of an answer, for a content: equal for equal arguments, different for all others.
 
     The encoding is JSON with sorted keys, which is injective: strings are quoted and escaped, so no two
     neighbours can run into each other, and 1, 1.0, true and "1" stay apart. Lists and tuples are alike.
 
     Args:
         task: What is asked.
-        content: Digest of the image or text.
         backend: Name of the backend.
         model: Name, revision, fingerprint and space of the model that would answer.
         options: Everything else that determines the answer.
         account: With whom the answer may be shared; empty for everybody who can read the cache.
 
     Returns:
-        64 hexadecimal digits (SHA-256).
+        A function that takes the digest of the image or text and returns 64 hexadecimal digits (SHA-256).
 
     Raises:
         TypeError: A value is none of str, int, float, bool, None, list, tuple or mapping with str keys.
         ValueError: A number is not finite.
     """
-    parts: list[Any] = [KEY_VERSION, task, content, backend, model, options]
+    parts: list[Any] = [backend, model, options]
     if account:
         parts.append(list(account))
     _refuse_other_keys(parts)
-    encoded = json.dumps(parts, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    # Unescaped and with lone surrogates let through: "\ud83d\ude00" and the character that it would spell differ.
-    return hashlib.sha256(encoded.encode("utf-8", "surrogatepass")).hexdigest()
+    before, after = _canonical([KEY_VERSION, task])[:-1], _canonical(parts)[1:]
+
+    def key_of(content: str) -> str:
+        encoded = f"{before},{_canonical(content)},{after}"
+        return hashlib.sha256(encoded.encode("utf-8", "surrogatepass")).hexdigest()
+
+    return key_of
+
+
+def _canonical(value: object) -> str:
+    """Return JSON, unescaped and with lone surrogates: two halves of a character and the character itself differ."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def encode(answer: Answer) -> bytes:
