@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import math
-import secrets
 import threading
 from collections import defaultdict, deque
 from contextlib import ExitStack, suppress
@@ -23,6 +22,7 @@ from queue import Empty
 from random import Random
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
+from vision_backends.engine.identifiers import Identifiers
 from vision_backends.engine.pools import Pool
 from vision_backends.engine.threads import after_fork_in_child, make_queue
 from vision_backends.errors import OverloadedError, QuotaExhaustedError
@@ -135,6 +135,7 @@ class AdmissionControl:
         self._limits = dict(limits or {})
         self._on_event = on_event
         self._throttling = Throttling()
+        self._identifiers = Identifiers()
         self._allowances = {
             backend: Allowance()
             for backend, allowed in self._limits.items()
@@ -240,7 +241,7 @@ class AdmissionControl:
         permit = Permit(
             control=self,
             scope=scope,
-            caller=secrets.token_hex(8),
+            caller=self._identifiers.new(),
             amount=Amount.of(estimate),
             is_probe=bool(gates.concerning(scope)),
             timeout_s=timeout_s,

@@ -38,6 +38,9 @@ T = TypeVar("T")
 READERS = 64
 """Inputs of one kind that are read concurrently, those included whose file never answers."""
 
+COMPUTERS = max(4, 2 * (os.cpu_count() or 1))
+"""Inputs in memory that are opened concurrently: they wait for nothing but each other."""
+
 DECODERS = max(8, 2 * (os.cpu_count() or 1))
 """Images that are decoded concurrently in threads; decoding releases the GIL."""
 
@@ -61,9 +64,8 @@ class Opener:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._readers: dict[Kind, Pool] = {
-            kind: Pool(f"read-{kind}", size=READERS) for kind in ("path", "object", "memory")
-        }
+        sizes: dict[Kind, int] = {"path": READERS, "object": READERS, "memory": COMPUTERS}
+        self._readers: dict[Kind, Pool] = {kind: Pool(f"read-{kind}", size=size) for kind, size in sizes.items()}
         self._decoders = Pool("decode", size=DECODERS)
         self._children = Pool("decode-apart", size=CHILDREN)
 

@@ -6,11 +6,11 @@ and when what it records is written.
 
 from __future__ import annotations
 
-import secrets
 from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
+from vision_backends.engine.identifiers import Identifiers
 from vision_backends.observability.events import AttemptEvent, CallEvent
 from vision_backends.routing.trace import is_degraded, ledger_rows
 
@@ -53,6 +53,7 @@ class CallRecorder:
         self._events = events
         self._standby = standby
         self._clock = clock
+        self._identifiers = Identifiers()
         self._latest: deque[str] = deque(maxlen=LATEST)
 
     @contextmanager
@@ -62,7 +63,7 @@ class CallRecorder:
         Yields:
             A function that writes down those that are settled already, so that a long list is written as it goes.
         """
-        call_id = secrets.token_hex(8)
+        call_id = self._identifiers.new()
         started = self._clock.monotonic()
         written = dict.fromkeys(map(id, items), 0)
 
@@ -86,7 +87,7 @@ class CallRecorder:
 
     def book(self, attempts: Sequence[Attempt], *, task: Task, call_id: str | None = None) -> None:
         """Put attempts into the ledger, without those that say nothing."""
-        rows = ledger_rows(attempts, task=task, call_id=call_id or secrets.token_hex(8))
+        rows = ledger_rows(attempts, task=task, call_id=call_id or self._identifiers.new())
         if rows:
             self._ledger.record(rows)
 
