@@ -139,6 +139,19 @@ def test_a_command_imports_only_what_it_needs(make_photo, arguments, heavy):
     assert heavy.isdisjoint(done.stderr.decode().split())
 
 
+def test_the_end_looks_for_no_garbage_in_memory_that_goes_as_a_whole(make_photo):
+    """Which would take longer than a small model takes for an image."""
+    program = (
+        "import atexit, gc, sys\n"
+        "atexit.register(lambda: print(gc.get_freeze_count(), file=sys.stderr))\n"
+        "from vision_backends.cli import main\n"
+        "main(sys.argv[1:])\n"
+    )
+    command = [sys.executable, "-c", program, "describe", make_photo()]
+    done = subprocess.run(command, capture_output=True, check=True, env=process_env())
+    assert int(done.stderr) > 10_000
+
+
 def run_with(redirection: str, *arguments: str, unbuffered: str = "") -> tuple[int, str, str]:
     """Run the command with a stream that a shell has redirected; return exit code and both streams."""
     shell = f'exec "$0" -m vision_backends "$@" {redirection}'

@@ -286,9 +286,11 @@ class LocalBackend(AsyncBackend):
         """Free the models' memory; a later call loads them again."""
         if self._idle is not None:
             self._idle.stop()
+        was_loaded = any(model.touched for model in self._models.values())
         for model in self._models.values():
             model.close()
-        give_back_memory()
+        if was_loaded:
+            give_back_memory()
 
     def _watch_idle(self) -> None:
         if self._idle is not None:
