@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from vision_backends.health.policy import GateReport
     from vision_backends.health.shared_states import Event
     from vision_backends.storage.base import States
-    from vision_backends.storage.guarded import GuardedStates
+    from vision_backends.storage.guarded_states import GuardedStates
     from vision_backends.types import Usage
 
 __all__ = ["AdmissionControl", "GateSnapshot", "Permit", "Scope"]

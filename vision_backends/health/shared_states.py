@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
-from vision_backends.storage.guarded import GuardedStates
+from vision_backends.storage.guarded_states import GuardedStates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
