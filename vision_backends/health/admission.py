@@ -423,10 +423,10 @@ class Permit:
     timeout_s: float
     expected_s: float = 0.0
     lease_s: float
-    lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
-    booked: Amount | None = field(default=None, init=False, repr=False)
-    ended_at: float | None = field(default=None, init=False, repr=False)
-    late: Usage | None = field(default=None, init=False, repr=False)
+    lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    booked: Amount | None = field(default=None, init=False)
+    ended_at: float | None = field(default=None, init=False)
+    late: Usage | None = field(default=None, init=False)
 
     def succeeded(self, *, usage: Usage, elapsed_s: float, limits: RateLimits | None = None) -> None:
         """The backend has answered.

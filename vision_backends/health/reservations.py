@@ -62,7 +62,7 @@ class Reservations:
         self._clock = clock
         self._limits = dict(limits)
         self._allowances = {
-            backend: Allowance()
+            backend: Allowance(clock=clock)
             for backend, allowed in self._limits.items()
             if states.blocking and Allowance.suits(allowed)
         }
