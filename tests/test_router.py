@@ -29,6 +29,7 @@ from vision_backends import (
     UnavailableError,
     Usage,
 )
+from vision_backends.backends.requests import Model
 from vision_backends.observability.events import AttemptEvent, CallEvent
 from vision_backends.testing import FakeAsyncBackend, FakeBackend, FakeClock
 
@@ -315,6 +316,37 @@ def test_a_cached_answer_costs_nothing_and_says_so(make_router, image):
     assert len(best.calls) == 2
 
 
+class Modelled(FakeBackend):
+    """Answers with the model that the test has chosen."""
+
+    model = Model(name="old", revision="1", fingerprint="f32")
+
+    def model_for(self, _request):
+        """Return the one of now."""
+        return self.model
+
+
+@pytest.mark.parametrize("change", [{"name": "new"}, {"revision": "2"}, {"fingerprint": "f16"}])
+def test_an_answer_of_another_model_is_no_cached_answer(make_router, image, change):
+    """Whoever changes the model wants to see what the new one says; the old one's answers are there for its return."""
+    best = Modelled("best")
+    router = make_router(best)
+    router.describe(image)
+    best.model = replace(Modelled.model, **change)
+    assert not router.describe(image).trace.cached
+    best.model = Modelled.model
+    assert router.describe(image).trace.cached
+
+
+def test_an_answer_of_another_rung_is_no_cached_answer(make_router, image):
+    """It would name the wrong one, although both have the same model."""
+    router = make_router(Modelled("one"), Modelled("other"))
+    assert [str(router.describe(image, backend=name)) for name in ("one", "other")] == [
+        "one says: 64×48 px",
+        "other says: 64×48 px",
+    ]
+
+
 def test_a_cached_answer_of_a_better_rung_beats_a_fresh_one_of_a_worse(make_router, image):
     """Even while the better rung is down."""
     best, spare = FakeBackend("best"), FakeBackend("spare")
@@ -534,6 +566,25 @@ def test_an_outage_is_tried_again_only_where_nobody_stands_below(make_router, im
         answer = make_router(alone).describe(image)
     assert outcomes(answer) == [("alone", "failed", "unavailable"), ("alone", "answered", None)]
     assert clock.monotonic() == pytest.approx(0.2)
+
+
+def test_an_outage_shortly_before_the_deadline_is_not_tried_again(make_router, image, clock):
+    """There is no time for a second attempt, nor for waiting for it: the clock stands still after the first."""
+
+    class Slow(FakeBackend):
+        def describe(self, images, request, *, timeout_s):
+            clock.advance(0.85)
+            return super().describe(images, request, timeout_s=timeout_s)
+
+    alone = Slow("alone", local=False)
+    alone.play(UnavailableError("It is down."))
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(make_router(alone).describe, image, deadline_s=1.0)
+        try:
+            error = call.exception(timeout=20)
+        finally:
+            clock.advance(1.0)
+    assert [(each.outcome, each.error) for each in error.attempts] == [("failed", "unavailable")]
 
 
 def test_retries_are_a_small_part_of_the_requests(make_router, image, clock, time_passes):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
@@ -100,6 +103,31 @@ def spend(path, calls):
         paid = sum(pool.map(call, range(calls)))
     store.close()
     return paid, [alert.percent for alert in alerts]
+
+
+def spend_all(control):
+    """Make calls of a cent each until no more are let in; return how many."""
+    paid = 0
+    with suppress(QuotaExhaustedError):
+        while paid <= 100:
+            control.admit(SCOPE, timeout_s=20, estimate=CENT).succeeded(usage=CENT, elapsed_s=0.1)
+            paid += 1
+    control.close()
+    return paid
+
+
+@pytest.mark.skipif(os.name != "posix", reason="forks")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_what_a_process_has_drawn_is_not_spent_by_its_child_as_well(tmp_path):
+    """A fork copies what is left of it; together they make a hundred calls, not one more."""
+    store = SQLiteStore(tmp_path / "store.sqlite")
+    control = AdmissionControl(store, clock=FakeClock(start=START), limits=BUDGET)
+    control.admit(SCOPE, timeout_s=20, estimate=CENT).succeeded(usage=CENT, elapsed_s=0.1)
+    child = multiprocessing.get_context("fork").Process(target=lambda: sys.exit(spend_all(control)))
+    child.start()
+    child.join(60)
+    assert 1 + child.exitcode + spend_all(control) == 100
+    store.close()
 
 
 def test_two_processes_spend_one_budget_exactly(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from random import Random
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from vision_backends.errors import QuotaExhaustedError
 from vision_backends.health.admission import AdmissionControl
 from vision_backends.health.allowances import CALLS, Allowance
-from vision_backends.health.budgets import PROCESSES, Amount, BudgetState, Limits
+from vision_backends.health.budgets import GIVE_BACK_S, PROCESSES, Amount, BudgetState, Limits
 from vision_backends.storage.base import StoreError
 from vision_backends.storage.memory import MemoryStore
 from vision_backends.types import Usage
@@ -75,6 +76,14 @@ def admit(control, scope, usage=CENT):
         return None
 
 
+def until(condition, timeout_s=20.0):
+    """Wait for something that happens behind the calls."""
+    ends = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < ends, "It did not happen."
+        time.sleep(0.005)
+
+
 def test_the_calls_after_the_first_ask_no_store(make_control, store, scope):
     """Neither before nor after, so that an event loop may do it itself."""
     control = make_control()
@@ -101,6 +110,31 @@ def test_another_process_counts_as_spent_what_was_drawn(make_control, scope):
     assert spent(control) == spent(other) == (2, 0)
 
 
+def test_what_calls_have_taken_is_booked_although_no_other_call_comes(make_control, scope, told):
+    """An alert that is due is not kept for the next morning."""
+    control, other = make_control(10.0), make_control(10.0)
+    for _ in range(2):
+        admit(control, scope).succeeded(usage=CENT, elapsed_s=0.1)
+    admit(other, scope).succeeded(usage=replace(CENT, cost_usd=7.96), elapsed_s=0.1)
+    other.close()
+    assert told == []
+    for _ in range(2):
+        admit(control, scope).succeeded(usage=CENT, elapsed_s=0.1)
+    until(lambda: told)
+    assert [alert.percent for alert in told] == [80]
+
+
+def test_what_a_process_does_not_use_it_gives_back_while_it_lives(make_control, store, scope, clock):
+    """The others need not wait for its end."""
+    control, other = make_control(), make_control()
+    admit(control, scope).succeeded(usage=CENT, elapsed_s=0.1)
+    before = store.updates
+    until(lambda: store.updates > before)
+    assert spent(other) == (CALLS, 0)
+    clock.advance(GIVE_BACK_S)
+    until(lambda: spent(other) == (1, 0))
+
+
 def test_a_process_that_dies_has_spent_what_it_had_drawn(make_control, scope, clock):
     """For that day, and no more than one allowance."""
     control, other = make_control(), make_control()
@@ -120,6 +154,14 @@ def test_a_process_draws_a_small_part_of_what_is_left(make_control, scope):
     assert 3 < spent(make_control(dollars))[0] < PROCESSES * 3
 
 
+@pytest.mark.parametrize(("cents", "kept"), [(32, 1), (31, 0)])
+def test_what_would_be_for_one_call_only_is_not_kept(make_control, scope, cents, kept):
+    """Two threads would get in each other's way over it."""
+    control, other = make_control(cents / 100), make_control(cents / 100)
+    admit(control, scope).succeeded(usage=CENT, elapsed_s=0.1)
+    assert spent(other) == (1 + kept, 0)
+
+
 def test_where_little_is_left_each_call_draws_for_itself(make_control, scope):
     """The last cents are not kept by one process while another could spend them."""
     one, other = make_control(0.05), make_control(0.05)
@@ -137,35 +179,41 @@ def test_where_little_is_left_each_call_draws_for_itself(make_control, scope):
     assert one.peek(scope).code == "budget_exhausted"
 
 
+@pytest.mark.parametrize("dollars", [1, 20])
 @pytest.mark.parametrize("seed", range(4))
-def test_processes_together_never_spend_more_and_in_the_end_all_of_it(make_control, scope, seed):
+def test_processes_together_never_spend_more_and_in_the_end_all_of_it(make_control, scope, seed, dollars):
     """Whoever draws, uses, gives back and dies in which order, a call is only made if it fits in."""
     chance = Random(seed)  # noqa: S311 — repeatable on purpose
-    controls = [make_control(1.0) for _ in range(3)]
-    running, paid = [], 0
+    controls = [make_control(dollars) for _ in range(3)]
+    running, paid, reserved = [], 0, 0
     for _ in range(600):
         control = chance.choice(controls)
         if running and chance.random() < 0.5:
-            permit = running.pop(chance.randrange(len(running)))
-            if chance.random() < 0.5:
-                permit.succeeded(usage=CENT, elapsed_s=0.1)
-                paid += 1
+            cents, permit = running.pop(chance.randrange(len(running)))
+            reserved -= cents
+            if chance.random() < 0.9:
+                permit.succeeded(usage=replace(CENT, cost_usd=cents / 100), elapsed_s=0.1)
+                paid += cents
             else:
                 permit.released()
-        elif (permit := admit(control, scope)) is not None:
-            running.append(permit)
-        assert paid + len(running) <= 100
-    for permit in running:
+        else:
+            cents = chance.randint(1, 12)
+            permit = admit(control, scope, replace(CENT, cost_usd=cents / 100))
+            if permit is not None:
+                running.append((cents, permit))
+                reserved += cents
+        assert paid + reserved <= 100 * dollars
+    for _, permit in running:
         permit.released()
     for control in controls:
         control.close()
-    last = make_control(1.0)
+    last = make_control(dollars)
     assert spent(last) == (paid, 0)
     while (permit := admit(last, scope)) is not None:
         permit.succeeded(usage=CENT, elapsed_s=0.1)
         paid += 1
-    assert paid == 100
-    assert spent(last) == (100, 0)
+    assert paid == 100 * dollars
+    assert spent(last) == (100 * dollars, 0)
 
 
 def test_a_price_that_is_unknown_gets_past_no_budget(make_control, scope):

@@ -81,6 +81,8 @@ def test_without_a_limit_everything_comes_back_at_the_reset(control, scope, cloc
     assert wait_s(control, scope) == 30
     clock.advance(30)
     assert wait_s(control, scope) == 0
+    clock.advance(1)
+    assert wait_s(control, scope) == 0
 
 
 @pytest.mark.parametrize(

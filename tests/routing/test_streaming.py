@@ -247,3 +247,19 @@ def test_a_stream_that_is_closed_early_gives_its_place_back(make_router, words):
         stream = router.describe_stream(IMAGE, backend="best")
         assert next(iter(stream)).startswith("word 0 ")  # a busy machine joins pieces
         stream.close()
+
+
+def test_a_stream_that_is_closed_early_is_booked_with_its_estimate(make_router):
+    """A server charges for what it has said until then, and nobody knows how much that is."""
+
+    class Paid(Speaker):
+        def estimate(self, request, inputs):
+            return Usage(input_tokens=9, output_tokens=3, cost_usd=0.25)
+
+    router = make_router(Paid("best", *["word "] * 100), limits={"best": Limits(daily_budget_usd=1.0)})
+    stream = router.describe_stream(IMAGE)
+    next(stream)
+    stream.close()
+    assert [each.spent for each in router.spending()] == [0.25]
+    (booked,) = router.ledger()
+    assert (booked.outcome, booked.cost_usd) == ("failed", 0.25)

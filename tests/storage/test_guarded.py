@@ -15,7 +15,8 @@ from blocked_store import BlockedStore, until
 
 from vision_backends.storage.base import LedgerRow, StoreError, Stores
 from vision_backends.storage.bounded import store_time
-from vision_backends.storage.guarded import GuardedStates, GuardedStores
+from vision_backends.storage.guarded import GuardedStores
+from vision_backends.storage.guarded_states import GuardedStates
 from vision_backends.storage.memory import MemoryStore
 from vision_backends.storage.sqlite import SQLiteStore
 from vision_backends.storage.write_behind import Job, Writer

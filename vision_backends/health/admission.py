@@ -4,36 +4,28 @@ Three things can keep a call out, asked in this order: a blocked gate (`circuit_
 this process has learned from the server's replies (`throttling`), and the limits that the user has set (`budgets`,
 shared). An admitted call gets a permit, with which it says how it has ended.
 
-This module decides that order, and when the store is read and written. It must not know what is asked. A store in
-trouble never fails a call: gates live in its shadow, and a backend with limits is asked as long as what was drawn
-before lasts, and then not.
+This module decides that order, and when the gates are read and written. It must not know what is asked, nor how the
+limits are counted (`reservations`). A store in trouble never fails a call: gates live in its shadow.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 from collections import defaultdict, deque
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
-from queue import Empty
 from random import Random
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING
 
 from vision_backends.engine.identifiers import Identifiers
-from vision_backends.engine.pools import Pool
-from vision_backends.engine.threads import after_fork_in_child, make_queue
-from vision_backends.errors import OverloadedError, QuotaExhaustedError
-from vision_backends.health.allowances import SPARE_CALLS, Allowance
-from vision_backends.health.budgets import GIVE_BACK_S, Amount, BudgetState
+from vision_backends.engine.threads import after_fork_in_child
+from vision_backends.health.budgets import Amount
 from vision_backends.health.circuit_breaker import AccountGates, Failure, report
 from vision_backends.health.policy import MAYBE_BILLED, Scope, gate_kind
+from vision_backends.health.reservations import BUDGETS, Reservations
+from vision_backends.health.shared_states import SharedStates
 from vision_backends.health.throttling import Throttling
-from vision_backends.storage.base import StoreError
-from vision_backends.storage.bounded import RETRY_S
-from vision_backends.storage.guarded import GuardedStates
 from vision_backends.types import FREE
 
 if TYPE_CHECKING:
@@ -42,47 +34,27 @@ if TYPE_CHECKING:
     from vision_backends.backends.requests import RateLimits
     from vision_backends.clock import Clock
     from vision_backends.errors import BackendError, VisionError
-    from vision_backends.health.allowances import Drawn
-    from vision_backends.health.budgets import Alert, Limits, Spending
-    from vision_backends.health.policy import GateReport, Transition
+    from vision_backends.health.budgets import BudgetState, Limits, Spending
+    from vision_backends.health.policy import GateReport
+    from vision_backends.health.shared_states import Event
     from vision_backends.storage.base import States
+    from vision_backends.storage.guarded_states import GuardedStates
     from vision_backends.types import Usage
 
 __all__ = ["AdmissionControl", "GateSnapshot", "Permit", "Scope"]
 
 GATES = "gates/"
-BUDGETS = "book/"
-"""How the keys of states begin; what was spent before an upgrade stays spent."""
+"""How the keys of these states begin."""
 
 LEASE = 2.0
 MIN_LEASE_S = 1.0
 """A probe or a reservation that was not heard of for twice its timeout belongs to a process that has died."""
-
-DRAW_S = 0.05
-"""A call does not wait any longer for another thread to draw."""
-
-BOOK_S = 1.0
-"""How often what calls have taken is booked."""
-
-FORGET_S = 60.0
-"""After so long without a call nothing is looked after any more; what could not be booked is on its way."""
 
 USUAL_PERCENT = 90.0
 """The percentage of calls that "usually" refers to where durations are concerned."""
 
 SAMPLES = 32
 """How many durations are remembered for each task of each model."""
-
-_log = logging.getLogger(__name__)
-
-
-class _State(Protocol):
-    def dump(self, *, now: float) -> str | None: ...
-
-
-R = TypeVar("R")
-S = TypeVar("S", bound=_State)
-_Event: TypeAlias = "Transition | Alert"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,58 +98,39 @@ class AdmissionControl:
         clock: Clock,
         random: Random | None = None,
         limits: Mapping[str, Limits] | None = None,
-        on_event: Callable[[_Event], object] = lambda _event: None,
+        on_event: Callable[[Event], object] = lambda _event: None,
     ) -> None:
         self.blocking = states.blocking
-        self._states = GuardedStates.of(states)
+        self._states = SharedStates(states, clock=clock, on_event=on_event)
+        self._reservations = Reservations(self._states, clock=clock, limits=limits or {})
         self._clock = clock
         self._random = random or Random()  # noqa: S311 — jitter is no secret
-        self._limits = dict(limits or {})
-        self._on_event = on_event
         self._throttling = Throttling()
         self._identifiers = Identifiers()
-        self._allowances = {
-            backend: Allowance()
-            for backend, allowed in self._limits.items()
-            if states.blocking and Allowance.suits(allowed)
-        }
-        self._keeper = Pool("allowances", size=1, may_hang=False)
-        self._renew()
-        after_fork_in_child(self, AdmissionControl._renew)
         self._durations: defaultdict[Scope, deque[float]] = defaultdict(lambda: deque(maxlen=SAMPLES))
         self._moved: dict[str, AccountGates] = {}
         self._counted: set[Scope] = set()
         self._well: dict[Scope, bool] = {}
-        self._unpriced: set[str] = set()
-        self._is_in_trouble = False
-        self._is_closed = False
+        self._renew()
+        after_fork_in_child(self, AdmissionControl._renew)
 
     def _renew(self) -> None:
         self._lock = threading.Lock()
-        self._wake: Any = make_queue()
-        self._is_kept = False
-        for allowance in self._allowances.values():
-            allowance.begin()
 
     def look(self, scopes: Iterable[Scope]) -> GateSnapshot:
         """Read what concerns some scopes: one read for each account, and one for each backend with limits."""
         scopes = list(scopes)
         moved = {scope.account: self._moved.get(scope.account) for scope in scopes}  # before the store is read
-        limited = {scope.backend for scope in scopes if scope.backend in self._limits}
+        limited = {scope.backend for scope in scopes if self._reservations.is_limited(scope.backend)}
         keys = [GATES + account for account in moved] + [BUDGETS + backend for backend in limited]
-        states: Mapping[str, str | None]
-        try:
-            states = self._states.read_many(keys)
-        except OSError as error:
-            self._complain(error)
-            states = dict.fromkeys(keys)
+        states = self._states.read_many(keys)
         accounts = {account: AccountGates.parse(states[GATES + account]) for account in moved}
         for scope in scopes:
             if scope.gate_key("outage") in accounts[scope.account].failures:
                 self._counted.add(scope)
             else:
                 self._counted.discard(scope)
-        budgets = {backend: self._budget(backend, states[BUDGETS + backend]) for backend in limited}
+        budgets = {backend: self._reservations.parse(backend, states[BUDGETS + backend]) for backend in limited}
         return GateSnapshot(accounts=accounts, moved=moved, budgets=budgets)
 
     def may_block(self, scope: Scope, snapshot: GateSnapshot) -> bool:
@@ -186,8 +139,7 @@ class AdmissionControl:
         It may if the store is one that blocks, and the user has set limits for the backend or a gate that concerns
         the scope is not passing.
         """
-        allowance = self._allowances.get(scope.backend)
-        is_limited = scope.backend in self._limits and not (allowance is not None and allowance.has(SPARE_CALLS))
+        is_limited = self._reservations.may_block(scope.backend)
         return self.blocking and (is_limited or bool(self._gates(scope, snapshot).concerning(scope)))
 
     def peek(self, scope: Scope, snapshot: GateSnapshot | None = None) -> BackendError | None:
@@ -204,10 +156,7 @@ class AdmissionControl:
         budget = snapshot.budgets.get(scope.backend)
         if throttled or budget is None:
             return throttled
-        allowance, trouble = self._allowances.get(scope.backend), self._states.trouble
-        if trouble is not None and not (allowance is not None and allowance.has()):
-            return self._unknown(scope.backend, trouble)
-        return budget.obstacle(Amount(), now=now)
+        return self._reservations.obstacle(scope.backend, budget, now=now)
 
     def admit(
         self,
@@ -252,9 +201,13 @@ class AdmissionControl:
         with ExitStack() as undo:
             self._throttling.enter(scope, tokens=tokens, now=self._clock.monotonic())
             undo.callback(self._throttling.leave, scope, tokens=tokens, asked=False)
-            if scope.backend in self._limits:
-                self._reserve(permit, is_priced=estimate.cost_usd is not None, now=now)
-                undo.callback(self._cancel, permit, now=now)
+            if self._reservations.is_limited(scope.backend):
+                if estimate.cost_usd is None:
+                    self._reservations.warn_of_unpriced(scope.backend, scope.model)
+                self._reservations.reserve(
+                    scope.backend, permit.amount, caller=permit.caller, lease_s=permit.lease_s, now=now
+                )
+                undo.callback(self._reservations.cancel, scope.backend, permit.amount, caller=permit.caller, now=now)
             if permit.is_probe:
                 self._take_probe(permit, now=now)
             undo.pop_all()
@@ -279,7 +232,7 @@ class AdmissionControl:
         now = self._clock.time()
         reports = [
             report(key, gate, now=now)
-            for text in self._all(GATES).values()
+            for text in self._states.all(GATES).values()
             for key, gate in AccountGates.parse(text).gates.items()
             if not gate.is_forgotten(now)
         ]
@@ -287,9 +240,7 @@ class AdmissionControl:
 
     def spending(self) -> list[Spending]:
         """Return how far each budget is spent."""
-        now, states = self._clock.time(), self._all(BUDGETS) if self._limits else {}
-        budgets = [self._budget(backend, states.get(BUDGETS + backend)) for backend in self._limits]
-        return [spending for budget in budgets for spending in budget.spending(now=now)]
+        return self._reservations.spending()
 
     def reset(self, backend: str | None = None) -> int:
         """Let the gates pass that calls of a backend, or of any for None, have blocked, and forget its failures.
@@ -304,10 +255,11 @@ class AdmissionControl:
         """
         self._throttling.forget(backend)
         now, count = self._clock.time(), 0
-        change = self._parsing(AccountGates.parse, lambda gates: gates.reset(backend, now=now))
-        for key in self._all(GATES):
-            state, events = self._states.update_now(key, change)
-            self._has_moved(key.removeprefix(GATES), state, events)
+        for key in self._states.all(GATES):
+            gates, events = self._states.update_now(
+                key, AccountGates.parse, lambda gates: (gates, gates.reset(backend, now=now))
+            )
+            self._has_moved(key.removeprefix(GATES), gates, events)
             count += len(events)
         return count
 
@@ -341,8 +293,10 @@ class AdmissionControl:
             permit.ended_at = now
         failure = None if error is None else self._failure(permit, error)
         self._throttling.leave(scope, tokens=permit.amount.tokens, limits=limits, now=monotonic)
-        if scope.backend in self._limits:
-            self._settle(permit, permit.booked, reserved=permit.amount)
+        if self._reservations.is_limited(scope.backend):
+            self._reservations.settle(
+                scope.backend, permit.booked, caller=permit.caller, estimate=permit.amount, reserved=permit.amount
+            )
         if failure is not None:
             self._well[scope] = False
             if failure.kind == "outage":
@@ -363,208 +317,35 @@ class AdmissionControl:
         """Book the true usage of a call, which was not known when it ended, in the day of its end."""
         with permit.lock:
             permit.late, booked = usage, permit.booked
-        if booked is not None and permit.scope.backend in self._limits:
-            late = Amount.of(usage, otherwise=permit.amount).minus(booked)
-            self._settle(permit, late, reserved=Amount(), ended_at=permit.ended_at)
+        backend = permit.scope.backend
+        if booked is not None and self._reservations.is_limited(backend):
+            self._reservations.settle(
+                backend,
+                Amount.of(usage, otherwise=permit.amount).minus(booked),
+                caller=permit.caller,
+                estimate=permit.amount,
+                reserved=Amount(),
+                ended_at=permit.ended_at,
+            )
 
     def end_may_block(self, permit: Permit, error: VisionError | None = None) -> bool:
         """Return whether ending a permit with this error, or without one, may have to wait for the store.
 
         False is reliable as long as no other call of the same scope fails in between.
         """
-        allowance = self._allowances.get(permit.scope.backend)
-        is_limited = permit.scope.backend in self._limits
-        touched = permit.is_probe or (is_limited and (allowance is None or self._is_booked_at_once(permit, allowance)))
+        touched = permit.is_probe or self._reservations.settle_may_block(permit.scope.backend, permit.amount)
         noted = permit.scope in self._counted if error is None else gate_kind(error) is not None
         return self.blocking and (touched or noted)
+
+    def close(self) -> None:
+        """Give back what was drawn of budgets; harmless twice."""
+        self._reservations.close()
 
     def _gates(self, scope: Scope, snapshot: GateSnapshot) -> AccountGates:
         """Return the gates of a snapshot, or as this process has moved them since."""
         account = scope.account
         moved = self._moved.get(account)
         return snapshot.accounts[account] if moved is None or moved is snapshot.moved[account] else moved
-
-    def _budget(self, backend: str, text: str | None) -> BudgetState:
-        """Return what is spent and reserved, as this process sees it."""
-        state, allowance = self._parse_budget(backend, text), self._allowances.get(backend)
-        return state if allowance is None else allowance.show(state, now=self._clock.time())
-
-    def _parse_budget(self, backend: str, text: str | None) -> BudgetState:
-        return BudgetState.parse(text, backend=backend, limits=self._limits[backend])
-
-    def _reserve(self, permit: Permit, *, is_priced: bool, now: float) -> None:
-        """Set aside what a call is estimated to take.
-
-        Raises:
-            BackendError: It does not fit in; says when it will.
-        """
-        limits, model = self._limits[permit.scope.backend], permit.scope.model
-        has_budget = limits.daily_budget_usd is not None or limits.monthly_budget_usd is not None
-        if has_budget and not is_priced and model not in self._unpriced:
-            self._unpriced.add(model)
-            _log.warning("The price of %r is unknown: budgets in US dollars cannot count it.", model)
-        allowance = self._allowances.get(permit.scope.backend)
-        if allowance is None:
-            self._reserve_alone(permit, now=now)
-        elif not allowance.take(permit.amount, now=now):
-            self._draw(permit, allowance, now=now)
-        elif allowance.is_low:
-            self._wake.put(None)
-
-    def _reserve_alone(self, permit: Permit, *, now: float) -> None:
-        """Set aside in the store what one call is estimated to take; errors as for `_reserve`."""
-        backend = permit.scope.backend
-
-        def act(state: BudgetState) -> tuple[Sequence[_Event], BackendError | None]:
-            refused = state.obstacle(permit.amount, now=now)
-            if refused is not None:
-                return state.alerts(now=now, refused=permit.amount), refused
-            state.reserve(permit.amount, caller=permit.caller, lease_s=permit.lease_s, now=now)
-            return [], None
-
-        def undo(result: tuple[Sequence[_Event], BackendError | None]) -> None:
-            if result[1] is None:
-                self._cancel(permit, now=now)
-
-        try:
-            events, refused = self._states.update_now(
-                BUDGETS + backend, self._changing(partial(self._parse_budget, backend), act), on_late=undo
-            )
-        except OSError as error:
-            raise self._unknown(backend, error) from error
-        self._tell(events)
-        if refused is not None:
-            raise refused
-
-    def _draw(self, permit: Permit, allowance: Allowance, *, now: float) -> None:
-        """Draw an allowance for this call and some more, and take from it; errors as for `_reserve`."""
-        backend = permit.scope.backend
-        if not allowance.drawing.acquire(timeout=DRAW_S):
-            raise self._unknown(backend, self._states.trouble or StoreError("The store has not written in time."))
-        try:
-            while not allowance.take(permit.amount, now=now):
-                change = self._changing(
-                    partial(self._parse_budget, backend),
-                    lambda state: allowance.draw(state, permit.amount, now=now),
-                )
-                drawn = self._states.update_now(
-                    BUDGETS + backend, change, on_made=lambda drawn: self._drawn(allowance, drawn, now=now)
-                )
-                if drawn.refused is not None:
-                    raise drawn.refused
-        except OSError as error:
-            raise self._unknown(backend, error) from error
-        finally:
-            allowance.drawing.release()
-        self._keep()
-
-    def _drawn(self, allowance: Allowance, drawn: Drawn, *, now: float | None = None) -> None:
-        """Note that the shared state was changed; before anything else is written to it."""
-        allowance.made(drawn, now=now)
-        self._tell(drawn.alerts)
-
-    def _book_allowance(self, backend: str, allowance: Allowance, *, ahead: bool = False, waits: bool = False) -> None:
-        """Say in the store what calls have taken, and draw more where it is time; not twice at a time."""
-        if not (allowance.ask_to_book() or waits):
-            return
-        now = self._clock.time()
-
-        def act(state: BudgetState) -> Drawn:
-            return allowance.draw_ahead(state, now=now) if ahead else allowance.book(state, now=now)
-
-        def made(drawn: Drawn) -> None:
-            allowance.is_booked()
-            self._drawn(allowance, drawn, now=now if ahead else None)
-
-        change = self._changing(partial(self._parse_budget, backend), act)
-        self._states.update_later(BUDGETS + backend, change, on_made=made, waits=waits)
-
-    def _keep(self) -> None:
-        """Have what is drawn looked after, behind the calls."""
-        with self._lock:
-            is_first, self._is_kept = not self._is_kept, True
-        if is_first:
-            with suppress(OverloadedError, RuntimeError):  # the interpreter ends
-                self._keeper.submit(self._look_after)
-
-    def _look_after(self) -> None:
-        """Book what calls have taken, draw more before it is needed, and give back what is not, as long as any is."""
-        while True:
-            with suppress(Empty):
-                self._wake.get(timeout=BOOK_S)
-            is_open = False
-            for backend, allowance in self._allowances.items():
-                unused_s = allowance.unused_s
-                if unused_s >= GIVE_BACK_S:
-                    allowance.give_back()
-                if allowance.is_open and unused_s < FORGET_S:
-                    is_open = True
-                    self._book_allowance(backend, allowance, ahead=allowance.is_low)
-            with self._lock:
-                if not is_open or self._is_closed:
-                    self._is_kept = False
-                    return
-
-    def close(self) -> None:
-        """Give back what was drawn; harmless twice."""
-        self._is_closed = True
-        self._wake.put(None)
-        for backend, allowance in self._allowances.items():
-            allowance.give_back()
-            if allowance.is_used:
-                self._book_allowance(backend, allowance, waits=True)
-        self._keeper.close()
-
-    def _unknown(self, backend: str, error: OSError) -> BackendError:
-        """Return the error for a call that cannot be counted."""
-        return QuotaExhaustedError(
-            f"What is left of the limits of {backend} is not known: {error}",
-            remedy="See to it that the state can be written. Backends without limits are asked meanwhile.",
-            backend=backend,
-            code="limits_unknown",
-            retry_after_s=RETRY_S,
-        )
-
-    def _cancel(self, permit: Permit, *, now: float) -> None:
-        """Undo `_reserve` for a call that was not made after all."""
-        allowance = self._allowances.get(permit.scope.backend)
-        if allowance is not None:
-            allowance.put_back(permit.amount)
-            return
-
-        def act(state: BudgetState) -> Sequence[_Event]:
-            state.cancel(permit.amount, caller=permit.caller, now=now)
-            return []
-
-        self._book(permit, act)
-
-    def _settle(self, permit: Permit, amount: Amount, *, reserved: Amount, ended_at: float | None = None) -> None:
-        """Book what a call has taken (negative where more was booked before) instead of what was reserved for it."""
-        now, backend = self._clock.time(), permit.scope.backend
-        allowance = self._allowances.get(backend)
-        if allowance is not None:
-            ended_at = now if ended_at is None else ended_at
-            is_more = allowance.settle(amount, reserved=reserved, ended_at=ended_at)
-            if is_more or self._is_booked_at_once(permit, allowance):
-                self._book_allowance(backend, allowance, waits=self._is_booked_at_once(permit, allowance))
-            self._keep()
-            return
-
-        def act(state: BudgetState) -> Sequence[_Event]:
-            state.settle(amount, caller=permit.caller, reserved=reserved, now=now, ended_at=ended_at)
-            return state.alerts(now=now)
-
-        self._book(permit, act)
-
-    @staticmethod
-    def _is_booked_at_once(permit: Permit, allowance: Allowance) -> bool:
-        """Return whether a call is booked before it returns: little is left, or nothing was set aside for it."""
-        return allowance.is_scarce or permit.amount == Amount()
-
-    def _book(self, permit: Permit, act: Callable[[BudgetState], Sequence[_Event]]) -> None:
-        """Change what the backend of a call has spent and reserved."""
-        backend = permit.scope.backend
-        self._change(BUDGETS + backend, partial(self._parse_budget, backend), act)
 
     def _take_probe(self, permit: Permit, *, now: float) -> None:
         """Take the one place for a probe.
@@ -574,87 +355,32 @@ class AdmissionControl:
         """
         scope = permit.scope
 
-        def act(gates: AccountGates) -> tuple[Sequence[_Event], BackendError | None]:
+        def act(gates: AccountGates) -> tuple[AccountGates, Sequence[Event], BackendError | None]:
             blocked = gates.refusal(scope, now=now)
             if blocked is not None:
-                return [], blocked
-            return gates.take_probe(scope, caller=permit.caller, lease_s=permit.lease_s, now=now), None
+                return gates, [], blocked
+            return gates, gates.take_probe(scope, caller=permit.caller, lease_s=permit.lease_s, now=now), None
 
-        try:
-            key = GATES + scope.account
-            state, (events, blocked) = self._states.update(key, self._parsing(AccountGates.parse, act))
-        except OSError as error:
-            self._complain(error)
+        done = self._states.update(GATES + scope.account, AccountGates.parse, act)
+        if done is None:
             return
-        self._has_moved(scope.account, state, events)
+        gates, events, blocked = done
+        self._has_moved(scope.account, gates, events)
         if blocked is not None:
             raise blocked
 
-    def _move(self, account: str, act: Callable[[AccountGates], Sequence[_Event]]) -> Sequence[_Event]:
+    def _move(self, account: str, act: Callable[[AccountGates], Sequence[Event]]) -> Sequence[Event]:
         """Change the gates of an account; return how they moved."""
-        try:
-            state, events = self._states.update(GATES + account, self._parsing(AccountGates.parse, act))
-        except OSError as error:
-            self._complain(error)
+        done = self._states.update(GATES + account, AccountGates.parse, lambda gates: (gates, act(gates)))
+        if done is None:
             return []
-        self._has_moved(account, state, events)
-        return events
+        self._has_moved(account, *done)
+        return done[1]
 
-    def _has_moved(self, account: str, state: AccountGates, events: Sequence[_Event]) -> None:
+    def _has_moved(self, account: str, gates: AccountGates, events: Sequence[Event]) -> None:
         if events:
-            self._moved[account] = state
-        self._tell(events)
-
-    def _change(self, key: str, parse: Callable[[str | None], S], act: Callable[[S], Sequence[_Event]]) -> None:
-        """Change a state atomically, and tell the listener what has happened."""
-        try:
-            self._tell(self._states.update(key, self._changing(parse, act)))
-        except OSError as error:
-            self._complain(error)
-
-    def _changing(
-        self, parse: Callable[[str | None], S], act: Callable[[S], R]
-    ) -> Callable[[str | None], tuple[str | None, R]]:
-        """Return the change of a written state that a change of a state is."""
-        change = self._parsing(parse, act)
-
-        def changing(text: str | None) -> tuple[str | None, R]:
-            new, (_, result) = change(text)
-            return new, result
-
-        return changing
-
-    def _parsing(
-        self, parse: Callable[[str | None], S], act: Callable[[S], R]
-    ) -> Callable[[str | None], tuple[str | None, tuple[S, R]]]:
-        """Do as `_changing`, with the state as well."""
-        now = self._clock.time()
-
-        def change(text: str | None) -> tuple[str | None, tuple[S, R]]:
-            state = parse(text)
-            result = act(state)
-            return state.dump(now=now), (state, result)
-
-        return change
-
-    def _tell(self, events: Sequence[_Event]) -> None:
-        for event in events:
-            try:
-                self._on_event(event)
-            except Exception:  # noqa: BLE001 — a listener may raise anything, and must not fail a call
-                _log.exception("A listener failed on %s.", type(event).__name__)
-
-    def _all(self, prefix: str) -> Mapping[str, str]:
-        try:
-            return self._states.all(prefix)
-        except OSError as error:
-            self._complain(error)
-            return {}
-
-    def _complain(self, error: OSError) -> None:
-        if not self._is_in_trouble:
-            self._is_in_trouble = True
-            _log.warning("Gates and budgets are not shared or kept while the store is in trouble: %s", error)
+            self._moved[account] = gates
+        self._states.tell(events)
 
     def _failure(self, permit: Permit, error: VisionError) -> Failure | None:
         """Return what an error means for the gates; None if it says nothing about the backend's health."""
@@ -702,10 +428,10 @@ class Permit:
     timeout_s: float
     expected_s: float = 0.0
     lease_s: float
-    lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
-    booked: Amount | None = field(default=None, init=False, repr=False)
-    ended_at: float | None = field(default=None, init=False, repr=False)
-    late: Usage | None = field(default=None, init=False, repr=False)
+    lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    booked: Amount | None = field(default=None, init=False)
+    ended_at: float | None = field(default=None, init=False)
+    late: Usage | None = field(default=None, init=False)
 
     def succeeded(self, *, usage: Usage, elapsed_s: float, limits: RateLimits | None = None) -> None:
         """The backend has answered.

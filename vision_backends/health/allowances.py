@@ -20,6 +20,7 @@ from vision_backends.health.circuit_breaker import MAX_LEASE_S
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from vision_backends.clock import Clock
     from vision_backends.errors import BackendError
     from vision_backends.health.budgets import Alert, BudgetState
 
@@ -40,14 +41,16 @@ class Drawn:
 
     Attributes:
         booked: What was booked, by day.
+        held: What was said to be held.
         extra: What was drawn on top of what there was.
-        calls: For how many calls there is enough now.
+        calls: For how many calls there is enough now, if something was drawn.
         is_scarce: Whether so little is left for all that nothing is kept that is not in use.
         refused: Why nothing was drawn.
         alerts: Those that were due.
     """
 
     booked: Mapping[str, Amount]
+    held: Amount
     extra: Amount = NOTHING
     calls: int = 0
     is_scarce: bool = False
@@ -58,11 +61,15 @@ class Drawn:
 class Allowance:
     """The allowance of one backend in this process. Safe for many threads.
 
+    Args:
+        clock: Says how long it was not used.
+
     Attributes:
         drawing: Held by the thread that draws.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._clock = clock
         self.begin()
 
     @staticmethod
@@ -81,6 +88,7 @@ class Allowance:
         self._calls = 0
         self._amount = NOTHING
         self._running = NOTHING
+        self._told = NOTHING
         self._is_scarce = False
         self._is_asked = False
         self._used_at = 0.0
@@ -104,9 +112,9 @@ class Allowance:
 
     @property
     def is_open(self) -> bool:
-        """Whether something is held, in use or not booked."""
+        """Whether something is not booked, or is held as far as the others know."""
         with self._lock:
-            return bool(self._unbooked) or self._held() != NOTHING or self._calls > 0
+            return bool(self._unbooked) or self._told != NOTHING
 
     def take(self, amount: Amount, *, now: float) -> bool:
         """Set aside what a call is estimated to take, and return whether there was enough of today's."""
@@ -116,7 +124,7 @@ class Allowance:
             self._left, self._running = self._left.minus(amount), self._running.plus(amount)
             self._calls -= 1
             self._amount = amount
-            self._used_at = SYSTEM_CLOCK.monotonic()
+            self._used_at = self._clock.monotonic()
             return True
 
     def put_back(self, amount: Amount) -> None:
@@ -135,7 +143,7 @@ class Allowance:
             self._own[day] = self._own[day].plus(amount)
             for old in sorted(self._own)[:-2]:
                 del self._own[old]
-            self._used_at = SYSTEM_CLOCK.monotonic()
+            self._used_at = self._clock.monotonic()
             is_more = not self._left.covers(NOTHING)
             if self._is_scarce:
                 self._left, self._calls = NOTHING, 0
@@ -145,7 +153,7 @@ class Allowance:
     def unused_s(self) -> float:
         """Seconds since a call has used it."""
         with self._lock:
-            return 0.0 if self._running != NOTHING else SYSTEM_CLOCK.monotonic() - self._used_at
+            return 0.0 if self._running != NOTHING else self._clock.monotonic() - self._used_at
 
     @property
     def is_low(self) -> bool:
@@ -172,9 +180,10 @@ class Allowance:
     def book(self, state: BudgetState, *, now: float) -> Drawn:
         """Book in the shared state what calls have taken, and say what is still held."""
         with self._lock:
-            booked = self._booked_in(state)
-            state.hold(self._process, self._day, self._held())
-        return Drawn(booked=booked, is_scarce=self._is_scarce, calls=self._calls, alerts=state.alerts(now=now))
+            booked, held = self._booked_in(state), self._held()
+            state.hold(self._process, self._day, held)
+        alerts = state.alerts(now=now)
+        return Drawn(booked=booked, held=held, is_scarce=self._is_scarce, alerts=alerts)
 
     def draw(self, state: BudgetState, amount: Amount, *, now: float) -> Drawn:
         """Draw for this call and for some after it, as far as others have enough left."""
@@ -185,14 +194,22 @@ class Allowance:
             state.hold(self._process, day, self._running)  # what is left is there to be drawn again
             refused = state.obstacle(amount, now=now)
             if refused is not None:
-                state.hold(self._process, day, self._running.plus(left))
+                held = self._running.plus(left)
+                state.hold(self._process, day, held)
                 alerts = state.alerts(now=now, refused=amount)
-                return Drawn(booked=booked, refused=refused, is_scarce=True, alerts=alerts)
+                return Drawn(booked=booked, held=held, refused=refused, is_scarce=True, alerts=alerts)
             calls = min(CALLS, state.calls(amount, now=now))
             extra = amount.times(max(1, calls)).minus(left).at_least(NOTHING)
-            state.hold(self._process, day, self._running.plus(left).plus(extra))
-        alerts = state.alerts(now=now)
-        return Drawn(booked=booked, extra=extra, calls=max(1, calls), is_scarce=calls < SPARE_CALLS, alerts=alerts)
+            held = self._running.plus(left).plus(extra)
+            state.hold(self._process, day, held)
+        return Drawn(
+            booked=booked,
+            held=held,
+            extra=extra,
+            calls=max(1, calls),
+            is_scarce=calls < SPARE_CALLS,
+            alerts=state.alerts(now=now),
+        )
 
     def is_booked(self) -> None:
         """Note that the change has been made that `ask_to_book` was about."""
@@ -206,7 +223,7 @@ class Allowance:
                 self._unbooked[day] = self._unbooked[day].minus(amount)
                 if self._unbooked[day] == NOTHING:
                     del self._unbooked[day]
-            self._is_scarce = drawn.is_scarce
+            self._told, self._is_scarce = drawn.held, drawn.is_scarce
             if now is None or drawn.refused is not None:
                 return
             if self._day != day_of(now):

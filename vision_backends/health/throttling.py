@@ -164,7 +164,7 @@ class _Allowance:
         """Return the seconds until there is enough; an amount above the limit waits for the whole of it."""
         if self.limit is not None:
             amount = min(amount, self.limit)
-        if now >= self.full_at or math.isinf(self.left):
+        if now >= self.full_at:
             return 0.0
         missing = amount - (self.left + self.pace * (now - self.at))
         if missing <= 0:

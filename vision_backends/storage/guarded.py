@@ -1,8 +1,8 @@
-"""Stores that never hold up a call: what they cannot do now is done in memory, and made up when they can.
+"""Stores that never hold up a call: what is on its way to a store is kept in memory until it has arrived.
 
-This module decides what stands in for a store that is away, whichever it is: a shadow of the states, and the answers
-and attempts that are on their way. It must not know how long that is waited for, nor what the texts and bytes mean. A
-store that does not block is used as it is.
+This module decides how many answers and attempts that may be, that they are found meanwhile, and what becomes of them
+at the end. It must not know how long a store is waited for, nor what the bytes mean. A store that does not block is
+used as it is.
 """
 
 from __future__ import annotations
@@ -13,21 +13,22 @@ from collections import Counter, OrderedDict
 from contextlib import suppress
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from vision_backends.engine.threads import after_fork_in_child, make_lock
-from vision_backends.storage.base import MAX_ENTRY_BYTES, StoreClosedError, StoreError, Stores
-from vision_backends.storage.bounded import PATIENT_S, Reader, bounded, until_done
-from vision_backends.storage.write_behind import Job, Writer
+from vision_backends.storage.base import MAX_ENTRY_BYTES, StoreClosedError, StoreError
+from vision_backends.storage.bounded import PATIENT_S, bounded, until_done
+from vision_backends.storage.guard import Guard, make_threads
+from vision_backends.storage.guarded_states import GuardedStates
+from vision_backends.storage.write_behind import Job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from vision_backends.storage.base import Answers, CacheInfo, Ledger, LedgerRow, States
+    from vision_backends.storage.base import Answers, CacheInfo, Ledger, LedgerRow, Stores
+    from vision_backends.storage.guard import Threads
+    from vision_backends.storage.write_behind import Writer
 
-_Threads: TypeAlias = tuple[Reader, Writer]
-
-__all__ = ["GuardedAnswers", "GuardedLedger", "GuardedStates", "GuardedStores"]
+__all__ = ["GuardedAnswers", "GuardedLedger", "GuardedStores"]
 
 T = TypeVar("T")
 
@@ -35,8 +36,7 @@ MAX_PENDING_BYTES = 64_000_000
 """Answers that are kept for a store that is away; the oldest make room."""
 
 MAX_PENDING_ROWS = 100_000
-MAX_PENDING_CHANGES = 10_000
-"""Attempts and changes of states that are kept for one; more are lost, which the log says."""
+"""Attempts that are kept for one; more are lost, which the log says."""
 
 PAGE_ROWS = 500
 """Rows of the ledger that are read in one go."""
@@ -44,249 +44,10 @@ PAGE_ROWS = 500
 _log = logging.getLogger(__name__)
 
 
-class _Guard:
-    """What all three have: threads that read and write, unless the store does not block."""
-
-    def __init__(self, store: Answers | Ledger | States, threads: _Threads | None = None) -> None:
-        self.blocking = store.blocking
-        self._reader, self._writer = threads or _threads()
-        self._has_told = False
-        self.begin()
-        after_fork_in_child(self, type(self).begin)
-
-    def begin(self) -> None:
-        """Begin with nothing in memory: what is on its way is the parent's to write."""
-        self._lock = make_lock()
-
-    def _overflows(self, what: str) -> None:
-        if not self._has_told:
-            self._has_told = True
-            _log.warning("More %s wait for the store than can be kept in memory: some are lost.", what)
-
-
-class GuardedStates(_Guard):
-    """States, or their shadow while they cannot be read or written.
-
-    The shadow of a state is what it was when it was last read or written, with every change of this process since.
-    """
-
-    def __init__(self, states: States, threads: _Threads | None = None) -> None:
-        self._states = states
-        super().__init__(states, threads)
-
-    @classmethod
-    def of(cls, states: States | GuardedStates) -> GuardedStates:
-        """Return guarded states, those that are guarded as they are."""
-        return states if isinstance(states, GuardedStates) else cls(states)
-
-    def begin(self) -> None:
-        """Do as every guard."""
-        super().begin()
-        self._last: dict[str, str | None] = {}
-        self._shadow: dict[str, str | None] = {}
-        self._pending: dict[str, int] = {}
-
-    @property
-    def trouble(self) -> StoreError | None:
-        """Why no state can be kept now; None when they can, as far as is known."""
-        return (self._writer.trouble or self._reader.trouble) if self.blocking else None
-
-    def read(self, key: str) -> str | None:
-        """Return a state, or None."""
-        return self.read_many([key])[key]
-
-    def read_many(self, keys: Sequence[str]) -> Mapping[str, str | None]:
-        """Return some states, in one go."""
-        if not self.blocking:
-            return {key: self._states.read(key) for key in keys}
-        with self._lock:
-            known = {key: self._shadow[key] for key in keys if key in self._shadow}
-        asked = [key for key in keys if key not in known]
-        if not asked:
-            return known
-        try:
-            found = self._reader.ask(lambda: {key: self._states.read(key) for key in asked})
-        except StoreError:
-            with self._lock:
-                return known | {key: self._last.get(key) for key in asked}
-        with self._lock:
-            for key in asked:
-                self._last[key] = found[key]
-        return known | found
-
-    def all(self, prefix: str = "") -> Mapping[str, str]:
-        """Return all states whose keys begin with ``prefix``."""
-        if not self.blocking:
-            return self._states.all(prefix)
-        try:
-            found: dict[str, str | None] = dict(self._reader.ask(lambda: self._states.all(prefix)))
-        except StoreError:
-            with self._lock:
-                found = dict(self._last)
-        with self._lock:
-            found |= self._shadow
-        return {key: text for key, text in found.items() if text is not None and key.startswith(prefix)}
-
-    def update(self, key: str, change: Callable[[str | None], tuple[str | None, T]]) -> T:
-        """Replace a state, or its shadow now and the state itself later; ``change`` is then called once more."""
-        if not self.blocking:
-            return self._states.update(key, change)
-        job = _Change(self, key, change)
-        with self._lock:
-            is_kept = sum(self._pending.values()) < MAX_PENDING_CHANGES
-        if is_kept:
-            self._writer.put(job)
-            if self._writer.wait(job):
-                return job.value
-        else:
-            self._overflows("changes of states")
-        return self._in_shadow(job)
-
-    def update_now(
-        self,
-        key: str,
-        change: Callable[[str | None], tuple[str | None, T]],
-        *,
-        on_made: Callable[[T], object] | None = None,
-        on_late: Callable[[T], object] | None = None,
-    ) -> T:
-        """Replace a state itself, or not at all.
-
-        Args:
-            key: Name of the state.
-            change: As for `update`.
-            on_made: Called with the value when it was replaced, before anything else is written.
-            on_late: Called with it as well in case the error was raised before.
-
-        Raises:
-            StoreError: It could not be replaced in the time that the call has.
-        """
-        if not self.blocking:
-            value = self._states.update(key, change)
-            if on_made is not None:
-                on_made(value)
-            return value
-        trouble = self._writer.trouble
-        if trouble is not None and self._writer.is_away:
-            raise StoreError(trouble.message, remedy=trouble.remedy) from trouble
-        job = _Change(self, key, change, lasts=False, on_made=on_made)
-        self._writer.put(job)
-        try:
-            is_done = self._writer.wait(job, is_probe=True)
-        except StoreError:
-            raise
-        except BaseException:
-            if self._give_up(job, on_late) and on_late is not None:
-                on_late(job.value)
-            raise
-        if not is_done and not self._give_up(job, on_late):
-            raise self._writer.trouble or StoreClosedError("The store is closed.")
-        return job.value
-
-    def update_later(
-        self,
-        key: str,
-        change: Callable[[str | None], tuple[str | None, T]],
-        *,
-        on_made: Callable[[T], object] | None = None,
-        waits: bool = False,
-    ) -> None:
-        """Replace a state when that can be done, without a shadow until then.
-
-        Args:
-            key: Name of the state.
-            change: As for `update`.
-            on_made: As for `update_now`.
-            waits: Whether that is waited for in the time that the call has.
-        """
-        job = _Change(self, key, change, on_made=on_made)
-        if not self.blocking:
-            self.make(job)
-            return
-        self._writer.put(job)
-        if waits:
-            with suppress(StoreError):
-                self._writer.wait(job)
-
-    def close(self) -> None:
-        """Close the states."""
-        self._states.close()
-
-    def _give_up(self, job: _Change[T], on_late: Callable[[T], object] | None) -> bool:
-        """Return whether a change that is not waited for any more has been made in this very moment."""
-        if self._writer.withdraw(job):
-            return False
-        with self._lock:
-            if not job.is_made:
-                job.on_late = on_late
-            return job.is_made
-
-    def _in_shadow(self, job: _Change[T]) -> T:
-        """Make a change in the shadow, until it is made in the state."""
-        with self._lock:
-            if job.is_made:
-                return job.value
-            key = job.key
-            new, value = job.change(self._shadow[key] if key in self._shadow else self._last.get(key))
-            self._shadow[key] = new
-            self._pending[key] = self._pending.get(key, 0) + 1
-            job.is_in_shadow = True
-            return value
-
-    def make(self, job: _Change[T]) -> None:
-        """Make a change in the state; in the writer's thread."""
-        made: list[str | None] = []
-
-        def change(text: str | None) -> tuple[str | None, T]:
-            new, value = job.change(text)
-            made[:] = [new]
-            return new, value
-
-        value = self._states.update(job.key, change)
-        with self._lock:
-            job.value, job.is_made = value, True
-            self._last[job.key] = made[0]
-            if job.is_in_shadow:
-                self._pending[job.key] -= 1
-                if not self._pending[job.key]:
-                    del self._pending[job.key], self._shadow[job.key]
-            callbacks = job.on_made, job.on_late
-        for callback in callbacks:
-            if callback is not None:
-                try:
-                    callback(value)
-                except Exception:  # noqa: BLE001 — the change is made, and must not be made twice
-                    _log.exception("A change of a state has had a consequence that failed.")
-
-
-class _Change(Job, Generic[T]):
-    """A change of one state."""
-
-    __slots__ = ("change", "is_in_shadow", "is_made", "key", "on_late", "on_made", "value")
-
-    value: T
-
-    def __init__(
-        self,
-        states: GuardedStates,
-        key: str,
-        change: Callable[[str | None], tuple[str | None, T]],
-        *,
-        lasts: bool = True,
-        on_made: Callable[[T], object] | None = None,
-    ) -> None:
-        super().__init__(partial(states.make, self), what="changes of states", lasts=lasts)
-        self.key = key
-        self.change = change
-        self.is_made = self.is_in_shadow = False
-        self.on_made = on_made
-        self.on_late: Callable[[T], object] | None = None
-
-
-class GuardedAnswers(_Guard):
+class GuardedAnswers(Guard):
     """Cached answers; one that is on its way to the store is found as if it had arrived."""
 
-    def __init__(self, answers: Answers, threads: _Threads | None = None) -> None:
+    def __init__(self, answers: Answers, threads: Threads | None = None) -> None:
         self._answers = answers
         super().__init__(answers, threads)
 
@@ -368,10 +129,10 @@ class GuardedAnswers(_Guard):
             raise
 
 
-class GuardedLedger(_Guard):
+class GuardedLedger(Guard):
     """The ledger; attempts are booked soon, and those of a call together."""
 
-    def __init__(self, ledger: Ledger, threads: _Threads | None = None) -> None:
+    def __init__(self, ledger: Ledger, threads: Threads | None = None) -> None:
         self._ledger = ledger
         super().__init__(ledger, threads)
 
@@ -435,7 +196,7 @@ class GuardedStores:
 
     def __init__(self, stores: Stores) -> None:
         self._stores = stores
-        threads = {id(store): _threads() for store in (stores.ledger, stores.answers, stores.states)}
+        threads = {id(store): make_threads() for store in (stores.ledger, stores.answers, stores.states)}
         self._writers = [writer for _, writer in threads.values()]
         self._reader, _ = threads[id(stores.answers)]
         self.answers = GuardedAnswers(stores.answers, threads[id(stores.answers)])
@@ -489,10 +250,6 @@ class GuardedStores:
                 _log.warning("The store could not be closed: %s", error)
         else:
             self._stores.close()
-
-
-def _threads() -> _Threads:
-    return Reader("read the store"), Writer("write to the store")
 
 
 def _tell(is_written: asyncio.Future[None]) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from vision_backends.clock import Clock
     from vision_backends.storage.base import States
-    from vision_backends.storage.guarded import GuardedStates
+    from vision_backends.storage.guarded_states import GuardedStates
 
 __all__ = ["Notes"]
 

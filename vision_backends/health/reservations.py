@@ -1,0 +1,312 @@
+"""What calls may take of the limits that the user has set: reserved before they begin, settled when they have ended.
+
+This module decides where that is counted, for each call in the state that processes share or in an allowance that was
+drawn from it for several, and when what calls have taken is booked. It must not know what else keeps calls out. While
+the store is in trouble, a backend with limits is asked as long as what was drawn before lasts, and then not.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from contextlib import suppress
+from functools import partial
+from queue import Empty
+from typing import TYPE_CHECKING, Any
+
+from vision_backends.engine.pools import Pool
+from vision_backends.engine.threads import after_fork_in_child, make_queue
+from vision_backends.errors import OverloadedError, QuotaExhaustedError
+from vision_backends.health.allowances import SPARE_CALLS, Allowance
+from vision_backends.health.budgets import GIVE_BACK_S, Amount, BudgetState
+from vision_backends.storage.base import StoreError
+from vision_backends.storage.bounded import RETRY_S
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from vision_backends.clock import Clock
+    from vision_backends.errors import BackendError
+    from vision_backends.health.allowances import Drawn
+    from vision_backends.health.budgets import Limits, Spending
+    from vision_backends.health.shared_states import Event, SharedStates
+
+__all__ = ["BUDGETS", "Reservations"]
+
+BUDGETS = "book/"
+"""How the keys of these states begin; what was spent before an upgrade stays spent."""
+
+DRAW_S = 0.05
+"""A call does not wait any longer for another thread to draw."""
+
+BOOK_S = 1.0
+"""How often what calls have taken is booked."""
+
+FORGET_S = 60.0
+"""After so long without a call nothing is looked after any more; what could not be booked is on its way."""
+
+_log = logging.getLogger(__name__)
+
+
+class Reservations:
+    """What the calls of each backend with limits have reserved and taken. Safe for many threads.
+
+    Args:
+        states: Where the shared states live, and who is told of alerts.
+        clock: Where time comes from.
+        limits: What the user has allowed, by name of the backend.
+    """
+
+    def __init__(self, states: SharedStates, *, clock: Clock, limits: Mapping[str, Limits]) -> None:
+        self._states = states
+        self._clock = clock
+        self._limits = dict(limits)
+        self._allowances = {
+            backend: Allowance(clock=clock)
+            for backend, allowed in self._limits.items()
+            if states.blocking and Allowance.suits(allowed)
+        }
+        self._keeper = Pool("allowances", size=1, may_hang=False)
+        self._unpriced: set[str] = set()
+        self._is_closed = False
+        self._renew()
+        after_fork_in_child(self, Reservations._renew)
+
+    def _renew(self) -> None:
+        self._lock = threading.Lock()
+        self._wake: Any = make_queue()
+        self._is_kept = False
+        for allowance in self._allowances.values():
+            allowance.begin()
+
+    def is_limited(self, backend: str) -> bool:
+        """Return whether the user has set limits for a backend."""
+        return backend in self._limits
+
+    def may_block(self, backend: str) -> bool:
+        """Return whether `reserve` may have to wait for the store, if that is one that blocks."""
+        allowance = self._allowances.get(backend)
+        return self.is_limited(backend) and not (allowance is not None and allowance.has(SPARE_CALLS))
+
+    def settle_may_block(self, backend: str, estimate: Amount) -> bool:
+        """Return whether `settle` may have to wait for the store, if that is one that blocks."""
+        allowance = self._allowances.get(backend)
+        return self.is_limited(backend) and (allowance is None or _is_booked_at_once(allowance, estimate))
+
+    def parse(self, backend: str, text: str | None) -> BudgetState:
+        """Return what is spent and reserved, as this process sees it."""
+        state, allowance = self._parse(backend, text), self._allowances.get(backend)
+        return state if allowance is None else allowance.show(state, now=self._clock.time())
+
+    def obstacle(self, backend: str, budget: BudgetState, *, now: float) -> BackendError | None:
+        """Return what would keep out a small call now, or None; asks no store."""
+        allowance, trouble = self._allowances.get(backend), self._states.trouble
+        if trouble is not None and not (allowance is not None and allowance.has()):
+            return self._unknown(backend, trouble)
+        return budget.obstacle(Amount(), now=now)
+
+    def spending(self) -> list[Spending]:
+        """Return how far each budget is spent."""
+        now, states = self._clock.time(), self._states.all(BUDGETS) if self._limits else {}
+        budgets = [self.parse(backend, states.get(BUDGETS + backend)) for backend in self._limits]
+        return [spending for budget in budgets for spending in budget.spending(now=now)]
+
+    def warn_of_unpriced(self, backend: str, model: str) -> None:
+        """Say in the log, once, that a budget in dollars cannot count the calls of a model."""
+        limits = self._limits[backend]
+        has_budget = limits.daily_budget_usd is not None or limits.monthly_budget_usd is not None
+        if has_budget and model not in self._unpriced:
+            self._unpriced.add(model)
+            _log.warning("The price of %r is unknown: budgets in US dollars cannot count it.", model)
+
+    def reserve(self, backend: str, amount: Amount, *, caller: str, lease_s: float, now: float) -> None:
+        """Set aside what a call is estimated to take.
+
+        Args:
+            backend: Which one is to be called; it has limits.
+            amount: What the call is estimated to take.
+            caller: The id of the call.
+            lease_s: Seconds after which it is taken for dead.
+            now: The time.
+
+        Raises:
+            BackendError: It does not fit in; says when it will.
+        """
+        allowance = self._allowances.get(backend)
+        if allowance is None:
+            self._reserve_alone(backend, amount, caller=caller, lease_s=lease_s, now=now)
+        elif not allowance.take(amount, now=now):
+            self._draw(backend, amount, allowance, now=now)
+        elif allowance.is_low:
+            self._wake.put(None)
+
+    def cancel(self, backend: str, reserved: Amount, *, caller: str, now: float) -> None:
+        """Undo `reserve` for a call that was not made after all."""
+        allowance = self._allowances.get(backend)
+        if allowance is not None:
+            allowance.put_back(reserved)
+            return
+
+        def act(state: BudgetState) -> Sequence[Event]:
+            state.cancel(reserved, caller=caller, now=now)
+            return []
+
+        self._book(backend, act)
+
+    def settle(
+        self,
+        backend: str,
+        amount: Amount,
+        *,
+        caller: str,
+        estimate: Amount,
+        reserved: Amount,
+        ended_at: float | None = None,
+    ) -> None:
+        """Book what a call has taken instead of what was reserved for it.
+
+        Args:
+            backend: Which one was called; it has limits.
+            amount: What the call has taken; negative where more was booked before.
+            caller: The id of the call.
+            estimate: What it was estimated to take.
+            reserved: What of that is still reserved.
+            ended_at: When the call ended, in whose day and month it is booked; by default now.
+        """
+        now, allowance = self._clock.time(), self._allowances.get(backend)
+        if allowance is not None:
+            ended_at = now if ended_at is None else ended_at
+            is_more = allowance.settle(amount, reserved=reserved, ended_at=ended_at)
+            is_at_once = _is_booked_at_once(allowance, estimate)
+            if is_more or is_at_once:
+                self._book_allowance(backend, allowance, waits=is_at_once)
+            self._keep()
+            return
+
+        def act(state: BudgetState) -> Sequence[Event]:
+            state.settle(amount, caller=caller, reserved=reserved, now=now, ended_at=ended_at)
+            return state.alerts(now=now)
+
+        self._book(backend, act)
+
+    def close(self) -> None:
+        """Give back what was drawn; harmless twice."""
+        self._is_closed = True
+        self._wake.put(None)
+        for backend, allowance in self._allowances.items():
+            allowance.give_back()
+            if allowance.is_used:
+                self._book_allowance(backend, allowance, waits=True)
+        self._keeper.close()
+
+    def _parse(self, backend: str, text: str | None) -> BudgetState:
+        return BudgetState.parse(text, backend=backend, limits=self._limits[backend])
+
+    def _reserve_alone(self, backend: str, amount: Amount, *, caller: str, lease_s: float, now: float) -> None:
+        """Set aside in the store what one call is estimated to take; errors as for `reserve`."""
+
+        def act(state: BudgetState) -> tuple[Sequence[Event], BackendError | None]:
+            refused = state.obstacle(amount, now=now)
+            if refused is not None:
+                return state.alerts(now=now, refused=amount), refused
+            state.reserve(amount, caller=caller, lease_s=lease_s, now=now)
+            return [], None
+
+        def undo(result: tuple[Sequence[Event], BackendError | None]) -> None:
+            if result[1] is None:
+                self.cancel(backend, amount, caller=caller, now=now)
+
+        try:
+            events, refused = self._states.update_now(
+                BUDGETS + backend, partial(self._parse, backend), act, on_late=undo
+            )
+        except OSError as error:
+            raise self._unknown(backend, error) from error
+        self._states.tell(events)
+        if refused is not None:
+            raise refused
+
+    def _draw(self, backend: str, amount: Amount, allowance: Allowance, *, now: float) -> None:
+        """Draw an allowance for this call and some more, and take from it; errors as for `reserve`."""
+        if not allowance.drawing.acquire(timeout=DRAW_S):
+            raise self._unknown(backend, self._states.trouble or StoreError("The store has not written in time."))
+        try:
+            while not allowance.take(amount, now=now):
+                drawn = self._states.update_now(
+                    BUDGETS + backend,
+                    partial(self._parse, backend),
+                    lambda state: allowance.draw(state, amount, now=now),
+                    on_made=lambda drawn: self._drawn(allowance, drawn, now=now),
+                )
+                if drawn.refused is not None:
+                    raise drawn.refused
+        except OSError as error:
+            raise self._unknown(backend, error) from error
+        finally:
+            allowance.drawing.release()
+        self._keep()
+
+    def _drawn(self, allowance: Allowance, drawn: Drawn, *, now: float | None = None) -> None:
+        """Note that the shared state was changed; before anything else is written to it."""
+        allowance.made(drawn, now=now)
+        self._states.tell(drawn.alerts)
+
+    def _book(self, backend: str, act: Callable[[BudgetState], Sequence[Event]]) -> None:
+        """Change what a backend has spent and reserved."""
+        self._states.tell(self._states.update(BUDGETS + backend, partial(self._parse, backend), act) or [])
+
+    def _book_allowance(self, backend: str, allowance: Allowance, *, ahead: bool = False, waits: bool = False) -> None:
+        """Say in the store what calls have taken, and draw more where it is time; not twice at a time."""
+        if not (allowance.ask_to_book() or waits):
+            return
+        now = self._clock.time()
+
+        def act(state: BudgetState) -> Drawn:
+            return allowance.draw_ahead(state, now=now) if ahead else allowance.book(state, now=now)
+
+        def made(drawn: Drawn) -> None:
+            allowance.is_booked()
+            self._drawn(allowance, drawn, now=now if ahead else None)
+
+        self._states.update_later(BUDGETS + backend, partial(self._parse, backend), act, on_made=made, waits=waits)
+
+    def _keep(self) -> None:
+        """Have what is drawn looked after, behind the calls."""
+        with self._lock:
+            is_first, self._is_kept = not self._is_kept, True
+        if is_first:
+            with suppress(OverloadedError, RuntimeError):  # the interpreter ends
+                self._keeper.submit(self._look_after)
+
+    def _look_after(self) -> None:
+        """Book what calls have taken, draw more before it is needed, and give back what is not, as long as any is."""
+        while True:
+            with suppress(Empty):
+                self._wake.get(timeout=BOOK_S)
+            is_open = False
+            for backend, allowance in self._allowances.items():
+                unused_s = allowance.unused_s
+                if unused_s >= GIVE_BACK_S:
+                    allowance.give_back()
+                if allowance.is_open and unused_s < FORGET_S:
+                    is_open = True
+                    self._book_allowance(backend, allowance, ahead=allowance.is_low)
+            with self._lock:
+                if not is_open or self._is_closed:
+                    self._is_kept = False
+                    return
+
+    def _unknown(self, backend: str, error: OSError) -> BackendError:
+        """Return the error for a call that cannot be counted."""
+        return QuotaExhaustedError(
+            f"What is left of the limits of {backend} is not known: {error}",
+            remedy="See to it that the state can be written. Backends without limits are asked meanwhile.",
+            backend=backend,
+            code="limits_unknown",
+            retry_after_s=RETRY_S,
+        )
+
+
+def _is_booked_at_once(allowance: Allowance, estimate: Amount) -> bool:
+    """Return whether a call is booked before it returns: little is left, or nothing was set aside for it."""
+    return allowance.is_scarce or estimate == Amount()
