@@ -85,8 +85,8 @@ class LocalBackend(AsyncBackend):
         engine: ``"auto"`` lets OpenVINO, where it is installed (extra ``[openvino]``), compute those parts of models on
             a CPU for which its results agree with torch's; ``"openvino"`` also requires that it is installed;
             ``"torch"`` never uses it.
-        threads: Threads per model; by default as many as the application lets torch use. Torch's setting for the rest
-            of the process is left alone.
+        threads: Threads per model; by default as many as the application lets torch use, and no more than there are
+            processors for this process. Torch's setting for the rest of the process is left alone.
         max_queue: Inputs that may wait for one model; more are refused, so that the next rung answers.
         max_memory_bytes: Most memory that loading one model may take; by default what is free.
         idle_unload_s: Seconds without use after which a model is dropped from memory, to be loaded again when it is
