@@ -279,7 +279,7 @@ class Pipeline:
         else:
             size = max([WINDOW, *(batch * math.ceil(WINDOW / batch) for batch, _ in sizes)])
         most = max([MOST_OPEN, 2 * size, *(2 * batch * calls for batch, calls in sizes)])
-        return Windows(items, open_one, size=size, most=most)
+        return Windows(items, open_one, size=size, most=most, at_once=self._opener.at_once)
 
     def _look(self, window: Sequence[Item], request: Request, rungs: Sequence[Rung]) -> GateSnapshot:
         """Return what the gates are now, and note the best cached answers to opened inputs; may block."""

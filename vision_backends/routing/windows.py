@@ -7,7 +7,6 @@ know how an input is opened, nor what is asked about it.
 from __future__ import annotations
 
 import asyncio
-import os
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +26,6 @@ MOST_OPEN = 64
 OPEN_BYTES = 160_000_000
 """Memory that they may take."""
 
-OPENERS = max(2, os.cpu_count() or 1)
-"""Inputs of one list that are opened concurrently, beside the backend's work; decoding releases the GIL."""
-
 
 class Windows:
     """Opens the inputs of a list, a few at a time, while there is room for more.
@@ -39,6 +35,7 @@ class Windows:
         open_one: Opens one.
         size: How many a window has, where memory allows.
         most: How many may be open.
+        at_once: How many are opened concurrently, beside the backend's work.
     """
 
     def __init__(
@@ -48,11 +45,13 @@ class Windows:
         *,
         size: int,
         most: int,
+        at_once: int,
     ) -> None:
         self._coming = iter(items)
         self._open_one = open_one
         self._size = size
         self._most = most
+        self._at_once = at_once
         self._open: list[Item] = []
         self._usual_bytes = 0
         self._has_more = True
@@ -108,7 +107,7 @@ class Windows:
         opening: dict[asyncio.Task[None], Item] = {}
         try:
             while True:
-                while self._has_more and len(opening) < OPENERS and len(window) < self._size and self._has_room():
+                while self._has_more and len(opening) < self._at_once and len(window) < self._size and self._has_room():
                     self._begin_next(window, opening)
                 if opening:
                     done, _ = await asyncio.wait(opening, return_when=asyncio.FIRST_COMPLETED)

@@ -19,7 +19,7 @@ from vision_backends.backends.local.models.embedder import Embedder
 from vision_backends.backends.local.models.families import captioning
 from vision_backends.backends.local.runtime.lazy_load import NOT_LOADED, Slot
 from vision_backends.backends.local.runtime.loader import LoaderSettings, load, placement_for
-from vision_backends.backends.local.runtime.memory import memory_for
+from vision_backends.backends.local.runtime.memory import check_room_for_torch, memory_for
 from vision_backends.backends.local.runtime.parallel_map import compute
 from vision_backends.backends.local.runtime.timed_lookup import TimedLookup
 from vision_backends.engine.threads import awaited_at_exit
@@ -234,6 +234,7 @@ class LocalModel:
             self._find.forget()
             checkpoint = read_checkpoint(folder, name=self.name, revision=revision)
         progress.stage, progress.total_bytes = "being loaded", 0
+        check_room_for_torch(checkpoint)
         settings = self._settings
         engine, auto_class = ENGINES[self._role]
         style = captioning(checkpoint.kind)
