@@ -347,6 +347,16 @@ def test_an_answer_of_another_rung_is_no_cached_answer(make_router, image):
     ]
 
 
+def test_an_answer_of_another_revision_than_was_announced_is_not_cached(make_router, image):
+    """The files of a model may change between the key and the answer."""
+    backend = FakeBackend("one")
+    router = make_router(backend)
+    backend.play(Description(text="new words", trace=Trace(model="one-model", revision="2")))
+    assert str(router.describe(image)) == "new words"
+    assert not router.describe(image).trace.cached
+    assert router.describe(image).trace.cached
+
+
 def test_a_cached_answer_of_a_better_rung_beats_a_fresh_one_of_a_worse(make_router, image):
     """Even while the better rung is down."""
     best, spare = FakeBackend("best"), FakeBackend("spare")

@@ -449,9 +449,13 @@ class Attempts:
         )
 
     def settle(self, item: Item, turn: Turn, answer: Answer, *, elapsed_s: float) -> None:
-        """Give an item a fresh answer, and keep it for the next time."""
+        """Give an item a fresh answer, and keep it for the next time.
+
+        The key names the revision that was there when the call began: what another one has answered is not kept.
+        """
         key = item.keys.get(turn.rung.backend.name)
-        if key is not None:
+        announced, given = turn.rung.model.revision if turn.rung.model else None, answer.trace.revision
+        if key is not None and (announced == given or None in {announced, given}):
             try:
                 self._recorder.keep(key, encode(answer))
             except (TypeError, ValueError) as error:

@@ -39,6 +39,7 @@ from vision_backends.types import FREE, Description, Detections, Embedding, Trac
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from vision_backends.backends.local.configured_model import Engine
     from vision_backends.backends.requests import Request
     from vision_backends.images import Image
     from vision_backends.types import Detection
@@ -244,7 +245,7 @@ class LocalBackend(AsyncBackend):
                 seed=self._caption_seed,
             )
         language = request.language or ("en" if captioner.plain else None)
-        trace = self._trace(request, watch)
+        trace = self._trace(request, watch, captioner)
         return [Description(text=text, language=language, complete=done, trace=trace) for text, done in captions]
 
     async def embed(  # type: ignore[override]
@@ -255,7 +256,7 @@ class LocalBackend(AsyncBackend):
         with self._answering(request) as watch:
             embedder, space = await self._embedder(request, deadline)
             vectors = await embedder.embed_images(images, deadline=deadline)
-        trace = self._trace(request, watch)
+        trace = self._trace(request, watch, embedder)
         return [Embedding(vector=vector, space=space, trace=trace) for vector in vectors]
 
     async def embed_text(  # type: ignore[override]
@@ -266,7 +267,7 @@ class LocalBackend(AsyncBackend):
         with self._answering(request) as watch:
             embedder, space = await self._embedder(request, deadline)
             read = await embedder.embed_texts(texts, truncate=request.truncate, deadline=deadline)
-        trace = self._trace(request, watch)
+        trace = self._trace(request, watch, embedder)
         return [
             Embedding(vector=vector, space=space, trace=replace(trace, notes=(unread,) if unread else ()))
             for vector, unread in read
@@ -278,8 +279,8 @@ class LocalBackend(AsyncBackend):
         """Find the objects of the closed vocabulary, or what the labels name."""
         deadline = Deadline(self._clock, timeout_s)
         with self._answering(request) as watch:
-            found, unread = await self._find(images, request, deadline)
-        trace = replace(self._trace(request, watch), notes=unread)
+            detector, found, unread = await self._find(images, request, deadline)
+        trace = replace(self._trace(request, watch, detector), notes=unread)
         return [
             Detections(items=tuple(items), width=image.width, height=image.height, trace=trace)
             for image, items in zip(images, found, strict=True)
@@ -333,28 +334,30 @@ class LocalBackend(AsyncBackend):
         """
         announced = self.model_for(request).space
         embedder = await self._load(request, Embedder, deadline)
-        space = self._model(request).space
+        space = self._model(request).space_at(embedder.loaded.checkpoint.revision)
         if space != announced:
-            message = f"The weights have just arrived: vectors are now in the space {space!r}."
+            message = f"The weights have just arrived or changed: vectors are now in the space {space!r}."
             raise NotReadyError(message, remedy="Ask again.", code="space_became_known", retry_after_s=0.1)
         return embedder, space
 
     async def _find(
         self, images: Sequence[Image], request: DetectRequest, deadline: Deadline
-    ) -> tuple[list[list[Detection]], tuple[str, ...]]:
-        """Return the objects in each image, and which parts of the labels were not read."""
+    ) -> tuple[ClosedDetector | OpenDetector, list[list[Detection]], tuple[str, ...]]:
+        """Return the detector, the objects that it found in each image, and which parts of the labels were not read."""
         if request.labels and "open_vocabulary" in self._models:
             opened = await self._load(request, OpenDetector, deadline)
-            return await opened.detect(
+            found, unread = await opened.detect(
                 images,
                 labels=request.labels,
                 min_score=request.min_score,
                 truncate=request.truncate,
                 deadline=deadline,
             )
+            return opened, found, unread
         closed = await self._load(request, ClosedDetector, deadline)
         least = self._min_score if request.min_score is None else request.min_score
-        return await closed.detect(images, wanted=self._wanted(request), min_score=least, deadline=deadline), ()
+        found = await closed.detect(images, wanted=self._wanted(request), min_score=least, deadline=deadline)
+        return closed, found, ()
 
     def _check_process(self) -> None:
         if self._forked or was_forked_while_loading():
@@ -384,9 +387,10 @@ class LocalBackend(AsyncBackend):
             self._vocabulary = ClosedVocabulary(checkpoint)
         return self._vocabulary.wanted(request.labels)
 
-    def _trace(self, request: Request, watch: Stopwatch) -> Trace:
-        model = self._model(request)
-        return Trace(model=model.name, revision=model.revision, usage=FREE, timing=watch.timing)
+    def _trace(self, request: Request, watch: Stopwatch, engine: Engine) -> Trace:
+        """Return the trace of what an engine has answered; by now the model may be loaded from other files."""
+        revision = engine.loaded.checkpoint.revision
+        return Trace(model=self._model(request).name, revision=revision, usage=FREE, timing=watch.timing)
 
 
 def _free(models: Sequence[LocalModel], idle: IdleWatch | None) -> None:

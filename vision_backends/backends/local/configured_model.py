@@ -6,13 +6,16 @@ This module decides what a caller is told about a model that is not loaded. It m
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from vision_backends.backends.local.hub.checkpoint import MOST_FILES, read_checkpoint
+from vision_backends.backends.local.hub.checkpoint import MOST_FILES, PARTS_OF_REVISION, read_checkpoint
 from vision_backends.backends.local.hub.source import Source
+from vision_backends.backends.local.hub.verify import is_as_published
 from vision_backends.backends.local.models.captioner import Captioner
 from vision_backends.backends.local.models.detector import ClosedDetector, OpenDetector
 from vision_backends.backends.local.models.embedder import Embedder
@@ -23,7 +26,7 @@ from vision_backends.backends.local.runtime.memory import check_room_for_torch, 
 from vision_backends.backends.local.runtime.parallel_map import compute
 from vision_backends.backends.local.runtime.timed_lookup import TimedLookup
 from vision_backends.engine.threads import awaited_at_exit
-from vision_backends.errors import NotReadyError
+from vision_backends.errors import BackendError, NotReadyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,6 +57,40 @@ LONGEST_END_S = 10.0
 
 FETCHED_AGAIN = frozenset({"incomplete", "no_safetensors"})
 """Error codes of a cached model that fetching it again may fix."""
+
+MOST_READS = 3
+"""How often a model is read whose files are changed meanwhile."""
+
+AGAIN_S = 1.0
+"""When a model is tried again whose files were changed."""
+
+COUNTING = (".safetensors", *PARTS_OF_REVISION)
+"""How the names of files end that change answers."""
+
+Stamp = Mapping[str, tuple[int, ...]]
+"""What tells whether the files of a checkpoint were changed, by their path within its folder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Copy:
+    """A checkpoint on this machine.
+
+    Attributes:
+        root: Its folder.
+        commit: Its commit, for a model of the hub.
+        stamp: What its files looked like before they were read.
+        checkpoint: What they say.
+    """
+
+    root: Path
+    commit: str | None
+    stamp: Stamp
+    checkpoint: Checkpoint
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether the files that count still look as they did; others may be somebody's log."""
+        return _counting(_stamp(self.root)) == _counting(self.stamp)
 
 
 class LocalModel:
@@ -90,7 +127,10 @@ class LocalModel:
         self._used_at = clock.monotonic()
         self._rehearsed: set[Task] = set()
         self._slot: Slot[Engine] = Slot(name, self._load, clock=clock)
-        self._read_before: tuple[object, Checkpoint] | None = None
+        self._latest: _Copy | None = None
+        self._trusted: _Copy | None = None
+        self._altered: _Copy | None = None
+        self._failed: _Copy | None = None
         folder = self._source.folder
         self._find = TimedLookup(self._look, clock=clock, mark=lambda: None if folder is None else _marks(folder))
 
@@ -111,9 +151,10 @@ class LocalModel:
         if engine is not None:
             return engine.loaded.checkpoint
         try:
-            return self._find()
+            copy = self._find()
         except NotReadyError:
             return None
+        return copy.checkpoint if copy else None
 
     @property
     def revision(self) -> str | None:
@@ -124,7 +165,10 @@ class LocalModel:
     @property
     def space(self) -> str:
         """The space of its vectors."""
-        revision = self.revision
+        return self.space_at(self.revision)
+
+    def space_at(self, revision: str | None) -> str:
+        """Return the space of the vectors of one of its revisions."""
         return f"local/{self._source.short_name}@{revision}" if revision else f"local/{self._source.short_name}"
 
     def check(self) -> None:
@@ -135,8 +179,9 @@ class LocalModel:
         """
         if self.loaded:
             return
+        copy = self._look_again()
         self._slot.check()
-        if self._find() is None and self._download != "wait":
+        if copy is None and self._download != "wait":
             raise self._missing()
 
     async def get(self, deadline: Deadline) -> Engine:
@@ -158,8 +203,7 @@ class LocalModel:
             NotReadyError: It cannot be loaded.
         """
         if self._slot.value is None:
-            self._begin_fetch()
-            if self._download == "never" and self._find() is None:
+            if self._begin_fetch() is None and self._download == "never":
                 raise self._missing()
             self._slot.wait()
         with self._lock:
@@ -227,15 +271,46 @@ class LocalModel:
         self._slot.after_fork()
 
     def _load(self, progress: Progress) -> Engine:
-        checkpoint = self._find.fresh()
-        if checkpoint is None:
+        """Read it as a whole in one state of its files, however often they are changed meanwhile.
+
+        Raises:
+            NotReadyError: It cannot be loaded.
+        """
+        for _ in range(MOST_READS):
+            copy = self._present(progress)
+            progress.stage, progress.total_bytes = "being loaded", 0
+            try:
+                made = self._read_into_memory(copy)
+            except BackendError:
+                if copy.is_unchanged:
+                    self._failed = copy
+                    raise
+            else:
+                if made is not None:
+                    self._used_at = self._clock.monotonic()
+                    return made
+        message = f"The files of {self.name} are being changed while they are read."
+        raise NotReadyError(message, remedy="Ask again.", code="files_changing", retry_after_s=AGAIN_S)
+
+    def _present(self, progress: Progress) -> _Copy:
+        """Return it as it is on this machine, after fetching it if it is missing."""
+        copy, trusted = self._find.fresh(), self._trusted
+        if copy is None:
             progress.stage = "being fetched"
-            folder, revision = self._hub.fetch(self._source, progress)
+            folder, commit = self._hub.fetch(self._source, progress)
             self._find.forget()
-            checkpoint = read_checkpoint(folder, name=self.name, revision=revision)
-        progress.stage, progress.total_bytes = "being loaded", 0
+            copy = self._read(folder, commit)
+        elif trusted is not None and _is_altered(copy, trusted):
+            self._altered = copy
+            self._find.forget()
+            raise self._missing()
+        self._trusted, self._altered = copy, None
+        return copy
+
+    def _read_into_memory(self, copy: _Copy) -> Engine | None:
+        """Return the loaded model, or None where files were changed while they were read."""
+        checkpoint, settings = copy.checkpoint, self._settings
         check_room_for_torch(checkpoint)
-        settings = self._settings
         engine, auto_class = ENGINES[self._role]
         style = captioning(checkpoint.kind)
         chat = self._role == "caption" and (style is None or style.task is not None)
@@ -248,9 +323,11 @@ class LocalModel:
             converted=placement.converted,
         )
         with room, awaited_at_exit(LONGEST_END_S):
-            made = engine(load(checkpoint, placement, auto_class=auto_class, settings=settings, chat=chat))
+            loaded = load(checkpoint, placement, auto_class=auto_class, settings=settings, chat=chat)
+            if not copy.is_unchanged:  # asked before anything is converted and kept under its revision
+                return None
+            made = engine(loaded)
             made.loaded.settle()
-        self._used_at = self._clock.monotonic()
         return made
 
     def _begin(self) -> None:
@@ -258,13 +335,23 @@ class LocalModel:
         self._begin_fetch()
         self.check()
 
-    def _begin_fetch(self) -> None:
-        """Start fetching it in the background if it is missing and that is allowed."""
-        if self._download == "background" and self._find() is None:
+    def _begin_fetch(self) -> _Copy | None:
+        """Return it as it is on this machine; start fetching it if it is missing and that is allowed."""
+        copy = self._look_again()
+        if copy is None and self._download == "background":
             self._slot.start()
+        return copy
 
-    def _look(self) -> Checkpoint | None:
-        """Return the checkpoint on this machine; None for a model of the hub that has to be fetched.
+    def _look_again(self) -> _Copy | None:
+        """Return it as it is on this machine, and forget that it could not be loaded from other files."""
+        copy = self._find()
+        if self._failed is not None and copy is not self._failed:
+            self._failed = None
+            self._slot.forgive()
+        return copy
+
+    def _look(self) -> _Copy | None:
+        """Return it as it is on this machine; None for a model of the hub that has to be fetched.
 
         Raises:
             NotReadyError: A folder does not exist, or the checkpoint is refused.
@@ -278,26 +365,31 @@ class LocalModel:
         if cached is None:
             return None
         try:
-            return self._read(*cached)
+            copy = self._read(*cached)
         except NotReadyError as flaw:
             if flaw.code in FETCHED_AGAIN:
                 return None
             raise
+        return copy if copy is not self._altered else None
 
-    def _read(self, folder: Path, revision: str | None) -> Checkpoint:
+    def _read(self, root: Path, commit: str | None) -> _Copy:
         """Read a folder again only when a file in it has changed."""
-        stamp = (revision, *((str(path), *_marks(path)) for path in sorted(islice(folder.rglob("*"), MOST_FILES + 1))))
-        found = self._read_before
-        if found is None or found[0] != stamp:
-            found = (stamp, read_checkpoint(folder, name=self.name, revision=revision))
-            self._read_before = found
-        return found[1]
+        stamp, latest = _stamp(root), self._latest
+        if latest is None or (latest.root, latest.commit, latest.stamp) != (root, commit, stamp):
+            self._latest = None
+            checkpoint = read_checkpoint(root, name=self.name, revision=commit)
+            self._latest = latest = _Copy(root=root, commit=commit, stamp=stamp, checkpoint=checkpoint)
+        return latest
 
     def _missing(self) -> NotReadyError:
         later = "; the first request that reaches this rung fetches it" if self._download == "background" else ""
+        pull = f"Run: vision models pull {self.name}"
+        if self._altered is not None:
+            message = f"Files of {self.name} in the cache are not those of {self._altered.commit} any more{later}."
+            return NotReadyError(message, remedy=pull, code="damaged", retry_after_s=AGAIN_S)
         message = f"{self.name} is not on this machine yet{later}."
         here = f"; for the folder here, write ./{self.name} in [local]" if Path(self.name).is_dir() else ""
-        return NotReadyError(message, remedy=f"Run: vision models pull {self.name}{here}", code="not_fetched")
+        return NotReadyError(message, remedy=f"{pull}{here}", code="not_fetched")
 
 
 def _has_parts(role: Role, kind: str) -> bool:
@@ -305,10 +397,31 @@ def _has_parts(role: Role, kind: str) -> bool:
     return role in {"embedding", "detection"} or (role == "caption" and kind == "blip")
 
 
+def _is_altered(copy: _Copy, trusted: _Copy) -> bool:
+    """Tell whether files of a commit are neither those that were trusted before nor the hub's.
+
+    A folder has no commit: its revision follows from its files.
+    """
+    if copy.commit is None or (copy.root, copy.commit) != (trusted.root, trusted.commit):
+        return False
+    before = _counting(trusted.stamp)
+    changed = [name for name, marks in _counting(copy.stamp).items() if before.get(name) != marks]
+    return not all(is_as_published(copy.root / name) for name in changed)
+
+
+def _counting(stamp: Stamp) -> Stamp:
+    return {name: marks for name, marks in stamp.items() if name.endswith(COUNTING)}
+
+
+def _stamp(root: Path) -> Stamp:
+    paths = islice(root.rglob("*"), MOST_FILES + 1)
+    return {str(path.relative_to(root)): _marks(path) for path in paths}
+
+
 def _marks(path: Path) -> tuple[int, ...]:
     """Return values that change when a file or the listing of a folder does; none for a dangling link."""
     try:
-        stat = path.stat()
+        status = path.stat()
     except OSError:
         return ()
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns  # only the last cannot be set

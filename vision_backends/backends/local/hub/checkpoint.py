@@ -116,6 +116,7 @@ class Checkpoint:
         config: The content of ``config.json``.
         input_px: Length of the model's input in pixels, where its processor says it.
         parameters: How many numbers the weights are.
+        weight_files: The files of the weights.
     """
 
     name: str
@@ -124,6 +125,7 @@ class Checkpoint:
     config: Mapping[str, Any]
     input_px: int | None
     parameters: int
+    weight_files: tuple[Path, ...]
 
     @property
     def kind(self) -> str:
@@ -251,6 +253,7 @@ def _read(root: Path, *, name: str, revision: str | None) -> Checkpoint:
         config=config,
         input_px=_input_px(processor),
         parameters=sum(count for _, header in headers for count in _counts(header)),
+        weight_files=tuple(path for path, _ in headers),
     )
 
 

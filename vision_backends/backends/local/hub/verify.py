@@ -12,15 +12,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from vision_backends.backends.local.hub.checkpoint import flaws_of_files
+from vision_backends.backends.local.hub.progress import Progress
 from vision_backends.regular_file import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from vision_backends.backends.local.hub.progress import Progress
-
-__all__ = ["DIGEST", "Verdict", "digest_of", "verify_files"]
+__all__ = ["DIGEST", "Verdict", "digest_of", "is_as_published", "verify_files"]
 
 DIGEST = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
 
@@ -64,6 +63,11 @@ def verify_files(folder: Path, *, progress: Progress) -> Iterator[Verdict]:
         yield _verdict(name, path, flaws.pop(name, None), progress)
     for name, flaw in flaws.items():
         yield Verdict(file=name, state="missing", detail=flaw)
+
+
+def is_as_published(path: Path) -> bool:
+    """Tell whether a file in the hub's cache has the checksum by which the cache names it."""
+    return _verdict(path.name, path, None, Progress()).state == "sound"
 
 
 def digest_of(path: Path, like: str, progress: Progress | None = None) -> str:

@@ -26,6 +26,7 @@ from vision_backends.backends.local.runtime.torch_environment import (
     translated,
 )
 from vision_backends.backends.local.runtime.tuning_cache import TuningCache
+from vision_backends.backends.local.runtime.weights import read_model
 from vision_backends.engine.threads import after_fork_in_child, make_lock
 from vision_backends.errors import ConfigError, NotReadyError
 
@@ -181,9 +182,7 @@ def load(
         import transformers
 
         with quiet():
-            model, report = getattr(transformers, auto_class).from_pretrained(
-                folder, use_safetensors=True, dtype=placement.loaded_as, output_loading_info=True, **options
-            )
+            model, report = read_model(checkpoint, auto_class=auto_class, dtype=placement.loaded_as, options=options)
             absent = sorted(report["missing_keys"])
             if absent:
                 message = f"The checkpoint {checkpoint.name} lacks {len(absent)} weights, such as {absent[0]}."

@@ -79,6 +79,7 @@ class OpenVino:
             properties["INFERENCE_NUM_THREADS"] = self._threads
         if self._full:
             properties["INFERENCE_PRECISION_HINT"] = "f32"
+        core.set_property({"ENABLE_MMAP": False})  # who cut a file that is mapped would kill this process
         compiled = core.compile_model(core.read_model(folder / MODEL), "CPU", properties)
         request = compiled.create_infer_request()
 
