@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from vision_backends.cli.options import ConfigFile, Debug
-from vision_backends.cli.rendering.exits import exit_codes
+from vision_backends.cli.rendering.exits import exit_codes, tell
 
 from .options import (
     Backends,
@@ -40,7 +40,7 @@ from .options import (
 )
 from .plan import PARTS
 from .records import Run
-from .run import check_extra, report_folder, run, write_report
+from .run import check_checkout, check_extra, report_folder, run, write_report
 from .run_file import read_run
 
 __all__ = ["app", "main"]
@@ -125,6 +125,36 @@ def failover(
     """Play a day on which the best server fails and recovers: who answers, how fast, at what cost?"""
     with exit_codes(debug=debug):
         run(context, ("failover",), out=out, resume=resume)
+
+
+@app.command(rich_help_panel=MEASURE)
+def speed(
+    *,
+    only: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Measure only these subjects, as lists,one,photo.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Take less than a minute; figures are rough.")] = False,
+    local: Annotated[bool, typer.Option("--local", help="Measure the local rung as well: ten more minutes.")] = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write all figures here as JSON.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page here, in Markdown.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Measure this package beside what people would otherwise write, and against its targets; in a checkout."""
+    with exit_codes(debug=debug):
+        check_extra()
+        check_checkout("speed")
+        from .speed.page import show_targets, write_page
+        from .speed.run import choose_subjects, measure_speed
+
+        names = None if only is None else [word.strip() for word in only.split(",") if word.strip()]
+        found = measure_speed(choose_subjects(names, quick=quick, local=local), quick=quick, tell=tell)
+        for line in show_targets(found):
+            typer.echo(line)
+        for path, text in ((json_file, found.to_json()), (out, write_page(found))):
+            if path is not None:
+                path.write_text(text, encoding="utf-8", newline="\n")
 
 
 @app.command(name="all", rich_help_panel=MEASURE)

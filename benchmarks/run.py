@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from .records import Run
 
-__all__ = ["check_extra", "report_folder", "run", "write_report"]
+__all__ = ["check_checkout", "check_extra", "report_folder", "run", "write_report"]
 
 NEEDED = ("jinja2", "matplotlib", "pycocoevalcap", "pycocotools", "scipy")
 """What the extra ``[bench]`` brings."""
@@ -147,6 +147,19 @@ def _check_peers(plan: Plan) -> None:
         raise ConfigError(
             "Other libraries are compared in a checkout only: the installed package has no benchmarks/peers.",
             remedy="Run in a checkout: python -m benchmarks failover --peers",
+        )
+
+
+def check_checkout(part: str) -> None:
+    """Return if a part is here that the wheel leaves out.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if find_spec(f".{part}", __package__) is None:
+        raise ConfigError(
+            f"The installed package has no benchmarks/{part}: it measures this project's own targets.",
+            remedy=f"Run in a checkout: python -m benchmarks {part}",
         )
 
 

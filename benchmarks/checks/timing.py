@@ -21,7 +21,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["PHOTOS", "Figure", "measure", "run_python", "show", "time_in_turns"]
+__all__ = [
+    "PHOTOS",
+    "ROOT",
+    "Figure",
+    "measure",
+    "print_table",
+    "run_python",
+    "show",
+    "show_number",
+    "time_in_turns",
+]
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,6 +47,7 @@ class Figure:
         value: The figure, a median if there was more than one measurement.
         unit: Its unit.
         target: The largest value that is good enough; None if there is no target.
+        goal: A value better than the target, which is aimed at; None if there is none.
         exact: Whether nothing but the target itself is good enough.
         at_least: Whether the target is the smallest value instead.
         low: The 10th percentile; None if there was only one measurement.
@@ -47,6 +58,7 @@ class Figure:
     value: float
     unit: str
     target: float | None = None
+    goal: float | None = None
     exact: bool = False
     at_least: bool = False
     low: float | None = None
@@ -55,18 +67,56 @@ class Figure:
     @property
     def ok(self) -> bool | None:
         """Whether the target is reached; None where there is none."""
+        return None if self.target is None else self._reaches(self.target)
+
+    @property
+    def verdict(self) -> str:
+        """``goal``, ``ok`` or ``missed``; nothing where there is no target."""
+        if self.goal is not None and self._reaches(self.goal):
+            return "goal"
+        return {True: "ok", False: "missed", None: ""}[self.ok]
+
+    @property
+    def shown(self) -> str:
+        """The value with its unit."""
+        return f"{show_number(self.value)} {self.unit}".rstrip()
+
+    @property
+    def shown_target(self) -> str:
+        """The target with its unit, and the goal in brackets."""
         if self.target is None:
-            return None
+            return ""
+        sign = "=" if self.exact else "≥" if self.at_least else "≤"
+        goal = "" if self.goal is None else f" ({show_number(self.goal)})"
+        return f"{sign} {show_number(self.target)}{goal} {self.unit}".rstrip()
+
+    @property
+    def shown_spread(self) -> str:
+        """The range of the middle 80 %; nothing where there was one measurement."""
+        return "" if self.low is None or self.high is None else f"{self.low:.4g} to {self.high:.4g}"
+
+    def _reaches(self, value: float) -> bool:
         if self.exact:
-            return self.value == self.target
-        return self.value >= self.target if self.at_least else self.value <= self.target
+            return self.value == value
+        return self.value >= value if self.at_least else self.value <= value
 
 
-def measure(name: str, samples: Sequence[float], unit: str, *, target: float | None = None) -> Figure:
+def measure(
+    name: str,
+    samples: Sequence[float],
+    unit: str,
+    *,
+    target: float | None = None,
+    goal: float | None = None,
+    at_least: bool = False,
+) -> Figure:
     """Return the median of some measurements, and the range in which the middle 80 % of them lie."""
-    tenths = statistics.quantiles(samples, n=10, method="inclusive")
+    low, high = None, None
+    if len(samples) > 1:
+        tenths = statistics.quantiles(samples, n=10, method="inclusive")
+        low, high = tenths[0], tenths[-1]
     median = statistics.median(samples)
-    return Figure(name=name, value=median, unit=unit, target=target, low=tenths[0], high=tenths[-1])
+    return Figure(name=name, value=median, unit=unit, target=target, goal=goal, at_least=at_least, low=low, high=high)
 
 
 def time_in_turns(actions: Mapping[str, Callable[[int], object]], *, rounds: int) -> dict[str, list[float]]:
@@ -123,7 +173,7 @@ def show(title: str, measured: Callable[..., Sequence[Figure]], *, options: Mapp
     parser = argparse.ArgumentParser(description=title)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     for name, default in (options or {}).items():
-        parser.add_argument(f"--{name}", type=int, default=default, help=f"{default} by default")
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default, help=f"{default} by default")
     given = vars(parser.parse_args())
     as_json = given.pop("json")
     figures = measured(**given)
@@ -132,17 +182,20 @@ def show(title: str, measured: Callable[..., Sequence[Figure]], *, options: Mapp
         rows = [asdict(figure) | {"ok": figure.ok} for figure in figures]
         print(json.dumps({"title": title, "machine": machine, "figures": rows}, indent=2))
         return
-    width = max(len(figure.name) for figure in figures)
     print(f"{title} ({machine})\n")
-    print(f"{'':<{width}}  {'target':>12}  {'figure':>12}  {'10 to 90 %':>17}")
-    for figure in figures:
-        sign = "=" if figure.exact else "≥" if figure.at_least else "≤"
-        target = "" if figure.target is None else f"{sign} {_number(figure.target)} {figure.unit}"
-        spread = "" if figure.low is None or figure.high is None else f"{figure.low:.4g} to {figure.high:.4g}"
-        verdict = {True: "ok", False: "missed", None: ""}[figure.ok]
-        value = f"{_number(figure.value)} {figure.unit}"
-        print(f"{figure.name:<{width}}  {target:>12}  {value:>12}  {spread:>17}  {verdict}".rstrip())
+    print_table(figures)
 
 
-def _number(value: float) -> str:
+def print_table(figures: Sequence[Figure]) -> None:
+    """Print a line for each figure: its target, itself, its spread, and whether the target is reached."""
+    rows = [("", "target", "figure", "10 to 90 %", "")]
+    rows += [(each.name, each.shown_target, each.shown, each.shown_spread, each.verdict) for each in figures]
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    for name, *cells in rows:
+        padded = [cell.rjust(width) for cell, width in zip(cells[:3], widths[1:], strict=False)]
+        print("  ".join([name.ljust(widths[0]), *padded, cells[3]]).rstrip())
+
+
+def show_number(value: float) -> str:
+    """Return a number with four digits, or all that stand before the point."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

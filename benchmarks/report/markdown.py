@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .cells import Cell, Column, Table
     from .contents import Contents
 
-__all__ = ["write_markdown"]
+__all__ = ["write_markdown", "write_table"]
 
 
 def write_markdown(contents: Contents) -> str:
@@ -42,10 +42,11 @@ def _write_lines(contents: Contents) -> Iterator[str]:
     )
     for table in tables:
         if table is not None:
-            yield from _write_table(table)
+            yield from write_table(table)
 
 
-def _write_table(table: Table) -> Iterator[str]:
+def write_table(table: Table) -> Iterator[str]:
+    """Yield the lines of one table, under a heading of its own."""
     yield from ("", f"## {_escape(table.caption)}", "")
     yield _write_row([_escape(column.name) for column in table.columns])
     yield _write_row(["---:" if column.is_number else "---" for column in table.columns])

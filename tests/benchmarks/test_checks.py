@@ -1,4 +1,4 @@
-"""The benchmarks of the engine and of the OpenAI rung run, and what does not depend on the machine holds."""
+"""The checks of the engine and of the OpenAI rung run, and what does not depend on the machine holds."""
 
 import json
 import subprocess
@@ -12,7 +12,6 @@ CHECKS = Path(__file__).parents[2] / "benchmarks" / "checks"
 RUNS = {
     "failover": ("--calls=5", "--callers=6", "--processes=2"),
     "engine_overhead": ("--rounds=100",),
-    "wire_overhead": ("--rounds=3",),
     "sigkill": ("--kills=2",),
     "chaos": ("--calls=60", "--threads=12"),
     "hostile_images": ("--cases=66", "--callers=2"),

@@ -80,6 +80,7 @@ def test_nothing_is_kept_in_the_users_state(bench, config, lines, fresh_user):
         (["quality", "--resume", "none.json"], "'none.json' cannot be read"),
         (["quality", "--resume", "none.json", "--limit", "2"], "leave out --limit"),
         (["report", "none.json"], "'none.json' cannot be read"),
+        (["speed", "--only", "lists,paint"], "--only 'paint' is not a subject"),
         (["paint"], "No such command"),
     ],
 )

@@ -36,7 +36,9 @@ def bench(tmp_path_factory):
 
 def test_it_holds_neither_checks_nor_other_libraries(bench):
     """What measures the project's own targets, and what asks other libraries, is of no use to its users."""
-    assert {"checks", "peers", "photos"}.isdisjoint(path.name for path in (bench.folder / "benchmarks").iterdir())
+    assert {"checks", "peers", "photos", "speed"}.isdisjoint(
+        path.name for path in (bench.folder / "benchmarks").iterdir()
+    )
 
 
 def test_a_day_is_played_from_it(bench):
@@ -45,6 +47,13 @@ def test_a_day_is_played_from_it(bench):
     assert done.returncode == 0, done.stderr
     (result,) = json.loads((bench.folder / "run.json").read_text())["failover"]
     assert result["library"] == "vision-backends"
+
+
+def test_the_projects_own_targets_need_a_checkout(bench):
+    """The message says so and names the command."""
+    done = bench("speed", "--quick")
+    assert done.returncode == 2
+    assert "Run in a checkout: python -m benchmarks speed" in done.stderr
 
 
 @pytest.mark.parametrize("option", ["--peers", "--install-peers"])
