@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image as PILImage
 
-    from vision_backends.backends.openai.models import ImageTokenRule
+    from vision_backends.images import WireRule
 
 SAMPLE = Path(__file__).parents[1] / "sample" / "photos"
 
@@ -112,23 +112,24 @@ def _median(values: Mapping[str, float]) -> float:
     return statistics.median(values.values())
 
 
-def _rule() -> ImageTokenRule:
-    """Return how the usual model sees an image by default."""
-    from vision_backends.backends.openai.models import image_token_rule
+def _rule() -> WireRule:
+    """Return how an image is sent to the usual model by default."""
+    from vision_backends.backends.openai.models import image_token_rule, wire_rule
 
-    return image_token_rule(MODEL, detail="high")
+    return wire_rule(MODEL, image_token_rule(MODEL, detail="high"))
 
 
-def _on_the_wire(data: bytes, rule: ImageTokenRule) -> bytes:
+def _on_the_wire(data: bytes, rule: WireRule) -> bytes:
     """Return the file that the package sends for a photo."""
-    from vision_backends import open_image
     from vision_backends.backends.openai.prompts import encode_url
+    from vision_backends.images.image import begin_opening
 
-    url = encode_url(open_image(data, min_side_px=rule.longest_short_side_px), rule)
+    opening = begin_opening(data, wire=rule)
+    url = encode_url(opening.image(opening.decode_here()), rule)
     return base64.b64decode(url.partition(",")[2])
 
 
-def _encoded_anew(photo: PILImage, rule: ImageTokenRule) -> bytes:
+def _encoded_anew(photo: PILImage, rule: WireRule) -> bytes:
     buffer = io.BytesIO()
     _scale(photo, rule.fit(*photo.size)).save(buffer, "JPEG", quality=QUALITY, subsampling="4:2:0")
     return buffer.getvalue()
