@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LocalBackend"]
 
-NUMBERS = "p4"
+NUMBERS = "p5"
 """Changes with anything that changes answers, apart from the checkpoint."""
 
 EXPECTED_S = {"describe": 2.0, "embed": 0.2, "embed_text": 0.1, "detect": 1.0}
