@@ -236,6 +236,50 @@ def test_the_end_waits_a_moment_and_says_what_is_lost(stores, store, take_away, 
     assert "2 attempts and 1 answers and 1 changes of states are lost" in caplog.text
 
 
+def test_what_waits_for_a_store_in_memory_is_bounded(stores, take_away, caplog):
+    """The oldest answers make room; of attempts and changes the last are lost, which the log says once each."""
+    take_away()
+    with caplog.at_level(logging.WARNING), store_time():
+        for number in range(102):
+            stores.ledger.record([row(number)] * 1000)
+        for number in range(20):
+            stores.answers.put(str(number), bytes(4_000_000))
+        for number in range(10_002):
+            stores.states.update(str(number % 10), append(""))
+        assert [stores.answers.get(key) is not None for key in ("3", "4")] == [False, True]
+        stores.close()
+    lost = [message.partition(":")[0] for message in caplog.messages if "than can be kept" in message]
+    assert lost == [
+        f"More {what} wait for the store than can be kept in memory" for what in ("attempts", "changes of states")
+    ]
+    assert "100000 attempts and 16 answers and 10000 changes of states are lost" in caplog.text
+
+
+def test_a_change_that_could_not_be_kept_hides_nothing(states, store, take_away):
+    """As soon as the store is back it is what counts, also for what more has changed than could be kept."""
+    take_away()
+    with store_time():
+        for _ in range(10_000):
+            states.update("many", append(""))
+        assert states.update("one more", append("a")) == "a"
+    bring_back(store)
+    until(lambda: states.trouble is None)
+    MemoryStore.update(store, "one more", append("b"))
+    until(lambda: states.read("one more") == "b")
+
+
+def test_a_change_that_is_given_up_hides_nothing(states, store, caplog):
+    """What a store refuses again and again, and not for want of a disk, is not tried for ever."""
+    store.error = ValueError("A bug.")
+    with store_time():
+        assert states.update("k", append("a")) == "a"
+        assert states.read("k") == "a"
+    until(lambda: "is given up" in caplog.text)
+    bring_back(store)
+    MemoryStore.update(store, "k", append("b"))
+    until(lambda: states.read("k") == "b")
+
+
 def test_the_end_writes_what_can_be_written_after_all(stores, store):
     """Even if the store has just come back."""
     store.error = StoreError("The disk is on fire.")

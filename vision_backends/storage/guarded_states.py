@@ -108,6 +108,7 @@ class GuardedStates(Guard):
                 return job.value
         else:
             self._overflows("changes of states")
+            job.is_lost = True
         return self._in_shadow(job)
 
     def update_now(
@@ -190,16 +191,24 @@ class GuardedStates(Guard):
             return job.is_made
 
     def _in_shadow(self, job: _Change[T]) -> T:
-        """Make a change in the shadow, until it is made in the state."""
+        """Make a change in the shadow, until it is made in the state; one that never will be is soon forgotten."""
         with self._lock:
             if job.is_made:
                 return job.value
             key = job.key
             new, value = job.change(self._shadow[key] if key in self._shadow else self._last.get(key))
-            self._shadow[key] = new
-            self._pending[key] = self._pending.get(key, 0) + 1
-            job.is_in_shadow = True
+            if not job.is_lost:
+                self._pending[key] = self._pending.get(key, 0) + 1
+                job.is_in_shadow = True
+            if key in self._pending:
+                self._shadow[key] = new
             return value
+
+    def _leave_shadow(self, job: _Change[T]) -> None:
+        if job.is_in_shadow:
+            self._pending[job.key] -= 1
+            if not self._pending[job.key]:
+                del self._pending[job.key], self._shadow[job.key]
 
     def make(self, job: _Change[T]) -> None:
         """Make a change in the state; in the writer's thread."""
@@ -214,10 +223,7 @@ class GuardedStates(Guard):
         with self._lock:
             job.value, job.is_made = value, True
             self._last[job.key] = made[0]
-            if job.is_in_shadow:
-                self._pending[job.key] -= 1
-                if not self._pending[job.key]:
-                    del self._pending[job.key], self._shadow[job.key]
+            self._leave_shadow(job)
             callbacks = job.on_made, job.on_late
         for callback in callbacks:
             if callback is not None:
@@ -226,11 +232,17 @@ class GuardedStates(Guard):
                 except Exception:  # noqa: BLE001 — the change is made, and must not be made twice
                     _log.exception("A change of a state has had a consequence that failed.")
 
+    def lose(self, job: _Change[T]) -> None:
+        """Forget a change that is not tried any more; in the writer's thread."""
+        with self._lock:
+            job.is_lost = True
+            self._leave_shadow(job)
+
 
 class _Change(Job, Generic[T]):
     """A change of one state."""
 
-    __slots__ = ("change", "is_in_shadow", "is_made", "key", "on_late", "on_made", "value")
+    __slots__ = ("_states", "change", "is_in_shadow", "is_lost", "is_made", "key", "on_late", "on_made", "value")
 
     value: T
 
@@ -244,8 +256,13 @@ class _Change(Job, Generic[T]):
         on_made: Callable[[T], object] | None = None,
     ) -> None:
         super().__init__(partial(states.make, self), what="changes of states", lasts=lasts)
+        self._states = states
         self.key = key
         self.change = change
-        self.is_made = self.is_in_shadow = False
+        self.is_made = self.is_in_shadow = self.is_lost = False
         self.on_made = on_made
         self.on_late: Callable[[T], object] | None = None
+
+    def given_up(self) -> None:
+        """Leave the shadow as well."""
+        self._states.lose(self)

@@ -63,6 +63,9 @@ class Job:
         """How many things it writes."""
         return self._count()
 
+    def given_up(self) -> None:
+        """Hear that it is not tried any more; in the writer's thread."""
+
 
 class Writer:
     """Writes to one store. Safe for many threads.
@@ -230,6 +233,7 @@ class Writer:
             for waiting in () if gives_up else self._jobs:
                 waiting.mailbox.put(None)  # who waits for it, or for what comes after it, need not
         if gives_up:
+            job.given_up()
             self._done(job, trouble)
             return True
         if is_last or self._is_closing:
