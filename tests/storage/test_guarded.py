@@ -280,6 +280,21 @@ def test_a_change_that_is_given_up_hides_nothing(states, store, caplog):
     until(lambda: states.read("k") == "b")
 
 
+def test_what_is_given_up_stops_nothing_that_comes_later(stores, store, caplog):
+    """A client library of a server has errors of its own, which one cannot tell from bugs."""
+    store.error = ValueError("A bug, or the server is restarted.")
+    with store_time():
+        stores.ledger.record([row(1)])
+        stores.answers.put("1", b"1")
+        stores.states.update_later("k", append("a"))
+    until(lambda: caplog.text.count("is given up") == 3)
+    bring_back(store)
+    stores.ledger.record([row(2)])
+    stores.answers.put("2", b"2")
+    stores.states.update_later("k", append("b"))
+    until(lambda: (store.booked(), MemoryStore.get(store, "2"), store.kept("k")) == ([row(2)], b"2", "b"))
+
+
 def test_the_end_writes_what_can_be_written_after_all(stores, store):
     """Even if the store has just come back."""
     store.error = StoreError("The disk is on fire.")

@@ -158,6 +158,7 @@ class GuardedStates(Guard):
         change: Callable[[str | None], tuple[str | None, T]],
         *,
         on_made: Callable[[T], object] | None = None,
+        on_lost: Callable[[], object] | None = None,
         waits: bool = False,
     ) -> None:
         """Replace a state when that can be done, without a shadow until then.
@@ -166,9 +167,10 @@ class GuardedStates(Guard):
             key: Name of the state.
             change: As for `update`.
             on_made: As for `update_now`.
+            on_lost: Called when it is not tried any more although it was not replaced.
             waits: Whether that is waited for in the time that the call has.
         """
-        job = _Change(self, key, change, on_made=on_made)
+        job = _Change(self, key, change, on_made=on_made, on_lost=on_lost)
         if not self.blocking:
             self.make(job)
             return
@@ -237,12 +239,14 @@ class GuardedStates(Guard):
         with self._lock:
             job.is_lost = True
             self._leave_shadow(job)
+        if job.on_given_up is not None:
+            job.on_given_up()
 
 
 class _Change(Job, Generic[T]):
     """A change of one state."""
 
-    __slots__ = ("_states", "change", "is_in_shadow", "is_lost", "is_made", "key", "on_late", "on_made", "value")
+    __slots__ = ("change", "is_in_shadow", "is_lost", "is_made", "key", "on_given_up", "on_late", "on_made", "value")
 
     value: T
 
@@ -254,15 +258,13 @@ class _Change(Job, Generic[T]):
         *,
         lasts: bool = True,
         on_made: Callable[[T], object] | None = None,
+        on_lost: Callable[[], object] | None = None,
     ) -> None:
-        super().__init__(partial(states.make, self), what="changes of states", lasts=lasts)
-        self._states = states
+        write, lose = partial(states.make, self), partial(states.lose, self)
+        super().__init__(write, what="changes of states", lasts=lasts, on_lost=lose)
         self.key = key
         self.change = change
         self.is_made = self.is_in_shadow = self.is_lost = False
         self.on_made = on_made
+        self.on_given_up = on_lost
         self.on_late: Callable[[T], object] | None = None
-
-    def given_up(self) -> None:
-        """Leave the shadow as well."""
-        self._states.lose(self)
