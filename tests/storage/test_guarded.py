@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import multiprocessing
 import os
@@ -168,6 +169,15 @@ def test_who_has_given_up_hears_of_what_was_made_after_all(states, store):
     assert late == ["a"]
 
 
+def test_what_was_made_has_not_failed(states):
+    """However long its consequences take; nobody is told to undo it."""
+    goes_on, late = Event(), []
+    with store_time(inputs=10):
+        made = states.update_now("k", append("a"), on_made=lambda _: goes_on.wait(NOT_LONG_S), on_late=late.append)
+    goes_on.set()
+    assert (made, late) == ("a", [])
+
+
 def test_a_store_that_failed_is_tried_again_by_who_cannot_do_without(states, store):
     """Nothing else may be on its way that would find out."""
     store.error = StoreError("The disk is on fire.")
@@ -308,6 +318,17 @@ def test_the_end_writes_what_can_be_written_after_all(stores, store):
     stores.ledger.record([row(2)])  # too late, and nobody waits for it
     assert stores.written()
     assert store.booked() == [row(1)]
+
+
+def test_every_store_is_waited_for(store):
+    """Answers may be on their way although all attempts have arrived."""
+    stores = GuardedStores(Stores(answers=store, ledger=BlockedStore(), states=BlockedStore()))
+    store.answers.clear()
+    stores.answers.put("k", b"v")
+    Timer(0.1, store.answers.set).start()
+    with store_time(inputs=100):
+        asyncio.run(stores.until_written())
+    assert MemoryStore.get(store, "k") == b"v"
 
 
 def test_an_outage_is_logged_once(states, store, caplog):
