@@ -19,6 +19,7 @@ from vision_backends.errors import (
     OverloadedError,
     QuotaExhaustedError,
     RateLimitedError,
+    RefusedError,
     TimedOutError,
     UnavailableError,
 )
@@ -208,6 +209,46 @@ def test_one_error_blocks_its_gate(control, scope, clock, error, first_s, words)
     assert refused(control, scope) is None
 
 
+NOT_OFFERED = RefusedError("?")
+NOT_OFFERED.lasting = True
+
+GATES = {
+    "quota": (NO_QUOTA, {"same", "task", "model", "backend"}, 15 * 60, 60 * 60),
+    "authentication": (AuthenticationError("?"), {"same", "task", "model", "backend"}, 5 * 60, 5 * 60),
+    "model": (ModelNotFoundError("?"), {"same", "task"}, 5 * 60, 60 * 60),
+    "refusal": (NOT_OFFERED, {"same"}, 15 * 60, 24 * 60 * 60),
+    "rate": (RateLimitedError("?"), {"same"}, 20, 2 * 60),
+    "overload": (OverloadedError("?"), {"same", "task"}, 20, 2 * 60),
+    "outage": (UnavailableError("?"), {"same"}, 30, 5 * 60),
+}
+"""An error of each kind, which calls it blocks, for how long at first, and at most; as documented."""
+
+
+@pytest.mark.parametrize("kind", GATES)
+def test_each_probe_that_fails_doubles_the_time(control, scope, clock, kind):
+    """Up to the most."""
+    error, _, first_s, most_s = GATES[kind]
+    fail(control, scope, error, times=5 if kind == "outage" else 1)
+    for probes in range(9):
+        waited_s = control.peek(scope).retry_after_s
+        assert waited_s == pytest.approx(min(first_s * 2**probes, most_s))
+        clock.advance(waited_s)
+        fail(control, scope, error)
+
+
+@pytest.mark.parametrize(("share", "first_s"), [(0.0, 24), (1.0, 36)])
+def test_not_everybody_comes_back_simultaneously_after_an_outage(make_control, scope, share, first_s):
+    """The time varies by a fifth."""
+
+    class Extreme:
+        def uniform(self, low, high):
+            return low + share * (high - low)
+
+    control = make_control(random=Extreme())
+    fail(control, scope, UnavailableError("?"), times=5)
+    assert control.peek(scope).retry_after_s == pytest.approx(first_s)
+
+
 def test_a_refusal_says_what_to_do(control, scope):
     """For whoever can do something about it."""
     fail(control, scope, NO_QUOTA)
@@ -322,20 +363,10 @@ def test_a_timeout_of_a_caller_in_a_hurry_is_no_outage(control, scope):
     assert refused(control, scope) is not None
 
 
-SIBLINGS = {
-    "quota": (NO_QUOTA, {"same", "task", "model", "backend"}),
-    "authentication": (AuthenticationError("?"), {"same", "task", "model", "backend"}),
-    "model": (ModelNotFoundError("?"), {"same", "task"}),
-    "overload": (OverloadedError("?"), {"same", "task"}),
-    "rate": (RateLimitedError("?"), {"same"}),
-    "outage": (UnavailableError("?"), {"same"}),
-}
-
-
-@pytest.mark.parametrize("kind", SIBLINGS)
+@pytest.mark.parametrize("kind", GATES)
 def test_trouble_is_shared_as_widely_as_it_goes(control, scope, kind):
     """An empty account concerns all it pays for; a rate limit of one model never its sibling."""
-    error, expected = SIBLINGS[kind]
+    error, expected, *_ = GATES[kind]
     siblings = {
         "same": scope,
         "task": replace(scope, task="detect"),

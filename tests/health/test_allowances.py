@@ -110,16 +110,20 @@ def test_another_process_counts_as_spent_what_was_drawn(make_control, scope):
     assert spent(control) == spent(other) == (2, 0)
 
 
-def test_what_calls_have_taken_is_booked_although_no_other_call_comes(make_control, scope, told):
-    """An alert that is due is not kept for the next morning."""
+def test_what_calls_have_taken_is_booked_although_no_other_call_comes(make_control, store, scope, told):
+    """An alert that is due is not kept for the next morning, nor for ever after an outage."""
     control, other = make_control(10.0), make_control(10.0)
     for _ in range(2):
         admit(control, scope).succeeded(usage=CENT, elapsed_s=0.1)
-    admit(other, scope).succeeded(usage=replace(CENT, cost_usd=7.96), elapsed_s=0.1)
+    admit(other, scope).succeeded(usage=replace(CENT, cost_usd=7.95), elapsed_s=0.1)
     other.close()
     assert told == []
-    for _ in range(2):
-        admit(control, scope).succeeded(usage=CENT, elapsed_s=0.1)
+    store.error, before = ValueError("The server is restarted."), store.updates
+    admit(control, scope).succeeded(usage=replace(CENT, cost_usd=0.02), elapsed_s=0.1)
+    until(lambda: store.updates >= before + 3)  # it is given up
+    store.error = None
+    assert told == []
+    admit(control, scope).succeeded(usage=replace(CENT, cost_usd=0.02), elapsed_s=0.1)
     until(lambda: told)
     assert [alert.percent for alert in told] == [80]
 

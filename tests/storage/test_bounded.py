@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from blocked_store import until
 
 from vision_backends.engine.threads import Mailbox
 from vision_backends.storage.base import StoreError
-from vision_backends.storage.bounded import Reader, bounded, is_over, store_time, until_done, waited_for
+from vision_backends.storage.bounded import RETRY_S, Reader, bounded, is_over, store_time, until_done, waited_for
 
 
 @pytest.fixture
@@ -88,19 +89,43 @@ def test_a_question_that_is_never_answered_does_not_shut_the_store_for_good(stuc
     assert reader.ask(lambda: "another") == "another"
 
 
-def test_one_asks_whether_the_store_is_back_and_the_others_do_not_wait(stuck):
-    """As a gate lets one call probe."""
+def test_nobody_asks_a_store_that_has_not_answered_the_last_question(stuck):
+    """For as long as the answer may still come; then it is back."""
     reader = Reader("read it")
     with store_time(), pytest.raises(StoreError):
         reader.ask(stuck.wait)
     asked = []
-    for _ in range(100):
+    for pause_s in (0.0, RETRY_S):
+        time.sleep(pause_s)
         with store_time(), pytest.raises(StoreError):
             reader.ask(lambda: asked.append(1))
     assert asked == []
     stuck.set()
     until(lambda: reader.trouble is None)
     assert reader.ask(lambda: "answer") == "answer"
+
+
+def test_one_asks_whether_the_store_is_back_and_the_others_do_not_wait(stuck):
+    """As a gate lets one call probe."""
+    reader, begun, asked = Reader("read it"), threading.Event(), []
+    with pytest.raises(StoreError):
+        reader.ask(lambda: 1 / 0)
+    until(lambda: reader.trouble is None)
+
+    def probe():
+        begun.set()
+        return stuck.wait()
+
+    with ThreadPoolExecutor(1) as pool:
+        probing = pool.submit(reader.ask, probe)
+        assert begun.wait(20.0)
+        for _ in range(10):
+            with pytest.raises(StoreError, match="ZeroDivisionError"):
+                reader.ask(lambda: asked.append(1))
+        stuck.set()
+        assert probing.result()
+    assert asked == []
+    assert reader.trouble is None
 
 
 def test_several_questions_in_one_go_are_waited_for_once():

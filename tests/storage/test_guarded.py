@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import multiprocessing
 import os
@@ -168,6 +169,15 @@ def test_who_has_given_up_hears_of_what_was_made_after_all(states, store):
     assert late == ["a"]
 
 
+def test_what_was_made_has_not_failed(states):
+    """However long its consequences take; nobody is told to undo it."""
+    goes_on, late = Event(), []
+    with store_time(inputs=10):
+        made = states.update_now("k", append("a"), on_made=lambda _: goes_on.wait(NOT_LONG_S), on_late=late.append)
+    goes_on.set()
+    assert (made, late) == ("a", [])
+
+
 def test_a_store_that_failed_is_tried_again_by_who_cannot_do_without(states, store):
     """Nothing else may be on its way that would find out."""
     store.error = StoreError("The disk is on fire.")
@@ -236,6 +246,65 @@ def test_the_end_waits_a_moment_and_says_what_is_lost(stores, store, take_away, 
     assert "2 attempts and 1 answers and 1 changes of states are lost" in caplog.text
 
 
+def test_what_waits_for_a_store_in_memory_is_bounded(stores, take_away, caplog):
+    """The oldest answers make room; of attempts and changes the last are lost, which the log says once each."""
+    take_away()
+    with caplog.at_level(logging.WARNING), store_time():
+        for number in range(102):
+            stores.ledger.record([row(number)] * 1000)
+        for number in range(20):
+            stores.answers.put(str(number), bytes(4_000_000))
+        for number in range(10_002):
+            stores.states.update(str(number % 10), append(""))
+        assert [stores.answers.get(key) is not None for key in ("3", "4")] == [False, True]
+        stores.close()
+    lost = [message.partition(":")[0] for message in caplog.messages if "than can be kept" in message]
+    assert lost == [
+        f"More {what} wait for the store than can be kept in memory" for what in ("attempts", "changes of states")
+    ]
+    assert "100000 attempts and 16 answers and 10000 changes of states are lost" in caplog.text
+
+
+def test_a_change_that_could_not_be_kept_hides_nothing(states, store, take_away):
+    """As soon as the store is back it is what counts, also for what more has changed than could be kept."""
+    take_away()
+    with store_time():
+        for _ in range(10_000):
+            states.update("many", append(""))
+        assert states.update("one more", append("a")) == "a"
+    bring_back(store)
+    until(lambda: states.trouble is None)
+    MemoryStore.update(store, "one more", append("b"))
+    until(lambda: states.read("one more") == "b")
+
+
+def test_a_change_that_is_given_up_hides_nothing(states, store, caplog):
+    """What a store refuses again and again, and not for want of a disk, is not tried for ever."""
+    store.error = ValueError("A bug.")
+    with store_time():
+        assert states.update("k", append("a")) == "a"
+        assert states.read("k") == "a"
+    until(lambda: "is given up" in caplog.text)
+    bring_back(store)
+    MemoryStore.update(store, "k", append("b"))
+    until(lambda: states.read("k") == "b")
+
+
+def test_what_is_given_up_stops_nothing_that_comes_later(stores, store, caplog):
+    """A client library of a server has errors of its own, which one cannot tell from bugs."""
+    store.error = ValueError("A bug, or the server is restarted.")
+    with store_time():
+        stores.ledger.record([row(1)])
+        stores.answers.put("1", b"1")
+        stores.states.update_later("k", append("a"))
+    until(lambda: caplog.text.count("is given up") == 3)
+    bring_back(store)
+    stores.ledger.record([row(2)])
+    stores.answers.put("2", b"2")
+    stores.states.update_later("k", append("b"))
+    until(lambda: (store.booked(), MemoryStore.get(store, "2"), store.kept("k")) == ([row(2)], b"2", "b"))
+
+
 def test_the_end_writes_what_can_be_written_after_all(stores, store):
     """Even if the store has just come back."""
     store.error = StoreError("The disk is on fire.")
@@ -249,6 +318,17 @@ def test_the_end_writes_what_can_be_written_after_all(stores, store):
     stores.ledger.record([row(2)])  # too late, and nobody waits for it
     assert stores.written()
     assert store.booked() == [row(1)]
+
+
+def test_every_store_is_waited_for(store):
+    """Answers may be on their way although all attempts have arrived."""
+    stores = GuardedStores(Stores(answers=store, ledger=BlockedStore(), states=BlockedStore()))
+    store.answers.clear()
+    stores.answers.put("k", b"v")
+    Timer(0.1, store.answers.set).start()
+    with store_time(inputs=100):
+        asyncio.run(stores.until_written())
+    assert MemoryStore.get(store, "k") == b"v"
 
 
 def test_an_outage_is_logged_once(states, store, caplog):

@@ -212,7 +212,7 @@ class Allowance:
         )
 
     def is_booked(self) -> None:
-        """Note that the change has been made that `ask_to_book` was about."""
+        """Note that the change that `ask_to_book` was about has been made, or never will be."""
         with self._lock:
             self._is_asked = False
 

@@ -144,7 +144,7 @@ class Failure:
     backend: str
     reason: str
     hint_s: float | None = None
-    spread: float = 0.0
+    spread: float
 
 
 def block(gate: Gate | None, rule: Rule, failure: Failure, *, caller: str, now: float) -> Gate:

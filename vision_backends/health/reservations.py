@@ -268,7 +268,14 @@ class Reservations:
             allowance.is_booked()
             self._drawn(allowance, drawn, now=now if ahead else None)
 
-        self._states.update_later(BUDGETS + backend, partial(self._parse, backend), act, on_made=made, waits=waits)
+        self._states.update_later(
+            BUDGETS + backend,
+            partial(self._parse, backend),
+            act,
+            on_made=made,
+            on_lost=allowance.is_booked,
+            waits=waits,
+        )
 
     def _keep(self) -> None:
         """Have what is drawn looked after, behind the calls."""

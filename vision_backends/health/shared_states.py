@@ -107,10 +107,11 @@ class SharedStates:
         act: Callable[[S], R],
         *,
         on_made: Callable[[R], object],
+        on_lost: Callable[[], object],
         waits: bool,
     ) -> None:
         """Change a state when that can be done. Arguments as for `GuardedStates.update_later`."""
-        self._states.update_later(key, self._change(parse, act), on_made=on_made, waits=waits)
+        self._states.update_later(key, self._change(parse, act), on_made=on_made, on_lost=on_lost, waits=waits)
 
     def tell(self, events: Sequence[Event]) -> None:
         """Tell the listener what has happened."""

@@ -93,7 +93,7 @@ class GuardedAnswers(Guard):
                 self._pending_bytes -= len(self._pending.popitem(last=False)[1])
             is_first, self._is_due = not self._is_due, True
         if is_first:
-            self._writer.put(Job(self._write, what="answers", count=lambda: len(self._pending)))
+            self._writer.put(Job(self._write, what="answers", count=lambda: len(self._pending), on_lost=self._lose))
 
     def cache_info(self) -> CacheInfo:
         """Return how full the cache is. Errors as for `Answers`."""
@@ -128,6 +128,12 @@ class GuardedAnswers(Guard):
             self._is_due = True  # this job is tried again
             raise
 
+    def _lose(self) -> None:
+        with self._lock:
+            self._pending.clear()
+            self._pending_bytes = 0
+            self._is_due = False
+
 
 class GuardedLedger(Guard):
     """The ledger; attempts are booked soon, and those of a call together."""
@@ -140,6 +146,7 @@ class GuardedLedger(Guard):
         """Do as every guard."""
         super().begin()
         self._pending: list[LedgerRow] = []
+        self._tried = 0
         self._is_due = False
 
     def record(self, rows: Sequence[LedgerRow]) -> None:
@@ -154,7 +161,7 @@ class GuardedLedger(Guard):
             self._pending += rows
             is_first, self._is_due = not self._is_due, True
         if is_first:
-            self._writer.put(Job(self._write, what="attempts", count=lambda: len(self._pending)))
+            self._writer.put(Job(self._write, what="attempts", count=lambda: len(self._pending), on_lost=self._lose))
 
     def rows(self, *, since: float = 0.0, until: float = float("inf")) -> Iterator[LedgerRow]:
         """Return the booked attempts, oldest first, and then those that are to be booked. Errors as for `Ledger`."""
@@ -177,6 +184,7 @@ class GuardedLedger(Guard):
         with self._lock:
             self._is_due = False
             pending = self._pending.copy()
+            self._tried = len(pending)
         try:
             if pending:
                 self._ledger.record(pending)
@@ -185,6 +193,11 @@ class GuardedLedger(Guard):
             raise
         with self._lock:
             del self._pending[: len(pending)]
+
+    def _lose(self) -> None:
+        with self._lock:
+            del self._pending[: self._tried]
+            self._is_due = False
 
 
 class GuardedStores:

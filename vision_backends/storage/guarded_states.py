@@ -108,6 +108,7 @@ class GuardedStates(Guard):
                 return job.value
         else:
             self._overflows("changes of states")
+            job.is_lost = True
         return self._in_shadow(job)
 
     def update_now(
@@ -157,6 +158,7 @@ class GuardedStates(Guard):
         change: Callable[[str | None], tuple[str | None, T]],
         *,
         on_made: Callable[[T], object] | None = None,
+        on_lost: Callable[[], object] | None = None,
         waits: bool = False,
     ) -> None:
         """Replace a state when that can be done, without a shadow until then.
@@ -165,9 +167,10 @@ class GuardedStates(Guard):
             key: Name of the state.
             change: As for `update`.
             on_made: As for `update_now`.
+            on_lost: Called when it is not tried any more although it was not replaced.
             waits: Whether that is waited for in the time that the call has.
         """
-        job = _Change(self, key, change, on_made=on_made)
+        job = _Change(self, key, change, on_made=on_made, on_lost=on_lost)
         if not self.blocking:
             self.make(job)
             return
@@ -190,16 +193,24 @@ class GuardedStates(Guard):
             return job.is_made
 
     def _in_shadow(self, job: _Change[T]) -> T:
-        """Make a change in the shadow, until it is made in the state."""
+        """Make a change in the shadow, until it is made in the state; one that never will be is soon forgotten."""
         with self._lock:
             if job.is_made:
                 return job.value
             key = job.key
             new, value = job.change(self._shadow[key] if key in self._shadow else self._last.get(key))
-            self._shadow[key] = new
-            self._pending[key] = self._pending.get(key, 0) + 1
-            job.is_in_shadow = True
+            if not job.is_lost:
+                self._pending[key] = self._pending.get(key, 0) + 1
+                job.is_in_shadow = True
+            if key in self._pending:
+                self._shadow[key] = new
             return value
+
+    def _leave_shadow(self, job: _Change[T]) -> None:
+        if job.is_in_shadow:
+            self._pending[job.key] -= 1
+            if not self._pending[job.key]:
+                del self._pending[job.key], self._shadow[job.key]
 
     def make(self, job: _Change[T]) -> None:
         """Make a change in the state; in the writer's thread."""
@@ -214,10 +225,7 @@ class GuardedStates(Guard):
         with self._lock:
             job.value, job.is_made = value, True
             self._last[job.key] = made[0]
-            if job.is_in_shadow:
-                self._pending[job.key] -= 1
-                if not self._pending[job.key]:
-                    del self._pending[job.key], self._shadow[job.key]
+            self._leave_shadow(job)
             callbacks = job.on_made, job.on_late
         for callback in callbacks:
             if callback is not None:
@@ -226,11 +234,19 @@ class GuardedStates(Guard):
                 except Exception:  # noqa: BLE001 — the change is made, and must not be made twice
                     _log.exception("A change of a state has had a consequence that failed.")
 
+    def lose(self, job: _Change[T]) -> None:
+        """Forget a change that is not tried any more; in the writer's thread."""
+        with self._lock:
+            job.is_lost = True
+            self._leave_shadow(job)
+        if job.on_given_up is not None:
+            job.on_given_up()
+
 
 class _Change(Job, Generic[T]):
     """A change of one state."""
 
-    __slots__ = ("change", "is_in_shadow", "is_made", "key", "on_late", "on_made", "value")
+    __slots__ = ("change", "is_in_shadow", "is_lost", "is_made", "key", "on_given_up", "on_late", "on_made", "value")
 
     value: T
 
@@ -242,10 +258,13 @@ class _Change(Job, Generic[T]):
         *,
         lasts: bool = True,
         on_made: Callable[[T], object] | None = None,
+        on_lost: Callable[[], object] | None = None,
     ) -> None:
-        super().__init__(partial(states.make, self), what="changes of states", lasts=lasts)
+        write, lose = partial(states.make, self), partial(states.lose, self)
+        super().__init__(write, what="changes of states", lasts=lasts, on_lost=lose)
         self.key = key
         self.change = change
-        self.is_made = self.is_in_shadow = False
+        self.is_made = self.is_in_shadow = self.is_lost = False
         self.on_made = on_made
+        self.on_given_up = on_lost
         self.on_late: Callable[[T], object] | None = None

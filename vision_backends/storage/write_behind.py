@@ -43,16 +43,24 @@ class Job:
         what: What it is, in the plural, for the message that it was lost; empty for a mark that writes nothing.
         count: Tells how many of these it is.
         lasts: Whether it is kept until it could be written; otherwise it is tried once, and given up if nobody waits.
+        on_lost: Called when it was tried and is not tried any more; in the writer's thread.
     """
 
-    __slots__ = ("_count", "error", "lasts", "mailbox", "state", "what", "write")
+    __slots__ = ("_count", "error", "lasts", "mailbox", "on_lost", "state", "what", "write")
 
     def __init__(
-        self, write: Callable[[], object], *, what: str = "", count: Callable[[], int] = lambda: 1, lasts: bool = True
+        self,
+        write: Callable[[], object],
+        *,
+        what: str = "",
+        count: Callable[[], int] = lambda: 1,
+        lasts: bool = True,
+        on_lost: Callable[[], object] = lambda: None,
     ) -> None:
         self.write = write
         self.what = what
         self.lasts = lasts
+        self.on_lost = on_lost
         self.mailbox: Mailbox[None] = Mailbox()
         self.state: Literal["waiting", "running", "done", "given up"] = "waiting"
         self.error: BaseException | None = None
@@ -230,6 +238,7 @@ class Writer:
             for waiting in () if gives_up else self._jobs:
                 waiting.mailbox.put(None)  # who waits for it, or for what comes after it, need not
         if gives_up:
+            job.on_lost()
             self._done(job, trouble)
             return True
         if is_last or self._is_closing:
