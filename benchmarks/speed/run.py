@@ -66,6 +66,7 @@ SUBJECTS = (
         title="Lists against a hosted model of 100 ms",
         program=_module("lists"),
         quick={"calls": 48, "large_calls": 0, "rounds": 1},
+        longest_s=600.0,
     ),
     Subject(
         name="flight",

@@ -43,6 +43,9 @@ KEEP_LEDGER_S = 400 * 86_400.0
 PRUNE_EVERY_S = 3_600.0
 """How often a process looks for attempts that are too old."""
 
+LAST_CHARACTER = "\U0010ffff"
+"""Sorts behind every other and is in no key: between a prefix and the prefix with it lie all keys that begin so."""
+
 PAGE_ROWS = 1_000
 """Ledger rows held in memory while the ledger is read."""
 
@@ -189,7 +192,7 @@ class SQLiteStore:
         """Return all states whose keys begin with ``prefix``."""
         with self._file.connection() as db:
             rows = db.execute(
-                "SELECT key, value FROM state WHERE substr(key, 1, ?) = ?", (len(prefix), prefix)
+                "SELECT key, value FROM state WHERE key >= ? AND key < ?", (prefix, prefix + LAST_CHARACTER)
             ).fetchall()
         return dict(rows)
 
