@@ -16,14 +16,14 @@ from itertools import islice
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 from vision_backends.engine.threads import after_fork_in_child, make_lock
-from vision_backends.storage.base import MAX_ENTRY_BYTES, StoreClosedError, StoreError, Stores
+from vision_backends.storage.base import MAX_ENTRY_BYTES, StoreClosedError, StoreError, Stores, add_up
 from vision_backends.storage.bounded import PATIENT_S, Reader, bounded, until_done
 from vision_backends.storage.write_behind import Job, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from vision_backends.storage.base import Answers, CacheInfo, Ledger, LedgerRow, States
+    from vision_backends.storage.base import Answers, CacheInfo, Ledger, LedgerRow, LedgerTotal, States
 
 _Threads: TypeAlias = tuple[Reader, Writer]
 
@@ -406,6 +406,19 @@ class GuardedLedger(_Guard):
         with self._lock:
             pending = [row for row in self._pending if since <= row.at < until]
         yield from sorted(pending, key=lambda row: row.at)
+
+    def totals(self, *, since: float = 0.0, until: float = float("inf")) -> Iterator[LedgerTotal]:
+        """Return the totals of what is booked, and of what is to be booked. Errors as for `Ledger`."""
+        find = getattr(self._ledger, "totals", None)
+        if find is None:
+            yield from add_up(self.rows(since=since, until=until))
+            return
+        totals = find(since=since, until=until)
+        while page := self._reader.ask(lambda: list(islice(totals, 1))):  # a day may take as long as many rows
+            yield from page
+        with self._lock:
+            pending = [row for row in self._pending if since <= row.at < until]
+        yield from add_up(pending)
 
     def close(self) -> None:
         """Close the ledger."""
