@@ -8,7 +8,7 @@ now, with an honest account of who gave it::
     router = Router.from_config()
     print(router.describe("photo.jpg"))
 
-The routers are imported when they are first used, so that importing the package costs next to nothing.
+Every name is imported when it is first used, so that importing the package costs next to nothing.
 """
 
 from __future__ import annotations
@@ -16,63 +16,62 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from vision_backends.backends.base import AsyncBackend, Backend
-from vision_backends.backends.requests import (
-    DescribeRequest,
-    DetectRequest,
-    EmbedRequest,
-    EmbedTextRequest,
-    Model,
-    RateLimits,
-    Request,
-)
-from vision_backends.errors import (
-    AllBackendsFailedError,
-    AuthenticationError,
-    BackendError,
-    CallCancelledError,
-    CallerError,
-    ClosedError,
-    ConfigError,
-    ContentRejectedError,
-    HedgedError,
-    ImageTooLargeError,
-    InvalidImageError,
-    InvalidReplyError,
-    InvalidRequestError,
-    ModelNotFoundError,
-    NotReadyError,
-    NotSupportedError,
-    OverloadedError,
-    QuotaExhaustedError,
-    RateLimitedError,
-    RefusedError,
-    SpaceMismatchError,
-    SpaceUnavailableError,
-    StreamInterruptedError,
-    TimedOutError,
-    UnavailableError,
-    VisionError,
-)
-from vision_backends.images import Image, ImageLimits, open_image
-from vision_backends.reports import Explanation, RungStatus, Verdict, WarmUp, WarmUpReport
-from vision_backends.types import (
-    FREE,
-    TASKS,
-    Attempt,
-    Description,
-    Detection,
-    Detections,
-    Embedding,
-    Task,
-    Timing,
-    Trace,
-    Usage,
-)
-
 if TYPE_CHECKING:
     from vision_backends.async_router import AsyncRouter
+    from vision_backends.backends.base import AsyncBackend, Backend
+    from vision_backends.backends.requests import (
+        DescribeRequest,
+        DetectRequest,
+        EmbedRequest,
+        EmbedTextRequest,
+        Model,
+        RateLimits,
+        Request,
+    )
+    from vision_backends.errors import (
+        AllBackendsFailedError,
+        AuthenticationError,
+        BackendError,
+        CallCancelledError,
+        CallerError,
+        ClosedError,
+        ConfigError,
+        ContentRejectedError,
+        HedgedError,
+        ImageTooLargeError,
+        InvalidImageError,
+        InvalidReplyError,
+        InvalidRequestError,
+        ModelNotFoundError,
+        NotReadyError,
+        NotSupportedError,
+        OverloadedError,
+        QuotaExhaustedError,
+        RateLimitedError,
+        RefusedError,
+        SpaceMismatchError,
+        SpaceUnavailableError,
+        StreamInterruptedError,
+        TimedOutError,
+        UnavailableError,
+        VisionError,
+    )
+    from vision_backends.images import Image, ImageLimits, open_image
+    from vision_backends.reports import Explanation, RungStatus, Verdict, WarmUp, WarmUpReport
     from vision_backends.router import Router
+    from vision_backends.types import (
+        FREE,
+        TASKS,
+        Attempt,
+        Description,
+        Detection,
+        Detections,
+        Embedding,
+        Task,
+        Timing,
+        Trace,
+        Usage,
+    )
 
 __all__ = [
     "FREE",
@@ -133,18 +132,78 @@ __all__ = [
     "open_image",
 ]
 
+_HOMES = {
+    "FREE": "types",
+    "TASKS": "types",
+    "AllBackendsFailedError": "errors",
+    "AsyncBackend": "backends.base",
+    "AsyncRouter": "async_router",
+    "Attempt": "types",
+    "AuthenticationError": "errors",
+    "Backend": "backends.base",
+    "BackendError": "errors",
+    "CallCancelledError": "errors",
+    "CallerError": "errors",
+    "ClosedError": "errors",
+    "ConfigError": "errors",
+    "ContentRejectedError": "errors",
+    "DescribeRequest": "backends.requests",
+    "Description": "types",
+    "DetectRequest": "backends.requests",
+    "Detection": "types",
+    "Detections": "types",
+    "EmbedRequest": "backends.requests",
+    "EmbedTextRequest": "backends.requests",
+    "Embedding": "types",
+    "Explanation": "reports",
+    "HedgedError": "errors",
+    "Image": "images",
+    "ImageLimits": "images",
+    "ImageTooLargeError": "errors",
+    "InvalidImageError": "errors",
+    "InvalidReplyError": "errors",
+    "InvalidRequestError": "errors",
+    "Model": "backends.requests",
+    "ModelNotFoundError": "errors",
+    "NotReadyError": "errors",
+    "NotSupportedError": "errors",
+    "OverloadedError": "errors",
+    "QuotaExhaustedError": "errors",
+    "RateLimitedError": "errors",
+    "RateLimits": "backends.requests",
+    "RefusedError": "errors",
+    "Request": "backends.requests",
+    "Router": "router",
+    "RungStatus": "reports",
+    "SpaceMismatchError": "errors",
+    "SpaceUnavailableError": "errors",
+    "StreamInterruptedError": "errors",
+    "Task": "types",
+    "TimedOutError": "errors",
+    "Timing": "types",
+    "Trace": "types",
+    "UnavailableError": "errors",
+    "Usage": "types",
+    "Verdict": "reports",
+    "VisionError": "errors",
+    "WarmUp": "reports",
+    "WarmUpReport": "reports",
+    "open_image": "images",
+}
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # quiet, unless the application sets up logging
 
 
 def __getattr__(name: str) -> object:
-    """Import a router when it is asked for (PEP 562)."""
-    if name == "Router":
-        from vision_backends.router import Router
+    """Import only the module of the name that is used (PEP 562)."""
+    from importlib import import_module
 
-        return Router
-    if name == "AsyncRouter":
-        from vision_backends.async_router import AsyncRouter
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return value
 
-        return AsyncRouter
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    """Return what there is, imported or not."""
+    return sorted({*globals(), *__all__})

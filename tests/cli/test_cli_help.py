@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from vision_backends.cli import main
+from vision_backends.cli.app import COMMANDS as TABLE
 
 GOLDEN = Path(__file__).with_name("help.txt")
 COMMANDS = (
@@ -44,6 +47,29 @@ def test_every_command_is_in_the_help(help_of):
     for command in COMMANDS[1:]:
         *group, name = command.split()
         assert re.search(rf"^{name} \w", help_of(" ".join(group)), re.MULTILINE)
+
+
+def test_the_help_says_of_a_command_what_the_command_says_of_itself(help_of):
+    """The benchmark's own help is another program's."""
+    sentences = {name: sentence for rows in TABLE.values() for name, _, sentence in rows if name != "bench"}
+    assert sentences == {name: help_of(name).splitlines()[1] for name in sentences}
+
+
+def test_the_help_imports_no_command():
+    """Nor anything that only commands need."""
+    program = """
+import sys
+from vision_backends.cli import main
+try:
+    main(["--help"])
+finally:
+    print(*sys.modules, file=sys.stderr)
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    loaded = set(run.stderr.split())
+    assert "vision_backends.cli.app" in loaded
+    assert not [name for name in loaded if name.startswith("vision_backends.cli.commands.")]
+    assert loaded.isdisjoint({"asyncio", "numpy", "pydantic", "vision_backends.images", "vision_backends.router"})
 
 
 @pytest.mark.parametrize("arguments", [[], ["paint"], ["describe", "--paint"]])

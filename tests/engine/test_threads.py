@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
-from vision_backends.engine.threads import awaited_at_exit, interpreter_ends
+from vision_backends.engine.threads import awaited_at_exit, beside, interpreter_ends
 
 BEGIN = """
 import threading, time
@@ -126,3 +127,32 @@ def test_a_block_that_fails_is_left():
     with pytest.raises(LookupError), awaited_at_exit(5):
         raise LookupError
     assert not interpreter_ends()
+
+
+def test_a_call_beside_its_caller_runs_meanwhile():
+    """It waits here for what its caller does afterwards."""
+    met = threading.Event()
+    outcome = beside(lambda: met.wait(30), name="beside")
+    met.set()
+    assert outcome()
+
+
+def test_what_a_call_beside_its_caller_raises_is_raised_there():
+    """As if the caller had made it."""
+    outcome = beside(lambda: 1 // 0, name="beside")
+    with pytest.raises(ZeroDivisionError):
+        outcome()
+
+
+def test_without_a_thread_the_caller_makes_the_call_itself():
+    """The last rung answers all the same."""
+    said, _ = lines("""
+from vision_backends.engine.threads import beside
+
+def refuse(self):
+    raise RuntimeError("can't start new thread")
+
+threading.Thread.start = refuse
+say(beside(lambda: threading.current_thread() is threading.main_thread(), name="beside")())
+""")
+    assert said == ["True"]

@@ -1,54 +1,69 @@
 """The commands of ``vision``, put together.
 
-This module decides what commands there are and how help groups them. A command is a function in a module of its
-own that takes one of the records of `options`; register it here.
+This module decides what commands there are, and how help groups and names them. A command is a function in a module of
+its own that takes one of the records of `options`, made for Typer by `options.command`; name it here.
 """
 
 from typing import Annotated
 
 import typer
 
-from vision_backends.cli.commands.ask import describe, detect, embed
-from vision_backends.cli.commands.bench import ANYTHING, bench
-from vision_backends.cli.commands.cache import cache
-from vision_backends.cli.commands.configuration import config
-from vision_backends.cli.commands.doctor import doctor
-from vision_backends.cli.commands.models import models
-from vision_backends.cli.commands.reset import reset
-from vision_backends.cli.commands.sandbox import sandbox
-from vision_backends.cli.commands.status import status
-from vision_backends.cli.commands.trust import trust
-from vision_backends.cli.commands.usage import usage
-from vision_backends.cli.options import command
+from vision_backends.cli.lazy_command import LazyCommand, lazy_group
 
 __all__ = ["app"]
 
-ASK = "Ask about images"
-MANAGE = "Manage the installation"
-DEVELOP = "Develop"
+COMMANDS = {
+    "Ask about images": (
+        ("describe", "ask", "Describe images in words."),
+        ("detect", "ask", "Find objects in images, each with a box and a score."),
+        ("embed", "ask", "Turn images or texts into vectors that can be compared."),
+    ),
+    "Manage the installation": (
+        (
+            "status",
+            "status",
+            "Show the state of backends, gates and budgets; with --task, what would happen now, and why.",
+        ),
+        (
+            "usage",
+            "usage",
+            "Show calls, tokens, cost, cache hits and fallbacks by day (UTC) and model, and how far budgets are spent.",
+        ),
+        ("reset", "reset", "Ask a backend, or all of them, again immediately: after topping up or correcting a key."),
+        ("doctor", "doctor", "Check the installation, and name the command that fixes what is missing."),
+        (
+            "config",
+            "configuration",
+            "Print the settings in force as TOML for vision.toml, without secrets, and where each of them came from.",
+        ),
+        ("trust", "trust", "Let a vision.toml that you have read set everything, until its content changes."),
+        ("cache", "cache", "Show or clear the cached answers."),
+        ("models", "models", "List, fetch, check and remove models."),
+    ),
+    "Develop": (
+        (
+            "sandbox",
+            "sandbox",
+            "Run a local OpenAI-compatible server that answers for free and fails on demand, until Ctrl-C.",
+        ),
+        ("bench", "bench", "Measure how much worse, slower and cheaper the fallback is, on your own images."),
+    ),
+}
+"""The panels of the help, and what it says of each command: name, module and the first sentence of its own help."""
 
 app = typer.Typer(
     name="vision",
+    cls=lazy_group(
+        LazyCommand(name, f"vision_backends.cli.commands.{module}:{name}", help=sentence, panel=panel)
+        for panel, rows in COMMANDS.items()
+        for name, module, sentence in rows
+    ),
     help="Describe, embed and detect images with the best backend that can answer right now.",
     epilog="Exit codes: 0 answered, 2 usage or bad input, 3 no backend could answer.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-app.command(rich_help_panel=ASK)(command(describe))
-app.command(rich_help_panel=ASK)(command(detect))
-app.command(rich_help_panel=ASK)(command(embed))
-app.command(rich_help_panel=MANAGE)(command(status))
-app.command(rich_help_panel=MANAGE)(command(usage))
-app.command(rich_help_panel=MANAGE)(command(reset))
-app.add_typer(cache, name="cache", rich_help_panel=MANAGE)
-app.add_typer(models, name="models", rich_help_panel=MANAGE)
-app.command(rich_help_panel=MANAGE)(command(doctor))
-app.command(rich_help_panel=MANAGE)(command(config))
-app.command(rich_help_panel=MANAGE)(command(trust))
-app.command(rich_help_panel=DEVELOP)(sandbox)
-app.command(rich_help_panel=DEVELOP, context_settings=ANYTHING)(bench)
 
 
 def _print_version(asked: bool) -> None:  # noqa: FBT001 — Typer fixes the signature

@@ -10,9 +10,7 @@ import os
 import tomllib
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
-
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
+from typing import TYPE_CHECKING, Any, cast
 
 from vision_backends.config.private_file import read_private_file
 from vision_backends.config.text_file import decode_text
@@ -22,6 +20,9 @@ from vision_backends.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from pydantic import BaseModel
+    from pydantic_settings import BaseSettings
 
 __all__ = [
     "OPENAI_VARIABLES",
@@ -141,14 +142,25 @@ def openai_variables() -> Place:
     return Place(table=merged([{"openai": found}] if found else []), prefix="OPENAI_")
 
 
-def variables(model: type[BaseSettings], *, prefix: str) -> Place:
-    """Return what the variables set that begin with a prefix.
+def variables(model: type[BaseModel], *, prefix: str) -> Place:
+    """Return what the variables set that begin with a prefix; pydantic-settings is imported only where there are any.
 
     Raises:
         ConfigError: A variable of a table or list is not valid JSON.
     """
+    starts = {name.lower().split("__")[0] for name in os.environ}
+    if starts.isdisjoint(prefix.lower() + field for field in model.model_fields):
+        return Place(table=HiddenTable(), prefix=prefix)
+    from pydantic_settings import EnvSettingsSource, SettingsError
+
+    read = EnvSettingsSource(
+        cast("type[BaseSettings]", model),  # of which it reads the fields only
+        env_prefix=prefix,
+        env_nested_delimiter="__",
+        env_ignore_empty=True,
+    )
     try:
-        return Place(table=merged([EnvSettingsSource(model)()]), prefix=prefix)
+        return Place(table=merged([read()]), prefix=prefix)
     except SettingsError as error:
         variable = prefix + str(error).split('"')[1].upper()
     raise ConfigError(  # out here, because the error above would take the value along

@@ -25,7 +25,6 @@ from pydantic import (
     SecretStr,
     ValidationError,
 )
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from vision_backends.arguments import shown
 from vision_backends.config.credentials import belonging, credentials, server_of
@@ -43,7 +42,7 @@ from vision_backends.config.places import (
 )
 from vision_backends.config.trusted_files import TrustedFiles
 from vision_backends.config.user_folders import user_folder
-from vision_backends.config.validation import HiddenTable, declared, parse_table, unknown_key, wrong_table
+from vision_backends.config.validation import HiddenTable, declared, parse_table, wrong_table
 from vision_backends.config.web_address import is_web_address
 from vision_backends.errors import ConfigError
 
@@ -156,8 +155,8 @@ def _all_built_in(value: object, _without: object) -> bool:
     return all(name in BUILT_IN for ladder in ladders for name in ladder)
 
 
-class Settings(BaseSettings):
-    """Everything that vision.toml may hold. Made by hand, it reads no variables.
+class Settings(BaseModel):
+    """Everything that vision.toml may hold. It reads no variables.
 
     Attributes:
         ladder: Backends, best first: built-in names, entry points or ``package.module:Class``.
@@ -175,14 +174,7 @@ class Settings(BaseSettings):
         backends: ``[backends.<name>]`` tables, as keywords of other backends.
     """
 
-    model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX,
-        env_nested_delimiter="__",
-        env_ignore_empty=True,
-        extra="forbid",
-        frozen=True,
-        hide_input_in_errors=True,
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     ladder: Annotated[
         TaskLadders | Annotated[Names, Field(min_length=1)],
@@ -200,18 +192,6 @@ class Settings(BaseSettings):
     local: dict[str, Any] = Field(default_factory=dict)
     embedded: dict[str, Any] = Field(default_factory=dict)
     backends: dict[str, dict[str, Any]] = Field(default_factory=dict, repr=False)
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 — pydantic-settings fixes the signature
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take what is passed: `read_configuration` has read the variables, and knows which of them win."""
-        return (init_settings,)
 
     @property
     def state_file(self) -> Path | None:
@@ -303,7 +283,7 @@ def read_configuration(path: str | os.PathLike[str] | None = None) -> Configurat
     if file is not None and own is not None and os.path.realpath(file) == os.path.realpath(own):
         file, own = (None, own) if is_found else (file, None)
     files = [read_file(each) for each in (own, file) if each is not None]
-    _check_names(files)
+    _check_variables()
     places = [*files, openai_variables(), variables(Settings, prefix=ENV_PREFIX)]
     chosen, withheld = belonging([*map(_openai_table, places)])
     settings = _validated(places)
@@ -332,7 +312,7 @@ def read_to_trust(path: Path) -> tuple[Place, list[Refusal]]:
     own = _user_file()
     before = [] if own is None else [read_file(own)]
     place = read_file(path)
-    _check_names([*before, place])
+    _check_variables()
     return place, list(_refused(place, before=before))
 
 
@@ -391,20 +371,15 @@ def _sent(places: Sequence[Place], chosen: Mapping[Keys, int]) -> HiddenTable:
     )
 
 
-def _check_names(files: Sequence[Place]) -> None:
-    """Refuse what pydantic-settings would ignore: its own options in a file, misspelt variables.
-
-    A variable that resembles no key of ours belongs to another program.
-    """
-    for place in files:
-        for key in place.table:
-            if key.startswith("_"):
-                raise unknown_key(key, tuple(Settings.model_fields), where=str(place.path))
+def _check_variables() -> None:
+    """Refuse misspelt variables. One that resembles no key of ours belongs to another program."""
     known = {*Settings.model_fields, "config"}
     for name in os.environ:
+        if not name.upper().startswith(ENV_PREFIX):
+            continue
         key = name.upper().removeprefix(ENV_PREFIX).split("__")[0].lower()
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
-        if name.upper().startswith(ENV_PREFIX) and near and key not in known:
+        if near and key not in known:
             raise ConfigError(f"The variable {name} is unknown.", remedy=f"Did you mean {ENV_PREFIX}{near[0].upper()}?")
 
 

@@ -55,6 +55,8 @@ def parse_table(
         for parameter in inspect.signature(make).parameters.values()
         if parameter.kind in {parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD}
     ]
+    if not table and all(parameter.default is not parameter.empty for parameter in parameters):
+        return HiddenTable()
     try:
         hints = _type_hints(make, table)
     except NameError as error:

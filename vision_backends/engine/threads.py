@@ -35,8 +35,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Mailbox",
+    "Outcome",
     "after_fork_in_child",
     "awaited_at_exit",
+    "beside",
     "ending_error",
     "interpreter_ends",
     "make_event_loop",
@@ -123,6 +125,50 @@ class Mailbox(Generic[T]):
         except Empty:
             raise TimeoutError from None
         return item
+
+
+class Outcome(Generic[T]):
+    """What was returned or raised in another thread."""
+
+    __slots__ = ("_result", "error")
+
+    def __init__(self, result: T | None, error: BaseException | None) -> None:
+        self._result = result
+        self.error = error
+
+    @classmethod
+    def of(cls, action: Callable[[], T]) -> Outcome[T]:
+        """Return how a call ends."""
+        try:
+            return cls(action(), None)
+        except BaseException as error:  # noqa: BLE001 — raised where it is waited for
+            return cls(None, error)
+
+    def unwrap(self) -> T:
+        """Return the result or raise the error, once."""
+        if self.error is None:
+            return self._result  # type: ignore[return-value]
+        try:
+            raise self.error
+        finally:
+            self.error = None  # its traceback refers to this frame: leave no circle behind
+
+
+def beside(action: Callable[[], T], *, name: str) -> Callable[[], T]:
+    """Begin a call in a thread of its own, and return what waits for its outcome.
+
+    Where no thread can be started, the call is made when its outcome is waited for.
+
+    Args:
+        action: What to do beside the caller.
+        name: How the thread is called.
+    """
+    mailbox: Mailbox[Outcome[T]] = Mailbox()
+    try:
+        start_thread(lambda: mailbox.put(Outcome.of(action)), name=name)
+    except OverloadedError:
+        return action
+    return lambda: mailbox.get().unwrap()
 
 
 def interpreter_ends() -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from vision_backends.clock import SYSTEM_CLOCK
 from vision_backends.engine.pools import Pool
-from vision_backends.engine.threads import Mailbox, after_fork_in_child, make_lock, start_thread
+from vision_backends.engine.threads import Mailbox, Outcome, after_fork_in_child, make_lock, start_thread
 from vision_backends.errors import OverloadedError
 from vision_backends.storage.base import StoreClosedError, StoreError
 
@@ -128,39 +128,14 @@ def bounded(action: Callable[[], T], *, wait_s: float) -> T:
     Raises:
         StoreError: It did.
     """
-    mailbox: Mailbox[_Outcome[T]] = Mailbox()
+    mailbox: Mailbox[Outcome[T]] = Mailbox()
     try:
-        start_thread(lambda: mailbox.put(_Outcome.of(action)), name="vision-store")
+        start_thread(lambda: mailbox.put(Outcome.of(action)), name="vision-store")
         return mailbox.get(wait_s).unwrap()
     except TimeoutError:
         raise StoreError(f"The store has not answered within {wait_s:g} s.") from None
     except OverloadedError as error:
         raise StoreError(f"The store cannot be asked: {error}") from error
-
-
-class _Outcome(Generic[T]):
-    """What was returned or raised."""
-
-    __slots__ = ("_result", "error")
-
-    def __init__(self, result: T | None, error: BaseException | None) -> None:
-        self._result = result
-        self.error = error
-
-    @classmethod
-    def of(cls, action: Callable[[], T]) -> _Outcome[T]:
-        try:
-            return cls(action(), None)
-        except BaseException as error:  # noqa: BLE001 — raised where it is waited for
-            return cls(None, error)
-
-    def unwrap(self) -> T:
-        if self.error is None:
-            return self._result  # type: ignore[return-value]
-        try:
-            raise self.error
-        finally:
-            self.error = None  # its traceback refers to this frame: leave no circle behind
 
 
 class Outage:
@@ -259,7 +234,7 @@ class Reader:
             outcome = asked.mailbox.get(0.0)
         return outcome.unwrap()
 
-    def ended(self, asked: _Asked[T], outcome: _Outcome[T]) -> None:
+    def ended(self, asked: _Asked[T], outcome: Outcome[T]) -> None:
         """Note how the store has answered; in the thread that has asked it."""
         with self._lock:
             asked.is_done = True
@@ -279,11 +254,11 @@ class Reader:
         """Let idle threads end."""
         self._pool.close()
 
-    def here(self, action: Callable[[], T]) -> _Outcome[T]:
+    def here(self, action: Callable[[], T]) -> Outcome[T]:
         """Ask in this thread, one of the pool's."""
         self._here.asks, self._here.error = True, None
         try:
-            return _Outcome.of(action)
+            return Outcome.of(action)
         finally:
             self._here.asks = False
 
@@ -321,7 +296,7 @@ class _Asked(Generic[T]):
     def __init__(self, reader: Reader, action: Callable[[], T]) -> None:
         self._reader = reader
         self._action = action
-        self.mailbox: Mailbox[_Outcome[T]] = Mailbox()
+        self.mailbox: Mailbox[Outcome[T]] = Mailbox()
         self.is_done = False
         self.is_late = False
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -97,6 +99,24 @@ def test_crops_are_in_pixels_of_the_decoded_image():
     observer.observe(Image.new("RGB", (100, 50)), width=200, height=100)
     assert classifier.boxes[0] == (0, 0, 100, 50)
     assert classifier.boxes[2] == (5, 5, 20, 20)
+
+
+def test_the_whole_image_is_looked_at_while_objects_are_searched():
+    """On two processors neither has to wait for the other."""
+    looked = threading.Event()
+
+    class Detector(StubDetector):
+        def detect(self, image, *, width, height):
+            assert looked.wait(30)
+            return super().detect(image, width=width, height=height)
+
+    class Classifier(StubClassifier):
+        def classify(self, image, *, box):
+            looked.set()
+            return super().classify(image, box=box)
+
+    observer = Observer(Detector(box("person")), classifier=Classifier(NOTHING), names=NAMES)
+    assert observer.observe(Image.new("RGB", (100, 50)), width=200, height=100).objects
 
 
 def test_only_the_largest_three_are_checked():

@@ -565,3 +565,23 @@ def test_answers_of_other_numbers_are_others(make_backend, model):
         for engine in ("torch", "openvino")
     }
     assert len(prints) == 4
+
+
+def test_closing_what_was_never_loaded_looks_for_no_garbage(model):
+    """Every router closes this rung, also where another one has answered all calls."""
+    found = []
+
+    def note(phase, info):
+        found.append((phase, info))
+
+    backend = LocalBackend(caption_model=str(model("blip_of_two_cats")))
+    was_enabled = gc.isenabled()
+    gc.disable()
+    gc.callbacks.append(note)
+    try:
+        backend.close()
+    finally:
+        gc.callbacks.remove(note)
+        if was_enabled:
+            gc.enable()
+    assert found == []

@@ -7,6 +7,7 @@ colours are named. It must not know how the facts are worded.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -19,6 +20,8 @@ from vision_backends.backends.embedded.label_knowledge import (
     SPECIES,
     UNSPOKEN,
 )
+from vision_backends.clock import measured
+from vision_backends.engine.threads import beside
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -233,22 +236,27 @@ class Observer:
         Raises:
             NotReadyError: A model file is missing or damaged, or there is nothing to read with.
         """
-        found = self._detector.detect(image, width=width, height=height)
-        checkable = [item for item in found if item.label in KINDS or item.label in REFINEMENTS]
-        doubtful = sorted(checkable, key=lambda item: -item.area_px)[:MOST_CROPS]
-        scale = np.array([image.width / width, image.height / height] * 2)
-        crops = [tuple((np.array(item.xyxy) * scale).tolist()) for item in doubtful]
         whole = (0.0, 0.0, float(image.width), float(image.height))
         side = CENTRE_SHARE * min(image.size)
         left, top = (image.width - side) / 2, (image.height - side) / 2
         centre = (left, top, left + side, top + side)
-        views = [self._classifier.classify(image, box=box) for box in (whole, centre, *crops)]
-        checks = {id(item): view for item, view in zip(doubtful, views[2:], strict=True)}
+        classify = partial(self._classifier.classify, image)
+        overview = beside(
+            lambda: (self._palette.tones(image), classify(box=whole), classify(box=centre)), name="vision-overview"
+        )
+        found = self._detector.detect(image, width=width, height=height)
+        with measured("model"):
+            tones, of_whole, of_centre = overview()
+        checkable = [item for item in found if item.label in KINDS or item.label in REFINEMENTS]
+        doubtful = sorted(checkable, key=lambda item: -item.area_px)[:MOST_CROPS]
+        scale = np.array([image.width / width, image.height / height] * 2)
+        crops = [tuple((np.array(item.xyxy) * scale).tolist()) for item in doubtful]
+        checks = {id(item): classify(box=crop) for item, crop in zip(doubtful, crops, strict=True)}
         seen = [self._seen(item, checks.get(id(item)), area_px=width * height, width=width) for item in found]
         return Evidence(
             objects=tuple(sorted(seen, key=lambda item: -item.share * item.score)),
-            scene=self._scene((views[0] + views[1]) / np.float32(2), seen),
-            tones=self._palette.tones(image),
+            scene=self._scene((of_whole + of_centre) / np.float32(2), seen),
+            tones=tones,
             text=None if self._reader is None else self._reader.read(image, width=width, height=height),
         )
 
@@ -314,8 +322,11 @@ class Palette:
 
     def __init__(self) -> None:
         shades = [(name, shade) for name, group in PALETTE.items() for shade in group]
-        self._names = np.array([*(name for name, _ in shades), *NEUTRALS])
-        self._shades = to_oklab(np.array([list(bytes.fromhex(shade)) for _, shade in shades], dtype=np.uint8))
+        self._names = sorted({*PALETTE, *NEUTRALS})
+        self._name_of = np.array([self._names.index(name) for name in (*(name for name, _ in shades), *NEUTRALS)])
+        of_shades = to_oklab(np.array([list(bytes.fromhex(shade)) for _, shade in shades], dtype=np.uint8))
+        self._squares = (of_shades**2).sum(axis=1)
+        self._doubled = np.ascontiguousarray(2 * of_shades.T)
 
     def tones(self, image: PILImage.Image) -> Tones:
         """Return the tones of an RGB image of any size."""
@@ -326,13 +337,15 @@ class Palette:
         lab = to_oklab(np.asarray(sample).reshape(-1, 3))
         lightness, chroma = lab[:, 0], np.hypot(lab[:, 1], lab[:, 2])
         # einsum, since a matrix product this large wakes BLAS threads that then spin for 30 ms beside the models.
-        distances = (self._shades**2).sum(axis=1) - 2 * np.einsum("pc,sc->ps", lab, self._shades)
+        distances = self._squares - np.einsum("pc,cs->ps", lab, self._doubled)
         neutral = np.searchsorted([BLACK_LIGHTNESS, WHITE_LIGHTNESS], lightness)
         grey = chroma < np.where(lightness < BLACK_LIGHTNESS, BLACK_CHROMA, NEUTRAL_CHROMA)
-        named = self._names[np.where(grey, len(self._shades) + neutral, np.argmin(distances, axis=1))]
-        names, inverse = np.unique(named, return_inverse=True)
-        weights = np.bincount(inverse, weights=1 + COLOURFUL_WEIGHT * chroma)
-        shares = dict(zip(names.tolist(), (weights / weights.sum()).tolist(), strict=True))
+        named = self._name_of[np.where(grey, len(self._squares) + neutral, np.argmin(distances, axis=1))]
+        weights = np.bincount(named, weights=1 + COLOURFUL_WEIGHT * chroma)
+        seen = np.flatnonzero(weights)
+        shares = dict(
+            zip([self._names[name] for name in seen], (weights[seen] / weights[seen].sum()).tolist(), strict=True)
+        )
         ranked = sorted(shares, key=lambda name: (-shares[name], name))
         main = [name for name in ranked if shares[name] >= MAIN_SHARE] or ranked[:1]
         overall = float(np.median(lightness))

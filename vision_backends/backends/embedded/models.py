@@ -107,7 +107,7 @@ class Detector:
             sides: [44, points]: left, top, right, bottom, each a distribution over `BINS` bins.
             min_score: Lowest score to report.
         """
-        classes, points = np.nonzero(scores >= min_score)
+        classes, points = np.divmod(np.flatnonzero(scores >= min_score), scores.shape[1])
         found = scores[classes, points]
         order = np.argsort(-found, kind="stable")[:MOST_CANDIDATES]
         classes, points, found = classes[order], points[order], found[order]
@@ -213,11 +213,12 @@ def _letterboxed(image: PILImage.Image) -> tuple[Floats, tuple[int, int, int, in
     left, top = (DETECTOR_PX - width) // 2, (DETECTOR_PX - height) // 2
     square = Image.new("RGB", (DETECTOR_PX, DETECTOR_PX))
     square.paste(image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0), (left, top))
-    pixels = np.asarray(square)
     planes = np.empty((1, 3, DETECTOR_PX, DETECTOR_PX), dtype=np.float32)
-    for plane, (mean, std) in enumerate(zip(DETECTOR_MEAN_BGR, DETECTOR_STD_BGR, strict=True)):
-        np.multiply(pixels[..., 2 - plane], np.float32(1 / std), out=planes[0, plane])
-        planes[0, plane] -= np.float32(mean / std)
+    for plane, band, mean, std in zip(
+        planes[0], reversed(square.split()), DETECTOR_MEAN_BGR, DETECTOR_STD_BGR, strict=True
+    ):
+        np.multiply(np.asarray(band), np.float32(1 / std), out=plane)
+        np.subtract(plane, np.float32(mean / std), out=plane)
     return planes, (left, top, width, height)
 
 
@@ -227,8 +228,9 @@ def _stretched(image: PILImage.Image, box: Box) -> Floats:
     from PIL import Image
 
     size = (CLASSIFIER_PX, CLASSIFIER_PX)
-    pixels = np.asarray(image.resize(size, Image.Resampling.BILINEAR, box=box, reducing_gap=2.0))
-    planes = np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]).astype(np.float32)
-    planes -= np.float32(CLASSIFIER_MEAN)
+    square = image.resize(size, Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
+    planes = np.empty((1, 3, *size), dtype=np.float32)
+    for plane, band in zip(planes[0], square.split(), strict=True):
+        np.subtract(np.asarray(band), np.float32(CLASSIFIER_MEAN), out=plane)
     planes *= np.float32(CLASSIFIER_SCALE)
     return planes

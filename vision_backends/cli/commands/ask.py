@@ -14,9 +14,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypedDict, TypeVar, 
 
 import typer
 
-from vision_backends.cli.commands.pull import fetch
 from vision_backends.cli.inputs import Input, find_images, texts
-from vision_backends.cli.options import AskOptions, Images, Label, Language, OptionalImages, Prompt, Space, Truncate
+from vision_backends.cli.options import (
+    AskOptions,
+    Images,
+    Label,
+    Language,
+    OptionalImages,
+    Prompt,
+    Space,
+    Truncate,
+    command,
+)
 from vision_backends.cli.rendering.answers import (
     NOT_FETCHED,
     Tally,
@@ -74,6 +83,7 @@ class Ask(Protocol[A_co]):
         """Return an answer or an error for each source, in order."""
 
 
+@command
 def describe(
     paths: Images,
     *,
@@ -111,6 +121,7 @@ def describe(
         _present(answers, show, options, Tally(total=len(inputs)))
 
 
+@command
 def detect(
     paths: Images,
     *,
@@ -135,6 +146,7 @@ def detect(
         _present(answers, partial(print_detections, many=len(inputs) > 1), options, tally)
 
 
+@command
 def embed(
     paths: OptionalImages = None,
     *,
@@ -185,6 +197,8 @@ def _open_router(options: AskOptions, task: Task, **question: Unpack[_Question])
         if missing is None or not (waits or may_ask):
             yield opened
             return
+    from vision_backends.cli.commands.pull import fetch
+
     fetch(options.config, missing, asked=not waits)
     with options.open_router() as opened:
         yield opened

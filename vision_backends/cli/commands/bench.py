@@ -24,7 +24,11 @@ ANYTHING = {"allow_extra_args": True, "ignore_unknown_options": True, "help_opti
 """Settings of the command: all its words are the benchmark's."""
 
 
-def bench(context: typer.Context) -> None:
+bench = typer.Typer(add_completion=False)
+
+
+@bench.command("bench", context_settings=ANYTHING)
+def run_benchmark(context: typer.Context) -> None:
     """Measure how much worse, slower and cheaper the fallback is, on your own images."""
     with exit_codes(debug=False):
         run = _find_benchmark()

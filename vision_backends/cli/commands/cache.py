@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["cache"]
 
-cache = typer.Typer(no_args_is_help=True, help="Show or clear the cached answers.")
+cache = typer.Typer(add_completion=False, no_args_is_help=True, help="Show or clear the cached answers.")
 
 
 @cache.command()

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vision_backends.cli.options import JsonOptions
+from vision_backends.cli.options import JsonOptions, command
 from vision_backends.cli.rendering.exits import tell
 from vision_backends.cli.rendering.text import dump_json, one_line
 from vision_backends.foreign_text import printable
@@ -37,6 +37,7 @@ class _Masked(str):
     __slots__ = ()
 
 
+@command
 def config(
     *,
     path: Annotated[bool, typer.Option("--path", help="Print only the path of the file.")] = False,

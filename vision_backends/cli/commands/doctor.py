@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import typer
 
 from vision_backends.backends.model_cards import ModelCard, asset, flaw_of_asset, model_cards
-from vision_backends.cli.options import JsonOptions
+from vision_backends.cli.options import JsonOptions, command
 from vision_backends.cli.rendering.exits import NOTHING_ANSWERED
 from vision_backends.cli.rendering.status import print_reasons
 from vision_backends.cli.rendering.text import dump_json, one_line
@@ -60,6 +60,7 @@ class Check:
     remedy: str | None = None
 
 
+@command
 def doctor(*, options: JsonOptions) -> None:
     """Check the installation, and name the command that fixes what is missing."""
     from vision_backends.config.settings import read_configuration

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["models"]
 
-models = typer.Typer(help="List, fetch, check and remove models.")
+models = typer.Typer(add_completion=False, help="List, fetch, check and remove models.")
 
 
 @models.callback(invoke_without_command=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from vision_backends.cli.options import CommonOptions, OptionalBackend
+from vision_backends.cli.options import CommonOptions, OptionalBackend, command
 from vision_backends.cli.rendering.exits import tell
 from vision_backends.cli.rendering.status import is_spent
 from vision_backends.errors import InvalidRequestError
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["reset"]
 
 
+@command
 def reset(backend: OptionalBackend = None, *, options: CommonOptions) -> None:
     """Ask a backend, or all of them, again immediately: after topping up or correcting a key."""
     with options.open_router() as (router, _):

@@ -8,7 +8,17 @@ from typing import Any
 
 import typer
 
-from vision_backends.cli.options import BackendName, JsonOptions, Label, Language, LocalOnly, Prompt, Space, TaskName
+from vision_backends.cli.options import (
+    BackendName,
+    JsonOptions,
+    Label,
+    Language,
+    LocalOnly,
+    Prompt,
+    Space,
+    TaskName,
+    command,
+)
 from vision_backends.cli.rendering.status import (
     print_budgets,
     print_gates,
@@ -33,6 +43,7 @@ OPTIONS_OF: dict[Task, frozenset[str]] = {
 """Which of the router's options have an effect on which task; the others affect all of them."""
 
 
+@command
 def status(
     *,
     task: TaskName = None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vision_backends.cli.options import ReportOptions
+from vision_backends.cli.options import ReportOptions, command
 from vision_backends.cli.rendering.exits import tell
 from vision_backends.cli.rendering.text import dump_json, print_table
 from vision_backends.errors import ConfigError, InvalidRequestError
@@ -24,6 +24,7 @@ NOT_COVERED = (
 )
 
 
+@command
 def trust(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The file.")] = Path("vision.toml"),
     *,

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from vision_backends.cli.options import JsonOptions
+from vision_backends.cli.options import JsonOptions, command
 from vision_backends.cli.rendering.status import print_budgets
 from vision_backends.cli.rendering.text import dollars, dump_json, print_table
 from vision_backends.cli.usage_totals import KEYS, Key, Sums, sum_up, utc_day
@@ -27,6 +27,7 @@ COLUMNS = ("calls", "cached", "fallbacks", "tokens in", "out", "cost", "mean")
 _DAYS = re.compile(r"([1-9]\d{0,3})d")
 
 
+@command
 def usage(
     *,
     since: Annotated[
