@@ -172,6 +172,7 @@ class AsyncRouter:
     reset = _in_thread(Router.reset)
     gates = _in_thread(Router.gates)
     spending = _in_thread(Router.spending)
+    ledger_totals = _in_thread(Router.ledger_totals)
     cache_info = _in_thread(Router.cache_info)
     clear_cache = _in_thread(Router.clear_cache)
 

@@ -79,7 +79,7 @@ if TYPE_CHECKING:
     from vision_backends.routing.hedging import HedgeAfter
     from vision_backends.routing.pipeline import Opened
     from vision_backends.routing.streaming import PieceQueue
-    from vision_backends.storage.base import CacheInfo, LedgerRow, Store
+    from vision_backends.storage.base import CacheInfo, LedgerRow, LedgerTotal, Store
 
     Progress = Callable[[int, int], None]
 
@@ -621,6 +621,17 @@ class Router:
         self._stores.written()
         with self._open_store():
             yield from self._stores.ledger.rows(since=since, until=until)
+
+    def ledger_totals(self, *, since: float = 0.0, until: float = float("inf")) -> list[LedgerTotal]:
+        """Return what the attempts of `ledger` add up to, by day of UTC, task, backend, outcome, model and error.
+
+        A million attempts take about a second, and far less than one by one.
+        """
+        check_number("since", since, example=1_795_435_200)
+        check_number("until", until, example=1_795_521_600)
+        self._stores.written()
+        with self._open_store():
+            return list(self._stores.ledger.totals(since=since, until=until))
 
     def cache_info(self) -> CacheInfo:
         """Return how full the cache is."""

@@ -1,21 +1,30 @@
-"""What the embedded rung takes on two threads: time including decoding, a large photo against a small one, memory."""
+"""The embedded rung on two threads: beside its models alone, large photos beside small ones, memory, whole folders."""
 
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image as PILImage
-from timing import PHOTOS, Figure, measure, run_python, show, time_in_turns
+from timing import PHOTOS, Cost, Figure, cost_in_turns, measure, run_python, show
 
 from vision_backends import Router
+from vision_backends.backends.embedded.evidence import MOST_CROPS
+from vision_backends.backends.embedded.label_knowledge import KINDS, REFINEMENTS
+from vision_backends.backends.embedded.session import OnnxModel
+from vision_backends.backends.model_cards import asset, model_card
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 ROUNDS = 40
+
+FOLDER_ROUNDS = 5
+
+FOLDER_PHOTOS = 24
 
 TARGETS_MS = {"detect": 25, "embed": 15, "describe": 60}
 
@@ -46,6 +55,26 @@ else:
 """
 
 
+FOLDER = """
+import os, sys, time
+from pathlib import Path
+from vision_backends import Router
+from vision_backends.backends.embedded import EmbeddedBackend
+
+task, cores, folder = sys.argv[1:]
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(cores)])
+photos = sorted(Path(folder).iterdir())
+with Router([EmbeddedBackend()], caching=False) as router:
+    ask = getattr(router, f"{task}_many")
+    ask(photos[:4])
+    started, started_cpu = time.perf_counter(), time.process_time()
+    answers = ask(photos)
+    taken = time.perf_counter() - started, time.process_time() - started_cpu
+assert all(not isinstance(answer, Exception) for answer in answers)
+print(*taken)
+"""
+
+
 def make_photos(folder: Path) -> tuple[Path, Path]:
     """Write one scene with 1 and 12 megapixels, as a phone would.
 
@@ -63,8 +92,85 @@ def make_photos(folder: Path) -> tuple[Path, Path]:
     return paths
 
 
-def measure_embedded() -> list[Figure]:
-    """Return the figures; the models are loaded before anything is timed."""
+def make_folder(photo: Path, folder: Path) -> None:
+    """Write different photos of the same size: what is equal in a list is asked about once."""
+    folder.mkdir()
+    with PILImage.open(photo) as image:
+        for number in range(FOLDER_PHOTOS):
+            image.transpose(PILImage.Transpose.FLIP_LEFT_RIGHT if number % 2 else PILImage.Transpose.ROTATE_180).save(
+                folder / f"{number:02}.jpg", "JPEG", quality=90 - number // 2
+            )
+
+
+def _alone(photo: Path, router: Router) -> dict[str, Callable[[int], object]]:
+    """Return what each task has to do at least: decode the photo, and run its models as often as the rung does."""
+    models = {}
+    with PILImage.open(photo) as image:
+        for stem in ("nanodet-g-416", "efficientnet-lite0-224"):
+            card = model_card(stem)
+            pixels = np.asarray(image.resize((card.input_px or 0,) * 2), dtype=np.float32).transpose(2, 0, 1)[None]
+            model = OnnxModel(asset(str(card.file)), sha256=str(card.sha256), threads=2)
+            models[stem] = partial(model.run, image=(pixels - 127) / 128)
+    detector, classifier = models.values()
+    objects = (router.describe(photo).evidence or {})["objects"]
+    crops = min(MOST_CROPS, sum(each["detected_as"] in {*KINDS, *REFINEMENTS} for each in objects))
+
+    def decode() -> None:
+        with PILImage.open(photo) as file:
+            file.convert("RGB")
+
+    def alone(*, detects: bool, views: int, outputs: str) -> Callable[[int], object]:
+        def run(_: int) -> None:
+            decode()
+            if detects:
+                detector(["scores", "sides"])
+            for _view in range(views):
+                classifier([outputs])
+
+        return run
+
+    return {
+        "detect": alone(detects=True, views=0, outputs=""),
+        "embed": alone(detects=False, views=1, outputs="features"),
+        "describe": alone(detects=True, views=2 + crops, outputs="logits"),
+    }
+
+
+def _beside(task: str, own: list[Cost], alone: list[Cost]) -> list[Figure]:
+    pairs = list(zip(own, alone, strict=True))
+    name = f"{task} beside its models and a decode"
+    return [
+        measure(f"{name}: processor time", [a.cpu_s / b.cpu_s for a, b in pairs], "times", target=1.25),
+        measure(f"{name}: elapsed", [a.taken_s / b.taken_s for a, b in pairs], "times", target=1.25),
+    ]
+
+
+def measure_folder(folder: Path, *, rounds: int) -> list[Figure]:
+    """Return how much faster two cores go through a folder than one; both in processes of their own, in turns."""
+    figures = []
+    for task in TARGETS_MS:
+        costs: dict[str, list[Cost]] = {"1": [], "2": []}
+        for _ in range(rounds):
+            for cores, found in costs.items():
+                taken_s, cpu_s = map(float, run_python("-c", FOLDER, task, cores, str(folder))[0].split())
+                found.append(Cost(taken_s, cpu_s))
+        pairs = list(zip(costs["1"], costs["2"], strict=True))
+        faster = [one.taken_s / two.taken_s for one, two in pairs]
+        dearer = [two.cpu_s / one.cpu_s for one, two in pairs]
+        figures += [
+            measure(f"{task} a folder: two cores against one", faster, "times", target=1.8, at_least=True),
+            measure(f"{task} a folder: processor time on two cores against one", dearer, "times", target=1.1),
+        ]
+    return figures
+
+
+def measure_embedded(*, rounds: int = ROUNDS, folder_rounds: int = FOLDER_ROUNDS) -> list[Figure]:
+    """Return the figures; the models are loaded before anything is timed.
+
+    Args:
+        rounds: How often each task is asked for.
+        folder_rounds: How often the folder is gone through; 0 leaves it out.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         config = folder / "vision.toml"
@@ -77,9 +183,14 @@ def measure_embedded() -> list[Figure]:
                 for photo in (small, large):
                     method(photo)
                     actions[f"{task} {photo.stem}"] = lambda _, method=method, photo=photo: method(photo)
-            taken_s = time_in_turns(actions, rounds=ROUNDS)
+            timings = {task: [method(small).trace.timing for _ in range(rounds)] for task, method in methods.items()}
+            alone = _alone(small, router)
+            costs = cost_in_turns(actions | {f"{task} alone": run for task, run in alone.items()}, rounds=rounds + 1)
+        taken_s = {name: [each.taken_s for each in found[1:]] for name, found in costs.items()}
         memory_bytes = [int(run_python("-c", MEMORY, str(config), str(photo))[0]) for photo in (small, large)]
         sizes_bytes = [photo.stat().st_size for photo in (small, large)]
+        make_folder(small, folder / "photos")
+        in_folder = measure_folder(folder / "photos", rounds=folder_rounds) if folder_rounds else []
     times = [
         measure(f"{task}, 1 megapixel", [s * 1e3 for s in taken_s[f"{task} small"]], "ms", target=target)
         for task, target in TARGETS_MS.items()
@@ -93,8 +204,19 @@ def measure_embedded() -> list[Figure]:
     ]
     return [
         *times,
+        *(
+            figure
+            for task in TARGETS_MS
+            for figure in _beside(task, costs[f"{task} small"][1:], costs[f"{task} alone"][1:])
+        ),
+        *(
+            measure(f"{task}, of which {words}", [1e3 * (getattr(each, part) or 0) for each in found], "ms")
+            for task, found in timings.items()
+            for words, part in (("decoding and scaling", "decode_s"), ("models", "model_s"))
+        ),
         *large_times,
         *ratios,
+        *in_folder,
         Figure(name="peak memory, 1 megapixel", value=memory_bytes[0] / 1e6, unit="MB", target=200),
         Figure(name="peak memory, 12 megapixels", value=memory_bytes[1] / 1e6, unit="MB"),
         Figure(name="size of the 1-megapixel JPEG", value=sizes_bytes[0] / 1e6, unit="MB"),
@@ -103,4 +225,8 @@ def measure_embedded() -> list[Figure]:
 
 
 if __name__ == "__main__":
-    show("The embedded rung on two threads, decoding included", measure_embedded)
+    show(
+        "The embedded rung on two threads, decoding included",
+        measure_embedded,
+        options={"rounds": ROUNDS, "folder-rounds": FOLDER_ROUNDS},
+    )

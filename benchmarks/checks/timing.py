@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
 __all__ = [
     "PHOTOS",
     "ROOT",
+    "Cost",
     "Figure",
+    "cost_in_turns",
+    "cost_of_python",
     "measure",
     "print_table",
     "run_python",
@@ -137,6 +141,41 @@ def time_in_turns(actions: Mapping[str, Callable[[int], object]], *, rounds: int
     return taken_s
 
 
+class Cost(NamedTuple):
+    """What something took.
+
+    Attributes:
+        taken_s: Seconds from its start to its end, other work on the machine included.
+        cpu_s: Seconds of all processors together.
+    """
+
+    taken_s: float
+    cpu_s: float
+
+
+def cost_in_turns(actions: Mapping[str, Callable[[int], object]], *, rounds: int) -> dict[str, list[Cost]]:
+    """Return what each action took in each round; arguments as for `time_in_turns`."""
+    costs: dict[str, list[Cost]] = {name: [] for name in actions}
+    for place in range(rounds):
+        for name, action in actions.items():
+            started, started_cpu = time.perf_counter(), time.process_time()
+            action(place)
+            costs[name].append(Cost(time.perf_counter() - started, time.process_time() - started_cpu))
+    return costs
+
+
+def cost_of_python(*arguments: str) -> Cost:
+    """Run this interpreter in a fresh process as `run_python` does; return what the process took."""
+    before = _cpu_of_children()
+    _, taken_s = run_python(*arguments)
+    return Cost(taken_s, _cpu_of_children() - before)
+
+
+def _cpu_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def run_python(*arguments: str) -> tuple[str, float]:
     """Run this interpreter in a fresh process, as for a user who has configured and cached nothing.
 
@@ -174,7 +213,7 @@ def show(title: str, measured: Callable[..., Sequence[Figure]], *, options: Mapp
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     for name, default in (options or {}).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default, help=f"{default} by default")
-    given = vars(parser.parse_args())
+    given = vars(parser.parse_args())  # where --two-words is two_words
     as_json = given.pop("json")
     figures = measured(**given)
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"

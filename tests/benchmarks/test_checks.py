@@ -1,4 +1,4 @@
-"""The checks of the engine and of the OpenAI rung run, and what does not depend on the machine holds."""
+"""The checks run, and what does not depend on the machine holds."""
 
 import json
 import subprocess
@@ -15,6 +15,8 @@ RUNS = {
     "sigkill": ("--kills=2",),
     "chaos": ("--calls=60", "--threads=12"),
     "hostile_images": ("--cases=66", "--callers=2"),
+    "startup": ("--rounds=2",),
+    "embedded": ("--rounds=2", "--folder-rounds=0"),
 }
 
 SURE = {
@@ -22,6 +24,7 @@ SURE = {
     "sigkill": ("files", "entries", "totals", "states", "routers", "reported", "tokens"),
     "chaos": ("calls that ended otherwise", "budget", "answers", "threads", "sockets", "requests per call"),
     "hostile_images": ("untyped", "answers"),
+    "startup": ("imported", "describe"),
 }
 """Words in the names of figures that reach their targets on any machine."""
 

@@ -16,6 +16,15 @@ from conftest import process_env
 
 from vision_backends.storage import open_store
 
+OTHERS_WORK = {
+    "vision_backends.backends.local.models.captioner",
+    "vision_backends.backends.local.models.detector",
+    "vision_backends.backends.local.models.embedder",
+    "vision_backends.backends.local.runtime.loaded_model",
+    "vision_backends.backends.local.runtime.micro_batcher",
+}
+"""Modules that a rung does not need to say why it cannot answer."""
+
 SECRET_NAME = b"caf\xe9\n[red].png"
 
 
@@ -137,6 +146,25 @@ def test_a_command_imports_only_what_it_needs(make_photo, arguments, heavy):
     command = [sys.executable, "-c", program, *arguments]
     done = subprocess.run(command, capture_output=True, check=True, env=process_env())
     assert heavy.isdisjoint(done.stderr.decode().split())
+
+
+def test_the_last_rung_answers_without_importing_what_the_others_compute_with(make_photo, fresh_user):
+    """Without a key and without weights they only have to say so."""
+    (fresh_user / "vision.toml").unlink(missing_ok=True)
+    make_photo()
+    program = (
+        "import sys, atexit\n"
+        "atexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
+        "from vision_backends.cli import main\n"
+        "main(sys.argv[1:])\n"
+    )
+    command = [sys.executable, "-c", program, "describe", "photo.png", "--json"]
+    env = {name: value for name, value in process_env().items() if not name.startswith(("VISION_", "OPENAI_"))}
+    done = subprocess.run(command, capture_output=True, check=True, env=env, cwd=fresh_user)
+    assert json.loads(done.stdout)["trace"]["backend"] == "embedded"
+    assert {"openai", "aiohttp", "torch", "transformers", "pydantic_settings", *OTHERS_WORK}.isdisjoint(
+        done.stderr.decode().split()
+    )
 
 
 def test_the_end_looks_for_no_garbage_in_memory_that_goes_as_a_whole(make_photo):

@@ -281,6 +281,45 @@ def test_connections_of_ended_threads_are_closed(open_it):
     assert len(store._file._all) == 0
 
 
+def test_a_damaged_time_or_name_is_in_no_total(open_it, path, clock):
+    """A time that no day has, and bytes where a name was."""
+    store = open_it()
+    now = clock.time()
+    store.record([row(now), row(now + 1), row(1e300)])
+    db = sqlite3.connect(path)
+    with db:
+        db.execute("UPDATE ledger SET backend = x'00ff' WHERE at = ?", (now + 1,))
+    db.close()
+    assert [total.attempts for total in store.totals()] == [1]
+
+
+def test_no_query_reads_a_table_from_end_to_end(open_it):
+    """However many answers, attempts and states there are: SQLite's own plan of each statement says so."""
+    store = open_it()
+    store.put("answer", b"1")
+    statements = []
+    with store._file.connection() as db:
+        db.set_trace_callback(statements.append)
+    store.get("answer")
+    store.put("answer", b"2")
+    store.update("gate/1", lambda _: ("old", None))
+    store.update("gate/1", lambda _: (None, None))
+    store.record([LedgerRow(at=1.0, call_id="c", task="embed", backend="b", outcome="answered")])
+    store.read("gate/1")
+    store.all("gate/")
+    list(store.rows(since=0.5, until=2.5))
+    list(store.totals(since=0.5, until=2.5))
+    verbs = ("SELECT", "INSERT", "UPDATE", "DELETE")
+    asked = [text for text in dict.fromkeys(statements) if text.startswith(verbs)]
+    with store._file.connection() as db:
+        db.set_trace_callback(None)
+        plans = {text: [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {text}")] for text in asked}
+    assert len(plans) >= 11
+    tables = ("SCAN cache", "SCAN ledger", "SCAN state")
+    whole = {text: plan for text, plan in plans.items() if {step.partition(" USING")[0] for step in plan} & set(tables)}
+    assert whole == {}
+
+
 def test_a_folder_that_vanishes_is_made_again(open_it, path):
     """Somebody has emptied the cache folder: it begins anew, in threads that had a connection as well."""
     store = open_it()

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from optimistic_states import OptimisticStates, Server
 
-from vision_backends.storage.base import MAX_ENTRY_BYTES, LedgerRow, StoreError
+from vision_backends.storage.base import MAX_ENTRY_BYTES, LedgerRow, StoreError, add_up
+from vision_backends.storage.guarded import GuardedLedger
 from vision_backends.storage.memory import MemoryStore
 from vision_backends.storage.sqlite import SQLiteStore
 from vision_backends.testing import FakeClock
@@ -168,6 +169,37 @@ def test_rows_of_the_same_time_stay_in_their_order(store):
     rows = [row(5.0, call_id=str(number)) for number in range(2500)]
     store.record(rows)
     assert list(store.rows()) == rows
+
+
+def test_totals_are_those_of_the_rows(store, clock):
+    """Whoever adds them up: the file itself, or its guard for a store that cannot."""
+    day = 86_400.0
+    first = clock.time() // day * day - 20 * day
+    rows = [
+        LedgerRow(
+            at=at,
+            call_id=str(number),
+            task="describe",
+            backend="best",
+            outcome="failed" if number % 3 == 0 else "answered",
+            model=None if number % 5 == 0 else "big",
+            error="timed_out" if number % 3 == 0 else None,
+            elapsed_s=0.5,
+            input_tokens=None if number % 3 == 0 else number,
+            output_tokens=number,
+            cost_usd=None if number % 2 else 0.25,
+        )
+        for number, at in enumerate(
+            first + after for after in (0.0, day - 0.01, day, day + 1, day + 2, 5 * day, 5 * day + 7, 9 * day)
+        )
+    ]
+    store.record(rows)
+    guarded = GuardedLedger(store)
+    periods = ((0.0, float("inf")), (day, 5 * day + 7), (day - 1, day), (3 * day, 4 * day))
+    for since, until in ((first + begin, first + end) for begin, end in periods):
+        expected = add_up([row for row in rows if since <= row.at < until])
+        found = list(guarded.totals(since=since, until=until))
+        assert sorted(map(repr, found)) == sorted(map(repr, expected))
 
 
 def test_a_state_is_read_replaced_and_removed(states):

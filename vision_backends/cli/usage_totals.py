@@ -23,7 +23,7 @@ from vision_backends.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from vision_backends.storage.base import LedgerRow
+    from vision_backends.storage.base import LedgerTotal
 
 __all__ = ["KEYS", "Figure", "Key", "Sums", "sum_up", "utc_day"]
 
@@ -57,13 +57,6 @@ class Figure:
 
     known: float = 0
     unknown: int = 0
-
-    def add(self, part: float | None) -> None:
-        """Add a part; None is an unknown one."""
-        if part is None:
-            self.unknown += 1
-        else:
-            self.known += part
 
     def include(self, other: Figure) -> None:
         """Add another sum."""
@@ -106,18 +99,20 @@ class Sums:
     cost_usd: Figure = field(default_factory=Figure)
     elapsed_s: float = 0.0
 
-    def add(self, row: LedgerRow) -> None:
-        """Count one attempt."""
-        self.calls += row.outcome in {"answered", "failed"}
-        self.cached += row.outcome == "cached"
-        if row.outcome == "answered":
-            self.answered += 1
-            self.elapsed_s += row.elapsed_s
-        if row.error is not None:
-            self.errors[row.error] += 1
-        self.input_tokens.add(row.input_tokens)
-        self.output_tokens.add(row.output_tokens)
-        self.cost_usd.add(row.cost_usd)
+    def add(self, total: LedgerTotal) -> None:
+        """Count attempts that are alike."""
+        if total.outcome in {"answered", "failed"}:
+            self.calls += total.attempts
+        if total.outcome == "cached":
+            self.cached += total.attempts
+        if total.outcome == "answered":
+            self.answered += total.attempts
+            self.elapsed_s += total.elapsed_s
+        if total.error is not None:
+            self.errors[total.error] += total.attempts
+        self.input_tokens.include(Figure(total.input_tokens, total.unknown_input))
+        self.output_tokens.include(Figure(total.output_tokens, total.unknown_output))
+        self.cost_usd.include(Figure(total.cost_usd, total.unknown_cost))
 
     def include(self, other: Sums) -> None:
         """Add the sums of another group."""
@@ -158,12 +153,12 @@ class Sums:
         }
 
 
-def sum_up(rows: Iterable[LedgerRow], *, by: Sequence[Key]) -> dict[tuple[str | None, ...], Sums]:
+def sum_up(totals: Iterable[LedgerTotal], *, by: Sequence[Key]) -> dict[tuple[str | None, ...], Sums]:
     """Return the sums of each group, sorted by what it is grouped by; a day is one of UTC."""
     groups: dict[tuple[str | None, ...], Sums] = {}
-    for row in rows:
-        group = tuple(utc_day(row.at) if key == "day" else getattr(row, key) for key in by)
-        groups.setdefault(group, Sums()).add(row)
+    for total in totals:
+        group = tuple(utc_day(total.at) if key == "day" else getattr(total, key) for key in by)
+        groups.setdefault(group, Sums()).add(total)
     return dict(sorted(groups.items(), key=lambda pair: [part or "" for part in pair[0]]))
 
 

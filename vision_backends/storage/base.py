@@ -14,24 +14,29 @@ from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 from vision_backends.errors import VisionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from vision_backends.types import Outcome, Task
 
 __all__ = [
+    "DAY_S",
     "MAX_ENTRY_BYTES",
     "Answers",
     "CacheInfo",
     "Ledger",
     "LedgerRow",
+    "LedgerTotal",
     "States",
     "Store",
     "StoreClosedError",
     "StoreError",
     "Stores",
+    "add_up",
 ]
 
 T = TypeVar("T")
+
+DAY_S = 86_400
 
 MAX_ENTRY_BYTES = 4_000_000
 """Larger answers are not cached: the largest real ones, vectors of 4,096 components, take 16 kB."""
@@ -80,6 +85,70 @@ class LedgerRow:
     input_tokens: int | None = None
     output_tokens: int | None = None
     cost_usd: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerTotal:
+    """Attempts of one day of UTC that are alike, added up.
+
+    Attributes:
+        at: Seconds since 1970 UTC when that day began.
+        task: What was asked.
+        backend: Which rung.
+        outcome: How they ended.
+        model: Which model.
+        error: Kind of the error.
+        attempts: How many there were.
+        elapsed_s: Seconds that they took together.
+        input_tokens: Billed tokens sent, as far as they are known.
+        unknown_input: Attempts of which those are not known.
+        output_tokens: Billed tokens received, as far as they are known.
+        unknown_output: Attempts of which those are not known.
+        cost_usd: US dollars, as far as they are known.
+        unknown_cost: Attempts of which those are not known.
+    """
+
+    at: float
+    task: Task
+    backend: str
+    outcome: Outcome
+    model: str | None
+    error: str | None
+    attempts: int
+    elapsed_s: float
+    input_tokens: int
+    unknown_input: int
+    output_tokens: int
+    unknown_output: int
+    cost_usd: float
+    unknown_cost: int
+
+
+def add_up(rows: Iterable[LedgerRow]) -> list[LedgerTotal]:
+    """Return the totals of some attempts."""
+    alike: dict[tuple[float, Task, str, Outcome, str | None, str | None], list[LedgerRow]] = {}
+    for row in rows:
+        key = (row.at // DAY_S * DAY_S, row.task, row.backend, row.outcome, row.model, row.error)
+        alike.setdefault(key, []).append(row)
+    return [
+        LedgerTotal(
+            at=at,
+            task=task,
+            backend=backend,
+            outcome=outcome,
+            model=model,
+            error=error,
+            attempts=len(group),
+            elapsed_s=sum(row.elapsed_s for row in group),
+            input_tokens=sum(row.input_tokens or 0 for row in group),
+            unknown_input=sum(row.input_tokens is None for row in group),
+            output_tokens=sum(row.output_tokens or 0 for row in group),
+            unknown_output=sum(row.output_tokens is None for row in group),
+            cost_usd=sum(row.cost_usd or 0.0 for row in group),
+            unknown_cost=sum(row.cost_usd is None for row in group),
+        )
+        for (at, task, backend, outcome, model, error), group in alike.items()
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +214,8 @@ class Answers(Protocol):
 class Ledger(Protocol):
     """Keeps one row for each attempt. Safe for many threads.
 
-    A router records behind its calls, in one thread, and waits for one that blocks for 50 ms in a call.
+    A router records behind its calls, in one thread, and waits for one that blocks for 50 ms in a call. One that adds
+    rows up faster than they can be read may have a method ``totals`` beside `rows`, with its arguments.
 
     Attributes:
         blocking: As for `Answers`.

@@ -15,7 +15,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
-from vision_backends.storage.base import MAX_ENTRY_BYTES, StoreClosedError, StoreError
+from vision_backends.storage.base import MAX_ENTRY_BYTES, StoreClosedError, StoreError, add_up
 from vision_backends.storage.bounded import PATIENT_S, bounded, until_done
 from vision_backends.storage.guard import Guard, make_threads
 from vision_backends.storage.guarded_states import GuardedStates
@@ -24,7 +24,7 @@ from vision_backends.storage.write_behind import Job
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from vision_backends.storage.base import Answers, CacheInfo, Ledger, LedgerRow, Stores
+    from vision_backends.storage.base import Answers, CacheInfo, Ledger, LedgerRow, LedgerTotal, Stores
     from vision_backends.storage.guard import Threads
     from vision_backends.storage.write_behind import Writer
 
@@ -174,6 +174,19 @@ class GuardedLedger(Guard):
         with self._lock:
             pending = [row for row in self._pending if since <= row.at < until]
         yield from sorted(pending, key=lambda row: row.at)
+
+    def totals(self, *, since: float = 0.0, until: float = float("inf")) -> Iterator[LedgerTotal]:
+        """Return the totals of what is booked, and of what is to be booked. Errors as for `Ledger`."""
+        find = getattr(self._ledger, "totals", None)
+        if find is None:
+            yield from add_up(self.rows(since=since, until=until))
+            return
+        totals = find(since=since, until=until)
+        while page := self._reader.ask(lambda: list(islice(totals, 1))):  # a day may take as long as many rows
+            yield from page
+        with self._lock:
+            pending = [row for row in self._pending if since <= row.at < until]
+        yield from add_up(pending)
 
     def close(self) -> None:
         """Close the ledger."""

@@ -13,7 +13,7 @@ from types import NoneType
 from typing import TYPE_CHECKING, TypeVar
 
 from vision_backends.clock import SYSTEM_CLOCK
-from vision_backends.storage.base import MAX_ENTRY_BYTES, CacheInfo, LedgerRow, StoreError
+from vision_backends.storage.base import DAY_S, MAX_ENTRY_BYTES, CacheInfo, LedgerRow, LedgerTotal, StoreError
 from vision_backends.storage.sqlite_file import SQLiteFile
 from vision_backends.storage.sqlite_schema import BUSY_S, COLUMNS
 
@@ -43,10 +43,26 @@ KEEP_LEDGER_S = 400 * 86_400.0
 PRUNE_EVERY_S = 3_600.0
 """How often a process looks for attempts that are too old."""
 
+LAST_CHARACTER = "\U0010ffff"
+"""Sorts behind every other and is in no key: between a prefix and the prefix with it lie all keys that begin so."""
+
 PAGE_ROWS = 1_000
 """Ledger rows held in memory while the ledger is read."""
 
 INSERT_ROW = f"INSERT INTO ledger ({COLUMNS}) VALUES ({', '.join('?' for _ in fields(LedgerRow))})"  # noqa: S608 — the names of our own columns
+
+ALIKE = ("task", "backend", "outcome", "model", "error")
+"""What attempts of one total have in common, beside the day."""
+
+AMOUNTS = ("input_tokens", "output_tokens", "cost_usd")
+
+FIRST_ROW = "SELECT at FROM ledger WHERE at >= ? AND at < ? ORDER BY at LIMIT 1"
+
+DAY_TOTALS = (
+    f"SELECT {', '.join(ALIKE)}, count(*), total(elapsed_s),"  # noqa: S608 — the names of our own columns
+    f" {', '.join(f'total({name}), count({name})' for name in AMOUNTS)}"
+    f" FROM ledger WHERE at >= ? AND at < ? GROUP BY {', '.join(ALIKE)}"
+)
 
 KINDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("at", "elapsed_s"), (float,)),
@@ -167,6 +183,35 @@ class SQLiteStore:
                 return
             after = (page[-1][1], page[-1][0])
 
+    def totals(self, *, since: float = 0.0, until: float = float("inf")) -> Iterator[LedgerTotal]:
+        """Return the totals of the booked attempts with ``since <= at < until``; those of a day are read in one go."""
+        while True:
+            with self._file.connection() as db:
+                first = db.execute(FIRST_ROW, (since, until)).fetchone()
+                if first is None:
+                    return
+                day = first[0] // DAY_S * DAY_S
+                ends = min(day + DAY_S, until)
+                found = db.execute(DAY_TOTALS, (since, ends)).fetchall()
+            for *alike, attempts, elapsed_s, sent, known_sent, received, known_received, cost_usd, known_cost in found:
+                kept = dict(zip(ALIKE, alike, strict=True))
+                if all(isinstance(value, KINDS[name]) for name, value in kept.items()):
+                    yield LedgerTotal(
+                        **kept,
+                        at=day,
+                        attempts=attempts,
+                        elapsed_s=elapsed_s,
+                        input_tokens=int(sent),
+                        unknown_input=attempts - known_sent,
+                        output_tokens=int(received),
+                        unknown_output=attempts - known_received,
+                        cost_usd=cost_usd,
+                        unknown_cost=attempts - known_cost,
+                    )
+            if ends <= since:  # so late that a day is less than a step of its number
+                return
+            since = ends
+
     def read(self, key: str) -> str | None:
         """Return a state, or None."""
         with self._file.connection() as db:
@@ -189,7 +234,7 @@ class SQLiteStore:
         """Return all states whose keys begin with ``prefix``."""
         with self._file.connection() as db:
             rows = db.execute(
-                "SELECT key, value FROM state WHERE substr(key, 1, ?) = ?", (len(prefix), prefix)
+                "SELECT key, value FROM state WHERE key >= ? AND key < ?", (prefix, prefix + LAST_CHARACTER)
             ).fetchall()
         return dict(rows)
 

@@ -18,9 +18,6 @@ from vision_backends.backends.base import AsyncBackend, rehearse
 from vision_backends.backends.local.capabilities import ClosedVocabulary, check_caption, check_space
 from vision_backends.backends.local.configured_model import LocalModel, Role
 from vision_backends.backends.local.hub.hub import Hub, HuggingFaceHub
-from vision_backends.backends.local.models.captioner import Captioner
-from vision_backends.backends.local.models.detector import ClosedDetector, OpenDetector
-from vision_backends.backends.local.models.embedder import Embedder
 from vision_backends.backends.local.runtime.engines import EngineName  # noqa: TC001 — a key of the table is read by its type
 from vision_backends.backends.local.runtime.idle_unload import IdleWatch
 from vision_backends.backends.local.runtime.loader import BATCH, LoaderSettings, was_forked_while_loading
@@ -39,7 +36,9 @@ from vision_backends.types import FREE, Description, Detections, Embedding, Trac
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from vision_backends.backends.local.configured_model import Engine
+    from vision_backends.backends.local.models.detector import ClosedDetector, OpenDetector
+    from vision_backends.backends.local.models.embedder import Embedder
+    from vision_backends.backends.local.models.roles import Engine
     from vision_backends.backends.requests import Request
     from vision_backends.images import Image
     from vision_backends.types import Detection
@@ -232,6 +231,8 @@ class LocalBackend(AsyncBackend):
         self, images: Sequence[Image], request: DescribeRequest, *, timeout_s: float
     ) -> list[Description]:
         """Describe each image; plain captions are in English."""
+        from vision_backends.backends.local.models.captioner import Captioner
+
         deadline = Deadline(self._clock, timeout_s)
         with self._answering(request) as watch:
             captioner = await self._load(request, Captioner, deadline)
@@ -332,6 +333,8 @@ class LocalBackend(AsyncBackend):
         Raises:
             NotReadyError: Its revision has only just become known, so this is not the space that was announced.
         """
+        from vision_backends.backends.local.models.embedder import Embedder
+
         announced = self.model_for(request).space
         embedder = await self._load(request, Embedder, deadline)
         space = self._model(request).space_at(embedder.loaded.checkpoint.revision)
@@ -344,6 +347,8 @@ class LocalBackend(AsyncBackend):
         self, images: Sequence[Image], request: DetectRequest, deadline: Deadline
     ) -> tuple[ClosedDetector | OpenDetector, list[list[Detection]], tuple[str, ...]]:
         """Return the detector, the objects that it found in each image, and which parts of the labels were not read."""
+        from vision_backends.backends.local.models.detector import ClosedDetector, OpenDetector
+
         if request.labels and "open_vocabulary" in self._models:
             opened = await self._load(request, OpenDetector, deadline)
             found, unread = await opened.detect(

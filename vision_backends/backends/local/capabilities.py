@@ -8,7 +8,6 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from vision_backends.backends.local.models.detector import vocabulary
 from vision_backends.backends.local.models.families import captioning
 from vision_backends.backends.vocabulary import match_labels
 from vision_backends.errors import NotSupportedError
@@ -61,6 +60,8 @@ class ClosedVocabulary:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
+        from vision_backends.backends.local.models.detector import vocabulary
+
         self._names = [name for name, _ in vocabulary(checkpoint.labels).values()]
         self._match = lru_cache(maxsize=64)(self._matched)  # every check repeats this, and matching spellings is slow
 

@@ -16,9 +16,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from vision_backends.backends.local.hub.checkpoint import MOST_FILES, PARTS_OF_REVISION, read_checkpoint
 from vision_backends.backends.local.hub.source import Source
 from vision_backends.backends.local.hub.verify import is_as_published
-from vision_backends.backends.local.models.captioner import Captioner
-from vision_backends.backends.local.models.detector import ClosedDetector, OpenDetector
-from vision_backends.backends.local.models.embedder import Embedder
 from vision_backends.backends.local.models.families import captioning
 from vision_backends.backends.local.runtime.lazy_load import NOT_LOADED, Slot
 from vision_backends.backends.local.runtime.loader import LoaderSettings, load, placement_for
@@ -34,23 +31,14 @@ if TYPE_CHECKING:
     from vision_backends.backends.local.hub.checkpoint import Checkpoint
     from vision_backends.backends.local.hub.hub import Hub
     from vision_backends.backends.local.hub.progress import Progress
+    from vision_backends.backends.local.models.roles import Engine
     from vision_backends.clock import Clock, Deadline
     from vision_backends.types import Task
 
-__all__ = ["Engine", "LocalModel", "Role"]
+__all__ = ["LocalModel", "Role"]
 
 Role = Literal["caption", "embedding", "detection", "open_vocabulary"]
 """What a model is configured for."""
-
-Engine = Captioner | Embedder | ClosedDetector | OpenDetector
-
-ENGINES: dict[Role, tuple[type[Engine], str]] = {
-    "caption": (Captioner, "AutoModelForImageTextToText"),
-    "embedding": (Embedder, "AutoModel"),
-    "detection": (ClosedDetector, "AutoModelForObjectDetection"),
-    "open_vocabulary": (OpenDetector, "AutoModelForZeroShotObjectDetection"),
-}
-"""What runs a model of each role, and the transformers class that loads it."""
 
 LONGEST_END_S = 10.0
 """How long the interpreter's exit waits for a load; a fetch is aborted immediately."""
@@ -309,6 +297,8 @@ class LocalModel:
 
     def _read_into_memory(self, copy: _Copy) -> Engine | None:
         """Return the loaded model, or None where files were changed while they were read."""
+        from vision_backends.backends.local.models.roles import ENGINES
+
         checkpoint, settings = copy.checkpoint, self._settings
         check_room_for_torch(checkpoint)
         engine, auto_class = ENGINES[self._role]

@@ -18,10 +18,9 @@ from vision_backends.cli.rendering.status import print_budgets
 from vision_backends.cli.rendering.text import dollars, dump_json, print_table
 from vision_backends.cli.usage_totals import KEYS, Key, Sums, sum_up, utc_day
 from vision_backends.errors import InvalidRequestError
+from vision_backends.storage.base import DAY_S
 
 __all__ = ["since_of", "usage"]
-
-DAY_S = 86_400
 
 COLUMNS = ("calls", "cached", "fallbacks", "tokens in", "out", "cost", "mean")
 
@@ -48,7 +47,7 @@ def usage(
     begin = since_of(since, now=time.time())
     keys = _keys(by or ("day", "model"))
     with options.open_router() as (router, settings):
-        groups = sum_up(router.ledger(since=begin), by=keys)
+        groups = sum_up(router.ledger_totals(since=begin), by=keys)
         if options.as_json:
             for group, sums in groups.items():
                 typer.echo(dump_json({**dict(zip(keys, group, strict=True)), **sums.to_dict()}))

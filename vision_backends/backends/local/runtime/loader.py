@@ -15,10 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vision_backends.backends.local.runtime.engines import EngineName, Engines, may_convert
-from vision_backends.backends.local.runtime.loaded_model import LoadedModel
-from vision_backends.backends.local.runtime.micro_batcher import MicroBatcher
 from vision_backends.backends.local.runtime.precision import Dtype, choose_dtype, stays_whole
-from vision_backends.backends.local.runtime.processors import load_image_processor, load_processor
 from vision_backends.backends.local.runtime.torch_environment import (
     free_device_memory,
     limit_threads,
@@ -34,6 +31,7 @@ if TYPE_CHECKING:
     import torch
 
     from vision_backends.backends.local.hub.checkpoint import Checkpoint
+    from vision_backends.backends.local.runtime.loaded_model import LoadedModel
 
 __all__ = ["BATCH", "LoaderSettings", "Placement", "load", "placement_for", "was_forked_while_loading"]
 
@@ -174,6 +172,10 @@ def load(
         NotReadyError: It cannot be loaded, or weights are missing from it.
         OverloadedError: There was not enough memory.
     """
+    from vision_backends.backends.local.runtime.loaded_model import LoadedModel
+    from vision_backends.backends.local.runtime.micro_batcher import MicroBatcher
+    from vision_backends.backends.local.runtime.processors import load_image_processor, load_processor
+
     options = {"local_files_only": True, "trust_remote_code": False}
     folder = str(checkpoint.folder)
 
