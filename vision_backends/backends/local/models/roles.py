@@ -1,7 +1,7 @@
 """What runs a model of each role.
 
-This module decides which class of ours, and which of transformers', stands for a role. It costs what all models together
-cost, and is imported when the first one is loaded. It must not know how anything is loaded.
+This module decides which class of ours, and which of transformers', stands for a role. It costs what all models do
+together, and is imported when the first one is loaded. It must not know how anything is loaded.
 """
 
 from __future__ import annotations
