@@ -94,12 +94,19 @@ class Image:
         if self._share is not None:
             self._share.leave()
 
-    def rgb(self, *, min_side_px: int | None = None) -> PILImage.Image:
+    def rgb(
+        self,
+        *,
+        min_side_px: int | None = None,
+        reshaped: Callable[[PILImage.Image], PILImage.Image] | None = None,
+    ) -> PILImage.Image:
         """Return a copy of the pixels, upright and in mode RGB.
 
         Args:
             min_side_px: Least length of the shorter side, unless the whole image is smaller; the copy may be larger.
                 None asks for all pixels.
+            reshaped: Makes another picture of the pixels, which it must not change; that is returned instead, so that a
+                large image is not copied as a whole for a small part of it.
         """
         with self._lock:
             pixels = self._pixels
@@ -113,7 +120,8 @@ class Image:
                 object.__setattr__(self, "_pixels", pixels)
                 if self._share is not None:
                     self._share.resize(self.memory_bytes)
-        return pixels.copy()
+        made = pixels if reshaped is None else reshaped(pixels)
+        return made.copy() if made is pixels else made
 
     def wire(self, rule: WireRule) -> WireImage:
         """Return the image as it is sent: the file's own compressed pixels where they will do, else encoded anew."""
