@@ -263,6 +263,7 @@ def _is_caught(mutant: Mutant, tests: list[str], tree: Path, *, limit_s: float) 
     try:
         return process.wait(limit_s) != 0
     except subprocess.TimeoutExpired:
+        print(f"  hung or was slow for {limit_s:g} s, counted as caught: {mutant.operator}\n{mutant.diff}", flush=True)
         return True
     finally:
         with suppress(ProcessLookupError):

@@ -9,6 +9,7 @@ import socket
 import sqlite3
 import stat
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from blocked_store import until
@@ -137,6 +138,19 @@ def test_a_file_of_an_earlier_version_is_recognised_and_marked(path, in_log):
     assert application_id(path) == APPLICATION_ID
 
 
+def test_a_file_whose_tables_are_overwritten_is_recognised_by_its_mark(path):
+    """It is damaged, and no other program's."""
+    used_file(path)
+    with path.open("r+b") as file:
+        file.seek(100)
+        file.write(b"\xff" * 3996)
+    store = SQLiteStore(path)
+    store.put("k", b"v")
+    assert store.get("k") == b"v"
+    store.close()
+    assert len(list(path.parent.glob("*.damaged-*"))) == 1
+
+
 def test_a_file_that_a_killed_process_has_just_begun_is_taken_over(path):
     """It is a database without a table."""
     database("PRAGMA auto_vacuum=INCREMENTAL", "PRAGMA journal_mode=WAL")(path)
@@ -223,6 +237,26 @@ def test_a_link_of_another_user_is_refused(path):
     os.chown(path, 12345, 12345, follow_symlinks=False)
     with pytest.raises(ConfigError, match="a link that another user has made"):
         open_store(path)
+
+
+@posix
+@as_root
+def test_a_link_of_the_administrator_is_followed():
+    """He may do what he likes anyway."""
+    with TemporaryDirectory() as folder:
+        target, link = Path(folder, "target"), Path(folder, "store.sqlite")
+        target.touch()
+        link.symlink_to(target)
+        for file in (folder, target):
+            os.chown(file, 12345, 12345)
+        os.seteuid(12345)
+        try:
+            store = SQLiteStore(link)
+            store.put("k", b"v")
+            store.close()
+        finally:
+            os.seteuid(0)
+        assert target.stat().st_size > 0
 
 
 def used_file(path):
