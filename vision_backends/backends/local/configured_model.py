@@ -313,7 +313,8 @@ class LocalModel:
         engine, auto_class = ENGINES[self._role]
         style = captioning(checkpoint.kind)
         chat = self._role == "caption" and (style is None or style.task is not None)
-        placement = placement_for(checkpoint, settings, has_parts=_has_parts(self._role, checkpoint.kind))
+        with awaited_at_exit(LONGEST_END_S):  # it imports torch
+            placement = placement_for(checkpoint, settings, has_parts=_has_parts(self._role, checkpoint.kind))
         room = memory_for(
             checkpoint,
             device=placement.device,

@@ -49,7 +49,7 @@ def check_packages(*, engine: str) -> None:
 def free_device_memory() -> None:
     """Release the GPU memory that torch still keeps after models have been dropped."""
     torch = sys.modules.get("torch")
-    if torch is None:
+    if torch is None or getattr(torch.__spec__, "_initializing", False):  # another thread is importing it
         return
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
