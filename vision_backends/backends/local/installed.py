@@ -93,7 +93,10 @@ def find_holding(source: Source, hub: HuggingFaceHub) -> Holding:
     if source.folder is not None:
         found: tuple[Path, str | None] | None = (source.folder, None) if source.folder_exists else None
     else:
-        found = hub.cached(source)
+        try:
+            found = hub.cached(source)
+        except NotReadyError as flaw:  # there is no cache
+            return Holding(state="absent", flaw=str(flaw))
     if found is None:
         arrived_bytes = _arrived_bytes(source, hub)
         return Holding(state="partly" if arrived_bytes else "absent", size_bytes=arrived_bytes)

@@ -1,7 +1,7 @@
 """Facts that were measured once on this machine, and what was converted, valid until something about it changes.
 
 This module decides where they are kept and when they no longer hold. It must not know what was measured. If anything is
-wrong with the files, that is as if nothing had been kept: it is measured again.
+wrong with the files, or the user has no folder for them, that is as if nothing had been kept: it is measured again.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from vision_backends.config.user_folders import user_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -43,12 +45,15 @@ class TuningCache:
 
     @property
     def folder(self) -> Path:
-        """Where facts are, and where larger things may be kept beside them."""
-        if self._folder is not None:
-            return self._folder
-        from platformdirs import user_cache_path
+        """Where facts are, and where larger things may be kept beside them.
 
-        return user_cache_path("vision-backends") / "local"
+        Raises:
+            FileNotFoundError: None is configured, and the user has no cache folder.
+        """
+        folder = self._folder or user_folder("cache")
+        if folder is None:
+            raise FileNotFoundError("this user has no home to keep anything in: set HOME or XDG_CACHE_HOME")
+        return folder if self._folder else folder / "local"
 
     def read(self, name: str, *, state: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return a fact, if it was written in this state.
@@ -65,8 +70,8 @@ class TuningCache:
 
     def write(self, name: str, fact: Mapping[str, Any], *, state: Mapping[str, Any]) -> None:
         """Keep a fact, if the folder can be written to; readers never see half of it."""
-        file = self._file(name, state)
         with suppress(OSError):
+            file = self._file(name, state)
             file.parent.mkdir(parents=True, exist_ok=True)
             handle, draft = tempfile.mkstemp(dir=file.parent, prefix=".draft-")
             try:
@@ -95,15 +100,19 @@ class TuningCache:
         return sum(_size(path) for path in self._concerned(about))
 
     def _concerned(self, about: Callable[[dict[str, Any]], bool]) -> list[Path]:
-        facts = [*self.folder.glob("*.json")]
+        try:
+            folder = self.folder
+        except FileNotFoundError:
+            return []
+        facts = [*folder.glob("*.json")]
         gone = [file for file in facts if about(_state_in(file))]
         known = {file.with_suffix("") for file in facts}
-        ours = (path for path in self.folder.glob("*") if DRAFT.fullmatch(path.name))
+        ours = (path for path in folder.glob("*") if DRAFT.fullmatch(path.name))
         killed = [path for path in ours if path not in known and _age_s(path) > WORK_S]
         return [*gone, *(file.with_suffix("") for file in gone), *killed]
 
     def place(self, name: str, *, state: Mapping[str, Any]) -> Path:
-        """Return the folder for what is too large for a fact; it may not exist yet."""
+        """Return the folder for what is too large for a fact; it may not exist yet. Errors as `folder`."""
         return self._file(name, state).with_suffix("")
 
     def _file(self, name: str, state: Mapping[str, Any]) -> Path:
