@@ -9,15 +9,16 @@ import threading
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from vision_backends.backends.local.hub.checkpoint import MOST_FILES, read_checkpoint
+from vision_backends.backends.local.hub.flaws import FETCHED_AGAIN
 from vision_backends.backends.local.hub.source import Source
 from vision_backends.backends.local.models.captioner import Captioner
 from vision_backends.backends.local.models.detector import ClosedDetector, OpenDetector
 from vision_backends.backends.local.models.embedder import Embedder
 from vision_backends.backends.local.models.families import captioning
-from vision_backends.backends.local.runtime.lazy_load import NOT_LOADED, Slot
+from vision_backends.backends.local.runtime.lazy_load import NOT_LOADED, Slot, again
 from vision_backends.backends.local.runtime.loader import LoaderSettings, load, placement_for
 from vision_backends.backends.local.runtime.memory import memory_for
 from vision_backends.backends.local.runtime.parallel_map import compute
@@ -52,8 +53,22 @@ ENGINES: dict[Role, tuple[type[Engine], str]] = {
 LONGEST_END_S = 10.0
 """How long the interpreter's exit waits for a load; a fetch is aborted immediately."""
 
-FETCHED_AGAIN = frozenset({"incomplete", "no_safetensors"})
-"""Error codes of a cached model that fetching it again may fix."""
+AGAIN_S = 1.0
+"""When a model whose files have a flaw is looked at again: it is not loaded again before they change."""
+
+
+class _Flaw(NamedTuple):
+    """What is wrong with a model's files.
+
+    Attributes:
+        stamp: What the files were like.
+        error: The flaw.
+        fetched: Whether they had been fetched just then, so that fetching them once more would not help.
+    """
+
+    stamp: object
+    error: NotReadyError
+    fetched: bool
 
 
 class LocalModel:
@@ -91,6 +106,7 @@ class LocalModel:
         self._rehearsed: set[Task] = set()
         self._slot: Slot[Engine] = Slot(name, self._load, clock=clock)
         self._read_before: tuple[object, Checkpoint] | None = None
+        self._flaw: _Flaw | None = None
         folder = self._source.folder
         self._find = TimedLookup(self._look, clock=clock, mark=lambda: None if folder is None else _marks(folder))
 
@@ -228,11 +244,30 @@ class LocalModel:
 
     def _load(self, progress: Progress) -> Engine:
         checkpoint = self._find.fresh()
-        if checkpoint is None:
-            progress.stage = "being fetched"
-            folder, revision = self._hub.fetch(self._source, progress)
+        if checkpoint is not None:
+            with self._remembering_flaws(fetched=False):
+                return self._made(checkpoint, progress)
+        progress.stage = "being fetched"
+        folder, revision = self._hub.fetch(self._source, progress)
+        self._find.forget()
+        self._flaw = None  # of what was there before
+        with self._remembering_flaws(fetched=True):
+            return self._made(self._read(folder, revision), progress)
+
+    @contextmanager
+    def _remembering_flaws(self, *, fetched: bool) -> Iterator[None]:
+        """Let a flaw that shows while a model is loaded hold until its files change, or are fetched again."""
+        try:
+            yield
+        except NotReadyError as error:
+            if error.code not in FETCHED_AGAIN:
+                raise  # the files are not to blame
+            stamp = self._flaw.stamp if self._flaw else self._read_before and self._read_before[0]
+            self._flaw = _Flaw(stamp, error, fetched=fetched)
             self._find.forget()
-            checkpoint = read_checkpoint(folder, name=self.name, revision=revision)
+            raise again(error, AGAIN_S) from error
+
+    def _made(self, checkpoint: Checkpoint, progress: Progress) -> Engine:
         progress.stage, progress.total_bytes = "being loaded", 0
         settings = self._settings
         engine, auto_class = ENGINES[self._role]
@@ -278,22 +313,39 @@ class LocalModel:
             return None
         try:
             return self._read(*cached)
-        except NotReadyError as flaw:
-            if flaw.code in FETCHED_AGAIN:
+        except NotReadyError as error:
+            if error.code in FETCHED_AGAIN and not (self._flaw is not None and self._flaw.fetched):
                 return None
             raise
 
     def _read(self, folder: Path, revision: str | None) -> Checkpoint:
-        """Read a folder again only when a file in it has changed."""
+        """Read a folder again only when a file in it has changed.
+
+        Raises:
+            NotReadyError: The checkpoint is refused, or was found to have a flaw when it was loaded.
+        """
         stamp = (revision, *((str(path), *_marks(path)) for path in sorted(islice(folder.rglob("*"), MOST_FILES + 1))))
+        if self._flaw is not None:
+            if self._flaw.stamp == stamp:
+                raise again(self._flaw.error) from self._flaw.error
+            self._flaw = None
         found = self._read_before
         if found is None or found[0] != stamp:
-            found = (stamp, read_checkpoint(folder, name=self.name, revision=revision))
-            self._read_before = found
+            try:
+                has_classes = self._role == "detection"
+                read = read_checkpoint(folder, name=self.name, revision=revision, has_classes=has_classes)
+            except NotReadyError as error:
+                self._flaw = _Flaw(stamp, error, fetched=False)
+                raise
+            self._read_before = found = (stamp, read)
         return found[1]
 
     def _missing(self) -> NotReadyError:
         later = "; the first request that reaches this rung fetches it" if self._download == "background" else ""
+        flaw = self._flaw
+        if flaw is not None:
+            message = f"{self.name} is not on this machine as it should be{later}. {flaw.error.message}"
+            return NotReadyError(message, remedy=f"Run: vision models pull {self.name}", code="not_fetched")
         message = f"{self.name} is not on this machine yet{later}."
         here = f"; for the folder here, write ./{self.name} in [local]" if Path(self.name).is_dir() else ""
         return NotReadyError(message, remedy=f"Run: vision models pull {self.name}{here}", code="not_fetched")

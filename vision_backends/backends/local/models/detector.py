@@ -9,6 +9,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from vision_backends.backends.local.hub.labels import NO_CLASS
 from vision_backends.backends.local.models.reading import AS_LETTERS, SHOWN, leave_out
 from vision_backends.backends.local.runtime.loaded_model import aspect
 from vision_backends.backends.model_cards import coco_categories
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     _Read = tuple[Sequence[str], Inputs, Spans | None, tuple[str, ...]]
 
 __all__ = ["ClosedDetector", "OpenDetector", "vocabulary"]
-
-NO_CLASS = "N/A"
-"""DETR's name for the class numbers that COCO left out."""
 
 MOST_DISTANCE = 0.005
 """Largest difference in a score, or in a side of a box as a fraction of the image's: 3 pixels at 640."""
@@ -86,7 +84,7 @@ class ClosedDetector:
         from vision_backends.backends.local.runtime.parts import Boxes
 
         self.loaded = loaded
-        self._names = vocabulary(loaded.model.config.id2label)
+        self._names = vocabulary(loaded.checkpoint.labels)
         self._boxes = loaded.part("boxes", Boxes(loaded.model), agrees=_alike)
 
     async def detect(
