@@ -120,7 +120,7 @@ def test_layers_of_a_backbone_count(ask, model_copy):
     reweigh(folder, alter)
     if not longer:
         pytest.fail("the backbone has no such layers any more")
-    with pytest.raises(NotReadyError, match="and config.json asks for 1"):
+    with pytest.raises(NotReadyError, match=r"and config\.json asks for 1"):
         ask("detection", folder)
 
 
@@ -181,5 +181,3 @@ def test_what_belongs_to_no_part_of_the_model_may_be_left(ask, model_copy, kind)
     folder = model_copy(kind)
     reweigh(folder, lambda tensors: tensors.update(LEFT[kind]))
     ask(FEWER[kind][0], folder)
-
-
