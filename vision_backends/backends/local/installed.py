@@ -72,7 +72,7 @@ class Removal:
         """Tell whether something was converted from what is removed; without revisions, that is the whole model."""
         model, _, _ = str(state.get("model")).partition("@")
         repository, _, _ = self.name.partition("@")
-        return model == repository and (not self.revisions or state.get("revision") in self.revisions)
+        return model == repository and (not self.revisions or str(state.get("revision")) in self.revisions)
 
     def execute(self) -> None:
         """Delete it.
