@@ -67,6 +67,13 @@ def test_a_class_without_a_name_is_a_flaw(table, why):
     assert caught.value.code == "no_labels"
 
 
+def test_as_many_names_as_it_says_are_needed():
+    """The weights have as many classes as that."""
+    assert class_names({"id2label": TABLE, "num_labels": 3}) == NAMES
+    with pytest.raises(FlawError, match=r"id2label of config\.json has 3 names, and num_labels is 5"):
+        class_names({"id2label": TABLE, "num_labels": 5})
+
+
 def test_names_that_are_numbers_are_names():
     """A detector of digits has them."""
     assert class_names({"id2label": {"0": "7", "1": "LABEL_7"}}) == {0: "7", 1: "LABEL_7"}

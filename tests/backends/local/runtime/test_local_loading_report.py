@@ -150,6 +150,18 @@ def test_weights_of_another_shape_are_refused(ask, model_copy):
         ask("embedding", folder)
 
 
+def test_weights_with_a_hole_are_refused(ask, model_copy):
+    """What was never written is zeros, and half of the model would be dead."""
+    folder = model_copy("blip")
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    middle = len(whole) // 2
+    weights.write_bytes(whole[:middle] + bytes(20_000) + whole[middle + 20_000 :])
+    with pytest.raises(NotReadyError, match=r"model\.safetensors has a hole of .* zeros") as caught:
+        ask("caption", folder)
+    assert caught.value.code == "incomplete"
+
+
 LEFT = {
     "clip": {"vision_model.embeddings.position_ids": torch.arange(17)[None], "text_model.extra_ids": torch.arange(3)},
     "siglip": {"classifier.weight": torch.ones(2, 32), "classifier.bias": torch.ones(2)},

@@ -31,6 +31,7 @@ from vision_backends.backends.local.hub.weights import (
     count_numbers,
     find_weights,
     read_header,
+    refuse_holes,
     start_of,
     tensors,
 )
@@ -170,11 +171,11 @@ def check_settings(root: Path, *, name: str, weights: Iterable[str]) -> None:
 
 
 def flaws_of_files(root: Path) -> dict[str, str]:
-    """Return what is wrong with weights and tokenizer, by their path within the folder: cut short, no such file."""
+    """Return what is wrong with weights and tokenizer, by their path within the folder: cut, missing, holes."""
     flaws = {}
     for path in sorted(root.rglob("*.safetensors")):
         try:
-            read_header(path)
+            refuse_holes(path, read_header(path))
         except FlawError as flaw:
             flaws[path.relative_to(root).as_posix()] = flaw.why
     with suppress(FlawError), odd_files_are_flaws():  # what is refused for other reasons may be whole all the same

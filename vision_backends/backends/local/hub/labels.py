@@ -39,7 +39,7 @@ def class_names(config: Mapping[str, Any]) -> dict[int, str]:
     flaws = []
     for table in TABLES:
         try:
-            return _complete(_by_number(config.get(table), table), table)
+            return _complete(_by_number(config.get(table), table), table, count=config.get("num_labels"))
         except FlawError as flaw:
             flaws.append(flaw)
     raise flaws[0]
@@ -67,7 +67,11 @@ def _is_number(value: object) -> bool:
     return digits or (isinstance(value, int) and not isinstance(value, bool) and value >= 0)
 
 
-def _complete(names: Mapping[int, Any], table: str) -> dict[int, str]:
+def _complete(names: Mapping[int, Any], table: str, *, count: object) -> dict[int, str]:
+    if isinstance(count, int) and count != len(
+        names
+    ):  # and transformers would name that many classes LABEL_0 and so on
+        raise _flaw(f"{table} of config.json has {len(names)} names, and num_labels is {count}")
     for number in range(len(names)):
         if number not in names:
             raise _flaw(f"{table} of config.json has {len(names)} names, but none for class {number}")

@@ -12,15 +12,15 @@ import os
 import struct
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vision_backends.backends.local.hub.flaws import ODD, FlawError, read_table, unreadable
 from vision_backends.regular_file import NotRegularFileError, open_regular
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
-__all__ = ["INDEX", "WEIGHTS", "count_numbers", "find_weights", "read_header", "start_of", "tensors"]
+__all__ = ["INDEX", "WEIGHTS", "count_numbers", "find_weights", "read_header", "refuse_holes", "start_of", "tensors"]
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -29,9 +29,11 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 MOST_HEADER_BYTES = 25_000_000
 """As much as huggingface_hub reads of a table of tensors; those of the largest models have a tenth of it."""
 
-LEAST_TAIL_BYTES = 4096
-MOST_TAIL_BYTES = 1 << 20
-"""How much of the end of weights must not be zeros: a hundredth, within these bounds; a bias of zeros is shorter."""
+LEAST_HOLE_BYTES = 4096
+MOST_HOLE_BYTES = 1 << 20
+"""How long a stretch of weights must not be zeros: a hundredth, within these bounds; a bias of zeros is shorter."""
+
+PROBE_BYTES = 64
 
 DTYPE_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}
 
@@ -90,6 +92,27 @@ def read_header(path: Path) -> dict[str, Any]:
     raise FlawError(f"{path.name} is cut short")
 
 
+def refuse_holes(path: Path, header: Mapping[str, Any]) -> None:
+    """Return unless a part of a file was never written: a download in several streams leaves holes of zeros.
+
+    One matrix of zeros may be what was learned. A hole knows no borders: it is a stretch of zeros over several.
+
+    Args:
+        path: The file; a sample of it is read.
+        header: Its table of tensors.
+
+    Raises:
+        FlawError: It has such a hole.
+    """
+    matrices = [entry["data_offsets"] for entry in tensors(header).values() if len(entry["shape"]) > 1]
+    start, size_bytes = start_of(header), path.stat().st_size
+    with open_regular(path) as (file, _):
+        for first, end in _stretches_of_zeros(file, start, size_bytes, least_bytes=_hole_bytes(size_bytes - start)):
+            over = sum(1 for a, b in matrices if a < end - start and first - start < b)
+            if over > 1:
+                raise FlawError(f"{path.name} has a hole of {end - first:,} bytes of zeros: it has not arrived whole")
+
+
 def tensors(header: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Return what a table says of each tensor, in the order of their names."""
     return {name: entry for name, entry in sorted(header.items()) if not name.startswith("__")}
@@ -123,9 +146,34 @@ def _end_of_tensors(path: Path, header: Mapping[str, Any]) -> int:
     return int(spans[-1][1])
 
 
+def _stretches_of_zeros(file: BinaryIO, start: int, end: int, *, least_bytes: int) -> Iterator[tuple[int, int]]:
+    """Yield where zeros begin and end, in steps of half the least length; whatever is longer holds such a step."""
+    step = max(PROBE_BYTES, least_bytes // 2)
+    first = None
+    for place in range(start, end, step):
+        file.seek(place)
+        is_empty = _is_empty(file.read(PROBE_BYTES)) and _is_empty(file.read(step - PROBE_BYTES))
+        if is_empty and first is None:
+            first = place
+        elif not is_empty and first is not None:
+            yield first, place
+            first = None
+    if first is not None:
+        yield first, end
+
+
+def _is_empty(content: bytes) -> bool:
+    return content.count(0) == len(content)
+
+
+def _hole_bytes(size_bytes: int) -> int:
+    """Return from what length on zeros in a file are a part of it that has not arrived."""
+    return min(size_bytes, MOST_HOLE_BYTES, max(LEAST_HOLE_BYTES, size_bytes // 100))
+
+
 def _ends_in_zeros(path: Path, size_bytes: int) -> bool:
     """Tell whether nothing was written to the end of a file whose room was reserved; trained weights are not zero."""
-    tail_bytes = min(size_bytes, MOST_TAIL_BYTES, max(LEAST_TAIL_BYTES, size_bytes // 100))
+    tail_bytes = _hole_bytes(size_bytes)
     with path.open("rb") as file:
         file.seek(-tail_bytes, os.SEEK_END)
-        return tail_bytes >= LEAST_TAIL_BYTES and not any(file.read(tail_bytes))
+        return tail_bytes >= LEAST_HOLE_BYTES and _is_empty(file.read(tail_bytes))

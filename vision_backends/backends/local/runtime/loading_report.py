@@ -12,14 +12,13 @@ import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from vision_backends.backends.local.hub.flaws import FlawError, refusal
-from vision_backends.backends.local.hub.weights import find_weights, read_header, tensors
+from vision_backends.backends.local.hub.flaws import FlawError, refusal, refusing
+from vision_backends.backends.local.hub.weights import find_weights, read_header, refuse_holes, tensors
 from vision_backends.backends.local.runtime.torch_environment import is_shortage
 from vision_backends.errors import BackendError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-    from pathlib import Path
 
     from vision_backends.backends.local.hub.checkpoint import Checkpoint
 
@@ -37,7 +36,7 @@ PLAIN = frozenset({"weight", "bias"})
 
 
 def check_weights(checkpoint: Checkpoint, model: Any, report: Mapping[str, Any]) -> None:  # noqa: ANN401 — any model
-    """Return if the weights and the configuration are of one model.
+    """Return if the weights have arrived whole, and are of one model with the configuration.
 
     Args:
         checkpoint: What was loaded.
@@ -45,12 +44,16 @@ def check_weights(checkpoint: Checkpoint, model: Any, report: Mapping[str, Any])
         report: What ``from_pretrained`` has reported, with ``ignore_mismatched_sizes``.
 
     Raises:
-        NotReadyError: They are not; ``code`` is ``"inconsistent"``.
+        NotReadyError: They have not, or are not; ``code`` is ``"incomplete"`` or ``"inconsistent"``.
     """
+    headers = {path: read_header(path) for path in find_weights(checkpoint.folder)}
+    with refusing(checkpoint.name):
+        for path, header in headers.items():
+            refuse_holes(path, header)
     why = (
         _lacking(sorted(report["missing_keys"]), checkpoint.weights)
         or _misshapen(sorted(report["mismatched_keys"]), checkpoint.weights)
-        or _left(sorted(report["unexpected_keys"]), model, checkpoint)
+        or _left(sorted(report["unexpected_keys"]), model, checkpoint.weights, integers=_integers(headers.values()))
     )
     if why is None and report["error_msgs"]:
         why = f"{checkpoint.weights} does not fit config.json: {' '.join(str(report['error_msgs'][0]).split())[:300]}"
@@ -87,30 +90,26 @@ def _misshapen(mismatched: list[tuple[str, Iterable[int], Iterable[int]]], weigh
     return f"{name} has the shape {[*found]} in {weights}, and {[*wanted]} by config.json"
 
 
-def _left(unexpected: list[str], model: Any, checkpoint: Checkpoint) -> str | None:  # noqa: ANN401 — the same
+def _left(unexpected: list[str], model: Any, weights: str, *, integers: set[str]) -> str | None:  # noqa: ANN401 — the same
     """Return why weights that nothing has taken are a flaw, if they are."""
-    if not unexpected:
-        return None
     parts: dict[str, Any] = dict(model.named_modules(remove_duplicate=False))
-    counted = _integers(checkpoint.folder)
-    learned = [name for name in unexpected if name.rpartition(".")[2] not in COMPUTED | counted]
+    learned = [name for name in unexpected if name.rpartition(".")[2] not in COMPUTED | integers]
     prefix = f"{model.base_model_prefix}."
     owned = [place for name in learned if (place := _owner(name, parts, prefix)) is not None]
     for owner, rest in owned:
         if rest[0].isdecimal():
             layers = len([*parts[owner].children()])
             more = len({steps[0] for place, steps in owned if place == owner})
-            return f"{checkpoint.weights} has {layers + more} of {owner}, and config.json asks for {layers}"
+            return f"{weights} has {layers + more} of {owner}, and config.json asks for {layers}"
     if owned:
         owner, rest = owned[0]
         unused = ".".join([owner, *rest])
-        return f"{checkpoint.weights} has {len(owned)} weights that config.json has no use for, such as {unused}"
+        return f"{weights} has {len(owned)} weights that config.json has no use for, such as {unused}"
     return None
 
 
-def _integers(folder: Path) -> set[str]:
+def _integers(headers: Iterable[Mapping[str, Any]]) -> set[str]:
     """Return the last names of the tensors of integers, whatever the parts that they are in are called today."""
-    headers = map(read_header, find_weights(folder))
     found = (pair for header in headers for pair in tensors(header).items())
     return {name.rpartition(".")[2] for name, entry in found if entry["dtype"] in INTEGERS} - PLAIN
 
