@@ -142,11 +142,12 @@ def test_a_hole_in_the_weights_is_found_where_they_are_read(model_copy, begin):
 
 
 def test_a_matrix_of_zeros_is_no_hole(model_copy):
-    """It may be what was learned, as may the zeros of the biases around it."""
+    """It may be what was learned, as may the zeros of the biases around it, and of the next."""
     folder = model_copy("clip")
     tensors = load_file(folder / "model.safetensors")
     tensors["text_model.embeddings.token_embedding.weight"].zero_()
-    tensors["vision_model.encoder.layers.0.mlp.fc1.weight"].zero_()
+    for name in ("fc1.weight", "fc2.bias", "fc2.weight"):
+        tensors[f"vision_model.encoder.layers.0.mlp.{name}"].zero_()
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     assert flaws_of_files(folder) == {}
 

@@ -33,6 +33,9 @@ LEAST_HOLE_BYTES = 4096
 MOST_HOLE_BYTES = 1 << 20
 """How long a stretch of weights must not be zeros: a hundredth, within these bounds; a bias of zeros is shorter."""
 
+MOST_EMPTY = 3
+"""So many matrices in a row that are zeros are a hole, however small they are; of large ones two are."""
+
 PROBE_BYTES = 64
 
 DTYPE_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}
@@ -95,7 +98,7 @@ def read_header(path: Path) -> dict[str, Any]:
 def refuse_holes(path: Path, header: Mapping[str, Any]) -> None:
     """Return unless a part of a file was never written: a download in several streams leaves holes of zeros.
 
-    One matrix of zeros may be what was learned. A hole knows no borders: it is a stretch of zeros over several.
+    A matrix of zeros may be what was learned. A hole knows no borders: it is a stretch of zeros over several of them.
 
     Args:
         path: The file; a sample of it is read.
@@ -109,7 +112,7 @@ def refuse_holes(path: Path, header: Mapping[str, Any]) -> None:
     with open_regular(path) as (file, _):
         for first, end in _stretches_of_zeros(file, start, size_bytes, least_bytes=_hole_bytes(size_bytes - start)):
             over = sum(1 for a, b in matrices if a < end - start and first - start < b)
-            if over > 1:
+            if over >= MOST_EMPTY if end - first < MOST_HOLE_BYTES else over > 1:
                 raise FlawError(f"{path.name} has a hole of {end - first:,} bytes of zeros: it has not arrived whole")
 
 

@@ -306,15 +306,20 @@ def _alike(expected: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> b
 
 
 def _checked(raw: _Raw) -> _Raw:
-    """Return the raw output if all its numbers are finite, except for scores of −∞, which mean "never".
+    """Return the raw output if it is an answer: finite, except for scores of −∞, which mean "never", and not all alike.
 
     Raises:
-        InvalidReplyError: The model computed infinities or NaN.
+        InvalidReplyError: The model computed infinities or NaN, or the same for each of its queries, as it does when
+            part of its weights is zeros: it has not looked at the image.
     """
     scores = raw.logits.isfinite() | raw.logits.isneginf()
     for what, good in (("boxes", raw.boxes.isfinite()), ("scores", scores)):
         if not bool(good.all()):
             raise InvalidReplyError(f"The model computed {what} that are not finite numbers.", code="not_finite")
+    for what, rows in (("boxes", raw.boxes), ("scores", raw.logits)):
+        if len(rows) > 1 and bool((rows == rows[:1]).all()):
+            message = f"The model computed the same {what} for all {len(rows)} of its queries."
+            raise InvalidReplyError(message, code="all_alike")
     return raw
 
 
