@@ -24,10 +24,13 @@ if TYPE_CHECKING:
 
 __all__ = ["blamed_on", "check_weights"]
 
-COMPUTED = frozenset(
-    {"attn_mask", "inv_freq", "masked_bias", "num_batches_tracked", "position_ids", "relative_position_index"}
+UNNEEDED = frozenset(
+    {
+        *("attn_mask", "inv_freq", "masked_bias", "num_batches_tracked", "position_ids"),
+        *("relative_coords_table", "relative_position_index", "mask_token"),
+    }
 )
-"""Tensors that models compute themselves today, and that older versions of them have saved."""
+"""Tensors that models compute themselves today, and older versions have saved; and one that only training needs."""
 
 INTEGERS = frozenset({"BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64"})
 """Dtypes of what is counted or computed, not learned."""
@@ -93,7 +96,7 @@ def _misshapen(mismatched: list[tuple[str, Iterable[int], Iterable[int]]], weigh
 def _left(unexpected: list[str], model: Any, weights: str, *, integers: set[str]) -> str | None:  # noqa: ANN401 — the same
     """Return why weights that nothing has taken are a flaw, if they are."""
     parts: dict[str, Any] = dict(model.named_modules(remove_duplicate=False))
-    learned = [name for name in unexpected if name.rpartition(".")[2] not in COMPUTED | integers]
+    learned = [name for name in unexpected if name.rpartition(".")[2] not in UNNEEDED | integers]
     prefix = f"{model.base_model_prefix}."
     owned = [place for name in learned if (place := _owner(name, parts, prefix)) is not None]
     for owner, rest in owned:
