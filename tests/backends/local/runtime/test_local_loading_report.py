@@ -163,7 +163,10 @@ def test_weights_with_a_hole_are_refused(ask, model_copy):
 
 
 LEFT = {
-    "clip": {"vision_model.embeddings.position_ids": torch.arange(17)[None], "text_model.extra_ids": torch.arange(3)},
+    "clip": {
+        "vision_model.embeddings.position_ids": torch.arange(17)[None],
+        "text_model.encoder.layers.0.ids": torch.arange(3),
+    },
     "siglip": {"classifier.weight": torch.ones(2, 32), "classifier.bias": torch.ones(2)},
     "blip": {
         "text_encoder.encoder.layer.0.output.dense.weight": torch.ones(8, 8),
