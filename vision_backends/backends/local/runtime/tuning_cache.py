@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vision_backends.config.user_folders import user_folder
+from vision_backends.regular_file import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,6 +29,9 @@ __all__ = ["TuningCache", "processor_name"]
 
 DRAFT = re.compile(r"\.(draft|convert)-.*|.*-[0-9a-f]{16}")
 """Names of facts and conversions in progress, and of folders beside facts."""
+
+MOST_BYTES = 100_000
+"""A fact has some hundred."""
 
 WORK_S = 24 * 3600.0
 """Anything in progress for longer than this was abandoned."""
@@ -62,11 +66,9 @@ class TuningCache:
             name: What it is about.
             state: Everything that it depends on, as JSON-able values.
         """
-        with suppress(OSError, ValueError):
-            kept = json.loads(self._file(name, state).read_text(encoding="utf-8"))
-            if isinstance(kept, dict) and kept.get("state") == _plain(state) and isinstance(kept.get("fact"), dict):
-                return dict(kept["fact"])
-        return None
+        kept = _kept_in(self._file(name, state))
+        fact = kept.get("fact")
+        return fact if kept.get("state") == _plain(state) and isinstance(fact, dict) else None
 
     def write(self, name: str, fact: Mapping[str, Any], *, state: Mapping[str, Any]) -> None:
         """Keep a fact, if the folder can be written to; readers never see half of it."""
@@ -131,11 +133,18 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _state_in(file: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError, AttributeError):
-        state = json.loads(file.read_text(encoding="utf-8")).get("state")
-        return state if isinstance(state, dict) else {}
+def _kept_in(file: Path) -> dict[str, Any]:
+    """Return what is in a file; nothing where that is not what was written."""
+    with suppress(OSError, ValueError, RecursionError):
+        kept = json.loads(read_regular(file, max_bytes=MOST_BYTES))
+        if isinstance(kept, dict):
+            return kept
     return {}
+
+
+def _state_in(file: Path) -> dict[str, Any]:
+    state = _kept_in(file).get("state")
+    return state if isinstance(state, dict) else {}
 
 
 def _size(path: Path) -> int:
