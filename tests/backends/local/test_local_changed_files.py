@@ -41,7 +41,7 @@ image = open_image(Image.linear_gradient("L").convert("RGB"))
 when = {}
 
 def hook(event, arguments):
-    if event == "open" and isinstance(arguments[0], (str, Path)) and "from_pretrained" in callers():
+    if event == "open" and isinstance(arguments[0], (str, Path)) and callers() & {"from_pretrained", "check_weights"}:
         for name in [name for name in when if str(arguments[0]).endswith(name)]:
             when.pop(name)()
 
@@ -96,7 +96,7 @@ played("converted", engine="auto", after=cut)
 played("overwritten", after=overwrite)
 played("cut-while-read", during={"/config.json": cut})
 played("overwritten-while-read", during={"/config.json": overwrite})
-played("overwritten-when-read", during={"/preprocessor_config.json": overwrite})
+played("overwritten-when-read", during={"/model.safetensors": overwrite})
 """
 
 

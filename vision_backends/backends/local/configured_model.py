@@ -6,18 +6,17 @@ This module decides what a caller is told about a model that is not loaded. It m
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from vision_backends.backends.local.hub.checkpoint import MOST_FILES, PARTS_OF_REVISION, read_checkpoint
+from vision_backends.backends.local.hub.flaws import FETCHED_AGAIN
 from vision_backends.backends.local.hub.source import Source
 from vision_backends.backends.local.hub.verify import is_as_published
 from vision_backends.backends.local.models.families import captioning
-from vision_backends.backends.local.runtime.lazy_load import NOT_LOADED, Slot
+from vision_backends.backends.local.runtime.lazy_load import NOT_LOADED, Slot, again
 from vision_backends.backends.local.runtime.loader import LoaderSettings, load, placement_for
 from vision_backends.backends.local.runtime.memory import check_room_for_torch, memory_for
 from vision_backends.backends.local.runtime.parallel_map import compute
@@ -26,7 +25,7 @@ from vision_backends.engine.threads import awaited_at_exit
 from vision_backends.errors import BackendError, NotReadyError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from vision_backends.backends.local.hub.checkpoint import Checkpoint
     from vision_backends.backends.local.hub.hub import Hub
@@ -43,42 +42,71 @@ Role = Literal["caption", "embedding", "detection", "open_vocabulary"]
 LONGEST_END_S = 10.0
 """How long the interpreter's exit waits for a load; a fetch is aborted immediately."""
 
-FETCHED_AGAIN = frozenset({"incomplete", "no_safetensors"})
-"""Error codes of a cached model that fetching it again may fix."""
+AGAIN_S = 1.0
+"""When a model whose files have a flaw is looked at again: it is not loaded again before they change."""
+
 
 MOST_READS = 3
 """How often a model is read whose files are changed meanwhile."""
 
-AGAIN_S = 1.0
-"""When a model is tried again whose files were changed."""
-
 COUNTING = (".safetensors", *PARTS_OF_REVISION)
 """How the names of files end that change answers."""
 
-Stamp = Mapping[str, tuple[int, ...]]
-"""What tells whether the files of a checkpoint were changed, by their path within its folder."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Copy:
-    """A checkpoint on this machine.
+class _State(NamedTuple):
+    """What tells whether the files of a checkpoint were changed.
 
     Attributes:
-        root: Its folder.
-        commit: Its commit, for a model of the hub.
-        stamp: What its files looked like before they were read.
-        checkpoint: What they say.
+        root: Their folder.
+        commit: Their commit, for a model of the hub.
+        marks: The marks of each, by its path within the folder.
     """
 
     root: Path
     commit: str | None
-    stamp: Stamp
-    checkpoint: Checkpoint
+    marks: Mapping[str, tuple[int, ...]]
+
+    @classmethod
+    def of(cls, root: Path, commit: str | None) -> _State:
+        """Return that of now."""
+        paths = islice(root.rglob("*"), MOST_FILES + 1)
+        return cls(root, commit, {str(path.relative_to(root)): _marks(path) for path in paths})
 
     @property
-    def is_unchanged(self) -> bool:
-        """Whether the files that count still look as they did; others may be somebody's log."""
-        return _counting(_stamp(self.root)) == _counting(self.stamp)
+    def is_current(self) -> bool:
+        """Whether the files that count still look so; others may be somebody's log."""
+        return not self.changes_since(_State.of(self.root, self.commit))
+
+    def changes_since(self, other: _State) -> list[str]:
+        """Return the files that count and looked different in another state of the same folder."""
+        names = [name for name in {*self.marks, *other.marks} if name.endswith(COUNTING)]
+        return [name for name in names if self.marks.get(name) != other.marks.get(name)]
+
+
+class _Copy(NamedTuple):
+    """A checkpoint on this machine.
+
+    Attributes:
+        state: What its files looked like before they were read.
+        checkpoint: What they say.
+    """
+
+    state: _State
+    checkpoint: Checkpoint
+
+
+class _Flaw(NamedTuple):
+    """What is wrong with a model's files.
+
+    Attributes:
+        state: What the files looked like.
+        error: The flaw.
+        fetched: Whether they had been fetched just then, so that fetching them once more would not help.
+    """
+
+    state: _State
+    error: BackendError
+    fetched: bool
 
 
 class LocalModel:
@@ -116,9 +144,8 @@ class LocalModel:
         self._rehearsed: set[Task] = set()
         self._slot: Slot[Engine] = Slot(name, self._load, clock=clock)
         self._latest: _Copy | None = None
-        self._trusted: _Copy | None = None
-        self._altered: _Copy | None = None
-        self._failed: _Copy | None = None
+        self._trusted: _State | None = None
+        self._flaw: _Flaw | None = None
         folder = self._source.folder
         self._find = TimedLookup(self._look, clock=clock, mark=lambda: None if folder is None else _marks(folder))
 
@@ -167,9 +194,8 @@ class LocalModel:
         """
         if self.loaded:
             return
-        copy = self._look_again()
         self._slot.check()
-        if copy is None and self._download != "wait":
+        if self._find() is None and self._download != "wait":
             raise self._missing()
 
     async def get(self, deadline: Deadline) -> Engine:
@@ -191,7 +217,8 @@ class LocalModel:
             NotReadyError: It cannot be loaded.
         """
         if self._slot.value is None:
-            if self._begin_fetch() is None and self._download == "never":
+            self._begin_fetch()
+            if self._download == "never" and self._find() is None:
                 raise self._missing()
             self._slot.wait()
         with self._lock:
@@ -259,19 +286,19 @@ class LocalModel:
         self._slot.after_fork()
 
     def _load(self, progress: Progress) -> Engine:
-        """Read it as a whole in one state of its files, however often they are changed meanwhile.
+        """Read it as a whole in one state of its files, even if they are changed meanwhile.
 
         Raises:
             NotReadyError: It cannot be loaded.
         """
         for _ in range(MOST_READS):
-            copy = self._present(progress)
+            copy, fetched = self._present(progress)
             progress.stage, progress.total_bytes = "being loaded", 0
             try:
                 made = self._read_into_memory(copy)
-            except BackendError:
-                if copy.is_unchanged:
-                    self._failed = copy
+            except BackendError as error:
+                if copy.state.is_current:
+                    self._remember(error, copy.state, fetched=fetched)
                     raise
             else:
                 if made is not None:
@@ -280,20 +307,52 @@ class LocalModel:
         message = f"The files of {self.name} are being changed while they are read."
         raise NotReadyError(message, remedy="Ask again.", code="files_changing", retry_after_s=AGAIN_S)
 
-    def _present(self, progress: Progress) -> _Copy:
-        """Return it as it is on this machine, after fetching it if it is missing."""
-        copy, trusted = self._find.fresh(), self._trusted
+    def _present(self, progress: Progress) -> tuple[_Copy, bool]:
+        """Return it as it is on this machine, and whether it was fetched just now because it was missing."""
+        copy = self._find.fresh()
+        fetched = copy is None
         if copy is None:
             progress.stage = "being fetched"
-            folder, commit = self._hub.fetch(self._source, progress)
+            root, commit = self._hub.fetch(self._source, progress)
             self._find.forget()
-            copy = self._read(folder, commit)
-        elif trusted is not None and _is_altered(copy, trusted):
-            self._altered = copy
+            copy = self._read_anew(root, commit)
+        elif self._is_altered(copy.state):
+            message = f"Files of {self.name} in the cache are not those of {copy.state.commit} any more."
+            altered = NotReadyError(message, remedy="Fetch it again.", code="incomplete")
+            self._remember(altered, copy.state, fetched=False)
+        self._trusted = copy.state
+        return copy, fetched
+
+    def _read_anew(self, root: Path, commit: str | None) -> _Copy:
+        """Read what was fetched just now, whatever was wrong with what was there before; errors as `_read`."""
+        self._flaw = None
+        state = _State.of(root, commit)
+        try:
+            return self._read(root, commit)
+        except NotReadyError as error:
+            self._remember(error, state, fetched=True)
+            raise
+
+    def _is_altered(self, state: _State) -> bool:
+        """Tell whether files of a commit are neither those that were read before nor the hub's.
+
+        A folder has no commit: its revision follows from its files.
+        """
+        trusted = self._trusted
+        if trusted is None or state.commit is None or (trusted.root, trusted.commit) != (state.root, state.commit):
+            return False
+        return not all(is_as_published(state.root / name) for name in state.changes_since(trusted))
+
+    def _remember(self, error: BackendError, state: _State, *, fetched: bool) -> None:
+        """Let a flaw that shows while a model is loaded hold until its files change, or are fetched again.
+
+        Raises:
+            BackendError: The flaw, to be looked for again soon; nothing where the files are not to blame.
+        """
+        if error.code in FETCHED_AGAIN:
+            self._flaw = _Flaw(state, error, fetched)
             self._find.forget()
-            raise self._missing()
-        self._trusted, self._altered = copy, None
-        return copy
+            raise again(error, AGAIN_S) from error
 
     def _read_into_memory(self, copy: _Copy) -> Engine | None:
         """Return the loaded model, or None where files were changed while they were read."""
@@ -304,7 +363,8 @@ class LocalModel:
         engine, auto_class = ENGINES[self._role]
         style = captioning(checkpoint.kind)
         chat = self._role == "caption" and (style is None or style.task is not None)
-        placement = placement_for(checkpoint, settings, has_parts=_has_parts(self._role, checkpoint.kind))
+        with awaited_at_exit(LONGEST_END_S):  # it imports torch
+            placement = placement_for(checkpoint, settings, has_parts=_has_parts(self._role, checkpoint.kind))
         room = memory_for(
             checkpoint,
             device=placement.device,
@@ -314,7 +374,7 @@ class LocalModel:
         )
         with room, awaited_at_exit(LONGEST_END_S):
             loaded = load(checkpoint, placement, auto_class=auto_class, settings=settings, chat=chat)
-            if not copy.is_unchanged:  # asked before anything is converted and kept under its revision
+            if not copy.state.is_current:  # asked before anything is converted and kept under its revision
                 return None
             made = engine(loaded)
             made.loaded.settle()
@@ -325,20 +385,10 @@ class LocalModel:
         self._begin_fetch()
         self.check()
 
-    def _begin_fetch(self) -> _Copy | None:
-        """Return it as it is on this machine; start fetching it if it is missing and that is allowed."""
-        copy = self._look_again()
-        if copy is None and self._download == "background":
+    def _begin_fetch(self) -> None:
+        """Start fetching it in the background if it is missing and that is allowed."""
+        if self._download == "background" and self._find() is None:
             self._slot.start()
-        return copy
-
-    def _look_again(self) -> _Copy | None:
-        """Return it as it is on this machine, and forget that it could not be loaded from other files."""
-        copy = self._find()
-        if self._failed is not None and copy is not self._failed:
-            self._failed = None
-            self._slot.forgive()
-        return copy
 
     def _look(self) -> _Copy | None:
         """Return it as it is on this machine; None for a model of the hub that has to be fetched.
@@ -355,57 +405,47 @@ class LocalModel:
         if cached is None:
             return None
         try:
-            copy = self._read(*cached)
-        except NotReadyError as flaw:
-            if flaw.code in FETCHED_AGAIN:
+            return self._read(*cached)
+        except NotReadyError as error:
+            if error.code in FETCHED_AGAIN and not (self._flaw is not None and self._flaw.fetched):
                 return None
             raise
-        return copy if copy is not self._altered else None
 
     def _read(self, root: Path, commit: str | None) -> _Copy:
-        """Read a folder again only when a file in it has changed."""
-        stamp, latest = _stamp(root), self._latest
-        if latest is None or (latest.root, latest.commit, latest.stamp) != (root, commit, stamp):
-            self._latest = None
-            checkpoint = read_checkpoint(root, name=self.name, revision=commit)
-            self._latest = latest = _Copy(root=root, commit=commit, stamp=stamp, checkpoint=checkpoint)
+        """Read a folder again only when a file in it has changed.
+
+        Raises:
+            NotReadyError: The checkpoint is refused, or was found to have a flaw when it was loaded.
+        """
+        state, latest = _State.of(root, commit), self._latest
+        if self._flaw is not None:
+            if self._flaw.state == state:
+                raise again(self._flaw.error) from self._flaw.error
+            self._flaw = None
+        if latest is None or latest.state != state:
+            try:
+                has_classes = self._role == "detection"
+                checkpoint = read_checkpoint(root, name=self.name, revision=commit, has_classes=has_classes)
+            except NotReadyError as error:
+                self._flaw = _Flaw(state, error, fetched=False)
+                raise
+            self._latest = latest = _Copy(state, checkpoint)
         return latest
 
     def _missing(self) -> NotReadyError:
         later = "; the first request that reaches this rung fetches it" if self._download == "background" else ""
-        pull = f"Run: vision models pull {self.name}"
-        if self._altered is not None:
-            message = f"Files of {self.name} in the cache are not those of {self._altered.commit} any more{later}."
-            return NotReadyError(message, remedy=pull, code="damaged", retry_after_s=AGAIN_S)
+        flaw = self._flaw
+        if flaw is not None:
+            message = f"{self.name} is not on this machine as it should be{later}. {flaw.error.message}"
+            return NotReadyError(message, remedy=f"Run: vision models pull {self.name}", code="not_fetched")
         message = f"{self.name} is not on this machine yet{later}."
         here = f"; for the folder here, write ./{self.name} in [local]" if Path(self.name).is_dir() else ""
-        return NotReadyError(message, remedy=f"{pull}{here}", code="not_fetched")
+        return NotReadyError(message, remedy=f"Run: vision models pull {self.name}{here}", code="not_fetched")
 
 
 def _has_parts(role: Role, kind: str) -> bool:
     """Tell whether a model has parts that an engine other than torch can compute."""
     return role in {"embedding", "detection"} or (role == "caption" and kind == "blip")
-
-
-def _is_altered(copy: _Copy, trusted: _Copy) -> bool:
-    """Tell whether files of a commit are neither those that were trusted before nor the hub's.
-
-    A folder has no commit: its revision follows from its files.
-    """
-    if copy.commit is None or (copy.root, copy.commit) != (trusted.root, trusted.commit):
-        return False
-    before = _counting(trusted.stamp)
-    changed = [name for name, marks in _counting(copy.stamp).items() if before.get(name) != marks]
-    return not all(is_as_published(copy.root / name) for name in changed)
-
-
-def _counting(stamp: Stamp) -> Stamp:
-    return {name: marks for name, marks in stamp.items() if name.endswith(COUNTING)}
-
-
-def _stamp(root: Path) -> Stamp:
-    paths = islice(root.rglob("*"), MOST_FILES + 1)
-    return {str(path.relative_to(root)): _marks(path) for path in paths}
 
 
 def _marks(path: Path) -> tuple[int, ...]:

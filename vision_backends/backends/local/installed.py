@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from vision_backends.backends.local.hub.checkpoint import read_checkpoint
+from vision_backends.backends.local.hub.flaws import FETCHED_AGAIN
 from vision_backends.backends.local.runtime.tuning_cache import TuningCache
 from vision_backends.errors import InvalidRequestError, NotReadyError
 
@@ -71,7 +72,7 @@ class Removal:
         """Tell whether something was converted from what is removed; without revisions, that is the whole model."""
         model, _, _ = str(state.get("model")).partition("@")
         repository, _, _ = self.name.partition("@")
-        return model == repository and (not self.revisions or state.get("revision") in self.revisions)
+        return model == repository and (not self.revisions or str(state.get("revision")) in self.revisions)
 
     def execute(self) -> None:
         """Delete it.
@@ -93,7 +94,10 @@ def find_holding(source: Source, hub: HuggingFaceHub) -> Holding:
     if source.folder is not None:
         found: tuple[Path, str | None] | None = (source.folder, None) if source.folder_exists else None
     else:
-        found = hub.cached(source)
+        try:
+            found = hub.cached(source)
+        except NotReadyError as flaw:  # there is no cache
+            return Holding(state="absent", flaw=str(flaw))
     if found is None:
         arrived_bytes = _arrived_bytes(source, hub)
         return Holding(state="partly" if arrived_bytes else "absent", size_bytes=arrived_bytes)
@@ -102,7 +106,7 @@ def find_holding(source: Source, hub: HuggingFaceHub) -> Holding:
     try:
         return replace(held, revision=read_checkpoint(folder, name=source.name, revision=commit).revision)
     except NotReadyError as flaw:
-        if flaw.code not in {"incomplete", "no_safetensors"}:
+        if flaw.code not in FETCHED_AGAIN:
             return replace(held, state="refused", flaw=str(flaw))
         return replace(held, state="partly", flaw=str(flaw))
 

@@ -129,6 +129,38 @@ def test_weights_that_end_in_zeros_are_refused(model_copy):
     assert flaws_of_files(folder).keys() == {"model.safetensors"}
 
 
+@pytest.mark.parametrize("begin", [0.15, 0.4, 0.8])
+def test_a_hole_in_the_weights_is_found_where_they_are_read(model_copy, begin):
+    """One of several streams of a download has not arrived; `vision models verify` says so as well."""
+    folder = model_copy("clip")
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    place = int(len(whole) * begin)
+    weights.write_bytes(whole[:place] + bytes(20_000) + whole[place + 20_000 :])
+    assert len(whole) == weights.stat().st_size
+    assert "bytes of zeros: it has not arrived whole" in flaws_of_files(folder)["model.safetensors"]
+
+
+def test_a_matrix_of_zeros_is_no_hole(model_copy):
+    """It may be what was learned, as may the zeros of the biases around it, and of the next."""
+    folder = model_copy("clip")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["text_model.embeddings.token_embedding.weight"].zero_()
+    for name in ("fc1.weight", "fc2.bias", "fc2.weight"):
+        tensors[f"vision_model.encoder.layers.0.mlp.{name}"].zero_()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    assert flaws_of_files(folder) == {}
+
+
+def test_a_large_vocabulary_is_one(model_copy):
+    """Those of Gemma's family, as SigLIP 2 has it, have 34 MB."""
+    folder = model_copy("siglip2")
+    vocabulary = folder / "tokenizer.json"
+    content = vocabulary.read_text()
+    vocabulary.write_text(content.rstrip()[:-1] + " " * 34_000_000 + "}")
+    assert read_checkpoint(folder).kind == "siglip"
+
+
 @pytest.mark.parametrize("weights", ["adapter_model.bin", "other.safetensors", "other.safetensors.index.json"])
 @pytest.mark.parametrize("nest", [lambda inner: inner, lambda inner: {"vision_config": inner}])
 def test_weights_that_nobody_has_checked_are_refused(model_copy, weights, nest):

@@ -13,6 +13,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from filelock import FileLock
 from loopback_hub import commit_of, write_model
 
 from vision_backends.backends.local.hub.checkpoint import read_checkpoint
@@ -516,7 +517,7 @@ def test_two_processes_fetch_it_once(serve, fetching, tmp_path):
     progress = Progress()
     second = threading.Thread(target=hub.fetch, args=(Source.parse("acme/tiny"), progress))
     second.start()
-    while sum(line.startswith("HEAD") and line.endswith("/model.safetensors") for line in server.asked) < 2:
+    while not progress.stage.startswith("waiting for another process"):
         time.sleep(0.01)
     server.pace_s = 0.002  # it stands before the file, so the first may hurry
     second.join(60)
@@ -693,3 +694,52 @@ class TestWhatTheHubSays:
         error = tell()
         assert error.code == "gated"
         assert "access" in error.remedy
+
+
+class TestAFileThatAnotherProcessHolds:
+    """Its lock is waited for as long as something arrives, and never in silence."""
+
+    @pytest.fixture
+    def locked(self, loopback_hub, tmp_path):
+        """A hub whose cache has a lock that is held, its file, and a function that lets it go."""
+        loopback_hub.publish("acme/tiny", write_model(tmp_path / "published"))
+        hub = HuggingFaceHub(cache=tmp_path / "cache", endpoint=loopback_hub.endpoint, stalled_s=0.5)
+        (config,) = [file for file in hub.offer(Source.parse("acme/tiny")).settings if file.name == "config.json"]
+        path = hub.cache / ".locks" / "models--acme--tiny" / f"{config.digest}.lock"
+        path.parent.mkdir(parents=True)
+        lock = FileLock(path, thread_local=False)
+        lock.acquire()
+        yield hub, path, lock.release
+        lock.release()
+
+    def test_one_that_brings_nothing_is_named_with_what_to_do(self, locked, caplog):
+        """Neither the fetch nor who waits for it hangs for ever."""
+        hub, path, _ = locked
+        progress = Progress()
+        with pytest.raises(NotReadyError) as caught:
+            hub.fetch(Source.parse("acme/tiny"), progress)
+        assert (caught.value.code, str(path) in caught.value.message) == ("locked", True)
+        assert "delete that file" in caught.value.remedy
+        assert str(path) in progress.stage
+        assert str(path) in caplog.text
+
+    def test_one_that_brings_something_is_waited_for(self, locked):
+        """A large file may take longer than anybody wants to wait for nothing."""
+        hub, path, release = locked
+        blobs = hub.home("acme/tiny") / "blobs"
+        blobs.mkdir(parents=True)
+        over = threading.Event()
+
+        def bring():
+            for size in range(1, 16):
+                (blobs / f"{path.stem}.1234.incomplete").write_bytes(bytes(size))
+                over.wait(0.1)
+            release()
+
+        bringing = threading.Thread(target=bring)
+        bringing.start()
+        progress = Progress(stage="being fetched")
+        folder, _ = hub.fetch(Source.parse("acme/tiny"), progress)
+        bringing.join()
+        assert (folder / "config.json").is_file()
+        assert progress.stage == "being fetched"

@@ -120,7 +120,13 @@ def test_words_are_joined_as_they_are_written(make_backend, tmp_path, make_image
 
 
 @pytest.mark.parametrize(
-    ("words", "code"), [([], "empty_reply"), (["[PAD]", "[PAD]"], "empty_reply"), (["red"] * 32, "repetition")]
+    ("words", "code"),
+    [
+        ([], "empty_reply"),
+        (["[PAD]", "[PAD]"], "empty_reply"),
+        (["red"] * 32, "repetition"),
+        (["red"] * 9, "repetition"),
+    ],
 )
 def test_what_says_nothing_is_no_answer(make_backend, tmp_path, make_image, words, code):
     """Nothing at all, or one word for ever: a rung below may do better."""
@@ -146,6 +152,18 @@ def test_what_says_nothing_is_no_answer(make_backend, tmp_path, make_image, word
 def test_a_refrain_is_told_from_words_that_come_twice(text, stuck):
     """Half of the text or more, up to its end."""
     assert repeats_itself(text) is stuck
+
+
+@pytest.mark.parametrize(
+    "piece", ["<unused7>", "<extra_id_3>", "<|extra_2|>", "<|reserved_special_token_5|>", "[unused1]"]
+)
+def test_tokens_that_stand_for_nothing_are_no_words(model, piece):
+    """Whatever a family calls them, and though its tokenizer takes them for words like any other."""
+    tokenizer = tf.AutoTokenizer.from_pretrained(model("llava"))
+    tokenizer.add_tokens([piece])
+    tokens = tokenizer(f"red{piece}cat", add_special_tokens=False)["input_ids"]
+    assert len(tokens) == 3
+    assert decode(tokenizer, tokens) == "red cat"
 
 
 @pytest.mark.parametrize("way", [{}, {"caption_beams": 2}, {"caption_seed": 5}])

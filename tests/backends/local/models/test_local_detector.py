@@ -52,6 +52,28 @@ def test_min_score_is_the_lowest_reported(make_backend, model, images):
         assert min(kept) >= middle
 
 
+@pytest.mark.parametrize(
+    ("kind", "dead", "what"),
+    [
+        ("detr", "class_labels_classifier.weight", "scores"),
+        ("yolos", "class_labels_classifier.layers.2.weight", "scores"),
+        ("yolos", "bbox_predictor.layers.2.weight", "boxes"),
+        ("deformable_detr", "class_embed.0.weight", "scores"),
+    ],
+)
+def test_what_is_found_without_a_look_is_no_answer(make_backend, model_copy, make_image, kind, dead, what):
+    """Weights of zeros say the same of every place of every image; a rung below may do better."""
+    folder = model_copy(kind)
+    tensors = load_file(folder / "model.safetensors")
+    tensors[dead].zero_()
+    tensors.get(dead.replace("weight", "bias"), tensors[dead]).zero_()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    backend = make_backend(detection_model=folder)
+    with pytest.raises(InvalidReplyError, match=f"the same {what} for all") as caught:
+        answer(backend.detect, [make_image()], DetectRequest(), timeout_s=60)
+    assert caught.value.code == "all_alike"
+
+
 def test_boxes_belong_to_the_whole_upright_image(make_backend, model, photos):
     """Though the pixels were decoded at reduced scale."""
     backend = make_backend(detection_model=model("rt_detr_v2"))

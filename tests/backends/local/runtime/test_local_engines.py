@@ -122,17 +122,69 @@ def test_what_cannot_be_converted_stays_with_torch(runner):
     assert odd.engine.startswith("torch (openvino failed")
 
 
-@pytest.mark.parametrize("damage", ["cut", "gone"])
-def test_damaged_files_are_made_again(runner, tmp_path, damage):
-    """At once where they are gone; after this load, which is torch's, where they are damaged."""
-    runner()
-    (weights,) = tmp_path.rglob("model.xml")
-    if damage == "cut":
-        weights.write_text("<net")
-        assert runner().engine.startswith("torch (openvino failed")
-    else:
+def damage(folder, how):
+    """Do to a conversion what a power cut, a full disk or a person may do."""
+    model, weights = folder / "model.xml", folder / "model.bin"
+    if how == "half of the weights is zeros":
+        whole = weights.read_bytes()
+        weights.write_bytes(whole[: len(whole) // 2] + bytes(len(whole) - len(whole) // 2))
+    elif how == "the model is cut":
+        model.write_text("<net")
+    elif how == "the model is another":
+        model.write_text(model.read_text().replace('type="Multiply"', 'type="Add"'))
+    elif how == "the weights are a folder":
         weights.unlink()
+        weights.mkdir()
+    elif how.endswith("gone"):
+        (folder / how.split()[0]).unlink()
+    else:
+        (folder / "sha256.json").write_text(how)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "half of the weights is zeros",
+        "the model is cut",
+        "the model is another",
+        "the weights are a folder",
+        "model.xml gone",
+        "model.bin gone",
+        "sha256.json gone",
+        "{",
+        "[]",
+        "{}",
+        '{"model.xml": 7, "model.bin": null}',
+        "[" * 5_000,
+    ],
+)
+def test_a_conversion_that_is_not_as_it_was_made_is_made_again(runner, tmp_path, how):
+    """At once, and compared again: what it computes is what torch computes."""
+    compared = []
+
+    def agrees(*both):
+        compared.append(both)
+        return close(*both)
+
+    runner(agrees=agrees)
+    (model,) = tmp_path.rglob("model.xml")
+    damage(model.parent, how)
+    pixels = torch.randn(1, *SHAPE)
+    for _ in range(2):
+        double = runner(agrees=agrees)
+        assert double.engine == "openvino"
+        assert torch.allclose(double({"pixel_values": pixels})[0], 2 * pixels)
+    assert len(compared) == 2
+
+
+@pytest.mark.parametrize("fact", [{}, {"flaw": 7}, {"flaw": None, "more": 1}, {"flaw": ["x"]}])
+def test_an_outcome_of_an_odd_form_is_not_believed(runner, tmp_path, fact):
+    """The part is compared again, and that is kept."""
+    runner()
+    (outcome,) = tmp_path.glob("*.json")
+    outcome.write_text(json.dumps({**json.loads(outcome.read_text()), "fact": fact}))
     assert runner().engine == "openvino"
+    assert json.loads(outcome.read_text())["fact"] == {"flaw": None}
 
 
 def test_a_full_disk_is_not_remembered(runner, tmp_path, monkeypatch):

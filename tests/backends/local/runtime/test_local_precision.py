@@ -56,6 +56,18 @@ def test_numbers_follow_what_the_device_can_and_what_pays(tmp_path, device, real
     assert choose(tmp_path, device=device, real=real, share=share) is dtype
 
 
+@pytest.mark.parametrize("share", ["NaN", "Infinity", "-1.0", "0.0", "true", '"0.5"', "[]", "null"])
+def test_a_measurement_of_an_odd_form_is_not_believed(tmp_path, share):
+    """Somebody has written it by hand, or a disk has: it is measured again, and that is kept."""
+    choose(tmp_path)
+    (fact,) = tmp_path.glob("*.json")
+    fact.write_text(fact.read_text().replace("0.5", share))
+    measured = []
+    for _ in range(2):
+        assert choose(tmp_path, share=0.95, measured=measured) is torch.float32
+    assert measured == [0.95]
+
+
 def test_each_gpu_is_asked_itself(tmp_path, monkeypatch):
     """An old one beside a new one has no bfloat16 of its own."""
     current = ["cuda:0"]

@@ -35,6 +35,27 @@ def test_a_fact_holds_for_its_state_only(remembered):
         assert remembered.read("speed", state={"processor": "a"}) is None
 
 
+@pytest.mark.parametrize("what", ["pipe", "folder", "endless", "deep", "latin"])
+def test_whatever_stands_in_place_of_a_fact_is_no_fact(remembered, what):
+    """Nothing is waited for, and nothing endless is read; it can be written and forgotten as before."""
+    state = {"processor": "a"}
+    keep(remembered, "speed", state)
+    (file,) = remembered.folder.glob("*.json")
+    file.unlink()
+    if what == "pipe":
+        os.mkfifo(file)
+    elif what == "folder":
+        file.mkdir()
+    elif what == "endless":
+        file.symlink_to("/dev/zero")
+    else:
+        file.write_bytes(b"[" * 50_000 if what == "deep" else b'{"fact": "\xe9"}')
+    assert remembered.read("speed", state=state) is None
+    assert remembered.forget(bool) == 0
+    keep(remembered, "speed", state)
+    assert (remembered.read("speed", state=state) is None) == (what == "folder")
+
+
 def test_what_is_forgotten_takes_its_files_along(remembered):
     """The rest stays; the bytes are told before and after."""
     keep(remembered, "x", {"model": "acme/a"}, size=1000)

@@ -8,8 +8,10 @@ know what they are for. huggingface_hub fetches them one by one in the calling t
 from __future__ import annotations
 
 import errno
+import logging
 import shutil
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -29,12 +31,20 @@ if TYPE_CHECKING:
 
 __all__ = ["Hub", "HuggingFaceHub", "check_disk", "free_disk_bytes"]
 
+_log = logging.getLogger(__name__)
+
 MOST_REF_BYTES = 1_000
 """More than the name of a commit takes."""
 
 
 CONVERSION = ".safetensors-conversion"
 """The ref that records which conversion was chosen for a model without safetensors; no branch can have this name."""
+
+LOCK_POLL_S = 0.2
+"""How often a file is looked at that another process is fetching."""
+
+LOCKED_RETRY_S = 30.0
+"""When a fetch is tried again that another process was in the way of."""
 
 ROOM = 1.05
 """Free disk space that a fetch needs, as a multiple of its size."""
@@ -63,20 +73,31 @@ class HuggingFaceHub:
     Args:
         cache: Folder of the cache; by default the one that all Hugging Face libraries share (``HF_HUB_CACHE``).
         endpoint: Address of the server; by default huggingface.co, or what ``HF_ENDPOINT`` names.
+        stalled_s: Seconds after which another process that holds the lock of a file, and fetches none of it, is not
+            waited for any longer.
     """
 
-    def __init__(self, *, cache: Path | None = None, endpoint: str | None = None) -> None:
+    def __init__(self, *, cache: Path | None = None, endpoint: str | None = None, stalled_s: float = 30.0) -> None:
         self._cache = cache
         self._endpoint = endpoint
+        self._stalled_s = stalled_s
 
     @property
     def cache(self) -> Path:
-        """Folder of the cache."""
+        """Folder of the cache.
+
+        Raises:
+            NotReadyError: The user has no home, and none is configured.
+        """
         if self._cache is not None:
             return self._cache
         from huggingface_hub import constants
 
-        return Path(constants.HF_HUB_CACHE)
+        folder = Path(constants.HF_HUB_CACHE)
+        if folder.parts[:1] == ("~",):  # it would lie in the working directory, where anybody may have put files
+            message = "There is no folder for models by name: this user has no home."
+            raise NotReadyError(message, remedy="Set HF_HOME to a folder, or HOME.", code="no_home")
+        return folder
 
     @property
     def usable(self) -> bool:
@@ -169,6 +190,7 @@ class HuggingFaceHub:
         from huggingface_hub import hf_hub_download
 
         path = self._snapshot(offer) / file.name
+        self._wait_for_others(file, offer, progress)
         if anew:
             path.unlink(missing_ok=True)  # huggingface_hub replaces the target of a link, but never the link
         arrived = hf_hub_download(
@@ -187,6 +209,33 @@ class HuggingFaceHub:
             raise NotReadyError(message, remedy="Fetch it again.", code="damaged")
         for left in (self.home(offer.repository) / "blobs").glob(f"{file.digest}.*.incomplete"):
             left.unlink(missing_ok=True)  # left behind by a fetch that was killed; nothing resumes it
+
+    def _wait_for_others(self, file: OfferedFile, offer: Offer, progress: Progress) -> None:
+        """Wait, and say so, while another process is fetching a file; huggingface_hub would wait for ever in silence.
+
+        Raises:
+            NotReadyError: Nothing of it has arrived for a while.
+        """
+        from filelock import FileLock
+
+        home = self.home(offer.repository)
+        lock = self.cache / ".locks" / home.name / f"{file.digest}.lock"
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        stage, arrived_bytes, since = progress.stage, -1, 0.0
+        while True:
+            with suppress(TimeoutError), FileLock(lock, timeout=LOCK_POLL_S, mode=0o664):  # as huggingface_hub does
+                progress.stage = stage
+                return
+            now_bytes = sum(path.stat().st_size for path in (home / "blobs").glob(f"{file.digest}.*.incomplete"))
+            if arrived_bytes < 0:
+                _log.warning("%s: waiting for another process, which holds %s.", offer.repository, lock)
+                progress.stage = f"waiting for another process, which holds {lock}"
+            if now_bytes != arrived_bytes:
+                arrived_bytes, since = now_bytes, time.monotonic()
+            elif time.monotonic() - since >= self._stalled_s:
+                message = f"Another process holds {lock}, and none of {file.name} arrives."
+                remedy = "End that process; if there is none, delete that file."
+                raise NotReadyError(message, remedy=remedy, code="locked", retry_after_s=LOCKED_RETRY_S)
 
     def _snapshot(self, offer: Offer) -> Path:
         return self.home(offer.repository) / "snapshots" / offer.commit

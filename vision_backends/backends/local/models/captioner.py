@@ -54,7 +54,9 @@ LEAST_REPEATED_CHARS = 64
 """Words that are the same over and over: how many at most, how often, and in all, before they are no answer; characters
 where a text has no blanks."""
 
-_UNUSED = re.compile(r"\[unused\d+\]")
+_UNUSED = re.compile(r"\[unused\d+\]|<unused_?\d+>|<extra_id_\d+>|<\|?(extra|reserved|placeholder)[a-z_]*\d+\|?>")
+"""Tokens that stand for no text: BERT's, Gemma's, T5's, and those of Qwen, Llama and Phi."""
+
 _APART_WITHIN = re.compile(r"(?<=\w) (['’-]) (?=\w)")
 _APART_AFTER = re.compile(r" ([.,!?:;)%])")
 
@@ -274,14 +276,16 @@ class Captioner:
             )
         if not text:
             raise InvalidReplyError("The model has said nothing.", code="empty_reply")
-        if not complete and repeats_itself(text):
+        if (self.plain or not complete) and repeats_itself(text):  # an instruction may ask for just that
             raise InvalidReplyError(f"The model repeats itself: {quote(text, max_chars=60)!r}", code="repetition")
         return Caption(text=text, complete=complete)
 
 
 def decode(tokenizer: Any, tokens: list[int]) -> str:  # noqa: ANN401 — any tokenizer of transformers
-    """Return the text of some tokens, without special tokens other than the tags around thoughts."""
+    """Return the text of some tokens, without those of no text and special ones other than the tags around thoughts."""
     special: list[str] = tokenizer.all_special_tokens
+    pieces = tokenizer.convert_ids_to_tokens(tokens)
+    tokens = [token for token, piece in zip(tokens, pieces, strict=True) if not _UNUSED.fullmatch(piece or "")]
     if any(map(is_mark, special)):
         text = str(tokenizer.decode(tokens, skip_special_tokens=False))
         for token in special:
@@ -297,9 +301,8 @@ def _is_wordpiece(tokenizer: Any) -> bool:  # noqa: ANN401 — any tokenizer of 
 
 
 def _joined(text: str) -> str:
-    """Return the words of BERT's family as they are written: "man's" for "man ' s", nothing for ``[unused0]``."""
-    text = " ".join(_UNUSED.sub(" ", text).split())
-    return _APART_AFTER.sub(r"\1", _APART_WITHIN.sub(r"\1", text))
+    """Return the words of BERT's family as they are written: "man's" for "man ' s"."""
+    return _APART_AFTER.sub(r"\1", _APART_WITHIN.sub(r"\1", " ".join(text.split())))
 
 
 def repeats_itself(text: str) -> bool:

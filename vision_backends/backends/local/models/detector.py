@@ -9,6 +9,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from vision_backends.backends.local.hub.labels import NO_CLASS
 from vision_backends.backends.local.models.reading import AS_LETTERS, SHOWN, Reading, as_far_as_read
 from vision_backends.backends.local.runtime.loaded_model import aspect
 from vision_backends.backends.model_cards import coco_categories
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     _Read = tuple[Sequence[str], Inputs, Spans | None, tuple[str, ...]]
 
 __all__ = ["ClosedDetector", "OpenDetector", "vocabulary"]
-
-NO_CLASS = "N/A"
-"""DETR's name for the class numbers that COCO left out."""
 
 MOST_DISTANCE = 0.005
 """Largest difference in a score, or in a side of a box as a fraction of the image's: 3 pixels at 640."""
@@ -86,7 +84,7 @@ class ClosedDetector:
         from vision_backends.backends.local.runtime.parts import Boxes
 
         self.loaded = loaded
-        self._names = vocabulary(loaded.model.config.id2label)
+        self._names = vocabulary(loaded.checkpoint.labels)
         self._boxes = loaded.part("boxes", Boxes(loaded.model), agrees=_alike)
 
     async def detect(
@@ -295,15 +293,20 @@ def _alike(expected: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> b
 
 
 def _checked(raw: _Raw) -> _Raw:
-    """Return the raw output if all its numbers are finite, except for scores of −∞, which mean "never".
+    """Return the raw output if it is an answer: finite, except for scores of −∞, which mean "never", and not all alike.
 
     Raises:
-        InvalidReplyError: The model computed infinities or NaN.
+        InvalidReplyError: The model computed infinities or NaN, or the same for each of its queries, as it does when
+            part of its weights is zeros: it has not looked at the image.
     """
     scores = raw.logits.isfinite() | raw.logits.isneginf()
     for what, good in (("boxes", raw.boxes.isfinite()), ("scores", scores)):
         if not bool(good.all()):
             raise InvalidReplyError(f"The model computed {what} that are not finite numbers.", code="not_finite")
+    for what, rows in (("boxes", raw.boxes), ("scores", raw.logits)):
+        if len(rows) > 1 and bool((rows == rows[:1]).all()):
+            message = f"The model computed the same {what} for all {len(rows)} of its queries."
+            raise InvalidReplyError(message, code="all_alike")
     return raw
 
 

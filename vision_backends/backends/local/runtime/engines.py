@@ -32,8 +32,8 @@ EngineName = Literal["auto", "torch", "openvino"]
 
 VERSIONS = frozenset({"openvino", "torch", "transformers", "parts"})
 
-PARTS = 1
-"""Changes with any change to the modules in `parts`, which makes earlier conversions invalid."""
+PARTS = 2
+"""Changes with any change to the modules in `parts`, or to what is kept of a conversion: earlier ones are invalid."""
 
 _log = logging.getLogger(__name__)
 
@@ -110,18 +110,19 @@ class Engines:
             "parts": PARTS,
             **engine.state(),
         }
-        known = self._tuning_cache.read(name, state=state)
-        if known and known.get("flaw") is not None:
+        known = _checked(self._tuning_cache.read(name, state=state))
+        if known and known["flaw"] is not None:
             return PartRunner(None, engine=f"torch ({known['flaw']})")
         try:
-            compute = engine.load(part, self._tuning_cache.place(name, state=state))
-            flaw = None if known or _agree(part, compute) else "openvino's results differ from torch's"
+            compute, is_new = engine.load(part, self._tuning_cache.place(name, state=state))
+            trusted = known is not None and not is_new
+            flaw = None if trusted or _agree(part, compute) else "openvino's results differ from torch's"
         except Exception as error:  # noqa: BLE001 — an engine that fails in whatever way is not used
             flaw = f"openvino failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
             if known or isinstance(error, OSError | MemoryError):  # it may work next time
                 self._tuning_cache.forget(lambda each: each == state)
                 return PartRunner(None, engine=f"torch ({flaw})")
-        if not known:
+        if known is None or flaw is not None:
             self._keep(name, flaw, state)
         if flaw is not None:
             return PartRunner(None, engine=f"torch ({flaw})")
@@ -140,6 +141,12 @@ class Engines:
 def may_convert(wanted: EngineName, *, device: str) -> bool:
     """Tell whether parts of models will be tried on an engine other than torch."""
     return wanted != "torch" and device == "cpu" and OpenVino.available()
+
+
+def _checked(fact: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return a fact if it is one that `Engines` writes; with any other content, parts are compared again."""
+    is_one = fact is not None and fact.keys() == {"flaw"} and isinstance(fact["flaw"], str | None)
+    return fact if is_one else None
 
 
 def _lasting(state: Mapping[str, Any]) -> dict[str, Any]:

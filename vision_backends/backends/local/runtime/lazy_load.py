@@ -143,11 +143,6 @@ class Slot(Generic[T]):
         with self._lock:
             self._value, self._under_way, self._failure = None, None, None
 
-    def forgive(self) -> None:
-        """Forget what has failed, as it may not fail any more."""
-        with self._lock:
-            self._failure = None
-
     def after_fork(self) -> None:
         """Make it usable in a forked child, where the loading thread does not exist."""
         self._lock = threading.Lock()

@@ -10,6 +10,7 @@ a second, while transformers builds a 16-bit model, torch's default dtype for ne
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
     from vision_backends.backends.local.runtime.loaded_model import LoadedModel
 
 __all__ = ["BATCH", "LoaderSettings", "Placement", "load", "placement_for", "was_forked_while_loading"]
-
-TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json")
-"""A checkpoint with any of these has a tokenizer."""
 
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
@@ -169,34 +167,27 @@ def load(
         chat: Whether to load the processor with its chat template as well.
 
     Raises:
-        NotReadyError: It cannot be loaded, or weights are missing from it.
+        NotReadyError: It cannot be loaded, or its weights are not those of its configuration.
         OverloadedError: There was not enough memory.
     """
     from vision_backends.backends.local.runtime.loaded_model import LoadedModel
+    from vision_backends.backends.local.runtime.loading_report import blamed_on, check_weights
     from vision_backends.backends.local.runtime.micro_batcher import MicroBatcher
-    from vision_backends.backends.local.runtime.processors import load_image_processor, load_processor
+    from vision_backends.backends.local.runtime.processors import load_config, load_processors
 
     options = {"local_files_only": True, "trust_remote_code": False}
-    folder = str(checkpoint.folder)
-
     with _loading, translated(checkpoint.name, error=NotReadyError):
         import torch
         import transformers
 
         with quiet():
-            model, report = read_model(checkpoint, auto_class=auto_class, dtype=placement.loaded_as, options=options)
-            absent = sorted(report["missing_keys"])
-            if absent:
-                message = f"The checkpoint {checkpoint.name} lacks {len(absent)} weights, such as {absent[0]}."
-                raise NotReadyError(message, remedy="Fetch or save it again, or choose another model.")
-            processor = load_processor(checkpoint.folder, model.config, options) if chat else None
-            images = (
-                processor.image_processor
-                if processor
-                else load_image_processor(checkpoint.folder, model.config, options)
-            )
-            has_words = any((checkpoint.folder / name).is_file() for name in TOKENIZERS)
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options) if has_words else None
+            config = load_config(checkpoint, options)
+            processor, images, tokenizer = load_processors(checkpoint, config, options, chat=chat)
+            auto = getattr(transformers, auto_class)
+            fits = type(config) in auto._model_mapping  # noqa: SLF001 — there is no public way to ask
+            with blamed_on(checkpoint, "config.json", code="inconsistent") if fits else nullcontext():
+                model, report = read_model(checkpoint, config, auto, dtype=placement.loaded_as, options=options)
+            check_weights(checkpoint, model, report)
         return LoadedModel(
             checkpoint=checkpoint,
             model=model.eval().requires_grad_(requires_grad=False).to(placement.device),

@@ -7,15 +7,19 @@ would report every import and conversion to its maker.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import sys
 import tempfile
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from vision_backends.regular_file import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,6 +31,11 @@ if TYPE_CHECKING:
 __all__ = ["OpenVino"]
 
 MODEL = "model.xml"
+DIGESTS = "sha256.json"
+"""What the files of a conversion were when it was made. A power cut may leave half of one as zeros."""
+
+MOST_DIGESTS_BYTES = 10_000
+
 TELEMETRY = "openvino_telemetry"
 
 ROOM = 1.2
@@ -61,8 +70,8 @@ class OpenVino:
             "full": self._full,
         }
 
-    def load(self, part: Part, folder: Path) -> Callable[[torch.Tensor], tuple[torch.Tensor, ...]]:
-        """Return what computes a part, after converting it into a folder unless it is there already.
+    def load(self, part: Part, folder: Path) -> tuple[Callable[[torch.Tensor], tuple[torch.Tensor, ...]], bool]:
+        """Return what computes a part, and whether it was converted just now: unless its folder is as it was made.
 
         Raises:
             OSError: There is not enough disk space for it.
@@ -72,7 +81,8 @@ class OpenVino:
             import openvino
 
         core = openvino.Core()
-        if not (folder / MODEL).is_file():
+        is_new = not _is_whole(folder)
+        if is_new:
             _convert(openvino, part, folder)
         properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if self._threads is not None:
@@ -89,7 +99,7 @@ class OpenVino:
             outputs = request.infer([inputs.float().contiguous().numpy()], share_inputs=True)
             return tuple(torch.from_numpy(each) for each in outputs.values())
 
-        return compute
+        return compute, is_new
 
 
 def _convert(openvino: Any, part: Part, folder: Path) -> None:  # noqa: ANN401 — the module
@@ -98,19 +108,38 @@ def _convert(openvino: Any, part: Part, folder: Path) -> None:  # noqa: ANN401 �
     folder.parent.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(folder.parent).free < weights * ROOM:
         raise OSError(f"{folder.parent} has less than {weights * ROOM / 1e6:.0f} MB free")
-    if folder.exists() and not (folder / MODEL).is_file():
-        shutil.rmtree(folder)  # somebody has deleted files in it
+    if folder.exists() and not _is_whole(folder):
+        shutil.rmtree(folder)
     model = _traced(openvino, part)
     model.reshape([-1, *part.example.shape[1:]])
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".convert-") as draft:
         openvino.save_model(model, Path(draft) / MODEL, compress_to_fp16=False)
+        digests = {path.name: _digest(path) for path in sorted(Path(draft).iterdir())}
+        (Path(draft) / DIGESTS).write_text(json.dumps(digests), encoding="utf-8")
         try:
             Path(draft).rename(folder)
         except OSError:
-            if not (folder / MODEL).is_file():  # no other process was faster
+            if not _is_whole(folder):  # no other process was faster
                 raise
         else:
             Path(draft).mkdir()  # for its removal
+
+
+def _is_whole(folder: Path) -> bool:
+    """Tell whether a conversion is there, each file as it was made."""
+    with suppress(OSError, ValueError, RecursionError):
+        digests = json.loads(read_regular(folder / DIGESTS, max_bytes=MOST_DIGESTS_BYTES))
+        there = {path.name for path in folder.iterdir()} - {DIGESTS}
+        if isinstance(digests, dict) and MODEL in there and digests.keys() == there:
+            return all(_digest(folder / name) == digest for name, digest in digests.items())
+    return False
+
+
+def _digest(path: Path) -> str:
+    if not path.is_file():
+        return "no regular file"
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _traced(openvino: Any, part: Part) -> Any:  # noqa: ANN401 — both are OpenVINO's

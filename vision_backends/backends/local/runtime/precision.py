@@ -8,6 +8,7 @@ to those in 32-bit floats (CLIP ViT-B/32).
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -185,10 +186,11 @@ def _pays(tuning_cache: TuningCache, measure: Callable[[torch.dtype], float]) ->
         "threads": torch.get_num_threads(),
     }
     known = tuning_cache.read("bfloat16", state=state)
-    if known is None or not isinstance(known.get("share"), int | float):
-        known = {"share": measure(torch.bfloat16)}
-        tuning_cache.write("bfloat16", known, state=state)
-    return float(known["share"]) <= GAIN
+    share = None if known is None else known.get("share")
+    if not isinstance(share, float) or not 0.0 < share < math.inf:
+        share = measure(torch.bfloat16)
+        tuning_cache.write("bfloat16", {"share": share}, state=state)
+    return share <= GAIN
 
 
 def measure_share(dtype: torch.dtype, *, now: Callable[[], float] = time.perf_counter) -> float:

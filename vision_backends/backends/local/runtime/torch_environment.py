@@ -20,7 +20,7 @@ from vision_backends.errors import BackendError, CallerError, NotReadyError, Ove
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["check_packages", "free_device_memory", "limit_threads", "quiet", "translated"]
+__all__ = ["check_packages", "free_device_memory", "is_shortage", "limit_threads", "quiet", "translated"]
 
 NEEDED = ("torch", "transformers", "huggingface_hub", "safetensors")
 INSTALL = "pip install 'vision-backends[local]'"
@@ -54,7 +54,7 @@ def check_packages(*, engine: str) -> None:
 def free_device_memory() -> None:
     """Release the GPU memory that torch still keeps after models have been dropped."""
     torch = sys.modules.get("torch")
-    if torch is None:
+    if torch is None or getattr(torch.__spec__, "_initializing", False):  # another thread is importing it
         return
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
@@ -126,12 +126,13 @@ def translated(name: str, *, error: Callable[[str], BackendError] = UnavailableE
         raise
     except Exception as cause:  # third parties raise whatever they like
         what = f"{name}: {type(cause).__name__}: {' '.join(str(cause).split())[:500]}"
-        if _is_shortage(cause):
+        if is_shortage(cause):
             raise OverloadedError(f"There was not enough memory for {what}", code="out_of_memory") from cause
         raise error(f"transformers failed on {what}") from cause
 
 
-def _is_shortage(error: Exception) -> bool:
+def is_shortage(error: Exception) -> bool:
+    """Tell whether an exception of torch means that there was not enough memory."""
     text = str(error)
     return (
         isinstance(error, MemoryError)

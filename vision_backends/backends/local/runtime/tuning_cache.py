@@ -1,7 +1,7 @@
 """Facts that were measured once on this machine, and what was converted, valid until something about it changes.
 
 This module decides where they are kept and when they no longer hold. It must not know what was measured. If anything is
-wrong with the files, that is as if nothing had been kept: it is measured again.
+wrong with the files, or the user has no folder for them, that is as if nothing had been kept: it is measured again.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vision_backends.config.user_folders import user_folder
+from vision_backends.regular_file import read_regular
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -26,6 +29,9 @@ __all__ = ["TuningCache", "processor_name"]
 
 DRAFT = re.compile(r"\.(draft|convert)-.*|.*-[0-9a-f]{16}")
 """Names of facts and conversions in progress, and of folders beside facts."""
+
+MOST_BYTES = 100_000
+"""A fact has some hundred."""
 
 WORK_S = 24 * 3600.0
 """Anything in progress for longer than this was abandoned."""
@@ -43,12 +49,15 @@ class TuningCache:
 
     @property
     def folder(self) -> Path:
-        """Where facts are, and where larger things may be kept beside them."""
-        if self._folder is not None:
-            return self._folder
-        from platformdirs import user_cache_path
+        """Where facts are, and where larger things may be kept beside them.
 
-        return user_cache_path("vision-backends") / "local"
+        Raises:
+            FileNotFoundError: None is configured, and the user has no cache folder.
+        """
+        folder = self._folder or user_folder("cache")
+        if folder is None:
+            raise FileNotFoundError("this user has no home to keep anything in: set HOME or XDG_CACHE_HOME")
+        return folder if self._folder else folder / "local"
 
     def read(self, name: str, *, state: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return a fact, if it was written in this state.
@@ -57,16 +66,14 @@ class TuningCache:
             name: What it is about.
             state: Everything that it depends on, as JSON-able values.
         """
-        with suppress(OSError, ValueError):
-            kept = json.loads(self._file(name, state).read_text(encoding="utf-8"))
-            if isinstance(kept, dict) and kept.get("state") == _plain(state) and isinstance(kept.get("fact"), dict):
-                return dict(kept["fact"])
-        return None
+        kept = _kept_in(self._file(name, state))
+        fact = kept.get("fact")
+        return fact if kept.get("state") == _plain(state) and isinstance(fact, dict) else None
 
     def write(self, name: str, fact: Mapping[str, Any], *, state: Mapping[str, Any]) -> None:
         """Keep a fact, if the folder can be written to; readers never see half of it."""
-        file = self._file(name, state)
         with suppress(OSError):
+            file = self._file(name, state)
             file.parent.mkdir(parents=True, exist_ok=True)
             handle, draft = tempfile.mkstemp(dir=file.parent, prefix=".draft-")
             try:
@@ -95,15 +102,19 @@ class TuningCache:
         return sum(_size(path) for path in self._concerned(about))
 
     def _concerned(self, about: Callable[[dict[str, Any]], bool]) -> list[Path]:
-        facts = [*self.folder.glob("*.json")]
+        try:
+            folder = self.folder
+        except FileNotFoundError:
+            return []
+        facts = [*folder.glob("*.json")]
         gone = [file for file in facts if about(_state_in(file))]
         known = {file.with_suffix("") for file in facts}
-        ours = (path for path in self.folder.glob("*") if DRAFT.fullmatch(path.name))
+        ours = (path for path in folder.glob("*") if DRAFT.fullmatch(path.name))
         killed = [path for path in ours if path not in known and _age_s(path) > WORK_S]
         return [*gone, *(file.with_suffix("") for file in gone), *killed]
 
     def place(self, name: str, *, state: Mapping[str, Any]) -> Path:
-        """Return the folder for what is too large for a fact; it may not exist yet."""
+        """Return the folder for what is too large for a fact; it may not exist yet. Errors as `folder`."""
         return self._file(name, state).with_suffix("")
 
     def _file(self, name: str, state: Mapping[str, Any]) -> Path:
@@ -122,11 +133,18 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _state_in(file: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError, AttributeError):
-        state = json.loads(file.read_text(encoding="utf-8")).get("state")
-        return state if isinstance(state, dict) else {}
+def _kept_in(file: Path) -> dict[str, Any]:
+    """Return what is in a file; nothing where that is not what was written."""
+    with suppress(OSError, ValueError, RecursionError):
+        kept = json.loads(read_regular(file, max_bytes=MOST_BYTES))
+        if isinstance(kept, dict):
+            return kept
     return {}
+
+
+def _state_in(file: Path) -> dict[str, Any]:
+    state = _kept_in(file).get("state")
+    return state if isinstance(state, dict) else {}
 
 
 def _size(path: Path) -> int:

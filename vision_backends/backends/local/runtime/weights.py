@@ -10,6 +10,8 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from vision_backends.backends.local.hub.weights import find_weights
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -21,34 +23,42 @@ __all__ = ["read_model"]
 
 
 def read_model(
-    checkpoint: Checkpoint, *, auto_class: str, dtype: torch.dtype, options: Mapping[str, Any]
+    checkpoint: Checkpoint,
+    config: Any,  # noqa: ANN401 — transformers' own
+    auto: Any,  # noqa: ANN401 — the same
+    *,
+    dtype: torch.dtype,
+    options: Mapping[str, Any],
 ) -> tuple[Any, Mapping[str, Any]]:
     """Return the model, in evaluation mode, and transformers' report on its weights.
 
     Args:
         checkpoint: What is read.
-        auto_class: The class of transformers that chooses the model's, such as ``"AutoModel"``.
+        config: Its configuration.
+        auto: The class of transformers that chooses the model's, such as ``AutoModel``.
         dtype: The dtype of its weights.
         options: For every ``from_pretrained``.
     """
     import torch
-    import transformers
     from safetensors import safe_open
 
-    folder = str(checkpoint.folder)
-    config = transformers.AutoConfig.from_pretrained(folder, **options)
     with torch.device("meta"):  # without any memory, to learn the class
-        kind: Any = type(getattr(transformers, auto_class).from_config(config, trust_remote_code=False))
+        kind: Any = type(auto.from_config(config, trust_remote_code=False))
     with ExitStack() as opened:
-        files = [
-            opened.enter_context(safe_open(path, framework="pt", backend="pread")) for path in checkpoint.weight_files
-        ]
+        paths = find_weights(checkpoint.folder)
+        files = [opened.enter_context(safe_open(path, framework="pt", backend="pread")) for path in paths]
         weights = {name: file.get_slice(name) for file in files for name in file.keys()}  # noqa: SIM118 — it is no dict
         model, report = kind.from_pretrained(
-            None, config=config, state_dict=weights, dtype=dtype, output_loading_info=True, **options
+            None,
+            config=config,
+            state_dict=weights,
+            dtype=dtype,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are reported
+            **options,
         )
     if model.can_generate():
-        model.generation_config = _generation_config(folder, options)
+        model.generation_config = _generation_config(str(checkpoint.folder), options)
     return model, report
 
 
