@@ -69,6 +69,11 @@ UNREADABLE_INPUT = "unreadable_input"
 """Codes of a `NotSupportedError` that is about one input of a call: the text is longer than the model reads, or its
 processor cannot take the picture. The others can be answered."""
 
+ABOUT_ONE_INPUT = frozenset(
+    {TEXT_TOO_LONG, UNREADABLE_INPUT, "only_thoughts", "limit_used_up", "empty_reply", "repetition"}
+)
+"""These, and the codes of an `InvalidReplyError` that is about what a model has said of one of several inputs."""
+
 
 MAX_CODE_CHARS = 200
 

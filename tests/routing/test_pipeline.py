@@ -13,6 +13,7 @@ from vision_backends import (
     Embedding,
     ImageTooLargeError,
     InvalidImageError,
+    InvalidReplyError,
     InvalidRequestError,
     NotReadyError,
     Router,
@@ -85,6 +86,22 @@ def test_a_refused_item_fails_alone_and_the_rest_of_its_batch_is_asked_again(pic
         answers = router.describe_many(pictures[:4])
     assert [isinstance(answer, ContentRejectedError) for answer in answers] == [False, True, False, False]
     assert [call.count for call in backend.calls] == [4, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("code", ["only_thoughts", "limit_used_up", "empty_reply", "repetition"])
+def test_a_picture_of_which_a_model_says_nothing_fails_alone(pictures, code):
+    """The next rung answers about it, and only about it."""
+
+    class Thinking(FakeBackend):
+        def describe(self, images, request, *, timeout_s):
+            if any(image.width == 3 for image in images):
+                raise InvalidReplyError("It wrote nothing but its thoughts.", code=code)
+            return super().describe(images, request, timeout_s=timeout_s)
+
+    with Router([Thinking("best", batch_size=8), FakeBackend("spare")]) as router:
+        answers = router.describe_many(pictures[:8])
+    assert [answer.trace.backend for answer in answers] == ["best", "best", "spare", *["best"] * 5]
+    assert [answer.trace.degraded for answer in answers] == [False, False, True, *[False] * 5]
 
 
 def test_what_one_rung_leaves_the_next_one_takes(pictures):

@@ -19,8 +19,7 @@ from vision_backends.clock import pause
 from vision_backends.engine.cancellation import reason_of
 from vision_backends.engine.threads import after_fork_in_child
 from vision_backends.errors import (
-    TEXT_TOO_LONG,
-    UNREADABLE_INPUT,
+    ABOUT_ONE_INPUT,
     BackendError,
     CallCancelledError,
     CallerError,
@@ -489,7 +488,7 @@ def _first_name(rung: Rung) -> str:
 
 def _concerns_one(error: VisionError | None) -> bool:
     """Return whether an error is about one of the inputs, so that the others can be answered without it."""
-    return isinstance(error, CallerError) or getattr(error, "code", None) in {TEXT_TOO_LONG, UNREADABLE_INPUT}
+    return isinstance(error, CallerError) or getattr(error, "code", None) in ABOUT_ONE_INPUT
 
 
 def _release(permit: Permit) -> None:
