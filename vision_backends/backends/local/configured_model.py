@@ -261,8 +261,12 @@ class LocalModel:
         """Return JSON-able facts about it."""
         engine = self._slot.value
         state = self._slot.state
-        if engine is None and state == NOT_LOADED and self._source.folder is None and self.checkpoint is None:
-            state = "not fetched"
+        if engine is None and state == NOT_LOADED and self.checkpoint is None:
+            flaw, read = self._flaw, self._read_before
+            if flaw is not None and read is not None and flaw.stamp == read[0]:
+                state = f"failed: {flaw.error.message}"  # it looked sound before it was loaded
+            elif self._source.folder is None:
+                state = "not fetched"
         facts: dict[str, Any] = {"model": self.name, "revision": self.revision, "state": state}
         if engine is not None:
             loaded = engine.loaded
