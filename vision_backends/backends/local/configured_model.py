@@ -262,8 +262,8 @@ class LocalModel:
         engine = self._slot.value
         state = self._slot.state
         if engine is None and state == NOT_LOADED and self.checkpoint is None:
-            flaw, read = self._flaw, self._read_before
-            if flaw is not None and read is not None and flaw.stamp == read[0]:
+            flaw, latest = self._flaw, self._latest
+            if flaw is not None and latest is not None and flaw.state == latest.state:
                 state = f"failed: {flaw.error.message}"  # it looked sound before it was loaded
             elif self._source.folder is None:
                 state = "not fetched"
@@ -299,7 +299,7 @@ class LocalModel:
             copy, fetched = self._present(progress)
             progress.stage, progress.total_bytes = "being loaded", 0
             try:
-                made = self._read_into_memory(copy)
+                made = self._made(copy)
             except BackendError as error:
                 if copy.state.is_current:
                     self._remember(error, copy.state, fetched=fetched)
@@ -358,7 +358,7 @@ class LocalModel:
             self._find.forget()
             raise again(error, AGAIN_S) from error
 
-    def _read_into_memory(self, copy: _Copy) -> Engine | None:
+    def _made(self, copy: _Copy) -> Engine | None:
         """Return the loaded model, or None where files were changed while they were read."""
         from vision_backends.backends.local.models.roles import ENGINES
 

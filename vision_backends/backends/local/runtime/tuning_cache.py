@@ -66,7 +66,10 @@ class TuningCache:
             name: What it is about.
             state: Everything that it depends on, as JSON-able values.
         """
-        kept = _kept_in(self._file(name, state))
+        try:
+            kept = _kept_in(self._file(name, state))
+        except FileNotFoundError:
+            return None
         fact = kept.get("fact")
         return fact if kept.get("state") == _plain(state) and isinstance(fact, dict) else None
 
