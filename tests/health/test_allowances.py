@@ -158,6 +158,19 @@ def test_a_process_draws_a_small_part_of_what_is_left(make_control, scope):
     assert 3 < spent(make_control(dollars))[0] < PROCESSES * 3
 
 
+def test_what_is_left_is_drawn_again_and_not_twice(make_control, store, scope):
+    """A dearer call draws for itself and some more; the others count all that could be spent without asking them."""
+    control, other = make_control(), make_control()
+    cents = 0
+    for each in (1, 10, *[11] * CALLS):
+        if each == 11:
+            store.error = StoreError("The disk is full.")
+        permit = admit(control, scope, replace(CENT, cost_usd=each / 100))
+        cents += each if permit is not None else 0
+    store.error = None
+    assert 70 < cents <= spent(other)[0]
+
+
 @pytest.mark.parametrize(("cents", "kept"), [(32, 1), (31, 0)])
 def test_what_would_be_for_one_call_only_is_not_kept(make_control, scope, cents, kept):
     """Two threads would get in each other's way over it."""
