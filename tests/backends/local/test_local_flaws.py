@@ -73,6 +73,8 @@ def test_a_folder_is_not_loaded_again_before_it_changes(make_backend, model, mod
     assert len(messages) == 1
     assert "config.json asks for 1" in messages.pop()
     assert len(loads) == 1
+    assert "config.json asks for 1" in backend.status()["embedding"]["state"]
+    backend._clock.advance(3)
     shutil.copy(model("clip") / "config.json", folder / "config.json")
     assert answer(backend.embed, [make_image()], EmbedRequest(), timeout_s=60)
     assert len(loads) == 2

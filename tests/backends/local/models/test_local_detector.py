@@ -55,10 +55,10 @@ def test_min_score_is_the_lowest_reported(make_backend, model, images):
 @pytest.mark.parametrize(
     ("kind", "dead", "what"),
     [
-        ("detr", "class_labels_classifier.weight", "scores"),
-        ("yolos", "class_labels_classifier.layers.2.weight", "scores"),
-        ("yolos", "bbox_predictor.layers.2.weight", "boxes"),
-        ("deformable_detr", "class_embed.0.weight", "scores"),
+        ("detr", "class_labels_classifier.weight", "score"),
+        ("yolos", "class_labels_classifier.layers.2.weight", "score"),
+        ("yolos", "bbox_predictor.layers.2.weight", "box"),
+        ("deformable_detr", "class_embed.0.weight", "score"),
     ],
 )
 def test_what_is_found_without_a_look_is_no_answer(make_backend, model_copy, make_image, kind, dead, what):
@@ -69,9 +69,10 @@ def test_what_is_found_without_a_look_is_no_answer(make_backend, model_copy, mak
     tensors.get(dead.replace("weight", "bias"), tensors[dead]).zero_()
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     backend = make_backend(detection_model=folder)
-    with pytest.raises(InvalidReplyError, match=f"the same {what} for all") as caught:
+    with pytest.raises(InvalidReplyError, match=f"one {what} for all") as caught:
         answer(backend.detect, [make_image()], DetectRequest(), timeout_s=60)
     assert caught.value.code == "all_alike"
+    answer(backend.detect, [open_image(PILImage.new("RGB", (96, 64)))], DetectRequest(), timeout_s=60)  # all black
 
 
 def test_boxes_belong_to_the_whole_upright_image(make_backend, model, photos):

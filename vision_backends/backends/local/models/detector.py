@@ -113,7 +113,7 @@ class ClosedDetector:
 
         def read(answer: tuple[_Raw, Image]) -> list[Detection]:
             raw, image = answer
-            return list(self._found(_checked(raw), _size(image), wanted, min_score))
+            return list(self._found(_checked(raw, image), _size(image), wanted, min_score))
 
         return await loaded.map(read, [*zip(seen, images, strict=True)], deadline=deadline).results()
 
@@ -190,7 +190,7 @@ class OpenDetector:
 
         def read(answer: tuple[_Raw, Image]) -> list[Detection]:
             raw, image = answer
-            return list(self._found(_checked(raw), _size(image), query, least))
+            return list(self._found(_checked(raw, image), _size(image), query, least))
 
         found = await loaded.map(read, [*zip(seen, images, strict=True)], deadline=deadline).results()
         return found, query.unread
@@ -305,22 +305,28 @@ def _alike(expected: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> b
     return bool(max(strays) <= MOST_STRAYS)
 
 
-def _checked(raw: _Raw) -> _Raw:
+def _checked(raw: _Raw, image: Image) -> _Raw:
     """Return the raw output if it is an answer: finite, except for scores of −∞, which mean "never", and not all alike.
 
     Raises:
-        InvalidReplyError: The model computed infinities or NaN, or the same for each of its queries, as it does when
-            part of its weights is zeros: it has not looked at the image.
+        InvalidReplyError: The model computed infinities or NaN, or one box for all of its queries, or one score for all
+            classes, too, as it does when a part of its weights is zeros: it has not looked at the image.
     """
     scores = raw.logits.isfinite() | raw.logits.isneginf()
     for what, good in (("boxes", raw.boxes.isfinite()), ("scores", scores)):
         if not bool(good.all()):
             raise InvalidReplyError(f"The model computed {what} that are not finite numbers.", code="not_finite")
-    for what, rows in (("boxes", raw.boxes), ("scores", raw.logits)):
-        if len(rows) > 1 and bool((rows == rows[:1]).all()):
-            message = f"The model computed the same {what} for all {len(rows)} of its queries."
-            raise InvalidReplyError(message, code="all_alike")
+    given = raw.logits[raw.logits.isfinite()]
+    for what, rows in (("box", raw.boxes), ("score", given)):
+        if len(rows) > 1 and bool((rows == rows[:1]).all()) and not _is_of_one_colour(image):
+            raise InvalidReplyError(f"The model computed one {what} for all that it might have seen.", code="all_alike")
     return raw
+
+
+def _is_of_one_colour(image: Image) -> bool:
+    """Tell whether there is nothing to be seen in an image, so that all of it may well look the same."""
+    extrema: Any = image.rgb().getextrema()  # a pair for each of three channels
+    return all(low == high for low, high in extrema)
 
 
 def _label_scores(scores: torch.Tensor, spans: Spans | None) -> torch.Tensor:
