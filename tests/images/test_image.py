@@ -279,3 +279,11 @@ print([name for name in ("PIL", "numpy") if name in sys.modules])
 """
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout.splitlines() == ["[]", "['PIL']"]
+
+
+def test_a_reshaped_picture_is_returned_instead_of_a_copy():
+    """The image's own pixels are handed out to nobody, not even where nothing was reshaped."""
+    image = open_image(PILImage.new("RGB", (60, 40), "red"))
+    assert image.rgb(reshaped=lambda pixels: pixels.reduce(2)).size == (30, 20)
+    image.rgb(reshaped=lambda pixels: pixels).putpixel((0, 0), (0, 0, 0))
+    assert image.rgb().getpixel((0, 0)) == (255, 0, 0)

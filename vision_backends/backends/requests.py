@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from vision_backends.arguments import check_flag, check_number, check_text
+from vision_backends.arguments import check_flag, check_number, check_text, shown
 from vision_backends.backends.languages import language_tag
 from vision_backends.backends.texts import half_character
 from vision_backends.errors import InvalidRequestError
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vision_backends.types import Task
 
 __all__ = [
+    "MOST_CHARS",
     "DescribeRequest",
     "DetectRequest",
     "EmbedRequest",
@@ -27,6 +28,10 @@ __all__ = [
     "check_unicode",
     "shape_of",
 ]
+
+
+MOST_CHARS = 1_000_000
+"""Characters of a prompt, of all labels together, or of a text to embed that is sent anywhere: about 250,000 tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +57,7 @@ class DescribeRequest:
             raise InvalidRequestError("The prompt is empty.", remedy="Leave prompt= out for a description.")
         if self.language is not None and not self.language.strip():
             raise InvalidRequestError("The language is empty.", remedy='Name one, such as language="de".')
+        _check_length("The prompt is", self.prompt)
         check_unicode("The prompt", self.prompt)
         check_unicode("The language", self.language)
         if self.language is not None:
@@ -115,13 +121,14 @@ class DetectRequest:
 
     def __post_init__(self) -> None:
         if self.labels is not None:
+            _check_length("The labels are", *self.labels)
             if not self.labels or any(map(_is_blank, self.labels)):
                 raise InvalidRequestError(
-                    f"labels={list(self.labels)!r} names nothing to look for.",
+                    f"labels={shown(list(self.labels))} names nothing to look for.",
                     remedy='Pass words such as labels=["a dog"], or leave labels= out.',
                 )
             if len(set(self.labels)) != len(self.labels):
-                message = f"labels={list(self.labels)!r} names something twice."
+                message = f"labels={shown(list(self.labels))} names something twice."
                 raise InvalidRequestError(message, remedy="Name each thing once.")
             for label in self.labels:
                 check_unicode("A label", label)
@@ -205,6 +212,19 @@ def check_unicode(what: str, text: str | None) -> None:
         raise InvalidRequestError(
             f"{what} is no valid Unicode: character {at} is {text[at]!a}, half of a character.",
             remedy='Repair it: text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").',
+        )
+
+
+def _check_length(what: str, *texts: object) -> None:
+    """Return unless texts are so long that merely writing them down would hold up other calls.
+
+    Raises:
+        InvalidRequestError: They are longer than any model reads beside an image.
+    """
+    length = sum(len(text) for text in texts if isinstance(text, str))
+    if length > MOST_CHARS:
+        raise InvalidRequestError(
+            f"{what} {length:,} characters long, and may be at most {MOST_CHARS:,}.", remedy="Ask for less."
         )
 
 

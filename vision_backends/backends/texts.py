@@ -39,7 +39,6 @@ CLOSING = frozenset(TAGS.values())
 _ALL = (*TAGS, *CLOSING, *FRAMES)
 _TAG = re.compile("|".join(map(re.escape, _ALL)), re.IGNORECASE)
 _LONGEST = max(map(len, _ALL))
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Speech:
@@ -165,8 +164,11 @@ def opens_a_thought(prompt: str) -> bool:
 
 def half_character(text: str) -> int | None:
     """Return where a text is no valid Unicode, which is at the first surrogate; None if it is."""
-    found = _SURROGATE.search(text)
-    return None if found is None else found.start()
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return error.start
+    return None
 
 
 def mend(text: str) -> str:

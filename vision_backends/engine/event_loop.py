@@ -13,6 +13,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from vision_backends.engine.machine_limits import processors
 from vision_backends.engine.pools import Pool
 from vision_backends.engine.threads import Mailbox, make_event_loop, make_lock, start_thread, thread_id
 from vision_backends.errors import OverloadedError
@@ -46,7 +47,7 @@ class EventLoop:
 
     def __init__(self, *, idle_s: float = IDLE_S) -> None:
         self.pid = os.getpid()
-        self.compute = Pool("compute", size=max(2, os.cpu_count() or 1), may_hang=False)
+        self.compute = Pool("compute", size=max(2, processors()), may_hang=False)
         self._idle_s = idle_s
         self._lock = make_lock()
         self._users: list[None] = []  # its length counts, since changing it takes no lock

@@ -90,12 +90,19 @@ class Image:
         if self._share is not None:
             self._share.leave()
 
-    def rgb(self, *, min_side_px: int | None = None) -> PILImage.Image:
+    def rgb(
+        self,
+        *,
+        min_side_px: int | None = None,
+        reshaped: Callable[[PILImage.Image], PILImage.Image] | None = None,
+    ) -> PILImage.Image:
         """Return a copy of the pixels, upright and in mode RGB.
 
         Args:
             min_side_px: Least length of the shorter side, unless the whole image is smaller; the copy may be larger.
                 None asks for all pixels.
+            reshaped: Makes another picture of the pixels, which it must not change; that is returned instead, so that a
+                large image is not copied as a whole for a small part of it.
         """
         with self._lock:
             pixels = self._pixels
@@ -109,7 +116,8 @@ class Image:
                 object.__setattr__(self, "_pixels", pixels)
                 if self._share is not None:
                     self._share.resize(self.memory_bytes)
-        return pixels.copy()
+        made = pixels if reshaped is None else reshaped(pixels)
+        return made.copy() if made is pixels else made
 
     def __repr__(self) -> str:
         return f"<Image {self.width}×{self.height} px{f', {self._encoded.name}' if self._encoded else ''}>"

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from vision_backends.engine.machine_limits import processors
 from vision_backends.engine.pools import Pool
 from vision_backends.errors import AllBackendsFailedError, OverloadedError
 from vision_backends.images.child import decode_apart
@@ -38,11 +39,8 @@ T = TypeVar("T")
 READERS = 64
 """Inputs of one kind that are read concurrently, those included whose file never answers."""
 
-DECODERS = max(8, 2 * (os.cpu_count() or 1))
-"""Images that are decoded concurrently in threads; decoding releases the GIL."""
-
-CHILDREN = max(2, os.cpu_count() or 1)
-"""Processes that decode, once too many of those threads are stuck."""
+LEAST_DECODERS = 8
+"""Images that are decoded concurrently in threads, at least; two per processor, as decoding releases the GIL."""
 
 LONG_S = 5.0
 """No image takes as long by what was counted: whoever does is stuck."""
@@ -57,15 +55,21 @@ class Opener:
 
     Args:
         clock: Where time comes from.
+
+    Attributes:
+        at_once: Inputs of one list that are opened concurrently, and processes that decode once too many threads hang.
+        decoders: Images that are decoded concurrently in threads.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self.at_once = max(2, processors())
+        self.decoders = max(LEAST_DECODERS, 2 * self.at_once)
         self._readers: dict[Kind, Pool] = {
             kind: Pool(f"read-{kind}", size=READERS) for kind in ("path", "object", "memory")
         }
-        self._decoders = Pool("decode", size=DECODERS)
-        self._children = Pool("decode-apart", size=CHILDREN)
+        self._decoders = Pool("decode", size=self.decoders)
+        self._children = Pool("decode-apart", size=self.at_once)
 
     def start(self, call: Callable[[], T]) -> asyncio.Future[T]:
         """Do something short in a thread. Errors as in `Pool.start`."""
@@ -163,7 +167,7 @@ class Opener:
         return True
 
     def _is_stuck(self) -> bool:
-        return self._decoders.busy_for(LONG_S) >= DECODERS // 2
+        return self._decoders.busy_for(LONG_S) >= self.decoders // 2
 
     async def _decode_apart(self, complete: Complete, share: Share) -> None:
         """Decode an image in a process of its own, which is ended with its caller."""

@@ -258,7 +258,7 @@ class Pipeline:
                 await self._opener.open(item, _kind(item, request), begin, partial(complete, item), deadline=deadline)
                 done([each for each in (item,) if each.settled])
 
-        windows = Windows(items, open_one, size=size)
+        windows = Windows(items, open_one, size=size, at_once=self._opener.at_once)
         following = asyncio.create_task(windows.open())
         try:
             number = 0

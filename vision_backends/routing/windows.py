@@ -7,7 +7,6 @@ an input is opened, nor what is asked about it.
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import TYPE_CHECKING, Any
 
 from vision_backends.images import Image
@@ -24,19 +23,24 @@ WINDOW_BYTES = 80_000_000
 """Inputs of a list that are open at the same time, and the memory that they may take; while those are asked for, as
 many are opened for the next turn."""
 
-OPENERS = max(2, os.cpu_count() or 1)
-"""Inputs of one list that are opened concurrently, beside the backend's work; decoding releases the GIL."""
-
 
 class Windows:
-    """Opens the inputs of a list, a few at a time: as many as wanted, or as there is memory for."""
+    """Opens the inputs of a list, a few at a time: as many as wanted, or as there is memory for.
+
+    Args:
+        items: The inputs.
+        open_one: Opens one.
+        size: How many are open at the same time, at most.
+        at_once: How many are opened concurrently, beside the backend's work.
+    """
 
     def __init__(
-        self, items: Sequence[Item], open_one: Callable[[Item], Coroutine[Any, Any, None]], *, size: int
+        self, items: Sequence[Item], open_one: Callable[[Item], Coroutine[Any, Any, None]], *, size: int, at_once: int
     ) -> None:
         self._coming = iter(items)
         self._open_one = open_one
         self._size = size
+        self._at_once = at_once
         self._usual_bytes = 0.0
 
     async def open(self) -> list[Item]:
@@ -45,7 +49,7 @@ class Windows:
         opening: set[asyncio.Task[None]] = set()
         try:
             while True:
-                while len(opening) < OPENERS and len(window) < self._size and self._has_room(window):
+                while len(opening) < self._at_once and len(window) < self._size and self._has_room(window):
                     item = next(self._coming, None)
                     if item is None:
                         break

@@ -131,6 +131,9 @@ def test_pixels_stay_on_this_machine():
         ("caption_model", 5),
         ("min_score", 1.5),
         ("threads", 0),
+        ("max_queue", 0),
+        ("max_memory_bytes", 0),
+        ("max_memory_bytes", -1),
     ],
 )
 def test_a_bad_value_is_an_error_of_the_configuration(key, value):

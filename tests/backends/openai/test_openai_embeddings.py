@@ -215,6 +215,19 @@ def test_a_long_text_is_cut_until_the_server_reads_it(short_sighted, make_backen
     assert whole.trace.notes == ()
 
 
+def test_a_text_of_megabytes_is_not_sent(short_sighted, make_backend):
+    """No server reads as much; where it may be cut, what is sent is its beginning."""
+    told = "This model's maximum context length is 8192 tokens, however you requested {} tokens."
+    server = short_sighted(400, {"error": {"message": told, "code": "context_length_exceeded"}})
+    backend = make_backend(base_url=server.url, embedding_model="m")
+    with pytest.raises(NotSupportedError, match="20,000,000 characters long; a server is sent at most") as caught:
+        backend.embed_text(["a cat", "x" * 20_000_000], EmbedTextRequest(), timeout_s=5)
+    assert caught.value.code == TEXT_TOO_LONG
+    assert server.received == []
+    (cut,) = backend.embed_text(["x" * 20_000_000], EmbedTextRequest(truncate=True), timeout_s=5)
+    assert re.match(r"m has read \d,\d+ of the text's 20,000,000 characters, without 'x+…'\.", cut.trace.notes[0])
+
+
 def test_a_text_is_not_cut_to_nothing(short_sighted, make_backend):
     """Whatever lengths the server names."""
     told = "This model's maximum context length is 1 tokens, however you requested {} tokens."

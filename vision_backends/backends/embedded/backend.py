@@ -28,6 +28,7 @@ from vision_backends.backends.vocabulary import match_labels
 from vision_backends.clock import SYSTEM_CLOCK, Clock, Stopwatch, measured
 from vision_backends.config.found import FREELY
 from vision_backends.errors import ConfigError, NotSupportedError, TimedOutError
+from vision_backends.foreign_text import quote
 from vision_backends.types import FREE, Description, Detections, Embedding, Trace
 
 if TYPE_CHECKING:
@@ -259,7 +260,7 @@ class EmbeddedBackend(Backend):
         meanings = match_labels(request.labels, known=self._categories)
         unknown = [label for label, word in meanings.items() if word is None]
         if unknown:
-            message = f"The embedded backend knows only COCO's 80 objects, not {', '.join(map(repr, unknown))}."
+            message = f"The embedded backend knows only COCO's 80 objects, not {quote(', '.join(map(repr, unknown)))}."
             remedy = "Use a rung with an open vocabulary, or leave labels= out."
             raise NotSupportedError(message, remedy=remedy, backend=self.name)
         return {word: label for label, word in reversed(meanings.items()) if word is not None}

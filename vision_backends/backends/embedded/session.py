@@ -12,6 +12,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from vision_backends.clock import measured
+from vision_backends.engine.machine_limits import processors
 from vision_backends.engine.threads import awaited_at_exit
 from vision_backends.errors import NotReadyError, UnavailableError
 
@@ -38,9 +39,8 @@ REINSTALL = "Reinstall it: pip install --force-reinstall vision-backends"
 
 
 def default_threads() -> int:
-    """Return the default number of threads per model: one per usable core, four at most."""
-    usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    return min(MOST_THREADS, len(usable))
+    """Return the default number of threads per model: one per processor that this process may use, four at most."""
+    return min(MOST_THREADS, processors())
 
 
 class Lazy(Generic[T]):

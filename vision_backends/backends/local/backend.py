@@ -6,9 +6,10 @@ what it reports until it can; the modules beside it decide how anything is compu
 
 from __future__ import annotations
 
+import _thread
 import os
 import weakref
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
@@ -31,6 +32,7 @@ from vision_backends.backends.local.runtime.tuning_cache import TuningCache
 from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest, Model
 from vision_backends.clock import SYSTEM_CLOCK, Clock, Deadline, Stopwatch
 from vision_backends.config.found import FREELY, ordered
+from vision_backends.engine.threads import awaited_at_exit
 from vision_backends.errors import ConfigError, NotReadyError
 from vision_backends.types import FREE, Description, Detections, Embedding, Trace
 
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LocalBackend"]
 
-NUMBERS = "p4"
+NUMBERS = "p5"
 """Changes with anything that changes answers, apart from the checkpoint."""
 
 EXPECTED_S = {"describe": 2.0, "embed": 0.2, "embed_text": 0.1, "detect": 1.0}
@@ -55,6 +57,9 @@ files in the page cache."""
 
 FETCHING_LESS = ordered("never", "background", "wait")
 """What a configuration file that was only found may set."""
+
+LONGEST_END_S = 5.0
+"""How long the interpreter's exit waits while the models of a dropped backend are freed."""
 
 T = TypeVar("T")
 
@@ -86,8 +91,8 @@ class LocalBackend(AsyncBackend):
         engine: ``"auto"`` lets OpenVINO, where it is installed (extra ``[openvino]``), compute those parts of models on
             a CPU for which its results agree with torch's; ``"openvino"`` also requires that it is installed;
             ``"torch"`` never uses it.
-        threads: Threads per model; by default as many as the application lets torch use. Torch's setting for the rest
-            of the process is left alone.
+        threads: Threads per model; by default as many as the application lets torch use, and no more than there are
+            processors for this process. Torch's setting for the rest of the process is left alone.
         max_queue: Inputs that may wait for one model; more are refused, so that the next rung answers.
         max_memory_bytes: Most memory that loading one model may take; by default what is free.
         idle_unload_s: Seconds without use after which a model is dropped from memory, to be loaded again when it is
@@ -167,6 +172,8 @@ class LocalBackend(AsyncBackend):
             else None
         )
         self._forked = False
+        dropped = weakref.finalize(self, _free_later, [*self._models.values()], self._idle, os.getpid())
+        dropped.atexit = False
         if hasattr(os, "register_at_fork"):
             this = weakref.ref(self)
             os.register_at_fork(after_in_child=lambda: _mark_forked(this()))
@@ -285,11 +292,7 @@ class LocalBackend(AsyncBackend):
 
     def close(self) -> None:
         """Free the models' memory; a later call loads them again."""
-        if self._idle is not None:
-            self._idle.stop()
-        for model in self._models.values():
-            model.close()
-        give_back_memory()
+        _free([*self._models.values()], self._idle)
 
     def _watch_idle(self) -> None:
         if self._idle is not None:
@@ -388,6 +391,31 @@ class LocalBackend(AsyncBackend):
         """Return the trace of what an engine has answered; by now the model may be loaded from other files."""
         revision = engine.loaded.checkpoint.revision
         return Trace(model=self._model(request).name, revision=revision, usage=FREE, timing=watch.timing)
+
+
+def _free(models: Sequence[LocalModel], idle: IdleWatch | None) -> None:
+    """Free the memory of models."""
+    if idle is not None:
+        idle.stop()
+    for model in models:
+        model.close()
+    give_back_memory()
+
+
+def _free_later(models: Sequence[LocalModel], idle: IdleWatch | None, pid: int) -> None:
+    """Free the models of a backend that was dropped, instead of when Python finds time for circular references.
+
+    In a thread of its own, and started without any lock: Python may drop a backend anywhere, even where a lock of these
+    models, or of the module threading, is held.
+    """
+    if os.getpid() == pid and any(model.touched for model in models):
+        with suppress(RuntimeError):  # the system starts no more threads
+            _thread.start_new_thread(_free_now, (models, idle))
+
+
+def _free_now(models: Sequence[LocalModel], idle: IdleWatch | None) -> None:
+    with suppress(NotReadyError), awaited_at_exit(LONGEST_END_S):
+        _free(models, idle)
 
 
 def _mark_forked(backend: LocalBackend | None) -> None:

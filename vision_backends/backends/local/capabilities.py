@@ -12,6 +12,7 @@ from vision_backends.backends.local.models.detector import vocabulary
 from vision_backends.backends.local.models.families import captioning
 from vision_backends.backends.vocabulary import match_labels
 from vision_backends.errors import NotSupportedError
+from vision_backends.foreign_text import quote
 
 if TYPE_CHECKING:
     from vision_backends.backends.local.hub.checkpoint import Checkpoint
@@ -72,7 +73,7 @@ class ClosedVocabulary:
         meanings = self._match(labels)
         unknown = [label for label, name in meanings.items() if name is None]
         if unknown:
-            which = ", ".join(map(repr, unknown))
+            which = quote(", ".join(map(repr, unknown)))
             message = f"None of the {len(self._names)} classes of {self.checkpoint.name} matches {which}."
             remedy = "Configure a model that takes any label as [local] open_vocabulary_model."
             raise NotSupportedError(message, remedy=remedy, backend="local")

@@ -21,7 +21,7 @@ from vision_backends.backends.local.models.embedder import Embedder
 from vision_backends.backends.local.models.families import captioning
 from vision_backends.backends.local.runtime.lazy_load import NOT_LOADED, Slot, again
 from vision_backends.backends.local.runtime.loader import LoaderSettings, load, placement_for
-from vision_backends.backends.local.runtime.memory import memory_for
+from vision_backends.backends.local.runtime.memory import check_room_for_torch, memory_for
 from vision_backends.backends.local.runtime.parallel_map import compute
 from vision_backends.backends.local.runtime.timed_lookup import TimedLookup
 from vision_backends.engine.threads import awaited_at_exit
@@ -373,6 +373,7 @@ class LocalModel:
     def _made(self, copy: _Copy) -> Engine | None:
         """Return the loaded model, or None where files were changed while they were read."""
         checkpoint, settings = copy.checkpoint, self._settings
+        check_room_for_torch(checkpoint)
         engine, auto_class = ENGINES[self._role]
         style = captioning(checkpoint.kind)
         chat = self._role == "caption" and (style is None or style.task is not None)

@@ -18,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vision_backends.backends.openai.models import read_tokens
+from vision_backends.backends.requests import MOST_CHARS
 from vision_backends.clock import SYSTEM_CLOCK
 from vision_backends.engine.event_loop import engine_loop
 from vision_backends.errors import (
@@ -65,6 +66,8 @@ MAX_CUTS = 4
 
 MARGIN = 0.95
 """Tokens are not spread evenly over a text."""
+
+SHORTEN = "Shorten it, or pass truncate=True to have the rest left out."
 
 SHOWN = 40
 """Characters of what was left out that are shown."""
@@ -135,6 +138,10 @@ class Embedder:
             NotSupportedError: A text is longer than the model reads, with the code `TEXT_TOO_LONG`.
             BackendError: The server could not answer.
         """
+        longest = max(map(len, texts), default=0)
+        if longest > MOST_CHARS:  # megabytes would be sent for a server to refuse
+            message = f"The text is {longest:,} characters long; a server is sent at most {MOST_CHARS:,}."
+            raise NotSupportedError(message, remedy=SHORTEN, code=TEXT_TOO_LONG)
         body = partial(text_body, self._model, texts, dimensions=self._cut)
         try:
             return await self._ask(body, len(texts), deadline)
@@ -143,10 +150,9 @@ class Embedder:
                 if isinstance(error, RefusedError) and error.lasting:
                     self._refusal = (error, self._clock.monotonic() + REFUSED_S)
                 raise
-            remedy = "Shorten it, or pass truncate=True to have the rest left out."
             raise NotSupportedError(
                 error.message,
-                remedy=remedy,
+                remedy=SHORTEN,
                 code=TEXT_TOO_LONG,
                 status=getattr(error, "status", None),
                 request_id=getattr(error, "request_id", None),
@@ -158,7 +164,7 @@ class Embedder:
         Raises:
             BackendError: The server could not answer.
         """
-        kept = text
+        kept = text[:MOST_CHARS]
         for _ in range(MAX_CUTS):
             try:
                 vectors, tokens = await self.embed_texts([kept], deadline=deadline)
@@ -167,7 +173,7 @@ class Embedder:
                     raise
                 kept = kept[: max(1, int(len(kept) * _share_read(error.message)))]
                 continue
-            rest = text[len(kept) :].strip()
+            rest = text[len(kept) : len(kept) + MOST_CHARS].strip()
             shown = f"{rest[:SHOWN]}…" if len(rest) > SHOWN else rest
             part = f"{self._model} has read {len(kept):,} of the text's {len(text):,} characters, without {shown!r}."
             return vectors, tokens, part if rest else None

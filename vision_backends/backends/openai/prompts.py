@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from vision_backends.backends.model_cards import coco_categories
 from vision_backends.backends.openai.models import Tokens
 from vision_backends.backends.openai.protocol import Ask
-from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest
+from vision_backends.backends.requests import MOST_CHARS, DescribeRequest, DetectRequest, EmbedRequest
 from vision_backends.backends.vocabulary import match_labels
 from vision_backends.clock import measured
 from vision_backends.errors import InvalidReplyError
@@ -137,7 +137,7 @@ def estimate(
         more_tokens: By how much the limit of an answer is raised at present.
     """
     if isinstance(given, str):
-        return prices.usage(settings.embedding_model, Tokens(input=_text_tokens(given)), at_most=True)
+        return prices.usage(settings.embedding_model, Tokens(input=_text_tokens(given[:MOST_CHARS])), at_most=True)
     if isinstance(request, EmbedRequest) and settings.image_embeddings == "direct":
         return Usage()
     if isinstance(request, DetectRequest):

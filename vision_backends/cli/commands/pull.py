@@ -125,8 +125,7 @@ def _order(inventory: Inventory, entry: Entry, source: "Source") -> Order:
         damaged = inventory.hub.damaged(offer, progress)
     for file in damaged:
         tell(f"{entry.name}: {file.name} is damaged and has to be fetched again")
-    lacking = (*inventory.hub.missing(offer), *damaged)
-    return Order(entry=entry, offer=offer, missing_bytes=sum(file.size_bytes for file in lacking))
+    return Order(entry=entry, offer=offer, missing_bytes=inventory.hub.room_bytes(offer, damaged))
 
 
 def _agreed(inventory: Inventory, orders: "Sequence[Order]", *, yes: bool) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
@@ -443,6 +445,44 @@ def test_what_another_revision_has_is_not_fetched_twice(serve, tmp_path):
     other, _ = hub.take(offer, Progress())
     assert server.fetched() == ["config.json"]
     assert (other / "config.json").read_text() == (folder / "config.json").read_text() != "{"
+
+
+def disk_bytes(folder):
+    """Return how much the files in a folder take, without what huggingface_hub notes beside them."""
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    return sum(path.stat().st_size for path in files if {"blobs", "snapshots"} & set(path.parts))
+
+
+@pytest.mark.parametrize("had_links", [False, True])
+def test_a_disk_without_links_takes_what_was_announced(serve, tmp_path, monkeypatch, had_links):
+    """Each revision has its own copy there, also of files that came when links could be made."""
+    hub, server = serve(write_model(tmp_path / "model"))
+    server.repositories["acme/tiny"].branches["next"] = tmp_path / "model"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_SYMLINKS", not had_links)
+    first = hub.offer(Source.parse("acme/tiny"))
+    assert hub.room_bytes(first) == first.size_bytes
+    hub.take(first, Progress())
+    assert disk_bytes(hub.cache) == first.size_bytes
+    second = hub.offer(Source.parse("acme/tiny@next"))
+    assert hub.room_bytes(second) == (0 if had_links else second.size_bytes)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_SYMLINKS", True)
+    assert hub.room_bytes(second) == second.size_bytes
+    hub.take(second, Progress())
+    assert disk_bytes(hub.cache) == first.size_bytes + second.size_bytes
+    assert hub.room_bytes(second) == 0
+
+
+def test_room_for_copies_is_asked_for_as_well(serve, tmp_path, monkeypatch):
+    """Before the first of them is made."""
+    hub, server = serve(write_model(tmp_path / "model"))
+    server.repositories["acme/tiny"].branches["next"] = tmp_path / "model"
+    hub.fetch(Source.parse("acme/tiny"), Progress())
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_SYMLINKS", True)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=1000))
+    with pytest.raises(NotReadyError, match="are to be fetched, but only 0 MB are free") as caught:
+        hub.fetch(Source.parse("acme/tiny@next"), Progress())
+    assert caught.value.code == "disk_full"
+    assert not (hub.home("acme/tiny") / "snapshots" / commit_of("next")).exists()
 
 
 def test_a_killed_fetch_goes_on_with_the_files_that_are_not_here(serve, fetching, tmp_path):

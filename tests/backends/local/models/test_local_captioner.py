@@ -46,6 +46,14 @@ def test_a_model_with_a_chat_template_takes_prompts_and_languages(make_backend, 
     assert german.language == "de"
 
 
+def test_a_prompt_of_a_megabyte_is_not_tokenized(make_backend, model, make_image):
+    """It is refused by this rung alone."""
+    backend = make_backend(caption_model=model("llava"))
+    request = DescribeRequest(prompt="what is it " * 90_000)
+    with pytest.raises(NotSupportedError, match=r"The prompt is [\d,]+ characters long; .* at most 200,000"):
+        answer(backend.describe, [make_image()], request, timeout_s=60)
+
+
 @pytest.mark.parametrize("kind", ["blip", "llava"])
 def test_max_words_limits_the_length_and_says_so(make_backend, model, make_image, kind):
     """A text that was cut off is not complete."""

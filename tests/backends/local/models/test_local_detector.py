@@ -181,3 +181,16 @@ def test_boxes_that_are_not_finite_are_no_answer(make_backend, model_copy, image
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InvalidReplyError, match="not finite"):
         answer(make_backend(detection_model=folder).detect, images, EVERYTHING, timeout_s=60)
+
+
+@pytest.mark.parametrize("kind", ["owlv2", "grounding_dino"])
+def test_a_label_of_a_megabyte_is_not_tokenized_as_a_whole(make_backend, model, make_image, kind):
+    """It is refused, or cut where that is allowed; the message does not repeat it."""
+    backend = make_backend(open_vocabulary_model=model(kind))
+    labels = ("two cats " * 100_000,)
+    with pytest.raises(NotSupportedError, match=r"characters long; the model reads at most \d+ tokens") as caught:
+        answer(backend.detect, [make_image()], DetectRequest(labels=labels), timeout_s=60)
+    assert len(str(caught.value)) < 500
+    request = DetectRequest(labels=labels, min_score=0.0, truncate=True)
+    (found,) = answer(backend.detect, [make_image()], request, timeout_s=60)
+    assert len(found.trace.notes[0]) < 500

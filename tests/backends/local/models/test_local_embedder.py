@@ -36,7 +36,7 @@ def pictures(photos):
     return [PILImage.open(photos / f"{name}.jpg").convert("RGB").resize(size) for name, size in sizes.items()]
 
 
-def plain(folder, pictures):
+def plain(folder, pictures, texts=TEXTS):
     """Return the vectors of images and texts that transformers computes by itself."""
     model = tf.AutoModel.from_pretrained(folder).eval()
     images = tf.AutoImageProcessor.from_pretrained(folder, backend="pil")
@@ -48,7 +48,7 @@ def plain(folder, pictures):
             model.get_text_features(**words([t], padding=padding, truncation=True, return_tensors="pt")).pooler_output[
                 0
             ]
-            for t in TEXTS
+            for t in texts
         ]
     return [[(vector / vector.norm()).numpy() for vector in vectors] for vectors in (seen, read)]
 
@@ -230,3 +230,44 @@ def test_a_cut_text_is_cached_as_the_whole_text_that_it_is(make_router):
     assert again.trace.notes == first.trace.notes != ()
     with pytest.raises(AllBackendsFailedError):
         router.embed_text(texts[0])
+
+
+ENDLESS = {
+    "words": "two cats and a red dog in the snow " * 3000,
+    "one word": "ab" * 50_000,
+    "letters of all kinds": "".join(chr(0x1F600 + n % 70) + chr(0x4E00 + n % 3000) for n in range(50_000)),
+    "a long indentation": " " * 30_000 + "two cats " * 8_000,
+}
+"""Texts of 100,000 characters."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ENDLESS)
+def test_the_beginning_of_an_endless_text_is_read_as_in_the_whole(make_backend, model, kind, name):
+    """Only a part of it is tokenized, but what is read of it is the same."""
+    backend = make_backend(embedding_model=model(kind))
+    inner = model(kind) / "0_CLIPModel" if kind == "sentence_clip" else model(kind)
+    (found,) = answer(backend.embed_text, [ENDLESS[name]], EmbedTextRequest(truncate=True), timeout_s=60)
+    _, (expected,) = plain(inner, [], [ENDLESS[name]])
+    assert found.vector == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("text", ["two cats " * 2_000_000, "c" * 20_000_000, " " * 20_000_000 + "two cats"])
+def test_a_text_of_megabytes_is_not_tokenized_as_a_whole(make_backend, model, text):
+    """That would take minutes and gigabytes, for a few words that are read."""
+    backend, given = make_backend(embedding_model=model("clip")), []
+    backend.warm_up(EmbedTextRequest())
+    tokenizer = backend._models["embedding"]._slot.value.loaded.tokenizer
+    whole = type(tokenizer).__call__
+
+    class Watched(type(tokenizer)):
+        def __call__(self, text, **options):
+            given.append(len(text[0]) if isinstance(text, list) else len(text))
+            return whole(self, text, **options)
+
+    tokenizer.__class__ = Watched
+    with pytest.raises(NotSupportedError, match=r"is [\d,]+ characters long; the model reads at most 21 tokens"):
+        answer(backend.embed_text, [text], EmbedTextRequest(), timeout_s=60)
+    (found,) = answer(backend.embed_text, [text], EmbedTextRequest(truncate=True), timeout_s=60)
+    assert re.match(r"The text is [\d,]+ characters long; the model has read \d+ tokens of it", found.trace.notes[0])
+    assert 0 < max(given) <= 200_000

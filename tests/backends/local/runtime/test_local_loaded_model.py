@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,7 +17,7 @@ from answering import answer
 
 from vision_backends.backends.local.hub.checkpoint import read_checkpoint
 from vision_backends.backends.local.runtime.loader import LoaderSettings, load, placement_for
-from vision_backends.backends.local.runtime.memory import free_memory_bytes, memory_for
+from vision_backends.backends.local.runtime.memory import memory_for
 from vision_backends.backends.local.runtime.torch_environment import check_packages, free_device_memory, translated
 from vision_backends.clock import Deadline
 from vision_backends.errors import (
@@ -34,42 +37,6 @@ def loaded(folder, *, device="cpu", threads=None):
     checkpoint = read_checkpoint(folder)
     placement = placement_for(checkpoint, settings, has_parts=True)
     return load(checkpoint, placement, auto_class="AutoModel", settings=settings)
-
-
-class Linux:
-    """The files in which Linux tells how much memory there is.
-
-    Args:
-        root: Where to write them.
-        available_kb: What the whole machine has left.
-        container: Limit, use and reclaimable part of the container; None where there is no limit.
-    """
-
-    def __init__(self, root, *, available_kb=None, container=None):
-        for folder in (root / "proc", root / "sys" / "fs" / "cgroup"):
-            folder.mkdir(parents=True)
-        if available_kb is not None:
-            (root / "proc" / "meminfo").write_text(f"MemTotal: 999 kB\nMemAvailable:   {available_kb} kB\n")
-        if container is not None:
-            for name, value in zip(("memory.max", "memory.current", "memory.stat"), container, strict=True):
-                (root / "sys" / "fs" / "cgroup" / name).write_text(f"{value}\n")
-
-
-@pytest.mark.parametrize(
-    ("available_kb", "container", "free_bytes"),
-    [
-        (1000, None, 1_024_000),
-        (1000, ("max", "5", "inactive_file 1"), 1_024_000),
-        (1000, ("900000", "500000", "anon 7\ninactive_file 100000"), 500_000),
-        (1000, ("400000", "500000", "inactive_file 0"), 0),
-        (None, ("900000", "500000", "inactive_file 0"), 400_000),
-        (None, None, None),
-    ],
-)
-def test_free_memory_is_that_of_machine_and_container(tmp_path, available_kb, container, free_bytes):
-    """Whichever is less; nobody guesses where nobody says."""
-    Linux(tmp_path, available_kb=available_kb, container=container)
-    assert free_memory_bytes(tmp_path) == free_bytes
 
 
 def test_a_model_that_does_not_fit_is_not_loaded(model):
@@ -125,6 +92,40 @@ def test_the_applications_threads_are_left_alone(model, extra):
     assert seen == [before + extra]
     assert torch.get_num_threads() == before
     assert threads_of_torch() == before
+
+
+FEW_PROCESSORS = """
+import os, threading
+import torch
+from vision_backends.backends.local.runtime.torch_environment import limit_threads
+
+def threads_of_a_model():
+    seen = []
+    def see():
+        limit_threads(None)
+        seen.append(torch.get_num_threads())
+    asked = threading.Thread(target=see)
+    asked.start()
+    asked.join()
+    return seen[0]
+
+before = torch.get_num_threads()
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+print(before, threads_of_a_model(), torch.get_num_threads())
+os.environ["OMP_NUM_THREADS"] = str(before)
+print(threads_of_a_model())
+"""
+
+
+@pytest.mark.skipif("not hasattr(os, 'sched_getaffinity') or len(os.sched_getaffinity(0)) < 2")
+def test_models_use_no_more_threads_than_there_are_processors():
+    """Torch has counted them once, and knows no quota; a number in the environment is the user's own."""
+    env = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    done = subprocess.run([sys.executable, "-c", FEW_PROCESSORS], env=env, capture_output=True, text=True, check=True)
+    counts, told = done.stdout.splitlines()
+    before, model_s, after = counts.split()
+    assert (model_s, after, told) == ("1", before, before)
+    assert int(before) > 1
 
 
 def test_loading_is_quiet_and_leaves_the_settings_of_others(model, capfd, caplog):

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import resource
+import subprocess
+import sys
+
 import pytest
 import torch
+from PIL import Image
 
 from vision_backends.backends.local.hub.checkpoint import read_checkpoint
 from vision_backends.backends.local.runtime.loader import LoaderSettings, placement_for
@@ -17,6 +23,7 @@ from vision_backends.backends.local.runtime.memory import (
     needed_bytes,
 )
 from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest
+from vision_backends.engine.machine_limits import free_memory
 from vision_backends.errors import NotReadyError
 
 
@@ -71,9 +78,7 @@ def test_two_models_that_fit_alone_do_not_load_together(model):
     def load(parameter_bytes):
         return memory_for(checkpoint, device="cpu", max_bytes=None, bytes_per_parameter=parameter_bytes)
 
-    from vision_backends.backends.local.runtime.memory import free_memory_bytes
-
-    half = int(free_memory_bytes() * 0.6 / OVERHEAD / checkpoint.parameters)
+    half = int(free_memory().size_bytes * 0.6 / OVERHEAD / checkpoint.parameters)
     with load(half), pytest.raises(NotReadyError, match=r"MB is free") as caught, load(half):
         pytest.fail("It was let through.")
     assert (caught.value.code, caught.value.retry_after_s) == ("out_of_memory", 30.0)
@@ -130,6 +135,40 @@ def test_a_gpu_takes_16_bit_numbers_from_the_start(model, monkeypatch):
     settings = LoaderSettings(device="cpu", dtype="bfloat16", engine="openvino")  # which converts 32-bit numbers
     for has_parts, size in ((True, 4), (False, 2)):
         assert placement_for(read_checkpoint(model("clip")), settings, has_parts=has_parts).loaded_as.itemsize == size
+
+
+SMALL_PROCESS = """
+import sys
+from vision_backends import Router
+from vision_backends.backends.local import LocalBackend
+from vision_backends.testing import FakeBackend
+with Router([LocalBackend(embedding_model=sys.argv[1], download="never"), FakeBackend("next")]) as router:
+    answer = router.embed(sys.argv[2])
+print(answer.trace.backend, answer.trace.attempts[0].code, "torch" in sys.modules)
+print(answer.trace.attempts[0].message)
+"""
+
+
+@pytest.mark.skipif("sys.platform != 'linux'")
+def test_a_process_too_small_for_torch_itself_is_not_ended_by_importing_it(model, tmp_path):
+    """The rung says how much is missing, and the next one answers."""
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (40, 30), "red").save(photo)
+
+    def narrow():
+        resource.setrlimit(resource.RLIMIT_AS, (800_000_000, 800_000_000))
+
+    done = subprocess.run(
+        [sys.executable, "-c", SMALL_PROCESS, str(model("clip")), str(photo)],
+        capture_output=True,
+        text=True,
+        check=True,
+        preexec_fn=narrow,
+    )
+    outcome, message = done.stdout.splitlines()
+    assert outcome == "next out_of_memory False"
+    assert re.search(r"needs about 5\d\d MB of memory for torch and the model, but the limit of 800 MB", message)
+    assert re.search(r"leaves only \d+ MB", message)
 
 
 def _resident_bytes():

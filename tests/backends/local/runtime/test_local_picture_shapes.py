@@ -47,3 +47,29 @@ def test_of_a_long_picture_the_middle_is_kept_where_only_that_is_looked_at():
 def test_a_picture_that_will_be_padded_is_made_small_before(size):
     """A square of its longer side would take gigabytes."""
     assert max(fitted(PILImage.new("RGB", size), pads=True).size) == 2048
+
+
+@pytest.mark.parametrize(
+    ("size", "input_px", "expected"),
+    [
+        ((7000, 5700), 224, (2334, 1900)),
+        ((7000, 5700), None, (2334, 1900)),
+        ((7000, 5700), 2048, (3500, 2850)),
+        ((4000, 3500), 12_845_056, (4000, 3500)),
+        ((7000, 5700), 12_845_056, (3500, 2850)),
+        ((15_000, 1000), 640, (15_000, 1000)),
+        ((40_000, 1000), 640, (20_000, 500)),
+        ((4000, 2000), 224, (4000, 2000)),
+    ],
+)
+def test_a_very_large_picture_is_reduced_but_not_below_what_the_model_sees(size, input_px, expected):
+    """A processor keeps several copies of it; only the largest ones lose what the model might have seen."""
+    assert fitted(PILImage.new("L", size), input_px=input_px).size == expected
+
+
+def test_a_reduced_picture_shows_the_same():
+    """Each of its pixels is the average of a square."""
+    small = picture(1200, 1000)
+    large = small.resize((3600, 3000), PILImage.Resampling.NEAREST)
+    seen, expected = (np.asarray(each.resize((12, 10)), float) for each in (fitted(large, input_px=64), small))
+    assert np.abs(seen - expected).max() <= 2

@@ -27,7 +27,7 @@ from vision_backends.errors import ModelNotFoundError, NotReadyError
 from vision_backends.regular_file import read_regular
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 __all__ = ["Hub", "HuggingFaceHub", "check_disk", "free_disk_bytes"]
 
@@ -135,6 +135,21 @@ class HuggingFaceHub:
         """Return the files of a model that are not in the cache."""
         return [file for file in offer.files if self._place(offer, file) is None]
 
+    def room_bytes(self, offer: Offer, damaged: Sequence[OfferedFile] = ()) -> int:
+        """Return how much disk space fetching a model takes.
+
+        A file that another revision has takes none, unless the disk has no symbolic links: then it is copied.
+
+        Args:
+            offer: The model.
+            damaged: Those of its files that have to be fetched again.
+        """
+        lacking = [*self.missing(offer), *damaged]
+        folder = self._snapshot(offer)
+        elsewhere = [file for file in offer.files if file not in lacking and not (folder / file.name).exists()]
+        copied = elsewhere if elsewhere and not _has_links(self.cache) else []
+        return sum(file.size_bytes for file in (*lacking, *copied))
+
     def damaged(self, offer: Offer, progress: Progress) -> list[OfferedFile]:
         """Read the files of a model that are in the cache, and return those that differ from the hub's."""
         here = [(file, path) for file in offer.files if (path := self._place(offer, file)) is not None]
@@ -148,7 +163,7 @@ class HuggingFaceHub:
     def take(self, offer: Offer, progress: Progress) -> tuple[Path, str]:
         """Fetch what was offered, as `Hub.fetch` does; weights last, and only if the small files pass their checks."""
         damaged = self.damaged(offer, Progress())
-        check_disk(self.cache, sum(file.size_bytes for file in (*self.missing(offer), *damaged)))
+        check_disk(self.cache, self.room_bytes(offer, damaged))
         progress.done_bytes, progress.total_bytes = 0, offer.size_bytes
         folder = self._snapshot(offer)
         with _translated(offer.repository, self.cache), strict_client():
@@ -229,6 +244,16 @@ class HuggingFaceHub:
         """Return where a file is, even if only as a blob: revisions share blobs."""
         places = (self._snapshot(offer) / file.name, self.home(offer.repository) / "blobs" / file.digest)
         return next((place for place in places if place.is_file()), None)
+
+
+def _has_links(cache: Path) -> bool:
+    """Return whether huggingface_hub uses symbolic links in a cache, which it finds out by trying."""
+    from huggingface_hub.file_download import are_symlinks_supported
+
+    try:
+        return are_symlinks_supported(cache)
+    except OSError:  # nothing at all can be written there
+        return True
 
 
 def check_disk(cache: Path, wanted_bytes: int) -> None:

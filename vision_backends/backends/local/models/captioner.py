@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vision_backends.backends.local.models.families import captioning, end_tokens, given_tokens, longest_text, writers
-from vision_backends.backends.local.models.reading import without_marks
+from vision_backends.backends.local.models.reading import MOST_CHARS, without_marks
 from vision_backends.backends.local.runtime.loaded_model import aspect
 from vision_backends.backends.texts import is_mark, opens_a_thought, spoken
 from vision_backends.errors import InvalidReplyError, NotReadyError, NotSupportedError
@@ -190,7 +190,17 @@ class Captioner:
         return await loaded.map(read, said, deadline=deadline).results()
 
     def _chat(self, question: str) -> str:
-        """Return a question about an image in the form of the model's chat template."""
+        """Return a question about an image in the form of the model's chat template.
+
+        Raises:
+            NotSupportedError: It is longer than is worth tokenizing.
+        """
+        if len(question) > MOST_CHARS:
+            raise NotSupportedError(
+                f"The prompt is {len(question):,} characters long; a local model is given at most {MOST_CHARS:,}.",
+                remedy="Shorten the prompt.",
+                code="prompt_too_long",
+            )
         content = [{"type": "image"}, {"type": "text", "text": question}]
         with self.loaded.reading:
             content[1]["text"] = without_marks(self.loaded.tokenizer, question)

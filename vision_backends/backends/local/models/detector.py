@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vision_backends.backends.local.hub.labels import NO_CLASS
-from vision_backends.backends.local.models.reading import AS_LETTERS, SHOWN, leave_out
+from vision_backends.backends.local.models.reading import AS_LETTERS, SHOWN, Reading, as_far_as_read
 from vision_backends.backends.local.runtime.loaded_model import aspect
 from vision_backends.backends.model_cards import coco_categories
 from vision_backends.backends.vocabulary import match_labels
@@ -225,21 +225,17 @@ class OpenDetector:
         """
         text, spans = _sentence(labels)
         tokenizer, longest = self.loaded.tokenizer, self.loaded.model.config.max_text_len
-        read = tokenizer(text, return_tensors="pt", return_offsets_mapping=True, verbose=False, **AS_LETTERS)
-        unread: tuple[str, ...] = ()
-        count = read["input_ids"].shape[1]
-        if count > longest:
-            what = f"{len(labels)} labels are" if len(labels) > 1 else "The label is"
-            unread = (self._leave_out(text, count, what=what, longest=longest, truncate=truncate),)
-            options = {"return_tensors": "pt", "return_offsets_mapping": True, **AS_LETTERS}
-            read = tokenizer(text, truncation=True, max_length=longest, **options)
+        what = f"{len(labels)} labels are" if len(labels) > 1 else "The label is"
+        text, _, unread = self._as_far_as_read(text, what=what, longest=longest, truncate=truncate)
+        options = {"return_tensors": "pt", "return_offsets_mapping": True, **AS_LETTERS}
+        read = tokenizer(text, truncation=True, max_length=longest, **options)
         offsets = read.pop("offset_mapping")[0].tolist()
         tokens = [[i for i, (a, b) in enumerate(offsets) if start <= a < b <= end] for start, end in spans]
         kept = [label for label, own in zip(labels, tokens, strict=True) if own]
         if len(kept) < len(labels) and not unread:
             label = labels[tokens.index([])]
             raise NotSupportedError(f"The model cannot read the label {label!r}.", remedy="Use words.")
-        return kept, dict(read), [own for own in tokens if own], unread
+        return kept, dict(read), [own for own in tokens if own], (unread,) if unread else ()
 
     def _words(self, labels: Sequence[str], *, truncate: bool) -> _Read:
         """Return the labels as OWL reads them, one row each.
@@ -248,26 +244,17 @@ class OpenDetector:
             NotSupportedError: One is too long for the model and may not be cut.
         """
         tokenizer, longest = self.loaded.tokenizer, self.loaded.model.config.text_config.max_position_embeddings
-        unread = []
-        for label in labels:
-            count = len(tokenizer(label, verbose=False, **AS_LETTERS)["input_ids"])
-            if count > longest:
-                what = f"The label {label[:SHOWN]!r} is"
-                unread.append(self._leave_out(label, count, what=what, longest=longest, truncate=truncate))
+        readings = [
+            self._as_far_as_read(label, what=f"The label {label[:SHOWN]!r} is", longest=longest, truncate=truncate)
+            for label in labels
+        ]
         options = {"padding": "max_length", "truncation": True, "max_length": longest, "return_tensors": "pt"}
-        read = tokenizer(list(labels), **options, **AS_LETTERS)
-        return labels, dict(read), None, tuple(unread)
+        read = tokenizer([reading.text for reading in readings], **options, **AS_LETTERS)
+        return labels, dict(read), None, tuple(reading.unread for reading in readings if reading.unread)
 
-    def _leave_out(self, text: str, tokens: int, *, what: str, longest: int, truncate: bool) -> str:
-        return leave_out(
-            self.loaded.tokenizer,
-            text,
-            tokens,
-            what=what,
-            code="labels_too_long",
-            longest=longest,
-            truncate=truncate,
-        )
+    def _as_far_as_read(self, text: str, *, what: str, longest: int, truncate: bool) -> Reading:
+        tokenizer = self.loaded.tokenizer
+        return as_far_as_read(tokenizer, text, longest=longest, truncate=truncate, what=what, code="labels_too_long")
 
 
 def _sentence(labels: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from vision_backends.backends.local.models.reading import AS_LETTERS, leave_out
+from vision_backends.backends.local.models.reading import AS_LETTERS, as_far_as_read
 from vision_backends.backends.local.runtime.loaded_model import aspect
 from vision_backends.errors import InvalidReplyError, NotReadyError
 
@@ -100,14 +100,11 @@ class Embedder:
         """Return a text's tokens, padded to one of a few lengths so that texts share batches, and what is not read."""
         tokenizer, longest = self.loaded.tokenizer, self._longest
         with self.loaded.reading:
-            tokens = len(tokenizer(text, verbose=False, **AS_LETTERS)["input_ids"])
-            unread = None
-            if tokens > longest:
-                unread = leave_out(tokenizer, text, tokens, longest=longest, truncate=truncate)
-            length = longest if self._fixed_length else min(longest, math.ceil(tokens / STEP) * STEP)
+            reading = as_far_as_read(tokenizer, text, longest=longest, truncate=truncate)
+            length = longest if self._fixed_length else min(longest, math.ceil(reading.tokens / STEP) * STEP)
             options = {"padding": "max_length", "truncation": True, "max_length": length, "return_tensors": "pt"}
-            inputs = tokenizer([text], **options, **AS_LETTERS)
-            return dict(inputs), unread
+            inputs = tokenizer([reading.text], **options, **AS_LETTERS)
+            return dict(inputs), reading.unread
 
     def _text_features(self, batch: Inputs, _options: object, _wanted: Wanted) -> list[Floats | None]:
         return _unit_vectors(self.loaded.model.get_text_features(**batch))

@@ -123,10 +123,10 @@ class LoadedModel:
 
     def pixels(self, image: Image) -> PILImage.Image:
         """Return the image at the scale that the model needs, in a shape that its processor can take."""
-        picture = image.rgb(min_side_px=self.checkpoint.image_px)
         crops = bool(getattr(self.image_processor, "do_center_crop", False))
         pads = self.checkpoint.kind in PADDED_TO_SQUARES
-        return fitted(picture, input_px=self.checkpoint.input_px, crops=crops, pads=pads)
+        reshaped = partial(fitted, input_px=self.checkpoint.input_px, crops=crops, pads=pads)
+        return image.rgb(min_side_px=self.checkpoint.image_px, reshaped=reshaped)
 
     def prepare(self, image: Image) -> Inputs:
         """Return the model's input for one image, a batch of 1."""

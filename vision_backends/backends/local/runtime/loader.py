@@ -84,7 +84,7 @@ class LoaderSettings:
         device: As configured: ``"auto"``, ``"cpu"``, ``"mps"``, ``"cuda"`` or ``"cuda:<n>"``.
         dtype: As configured.
         engine: As configured.
-        threads: Threads per model; None for as many as torch has.
+        threads: Threads per model; None for as many as torch has, and no more than there are processors.
         max_queue: Inputs that may wait for one model.
         max_memory_bytes: Most memory that one model may take; None for what is free.
         tuning_cache: Where measurements of this machine are kept.
@@ -105,7 +105,8 @@ class LoaderSettings:
         if not DEVICE.fullmatch(self.device):
             valid = '"auto", "cpu", "mps", "cuda" or "cuda:<number>"'
             raise ConfigError(f"[local] has a bad value for 'device': {self.device!r}.", remedy=f"Write {valid}.")
-        for name, value in (("threads", self.threads), ("max_queue", self.max_queue)):
+        least_one = {"threads": self.threads, "max_queue": self.max_queue, "max_memory_bytes": self.max_memory_bytes}
+        for name, value in least_one.items():
             if value is not None and value < 1:
                 raise ConfigError(f"[local] {name} = {value} is less than 1.")
 
@@ -174,6 +175,7 @@ def load(
     """
     options = {"local_files_only": True, "trust_remote_code": False}
     with _loading, translated(checkpoint.name, error=NotReadyError):
+        import torch
         import transformers
 
         with quiet():
@@ -196,7 +198,7 @@ def load(
             engines=Engines(
                 settings.engine,
                 device=placement.device,
-                threads=settings.threads,
+                threads=torch.get_num_threads(),
                 full=settings.dtype == "float32",
                 tuning_cache=settings.tuning_cache,
             ),

@@ -1,7 +1,7 @@
 """Whether a model will fit into memory, known before it is loaded rather than when the kernel kills the process.
 
-This module decides how much a model needs, how much is free, and how memory is given back. It must not know how models
-are loaded.
+This module decides how much a model needs, whether that is free, and how memory is given back. It must not know how
+models are loaded.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import gc
 import sys
 import threading
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vision_backends.backends.local.runtime.torch_environment import free_device_memory
+from vision_backends.engine.machine_limits import FreeMemory, free_memory
 from vision_backends.errors import NotReadyError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from vision_backends.backends.local.hub.checkpoint import Checkpoint
 
-__all__ = ["Room", "free_memory_bytes", "give_back_memory", "memory_for", "needed_bytes"]
+__all__ = ["Room", "check_room_for_torch", "give_back_memory", "memory_for", "needed_bytes"]
 
 OVERHEAD = 1.1
 """Memory that loaded weights take, as a multiple of their size. Measured, like the next two, as memory that a process
@@ -34,6 +34,14 @@ CONVERTED = 2.3
 
 WORK_BYTES = 300_000_000
 """Memory for computing, however small the model: D-FINE-S (41 MB) takes 252 MB more; 700 MB if OpenVINO converts it."""
+
+
+TORCH_BYTES = 280_000_000
+"""Memory that importing torch and a model of transformers takes, apart from their files, which can be read again:
+measured with torch 2.13 and transformers 5.24."""
+
+SMALLEST_BYTES = 2
+"""Bytes of a number in the smallest form in which a model is loaded."""
 
 
 class Room:
@@ -103,16 +111,35 @@ def memory_for(
     needed = needed_bytes(checkpoint, bytes_per_parameter=bytes_per_parameter, converted=converted)
     if max_bytes is not None and needed > max_bytes:
         raise _shortage(checkpoint, needed, device, f"only {max_bytes / 1e6:.0f} MB may be used")
-    free = free_memory_bytes()
-    with _room.reserve(needed, free=sys.maxsize if free is None else free) as left:
+    free = free_memory() or FreeMemory(sys.maxsize)
+    with _room.reserve(needed, free=free.size_bytes) as left:
         if needed > left:
-            raise _shortage(checkpoint, needed, device, f"only {left / 1e6:.0f} MB is free")
+            raise _shortage(checkpoint, needed, device, _what_is_left(free, left))
         yield
+
+
+def check_room_for_torch(checkpoint: Checkpoint) -> None:
+    """Return unless even the smallest form of a model could not be loaded because torch has to be imported as well.
+
+    Importing torch alone may be too much for a small container, whose kernel would end the process without a word.
+
+    Raises:
+        NotReadyError: It will not fit.
+    """
+    free = None if "torch" in sys.modules else free_memory()
+    needed = TORCH_BYTES + needed_bytes(checkpoint, bytes_per_parameter=SMALLEST_BYTES)
+    if free is not None and needed > free.size_bytes:
+        raise _shortage(checkpoint, needed, "torch and the model", _what_is_left(free, free.size_bytes))
 
 
 def needed_bytes(checkpoint: Checkpoint, *, bytes_per_parameter: int, converted: bool = False) -> int:
     """Return roughly how much memory a model takes."""
     return WORK_BYTES + int(checkpoint.parameters * bytes_per_parameter * (CONVERTED if converted else OVERHEAD))
+
+
+def _what_is_left(free: FreeMemory, left_bytes: int) -> str:
+    left = f"{left_bytes / 1e6:.0f} MB"
+    return f"{free.limit} leaves only {left}" if free.limit else f"only {left} is free"
 
 
 def _shortage(checkpoint: Checkpoint, needed: int, device: str, limit: str) -> NotReadyError:
@@ -129,32 +156,3 @@ def give_back_memory() -> None:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it
         if trim is not None:
             trim(0)
-
-
-def free_memory_bytes(root: Path = Path("/")) -> int | None:
-    """Return the memory that can be taken without swapping or being killed; None where the system does not tell.
-
-    Args:
-        root: Where ``proc`` and ``sys`` are: Linux's estimate and the limit of the container, if there is one.
-    """
-    found = [_mem_available(root / "proc" / "meminfo"), _cgroup_left(root / "sys" / "fs" / "cgroup")]
-    return min((value for value in found if value is not None), default=None)
-
-
-def _mem_available(file: Path) -> int | None:
-    """Linux's own estimate of what can be taken without swapping: proc(5), MemAvailable."""
-    try:
-        lines = file.read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, ValueError, IndexError, StopIteration):
-        return None
-
-
-def _cgroup_left(folder: Path) -> int | None:
-    """What the container's limit leaves, counting the page cache as free: Linux, cgroup-v2, memory.*."""
-    try:
-        limit, used = (int((folder / name).read_text(encoding="ascii")) for name in ("memory.max", "memory.current"))
-        stat = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines())
-        return max(0, limit - used + int(stat.get("inactive_file", 0)))
-    except (OSError, ValueError):  # no limit is written as "max"
-        return None

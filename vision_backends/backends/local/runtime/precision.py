@@ -9,11 +9,11 @@ to those in 32-bit floats (CLIP ViT-B/32).
 from __future__ import annotations
 
 import math
-import os
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
 from vision_backends.backends.local.runtime.tuning_cache import TuningCache, processor_name
+from vision_backends.engine.machine_limits import processors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -181,7 +181,7 @@ def _pays(tuning_cache: TuningCache, measure: Callable[[torch.dtype], float]) ->
 
     state = {
         "processor": processor_name(),
-        "cores": os.cpu_count(),
+        "cores": processors(),
         "torch": str(torch.__version__),
         "threads": torch.get_num_threads(),
     }

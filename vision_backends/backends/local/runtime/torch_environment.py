@@ -7,6 +7,7 @@ process-wide settings and log output are left to the application. It must not kn
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 import threading
@@ -15,6 +16,7 @@ from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from vision_backends.engine.machine_limits import processors
 from vision_backends.errors import BackendError, CallerError, NotReadyError, OverloadedError, UnavailableError
 
 if TYPE_CHECKING:
@@ -33,6 +35,9 @@ __all__ = [
 NEEDED = ("torch", "transformers", "huggingface_hub", "safetensors")
 INSTALL = "pip install 'vision-backends[local]'"
 INSTALL_OPENVINO = "pip install 'vision-backends[openvino]'"
+
+THREADS_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+"""What tells torch how many threads to use: https://docs.pytorch.org/docs/stable/threading_environment_variables.html."""
 
 _hush = threading.RLock()
 """Held by the one thread that turns transformers' log output off and on, which is process-wide."""
@@ -68,15 +73,21 @@ def free_device_memory() -> None:
 
 
 def limit_threads(threads: int | None) -> None:
-    """Set how many threads torch uses for work of the calling thread; None leaves it as it is.
+    """Set how many threads torch uses for work of the calling thread.
 
     OpenMP keeps that number per thread, but torch also keeps one for new threads, which is restored.
+
+    Args:
+        threads: How many; None for what the application lets torch use, but no more than there are processors, since
+            torch does not know of a container's quota. What the environment says of threads is the user's word.
     """
-    if threads is None:
-        return
     import torch
 
     before = torch.get_num_threads()
+    if threads is None and not any(os.environ.get(name) for name in THREADS_VARIABLES):
+        threads = min(before, processors())
+    if threads is None or threads == before:
+        return
     torch.set_num_threads(threads)
     restoring = threading.Thread(target=torch.set_num_threads, args=(before,), name="vision-threads")
     restoring.start()
