@@ -12,13 +12,13 @@ import json
 import shutil
 import sys
 import tempfile
-import warnings
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vision_backends.backends.local.runtime.torch_environment import ignored_warnings
 from vision_backends.regular_file import read_regular
 
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ DIGESTS = "sha256.json"
 MOST_DIGESTS_BYTES = 10_000
 
 TELEMETRY = "openvino_telemetry"
+
+TRACED = ("openvino", "torch", "transformers", __name__.partition(".")[0])
+"""Packages whose warnings, while a part is traced, are about models that are not the user's."""
 
 ROOM = 1.2
 """Free disk space that a conversion needs, as a multiple of the size of the part's weights."""
@@ -147,8 +150,7 @@ def _traced(openvino: Any, part: Part) -> Any:  # noqa: ANN401 — both are Open
     import torch
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # warnings of the tracing, about models that are not the user's
+    with ignored_warnings(*TRACED), torch.no_grad():
         decoder = TorchScriptPythonDecoder(part.module, example_input=part.example)
         frontend = openvino.frontend.FrontEndManager().load_by_framework("pytorch")
         return frontend.convert(frontend.load(decoder))

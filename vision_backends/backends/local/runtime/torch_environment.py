@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import threading
-from contextlib import contextmanager
+import warnings
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,15 @@ from vision_backends.errors import BackendError, CallerError, NotReadyError, Ove
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["check_packages", "free_device_memory", "is_shortage", "limit_threads", "quiet", "translated"]
+__all__ = [
+    "check_packages",
+    "free_device_memory",
+    "ignored_warnings",
+    "is_shortage",
+    "limit_threads",
+    "quiet",
+    "translated",
+]
 
 NEEDED = ("torch", "transformers", "huggingface_hub", "safetensors")
 INSTALL = "pip install 'vision-backends[local]'"
@@ -107,9 +117,31 @@ def quiet() -> Iterator[None]:
         logger.setLevel(logging.CRITICAL)
         try:
             yield
-        finally:
-            logger.setLevel(level)
-            library.set_tqdm_hook(before)
+        finally:  # what the application has set meanwhile stays
+            if logger.level == logging.CRITICAL:
+                logger.setLevel(level)
+            latest = library.set_tqdm_hook(before)
+            if latest is not make_bar:
+                library.set_tqdm_hook(latest)
+
+
+@contextmanager
+def ignored_warnings(*packages: str) -> Iterator[None]:
+    """Ignore what some packages warn of, in all threads, while the block runs.
+
+    One filter comes and goes. `warnings.catch_warnings` puts back a whole list of them, whatever other threads have
+    done to it meanwhile.
+    """
+    entry = ("ignore", None, Warning, re.compile(rf"({'|'.join(packages)})\b"), 0)
+    before: Any = warnings.filters
+    before.insert(0, entry)
+    try:
+        yield
+    finally:
+        after: Any = warnings.filters
+        for filters in [before] if after is before else [before, after]:
+            with suppress(ValueError):
+                filters.remove(entry)
 
 
 @contextmanager
