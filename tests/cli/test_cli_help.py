@@ -17,7 +17,16 @@ COMMANDS = (
     *("", "describe", "detect", "embed", "status", "usage", "reset", "cache", "cache info", "cache clear"),
     *("models", "models list", "models show", "models pull", "models verify", "models remove"),
     *("doctor", "config", "trust", "sandbox"),
-    *("bench", "bench quality", "bench latency", "bench failover", "bench all", "bench report", "bench schema"),
+    *(
+        "bench",
+        "bench quality",
+        "bench latency",
+        "bench failover",
+        "bench speed",
+        "bench all",
+        "bench report",
+        "bench schema",
+    ),
 )
 
 

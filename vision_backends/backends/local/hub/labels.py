@@ -36,13 +36,13 @@ def class_names(config: Mapping[str, Any]) -> dict[int, str]:
     Raises:
         FlawError: None does: classes without a name would never be reported, or as ``LABEL_0``.
     """
-    flaws = []
+    reasons = []  # not the errors: each would keep this frame, and all frames above it, in a circle
     for table in TABLES:
         try:
             return _complete(_by_number(config.get(table), table), table, count=config.get("num_labels"))
         except FlawError as flaw:
-            flaws.append(flaw)
-    raise flaws[0]
+            reasons.append(flaw.why)
+    raise _flaw(reasons[0])
 
 
 def _by_number(table: object, name: str) -> dict[int, Any]:
