@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Waiting"]
 
 SHORT_PAUSE_S = 0.2
-"""Before a rung is asked again that has failed without saying when to come back; doubled each time."""
+"""Before a rung is asked again that has failed without saying when to come back; doubled until it answers."""
 
 MAX_PAUSE_S = 5.0
 """How long a call pauses before it looks at a gate again: the account may have been topped up, and the gate reset."""
@@ -73,7 +73,10 @@ class Waiting:
                     return
                 call = make_call(await ladder.attempts.look_again(rungs))
                 await ladder.walk(rungs, replace(call, on_admitted=leave), pending, only=better)
-            if all(item.settled for item in pending) or self._clock.monotonic() + pause_s > ends:
+            left = sum(not item.settled for item in pending)
+            if left < len(pending):  # it answers, if not as much as was asked
+                pause_s = SHORT_PAUSE_S
+            if not left or self._clock.monotonic() + pause_s > ends:
                 return
             for item in pending:
                 item.forget_skipped()
