@@ -5,6 +5,7 @@ This module decides which names count. It must not know how many classes the wei
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from vision_backends.backends.local.hub.flaws import FlawError
@@ -36,13 +37,14 @@ def class_names(config: Mapping[str, Any]) -> dict[int, str]:
     Raises:
         FlawError: None does: classes without a name would never be reported, or as ``LABEL_0``.
     """
-    flaws = []
-    for table in TABLES:
-        try:
-            return _complete(_by_number(config.get(table), table), table, count=config.get("num_labels"))
-        except FlawError as flaw:
-            flaws.append(flaw)
-    raise flaws[0]
+    count = config.get("num_labels")
+    first, second = TABLES
+    try:
+        return _complete(_by_number(config.get(first), first), first, count=count)
+    except FlawError:
+        with suppress(FlawError):
+            return _complete(_by_number(config.get(second), second), second, count=count)
+        raise
 
 
 def _by_number(table: object, name: str) -> dict[int, Any]:
