@@ -26,11 +26,11 @@ __all__ = ["Room", "check_room_for_torch", "give_back_memory", "memory_for", "ne
 
 OVERHEAD = 1.1
 """Memory that loaded weights take, as a multiple of their size. Measured, like the next two, as memory that a process
-cannot give back: CLIP ViT-B/32, with 605 MB of weights, takes 653 MB; BLIP base, with 990 MB, takes 764 MB."""
+cannot give back: CLIP ViT-B/32, with 605 MB of weights, takes 655 MB."""
 
 CONVERTED = 2.3
 """The same where another engine keeps its own weights beside torch's, if all of them are converted: with OpenVINO
-2026.4, which converts the image towers, CLIP takes 1,068 MB and BLIP 1,318 MB."""
+2026.4, which converts the image towers, CLIP takes 1,310 MB."""
 
 WORK_BYTES = 300_000_000
 """Memory for computing, however small the model: D-FINE-S (41 MB) takes 252 MB more; 700 MB if OpenVINO converts it."""
