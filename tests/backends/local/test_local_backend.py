@@ -19,10 +19,18 @@ from answering import answer
 from vision_backends import Router, open_image
 from vision_backends.backends.embedded import EmbeddedBackend
 from vision_backends.backends.local import LocalBackend
+from vision_backends.backends.local.hub.hub import HuggingFaceHub
 from vision_backends.backends.local.runtime.tuning_cache import TuningCache
 from vision_backends.backends.registry import make_backend as make_registered
 from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest
-from vision_backends.errors import ConfigError, NotReadyError, NotSupportedError, OverloadedError, TimedOutError
+from vision_backends.errors import (
+    ConfigError,
+    ModelNotFoundError,
+    NotReadyError,
+    NotSupportedError,
+    OverloadedError,
+    TimedOutError,
+)
 from vision_backends.testing import BackendContract, FakeClock
 
 EVERY_REQUEST = [
@@ -588,3 +596,41 @@ def test_closing_what_was_never_loaded_looks_for_no_garbage(model):
         if was_enabled:
             gc.enable()
     assert found == []
+
+
+class TestAFolderHereThatIsCalledLikeAModel:
+    """It is not what the name means, and whoever has put it there is told how to write it."""
+
+    HINT = "for the folder here, write ./acme/clip in [local]"
+
+    @pytest.fixture
+    def here(self, model, tmp_path, monkeypatch):
+        """The working directory, with such a folder."""
+        shutil.copytree(model("clip"), tmp_path / "acme" / "clip")
+        monkeypatch.chdir(tmp_path)
+
+    @pytest.mark.usefixtures("here")
+    def test_a_model_that_was_not_fetched_says_so(self, make_backend):
+        """The remedy has both ways."""
+        backend = make_backend(embedding_model="acme/clip", download="never")
+        with pytest.raises(NotReadyError) as caught:
+            backend.check(EmbedRequest())
+        assert self.HINT in caught.value.remedy
+
+    @pytest.mark.usefixtures("here")
+    def test_a_hub_without_the_model_says_so(self, make_backend, tmp_path, loopback_hub, make_image):
+        """What the hub answers is not all that can be said."""
+        hub = HuggingFaceHub(cache=tmp_path / "cache", endpoint=loopback_hub.endpoint)
+        backend = make_backend(embedding_model="acme/clip", download="wait", hub=hub)
+        with pytest.raises(ModelNotFoundError) as caught:
+            answer(backend.embed, [make_image()], EmbedRequest(), timeout_s=60)
+        assert self.HINT in caught.value.remedy
+
+    @pytest.mark.usefixtures("here")
+    def test_a_cached_model_is_used_and_says_so(self, make_backend, folder_hub, model, make_image, caplog):
+        """Its space names the commit, not the folder."""
+        hub = folder_hub({"acme/clip": model("clip")}, arrived=["acme/clip"])
+        backend = make_backend(embedding_model="acme/clip", hub=hub)
+        (found,) = answer(backend.embed, [make_image()], EmbedRequest(), timeout_s=60)
+        assert found.space == "local/acme/clip@0123456789abcdef0123456789abcdef01234567"
+        assert self.HINT in caplog.text

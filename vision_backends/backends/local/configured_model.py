@@ -5,10 +5,10 @@ This module decides what a caller is told about a model that is not loaded. It m
 
 from __future__ import annotations
 
+import logging
 import threading
 from contextlib import contextmanager
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from vision_backends.backends.local.hub.checkpoint import MOST_FILES, PARTS_OF_REVISION, read_checkpoint
@@ -26,6 +26,7 @@ from vision_backends.errors import BackendError, NotReadyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from vision_backends.backends.local.hub.checkpoint import Checkpoint
     from vision_backends.backends.local.hub.hub import Hub
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from vision_backends.types import Task
 
 __all__ = ["LocalModel", "Role"]
+
+_log = logging.getLogger(__name__)
 
 Role = Literal["caption", "embedding", "detection", "open_vocabulary"]
 """What a model is configured for."""
@@ -100,7 +103,7 @@ class _Flaw(NamedTuple):
 
     Attributes:
         state: What the files looked like.
-        error: The flaw.
+        error: The flaw, without the traceback, which would keep alive whatever was there.
         fetched: Whether they had been fetched just then, so that fetching them once more would not help.
     """
 
@@ -324,6 +327,8 @@ class LocalModel:
             message = f"Files of {self.name} in the cache are not those of {copy.state.commit} any more."
             altered = NotReadyError(message, remedy="Fetch it again.", code="incomplete")
             self._remember(altered, copy.state, fetched=False)
+        if self._source.hint:
+            _log.warning("%s is the model of the hub%s.", self.name, self._source.hint)
         self._trusted = copy.state
         return copy, fetched
 
@@ -354,7 +359,7 @@ class LocalModel:
             BackendError: The flaw, to be looked for again soon; nothing where the files are not to blame.
         """
         if error.code in FETCHED_AGAIN:
-            self._flaw = _Flaw(state, error, fetched)
+            self._flaw = _Flaw(state, again(error), fetched)
             self._find.forget()
             raise again(error, AGAIN_S) from error
 
@@ -431,20 +436,20 @@ class LocalModel:
                 has_classes = self._role == "detection"
                 checkpoint = read_checkpoint(root, name=self.name, revision=commit, has_classes=has_classes)
             except NotReadyError as error:
-                self._flaw = _Flaw(state, error, fetched=False)
+                self._flaw = _Flaw(state, again(error), fetched=False)
                 raise
             self._latest = latest = _Copy(state, checkpoint)
         return latest
 
     def _missing(self) -> NotReadyError:
         later = "; the first request that reaches this rung fetches it" if self._download == "background" else ""
+        pull = f"Run: vision models pull {self.name}{self._source.hint}"
         flaw = self._flaw
         if flaw is not None:
             message = f"{self.name} is not on this machine as it should be{later}. {flaw.error.message}"
-            return NotReadyError(message, remedy=f"Run: vision models pull {self.name}", code="not_fetched")
+            return NotReadyError(message, remedy=pull, code="not_fetched")
         message = f"{self.name} is not on this machine yet{later}."
-        here = f"; for the folder here, write ./{self.name} in [local]" if Path(self.name).is_dir() else ""
-        return NotReadyError(message, remedy=f"Run: vision models pull {self.name}{here}", code="not_fetched")
+        return NotReadyError(message, remedy=pull, code="not_fetched")
 
 
 def _has_parts(role: Role, kind: str) -> bool:

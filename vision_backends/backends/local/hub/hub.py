@@ -290,10 +290,12 @@ def _translated(name: str, cache: Path) -> Iterator[None]:
         raise ModelNotFoundError(message, remedy=remedy, code="gated") from error
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         message = f"The hub has no model {name!r}, or this account has no access to it."
-        raise ModelNotFoundError(message, remedy="Correct its name under [local], or run: hf auth login") from error
+        remedy = f"Correct its name under [local], or run: hf auth login{Source.parse(name).hint}"
+        raise ModelNotFoundError(message, remedy=remedy) from error
     except errors.OfflineModeIsEnabled as error:
         message = f"{name} could not be fetched: HF_HUB_OFFLINE is set."
-        raise NotReadyError(message, remedy=f"Unset it, and run: vision models pull {name}", code="offline") from error
+        remedy = f"Unset it, and run: vision models pull {name}{Source.parse(name).hint}"
+        raise NotReadyError(message, remedy=remedy, code="offline") from error
     except Exception as error:  # the network and the disk fail in many ways
         if isinstance(error, UnicodeError) or getattr(getattr(error, "response", None), "status_code", None) == 401:
             message = f"{name} could not be fetched: the hub does not accept the access token of this machine."
@@ -309,7 +311,8 @@ def _translated(name: str, cache: Path) -> Iterator[None]:
         reason = error.__cause__ or error  # huggingface_hub wraps network errors in advice of its own
         why = str(reason).strip().partition("\n")[0].rstrip(".")
         message = f"{name} could not be fetched: {type(reason).__name__}: {why}."
-        raise NotReadyError(message, remedy=f"With a network connection, run: vision models pull {name}") from error
+        remedy = f"With a network connection, run: vision models pull {name}{Source.parse(name).hint}"
+        raise NotReadyError(message, remedy=remedy) from error
 
 
 def _read_ref(file: Path) -> str | None:

@@ -60,6 +60,12 @@ class Source:
         return self.folder is not None and _is_dir(self.folder)
 
     @property
+    def hint(self) -> str:
+        """What to do for a folder of the same name in the working directory, which is not meant; usually empty."""
+        is_there = self.folder is None and _is_dir(Path(self.name))
+        return f"; for the folder here, write ./{self.name} in [local]" if is_there else ""
+
+    @property
     def commit(self) -> str | None:
         """The pinned commit, where the configuration names one in full."""
         return self.revision if self.revision and COMMIT.fullmatch(self.revision) else None
