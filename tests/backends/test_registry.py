@@ -169,7 +169,7 @@ def test_what_is_no_backend_is_refused(install, target):
     [
         ("local", {"devise": "cpu"}, "[local] has an unknown key 'devise'."),
         ("local", {"device": "abacus"}, "[local] has a bad value for 'device'"),
-        ("moon", {"phas": 1}, "[backends.\"moon\"] has an unknown key 'phas'."),
+        ("moon", {"phas": 1}, "[backends.moon] has an unknown key 'phas'."),
     ],
 )
 def test_a_bad_table_is_named_as_the_file_writes_it(install, name, table, message):
