@@ -6,6 +6,7 @@ whether a place is believed.
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from dataclasses import dataclass, replace
@@ -177,18 +178,26 @@ def variables(model: type[BaseModel], *, prefix: str) -> Place:
 
 
 def _as_written(table: HiddenTable, *, prefix: str) -> HiddenTable:
-    """Return what variables set, where a key of digits only is no number: what is one, the rung's own types say.
+    """Return what variables set for rungs below ``[backends]``, read as what is set for the built-in ones.
 
-    pydantic-settings reads values within ``dict[str, dict]`` as JSON, and those of ``dict`` as texts.
+    pydantic-settings takes a key of digits for a number there; a text is a text, unless it is a table in JSON.
     """
     given = {name.upper(): text for name, text in os.environ.items()}
-    for name, within in (table.get("backends") or {}).items():
-        for keys in leaves(within) if isinstance(within, dict) else ():
-            variable = f"{prefix}BACKENDS__{'__'.join((name, *keys))}".upper()
-            inner = reduce(getitem, keys[:-1], within)
-            if variable in given and not isinstance(inner[keys[-1]], dict | list):
-                inner[keys[-1]] = given[variable]
+    rungs: Any = table.get("backends")
+    for keys in list(leaves(rungs)) if isinstance(rungs, dict) else ():
+        text = given.get(f"{prefix}BACKENDS__{'__'.join(keys)}".upper())
+        if text is not None:
+            within: dict[str, Any] = reduce(getitem, keys[:-1], rungs)
+            within[keys[-1]] = _table_in(text) or text
     return table
+
+
+def _table_in(text: str) -> HiddenTable | None:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    return merged([found]) if isinstance(found, dict) else None
 
 
 def gathered(place: Place, names: Collection[str]) -> Place:
@@ -212,6 +221,8 @@ def gathered(place: Place, names: Collection[str]) -> Place:
                 remedy="Leave one of them out.",
             )
         table[name] = table["backends"].pop(name)
+    if nested and not table["backends"]:
+        del table["backends"]
     for name in names:
         own = table.get(name)
         kind = own.pop("kind", name) if isinstance(own, dict) else name

@@ -282,7 +282,10 @@ class Configuration:
         keys = (*withheld.table, *withheld.keys)
         name = self.places[withheld.place].name_of(keys)
         what = name if name in OPENAI_VARIABLES.values() else f"{'.'.join(keys)} of {name}"
-        return f"{what} is not sent to {withheld.server}: it was given for {withheld.given_for or 'another server'}"
+        why = f"it was given for {withheld.given_for or 'another server'}"
+        if withheld.table != ("openai",) and not self.places[withheld.place].has((*withheld.table, "base_url")):
+            why = "it has no base_url beside it, and would not be encrypted"
+        return f"{what} is not sent to {withheld.server}: {why}"
 
     def _place_of(self, keys: Keys) -> Place:
         if keys in self.chosen:
