@@ -110,6 +110,30 @@ class TestFiveServers:
         assert answer.trace.backend == "spare"
         assert [attempt.backend for attempt in answer.trace.attempts] == [*servers, "spare"]
 
+    def test_streams_fall_back_and_name_the_rung(self, servers, from_toml):
+        """As answers do."""
+        router = from_toml(ladder_of(servers))
+        for name in ("openai", "azure"):
+            servers[name].play("quota_gone")
+        with router.describe_stream(IMAGE) as stream:
+            assert "".join(stream)
+            assert stream.description.trace.backend == "openrouter"
+        assert [each.backend for each in stream.description.trace.attempts] == ["openai", "azure", "openrouter"]
+
+    def test_a_pinned_space_is_served_by_another_rung_of_the_same_server(self, from_toml):
+        """A space is of server and model; the name of the rung is no part of it."""
+        with SandboxServer() as server:
+            same = f'kind = "openai"\nbase_url = "{server.url}"\nmodel = "m"\n'
+            router = from_toml(
+                'ladder = ["first", "second", "embedded"]\nstate = "memory"\n'
+                f'[backends.first]\n{same}api_key = "sk-first-0123456789"\n'
+                f'[backends.second]\n{same}api_key = "sk-second-0123456789"\n'
+            )
+            space = router.embed_text("a cat").space
+            server.play("quota_gone", times=1)
+            again = router.embed_text("a dog", space=space)
+        assert (again.trace.backend, again.space) == ("second", space)
+
     def test_ledger_and_table_of_attempts_name_each(self, servers, from_toml):
         """A failed ladder is a table of its rungs."""
         router = from_toml(ladder_of(servers).replace(', "embedded"', ""))
@@ -141,6 +165,18 @@ class TestAccounts:
                 ("small", "skipped", "quota_exhausted"),
             ]
             assert len(server.requests) == 1
+
+    @pytest.mark.parametrize("name", ["first", "second"])
+    def test_a_reset_of_either_rung_asks_their_account_again(self, name):
+        """Whichever of them has met the trouble."""
+        with SandboxServer() as server:
+            rungs = [OpenAIBackend(base_url=server.url).named(each) for each in ("first", "second")]
+            with Router([*rungs, FakeBackend("spare")], caching=False) as router:
+                server.play("quota_gone", times=1)
+                assert router.describe(IMAGE).trace.backend == "spare"
+                assert router.reset("spare") == 0
+                assert router.reset(name) == 1
+                assert router.describe(IMAGE).trace.backend == "first"
 
     def test_two_accounts_of_one_server_are_two(self):
         """The one without quota is asked once, the other answers."""

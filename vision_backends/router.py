@@ -591,6 +591,7 @@ class Router:
     def reset(self, backend: str | None = None) -> int:
         """Let the gates pass that a backend, or any for None, has blocked: after topping up or correcting a key.
 
+        What blocks its account passes as well if another backend of the same account has met it.
         What was learned about its server, such as fields that it refuses, is forgotten.
 
         Returns:
@@ -599,7 +600,8 @@ class Router:
         Raises:
             StoreError: That cannot be written now.
         """
-        count = self._health.reset(backend)
+        accounts = [each.credential for each in self._all_backends() if each.name == backend]
+        count = self._health.reset(backend, account=accounts[0] if accounts else None)
         for each in self._all_backends():
             if backend in {None, each.name}:
                 self._notes[each.name].forget()

@@ -291,10 +291,14 @@ class AdmissionControl:
         budgets = [self._budget(backend, states.get(BUDGETS + backend)) for backend in self._limits]
         return [spending for budget in budgets for spending in budget.spending(now=now)]
 
-    def reset(self, backend: str | None = None) -> int:
+    def reset(self, backend: str | None = None, *, account: str | None = None) -> int:
         """Let the gates pass that calls of a backend, or of any for None, have blocked, and forget its failures.
 
         Budgets stay as they are: what is spent is spent.
+
+        Args:
+            backend: Its name.
+            account: Its account, whose gates pass as well if another backend of it has blocked them.
 
         Returns:
             How many gates were blocked.
@@ -304,8 +308,9 @@ class AdmissionControl:
         """
         self._throttling.forget(backend)
         now, count = self._clock.time(), 0
-        change = self._parsing(AccountGates.parse, lambda gates: gates.reset(backend, now=now))
         for key in self._all(GATES):
+            pays = account is not None and key == GATES + account
+            change = self._parsing(AccountGates.parse, partial(AccountGates.reset, backend=backend, now=now, pays=pays))
             state, events = self._states.update_now(key, change)
             self._has_moved(key.removeprefix(GATES), state, events)
             count += len(events)
