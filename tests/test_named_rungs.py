@@ -13,8 +13,10 @@ from vision_backends import (
     EmbeddedBackend,
     InvalidRequestError,
     LocalBackend,
+    NotReadyError,
     OpenAIBackend,
     Router,
+    UnavailableError,
 )
 from vision_backends.config.settings import load_settings
 from vision_backends.testing import FakeBackend, FakeClock, SandboxServer
@@ -44,6 +46,12 @@ def from_toml(tmp_path):
             return stack.enter_context(Router.from_config(tmp_path / "vision.toml"))
 
         yield make
+
+
+class Moon(FakeBackend):
+    """A backend of somebody else's."""
+
+    name = "moon"
 
 
 def ladder_of(servers) -> str:
@@ -106,8 +114,9 @@ class TestFiveServers:
         router = from_toml(f'{text}\n[backends.spare]\nkind = "vision_backends.testing:FakeBackend"\nname = "fake"')
         for server in servers.values():
             server.play("stall")
-        answer = router.describe(IMAGE, deadline_s=4)
+        answer = router.describe(IMAGE, deadline_s=6.5)
         assert answer.trace.backend == "spare"
+        assert len(servers["openai"].requests) == 1
         assert [attempt.backend for attempt in answer.trace.attempts] == [*servers, "spare"]
 
     def test_streams_fall_back_and_name_the_rung(self, servers, from_toml):
@@ -320,10 +329,24 @@ class TestMessages:
         assert "[backends.ollama]" in found["ollama"].remedy
         assert found["ollama"].backend == "ollama"
 
+    def test_so_do_those_of_other_kinds(self):
+        """A backend writes the table of its kind, and need not know how a ladder calls it."""
+        backend = Moon().named("second")
+        with Router([backend, FakeBackend("spare")], caching=False) as router:
+            backend.play(UnavailableError("See [moon] phase.", remedy="Correct [moon].", backend="moon"))
+            failed = router.describe(IMAGE).trace.attempts[0]
+            backend.not_ready = NotReadyError("See [moon] phase.", remedy="Correct [moon].")
+            verdict = router.explain("describe").verdicts[0]
+        assert (failed.backend, failed.message, failed.remedy) == (
+            "second",
+            "See [backends.second] phase.",
+            "Correct [backends.second].",
+        )
+        assert (verdict.backend, verdict.reason, verdict.remedy) == (failed.backend, failed.message, failed.remedy)
+
     def test_an_extra_of_the_package_is_no_table(self):
         """``pip install 'vision-backends[local]'`` is right for any local rung."""
         from vision_backends.backends.base import tell_rung
-        from vision_backends.errors import NotReadyError
 
         error = NotReadyError(
             "The folder in [local] is empty.", remedy="Run: pip install 'vision-backends[local]', or see [local.x]"
