@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from vision_backends import ConfigError, InvalidRequestError, VisionError
 from vision_backends.cli.commands.configuration import mask
 from vision_backends.cli.rendering.exits import INTERRUPTED, tell
-from vision_backends.cli.servers import tell_server
+from vision_backends.cli.servers import tell_servers
 
 from .plan import TASKS, Part, Plan, resumed_plan, settings_to_measure
 from .run_file import BudgetReached, RunFile
@@ -54,8 +54,7 @@ def run(
         begun = datetime.now(UTC)
         path = out or Path(f"benchmark-{begun:%Y%m%d-%H%M%S}.json")
         run_file = RunFile.begin(path, plan, command=_words(context), configuration=_configuration(plan))
-    if "openai" in plan.backends:
-        tell_server(plan.settings)
+    tell_servers(plan.settings, plan.backends)
     try:
         for part in plan.parts:
             if not run_file.done(f"part/{part}"):

@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from vision_backends.async_router import AsyncRouter
     from vision_backends.backends.base import AsyncBackend, Backend
+    from vision_backends.backends.embedded import EmbeddedBackend
+    from vision_backends.backends.local import LocalBackend
+    from vision_backends.backends.openai import OpenAIBackend
     from vision_backends.backends.requests import (
         DescribeRequest,
         DetectRequest,
@@ -95,6 +98,7 @@ __all__ = [
     "Detections",
     "EmbedRequest",
     "EmbedTextRequest",
+    "EmbeddedBackend",
     "Embedding",
     "Explanation",
     "HedgedError",
@@ -104,10 +108,12 @@ __all__ = [
     "InvalidImageError",
     "InvalidReplyError",
     "InvalidRequestError",
+    "LocalBackend",
     "Model",
     "ModelNotFoundError",
     "NotReadyError",
     "NotSupportedError",
+    "OpenAIBackend",
     "OverloadedError",
     "QuotaExhaustedError",
     "RateLimitedError",
@@ -154,6 +160,7 @@ _HOMES = {
     "Detections": "types",
     "EmbedRequest": "backends.requests",
     "EmbedTextRequest": "backends.requests",
+    "EmbeddedBackend": "backends.embedded",
     "Embedding": "types",
     "Explanation": "reports",
     "HedgedError": "errors",
@@ -163,10 +170,12 @@ _HOMES = {
     "InvalidImageError": "errors",
     "InvalidReplyError": "errors",
     "InvalidRequestError": "errors",
+    "LocalBackend": "backends.local",
     "Model": "backends.requests",
     "ModelNotFoundError": "errors",
     "NotReadyError": "errors",
     "NotSupportedError": "errors",
+    "OpenAIBackend": "backends.openai",
     "OverloadedError": "errors",
     "QuotaExhaustedError": "errors",
     "RateLimitedError": "errors",

@@ -21,7 +21,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, Unpack, cast
 
 from vision_backends.arguments import check_iterable, check_number, iterate, shown
-from vision_backends.backends.base import AsyncBackend, Backend
+from vision_backends.backends.base import AsyncBackend, Backend, tell_rung
 from vision_backends.backends.requests import (
     DescribeRequest,
     DetectRequest,
@@ -236,7 +236,7 @@ class Router:
         for name in wanted:
             table = settings.table(name)
             allowed = {key: table.pop(key) for key in limit_keys if key in table}
-            made[name] = make_backend(name, table, beside=limit_keys)
+            made[name] = make_backend(name, table, beside=limit_keys, known=settings.backends)
             limits[made[name].name] = Limits(**parse_table(Limits, allowed, section=section_of(name)))
         if settings.local_only:
             _close_remote(made)
@@ -584,12 +584,14 @@ class Router:
             try:
                 backend.diagnose(timeout_s=seconds)
             except VisionError as error:
+                tell_rung(error, backend)
                 found[backend.name] = error
         return found
 
     def reset(self, backend: str | None = None) -> int:
         """Let the gates pass that a backend, or any for None, has blocked: after topping up or correcting a key.
 
+        What blocks its account passes as well if another backend of the same account has met it.
         What was learned about its server, such as fields that it refuses, is forgotten.
 
         Returns:
@@ -598,7 +600,8 @@ class Router:
         Raises:
             StoreError: That cannot be written now.
         """
-        count = self._health.reset(backend)
+        accounts = [each.credential for each in self._all_backends() if each.name == backend]
+        count = self._health.reset(backend, account=accounts[0] if accounts else None)
         for each in self._all_backends():
             if backend in {None, each.name}:
                 self._notes[each.name].forget()
@@ -1017,5 +1020,12 @@ def _ladders(
         names = [backend.name for backend in backends]
         twice = {name for name in names if names.count(name) > 1}
         if twice:
-            raise InvalidRequestError(f"The ladder for {task} names {sorted(twice)} twice.", remedy="Give each a name.")
+            message = f"The ladder for {task} names {sorted(twice)} twice."
+            raise InvalidRequestError(message, remedy='Give each a name: OpenAIBackend(…).named("second").')
+    rungs = {id(backend): backend for backends in ladders.values() for backend in backends}.values()
+    names = [backend.name for backend in rungs]
+    alike = sorted({name for name in names if names.count(name) > 1})
+    if alike:
+        message = f"Two backends, on ladders of different tasks, are named {alike[0]!r}."
+        raise InvalidRequestError(message, remedy='Give each a name: OpenAIBackend(…).named("second").')
     return ladders

@@ -169,7 +169,7 @@ def test_what_is_no_backend_is_refused(install, target):
     [
         ("local", {"devise": "cpu"}, "[local] has an unknown key 'devise'."),
         ("local", {"device": "abacus"}, "[local] has a bad value for 'device'"),
-        ("moon", {"phas": 1}, "[backends.\"moon\"] has an unknown key 'phas'."),
+        ("moon", {"phas": 1}, "[backends.moon] has an unknown key 'phas'."),
     ],
 )
 def test_a_bad_table_is_named_as_the_file_writes_it(install, name, table, message):
@@ -192,3 +192,53 @@ def test_no_value_of_a_table_is_in_the_traceback_of_what_a_constructor_raises(in
     told = "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format())
     assert "in from_settings" in told
     assert CANARY not in told
+
+
+class TestKinds:
+    """``kind`` says what a rung of any name is."""
+
+    def test_a_kind_is_built_in_an_entry_point_or_a_path(self, install):
+        """And the rung is called by its own name."""
+        module = install()
+        for kind, words in (("openai", {}), ("local", {}), ("moon", {"phase": 1}), (f"{module}:Moon", {})):
+            backend = make_backend("second", {"kind": kind, **words})
+            assert backend.name == "second"
+            backend.close()
+
+    def test_an_unknown_kind_names_the_nearest_one(self, install):
+        """Of those that are built in or installed."""
+        install(entry="moonlight")
+        error = refusal("second", {"kind": "opnai"})
+        assert error.message == "[backends.second] has an unknown kind: 'opnai'."
+        assert error.remedy == "Did you mean 'openai'?"
+        assert refusal("second", {"kind": "monlight"}).remedy == "Did you mean 'moonlight'?"
+
+    @pytest.mark.parametrize("kind", ["", 3, None, ["openai"]])
+    def test_a_kind_is_a_text(self, kind):
+        """An error that says which there are."""
+        assert "openai, local, embedded" in refusal("second", {"kind": kind}).remedy
+
+    @pytest.mark.parametrize("name", ["Second", "-second", "se cond", "a/b", "zwölf", "a.b", "second\n"])
+    def test_a_name_is_one_that_variables_and_commands_can_carry(self, name):
+        """The error shows what is allowed."""
+        error = refusal(name, {"kind": "openai"})
+        assert "is not a name for a rung" in error.message
+        assert "gpu-1" in error.remedy
+
+    def test_a_table_without_a_kind_is_told_what_it_lacks(self):
+        """Where no backend of its name is installed."""
+        with pytest.raises(ConfigError) as caught:
+            make_backend("azure", {"model": "m"}, known=["azure"])
+        assert caught.value.message.startswith("[backends.azure] has no kind")
+        assert 'kind = "openai"' in caught.value.remedy
+
+    def test_a_misspelt_name_is_told_the_nearest_table(self):
+        """As it is told the nearest built-in name."""
+        with pytest.raises(ConfigError) as caught:
+            make_backend("azuer", {}, known=["azure"])
+        assert caught.value.remedy == "Did you mean 'azure'?"
+
+    def test_a_misspelt_kind_is_a_key_with_a_nearest_one(self, install):
+        """Also where the name is an installed one."""
+        install()
+        assert refusal("moon", {"knd": "moon"}).remedy == "Did you mean 'kind'?"

@@ -173,3 +173,25 @@ def test_texts_under_the_name_of_a_secret_are_masked_at_any_depth(key):
 def test_what_is_unset_is_left_out_of_toml():
     """TOML has no null."""
     assert list(to_toml({"a": None, "b": 1})) == ["b = 1"]
+
+
+def test_tables_of_named_rungs_are_shown_without_secrets(vision, use_ladder, monkeypatch):
+    """With what has set each key; the name of a variable is no secret, a key in its place is one."""
+    monkeypatch.setenv("VISION_BACKENDS__AZURE__MODEL", "m")
+    monkeypatch.setenv("KEY_OF_TWO", "sk-very-secret")
+    path = use_ladder(
+        "azure",
+        "two",
+        "embedded",
+        more='backends.azure = {kind = "openai", api_key = "sk-very-secret", headers = {x = "sk-very-secret"}}\n'
+        'backends.two = {kind = "openai", api_key_env = "KEY_OF_TWO"}\n'
+        'backends.bad = {kind = "openai", api_key_env = "sk-very-secret"}\n',
+    )
+    result = vision("config")
+    assert "very-secret" not in result.stdout
+    assert f'[backends.azure]\nkind = "openai"  # {path}\n' in result.stdout
+    assert '\nmodel = "m"  # VISION_BACKENDS__AZURE__MODEL\n' in result.stdout
+    assert tomllib.loads(result.stdout)["backends"]["two"] == {"kind": "openai", "api_key_env": "KEY_OF_TWO"}
+    report = vision("config", "--json").stdout
+    assert "very-secret" not in report
+    assert json.loads(report)["origins"]["backends.azure.api_key"] == str(path)

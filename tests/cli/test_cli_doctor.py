@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -237,3 +238,39 @@ class TestServers:
         assert result.exit_code == 0
         assert "server of openai" not in result.stdout
         assert "missing  OpenAI key" in result.stdout
+
+
+SECOND = """
+[backends.second]
+kind = "openai"
+base_url = "http://127.0.0.1:9/v1"
+api_key_env = "KEY_OF_SECOND"
+[backends.third]
+kind = "openai"
+"""
+
+
+def test_each_rung_that_asks_a_server_has_its_own_lines(vision, use_ladder, monkeypatch):
+    """Its address, who has set it, and whether it has a key, which is never shown."""
+    path = use_ladder("second", "third", "embedded", more=SECOND)
+    out = vision("doctor").stdout
+    assert re.search(rf"^ok +address of second +http://127.0.0.1:9, .*; set by {path}$", out, re.MULTILINE)
+    assert re.search(r"^missing +key of second +KEY_OF_SECOND is not set$", out, re.MULTILINE)
+    assert re.search(r"^missing +key of third +not set\n +→ export VISION_BACKENDS__THIRD__API_KEY=", out, re.MULTILINE)
+    monkeypatch.setenv("KEY_OF_SECOND", "sk-very-secret")
+    monkeypatch.setenv("VISION_BACKENDS__THIRD__API_KEY", "sk-very-secret")
+    out = vision("doctor").stdout
+    assert re.search(r"^ok +key of second +set, in KEY_OF_SECOND", out, re.MULTILINE)
+    assert re.search(r"^ok +key of third +set", out, re.MULTILINE)
+    assert "server of second" in out
+    assert "very-secret" not in out
+
+
+def test_a_key_that_is_not_sent_to_a_named_rung_is_told(vision, use_ladder, monkeypatch):
+    """With the variables of that rung."""
+    use_ladder("azure", "embedded", more='backends.azure = {kind = "openai", base_url = "http://gpu.test/v1"}\n')
+    monkeypatch.setenv("VISION_BACKENDS__AZURE__API_KEY", "sk-very-secret")
+    out = vision("doctor").stdout
+    assert "backends.azure.api_key of VISION_BACKENDS__AZURE__API_KEY is not sent to http://gpu.test" in out
+    assert "or VISION_BACKENDS__AZURE__API_KEY and VISION_BACKENDS__AZURE__BASE_URL." in out
+    assert "very-secret" not in out

@@ -121,3 +121,17 @@ def test_a_hub_that_cannot_be_reached_leaves_it_to_the_next_rung(vision_process,
     assert (done.returncode, bool(done.stdout)) == (0, True)
     assert MISSING in done.stderr.decode()
     assert done.stderr.count(b"\n") == 2
+
+
+@pytest.mark.parametrize("download", ["background", "wait"])
+def test_a_local_rung_of_another_name_obeys_its_own_table(hub, vision_process, make_photo, use_ladder, download):
+    """A command fetches where that table says so, and nothing behind the back of a script."""
+    more = LOCAL.format(download="never") + (
+        f'[backends.small]\nkind = "local"\ncaption_model = "acme/tiny"\ndownload = "{download}"\n'
+    )
+    use_ladder("small", "embedded", more=more)
+    result = vision_process("describe", make_photo(), *(QUESTION if download == "wait" else ()))
+    fetched = any("model.safetensors" in line and "/resolve/" in line for line in hub.asked)
+    assert fetched is (download == "wait")
+    assert fetched or hub.asked == []
+    assert (b"small: acme/tiny is not on this machine yet" in result.stderr) is not fetched

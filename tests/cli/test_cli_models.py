@@ -423,3 +423,14 @@ def test_shells_complete_the_names_of_models(vision, monkeypatch, words, complet
     monkeypatch.setenv("COMP_WORDS", words)
     monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
     assert vision().stdout.startswith(completed)
+
+
+def test_models_of_every_local_rung_are_configured_ones(run, fresh_user):
+    """Each with the table that names it; a limit in a table is no model's."""
+    path = fresh_user / "vision.toml"
+    more = '[backends.small]\nkind = "local"\ncaption_model = "acme/second"\nrequests_per_minute = 5\n'
+    path.write_text(path.read_text(encoding="utf-8") + more, encoding="utf-8")
+    found = records(run("--json")[1])
+    assert found["acme/tiny"]["configured_as"] == ["caption_model"]
+    assert found["acme/second"]["configured_as"] == ["backends.small.caption_model"]
+    assert "as [backends.small] caption_model" in run("show", "acme/second")[1]

@@ -121,3 +121,16 @@ def test_local_only_in_a_found_file_leaves_openai_out(vision, found, make_photo,
     assert json.loads(result.stdout)["trace"]["backend"] == "embedded"
     found.write_text('ladder = ["openai"]\nlocal_only = true\n', encoding="utf-8")
     assert "leaves no backend" in vision("describe", make_photo()).stderr
+
+
+def test_each_named_server_is_named(vision, use_ladder, make_photo):
+    """By the name of its rung."""
+    more = "".join(
+        f'backends.{name} = {{kind = "openai", base_url = "http://127.0.0.1:{port}/v1"}}\n'
+        for name, port in (("one", 7), ("two", 9), ("unused", 11))
+    )
+    use_ladder("one", "two", "embedded", more=more)
+    told = vision("describe", make_photo()).stderr
+    assert "vision: one is http://127.0.0.1:7, not a server of OpenAI\n" in told
+    assert "vision: two is http://127.0.0.1:9, not a server of OpenAI\n" in told
+    assert "unused" not in told

@@ -12,16 +12,16 @@ from vision_backends.config.web_address import origin_of
 
 @pytest.fixture
 def configure(fresh_user, tmp_path, monkeypatch):
-    """A writer of the user's file, a named file and variables; returns the ``[openai]`` that is in force."""
+    """A writer of the user's file, a named file and variables; returns the table of a rung that is in force."""
 
-    def configure(*, own: str = "", named: str = "", **variables: str):
+    def configure(*, own: str = "", named: str = "", rung: str = "openai", **variables: str):
         path = fresh_user / ".config" / "vision-backends" / "vision.toml"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(own, encoding="utf-8")
         (tmp_path / "named.toml").write_text(named, encoding="utf-8")
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
-        return load_settings(tmp_path / "named.toml").table("openai")
+        return load_settings(tmp_path / "named.toml").table(rung)
 
     return configure
 
@@ -156,3 +156,84 @@ def test_servers_are_told_apart_as_browsers_do(url, shown, is_openai):
 def test_an_address_that_two_parsers_may_read_differently_is_none(url):
     """One of them would send the key elsewhere."""
     assert origin_of(url) is None
+
+
+class TestNamedRungs:
+    """What holds for ``[openai]`` holds for the table of every rung."""
+
+    OWN = """
+        [backends.one]
+        kind = "openai"
+        base_url = "https://one.test/v1"
+        api_key = "for one"
+        headers = {x-key = "for one"}
+        [backends.two]
+        kind = "openai"
+        api_key_env = "KEY_OF_TWO"
+        organization = "org"
+    """
+
+    def test_each_keeps_what_was_given_for_its_server(self, configure):
+        """And nothing of another, nor what is meant for OpenAI's own rung."""
+        assert configure(own=self.OWN, rung="one", OPENAI_API_KEY="key") == {
+            "kind": "openai",
+            "base_url": "https://one.test/v1",
+            "api_key": "for one",
+            "headers": {"x-key": "for one"},
+        }
+        two = configure(own=self.OWN, rung="two", OPENAI_ORG_ID="mine")
+        assert two == {"kind": "openai", "api_key_env": "KEY_OF_TWO", "organization": "org"}
+
+    @pytest.mark.parametrize(
+        "elsewhere",
+        [
+            {"named": 'backends.one.base_url = "https://evil.test/v1"'},
+            {"VISION_BACKENDS__ONE__BASE_URL": "https://evil.test/v1"},
+        ],
+    )
+    def test_a_key_does_not_go_to_an_address_of_another_place(self, configure, elsewhere):
+        """Neither a file nor a variable leads it elsewhere."""
+        assert configure(own=self.OWN, rung="one", **elsewhere) == {
+            "kind": "openai",
+            "base_url": "https://evil.test/v1",
+            "headers": {},
+        }
+
+    @pytest.mark.parametrize(
+        "elsewhere",
+        [
+            {"named": 'backends.two.base_url = "http://gpu.test/v1"'},
+            {"VISION_BACKENDS__TWO__BASE_URL": "http://gpu.test/v1"},
+        ],
+    )
+    def test_the_name_of_a_variable_leads_to_a_key_and_is_withheld_like_one(self, configure, elsewhere):
+        """It would be sent unencrypted."""
+        assert configure(own=self.OWN, rung="two", **elsewhere) == {"kind": "openai", "base_url": "http://gpu.test/v1"}
+
+    def test_a_variable_gives_a_key_to_a_server_of_a_file(self, configure):
+        """Over https, or beside the address."""
+        named = 'backends.azure = {kind = "openai", base_url = "https://azure.test/v1"}'
+        key = {"VISION_BACKENDS__AZURE__API_KEY": "1234"}
+        assert configure(named=named, rung="azure", **key)["api_key"] == "1234"
+        named = 'backends.azure = {kind = "openai", base_url = "http://azure.test/v1"}'
+        assert "api_key" not in configure(named=named, rung="azure", **key)
+        key["VISION_BACKENDS__AZURE__BASE_URL"] = "http://azure.test/v2"
+        assert configure(named=named, rung="azure", **key)["api_key"] == "1234"
+
+    def test_what_is_withheld_names_place_and_table(self, configure, caplog):
+        """Without the key."""
+        with caplog.at_level(logging.WARNING, "vision_backends.config"):
+            configure(
+                named='backends.azure = {kind = "openai", base_url = "http://gpu.test/v1"}',
+                VISION_BACKENDS__AZURE__API_KEY="sk-canary",
+            )
+        (message,) = caplog.messages
+        assert message.startswith("backends.azure.api_key of VISION_BACKENDS__AZURE__API_KEY is not sent to http://gpu")
+        assert message.endswith("it has no base_url beside it, and would not be encrypted.")
+
+    def test_the_class_by_its_path_is_no_way_round(self, configure):
+        """Nor is a kind that is not known: a key of one address stays there."""
+        own = 'backends.one = {kind = "a.b:C", base_url = "https://one.test", api_key = "for one"}'
+        for kind in ("vision_backends.backends.openai:OpenAIBackend", "moon"):
+            named = f'backends.one = {{kind = "{kind}", base_url = "https://evil.test"}}'
+            assert "api_key" not in configure(own=own, named=named, rung="one")

@@ -5,8 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from vision_backends import ConfigError
-from vision_backends.config.settings import DEFAULT_LADDER, Settings, TaskLadders, find_config, load_settings
+from vision_backends import ConfigError, Router
+from vision_backends.config.settings import (
+    DEFAULT_LADDER,
+    Settings,
+    TaskLadders,
+    find_config,
+    load_settings,
+    read_configuration,
+)
 
 CANARY = "sk-canary-0123456789"
 
@@ -383,3 +390,79 @@ def test_settings_are_frozen():
     """Configuration changes in files, not under a running router."""
     with pytest.raises(ValueError, match="frozen"):
         Settings().deadline_s = 5.0
+
+
+class TestNamedRungs:
+    """``[backends.NAME]`` with a ``kind``."""
+
+    def test_a_table_may_be_made_of_variables_alone(self, monkeypatch):
+        """What looks like a number stays what was written."""
+        monkeypatch.setenv("VISION_LADDER", '["azure", "embedded"]')
+        monkeypatch.setenv("VISION_BACKENDS__AZURE__KIND", "openai")
+        monkeypatch.setenv("VISION_BACKENDS__AZURE__MODEL", "my-model")
+        monkeypatch.setenv("VISION_BACKENDS__AZURE__API_KEY", "0123456789")
+        monkeypatch.setenv("VISION_BACKENDS__AZURE__ORGANIZATION", "42")
+        monkeypatch.setenv("VISION_BACKENDS__AZURE__TIMEOUT_S", "5")
+        monkeypatch.setenv("VISION_BACKENDS__AZURE__HEADERS", '{"x-title": "mine"}')
+        monkeypatch.setenv("VISION_BACKENDS__AZURE__PRICES__MY-MODEL", '{"input": 1, "output": 2}')
+        with Router.from_config() as router:
+            status = router.status()[0]
+        assert (status.backend, status.facts["model"], status.facts["has_key"]) == ("azure", "my-model", True)
+        assert load_settings().table("azure")["organization"] == "42"
+
+    def test_variables_win_over_files_key_by_key(self, write, monkeypatch):
+        """In the table of any rung."""
+        monkeypatch.setenv("VISION_BACKENDS__AZURE__MODEL", "of the variable")
+        path = write('[backends.azure]\nkind = "openai"\nmodel = "of the file"\ntimeout_s = 3')
+        assert load_settings(path).table("azure") == {"kind": "openai", "model": "of the variable", "timeout_s": 3}
+        assert read_configuration(path).origins["backends", "azure", "model"] == "VISION_BACKENDS__AZURE__MODEL"
+
+    @pytest.mark.parametrize("kind", ["", 'kind = "openai"\n'])
+    def test_the_table_of_a_built_in_rung_may_stand_among_the_others(self, write, kind):
+        """It is the same table, and its own name keeps its kind."""
+        path = write(f'[backends.openai]\n{kind}model = "m"')
+        configuration = read_configuration(path)
+        assert configuration.settings.table("openai") == {"model": "m"}
+        assert configuration.settings.backends == {}
+        assert configuration.origins["openai", "model"] == str(path)
+
+    def test_its_variables_are_found_there_as_well(self, monkeypatch):
+        """And named where they are asked for."""
+        monkeypatch.setenv("VISION_BACKENDS__OPENAI__MODEL", "m")
+        assert load_settings().table("openai") == {"model": "m"}
+        assert read_configuration().variables == ["VISION_BACKENDS__OPENAI__MODEL"]
+
+    def test_only_one_of_the_two_may_stand(self, write):
+        """The error names both."""
+        error = refusal(write('[openai]\nmodel = "a"\n[backends.openai]\nmodel = "b"'))
+        assert "[openai]" in error.message
+        assert "[backends.openai]" in error.message
+
+    @pytest.mark.parametrize("table", ["backends.local", "local"])
+    def test_a_built_in_name_keeps_its_kind(self, write, table):
+        """Nobody is misled by a name."""
+        error = refusal(write(f'[{table}]\nkind = "openai"'))
+        assert "another kind" in error.message
+        assert "'local'" in error.message
+        assert load_settings(write(f'[{table}]\nkind = "local"\ndevice = "cpu"')).table("local") == {"device": "cpu"}
+
+    def test_a_program_is_told_the_same(self):
+        """Whose settings come from no file."""
+        with pytest.raises(ValueError, match="openai is configured as"):
+            Settings(backends={"openai": {}})
+
+    def test_kinds_are_known_however_they_are_written(self):
+        """A path to the class is as good as its name."""
+        settings = Settings(
+            ladder=("a", "b", "openai", "moon"),
+            backends={
+                "a": {"kind": "openai"},
+                "b": {"kind": "vision_backends.backends.openai:OpenAIBackend"},
+                "c": {"kind": "local"},
+            },
+        )
+        assert settings.rungs_of("openai") == ["openai", "a", "b"]
+        assert settings.rungs_of("local") == ["local", "c"]
+        assert settings.kind_of("moon") == "moon"
+        assert settings.server_of("c") is None
+        assert settings.server_of("b").is_openai

@@ -8,26 +8,33 @@ in which order backends are asked.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from functools import partial
+from json import dumps
 from typing import TYPE_CHECKING, Any, Self
 
+from vision_backends.arguments import check_text
 from vision_backends.backends.requests import Account, DescribeRequest, EmbedTextRequest
-from vision_backends.errors import NotSupportedError
+from vision_backends.errors import BackendError, InvalidRequestError, NotSupportedError
 from vision_backends.types import FREE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 
     from vision_backends.backends.requests import DetectRequest, EmbedRequest, Model, RateLimits, Request
+    from vision_backends.errors import VisionError
     from vision_backends.images import Image, WireRule
     from vision_backends.storage.notes import Notes
     from vision_backends.types import Description, Detections, Embedding, Usage
 
-__all__ = ["AsyncBackend", "Backend", "rehearse"]
+__all__ = ["AsyncBackend", "Backend", "rehearse", "table_of", "tell_rung", "tell_table"]
 
 REHEARSAL_S = 120.0
+
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+"""What TOML takes as a key without quotation marks."""
 
 
 class Backend(ABC):
@@ -42,7 +49,7 @@ class Backend(ABC):
     ``Trace(model=…, revision=…, usage=…, timing=…)``; the router completes it.
 
     Attributes:
-        name: The rung's name in ladders, traces and configuration.
+        name: The rung's name in ladders, traces and configuration; that of its kind, unless it is `named`.
         local: True when neither pixels nor texts leave this machine.
     """
 
@@ -57,6 +64,22 @@ class Backend(ABC):
             ConfigError: A key is unknown or its value has no meaning.
         """
         return cls(**settings)
+
+    def named(self, name: str) -> Self:
+        """Give this instance a name of its own and return it, so that a ladder can hold several of a kind.
+
+        It is the name in traces, ledger, gates, budgets and messages, so give it before a router has the backend::
+
+            Router([OpenAIBackend(api_key=mine).named("first"), OpenAIBackend(api_key=ours).named("second")])
+
+        Raises:
+            InvalidRequestError: It is no text, or empty.
+        """
+        check_text("name", name, example='"second"')
+        if not name:
+            raise InvalidRequestError(f"A backend cannot be named {name!r}.", remedy='Write for example: "second".')
+        self.name = name
+        return self
 
     @abstractmethod
     def model_for(self, request: Request) -> Model:
@@ -276,3 +299,38 @@ def rehearse(backend: Backend, request: Request) -> None:
         engine_loop().run(task)
     else:
         task()
+
+
+def table_of(name: str, *, kind: str) -> str:
+    """Return the table of vision.toml that configures a rung, as messages write it: ``[backends.azure]``.
+
+    Args:
+        name: The rung's.
+        kind: The name that its class has, whose table is its own.
+    """
+    if name == kind:
+        return f"[{name}]"
+    return f"[backends.{name if _BARE_KEY.fullmatch(name) else dumps(name)}]"
+
+
+def tell_rung(error: VisionError, backend: Backend) -> None:
+    """Have an error speak of the rung that it comes from: by its name, and of the user's own table.
+
+    A backend writes the table of its kind into its messages, as ``[openai] model``, and need not know how a ladder
+    calls it; this is for the places where an error leaves the rung. A second time changes nothing.
+    """
+    if isinstance(error, BackendError):
+        error.backend = backend.name
+    kind = getattr(type(backend), "name", None)
+    if isinstance(kind, str):
+        tell_table(error, kind=kind, table=table_of(backend.name, kind=kind))
+
+
+def tell_table(error: VisionError, *, kind: str, table: str) -> None:
+    """Replace the table of a kind by another in the words of an error; ``vision-backends[local]`` is an extra."""
+    if table == f"[{kind}]":
+        return
+    mention = re.compile(rf"(?<![\w.-])\[{re.escape(kind)}(?=[].])")
+    error.message = mention.sub(lambda _: table[:-1], error.message)
+    error.args = (error.message, *error.args[1:])
+    error.remedy = error.remedy and mention.sub(lambda _: table[:-1], error.remedy)

@@ -11,69 +11,122 @@ import importlib
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from vision_backends.backends.base import Backend
-from vision_backends.config.settings import BUILT_IN
-from vision_backends.config.validation import parse_table
+from vision_backends.backends.base import Backend, table_of, tell_table
+from vision_backends.config.settings import BUILT_IN, RUNG_NAME
+from vision_backends.config.validation import HiddenTable, parse_table
 from vision_backends.errors import ConfigError, VisionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from importlib.metadata import EntryPoint
 
 __all__ = ["BUILT_IN", "ENTRY_POINT_GROUP", "make_backend", "section_of"]
 
 ENTRY_POINT_GROUP = "vision_backends.backends"
 
 
-def make_backend(name: str, table: Mapping[str, Any], *, beside: Sequence[str] = ()) -> Backend:
+def make_backend(
+    name: str, table: Mapping[str, Any], *, beside: Sequence[str] = (), known: Iterable[str] = ()
+) -> Backend:
     """Make a backend from its name on a ladder and its table of the configuration.
 
     Args:
         name: A built-in name, an entry point of the group ``vision_backends.backends``, or
-            ``package.module:Class``.
-        table: Keywords for its constructor, checked against its signature.
+            ``package.module:Class``; any name where the table has a ``kind``, which is one of these.
+        table: Keywords for its constructor, checked against its signature, and ``kind``.
         beside: Keys of the same section that are not the backend's; suggested when they are the nearest.
+        known: Other names that a ladder may have.
 
     Raises:
         ConfigError: There is no such backend, or the table has a bad key or value.
     """
-    found = _locate(name)
+    section = section_of(name)
+    keywords, kind = HiddenTable(table), None
+    if "kind" in keywords:
+        kind = keywords.pop("kind")
+        _check_kind(name, kind)
+    found = _locate(name, known) if kind is None else _locate_kind(name, kind)
     if not (inspect.isclass(found) and issubclass(found, Backend)):
-        raise ConfigError(f"{name!r} on the ladder is not a subclass of vision_backends.Backend.")
+        raise ConfigError(f"{kind or name!r} on the ladder is not a subclass of vision_backends.Backend.")
     if inspect.isabstract(found):
         lacking = ", ".join(sorted(found.__abstractmethods__))
         raise ConfigError(f"The backend {name!r} lacks {lacking}.", remedy="Write what docs/own-backend.md lists.")
-    keywords = parse_table(found, table, section=section_of(name), beside=beside)
+    keywords = HiddenTable(parse_table(found, keywords, section=section, beside=[*beside, "kind"]))
     try:
         made: Backend = found.from_settings(keywords)
-    except VisionError:
+        return made if kind is None else made.named(name)
+    except VisionError as error:
+        own = getattr(found, "name", None)
+        if isinstance(own, str):
+            tell_table(error, kind=own, table=section)
         raise
     except Exception as error:  # a third-party constructor may raise anything
         raise ConfigError(
             f"The backend {name!r} cannot be made: {type(error).__name__}: {error}.",
-            remedy=f"Correct {section_of(name)}, or remove it from the ladder.",
+            remedy=f"Correct {section}, or remove it from the ladder.",
         ) from error
-    return made
 
 
 def section_of(name: str) -> str:
     """Return the section of vision.toml that configures a backend."""
-    return f"[{name}]" if name in BUILT_IN else f'[backends."{name}"]'
+    return table_of(name, kind=name if name in BUILT_IN else "")
 
 
-def _locate(name: str) -> object:
+def _check_kind(name: str, kind: object) -> None:
+    """Return if a rung of this name may be of another kind.
+
+    Raises:
+        ConfigError: The name is not one that variables, traces and commands can all carry, or the kind is no text.
+    """
+    if not isinstance(kind, str) or not kind:
+        raise ConfigError(f"{section_of(name)} kind is no text.", remedy=f"There are: {', '.join(BUILT_IN)}.")
+    if not RUNG_NAME.fullmatch(name):
+        raise ConfigError(
+            f"{section_of(name)} has a kind, but {name!r} is not a name for a rung.",
+            remedy='Use small letters, digits, "-" and "_", such as "second" or "gpu-1".',
+        )
+
+
+def _locate_kind(name: str, kind: str) -> object:
+    path = BUILT_IN.get(kind, kind)
+    if ":" in path:
+        return _import(name, path)
+    offered = _offered()
+    if kind in offered:
+        return _load(name, offered[kind].load)
+    raise ConfigError(
+        f"{section_of(name)} has an unknown kind: {kind!r}.", remedy=_nearest(kind, [*BUILT_IN, *offered])
+    )
+
+
+def _locate(name: str, known: Iterable[str]) -> object:
     path = BUILT_IN.get(name, name)
     if ":" in path:
-        module, _, attribute = path.partition(":")
-        return _load(name, lambda: getattr(importlib.import_module(module), attribute))
-    from importlib.metadata import entry_points
-
-    offered = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+        return _import(name, path)
+    offered = _offered()
     if name in offered:
         return _load(name, offered[name].load)
-    known = [*BUILT_IN, *offered]
-    near = difflib.get_close_matches(name, known, n=1)
-    remedy = f"Did you mean {near[0]!r}?" if near else f"Known are {', '.join(known)} and package.module:Class."
+    if name in known:
+        message = f"{section_of(name)} has no kind, and no backend of this name is installed."
+        raise ConfigError(message, remedy=f'Write for example: kind = "openai". There are: {", ".join(BUILT_IN)}.')
+    remedy = _nearest(name, [*BUILT_IN, *offered, *known])
     raise ConfigError(f"The ladder names an unknown backend: {name!r}.", remedy=remedy)
+
+
+def _offered() -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points
+
+    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"Did you mean {near[0]!r}?" if near else f"Known are {', '.join(known)} and package.module:Class."
+
+
+def _import(name: str, path: str) -> object:
+    module, _, attribute = path.partition(":")
+    return _load(name, lambda: getattr(importlib.import_module(module), attribute))
 
 
 def _load(name: str, load: Callable[[], object]) -> object:

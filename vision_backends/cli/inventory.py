@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -35,13 +35,20 @@ class Entry:
         name: As it is configured, or as its card has it.
         source: Where it comes from; None for one that ships with the package.
         card: What is known of it; None for one without a card.
-        roles: The keys of ``[local]`` that name it, such as ``"caption_model"``.
+        roles: The keys of ``[local]`` that name it, such as ``"caption_model"``, and those of other local rungs, such
+            as ``"backends.tiny.caption_model"``.
     """
 
     name: str
     source: Source | None
     card: ModelCard | None
     roles: tuple[str, ...] = ()
+
+    @property
+    def named_by(self) -> str:
+        """What of the configuration names it: ``[local] caption_model, [backends.tiny] caption_model``."""
+        parted = [role.rpartition(".") for role in self.roles]
+        return ", ".join(f"[{table or 'local'}] {key}" for table, _, key in parted)
 
 
 class Inventory:
@@ -156,12 +163,17 @@ def complete_names(begun: str) -> list[str]:
 
 
 def _configured_models(config: Path | None) -> dict[str, list[str]]:
-    """Return the models of ``[local]``, defaults included, each with the keys that name it."""
+    """Return the models of all local rungs, defaults included, each with the keys that name it."""
     from vision_backends.backends.registry import make_backend
     from vision_backends.config.settings import load_settings
+    from vision_backends.health.budgets import Limits
 
     found: dict[str, list[str]] = {}
-    with closing(make_backend("local", load_settings(config).local)) as backend:
-        for role, facts in backend.status().items():
-            found.setdefault(facts["model"], []).append(f"{role}_model")
+    settings, limits = load_settings(config), {spec.name for spec in fields(Limits)}
+    for name in settings.rungs_of("local"):
+        table = {key: value for key, value in settings.table(name).items() if key not in limits}
+        within = "" if name == "local" else f"backends.{name}."
+        with closing(make_backend(name, table)) as backend:
+            for role, facts in backend.status().items():
+                found.setdefault(facts["model"], []).append(f"{within}{role}_model")
     return found

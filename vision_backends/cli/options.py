@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from vision_backends.cli.rendering.exits import exit_codes, tell
-from vision_backends.errors import InvalidRequestError
+from vision_backends.errors import InvalidRequestError, VisionError
 
 if TYPE_CHECKING:
     from vision_backends.config.settings import Settings
@@ -49,9 +49,12 @@ __all__ = [
 
 
 def _backend_names() -> list[str]:
-    from vision_backends.backends.registry import BUILT_IN  # only when a shell asks
+    from vision_backends.config.settings import BUILT_IN, load_settings  # only when a shell asks
 
-    return list(BUILT_IN)
+    try:
+        return [*BUILT_IN, *load_settings().backends]
+    except VisionError:
+        return list(BUILT_IN)
 
 
 def _model_names(begun: str) -> list[str]:
@@ -129,10 +132,7 @@ class CommonOptions:
         for withheld in configuration.withheld:
             tell(configuration.told_of(withheld))
         settings = configuration.settings
-        here: dict[str, object] = {"warm_standby": False}
-        if settings.local.get("download", "background") in {"background", "wait"}:
-            here["local"] = settings.local | {"download": "never"}
-        with Router.from_config(settings.model_copy(update=here)) as router:
+        with Router.from_config(_for_one_command(settings)) as router:
             yield router, settings
 
 
@@ -172,6 +172,16 @@ class AskOptions(JsonOptions):
             "priority": "batch" if self.batch else "interactive",
             "max_wait_s": self.max_wait,
         }
+
+
+def _for_one_command(settings: "Settings") -> "Settings":
+    """Return settings with which nothing is loaded or fetched for later calls, as there are none."""
+    tables = {name: settings.table(name) for name in settings.rungs_of("local")}
+    for table in tables.values():
+        if table.get("download", "background") in {"background", "wait"}:
+            table["download"] = "never"
+    own = {"local": tables.pop("local")}
+    return settings.model_copy(update={"warm_standby": False, **own, "backends": {**settings.backends, **tables}})
 
 
 def command(body: Callable[..., None]) -> Callable[..., None]:

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING
 from vision_backends.cli.rendering.exits import tell
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from vision_backends.config.settings import Settings
 
-__all__ = ["tell_server"]
+__all__ = ["tell_servers"]
 
 
-def tell_server(settings: Settings) -> None:
-    """Say on standard error which server the ``openai`` rung asks, where that is not OpenAI's own."""
-    from vision_backends.config.credentials import server_of
-
-    server = server_of(settings.openai)
-    if server is not None and not server.is_openai:
-        tell(f"openai is {server}, not a server of OpenAI")
+def tell_servers(settings: Settings, names: Iterable[str]) -> None:
+    """Say on standard error which servers some rungs ask that are not OpenAI's own."""
+    for name in names:
+        server = settings.server_of(name)
+        if server is not None and not server.is_openai:
+            tell(f"{name} is {server}, not a server of OpenAI")

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ACCOUNT_KEYS", "Withheld", "belonging", "credentials", "server_of"]
 
-ACCOUNT_KEYS = ("api_key", "organization", "project", "headers")
-"""Keys of ``[openai]`` that say who pays, or may be secret."""
+ACCOUNT_KEYS = ("api_key", "api_key_env", "organization", "project", "headers")
+"""Keys of the table of a server that say who pays, or may be secret, or where a secret is."""
 
 OPENAI = Origin("https", "api.openai.com", 443)
 """Whom a key is given for that comes without an address."""
@@ -34,12 +34,14 @@ class Withheld:
     """A credential that does not go to the server in force.
 
     Attributes:
-        keys: The keys of ``[openai]`` that lead to it.
+        table: The keys that lead to the table of the rung, as ``("openai",)``.
+        keys: The keys of that table that lead to it.
         place: The number of the place that gave it.
         given_for: The server that it was given for; None where its place names no valid address.
         server: The server in force.
     """
 
+    table: Leaf
     keys: Leaf
     place: int
     given_for: Origin | None
@@ -47,19 +49,20 @@ class Withheld:
 
 
 def server_of(table: Mapping[str, Any]) -> Origin | None:
-    """Return the server that an ``[openai]`` table names; OpenAI where it names none, None where it is no address."""
+    """Return the server that the table of a rung names; OpenAI where it names none, None where it is no address."""
     url = table.get("base_url")
     if url is None:
         return OPENAI
     return origin_of(url.strip()) if isinstance(url, str) else None
 
 
-def belonging(places: Sequence[Mapping[str, Any]]) -> tuple[dict[Leaf, int], list[Withheld]]:
+def belonging(places: Sequence[Mapping[str, Any]], *, table: Leaf) -> tuple[dict[Leaf, int], list[Withheld]]:
     """Return which place each credential comes from that may be sent to the server in force, and the others.
 
     Args:
-        places: The ``[openai]`` tables of all places; of two that may be sent, the one that was given for the server
-            wins, then the later one.
+        places: One rung's table in each place; of two that may be sent, the one that was given for the server wins,
+            then the later one.
+        table: The keys that lead to that table.
     """
     named = [table["base_url"] for table in places if "base_url" in table]
     server = server_of({"base_url": named[-1]}) if named else OPENAI
@@ -77,12 +80,23 @@ def belonging(places: Sequence[Mapping[str, Any]]) -> tuple[dict[Leaf, int], lis
         if meant or free:
             chosen[leaf] = (meant or free)[-1]
         else:
-            withheld.append(Withheld(leaf, numbers[-1], homes[numbers[-1]], server))
-    return chosen, withheld
+            withheld.append(Withheld(table, leaf, numbers[-1], homes[numbers[-1]], server))
+    return _with_one_key(chosen), withheld
+
+
+def _with_one_key(chosen: dict[Leaf, int]) -> dict[Leaf, int]:
+    """Leave out the earlier of a key and the name of the variable of a key; of one place, both are an error to come."""
+    key, named = chosen.get(("api_key",)), chosen.get(("api_key_env",))
+    if key is None or named is None or key == named:
+        return chosen
+    later = ("api_key",) if key > named else ("api_key_env",)
+    return {
+        leaf: number for leaf, number in chosen.items() if leaf == later or leaf not in {("api_key",), ("api_key_env",)}
+    }
 
 
 def credentials(table: Mapping[str, Any]) -> Iterator[Leaf]:
-    """Yield the keys that lead to each credential in an ``[openai]`` table."""
+    """Yield the keys that lead to each credential in the table of a rung."""
     for key in ACCOUNT_KEYS:
         value = table.get(key)
         if isinstance(value, dict):

@@ -6,10 +6,13 @@ whether a place is believed.
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 from hashlib import sha256
+from operator import getitem
 from typing import TYPE_CHECKING, Any, cast
 
 from vision_backends.config.private_file import read_private_file
@@ -18,7 +21,7 @@ from vision_backends.config.validation import HiddenTable
 from vision_backends.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from pydantic import BaseModel
@@ -28,6 +31,7 @@ __all__ = [
     "OPENAI_VARIABLES",
     "Keys",
     "Place",
+    "gathered",
     "leaves",
     "merged",
     "openai_variables",
@@ -61,12 +65,14 @@ class Place:
         sha256: Hash of the whole file; empty for variables.
         path: The file; None for variables.
         prefix: Of the names of variables.
+        nested: The tables of built-in rungs that it writes as ``[backends.NAME]``, which is the same.
     """
 
     table: HiddenTable
     sha256: str = ""
     path: Path | None = None
     prefix: str = ""
+    nested: frozenset[str] = frozenset()
 
     def has(self, keys: Keys) -> bool:
         """Return whether it sets a key or something below it."""
@@ -83,6 +89,8 @@ class Place:
             return str(self.path)
         if self.prefix == "OPENAI_":
             return OPENAI_VARIABLES[keys[1]] if len(keys) > 1 else "OPENAI_*"
+        if keys[0] in self.nested:
+            keys = ("backends", *keys)
         names = {name.upper(): name for name in os.environ}
         written = (self.prefix + "__".join(keys[:depth]).upper() for depth in range(len(keys), 0, -1))
         return next((names[name] for name in written if name in names), self.prefix)
@@ -160,13 +168,71 @@ def variables(model: type[BaseModel], *, prefix: str) -> Place:
         env_ignore_empty=True,
     )
     try:
-        return Place(table=merged([read()]), prefix=prefix)
+        return Place(table=_as_written(merged([read()]), prefix=prefix), prefix=prefix)
     except SettingsError as error:
         variable = prefix + str(error).split('"')[1].upper()
     raise ConfigError(  # out here, because the error above would take the value along
         f"The variable {variable} is not valid JSON.",
         remedy=f"Write a list or table as JSON, or set one key of a table with {variable}__<KEY>.",
     )
+
+
+def _as_written(table: HiddenTable, *, prefix: str) -> HiddenTable:
+    """Return what variables set for rungs below ``[backends]``, read as what is set for the built-in ones.
+
+    pydantic-settings takes a key of digits for a number there; a text is a text, unless it is a table in JSON.
+    """
+    given = {name.upper(): text for name, text in os.environ.items()}
+    rungs: Any = table.get("backends")
+    for keys in list(leaves(rungs)) if isinstance(rungs, dict) else ():
+        text = given.get(f"{prefix}BACKENDS__{'__'.join(keys)}".upper())
+        if text is not None:
+            within: dict[str, Any] = reduce(getitem, keys[:-1], rungs)
+            within[keys[-1]] = _table_in(text) or text
+    return table
+
+
+def _table_in(text: str) -> HiddenTable | None:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    return merged([found]) if isinstance(found, dict) else None
+
+
+def gathered(place: Place, names: Collection[str]) -> Place:
+    """Return a place where ``[backends.NAME]`` of a built-in rung stands as ``[NAME]``, which is the same table.
+
+    Args:
+        place: What was read.
+        names: The built-in rungs.
+
+    Raises:
+        ConfigError: Both stand there, or it is given another kind.
+    """
+    others = place.table.get("backends")
+    others = others if isinstance(others, dict) else {}
+    nested = frozenset(name for name in names if name in others)
+    table = merged([place.table])
+    for name in nested:
+        if name in table:
+            raise ConfigError(
+                f"{place.name_of((name,))} has both [{name}] and [backends.{name}], which are the same.",
+                remedy="Leave one of them out.",
+            )
+        table[name] = table["backends"].pop(name)
+    if nested and not table["backends"]:
+        del table["backends"]
+    for name in names:
+        own = table.get(name)
+        kind = own.pop("kind", name) if isinstance(own, dict) else name
+        if kind != name:
+            raise ConfigError(
+                f"{place.name_of(('backends', name) if name in nested else (name,))} gives the rung {name!r} another "
+                "kind, but a built-in name has its own.",
+                remedy="Name it otherwise, such as [backends.second], and put that on the ladder.",
+            )
+    return replace(place, table=table, nested=nested)
 
 
 def merged(tables: Sequence[Mapping[str, Any]]) -> HiddenTable:

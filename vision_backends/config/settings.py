@@ -11,7 +11,8 @@ import difflib
 import importlib
 import logging
 import os
-from dataclasses import dataclass, fields
+import re
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -33,6 +34,7 @@ from vision_backends.config.places import (
     OPENAI_VARIABLES,
     Keys,
     Place,
+    gathered,
     leaves,
     merged,
     openai_variables,
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BUILT_IN",
     "DEFAULT_LADDER",
+    "RUNG_NAME",
     "CacheSettings",
     "Configuration",
     "ImageSettings",
@@ -80,6 +83,9 @@ LIMITS = "vision_backends.health.budgets:Limits"
 
 DEFAULT_LADDER = ("openai", "local", "embedded")
 
+RUNG_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+"""What a rung with a ``kind`` may be called: what variables, traces and commands can all carry."""
+
 CONFIG_FILE = "vision.toml"
 
 ENV_PREFIX = "VISION_"
@@ -92,6 +98,13 @@ def _without_repeats(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Names = Annotated[tuple[str, ...], AfterValidator(_without_repeats)]
+
+
+def _without_built_in(tables: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    for name in BUILT_IN:
+        if name in tables:
+            raise ValueError(f"{name} is configured as [{name}]")
+    return tables
 
 
 class _Table(BaseModel):
@@ -159,7 +172,8 @@ class Settings(BaseModel):
     """Everything that vision.toml may hold. It reads no variables.
 
     Attributes:
-        ladder: Backends, best first: built-in names, entry points or ``package.module:Class``.
+        ladder: Backends, best first: built-in names, entry points, ``package.module:Class``, or names of
+            ``[backends.<name>]`` tables with a ``kind``.
         deadline_s: Total seconds that a call may take.
         hedge_after_s: When a call also asks the next rung; seconds or ``"p95"``; never by default.
         local_only: Whether backends that send images elsewhere are left out of every ladder.
@@ -171,7 +185,7 @@ class Settings(BaseModel):
         openai: The ``[openai]`` table, as keywords of the backend.
         local: The ``[local]`` table, as keywords of the backend.
         embedded: The ``[embedded]`` table, as keywords of the backend.
-        backends: ``[backends.<name>]`` tables, as keywords of other backends.
+        backends: ``[backends.<name>]`` tables, as keywords of other backends; ``kind`` says of which.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
@@ -191,7 +205,9 @@ class Settings(BaseModel):
     openai: dict[str, Any] = Field(default_factory=dict, repr=False)
     local: dict[str, Any] = Field(default_factory=dict)
     embedded: dict[str, Any] = Field(default_factory=dict)
-    backends: dict[str, dict[str, Any]] = Field(default_factory=dict, repr=False)
+    backends: Annotated[dict[str, dict[str, Any]], AfterValidator(_without_built_in)] = Field(
+        default_factory=dict, repr=False
+    )
 
     @property
     def state_file(self) -> Path | None:
@@ -208,6 +224,25 @@ class Settings(BaseModel):
         own = {"openai": self.openai, "local": self.local, "embedded": self.embedded}
         return HiddenTable(own.get(name, self.backends.get(name, {})))
 
+    def kind_of(self, name: str) -> str:
+        """Return the kind of a rung: a built-in name wherever it is one, however it is written."""
+        kind = name if name in BUILT_IN else str(self.backends.get(name, {}).get("kind", name))
+        return next((known for known, path in BUILT_IN.items() if kind == path), kind)
+
+    def rungs_of(self, kind: str) -> list[str]:
+        """Return the names of all rungs of a built-in kind, configured or on a ladder; the built-in one first."""
+        ladders = (
+            [self.ladder]
+            if isinstance(self.ladder, tuple)
+            else [getattr(self.ladder, task) for task in TaskLadders.model_fields]
+        )
+        names = dict.fromkeys([kind, *(name for ladder in ladders for name in ladder), *self.backends])
+        return [name for name in names if self.kind_of(name) == kind]
+
+    def server_of(self, name: str) -> Origin | None:
+        """Return the server that a rung asks; None where it asks none that is known, or its address is not valid."""
+        return server_of(self.table(name)) if self.kind_of(name) == "openai" else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Configuration:
@@ -218,8 +253,8 @@ class Configuration:
         places: All places that were read, the one that wins last.
         file: The file that was named, or found in the working directory; None where there is none.
         found: What is known of a file that was found; None for one that was named.
-        chosen: The number of the place of each credential of ``[openai]`` that is sent.
-        withheld: Credentials of ``[openai]`` that were given for another server than the one in force.
+        chosen: The number of the place of each credential that is sent.
+        withheld: Credentials that were given for another server than that of their rung.
     """
 
     settings: Settings
@@ -230,15 +265,10 @@ class Configuration:
     withheld: Sequence[Withheld]
 
     @property
-    def server(self) -> Origin | None:
-        """The server of ``[openai]``; None where its address is not valid."""
-        return server_of(self.settings.openai)
-
-    @property
     def origins(self) -> dict[Keys, str]:
         """The file or variable that has set each key in force; those that are missing have their default."""
         given = leaves(merged([place.table for place in self.places]))
-        held_back = {("openai", *each.keys) for each in self.withheld}
+        held_back = {(*each.table, *each.keys) for each in self.withheld}
         return {keys: self._place_of(keys).name_of(keys) for keys in given if keys not in held_back}
 
     @property
@@ -249,14 +279,17 @@ class Configuration:
 
     def told_of(self, withheld: Withheld) -> str:
         """Return in one sentence what is not sent where, and why."""
-        keys = ("openai", *withheld.keys)
+        keys = (*withheld.table, *withheld.keys)
         name = self.places[withheld.place].name_of(keys)
         what = name if name in OPENAI_VARIABLES.values() else f"{'.'.join(keys)} of {name}"
-        return f"{what} is not sent to {withheld.server}: it was given for {withheld.given_for or 'another server'}"
+        why = f"it was given for {withheld.given_for or 'another server'}"
+        if withheld.table != ("openai",) and not self.places[withheld.place].has((*withheld.table, "base_url")):
+            why = "it has no base_url beside it, and would not be encrypted"
+        return f"{what} is not sent to {withheld.server}: {why}"
 
     def _place_of(self, keys: Keys) -> Place:
-        if keys[0] == "openai" and keys[1:] in self.chosen:
-            return self.places[self.chosen[keys[1:]]]
+        if keys in self.chosen:
+            return self.places[self.chosen[keys]]
         return next(place for place in reversed(self.places) if place.has(keys))
 
 
@@ -282,11 +315,16 @@ def read_configuration(path: str | os.PathLike[str] | None = None) -> Configurat
     file, own, is_found = find_config(path), _user_file(), _named_file(path) is None
     if file is not None and own is not None and os.path.realpath(file) == os.path.realpath(own):
         file, own = (None, own) if is_found else (file, None)
-    files = [read_file(each) for each in (own, file) if each is not None]
+    files = [gathered(read_file(each), BUILT_IN) for each in (own, file) if each is not None]
     _check_variables()
-    places = [*files, openai_variables(), variables(Settings, prefix=ENV_PREFIX)]
-    chosen, withheld = belonging([*map(_openai_table, places)])
+    places = [*files, _openai_variables(files), gathered(variables(Settings, prefix=ENV_PREFIX), BUILT_IN)]
     settings = _validated(places)
+    chosen: dict[Keys, int] = {}
+    withheld: list[Withheld] = []
+    for table in _server_tables(settings):
+        meant, others = belonging([_within(place, table) for place in places], table=table)
+        chosen |= {(*table, *leaf): number for leaf, number in meant.items()}
+        withheld += others
     found = None
     if file is not None and is_found:
         found = TrustedFiles().verdict(file, files[-1].sha256)
@@ -294,7 +332,7 @@ def read_configuration(path: str | os.PathLike[str] | None = None) -> Configurat
         if refusals:
             raise untrusted(str(file), refusals, changed=found == "changed")
     return Configuration(
-        settings=settings.model_copy(update={"openai": _sent(places, chosen)}),
+        settings=settings.model_copy(update=_sent(places, chosen, settings)),
         places=places,
         file=file,
         found=found,
@@ -310,8 +348,8 @@ def read_to_trust(path: Path) -> tuple[Place, list[Refusal]]:
         ConfigError: It could not be used if it were trusted.
     """
     own = _user_file()
-    before = [] if own is None else [read_file(own)]
-    place = read_file(path)
+    before = [] if own is None else [gathered(read_file(own), BUILT_IN)]
+    place = gathered(read_file(path), BUILT_IN)
     _check_variables()
     return place, list(_refused(place, before=before))
 
@@ -356,19 +394,40 @@ def _validated(places: Sequence[Place]) -> Settings:
     raise trouble  # out here, because the error above would take the values along, and with them every secret
 
 
-def _openai_table(place: Place) -> HiddenTable:
-    own = place.table.get("openai")
-    return own if isinstance(own, HiddenTable) else HiddenTable()
+def _server_tables(settings: Settings) -> list[Keys]:
+    """Return the keys that lead to each table whose rung may ask a server; a foreign kind is not known not to."""
+    return [("openai",), *(("backends", name) for name in settings.backends)]
 
 
-def _sent(places: Sequence[Place], chosen: Mapping[Keys, int]) -> HiddenTable:
-    """Return the table of ``[openai]`` with the credentials that belong to its server, and no others."""
-    return merged(
-        [
-            pruned(table, [keys for keys in credentials(table) if chosen.get(keys) != number])
-            for number, table in enumerate(map(_openai_table, places))
-        ]
-    )
+def _within(place: Place, table: Keys) -> HiddenTable:
+    found: object = place.table
+    for key in table:
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if isinstance(found, HiddenTable) else HiddenTable()
+
+
+def _openai_variables(files: Sequence[Place]) -> Place:
+    """Return what OpenAI's own variables set; not the key where the user has named another variable for it."""
+    place = openai_variables()
+    named = any("api_key_env" in _within(each, ("openai",)) for each in files)
+    is_set = place.has(("openai", "api_key"))
+    return replace(place, table=pruned(place.table, [("openai", "api_key")])) if named and is_set else place
+
+
+def _sent(places: Sequence[Place], chosen: Mapping[Keys, int], settings: Settings) -> dict[str, HiddenTable]:
+    """Return the tables of rungs with the credentials that belong to their servers, and no others."""
+
+    def table(keys: Keys) -> HiddenTable:
+        tables = [_within(place, keys) for place in places]
+        return merged(
+            [
+                pruned(each, [leaf for leaf in credentials(each) if chosen.get((*keys, *leaf)) != number])
+                for number, each in enumerate(tables)
+            ]
+        )
+
+    others = {name: table(("backends", name)) for name in settings.backends}
+    return {"openai": table(("openai",)), "backends": HiddenTable(others)}
 
 
 def _check_variables() -> None:

@@ -242,10 +242,14 @@ class AdmissionControl:
         """Return how far each budget is spent."""
         return self._reservations.spending()
 
-    def reset(self, backend: str | None = None) -> int:
+    def reset(self, backend: str | None = None, *, account: str | None = None) -> int:
         """Let the gates pass that calls of a backend, or of any for None, have blocked, and forget its failures.
 
         Budgets stay as they are: what is spent is spent.
+
+        Args:
+            backend: Its name.
+            account: Its account, whose gates pass as well if another backend of it has blocked them.
 
         Returns:
             How many gates were blocked.
@@ -256,9 +260,12 @@ class AdmissionControl:
         self._throttling.forget(backend)
         now, count = self._clock.time(), 0
         for key in self._states.all(GATES):
-            gates, events = self._states.update_now(
-                key, AccountGates.parse, lambda gates: (gates, gates.reset(backend, now=now))
-            )
+            pays = account is not None and key == GATES + account
+
+            def reset(gates: AccountGates, *, pays: bool = pays) -> tuple[AccountGates, Sequence[Event]]:
+                return gates, gates.reset(backend, now=now, pays=pays)
+
+            gates, events = self._states.update_now(key, AccountGates.parse, reset)
             self._has_moved(key.removeprefix(GATES), gates, events)
             count += len(events)
         return count

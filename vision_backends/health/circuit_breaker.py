@@ -305,9 +305,19 @@ class AccountGates:
                 self.gates[key] = replace(gate, probe=None, probe_until=0.0)
         return []
 
-    def reset(self, backend: str | None, *, now: float) -> list[Transition]:
-        """Let the gates pass that calls of a backend have blocked, or all for None, and forget its failures."""
-        gone = [(key, gate) for key, gate in self.gates.items() if backend in {None, gate.backend}]
+    def reset(self, backend: str | None, *, now: float, pays: bool = False) -> list[Transition]:
+        """Let the gates pass that calls of a backend have blocked, or all for None, and forget its failures.
+
+        Args:
+            backend: Its name.
+            now: The time.
+            pays: Whether this account pays for it: then what blocks the whole account passes, whoever blocked it.
+        """
+        gone = [
+            (key, gate)
+            for key, gate in self.gates.items()
+            if backend in {None, gate.backend} or (pays and RULES[key.kind].span == "account")
+        ]
         for key, _ in gone:
             del self.gates[key]
         self.failures = {key: each for key, each in self.failures.items() if backend not in {None, key.backend}}

@@ -37,7 +37,7 @@ class Throttling:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._loads: defaultdict[tuple[str, str, str], _Load] = defaultdict(_Load)
+        self._loads: defaultdict[tuple[str, str], _Load] = defaultdict(_Load)
         after_fork_in_child(self, Throttling._renew)
 
     def _renew(self) -> None:
@@ -57,7 +57,8 @@ class Throttling:
             obstacle = self.obstacle(scope, tokens=tokens, now=now)
             if obstacle is not None:
                 raise obstacle
-            load = self._loads[scope.account, scope.backend, scope.model]
+            load = self._loads[scope.account, scope.model]
+            load.backends.add(scope.backend)
             load.running += 1
             load.tokens += tokens
 
@@ -74,7 +75,7 @@ class Throttling:
             now: The time of the reply.
         """
         with self._lock:
-            load = self._loads[scope.account, scope.backend, scope.model]
+            load = self._loads[scope.account, scope.model]
             load.running -= 1
             load.tokens -= tokens
             if limits is not None:
@@ -89,7 +90,7 @@ class Throttling:
     def obstacle(self, scope: Scope, *, tokens: int = 1, now: float) -> BackendError | None:
         """Return why a call, by default a small one, may not begin now; None if it may. Changes nothing."""
         with self._lock:
-            load = self._loads.get((scope.account, scope.backend, scope.model))
+            load = self._loads.get((scope.account, scope.model))
             if load is None:
                 return None
             limit = load.limit(now=now)
@@ -115,13 +116,13 @@ class Throttling:
     def most_running(self, scope: Scope, *, now: float) -> int | None:
         """Return how many calls of a model may run concurrently; None for any number."""
         with self._lock:
-            load = self._loads.get((scope.account, scope.backend, scope.model))
+            load = self._loads.get((scope.account, scope.model))
             return None if load is None else load.limit(now=now)
 
     def halve(self, scope: Scope, *, now: float) -> None:
         """Halve the concurrency of a model, as a call that has just left has overloaded its server."""
         with self._lock:
-            load = self._loads[scope.account, scope.backend, scope.model]
+            load = self._loads[scope.account, scope.model]
             running = load.running + 1
             load.peak = max(running, 0 if load.limit(now=now) is None else load.peak)
             load.room, load.halved_at = max(1, running // 2), now
@@ -129,8 +130,8 @@ class Throttling:
     def forget(self, backend: str | None) -> None:
         """Forget what the servers of a backend, or of all for None, have said about their limits."""
         with self._lock:
-            for (_, name, _), load in self._loads.items():
-                if backend in {None, name}:
+            for load in self._loads.values():
+                if backend is None or backend in load.backends:
                     load.requests_left, load.tokens_left, load.peak = _Allowance(), _Allowance(), 0
 
 
@@ -175,7 +176,7 @@ class _Allowance:
 
 @dataclass(slots=True)
 class _Load:
-    """One model of one account: its running calls, the tokens they may take, and what is left for more.
+    """One model of one account, whichever rungs ask it: its running calls, their tokens, and what is left for more.
 
     After an overload the concurrency is halved and grows back one by one, up to where the trouble began: additive
     increase, multiplicative decrease, as in TCP (RFC 5681).
@@ -186,6 +187,7 @@ class _Load:
     room: int = 0
     peak: int = 0
     halved_at: float = 0.0
+    backends: set[str] = field(default_factory=set)
     requests_left: _Allowance = field(default_factory=_Allowance)
     tokens_left: _Allowance = field(default_factory=_Allowance)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vision_backends.backends.base import tell_rung
 from vision_backends.errors import BackendError, NotSupportedError
 from vision_backends.health.policy import Scope
 from vision_backends.reports import Explanation, Verdict
@@ -39,6 +40,7 @@ def _stand(backend: Backend, request: Request) -> Rung:
             raise NotSupportedError(f"Its vectors live in the space {model.space!r}.")
         backend.check(request)
     except BackendError as error:
+        tell_rung(error, backend)
         refusal = error
     name = model.name if model else ""
     scope = Scope(backend=backend.name, account=backend.credential or backend.name, model=name, task=request.task)

@@ -11,6 +11,7 @@ from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING
 
+from vision_backends.backends.base import tell_rung
 from vision_backends.errors import last_of_each
 from vision_backends.health.policy import MAYBE_BILLED
 from vision_backends.storage.base import LedgerRow
@@ -69,6 +70,7 @@ def note(
         usage: What it is estimated to have consumed, where the error does not say; the attempt's code is then
             ``"estimated"``. By default nothing, or unknown where a server may have charged.
     """
+    tell_rung(error, rung.backend)
     asked = outcome == "failed" and not rung.backend.local
     attempt = Attempt(
         backend=rung.backend.name,

@@ -13,6 +13,7 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from vision_backends.backends.base import tell_rung
 from vision_backends.backends.requests import shape_of
 from vision_backends.errors import BackendError, NotReadyError
 from vision_backends.reports import WarmUp
@@ -122,6 +123,7 @@ class WarmUps:
         try:
             job.backend.warm_up(job.request)
         except BackendError as refusal:
+            tell_rung(refusal, job.backend)
             error = refusal
         except BaseException as crash:  # noqa: BLE001 — those who wait have to hear of it
             _log.exception("The %s backend crashed while it was made ready.", job.backend.name)

@@ -15,14 +15,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from answering import answer
+from PIL import Image as PILImage
 
 from vision_backends import Router, open_image
 from vision_backends.backends.embedded import EmbeddedBackend
 from vision_backends.backends.local import LocalBackend
 from vision_backends.backends.local.hub.hub import HuggingFaceHub
+from vision_backends.backends.local.runtime.memory import _room
 from vision_backends.backends.local.runtime.tuning_cache import TuningCache
 from vision_backends.backends.registry import make_backend as make_registered
 from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest
+from vision_backends.engine.machine_limits import free_memory
 from vision_backends.errors import (
     ConfigError,
     ModelNotFoundError,
@@ -634,3 +637,32 @@ class TestAFolderHereThatIsCalledLikeAModel:
         (found,) = answer(backend.embed, [make_image()], EmbedRequest(), timeout_s=60)
         assert found.space == "local/acme/clip@0123456789abcdef0123456789abcdef01234567"
         assert self.HINT in caplog.text
+
+
+class TestTwoLocalRungs:
+    """On one ladder, with models of their own."""
+
+    @pytest.fixture
+    def router(self, make_backend, model):
+        """A captioner, and another one below it."""
+        rungs = [make_backend(caption_model=model("llava")), make_backend(caption_model=model("blip")).named("small")]
+        with Router(rungs, caching=False) as router:
+            yield router
+
+    def test_each_answers_with_its_own_model(self, router, model):
+        """And under its own name."""
+        for name, folder in (("local", "llava"), ("small", "blip")):
+            trace = router.describe(PILImage.new("RGB", (40, 30), "teal"), backend=name).trace
+            assert (trace.backend, trace.model) == (name, str(model(folder)))
+        facts = {rung.backend: rung.facts["caption"]["state"] for rung in router.status()}
+        assert facts == {"local": "loaded", "small": "loaded"}
+
+    def test_both_count_for_the_memory_of_the_process(self, router):
+        """What one reserves while it loads, the other does not have; its message names its own table."""
+        free = free_memory().size_bytes
+        with _room.reserve(free, free=free):
+            report = router.warm_up(["describe"], backend="small", wait_s=60)
+        (warm_up,) = report
+        assert (warm_up.backend, warm_up.error) == ("small", "not_ready")
+        assert "of memory" in warm_up.reason
+        assert warm_up.remedy == "Free some memory, or configure a smaller model under [backends.small]."

@@ -31,10 +31,10 @@ def check_caption(request: DescribeRequest, checkpoint: Checkpoint) -> None:
     name = checkpoint.name
     if request.prompt is not None:
         remedy = "Leave prompt= out, or configure an image-text-to-text model as [local] caption_model."
-        raise NotSupportedError(f"{name} writes captions and cannot follow a prompt.", remedy=remedy, backend="local")
+        raise NotSupportedError(f"{name} writes captions and cannot follow a prompt.", remedy=remedy)
     if request.language is not None and request.language.lower().split("-")[0] != "en":
         message = f"{name} writes English only, not {request.language!r}."
-        raise NotSupportedError(message, remedy='Ask for language="en".', backend="local")
+        raise NotSupportedError(message, remedy='Ask for language="en".')
 
 
 def check_space(request: EmbedRequest | EmbedTextRequest, space: str) -> None:
@@ -44,8 +44,8 @@ def check_space(request: EmbedRequest | EmbedTextRequest, space: str) -> None:
         NotSupportedError: They are not.
     """
     if request.space not in {None, space}:
-        message = f"The local backend makes vectors of {space!r}, not of {request.space!r}."
-        raise NotSupportedError(message, backend="local")
+        message = f"It makes vectors of {space!r}, not of {request.space!r}."
+        raise NotSupportedError(message)
 
 
 class ClosedVocabulary:
@@ -77,7 +77,7 @@ class ClosedVocabulary:
             which = quote(", ".join(map(repr, unknown)))
             message = f"None of the {len(self._names)} classes of {self.checkpoint.name} matches {which}."
             remedy = "Configure a model that takes any label as [local] open_vocabulary_model."
-            raise NotSupportedError(message, remedy=remedy, backend="local")
+            raise NotSupportedError(message, remedy=remedy)
         return {name: label for label, name in reversed(meanings.items()) if name is not None}
 
     def _matched(self, labels: tuple[str, ...]) -> dict[str, str | None]:

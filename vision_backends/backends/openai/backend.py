@@ -7,13 +7,15 @@ error codes, the shape of requests, or how bytes travel.
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from functools import partial, reduce
 from operator import add
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
-from vision_backends.backends.base import AsyncBackend
+from vision_backends.backends.base import AsyncBackend, tell_rung
 from vision_backends.backends.model_cards import coco_categories
 from vision_backends.backends.openai.client import Client
 from vision_backends.backends.openai.conversation import Conversation
@@ -90,6 +92,12 @@ LESS_THINKING = ordered("none", "auto", "minimal", "low", "default", "medium", "
 SHORTER = OnlyIf("at most what it is without the file, or 1024", lambda most, without: most <= (without or 1024))
 """What a configuration file that was only found may do to a key; every other key it may not set."""
 
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,99}")
+"""Names of variables, which keys do not look like: one that was written here by mistake is not shown as a name."""
+
+_PROVES = re.compile(r"key|token|secret|auth|cookie|organization|project", re.IGNORECASE)
+"""Names of headers that say who pays."""
+
 EXPECTED_S = {"describe": 3.0, "embed": 4.0, "embed_text": 0.5, "detect": 6.0}
 
 
@@ -98,6 +106,7 @@ class OpenAIBackend(AsyncBackend):
 
     Args:
         api_key: The key; compatible servers may need none.
+        api_key_env: The variable that holds the key, in place of ``api_key``.
         base_url: Where the API begins, usually with ``/v1`` at the end.
         organization: OpenAI's id of the organization that pays.
         project: OpenAI's id of the project.
@@ -129,7 +138,7 @@ class OpenAIBackend(AsyncBackend):
     name = "openai"
     local = False
     credential: str = ""
-    """Short hash of server and key."""
+    """Short hash of server, organization, project and key: of who pays, and for what."""
     account: Account = Account()
     """Server, organization and project, and a hash of key and headers."""
 
@@ -137,6 +146,7 @@ class OpenAIBackend(AsyncBackend):
         self,
         *,
         api_key: str | None = None,
+        api_key_env: str | None = None,
         base_url: str = DEFAULT_BASE_URL,
         organization: str | None = None,
         project: str | None = None,
@@ -156,9 +166,18 @@ class OpenAIBackend(AsyncBackend):
         headers: Mapping[str, str] | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        secret = Secret((api_key or "").strip())
+        variable = api_key_env if api_key_env and _VARIABLE.fullmatch(api_key_env) else None
+        misnamed, doubled = api_key_env is not None and not variable, bool(api_key_env and api_key)
+        secret = Secret((api_key or os.environ.get(variable or "") or "").strip())
         hidden = {name: Secret(value) for name, value in (headers or {}).items()}
-        del api_key, headers  # so that no traceback shows them
+        del api_key, api_key_env, headers  # so that no traceback shows them; the second may be a key by mistake
+        if misnamed:
+            raise ConfigError(
+                "[openai] api_key_env is not the name of a variable in capital letters.",
+                remedy='Write for example: api_key_env = "SECOND_API_KEY"',
+            )
+        if doubled:
+            raise ConfigError("[openai] has both api_key and api_key_env.", remedy="Leave one of them out.")
         if not secret.fits_a_header() or not all(value.fits_a_header() for value in hidden.values()):
             raise ConfigError("[openai] api_key or a header has characters that a header cannot carry.")
         if not timeout_s > 0 or concurrency < 1:
@@ -180,13 +199,12 @@ class OpenAIBackend(AsyncBackend):
             max_tokens=max_tokens,
         )
         self._models = settings.models()
-        self.credential = hashlib.sha256(f"{server.url}\0{secret.reveal()}".encode()).hexdigest()[:16]
-        proofs = sorted((name.lower(), value.reveal()) for name, value in hidden.items())
+        self.credential = _payer(server.url, secret, hidden, organization=organization, project=project)
         self.account = Account(
             server="\0".join((server.url, organization or "", project or "")),
-            secret=hashlib.sha256(repr((secret.reveal(), proofs)).encode()).hexdigest()[:32],
+            secret=hashlib.sha256(repr((secret.reveal(), _revealed(hidden))).encode()).hexdigest()[:32],
         )
-        self._has_key = bool(secret)
+        self._has_key, self._key_variable = bool(secret), variable
         self._timeout_s = timeout_s
         self._concurrency = concurrency
         self._clock = clock
@@ -194,6 +212,7 @@ class OpenAIBackend(AsyncBackend):
         self._taxonomy = Taxonomy(
             host=server.host, official=server.official, extra=error_codes, secrets=(secret, *hidden.values())
         )
+        self._taxonomy.key_variable = variable or "OPENAI_API_KEY"
         self._client = Client(
             server,
             api_key=secret,
@@ -211,6 +230,15 @@ class OpenAIBackend(AsyncBackend):
         )
         self._seen: dict[str, None] = {}
 
+    def named(self, name: str) -> Self:
+        """Give it a name of its own, under which it has a key of its own: `OPENAI_API_KEY` is for ``openai``."""
+        super().named(name)
+        self._taxonomy.backend = name
+        if self._key_variable is None and name != type(self).name:
+            own = f"VISION_BACKENDS__{name.upper()}__API_KEY"
+            self._taxonomy.key_variable = own if _VARIABLE.fullmatch(own) else "api_key_env"
+        return self
+
     def model_for(self, request: Request) -> Model:
         """Return the model that would answer; a text may be a query for described images, in their space."""
         is_query = isinstance(request, EmbedTextRequest) and request.space == self._models["query"].space
@@ -218,10 +246,12 @@ class OpenAIBackend(AsyncBackend):
 
     def check(self, request: Request) -> None:
         """Return if the server can be asked."""
-        if self._settings.base_url.official and not self._has_key:
+        if self._lacks_key:
+            server, variable = self._settings.base_url, self._key_variable
+            why = f": [openai] api_key_env names the variable {variable}, which is not set" if variable else ""
             raise NotReadyError(
-                "There is no API key for OpenAI.",
-                remedy="Set OPENAI_API_KEY, or api_key in [openai] of vision.toml.",
+                f"There is no API key for {'OpenAI' if server.official else server.host}{why}.",
+                remedy=f"Set {self._taxonomy.key_variable}, or api_key in [openai] of vision.toml.",
                 backend=self.name,
                 code="no_api_key",
             )
@@ -247,7 +277,7 @@ class OpenAIBackend(AsyncBackend):
     def diagnose(self, *, timeout_s: float) -> None:
         """Return if the server is there and lists its models, which costs nothing."""
         server = self._settings.base_url
-        if server.official and not self._has_key:
+        if self._lacks_key:
             return
         deadline = Deadline(self._clock, timeout_s)
         status, content_type = engine_loop().run(partial(self._client.look, deadline=deadline))
@@ -399,6 +429,11 @@ class OpenAIBackend(AsyncBackend):
         """Let every loop close its connections when no call needs them any more; a later call opens new ones."""
         self._client.close()
 
+    @property
+    def _lacks_key(self) -> bool:
+        """Whether nothing is sent, as there is no key where one is needed or named."""
+        return not self._has_key and (self._settings.base_url.official or self._key_variable is not None)
+
     async def _describe(self, image: Image, request: DescribeRequest, deadline: Deadline) -> Description:
         ask = _with_digest(image, partial(ask_for_description, self._settings, request, image))
         with self._fair_to(image):
@@ -417,6 +452,7 @@ class OpenAIBackend(AsyncBackend):
             yield
         except VisionError as error:
             self._taxonomy.hide_secrets(error)
+            tell_rung(error, self)
             raise
 
     @contextmanager
@@ -505,6 +541,19 @@ class OpenAIBackend(AsyncBackend):
         named = said.model if said.model != model else None  # a snapshot of it, or what a gateway has asked instead
         revision = self._taxonomy.scrub(named or "") or None
         return Trace(model=model, revision=revision, usage=self._prices.usage(model, said.tokens))
+
+
+def _payer(
+    url: str, key: Secret, headers: Mapping[str, Secret], *, organization: str | None, project: str | None
+) -> str:
+    """Return a short hash of who pays, as far as it is configured; what is not does not count."""
+    who = f"\0{organization or ''}\0{project or ''}" if organization or project else ""
+    proofs = _revealed({name: value for name, value in headers.items() if not key or _PROVES.search(name)})
+    return hashlib.sha256(f"{url}\0{key.reveal()}{who}{proofs or ''}".encode()).hexdigest()[:16]
+
+
+def _revealed(headers: Mapping[str, Secret]) -> list[tuple[str, str]]:
+    return sorted((name.lower(), value.reveal()) for name, value in headers.items())
 
 
 def _with_digest(image: Image, ask: Callable[[], Ask]) -> Callable[[], Ask]:

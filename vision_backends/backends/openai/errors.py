@@ -121,7 +121,7 @@ RULES = (
     Rule(
         error=AuthenticationError,
         says="did not accept the credentials",
-        remedy="Check OPENAI_API_KEY, or api_key, organization and project in [openai] of vision.toml.",
+        remedy="Check {key}, or api_key, organization and project in [openai] of vision.toml.",
         codes=(
             *("invalid_api_key", "api_key_invalid", "account_deactivated", "authentication_error"),
             *("invalid_grant", "invalid_subject_token", "unauthenticated", "no_db_connection"),
@@ -316,6 +316,10 @@ class Taxonomy:
             ``{"budget_gone": "quota_exhausted"}``; they win over the table.
         secrets: What must never be repeated in a message; an attribute as well.
 
+    Attributes:
+        backend: The name of the rung.
+        key_variable: The variable that its key may come from.
+
     Raises:
         ConfigError: A kind is not one that a provider's error can have.
     """
@@ -337,6 +341,7 @@ class Taxonomy:
         self._host = host
         self._official = official
         self.secrets = secrets
+        self.backend, self.key_variable = "openai", "OPENAI_API_KEY"
         self._by_code = {_plain(code): rule for rule in RULES for code in rule.codes}
         self._by_words = [(re.compile(rule.words, re.IGNORECASE), rule) for rule in RULES if rule.words]
         self._by_type = {name: rule for rule in RULES for name in rule.types}
@@ -387,13 +392,13 @@ class Taxonomy:
         if rule.error is InvalidImageError and not with_image:
             rule = self._refusal
         message = self._message(rule, said, status, headers)
-        remedy = rule.remedy and rule.remedy.format(host=self._host)
+        remedy = rule.remedy and rule.remedy.format(host=self._host, key=self.key_variable)
         if issubclass(rule.error, CallerError):
             return rule.error(message, remedy=remedy)
         error = rule.error(
             message,
             remedy=remedy,
-            backend="openai",
+            backend=self.backend,
             code=scrub(said.code or said.type or "", self.secrets) or None,
             status=status,
             request_id=scrub(headers.get("x-request-id", ""), self.secrets) or None,

@@ -38,14 +38,14 @@ from vision_backends.cli.rendering.answers import (
 from vision_backends.cli.rendering.exits import at_terminal, tell
 from vision_backends.cli.rendering.outputs import check_vector_file, drawing_paths, save_drawing, save_vectors
 from vision_backends.cli.rendering.progress import progress_bar
-from vision_backends.cli.servers import tell_server
+from vision_backends.cli.servers import tell_servers
 from vision_backends.errors import InvalidRequestError, VisionError
 from vision_backends.images import ImageLimits
 from vision_backends.types import Description, Detections, Embedding, Task
 
 if TYPE_CHECKING:
     from vision_backends.config.settings import Settings
-    from vision_backends.reports import Explanation
+    from vision_backends.reports import Explanation, Verdict
     from vision_backends.router import Router
 
 __all__ = ["describe", "detect", "embed"]
@@ -189,28 +189,27 @@ def _open_router(options: AskOptions, task: Task, **question: Unpack[_Question])
     """
     with options.open_router() as opened:
         explanation = opened[0].explain(task, **question, backend=options.backend, local_only=options.local_only)
-        if not options.local_only and any(verdict.backend == "openai" for verdict in explanation.verdicts):
-            tell_server(opened[1])
+        tell_servers(opened[1], (verdict.backend for verdict in explanation.verdicts))
         missing = _missing_model(explanation)
-        waits = opened[1].local.get("download") == "wait"
-        may_ask = opened[1].local.get("download", "background") == "background" and at_terminal()
-        if missing is None or not (waits or may_ask):
+        download = opened[1].table(missing.backend).get("download", "background") if missing else "never"
+        waits, may_ask = download == "wait", download == "background" and at_terminal()
+        if missing is None or missing.model is None or not (waits or may_ask):
             yield opened
             return
     from vision_backends.cli.commands.pull import fetch
 
-    fetch(options.config, missing, asked=not waits)
+    fetch(options.config, missing.model, asked=not waits)
     with options.open_router() as opened:
         yield opened
 
 
-def _missing_model(explanation: "Explanation") -> str | None:
-    """Return the model that would answer if it were here; None where another one answers, or nothing would help."""
+def _missing_model(explanation: "Explanation") -> "Verdict | None":
+    """Return the rung that would answer if its model were here; None where another does, or nothing would help."""
     for verdict in explanation.verdicts:
         if verdict.ready:
             return None
         if verdict.code == NOT_FETCHED:
-            return verdict.model
+            return verdict
     return None
 
 

@@ -26,6 +26,9 @@ _HIDDEN = "*" * 10
 _SECRET = re.compile(r"key|token|secret|password|auth|credential|header", re.IGNORECASE)
 """Names of keys whose texts are never shown; numbers, such as a budget of tokens, are."""
 
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,99}")
+"""What ``api_key_env`` may be, and is no secret; a key that was written there by mistake is one."""
+
 _USER_OF_URL = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -81,7 +84,7 @@ def mask(value: Any, *, secret: bool = False) -> Any:  # noqa: ANN401 — any TO
         secret: Whether the key of the value says that its texts are secrets.
     """
     if isinstance(value, Mapping):
-        return {key: mask(each, secret=secret or bool(_SECRET.search(str(key)))) for key, each in value.items()}
+        return {key: mask(each, secret=secret or _is_secret(str(key), each)) for key, each in value.items()}
     if isinstance(value, list):
         return [mask(each, secret=secret) for each in value]
     if isinstance(value, str):
@@ -90,6 +93,12 @@ def mask(value: Any, *, secret: bool = False) -> Any:  # noqa: ANN401 — any TO
         shown, replaced = _USER_OF_URL.subn(MASK, value)
         return _Masked(shown) if replaced else value
     return value
+
+
+def _is_secret(key: str, value: object) -> bool:
+    if key == "api_key_env" and isinstance(value, str) and _VARIABLE.fullmatch(value):
+        return False
+    return bool(_SECRET.search(key))
 
 
 def to_toml(

@@ -72,9 +72,10 @@ def doctor(*, options: JsonOptions) -> None:
         with options.open_router() as (router, settings):
             configuration = read_configuration(options.config)
             checks += [_configuration(configuration), _state(settings)]
-            checks += [*_server(configuration), _api_key(configuration)]
-            checks += [*_certificates(), *_connections(router), *_accounts(router)]
             rungs = router.status()
+            for name in _servers(settings, rungs):
+                checks += [*_server(configuration, name), _api_key(configuration, name)]
+            checks += [*_certificates(), *_connections(router), *_accounts(router)]
             checks += _learned(rungs)
             answers = {task: router.explain(task).chosen for task in NEEDED}
     except VisionError as error:
@@ -141,12 +142,22 @@ def _configuration(configuration: "Configuration") -> Check:
     return Check(name="configuration", state="ok", detail=detail)
 
 
-def _server(configuration: "Configuration") -> Iterator[Check]:
+def _servers(settings: "Settings", rungs: Sequence[RungStatus]) -> list[str]:
+    """Return the names of the rungs that ask a server which speaks OpenAI's language, ``openai`` in any case."""
+    return ["openai", *(rung.backend for rung in rungs if settings.kind_of(rung.backend) == "openai" != rung.backend)]
+
+
+def _server(configuration: "Configuration", name: str) -> Iterator[Check]:
     """Name a server that is not OpenAI's, and who has named it."""
-    server = configuration.server
+    server = configuration.settings.server_of(name)
     if server is not None and not server.is_openai:
-        origin = configuration.origins.get(("openai", "base_url"), "the defaults")
-        yield Check(name="OpenAI server", state="ok", detail=f"{server}, which is not OpenAI's; set by {origin}")
+        origin = configuration.origins.get((*_table(name), "base_url"), "the defaults")
+        detail = f"{server}, which is not OpenAI's; set by {origin}"
+        yield Check(name="OpenAI server" if name == "openai" else f"address of {name}", state="ok", detail=detail)
+
+
+def _table(name: str) -> tuple[str, ...]:
+    return (name,) if name == "openai" else ("backends", name)
 
 
 def _state(settings: "Settings") -> Check:
@@ -161,17 +172,30 @@ def _state(settings: "Settings") -> Check:
     return Check(name="state", state="broken", detail=f"{file} cannot be written", remedy=remedy)
 
 
-def _api_key(configuration: "Configuration") -> Check:
-    name = "OpenAI key"
-    if configuration.settings.openai.get("api_key"):
+def _api_key(configuration: "Configuration", rung: str) -> Check:
+    name = "OpenAI key" if rung == "openai" else f"key of {rung}"
+    table, keys = configuration.settings.table(rung), _table(rung)
+    if table.get("api_key"):
         return Check(name=name, state="ok", detail="set; it is never shown")
+    if table.get("api_key_env"):
+        return _key_in_variable(name, str(table["api_key_env"]))
+    prefix = "__".join(("VISION", *keys)).upper().replace("__", "_", 1)
     for withheld in configuration.withheld:
-        if withheld.keys == ("api_key",):
-            remedy = (
-                "Set api_key and base_url in the same place, or VISION_OPENAI__API_KEY and VISION_OPENAI__BASE_URL."
-            )
+        if withheld.table == keys and withheld.keys in {("api_key",), ("api_key_env",)}:
+            remedy = f"Set api_key and base_url in the same place, or {prefix}__API_KEY and {prefix}__BASE_URL."
             return Check(name=name, state="missing", detail=configuration.told_of(withheld), remedy=remedy)
-    return Check(name=name, state="missing", detail="not set", remedy="export OPENAI_API_KEY=...")
+    if rung == "openai":
+        return Check(name=name, state="missing", detail="not set", remedy="export OPENAI_API_KEY=...")
+    server = configuration.settings.server_of(rung)
+    if server is not None and not server.is_openai:
+        return Check(name=name, state="ok", detail="none; its server may need none")
+    return Check(name=name, state="missing", detail="not set", remedy=f"export {prefix}__API_KEY=...")
+
+
+def _key_in_variable(name: str, variable: str) -> Check:
+    if os.environ.get(variable):
+        return Check(name=name, state="ok", detail=f"set, in {variable}; it is never shown")
+    return Check(name=name, state="missing", detail=f"{variable} is not set", remedy=f"export {variable}=...")
 
 
 def _certificates() -> Iterator[Check]:

@@ -97,7 +97,7 @@ def remove(*, name: ModelName, yes: Yes = False, options: JsonOptions) -> None:
     for commit, refs in removal.revisions.items():
         typer.echo(one_line(f"{removal.name}: revision {' '.join((commit, *refs))}"), err=True)
     if entry.roles:
-        tell(f"[local] {', '.join(entry.roles)} names it: the next request that needs it fetches it again")
+        tell(f"{entry.named_by} names it: the next request that needs it fetches it again")
     if not agreed(f"Remove it from {inventory.hub.cache}, {bytes_text(removal.freed_bytes)}?", yes=yes):
         tell("nothing was removed")
         return

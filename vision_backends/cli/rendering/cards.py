@@ -61,7 +61,7 @@ def print_paragraph(entry: Entry, lines: Lines, *, err: bool = False) -> None:
 def lines_of_card(entry: Entry) -> Lines:
     """Return what is known of a model wherever it is."""
     card = entry.card
-    lines = [("configured", f"as {', '.join(entry.roles)} of [local]")] if entry.roles else []
+    lines = [("configured", f"as {entry.named_by}")] if entry.roles else []
     if card is None:
         return lines
     lines += [("for", ", ".join(card.tasks)), ("licence", card.licence)]
