@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+from programs import run_program
 
 from vision_backends.engine.threads import awaited_at_exit, interpreter_ends
 
@@ -126,3 +127,34 @@ def test_a_block_that_fails_is_left():
     with pytest.raises(LookupError), awaited_at_exit(5):
         raise LookupError
     assert not interpreter_ends()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_waits_for_what_is_to_be_finished_before():
+    """By another thread; that which forks does not wait for itself."""
+    program = """
+    from vision_backends.engine.threads import finished_before_fork
+    begun, done = threading.Event(), []
+
+    def work():
+        with finished_before_fork():
+            begun.set()
+            time.sleep(0.5)
+            done.append(1)
+
+    with finished_before_fork():
+        if os.fork() == 0:
+            os._exit(0)
+    os.wait()
+    threading.Thread(target=work).start()
+    begun.wait()
+    if os.fork() == 0:
+        with finished_before_fork():
+            print("child", done, flush=True)
+        os._exit(0)
+    os.wait()
+    with finished_before_fork():
+        print("parent", done)
+    """
+    ended = run_program(program, preamble="import os, threading, time, warnings\nwarnings.simplefilter('ignore')\n")
+    assert (ended.stdout, ended.stderr) == ("child [1]\nparent [1]\n", "")
