@@ -9,6 +9,7 @@ import threading
 import time
 
 import pytest
+from programs import run_program
 
 from vision_backends.engine.threads import awaited_at_exit, beside, interpreter_ends
 
@@ -156,3 +157,34 @@ threading.Thread.start = refuse
 say(beside(lambda: threading.current_thread() is threading.main_thread(), name="beside")())
 """)
     assert said == ["True"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_waits_for_what_is_to_be_finished_before():
+    """By another thread; that which forks does not wait for itself."""
+    program = """
+    from vision_backends.engine.threads import finished_before_fork
+    begun, done = threading.Event(), []
+
+    def work():
+        with finished_before_fork():
+            begun.set()
+            time.sleep(0.5)
+            done.append(1)
+
+    with finished_before_fork():
+        if os.fork() == 0:
+            os._exit(0)
+    os.wait()
+    threading.Thread(target=work).start()
+    begun.wait()
+    if os.fork() == 0:
+        with finished_before_fork():
+            print("child", done, flush=True)
+        os._exit(0)
+    os.wait()
+    with finished_before_fork():
+        print("parent", done)
+    """
+    ended = run_program(program, preamble="import os, threading, time, warnings\nwarnings.simplefilter('ignore')\n")
+    assert (ended.stdout, ended.stderr) == ("child [1]\nparent [1]\n", "")

@@ -225,6 +225,9 @@ def test_processes_together_never_spend_more_and_in_the_end_all_of_it(make_contr
     for control in controls:
         control.close()
     last = make_control(dollars)
+    until = time.monotonic() + 30
+    while spent(last) != (paid, 0) and time.monotonic() < until:  # on a busy machine it is written a little later
+        time.sleep(0.01)
     assert spent(last) == (paid, 0)
     while (permit := admit(last, scope)) is not None:
         permit.succeeded(usage=CENT, elapsed_s=0.1)

@@ -143,7 +143,7 @@ def test_trouble_is_logged_once_until_it_is_over(inbox, caplog):
 def test_a_server_that_hangs_is_left_after_its_time(inbox, caplog):
     """Twice, and nobody waits for it."""
     inbox.open.clear()
-    webhook = Webhook(inbox.url, timeout_s=0.005, pause_s=0)
+    webhook = Webhook(inbox.url, timeout_s=0.5, pause_s=0)
     webhook.post({})
     webhook.close()
     assert len(inbox.received) == 2

@@ -16,6 +16,7 @@ import time
 import weakref
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from queue import Empty
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -40,6 +41,7 @@ __all__ = [
     "awaited_at_exit",
     "beside",
     "ending_error",
+    "finished_before_fork",
     "interpreter_ends",
     "make_event_loop",
     "make_lock",
@@ -49,6 +51,15 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+LONGEST_FORK_WAIT_S = 10.0
+"""How long a fork waits for what should be finished before; importing torch takes some seconds."""
+
+FORK_POLL_S = 0.005
+
+WITH_HOOKS = ("concurrent.futures.thread", "filelock")
+"""Modules that torch and huggingface_hub import, and whose hooks for forks must not first appear while one waits: of a
+pair of them the second alone would be called."""
 
 
 def make_event_loop() -> asyncio.AbstractEventLoop:
@@ -277,3 +288,69 @@ def _original(module: str, name: str) -> Any:  # noqa: ANN401 — whatever is fo
     if _is_patched():
         return sys.modules["gevent.monkey"].get_original(module, name)
     return getattr(import_module(module), name)
+
+
+class _Fork:
+    """The blocks that a fork waits for; one hook for all, as hooks cannot be removed.
+
+    While they are looked through no other begins, so the lock is held across the fork.
+    """
+
+    def __init__(self) -> None:
+        self._lock = make_lock()
+        self._blocks: list[int] = []
+        self._is_hooked = self._is_awaited = False
+
+    def enter(self) -> None:
+        """Have a fork by any other thread wait, unless one waits already: then it comes first."""
+        end = time.monotonic() + LONGEST_FORK_WAIT_S
+        while self._is_awaited and thread_id() not in self._blocks and time.monotonic() < end:
+            _original("time", "sleep")(FORK_POLL_S)
+        with self._lock:
+            for name in WITH_HOOKS:
+                if find_spec(name) is not None:
+                    import_module(name)
+            self._blocks.append(thread_id())
+            if not self._is_hooked and hasattr(os, "register_at_fork"):
+                self._is_hooked = True
+                os.register_at_fork(before=self._wait, after_in_parent=self._go_on, after_in_child=self._renew)
+
+    def leave(self) -> None:
+        """Let forks go on without the block."""
+        with self._lock:
+            self._blocks.remove(thread_id())
+
+    def _wait(self) -> None:
+        sleep, end = _original("time", "sleep"), time.monotonic() + LONGEST_FORK_WAIT_S
+        self._is_awaited = True
+        self._lock.acquire()
+        while set(self._blocks) - {thread_id()} and time.monotonic() < end:
+            self._lock.release()
+            sleep(FORK_POLL_S)
+            self._lock.acquire()
+
+    def _go_on(self) -> None:
+        self._is_awaited = False
+        self._lock.release()
+
+    def _renew(self) -> None:
+        self._lock, self._is_awaited = make_lock(), False
+        self._blocks = [each for each in self._blocks if each == thread_id()]
+
+
+_fork = _Fork()
+"""One for the whole process, as is the fork."""
+
+
+@contextmanager
+def finished_before_fork() -> Iterator[None]:
+    """Have a fork by another thread wait until the block is left, for at most `LONGEST_FORK_WAIT_S`.
+
+    For imports, above all: whatever a thread was importing when the process was forked can never be imported in the
+    child, as the lock of the module is held there by a thread that does not exist.
+    """
+    _fork.enter()
+    try:
+        yield
+    finally:
+        _fork.leave()

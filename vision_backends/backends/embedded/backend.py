@@ -27,6 +27,7 @@ from vision_backends.backends.requests import (
 from vision_backends.backends.vocabulary import match_labels
 from vision_backends.clock import SYSTEM_CLOCK, Clock, Stopwatch, measured
 from vision_backends.config.found import FREELY
+from vision_backends.engine.threads import finished_before_fork
 from vision_backends.errors import ConfigError, NotSupportedError, TimedOutError
 from vision_backends.foreign_text import quote
 from vision_backends.types import FREE, Description, Detections, Embedding, Trace
@@ -145,8 +146,9 @@ class EmbeddedBackend(Backend):
 
     def warm_up(self, request: Request) -> None:
         """Load the models by running them once."""
-        self.check(request)
-        rehearse(self, request)
+        with finished_before_fork():  # in the child nothing could be imported, and this rung always answers
+            self.check(request)
+            rehearse(self, request)
 
     def concurrency(self, request: Request) -> int:  # noqa: ARG002 — the same for all
         """Return 2: while the models work on one image the next is decoded and scaled."""

@@ -21,7 +21,7 @@ from vision_backends.backends.local.runtime.loader import LoaderSettings, load, 
 from vision_backends.backends.local.runtime.memory import check_room_for_torch, memory_for
 from vision_backends.backends.local.runtime.parallel_map import compute
 from vision_backends.backends.local.runtime.timed_lookup import TimedLookup
-from vision_backends.engine.threads import awaited_at_exit
+from vision_backends.engine.threads import awaited_at_exit, finished_before_fork
 from vision_backends.errors import BackendError, NotReadyError
 
 if TYPE_CHECKING:
@@ -372,7 +372,7 @@ class LocalModel:
         engine, auto_class = ENGINES[self._role]
         style = captioning(checkpoint.kind)
         chat = self._role == "caption" and (style is None or style.task is not None)
-        with awaited_at_exit(LONGEST_END_S):  # it imports torch
+        with awaited_at_exit(LONGEST_END_S), finished_before_fork():  # it imports torch, and numpy with it
             placement = placement_for(checkpoint, settings, has_parts=_has_parts(self._role, checkpoint.kind))
         room = memory_for(
             checkpoint,
