@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from vision_backends.backends.requests import RateLimits
 from vision_backends.errors import RateLimitedError
 from vision_backends.health.admission import Scope
+from vision_backends.health.budgets import Limits
 from vision_backends.health.throttling import Throttling
 from vision_backends.types import FREE, Usage
 
@@ -194,3 +195,32 @@ def test_counts_are_exact_among_threads():
     throttling.enter(scope, tokens=1, now=0.0)
     throttling.leave(scope, tokens=1, limits=requests(1, None, 60), now=0.0)
     assert throttling.obstacle(scope, now=0.0) is None  # one is left, and none is running
+
+
+class TestMostRunning:
+    """How many calls of a list may be under way, so that none of them is refused."""
+
+    def test_nothing_limits_what_nothing_is_known_of(self, control, scope):
+        """Neither at first nor after replies without headers."""
+        assert control.most_running(scope) is None
+        reply(control, scope, None)
+        assert control.most_running(scope) is None
+
+    def test_no_more_than_the_last_reply_leaves(self, control, scope):
+        """One is always let in, to hear how it stands."""
+        reply(control, scope, requests(12, 60, 48))
+        assert control.most_running(scope) == 12
+        reply(control, scope, requests(0, 60, 60))
+        assert control.most_running(scope) == 1
+
+    def test_tokens_count_as_those_of_the_calls_that_run(self, control, scope):
+        """A minute's tokens are enough for four calls of a thousand."""
+        tokens = RateLimits(remaining_tokens=4_500, limit_tokens=30_000, reset_tokens_s=51)
+        reply(control, scope, tokens, tokens=1_000)
+        permit = control.admit(scope, timeout_s=20, estimate=Usage(input_tokens=1_000, output_tokens=0, cost_usd=0.0))
+        assert control.most_running(scope) == 4
+        permit.released()
+
+    def test_no_more_than_the_user_allows(self, make_control, scope):
+        """In every process, as others count as well."""
+        assert make_control(limits={"openai": Limits(max_concurrency=3)}).most_running(scope) == 3

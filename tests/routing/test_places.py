@@ -10,6 +10,7 @@ from PIL import Image as PILImage
 
 from vision_backends import OverloadedError, RateLimitedError, Router, UnavailableError
 from vision_backends.backends.requests import RateLimits
+from vision_backends.health.budgets import Limits
 from vision_backends.routing.places import FIRST_PLACES, Places
 from vision_backends.testing import FakeBackend
 
@@ -192,3 +193,13 @@ def test_a_slow_input_holds_up_no_other_of_its_list():
         answers = router.describe_many([PILImage.new("RGB", (width, 4)) for width in range(1, 101)], deadline_s=60)
     assert len(answers) == 100
     assert seen.index(3) > 50  # MOST_OPEN less what is under way
+
+
+def test_a_list_keeps_to_the_users_limit_of_concurrent_calls():
+    """Instead of degrading what would have been one too many."""
+    best = FakeBackend("best", concurrency=16)
+    best.play(*[0.01] * 40)
+    limits = {"best": Limits(max_concurrency=3)}
+    with Router([best, FakeBackend("spare")], caching=False, limits=limits) as router:
+        answers = router.describe_many([PILImage.new("RGB", (width, 4)) for width in range(1, 41)])
+    assert {answer.trace.backend for answer in answers} == {"best"}

@@ -224,8 +224,13 @@ class AdmissionControl:
         return self._well.get(scope)
 
     def most_running(self, scope: Scope) -> int | None:
-        """Return how many calls may run concurrently, since the server reported overload; None for any number."""
-        return self._throttling.most_running(scope, now=self._clock.monotonic())
+        """Return how many calls may run concurrently before one more would be refused; None for any number.
+
+        That is what the user allows, what the server's last reply leaves, and what it bore when it was overloaded.
+        """
+        throttled = self._throttling.most_running(scope, now=self._clock.monotonic())
+        allowed = self._reservations.most_running(scope.backend)
+        return min((each for each in (throttled, allowed) if each is not None), default=None)
 
     def gates(self) -> list[GateReport]:
         """Return every gate that is not passing, the oldest trouble first."""

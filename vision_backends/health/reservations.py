@@ -83,6 +83,11 @@ class Reservations:
         """Return whether the user has set limits for a backend."""
         return backend in self._limits
 
+    def most_running(self, backend: str) -> int | None:
+        """Return how many calls of a backend the user lets run concurrently; None for any number."""
+        limits = self._limits.get(backend)
+        return None if limits is None else limits.max_concurrency
+
     def may_block(self, backend: str) -> bool:
         """Return whether `reserve` may have to wait for the store, if that is one that blocks."""
         allowance = self._allowances.get(backend)

@@ -114,10 +114,18 @@ class Throttling:
         )
 
     def most_running(self, scope: Scope, *, now: float) -> int | None:
-        """Return how many calls of a model may run concurrently; None for any number."""
+        """Return how many calls of a model, each like those that run, may run concurrently; None for any number."""
         with self._lock:
             load = self._loads.get((scope.account, scope.model))
-            return None if load is None else load.limit(now=now)
+            if load is None:
+                return None
+            tokens = load.tokens / load.running if load.running else 0.0
+            most = min(
+                load.limit(now=now) or math.inf,
+                load.requests_left.available(now=now),
+                load.tokens_left.available(now=now) / tokens if tokens else math.inf,
+            )
+        return None if math.isinf(most) else max(1, int(most))
 
     def halve(self, scope: Scope, *, now: float) -> None:
         """Halve the concurrency of a model, as a call that has just left has overloaded its server."""
@@ -161,13 +169,17 @@ class _Allowance:
         self.pace = min(pace, self.pace) if now < self.full_at else pace
         self.left, self.limit, self.at, self.full_at = left, limit, now, now + reset_s
 
+    def available(self, *, now: float) -> float:
+        """Return how much is left now; any amount where that is not known."""
+        if now >= self.full_at or math.isinf(self.left):
+            return math.inf
+        return self.left + self.pace * (now - self.at)
+
     def wait_s(self, amount: float, *, now: float) -> float:
         """Return the seconds until there is enough; an amount above the limit waits for the whole of it."""
         if self.limit is not None:
             amount = min(amount, self.limit)
-        if now >= self.full_at:
-            return 0.0
-        missing = amount - (self.left + self.pace * (now - self.at))
+        missing = amount - self.available(now=now)
         if missing <= 0:
             return 0.0
         until_full_s = self.full_at - now

@@ -153,7 +153,7 @@ class Attempts:
         return self._health.was_well(rung.scope)
 
     def most_running(self, rung: Rung) -> int | None:
-        """Return how many calls of a rung may run concurrently, since its server reported overload; None for any."""
+        """Return how many calls of a rung may run concurrently before one more would be refused; None for any."""
         return self._health.most_running(rung.scope)
 
     def look(self, rungs: Sequence[Rung]) -> GateSnapshot:
