@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from vision_backends.engine.machine_limits import processors
 from vision_backends.engine.pools import Pool
-from vision_backends.engine.threads import Mailbox, make_event_loop, make_lock, start_thread, thread_id
+from vision_backends.engine.threads import Mailbox, Outcome, make_event_loop, make_lock, start_thread, thread_id
 from vision_backends.errors import OverloadedError
 
 if TYPE_CHECKING:
@@ -104,9 +104,9 @@ class EventLoop:
         if self.runs_here():
             return await make()
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[_Outcome[T]] = loop.create_future()
+        future: asyncio.Future[Outcome[T]] = loop.create_future()
 
-        def deliver(outcome: _Outcome[T]) -> None:
+        def deliver(outcome: Outcome[T]) -> None:
             with suppress(RuntimeError):  # the caller's loop has been closed
                 loop.call_soon_threadsafe(_set, future, outcome)
 
@@ -269,7 +269,7 @@ class Running(Generic[T]):
     """A coroutine on the loop, as a thread sees it that will wait for it."""
 
     def __init__(self, make: Callable[[], Coroutine[Any, Any, T]]) -> None:
-        self._mailbox: Mailbox[_Outcome[T]] = Mailbox()
+        self._mailbox: Mailbox[Outcome[T]] = Mailbox()
         self.call = _Call(make, self._mailbox.put)
 
     @property
@@ -293,32 +293,14 @@ class Running(Generic[T]):
                 self._mailbox.get(CANCEL_S)
 
 
-class _Outcome(Generic[T]):
-    """What a coroutine has returned or raised."""
-
-    __slots__ = ("_error", "_result")
-
-    def __init__(self, result: T | None, error: BaseException | None) -> None:
-        self._result = result
-        self._error = error
-
-    def unwrap(self) -> T:
-        if self._error is None:
-            return self._result  # type: ignore[return-value]
-        try:
-            raise self._error
-        finally:
-            self._error = None  # its traceback refers to this frame: leave no circle behind
-
-
 class _Call(Generic[T]):
     """A coroutine for the loop, and whom to tell how it ended."""
 
-    def __init__(self, make: Callable[[], Coroutine[Any, Any, T]], done: Callable[[_Outcome[T]], object]) -> None:
+    def __init__(self, make: Callable[[], Coroutine[Any, Any, T]], done: Callable[[Outcome[T]], object]) -> None:
         self.thread: _LoopThread | None = None
         self._make = make
-        self._done: Callable[[_Outcome[T]], object] | None = done
-        self._task: asyncio.Task[_Outcome[T]] | None = None
+        self._done: Callable[[Outcome[T]], object] | None = done
+        self._task: asyncio.Task[Outcome[T]] | None = None
 
     @property
     def is_done(self) -> bool:
@@ -338,7 +320,7 @@ class _Call(Generic[T]):
 
     def fail(self, error: BaseException) -> None:
         """End the wait with an error, unless it has ended; on the loop."""
-        self._tell(_Outcome(None, error))
+        self._tell(Outcome(None, error))
 
     def _cancel_task(self) -> None:
         if self._task is not None:
@@ -346,11 +328,11 @@ class _Call(Generic[T]):
         else:
             self.fail(asyncio.CancelledError())
 
-    def _finish(self, task: asyncio.Task[_Outcome[T]]) -> None:
+    def _finish(self, task: asyncio.Task[Outcome[T]]) -> None:
         self._task = None
-        self._tell(_Outcome(None, asyncio.CancelledError()) if task.cancelled() else task.result())
+        self._tell(Outcome(None, asyncio.CancelledError()) if task.cancelled() else task.result())
 
-    def _tell(self, outcome: _Outcome[T]) -> None:
+    def _tell(self, outcome: Outcome[T]) -> None:
         done, self._done = self._done, None
         if done is not None:
             done(outcome)
@@ -358,20 +340,20 @@ class _Call(Generic[T]):
             self.thread.forget(self)
 
 
-async def _outcome_of(make: Callable[[], Coroutine[Any, Any, T]]) -> _Outcome[T]:
+async def _outcome_of(make: Callable[[], Coroutine[Any, Any, T]]) -> Outcome[T]:
     """Return how a coroutine ended, whatever it raised: an exit would end the loop."""
     try:
-        return _Outcome(await make(), None)
+        return Outcome(await make(), None)
     except BaseException as error:  # noqa: BLE001 — raised where it is waited for
-        return _Outcome(None, error)
+        return Outcome(None, error)
 
 
-def _set(future: asyncio.Future[_Outcome[T]], outcome: _Outcome[T]) -> None:
+def _set(future: asyncio.Future[Outcome[T]], outcome: Outcome[T]) -> None:
     if not future.done():
         future.set_result(outcome)
 
 
-def _log_failure(outcome: _Outcome[Any]) -> None:
+def _log_failure(outcome: Outcome[Any]) -> None:
     try:
         outcome.unwrap()
     except asyncio.CancelledError:
