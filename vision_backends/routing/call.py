@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from vision_backends.errors import SpaceUnavailableError
-from vision_backends.routing.places import ListPlaces
 from vision_backends.types import Description, Detections, Embedding
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from vision_backends.health.policy import Scope
     from vision_backends.images import Image, ImageSource
     from vision_backends.images.image import Opening
+    from vision_backends.routing.places import ListPlaces
     from vision_backends.types import Attempt
 
 __all__ = ["Answer", "Call", "Item", "Rung", "Turn"]
@@ -150,7 +150,8 @@ class Call:
         each_s: Seconds that one rung may spend on each item; a long list shall not wait for one that hangs.
         on_settled: Told which items have just been settled.
         on_admitted: Told when the first rung has been let in.
-        places: How many calls of the list, that this one is a part of, may be under way at each rung.
+        places: How many calls of the list, that this one is a part of, may be under way at each rung; None for a call
+            of its own.
     """
 
     request: Request
@@ -159,7 +160,7 @@ class Call:
     each_s: float
     on_settled: Callable[[Sequence[Item]], None] = lambda _items: None
     on_admitted: Callable[[], None] = lambda: None
-    places: ListPlaces = field(default_factory=ListPlaces)
+    places: ListPlaces | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

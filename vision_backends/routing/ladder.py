@@ -119,8 +119,12 @@ class Ladder:
 
     async def _ask_in_place(self, turn: Turn, items: Sequence[Item]) -> None:
         """Ask once there is a place, and have the list learn from it how many there should be."""
-        backend, request = turn.rung.backend, turn.call.request
-        with await turn.call.places.at(backend.name, partial(self._places, turn)).take() as place:
+        backend, request, places = turn.rung.backend, turn.call.request, turn.call.places
+        if places is None:
+            with self.attempts.loading(turn.last, request):
+                await self._ask(turn, items)
+            return
+        with await places.at(backend.name, partial(self._places, turn)).take() as place:
             with self.attempts.loading(turn.last, request):
                 place.error = await self._ask(turn, items)
             last = items[0].attempts[-1] if items[0].attempts else None

@@ -124,7 +124,8 @@ class Pipeline:
             progress: Told about every settled input.
             places: Those of the list that these inputs are a part of; by default they are all of it.
         """
-        places = places or ListPlaces()
+        if places is None and len(items) > 1:
+            places = ListPlaces()
         budget = _TimeBudget(clock=self._clock, each_s=self._deadline_s, whole_s=deadline_s, patience_s=patience_s)
         with self._recorder.call(request.task, items) as write, _closing(items):
             done = _Done(len(items), write=write, progress=progress)
@@ -215,7 +216,7 @@ class Pipeline:
         done: _Done,
         budget: _TimeBudget,
         retreat: bool,
-        places: ListPlaces,
+        places: ListPlaces | None,
     ) -> bool:
         """Take all items down these rungs; with ``retreat``, stop at the first window with a gap."""
 
@@ -485,7 +486,7 @@ class _TimeBudget:
         count: int,
         on_settled: Callable[[Sequence[Item]], None],
         spent_s: float = 0.0,
-        places: ListPlaces,
+        places: ListPlaces | None,
     ) -> Call:
         """Return what is asked of the next ``count`` inputs, of whose time a part is spent."""
         deadline = self._whole or Deadline(self._clock, self._each_s * count - spent_s)
