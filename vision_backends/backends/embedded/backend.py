@@ -6,10 +6,12 @@ modules beside it decide how that is computed.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path  # noqa: TC003 — the configuration reads the constructor's annotations
+from queue import Empty
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from vision_backends.backends.base import Backend, rehearse
@@ -27,13 +29,14 @@ from vision_backends.backends.requests import (
 from vision_backends.backends.vocabulary import match_labels
 from vision_backends.clock import SYSTEM_CLOCK, Clock, Stopwatch, measured
 from vision_backends.config.found import FREELY
-from vision_backends.engine.threads import finished_before_fork
+from vision_backends.engine.machine_limits import processors
+from vision_backends.engine.threads import after_fork_in_child, finished_before_fork, make_queue
 from vision_backends.errors import ConfigError, NotSupportedError, TimedOutError
 from vision_backends.foreign_text import quote
 from vision_backends.types import FREE, Description, Detections, Embedding, Trace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from PIL import Image as PILImage
 
@@ -101,6 +104,8 @@ class EmbeddedBackend(Backend):
         self._clock = clock
         self._cards = {stem: model_card(stem) for stem in (DETECTOR, CLASSIFIER)}
         self._models = {stem: self._open(card) for stem, card in self._cards.items()}
+        self._renew()
+        after_fork_in_child(self, EmbeddedBackend._renew)
 
     def model_for(self, request: Request) -> Model:
         """Return the model that would answer; all of them take part in a description."""
@@ -267,6 +272,29 @@ class EmbeddedBackend(Backend):
             raise NotSupportedError(message, remedy=remedy, backend=self.name)
         return {word: label for label, word in reversed(meanings.items()) if word is not None}
 
+    @contextmanager
+    def _turn(self, timeout_s: float) -> Iterator[None]:
+        """Have pixels and intermediate results in memory for a few images only, however many callers there are.
+
+        Raises:
+            TimedOutError: It was not its turn in time.
+        """
+        turns = self._turns
+        try:
+            turns.get(timeout=timeout_s)
+        except Empty:
+            raise TimedOutError("All processors were at work for other calls.", backend=self.name) from None
+        try:
+            yield
+        finally:
+            turns.put(None)
+
+    def _renew(self) -> None:
+        """Begin with nobody at work, as in a forked child."""
+        self._turns = make_queue()
+        for _ in range(2 * max(1, processors())):
+            self._turns.put(None)
+
     def _answer(
         self,
         images: Sequence[Image],
@@ -291,10 +319,11 @@ class EmbeddedBackend(Backend):
         end = self._clock.monotonic() + timeout_s
         answers = []
         for number, image in enumerate(images):
-            if self._clock.monotonic() >= end:
+            left_s = end - self._clock.monotonic()
+            if left_s <= 0:
                 message = f"{number} of {len(images)} images were done after {timeout_s:.3g} s."
                 raise TimedOutError(message, backend=self.name)
-            with Stopwatch().running() as watch:
+            with self._turn(left_s), Stopwatch().running() as watch:
                 with measured("decode"):
                     pixels = image.rgb(min_side_px=min_side_px)
                 untraced = answer(image, pixels)

@@ -1,0 +1,73 @@
+"""Many callers of the last rung at once."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import pytest
+from PIL import Image as PILImage
+
+from vision_backends import TimedOutError, open_image
+from vision_backends.backends.embedded import EmbeddedBackend
+from vision_backends.backends.requests import EmbedRequest
+from vision_backends.engine.machine_limits import processors
+
+
+class Watched:
+    """An image that counts how many of its kind are worked on, and can be held."""
+
+    def __init__(self, gate, counts):
+        self._image = open_image(PILImage.new("RGB", (320, 240), "teal"))
+        self._gate = gate
+        self._counts = counts
+
+    def __getattr__(self, name):
+        return getattr(self._image, name)
+
+    def rgb(self, *, min_side_px=None):
+        """Count, and wait for the gate."""
+        self._counts.append(1)
+        self._gate.wait(30)
+        return self._image.rgb(min_side_px=min_side_px)
+
+
+def test_pixels_of_a_few_images_are_in_memory_however_many_callers_there_are():
+    """The others wait with what they were given, and who waits for too long is told."""
+    gate, counts = threading.Event(), []
+    backend, most = EmbeddedBackend(), 2 * processors()
+    answers = []
+
+    def ask():
+        answers.extend(backend.embed([Watched(gate, counts)], EmbedRequest(), timeout_s=60))
+
+    callers = [threading.Thread(target=ask) for _ in range(most + 6)]
+    for caller in callers:
+        caller.start()
+    until = time.monotonic() + 30
+    while len(counts) < most and time.monotonic() < until:
+        time.sleep(0.01)
+    with pytest.raises(TimedOutError, match="at work for other calls"):
+        backend.embed([Watched(gate, counts)], EmbedRequest(), timeout_s=0.05)
+    assert len(counts) == most
+    gate.set()
+    for caller in callers:
+        caller.join(60)
+    assert len(answers) == len(counts) == most + 6
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
+def test_a_forked_child_waits_for_nobody():
+    """Whoever was at work in the parent is not there."""
+    backend = EmbeddedBackend()
+    for _ in range(2 * processors()):
+        backend._turn(5).__enter__()
+    child = os.fork()
+    if child == 0:
+        try:
+            with backend._turn(5):
+                os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
