@@ -334,3 +334,19 @@ def test_a_name_for_those_who_share_outlives_their_keys():
     store = MemoryStore()
     assert [ask(store, key, tenant="us") for key in ("one", "two")] == ["answered", "cached"]
     assert [ask(store, "one", tenant="them"), ask(store, "one")] == ["answered", "answered"]
+
+
+@pytest.mark.parametrize("options", [{}, {"priority": "batch", "max_wait_s": 0.0}])
+def test_what_nobody_can_answer_keeps_nobody_from_asking_for_the_rest(options):
+    """Whether the list waits for a better rung or not; the last window is asked for as the first was."""
+
+    class Picky(FakeBackend):
+        def describe(self, images, request, *, timeout_s):
+            if images[0].width == 3:
+                raise InvalidReplyError("It wrote nothing but its thoughts.", code="only_thoughts")
+            return super().describe(images, request, timeout_s=timeout_s)
+
+    with Router([Picky("one")], caching=False) as router:
+        answers = router.describe_many([picture(width) for width in range(1, 201)], **options)
+    assert isinstance(answers[2], AllBackendsFailedError)
+    assert [str(answer) for answer in answers[3:]] == [f"one says: {width}×10 px" for width in range(4, 201)]

@@ -13,6 +13,7 @@ import struct
 import zlib
 from typing import TYPE_CHECKING
 
+from vision_backends.images.container import ExcessError
 from vision_backends.images.jpeg import JpegFile
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def passing(data: bytes, *, kind: str) -> bytes | None:
     """
     try:
         return _PASSED[kind](data)
-    except (ValueError, IndexError, struct.error, zlib.error):
+    except (ValueError, LookupError, struct.error, zlib.error, ExcessError):
         return None
 
 

@@ -249,7 +249,7 @@ class Pipeline:
         in_order = retreat or budget.patience_s is not None
         need = self._need(request, rungs, gates)
         windows = self._windows(items, request, rungs, need, done=done, budget=budget, in_order=in_order)
-        return await windows.take(look_and_take, in_order=in_order)
+        return await windows.take(look_and_take, in_order=in_order, stops=retreat)
 
     def _windows(
         self,

@@ -57,23 +57,26 @@ class Windows:
         self._has_more = True
         self._changed = asyncio.Event()
 
-    async def take(self, take: Callable[[list[Item]], Coroutine[Any, Any, bool]], *, in_order: bool) -> bool:
+    async def take(
+        self, take: Callable[[list[Item]], Coroutine[Any, Any, bool]], *, in_order: bool, stops: bool
+    ) -> bool:
         """Have window after window taken, the next one being opened meanwhile.
 
         Args:
-            take: What is done with an opened window; returns whether to go on.
-            in_order: Whether each begins when the one before has ended, and none after one that says no.
+            take: What is done with an opened window; returns whether all of it is settled.
+            in_order: Whether each begins when the one before has ended.
+            stops: Whether none begins after one that is not settled; only in order.
 
         Returns:
-            Whether all have said yes.
+            Whether all are settled.
         """
-        goes_on = True
+        is_settled = True
 
         async def taken(window: list[Item]) -> bool:
-            nonlocal goes_on
+            nonlocal is_settled
             try:
                 said = await take(window)
-                goes_on = goes_on and said
+                is_settled = is_settled and said
                 return said
             finally:
                 self._end(window)
@@ -81,9 +84,9 @@ class Windows:
         async with asyncio.TaskGroup() as group, aclosing(self._each()) as windows:
             async for window in windows:
                 task = group.create_task(taken(window))
-                if in_order and not await task:
+                if in_order and not await task and stops:
                     break
-        return goes_on
+        return is_settled
 
     async def _each(self) -> AsyncGenerator[list[Item], None]:
         """Yield window after window, opened, until there are no more inputs."""
