@@ -43,6 +43,7 @@ from vision_backends.reports import RungStatus, WarmUpReport
 from vision_backends.routing.attempts import Attempts
 from vision_backends.routing.call import Call, Item
 from vision_backends.routing.callers import caller_of
+from vision_backends.routing.cold_starts import ColdStarts
 from vision_backends.routing.each import Room, answer_each
 from vision_backends.routing.explain import explain
 from vision_backends.routing.hedging import Hedges
@@ -176,12 +177,19 @@ class Router:
         for backend in self._all_backends():
             backend.remember_in(self._notes[backend.name])
         callers = {backend.name: caller_of(backend) for backend in self._all_backends()}
+        cold_starts = ColdStarts(
+            health=health,
+            warm_ups=self._warm_ups,
+            loads_ahead=warm_standby,
+            notes=self._notes,
+            store_pool=store_pool,
+            clock=clock,
+        )
         self._attempts = Attempts(
             health=health,
             callers=callers,
             warm_ups=self._warm_ups,
-            loads_ahead=warm_standby,
-            notes=self._notes,
+            cold_starts=cold_starts,
             recorder=self._recorder,
             store_pool=store_pool,
             clock=clock,
