@@ -1,6 +1,6 @@
 """What an application calls.
 
-The way of an image: here its options become a request → `pipeline` opens it and looks up what is known of it → `ladder`
+The way of an image: here its options become a request → `inputs` opens it and looks up what is known of it → `ladder`
 asks one rung after the other → `trace` completes the trace → it is returned, or the error raised. All of this is one
 coroutine on the engine's event loop, for which `Router` waits and which `AsyncRouter` awaits.
 
@@ -47,9 +47,10 @@ from vision_backends.routing.cold_starts import ColdStarts
 from vision_backends.routing.each import Room, answer_each
 from vision_backends.routing.explain import explain
 from vision_backends.routing.hedging import Hedges
+from vision_backends.routing.inputs import Inputs, opens_quickly
 from vision_backends.routing.ladder import Ladder
 from vision_backends.routing.options import CallKeywords, CallOptions, ChoiceKeywords, positive_seconds
-from vision_backends.routing.pipeline import Pipeline, failure, opens_quickly
+from vision_backends.routing.pipeline import Pipeline, failure
 from vision_backends.routing.places import ListPlaces
 from vision_backends.routing.recorder import CallRecorder
 from vision_backends.routing.standby import Standby
@@ -78,7 +79,7 @@ if TYPE_CHECKING:
     from vision_backends.observability.events import Event
     from vision_backends.reports import Explanation
     from vision_backends.routing.hedging import HedgeAfter
-    from vision_backends.routing.pipeline import Opened
+    from vision_backends.routing.inputs import Opened
     from vision_backends.routing.streaming import PieceQueue
     from vision_backends.storage.base import CacheInfo, LedgerRow, LedgerTotal, Store
 
@@ -196,9 +197,8 @@ class Router:
         )
         self._ladder = Ladder(self._attempts, hedges=Hedges(hedge_after_s))
         self._stream_ladder = StreamLadder(self._ladder, callers)
-        self._pipeline = Pipeline(
-            self._ladder,
-            waiting=Waiting(clock=clock),
+        self._inputs = Inputs(
+            self._attempts,
             recorder=self._recorder,
             clock=clock,
             limits=image_limits,
@@ -206,7 +206,15 @@ class Router:
             caching=caching,
             tenant=tenant,
         )
-        pools: list[_Closable] = [self._pipeline, self._events, store_pool, *callers.values()]
+        self._pipeline = Pipeline(
+            self._ladder,
+            inputs=self._inputs,
+            waiting=Waiting(clock=clock),
+            recorder=self._recorder,
+            clock=clock,
+            deadline_s=self._deadline_s,
+        )
+        pools: list[_Closable] = [self._inputs, self._events, store_pool, *callers.values()]
         self._running = RunningCalls("router")
         engine = engine_loop()
         engine.attach()
@@ -801,12 +809,12 @@ class Router:
         self._running.check()
         if not opens_quickly(item.source, request):
             return None
-        return self._pipeline.open_here(item, request, self._backends(request, options))
+        return self._inputs.open_here(item, request, self._backends(request, options))
 
     def _open_soon(self, item: Item, request: Request, options: CallOptions) -> Opened | None:
         """Open an input in another thread, and wait for it until the deadline."""
         backends = self._backends(request, options)
-        return engine_loop().run(lambda: self._pipeline.open(item, request, backends, deadline_s=options.deadline_s))
+        return engine_loop().run(lambda: self._inputs.open(item, request, backends, deadline_s=options.deadline_s))
 
     def _wait(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Wait in the caller's thread for a coroutine on the engine's loop, and write down what has come of it."""
@@ -838,7 +846,7 @@ class Router:
         """Return a description whose pieces are handed on as they come."""
         backends = self._backends(request, options)
         with self._running.call(), store_time(at_most_s=options.deadline_s):
-            rungs, gates = opened or await self._pipeline.open(item, request, backends, deadline_s=options.deadline_s)
+            rungs, gates = opened or await self._inputs.open(item, request, backends, deadline_s=options.deadline_s)
             _raise_error_of(item)
             seconds = (self._deadline_s if options.deadline_s is None else options.deadline_s) - item.opening_s
             call = Call(request=request, gates=gates, deadline=Deadline(self._clock, seconds), each_s=seconds)
