@@ -785,7 +785,7 @@ class Router:
         places: ListPlaces | None = None,
     ) -> list[A | VisionError]:
         """Return an answer or an error for each input; the one coroutine that both routers wait for."""
-        backends = self._backends(request, options)
+        backends = () if opened else self._backends(request, options)  # what was opened knows its rungs
         with self._running.call(), store_time(inputs=len(items), at_most_s=options.deadline_s):
             outcomes = await self._pipeline.run(
                 items,

@@ -81,7 +81,7 @@ class Ladder:
         """Yield the turn of each rung, with what is kept back for the next that could be asked and for the last."""
         for place, rung in enumerate(rungs):
             below = [each for each in rungs[place + 1 :] if each.refusal is None]
-            kept_s = sum(self.attempts.cold_starts.kept_s(each, call) for each in below[:1] + below[1:][-1:])
+            kept_s = sum([self.attempts.cold_starts.kept_s(each, call) for each in below[:1] + below[1:][-1:]])
             yield Turn(
                 rung=rung,
                 place=place,
