@@ -35,6 +35,7 @@ from vision_backends.config.places import (
     Keys,
     Place,
     gathered,
+    keywords,
     leaves,
     merged,
     openai_variables,
@@ -251,22 +252,22 @@ class Configuration:
     Attributes:
         settings: What is in force.
         places: All places that were read, the one that wins last.
-        file: The file that was named, or found in the working directory; None where there is none.
-        found: What is known of a file that was found; None for one that was named.
         chosen: The number of the place of each credential that is sent.
         withheld: Credentials that were given for another server than that of their rung.
+        file: The file that was named, or found in the working directory; None where there is none.
+        found: What is known of a file that was found; None for one that was named.
     """
 
     settings: Settings
     places: Sequence[Place]
-    file: Path | None
-    found: Verdict | None
     chosen: Mapping[Keys, int]
     withheld: Sequence[Withheld]
+    file: Path | None = None
+    found: Verdict | None = None
 
     @property
     def origins(self) -> dict[Keys, str]:
-        """The file or variable that has set each key in force; those that are missing have their default."""
+        """The file, variable or keyword that has set each key in force; those that are missing have their default."""
         given = leaves(merged([place.table for place in self.places]))
         held_back = {(*each.table, *each.keys) for each in self.withheld}
         return {keys: self._place_of(keys).name_of(keys) for keys in given if keys not in held_back}
@@ -274,7 +275,7 @@ class Configuration:
     @property
     def variables(self) -> list[str]:
         """The variables that have set something in force, OpenAI's own last."""
-        names = {name for keys, name in self.origins.items() if self._place_of(keys).path is None}
+        names = {name for keys, name in self.origins.items() if self._place_of(keys).prefix}
         return sorted(names, key=lambda name: (name in OPENAI_VARIABLES.values(), name))
 
     def told_of(self, withheld: Withheld) -> str:
@@ -293,20 +294,39 @@ class Configuration:
         return next(place for place in reversed(self.places) if place.has(keys))
 
 
-def load_settings(path: str | os.PathLike[str] | None = None) -> Settings:
-    """Return the settings in force; arguments and errors as for `read_configuration`."""
-    configuration = read_configuration(path)
+def load_settings(
+    config: str | os.PathLike[str] | Settings | None = None, *, overrides: Mapping[str, Any] | None = None
+) -> Settings:
+    """Return the settings in force, with those that are already read in place of files and variables.
+
+    Args:
+        config: As for `read_configuration`, or settings.
+        overrides: What a program sets, which wins.
+
+    Raises:
+        ConfigError: As for `read_configuration`.
+    """
+    if isinstance(config, Settings):
+        if not overrides:
+            return config
+        given = keywords(config.model_dump(exclude_unset=True))
+        configuration = _in_force([given, gathered(keywords(overrides), BUILT_IN)])
+    else:
+        configuration = read_configuration(config, overrides=overrides)
     for withheld in configuration.withheld:
         _log.warning("%s.", configuration.told_of(withheld))
     return configuration.settings
 
 
-def read_configuration(path: str | os.PathLike[str] | None = None) -> Configuration:
+def read_configuration(
+    path: str | os.PathLike[str] | None = None, *, overrides: Mapping[str, Any] | None = None
+) -> Configuration:
     """Read the configuration: the user's own file, the one that is named or found, ``OPENAI_*`` and ``VISION_*``.
 
     Args:
         path: The file; by default ``VISION_CONFIG``, or ``vision.toml`` in the working directory if it exists. That
             one may set little until it is trusted.
+        overrides: What a program sets, which wins over all of them.
 
     Raises:
         ConfigError: A file is missing, not believed or not valid TOML, a key, variable or value is not valid, or a
@@ -318,6 +338,20 @@ def read_configuration(path: str | os.PathLike[str] | None = None) -> Configurat
     files = [gathered(read_file(each), BUILT_IN) for each in (own, file) if each is not None]
     _check_variables()
     places = [*files, _openai_variables(files), gathered(variables(Settings, prefix=ENV_PREFIX), BUILT_IN)]
+    if overrides:
+        places.append(gathered(keywords(overrides), BUILT_IN))
+    configuration = _in_force(places)
+    if file is None or not is_found:
+        return replace(configuration, file=file)
+    found = TrustedFiles().verdict(file, files[-1].sha256)
+    refusals = [] if found == "trusted" else list(_refused(files[-1], before=files[:-1]))
+    if refusals:
+        raise untrusted(str(file), refusals, changed=found == "changed")
+    return replace(configuration, file=file, found=found)
+
+
+def _in_force(places: Sequence[Place]) -> Configuration:
+    """Return what several places set together, with the credentials that belong to the servers in force."""
     settings = _validated(places)
     chosen: dict[Keys, int] = {}
     withheld: list[Withheld] = []
@@ -325,17 +359,9 @@ def read_configuration(path: str | os.PathLike[str] | None = None) -> Configurat
         meant, others = belonging([_within(place, table) for place in places], table=table)
         chosen |= {(*table, *leaf): number for leaf, number in meant.items()}
         withheld += others
-    found = None
-    if file is not None and is_found:
-        found = TrustedFiles().verdict(file, files[-1].sha256)
-        refusals = [] if found == "trusted" else list(_refused(files[-1], before=files[:-1]))
-        if refusals:
-            raise untrusted(str(file), refusals, changed=found == "changed")
     return Configuration(
         settings=settings.model_copy(update=_sent(places, chosen, settings)),
         places=places,
-        file=file,
-        found=found,
         chosen=chosen,
         withheld=withheld,
     )
@@ -383,8 +409,7 @@ def _validated(places: Sequence[Place]) -> Settings:
         for depth in range(len(keys), 0, -1):
             for place in reversed(places):
                 if place.has(tuple(keys[:depth])):
-                    name = place.name_of(tuple(keys[:depth]))
-                    return name if place.path is not None else f"The variable {name}"
+                    return place.title_of(tuple(keys[:depth]))
         return "The configuration"
 
     try:
@@ -407,7 +432,7 @@ def _within(place: Place, table: Keys) -> HiddenTable:
 
 
 def _openai_variables(files: Sequence[Place]) -> Place:
-    """Return what OpenAI's own variables set; not the key where the user has named another variable for it."""
+    """Return what OpenAI's own variables set; not the key where a file names another variable for it."""
     place = openai_variables()
     named = any("api_key_env" in _within(each, ("openai",)) for each in files)
     is_set = place.has(("openai", "api_key"))
