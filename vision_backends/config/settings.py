@@ -59,11 +59,13 @@ if TYPE_CHECKING:
 __all__ = [
     "BUILT_IN",
     "DEFAULT_LADDER",
+    "LIMITS",
     "RUNG_NAME",
     "CacheSettings",
     "Configuration",
     "ImageSettings",
     "Settings",
+    "class_at",
     "find_config",
     "load_settings",
     "read_configuration",
@@ -98,7 +100,13 @@ def _without_repeats(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-Names = Annotated[tuple[str, ...], AfterValidator(_without_repeats)]
+Names = Annotated[tuple[str, ...], AfterValidator(_without_repeats), Field(json_schema_extra={"uniqueItems": True})]
+
+SomeNames = Annotated[
+    tuple[str, ...],
+    Field(min_length=1, json_schema_extra={"uniqueItems": True}),
+    AfterValidator(_without_repeats),
+]
 
 
 def _without_built_in(tables: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -192,7 +200,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     ladder: Annotated[
-        TaskLadders | Annotated[Names, Field(min_length=1)],
+        TaskLadders | SomeNames,
         OnlyIf(f"made of {', '.join(BUILT_IN)}", _all_built_in),
     ] = Field(DEFAULT_LADDER, examples=['["openai", "embedded"]'])
     deadline_s: Annotated[PositiveFloat, ONLY_LOWER] = Field(60.0, allow_inf_nan=False)
@@ -230,14 +238,16 @@ class Settings(BaseModel):
         kind = name if name in BUILT_IN else str(self.backends.get(name, {}).get("kind", name))
         return next((known for known, path in BUILT_IN.items() if kind == path), kind)
 
+    @property
+    def on_ladders(self) -> list[str]:
+        """The names of all rungs on any ladder, best first."""
+        if isinstance(self.ladder, tuple):
+            return [*self.ladder]
+        return [*dict.fromkeys(name for task in TaskLadders.model_fields for name in getattr(self.ladder, task))]
+
     def rungs_of(self, kind: str) -> list[str]:
         """Return the names of all rungs of a built-in kind, configured or on a ladder; the built-in one first."""
-        ladders = (
-            [self.ladder]
-            if isinstance(self.ladder, tuple)
-            else [getattr(self.ladder, task) for task in TaskLadders.model_fields]
-        )
-        names = dict.fromkeys([kind, *(name for ladder in ladders for name in ladder), *self.backends])
+        names = dict.fromkeys([kind, *self.on_ladders, *self.backends])
         return [name for name in names if self.kind_of(name) == kind]
 
     def server_of(self, name: str) -> Origin | None:
@@ -494,9 +504,9 @@ def _refused_by(
 
 def _refused_in_table(name: str, table: Mapping[str, Any], before: Mapping[str, Any]) -> Iterator[Refusal]:
     """Yield what the table of a backend sets but may not, by what the backend's constructor declares."""
-    limits = _named(LIMITS)
+    limits = class_at(LIMITS)
     limited = [spec.name for spec in fields(limits)]
-    for make, is_limit in ((_named(BUILT_IN[name]), False), (limits, True)):
+    for make, is_limit in ((class_at(BUILT_IN[name]), False), (limits, True)):
         own = {key: value for key, value in table.items() if (key in limited) is is_limit}
         earlier = {key: before[key] for key in own if key in before}
         values = parse_table(make, own, section=f"[{name}]", beside=limited)
@@ -507,7 +517,7 @@ def _refused_in_table(name: str, table: Mapping[str, Any], before: Mapping[str, 
             yield from [refusal] if refusal else []
 
 
-def _named(path: str) -> Any:  # noqa: ANN401 — a class of another room
+def class_at(path: str) -> Any:  # noqa: ANN401 — a class of another room
     """Return the class of another room that is named: the core's keys are known here, theirs are their own."""
     module, _, attribute = path.partition(":")
     return getattr(importlib.import_module(module), attribute)
