@@ -233,6 +233,16 @@ def test_no_line_is_wider_than_a_terminal_for_the_sake_of_a_comment(vision, fres
     assert lines[place - 1].startswith("# ")
 
 
+def test_what_follows_from_a_preset_is_shown_as_the_default(vision, use_ladder):
+    """Its address; a model has to be named there, at OpenAI it has not."""
+    use_ladder("openai", "ollama", more='[backends.ollama]\nkind = "openai"\npreset = "ollama"\nmodel = "m"\n')
+    read = tomllib.loads(vision("config").stdout)
+    assert read["openai"]["base_url"] == "https://api.openai.com/v1"
+    assert read["openai"]["model"]
+    assert read["backends"]["ollama"]["base_url"] == "http://localhost:11434/v1"
+    assert "embedding_model" not in read["backends"]["ollama"]
+
+
 def test_a_rung_that_cannot_be_found_is_shown_as_it_is_written(vision, use_ladder):
     """What is wrong with it others say; here a person looks for the reason."""
     use_ladder("nowhere", more='[backends.nowhere]\nkind = "nothing"\nkey = "x"\nsize = 1\n')

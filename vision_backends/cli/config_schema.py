@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vision_backends.config import settings
 from vision_backends.config.declarations import described, keys_of, without_null
-from vision_backends.config.settings import BUILT_IN, LIMITS, Settings, class_at
+from vision_backends.config.settings import BUILT_IN, KINDS, LIMITS, Settings, class_at
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -33,7 +33,7 @@ KIND = (
 def config_schema() -> dict[str, Any]:
     """Return the schema as JSON knows values."""
     schema = _cleaned(Settings.model_json_schema())
-    tables = {kind: _table_of(kind, place) for kind, place in BUILT_IN.items()}
+    tables = {kind: _table_of(kind, place) for kind, place in KINDS.items()}
     built_in = {name: {"$ref": f"#/$defs/{name}"} for name in BUILT_IN}
     named = {
         "description": "Rungs with names of their own: a table [backends.NAME] with a kind for each.",

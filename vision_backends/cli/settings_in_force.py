@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from vision_backends.errors import ConfigError
 
 if TYPE_CHECKING:
-    from vision_backends.config.declarations import Key
     from vision_backends.config.places import Keys
     from vision_backends.config.settings import Configuration, Settings
 
@@ -95,7 +94,7 @@ def _with_defaults(settings: Settings) -> tuple[dict[str, Any], dict[Keys, Any]]
         defaults |= {("ladder", task): plain["ladder"] for task in values["ladder"]}
     configured = [name for name in BUILT_IN if settings.table(name)]
     for name in dict.fromkeys([*settings.on_ladders, *configured, *settings.backends]):
-        table, keys = settings.table(name), {key.name: key.default for key in _keys_of_rung(settings, name)}
+        table, keys = settings.table(name), _defaults_of_rung(settings, name)
         kind = {"kind": table["kind"]} if "kind" in table else {}
         within = (name,) if name in BUILT_IN else ("backends", name)
         above = values if name in BUILT_IN else values.setdefault("backends", {})
@@ -104,15 +103,20 @@ def _with_defaults(settings: Settings) -> tuple[dict[str, Any], dict[Keys, Any]]
     return values, defaults
 
 
-def _keys_of_rung(settings: Settings, name: str) -> tuple[Key, ...]:
-    """Return the keys that a rung's table may have; none where its backend cannot be found, which others tell."""
+def _defaults_of_rung(settings: Settings, name: str) -> dict[str, Any]:
+    """Return the keys that a rung's table may have, with their defaults; none where its backend cannot be found.
+
+    Whoever uses the rung tells what is wrong with it; here a person looks for the reason.
+    """
     from vision_backends.backends.registry import backend_class
     from vision_backends.cli.config_schema import backend_keys
 
+    table = settings.table(name)
     try:
-        return backend_keys(backend_class(name, settings.table(name), known=settings.backends))
+        found = backend_class(name, table, known=settings.backends)
     except ConfigError:
-        return ()
+        return {}
+    return {key.name: key.default for key in backend_keys(found)} | {**found.defaults_for(table)}
 
 
 def mask(value: Any, *, secret: bool = False) -> Any:  # noqa: ANN401 — any TOML value
