@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from vision_backends.clock import Clock
+    from vision_backends.config.keywords import ConfigKeywords
     from vision_backends.config.settings import Settings
     from vision_backends.engine.event_loop import EventLoop
     from vision_backends.health.budgets import Alert, Spending
@@ -223,25 +224,28 @@ class Router:
             self._report_to_opentelemetry()
 
     @classmethod
-    def from_config(cls, config: str | os.PathLike[str] | Settings | None = None) -> Self:
-        """Make a router from vision.toml, ``VISION_*`` and ``OPENAI_*``; all of them are optional.
+    def from_config(
+        cls, config: str | os.PathLike[str] | Settings | None = None, **overrides: Unpack[ConfigKeywords]
+    ) -> Self:
+        """Make a router from vision.toml, ``VISION_*``, ``OPENAI_*`` and keywords; all of them are optional.
 
         Args:
             config: Path of the file, or settings already read; by default ``VISION_CONFIG`` or ./vision.toml, which
                 may set little until ``vision trust`` says that it is trusted.
+            **overrides: Keys that win over files and variables, as ``ladder=["openai", "embedded"]`` or
+                ``openai={"timeout_s": 5}``; `ConfigKeywords` documents them.
 
         Raises:
             ConfigError: A file, key, value or backend name has no meaning, or a file that was only found sets what it
                 may not. Nothing has been opened or sent then.
         """
         from vision_backends.backends.registry import make_backend, section_of
-        from vision_backends.config.settings import Settings as SettingsType
         from vision_backends.config.settings import TaskLadders, load_settings
         from vision_backends.config.validation import parse_table
         from vision_backends.observability.webhook import Webhook
         from vision_backends.storage import open_store
 
-        settings = config if isinstance(config, SettingsType) else load_settings(config)
+        settings = load_settings(config, overrides=cast("Mapping[str, Any]", overrides))
         names = settings.ladder
         if not isinstance(names, TaskLadders):
             names = TaskLadders(describe=names, embed=names, embed_text=names, detect=names)
@@ -1014,7 +1018,7 @@ def _close_remote(made: dict[str, Backend]) -> None:
     Raises:
         ConfigError: No other is left.
     """
-    for name in [name for name, backend in made.items() if not backend.local]:
+    for name in [name for name, backend in made.items() if not backend.is_private]:
         made.pop(name).close()
     if not made:
         raise ConfigError("local_only = true leaves no backend on any ladder.", remedy='Add "embedded" to a ladder.')

@@ -65,6 +65,11 @@ class Backend(ABC):
         """
         return cls(**settings)
 
+    @classmethod
+    def defaults_for(cls, settings: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG003 — for subclasses
+        """Return the defaults of keys that depend on what else its table sets, for people to see; none by default."""
+        return {}
+
     def named(self, name: str) -> Self:
         """Give this instance a name of its own and return it, so that a ladder can hold several of a kind.
 
@@ -129,6 +134,11 @@ class Backend(ABC):
         Trouble with quota or authentication blocks every task of one credential.
         """
         return None
+
+    @property
+    def is_private(self) -> bool:
+        """Whether it may be asked where the input must not leave this machine; by default where it is `local`."""
+        return self.local
 
     @property
     def account(self) -> Account:
