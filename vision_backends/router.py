@@ -1,6 +1,6 @@
 """What an application calls.
 
-The way of an image: here its options become a request → `pipeline` opens it and looks up what is known of it → `ladder`
+The way of an image: here its options become a request → `inputs` opens it and looks up what is known of it → `ladder`
 asks one rung after the other → `trace` completes the trace → it is returned, or the error raised. All of this is one
 coroutine on the engine's event loop, for which `Router` waits and which `AsyncRouter` awaits.
 
@@ -43,12 +43,14 @@ from vision_backends.reports import RungStatus, WarmUpReport
 from vision_backends.routing.attempts import Attempts
 from vision_backends.routing.call import Call, Item
 from vision_backends.routing.callers import caller_of
+from vision_backends.routing.cold_starts import ColdStarts
 from vision_backends.routing.each import Room, answer_each
 from vision_backends.routing.explain import explain
 from vision_backends.routing.hedging import Hedges
+from vision_backends.routing.inputs import Inputs, opens_quickly
 from vision_backends.routing.ladder import Ladder
 from vision_backends.routing.options import CallKeywords, CallOptions, ChoiceKeywords, positive_seconds
-from vision_backends.routing.pipeline import Pipeline, failure, opens_quickly
+from vision_backends.routing.pipeline import Pipeline, failure
 from vision_backends.routing.places import ListPlaces
 from vision_backends.routing.recorder import CallRecorder
 from vision_backends.routing.standby import Standby
@@ -77,7 +79,7 @@ if TYPE_CHECKING:
     from vision_backends.observability.events import Event
     from vision_backends.reports import Explanation
     from vision_backends.routing.hedging import HedgeAfter
-    from vision_backends.routing.pipeline import Opened
+    from vision_backends.routing.inputs import Opened
     from vision_backends.routing.streaming import PieceQueue
     from vision_backends.storage.base import CacheInfo, LedgerRow, LedgerTotal, Store
 
@@ -178,21 +180,27 @@ class Router:
         for backend in self._all_backends():
             backend.remember_in(self._notes[backend.name])
         callers = {backend.name: caller_of(backend) for backend in self._all_backends()}
+        cold_starts = ColdStarts(
+            health=health,
+            warm_ups=self._warm_ups,
+            loads_ahead=warm_standby,
+            notes=self._notes,
+            store_pool=store_pool,
+            clock=clock,
+        )
         self._attempts = Attempts(
             health=health,
             callers=callers,
             warm_ups=self._warm_ups,
-            loads_ahead=warm_standby,
-            notes=self._notes,
+            cold_starts=cold_starts,
             recorder=self._recorder,
             store_pool=store_pool,
             clock=clock,
         )
         self._ladder = Ladder(self._attempts, hedges=Hedges(hedge_after_s))
         self._stream_ladder = StreamLadder(self._ladder, callers)
-        self._pipeline = Pipeline(
-            self._ladder,
-            waiting=Waiting(clock=clock),
+        self._inputs = Inputs(
+            self._attempts,
             recorder=self._recorder,
             clock=clock,
             limits=image_limits,
@@ -200,7 +208,15 @@ class Router:
             caching=caching,
             tenant=tenant,
         )
-        pools: list[_Closable] = [self._pipeline, self._events, store_pool, *callers.values()]
+        self._pipeline = Pipeline(
+            self._ladder,
+            inputs=self._inputs,
+            waiting=Waiting(clock=clock),
+            recorder=self._recorder,
+            clock=clock,
+            deadline_s=self._deadline_s,
+        )
+        pools: list[_Closable] = [self._inputs, self._events, store_pool, *callers.values()]
         self._running = RunningCalls("router")
         engine = engine_loop()
         engine.attach()
@@ -771,7 +787,7 @@ class Router:
         places: ListPlaces | None = None,
     ) -> list[A | VisionError]:
         """Return an answer or an error for each input; the one coroutine that both routers wait for."""
-        backends = self._backends(request, options)
+        backends = () if opened else self._backends(request, options)  # what was opened knows its rungs
         with self._running.call(), store_time(inputs=len(items), at_most_s=options.deadline_s):
             outcomes = await self._pipeline.run(
                 items,
@@ -795,12 +811,12 @@ class Router:
         self._running.check()
         if not opens_quickly(item.source, request):
             return None
-        return self._pipeline.open_here(item, request, self._backends(request, options))
+        return self._inputs.open_here(item, request, self._backends(request, options))
 
     def _open_soon(self, item: Item, request: Request, options: CallOptions) -> Opened | None:
         """Open an input in another thread, and wait for it until the deadline."""
         backends = self._backends(request, options)
-        return engine_loop().run(lambda: self._pipeline.open(item, request, backends, deadline_s=options.deadline_s))
+        return engine_loop().run(lambda: self._inputs.open(item, request, backends, deadline_s=options.deadline_s))
 
     def _wait(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Wait in the caller's thread for a coroutine on the engine's loop, and write down what has come of it."""
@@ -832,7 +848,7 @@ class Router:
         """Return a description whose pieces are handed on as they come."""
         backends = self._backends(request, options)
         with self._running.call(), store_time(at_most_s=options.deadline_s):
-            rungs, gates = opened or await self._pipeline.open(item, request, backends, deadline_s=options.deadline_s)
+            rungs, gates = opened or await self._inputs.open(item, request, backends, deadline_s=options.deadline_s)
             _raise_error_of(item)
             seconds = (self._deadline_s if options.deadline_s is None else options.deadline_s) - item.opening_s
             call = Call(request=request, gates=gates, deadline=Deadline(self._clock, seconds), each_s=seconds)

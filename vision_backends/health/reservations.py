@@ -91,12 +91,12 @@ class Reservations:
     def may_block(self, backend: str) -> bool:
         """Return whether `reserve` may have to wait for the store, if that is one that blocks."""
         allowance = self._allowances.get(backend)
-        return self.is_limited(backend) and not (allowance is not None and allowance.has(SPARE_CALLS))
+        return backend in self._limits and not (allowance is not None and allowance.has(SPARE_CALLS))
 
     def settle_may_block(self, backend: str, estimate: Amount) -> bool:
         """Return whether `settle` may have to wait for the store, if that is one that blocks."""
         allowance = self._allowances.get(backend)
-        return self.is_limited(backend) and (allowance is None or _is_booked_at_once(allowance, estimate))
+        return backend in self._limits and (allowance is None or _is_booked_at_once(allowance, estimate))
 
     def parse(self, backend: str, text: str | None) -> BudgetState:
         """Return what is spent and reserved, as this process sees it."""

@@ -271,7 +271,7 @@ class StreamLadder:
                 timeout_s = turn.timeout_s([item])
                 admitted = await self._attempts.admit(turn, [item], timeout_s=timeout_s)
                 if admitted is not None:
-                    with self._attempts.loading(turn.last, call.request):
+                    with self._attempts.cold_starts.loading(turn.last, call.request):
                         await self._attempt(turn, item, *admitted, timeout_s=timeout_s, queue=queue)
             if item.settled:
                 return
