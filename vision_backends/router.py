@@ -134,6 +134,7 @@ class Router:
 
     Raises:
         InvalidRequestError: The ladder is empty, names two backends alike or the deadline is not positive.
+        ConfigError: A budget in US dollars cannot count a model whose price is unknown.
     """
 
     def __init__(
@@ -154,6 +155,7 @@ class Router:
     ) -> None:
         self._ladders = _ladders(ladder)
         _check_parts(store=store, limits=limits, alerts=alerts, image_limits=image_limits)
+        _check_prices(self._ladders, limits or {})
         self._clock = clock
         self._deadline_s = positive_seconds(deadline_s)
         self._stores = GuardedStores(store if isinstance(store, Stores) else Stores.of(store or MemoryStore()))
@@ -271,7 +273,7 @@ class Router:
             tenant=settings.cache.tenant,
             hedge_after_s=settings.hedge_after_s,
             warm_standby=settings.warm_standby,
-            limits={name: allowed for name, allowed in limits.items() if allowed != Limits()},
+            limits={name: allowed for name, allowed in limits.items() if allowed.are_any},
             alerts=Alerts(webhook=Webhook(webhook.get_secret_value()) if webhook else None),
             image_limits=ImageLimits(**settings.images.model_dump()),
         )
@@ -1004,6 +1006,18 @@ def _check_parts(
             raise InvalidRequestError(
                 f"{name}={shown(value)} is no {kind.__name__}.", remedy=f"Pass {kind.__name__}(…)."
             )
+
+
+def _check_prices(ladders: Mapping[Task, Sequence[Backend]], limits: Mapping[str, Limits]) -> None:
+    """Return if budgets in US dollars can count what the plain request of each task costs.
+
+    Raises:
+        ConfigError: The price of a model is unknown.
+    """
+    for backend in {id(each): each for ladder in ladders.values() for each in ladder}.values():
+        if backend.name in limits:
+            requests = [PLAIN_REQUESTS[task] for task, ladder in ladders.items() if backend in ladder]
+            limits[backend.name].check_priced(backend, requests, error=ConfigError)
 
 
 def _labels(labels: Sequence[str] | None) -> tuple[str, ...] | None:

@@ -189,6 +189,13 @@ class Backend(ABC):
         """Return the most that one call could consume, for the budget check before it."""
         return FREE
 
+    def unpriced(self, request: Request) -> Sequence[str]:
+        """Return the models that such a request would ask and whose price is not known; their costs are None.
+
+        A budget in US dollars cannot count them, so that a router which has one does not begin with them.
+        """
+        return ()
+
     def rate_limits(self, request: Request) -> RateLimits | None:
         """Return the limits for this model in the server's latest reply; None if it named none."""
         return None

@@ -120,7 +120,7 @@ class Reservations:
         """Say in the log, once, that a budget in dollars cannot count the calls of a model."""
         limits = self._limits[backend]
         has_budget = limits.daily_budget_usd is not None or limits.monthly_budget_usd is not None
-        if has_budget and model not in self._unpriced:
+        if has_budget and not limits.allow_unpriced and model not in self._unpriced:
             self._unpriced.add(model)
             _log.warning("The price of %r is unknown: budgets in US dollars cannot count it.", model)
 

@@ -727,6 +727,17 @@ def test_an_estimate_of_texts_is_never_below_the_bill(backend):
     assert backend.estimate(EmbedTextRequest(), ["a cat " * 1000]).input_tokens < 3100  # nor far above it
 
 
+def test_the_models_without_a_price_are_named_for_each_task(make_backend):
+    """A vector of a description takes two models, one of the image itself only one."""
+    described = make_backend(model="mine", embedding_model="e")
+    direct = make_backend(model="mine", embedding_model="e", image_embeddings="direct")
+    requests = [DescribeRequest(), DetectRequest(), EmbedRequest(), EmbedTextRequest()]
+    assert [described.unpriced(request) for request in requests] == [["mine"], ["mine"], ["mine", "e"], ["e"]]
+    assert direct.unpriced(EmbedRequest()) == ["e"]
+    assert not any(map(make_backend(model="mine", embedding_model="e", price=0).unpriced, requests))
+    assert not any(map(make_backend().unpriced, requests))
+
+
 def test_what_has_no_price_has_no_estimate_either(make_backend, make_embedder, photo):
     """Unknown is None."""
     assert make_backend(model="somebodys-model").estimate(DescribeRequest(), [photo]).cost_usd is None

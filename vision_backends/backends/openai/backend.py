@@ -131,6 +131,8 @@ class OpenAIBackend(AsyncBackend):
         max_image_px: Limit of the longer side of what is sent; by default all that the model looks at.
         concurrency: Most simultaneous calls of one list; there are 8 at first, and more while answers stay as fast.
         prices: Model → ``{"input": …, "output": …}`` in USD per million tokens; wins over the shipped list.
+        price: USD per million tokens, sent or received, of every model that ``prices`` does not name; 0 for a server
+            that nobody pays for, such as one's own.
         error_codes: This server's own error codes (or types, or statuses) → kind of error, such as
             ``{"budget_gone": "quota_exhausted"}``; wins over the built-in table.
         headers: Sent with every request; taken to be secret.
@@ -169,6 +171,7 @@ class OpenAIBackend(AsyncBackend):
         max_image_px: Annotated[int | None, ONLY_LOWER] = None,
         concurrency: Annotated[int, ONLY_LOWER] = 64,
         prices: Mapping[str, Mapping[str, float]] | None = None,
+        price: float | None = None,
         error_codes: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         clock: Clock = SYSTEM_CLOCK,
@@ -230,7 +233,7 @@ class OpenAIBackend(AsyncBackend):
         self._timeout_s = timeout_s
         self._concurrency = concurrency
         self._clock = clock
-        self._prices = PriceList.load(prices)
+        self._prices = PriceList.load(prices, flat=price, host=server.host)
         self._taxonomy = Taxonomy(
             host=server.host,
             official=server.official,
@@ -438,17 +441,25 @@ class OpenAIBackend(AsyncBackend):
 
     def learned(self, request: Request) -> Sequence[str]:
         """Return which fields of such a request the server has refused."""
-        settings = self._settings
-        words, vectors = (settings.api, settings.model), ("embeddings", settings.embedding_model)
-        asked: list[tuple[str, str]] = [words] if request.task != "embed_text" else []
-        if request.task in {"embed", "embed_text"}:
-            asked = [vectors] if settings.image_embeddings == "direct" else [*asked, vectors]
         return [
             f"Its server refuses {', '.join(sorted(fields))} of {endpoint}, so requests are written without; "
             f"`vision reset {self.name}` asks it again."
-            for endpoint, model in asked
+            for endpoint, model in self._asked(request)
             if (fields := self._client.dialect.known(endpoint, model))
         ]
+
+    def unpriced(self, request: Request) -> Sequence[str]:
+        """Return the models that would be asked and are neither in the user's nor in the shipped list of prices."""
+        return [model for _, model in self._asked(request) if self._prices.of(model) is None]
+
+    def _asked(self, request: Request) -> list[tuple[str, str]]:
+        """Return which endpoints such a request takes, and which model it asks there."""
+        settings = self._settings
+        words, vectors = (settings.api, settings.model), ("embeddings", settings.embedding_model)
+        if request.task in {"describe", "detect"}:
+            return [words]
+        by_words = request.task == "embed" and settings.image_embeddings == "describe"
+        return [words, vectors] if by_words else [vectors]
 
     def status(self) -> Mapping[str, Any]:
         """Return what is configured, without the key."""
@@ -462,7 +473,6 @@ class OpenAIBackend(AsyncBackend):
             "has_key": self._has_key,
             "private": self._private,
             "left_out": self._client.dialect.facts(),
-            "prices_known": [name for name in (settings.model, settings.embedding_model) if self._prices.of(name)],
         }
 
     async def aclose(self) -> None:

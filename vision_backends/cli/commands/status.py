@@ -25,6 +25,7 @@ from vision_backends.cli.rendering.status import (
     print_left_out,
     print_models,
     print_reasons,
+    print_unpriced,
 )
 from vision_backends.cli.rendering.text import dump_json, print_table
 from vision_backends.errors import InvalidRequestError
@@ -95,6 +96,7 @@ def _print_rungs(rungs: list[RungStatus]) -> None:
     for rung in rungs:
         print_reasons(rung, named=True)
         print_left_out(rung)
+        print_unpriced(rung)
 
 
 def _cell(verdict: Verdict | None) -> str:
