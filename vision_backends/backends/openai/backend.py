@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 from contextlib import aclosing, contextmanager
+from copy import copy
 from dataclasses import replace
 from functools import partial, reduce
 from operator import add
@@ -85,6 +86,9 @@ TEXTS_PER_CALL = 256
 """Of the 2,048 that OpenAI takes, so that one failure costs little."""
 
 A = TypeVar("A", Description, Embedding, Detections)
+
+OTHER_MODELS = 64
+"""How many models that calls have named are remembered with what was learned about them."""
 
 SEEN_IMAGES = 1_000
 """How many images are remembered as readable."""
@@ -205,7 +209,7 @@ class OpenAIBackend(AsyncBackend):
         model, embedding_model = _models_of(row, model, embedding_model)
         image_embeddings = image_embeddings or ("direct" if row is not None and row.embeds == "images" else "describe")
         image_rule = image_token_rule(model, detail, max_image_px=max_image_px)
-        self._settings = settings = Settings(
+        settings = Settings(
             base_url=server,
             api=("responses" if server.official else "chat") if api == "auto" else api,
             model=model,
@@ -219,8 +223,8 @@ class OpenAIBackend(AsyncBackend):
             wire_rule=wire_rule(model, image_rule, max_image_px=max_image_px),
             max_tokens=max_tokens,
             preset=row,
+            wanted_effort=reasoning_effort,
         )
-        self._models = settings.models()
         self.credential = _payer(server.url, secret, hidden, organization=organization, project=project)
         self.account = Account(
             server="\0".join((server.url, organization or "", project or "")),
@@ -253,12 +257,23 @@ class OpenAIBackend(AsyncBackend):
             headers=hidden,
             clock=clock,
         )
-        protocol = Responses() if settings.api == "responses" else Chat(official=server.official)
-        self._conversation = Conversation(self._client, protocol, self._prices, raises_limits=max_tokens is None)
-        self._embedder = Embedder(
-            self._client, model=embedding_model, cut=embedding_dimensions, dimensions=settings.dimensions, clock=clock
-        )
         self._seen: dict[str, None] = {}
+        self._others: dict[tuple[str, str], Self] = {}
+        self._ask_by(settings)
+
+    def _ask_by(self, settings: Settings) -> None:
+        """Ask the models of these settings from now on; what is learned about them begins anew."""
+        self._settings, self._models = settings, settings.models()
+        protocol = Responses() if settings.api == "responses" else Chat(official=settings.base_url.official)
+        raises_limits = settings.max_tokens is None
+        self._conversation = Conversation(self._client, protocol, self._prices, raises_limits=raises_limits)
+        self._embedder = Embedder(
+            self._client,
+            model=settings.embedding_model,
+            cut=settings.embedding_dimensions,
+            dimensions=settings.dimensions,
+            clock=self._clock,
+        )
 
     @classmethod
     def defaults_for(cls, settings: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -272,6 +287,7 @@ class OpenAIBackend(AsyncBackend):
     def named(self, name: str) -> Self:
         """Give it a name of its own, under which it has a key of its own: `OPENAI_API_KEY` is for ``openai``."""
         super().named(name)
+        self._others.clear()
         self._taxonomy.backend = name
         if self._key_variable is None and name != type(self).name:
             own = f"VISION_BACKENDS__{name.upper()}__API_KEY"
@@ -287,6 +303,21 @@ class OpenAIBackend(AsyncBackend):
             obstacle = self._settings.obstacle(request.task)
         message, remedy = obstacle or (f"The {self.name} backend has no {request.task}.", None)
         raise NotSupportedError(message, remedy=remedy, backend=self.name)
+
+    def with_model(self, model: str, request: Request) -> Self:
+        """Return the same server as it answers with any of its models: an embedding model, or one that sees images."""
+        embeds = isinstance(request, EmbedRequest | EmbedTextRequest)
+        role, settings = "embedding_model" if embeds else "model", self._settings
+        if model == getattr(settings, role):
+            return self
+        other = self._others.get((role, model))
+        if other is None:
+            other = copy(self)
+            other._ask_by(replace(settings, embedding_model=model) if embeds else settings.with_model(model))  # noqa: SLF001 — of its own class
+            if len(self._others) >= OTHER_MODELS:
+                self._others.clear()
+            other = self._others.setdefault((role, model), other)
+        return other
 
     def check(self, request: Request) -> None:
         """Return if the server can be asked."""
@@ -313,6 +344,7 @@ class OpenAIBackend(AsyncBackend):
         """Ask the server again for what it has refused."""
         self._client.dialect.forget()
         self._embedder.forget()
+        self._others.clear()
 
     def warm_up(self, request: Request) -> None:
         """Import the HTTP client and load the certificates; nothing is sent."""
