@@ -290,11 +290,14 @@ class PriceList:
         self._prices = dict(prices)
 
     @classmethod
-    def load(cls, own: Mapping[str, Mapping[str, float]] | None = None) -> Self:
+    def load(
+        cls, own: Mapping[str, Mapping[str, float]] | None = None, *, behind: Mapping[str, str] | None = None
+    ) -> Self:
         """Return the shipped prices with the user's over them.
 
         Args:
             own: Model → ``{"input": …, "output": …}`` in US dollars per million tokens.
+            behind: Other names of models, each with the model that it stands for.
 
         Raises:
             ConfigError: A row of ``own`` has a wrong or missing key, or a negative price.
@@ -311,7 +314,8 @@ class PriceList:
                     remedy="Write input and output (cached_input, cache_write) in USD per million tokens.",
                 )
             prices[model] = Price(**row)
-        return cls(prices)
+        stated = {name: price for name, model in (behind or {}).items() if (price := cls(prices).of(model)) is not None}
+        return cls({**stated, **prices})
 
     def of(self, model: str) -> Price | None:
         """Return the price of a model, or None where it is not known."""
