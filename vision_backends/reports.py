@@ -26,6 +26,7 @@ class Verdict:
         ready: Whether it would be asked.
         model: The model that would answer; None when the backend has none for this.
         space: For embeddings, the vector space.
+        spaces: For embeddings, all that may be asked for with ``space=``, that one first.
         error: Kind of the obstacle, such as ``"not_ready"``; None when ready.
         reason: The obstacle, in a sentence.
         remedy: What the reader can do about it.
@@ -39,6 +40,7 @@ class Verdict:
     ready: bool
     model: str | None = None
     space: str | None = None
+    spaces: tuple[str, ...] = ()
     error: str | None = None
     reason: str | None = None
     remedy: str | None = None
@@ -49,7 +51,7 @@ class Verdict:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON-able values."""
-        return asdict(self) | {"notes": list(self.notes)}
+        return asdict(self) | {"spaces": list(self.spaces), "notes": list(self.notes)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +82,7 @@ class Explanation:
             else:
                 rows.append(f"  {verdict.backend:<{width}}  {verdict.error}: {verdict.reason}")
                 rows += [f"  {'':<{width}}  → {verdict.remedy}"] if verdict.remedy else []
+            rows += [f"  {'':<{width}}  space {space}" for space in verdict.spaces if verdict.ready]
             rows += [f"  {'':<{width}}  {note}" for note in verdict.notes]
         return "\n".join(rows)
 
