@@ -122,6 +122,15 @@ class Backend(ABC):
             )
         return self
 
+    def spaces(self, request: Request) -> tuple[str, ...]:
+        """Return the vector spaces that may be asked for with ``space=``, the one of `model_for` first.
+
+        Raises:
+            NotSupportedError: No model of this backend has the task.
+        """
+        space = self.model_for(request).space
+        return () if space is None else (space,)
+
     @abstractmethod
     def check(self, request: Request) -> None:
         """Return if the backend could answer now; cheap, without network or loading.
