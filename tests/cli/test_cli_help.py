@@ -16,7 +16,7 @@ GOLDEN = Path(__file__).with_name("help.txt")
 COMMANDS = (
     *("", "describe", "detect", "embed", "status", "usage", "reset", "cache", "cache info", "cache clear"),
     *("models", "models list", "models show", "models pull", "models verify", "models remove"),
-    *("doctor", "config", "trust", "sandbox"),
+    *("init", "doctor", "config", "trust", "sandbox"),
     *(
         "bench",
         "bench quality",

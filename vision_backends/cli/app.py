@@ -19,6 +19,7 @@ COMMANDS = {
         ("embed", "ask", "Turn images or texts into vectors that can be compared."),
     ),
     "Manage the installation": (
+        ("init", "init", "Look at what is here, propose a ladder with the reason for every rung, and write it down."),
         (
             "status",
             "status",
