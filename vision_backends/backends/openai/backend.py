@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 from contextlib import aclosing, contextmanager
+from copy import copy
 from dataclasses import replace
 from functools import partial, reduce
 from operator import add
@@ -86,6 +87,9 @@ TEXTS_PER_CALL = 256
 
 A = TypeVar("A", Description, Embedding, Detections)
 
+OTHER_MODELS = 64
+"""How many models that calls have named are remembered with what was learned about them."""
+
 SEEN_IMAGES = 1_000
 """How many images are remembered as readable."""
 
@@ -131,6 +135,8 @@ class OpenAIBackend(AsyncBackend):
         max_image_px: Limit of the longer side of what is sent; by default all that the model looks at.
         concurrency: Most simultaneous calls of one list; there are 8 at first, and more while answers stay as fast.
         prices: Model → ``{"input": …, "output": …}`` in USD per million tokens; wins over the shipped list.
+        price: USD per million tokens, sent or received, of every model that ``prices`` does not name; 0 for a server
+            that nobody pays for, such as one's own.
         error_codes: This server's own error codes (or types, or statuses) → kind of error, such as
             ``{"budget_gone": "quota_exhausted"}``; wins over the built-in table.
         headers: Sent with every request; taken to be secret.
@@ -169,6 +175,7 @@ class OpenAIBackend(AsyncBackend):
         max_image_px: Annotated[int | None, ONLY_LOWER] = None,
         concurrency: Annotated[int, ONLY_LOWER] = 64,
         prices: Mapping[str, Mapping[str, float]] | None = None,
+        price: float | None = None,
         error_codes: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         clock: Clock = SYSTEM_CLOCK,
@@ -202,7 +209,7 @@ class OpenAIBackend(AsyncBackend):
         model, embedding_model = _models_of(row, model, embedding_model)
         image_embeddings = image_embeddings or ("direct" if row is not None and row.embeds == "images" else "describe")
         image_rule = image_token_rule(model, detail, max_image_px=max_image_px)
-        self._settings = settings = Settings(
+        settings = Settings(
             base_url=server,
             api=("responses" if server.official else "chat") if api == "auto" else api,
             model=model,
@@ -216,8 +223,8 @@ class OpenAIBackend(AsyncBackend):
             wire_rule=wire_rule(model, image_rule, max_image_px=max_image_px),
             max_tokens=max_tokens,
             preset=row,
+            wanted_effort=reasoning_effort,
         )
-        self._models = settings.models()
         self.credential = _payer(server.url, secret, hidden, organization=organization, project=project)
         self.account = Account(
             server="\0".join((server.url, organization or "", project or "")),
@@ -230,7 +237,7 @@ class OpenAIBackend(AsyncBackend):
         self._timeout_s = timeout_s
         self._concurrency = concurrency
         self._clock = clock
-        self._prices = PriceList.load(prices)
+        self._prices = PriceList.load(prices, flat=price, host=server.host)
         self._taxonomy = Taxonomy(
             host=server.host,
             official=server.official,
@@ -250,12 +257,23 @@ class OpenAIBackend(AsyncBackend):
             headers=hidden,
             clock=clock,
         )
-        protocol = Responses() if settings.api == "responses" else Chat(official=server.official)
-        self._conversation = Conversation(self._client, protocol, self._prices, raises_limits=max_tokens is None)
-        self._embedder = Embedder(
-            self._client, model=embedding_model, cut=embedding_dimensions, dimensions=settings.dimensions, clock=clock
-        )
         self._seen: dict[str, None] = {}
+        self._others: dict[tuple[str, str], Self] = {}
+        self._ask_by(settings)
+
+    def _ask_by(self, settings: Settings) -> None:
+        """Ask the models of these settings from now on; what is learned about them begins anew."""
+        self._settings, self._models = settings, settings.models()
+        protocol = Responses() if settings.api == "responses" else Chat(official=settings.base_url.official)
+        raises_limits = settings.max_tokens is None
+        self._conversation = Conversation(self._client, protocol, self._prices, raises_limits=raises_limits)
+        self._embedder = Embedder(
+            self._client,
+            model=settings.embedding_model,
+            cut=settings.embedding_dimensions,
+            dimensions=settings.dimensions,
+            clock=self._clock,
+        )
 
     @classmethod
     def defaults_for(cls, settings: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -269,6 +287,7 @@ class OpenAIBackend(AsyncBackend):
     def named(self, name: str) -> Self:
         """Give it a name of its own, under which it has a key of its own: `OPENAI_API_KEY` is for ``openai``."""
         super().named(name)
+        self._others.clear()
         self._taxonomy.backend = name
         if self._key_variable is None and name != type(self).name:
             own = f"VISION_BACKENDS__{name.upper()}__API_KEY"
@@ -284,6 +303,21 @@ class OpenAIBackend(AsyncBackend):
             obstacle = self._settings.obstacle(request.task)
         message, remedy = obstacle or (f"The {self.name} backend has no {request.task}.", None)
         raise NotSupportedError(message, remedy=remedy, backend=self.name)
+
+    def with_model(self, model: str, request: Request) -> Self:
+        """Return the same server as it answers with any of its models: an embedding model, or one that sees images."""
+        embeds = isinstance(request, EmbedRequest | EmbedTextRequest)
+        role, settings = "embedding_model" if embeds else "model", self._settings
+        if model == getattr(settings, role):
+            return self
+        other = self._others.get((role, model))
+        if other is None:
+            other = copy(self)
+            other._ask_by(replace(settings, embedding_model=model) if embeds else settings.with_model(model))  # noqa: SLF001 — of its own class
+            if len(self._others) >= OTHER_MODELS:
+                self._others.clear()
+            other = self._others.setdefault((role, model), other)
+        return other
 
     def check(self, request: Request) -> None:
         """Return if the server can be asked."""
@@ -310,6 +344,7 @@ class OpenAIBackend(AsyncBackend):
         """Ask the server again for what it has refused."""
         self._client.dialect.forget()
         self._embedder.forget()
+        self._others.clear()
 
     def warm_up(self, request: Request) -> None:
         """Import the HTTP client and load the certificates; nothing is sent."""
@@ -438,17 +473,25 @@ class OpenAIBackend(AsyncBackend):
 
     def learned(self, request: Request) -> Sequence[str]:
         """Return which fields of such a request the server has refused."""
-        settings = self._settings
-        words, vectors = (settings.api, settings.model), ("embeddings", settings.embedding_model)
-        asked: list[tuple[str, str]] = [words] if request.task != "embed_text" else []
-        if request.task in {"embed", "embed_text"}:
-            asked = [vectors] if settings.image_embeddings == "direct" else [*asked, vectors]
         return [
             f"Its server refuses {', '.join(sorted(fields))} of {endpoint}, so requests are written without; "
             f"`vision reset {self.name}` asks it again."
-            for endpoint, model in asked
+            for endpoint, model in self._asked(request)
             if (fields := self._client.dialect.known(endpoint, model))
         ]
+
+    def unpriced(self, request: Request) -> Sequence[str]:
+        """Return the models that would be asked and are neither in the user's nor in the shipped list of prices."""
+        return [model for _, model in self._asked(request) if self._prices.of(model) is None]
+
+    def _asked(self, request: Request) -> list[tuple[str, str]]:
+        """Return which endpoints such a request takes, and which model it asks there."""
+        settings = self._settings
+        words, vectors = (settings.api, settings.model), ("embeddings", settings.embedding_model)
+        if request.task in {"describe", "detect"}:
+            return [words]
+        by_words = request.task == "embed" and settings.image_embeddings == "describe"
+        return [words, vectors] if by_words else [vectors]
 
     def status(self) -> Mapping[str, Any]:
         """Return what is configured, without the key."""
@@ -462,7 +505,6 @@ class OpenAIBackend(AsyncBackend):
             "has_key": self._has_key,
             "private": self._private,
             "left_out": self._client.dialect.facts(),
-            "prices_known": [name for name in (settings.model, settings.embedding_model) if self._prices.of(name)],
         }
 
     async def aclose(self) -> None:

@@ -78,7 +78,7 @@ def doctor(*, options: JsonOptions) -> None:
             for name in _servers(settings, rungs):
                 checks += [*_server(configuration, name), _api_key(configuration, name)]
             checks += [*_certificates(), *_connections(router), *_accounts(router)]
-            checks += _learned(rungs)
+            checks += [*_learned(rungs), *_prices(rungs)]
             answers = {task: router.explain(task).chosen for task in NEEDED}
     except VisionError as error:
         checks.append(Check(name="configuration", state="broken", detail=error.message, remedy=error.remedy))
@@ -233,6 +233,17 @@ def _learned(rungs: "Sequence[RungStatus]") -> Iterator[Check]:
     notes = {note: rung.backend for rung in rungs for verdict in rung.tasks.values() for note in verdict.notes}
     for note, backend in notes.items():
         yield Check(name=f"server of {backend}", state="ok", detail=note)
+
+
+def _prices(rungs: "Sequence[RungStatus]") -> Iterator[Check]:
+    """Look for models whose costs nobody can tell."""
+    from vision_backends.health.budgets import remedy_of_unpriced
+
+    for rung in rungs:
+        if rung.unpriced:
+            detail = f"unknown for {', '.join(rung.unpriced)}, and so is the cost of every call"
+            remedy = remedy_of_unpriced(rung.backend)
+            yield Check(name=f"price of {rung.backend}", state="missing", detail=detail, remedy=remedy)
 
 
 def _accounts(router: "Router") -> Iterator[Check]:
