@@ -1028,7 +1028,7 @@ def _close_remote(made: dict[str, Backend]) -> None:
     Raises:
         ConfigError: No other is left.
     """
-    for name in [name for name, backend in made.items() if not backend.local]:
+    for name in [name for name, backend in made.items() if not backend.is_private]:
         made.pop(name).close()
     if not made:
         raise ConfigError("local_only = true leaves no backend on any ladder.", remedy='Add "embedded" to a ladder.')

@@ -131,6 +131,11 @@ class Backend(ABC):
         return None
 
     @property
+    def is_private(self) -> bool:
+        """Whether it may be asked where the input must not leave this machine; by default where it is `local`."""
+        return self.local
+
+    @property
     def account(self) -> Account:
         """With whom cached answers may be shared; by default with those who have the same credential."""
         return Account(secret=self.credential or "")

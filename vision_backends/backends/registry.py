@@ -12,7 +12,7 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from vision_backends.backends.base import Backend, table_of, tell_table
-from vision_backends.config.settings import BUILT_IN, RUNG_NAME
+from vision_backends.config.settings import BUILT_IN, KINDS, RUNG_NAME
 from vision_backends.config.validation import HiddenTable, parse_table
 from vision_backends.errors import ConfigError, VisionError
 
@@ -79,7 +79,7 @@ def _check_kind(name: str, kind: object) -> None:
         ConfigError: The name is not one that variables, traces and commands can all carry, or the kind is no text.
     """
     if not isinstance(kind, str) or not kind:
-        raise ConfigError(f"{section_of(name)} kind is no text.", remedy=f"There are: {', '.join(BUILT_IN)}.")
+        raise ConfigError(f"{section_of(name)} kind is no text.", remedy=f"There are: {', '.join(KINDS)}.")
     if not RUNG_NAME.fullmatch(name):
         raise ConfigError(
             f"{section_of(name)} has a kind, but {name!r} is not a name for a rung.",
@@ -88,15 +88,13 @@ def _check_kind(name: str, kind: object) -> None:
 
 
 def _locate_kind(name: str, kind: str) -> object:
-    path = BUILT_IN.get(kind, kind)
+    path = KINDS.get(kind, kind)
     if ":" in path:
         return _import(name, path)
     offered = _offered()
     if kind in offered:
         return _load(name, offered[kind].load)
-    raise ConfigError(
-        f"{section_of(name)} has an unknown kind: {kind!r}.", remedy=_nearest(kind, [*BUILT_IN, *offered])
-    )
+    raise ConfigError(f"{section_of(name)} has an unknown kind: {kind!r}.", remedy=_nearest(kind, [*KINDS, *offered]))
 
 
 def _locate(name: str, known: Iterable[str]) -> object:
@@ -108,7 +106,7 @@ def _locate(name: str, known: Iterable[str]) -> object:
         return _load(name, offered[name].load)
     if name in known:
         message = f"{section_of(name)} has no kind, and no backend of this name is installed."
-        raise ConfigError(message, remedy=f'Write for example: kind = "openai". There are: {", ".join(BUILT_IN)}.')
+        raise ConfigError(message, remedy=f'Write for example: kind = "openai". There are: {", ".join(KINDS)}.')
     remedy = _nearest(name, [*BUILT_IN, *offered, *known])
     raise ConfigError(f"The ladder names an unknown backend: {name!r}.", remedy=remedy)
 

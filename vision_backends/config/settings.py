@@ -28,7 +28,7 @@ from pydantic import (
 )
 
 from vision_backends.arguments import shown
-from vision_backends.config.credentials import belonging, credentials, server_of
+from vision_backends.config.credentials import SERVER_KEYS, belonging, credentials, server_of
 from vision_backends.config.found import ONLY_LOWER, OnlyIf, Refusal, refusal_of, untrusted
 from vision_backends.config.places import (
     OPENAI_VARIABLES,
@@ -42,6 +42,7 @@ from vision_backends.config.places import (
     read_file,
     variables,
 )
+from vision_backends.config.presets import presets
 from vision_backends.config.trusted_files import TrustedFiles
 from vision_backends.config.user_folders import user_folder
 from vision_backends.config.validation import HiddenTable, declared, parse_table, wrong_table
@@ -52,12 +53,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from vision_backends.config.credentials import Withheld
+    from vision_backends.config.presets import Preset
     from vision_backends.config.trusted_files import Verdict
     from vision_backends.config.web_address import Origin
 
 __all__ = [
     "BUILT_IN",
     "DEFAULT_LADDER",
+    "KINDS",
     "RUNG_NAME",
     "CacheSettings",
     "Configuration",
@@ -77,6 +80,12 @@ BUILT_IN = {
     "embedded": "vision_backends.backends.embedded:EmbeddedBackend",
 }
 """The backends that come with the package, by the name of their table."""
+
+KINDS = dict(BUILT_IN)
+"""What a rung can be besides a backend of somebody else's, by its ``kind``."""
+
+SERVERS = ("openai",)
+"""The kinds of rungs that ask a server which speaks OpenAI's language."""
 
 LIMITS = "vision_backends.health.budgets:Limits"
 """What the table of any backend may hold besides; each of them is a limit, and None is none."""
@@ -227,7 +236,7 @@ class Settings(BaseModel):
     def kind_of(self, name: str) -> str:
         """Return the kind of a rung: a built-in name wherever it is one, however it is written."""
         kind = name if name in BUILT_IN else str(self.backends.get(name, {}).get("kind", name))
-        return next((known for known, path in BUILT_IN.items() if kind == path), kind)
+        return next((known for known, path in KINDS.items() if kind == path), kind)
 
     def rungs_of(self, kind: str) -> list[str]:
         """Return the names of all rungs of a built-in kind, configured or on a ladder; the built-in one first."""
@@ -239,9 +248,19 @@ class Settings(BaseModel):
         names = dict.fromkeys([kind, *(name for ladder in ladders for name in ladder), *self.backends])
         return [name for name in names if self.kind_of(name) == kind]
 
+    def asks_server(self, name: str) -> bool:
+        """Return whether a rung asks a server which speaks OpenAI's language."""
+        return self.kind_of(name) in SERVERS
+
+    def preset_of(self, name: str) -> Preset | None:
+        """Return what is known of the server of a rung by the preset that it names, or that its kind is."""
+        kind = self.kind_of(name)
+        preset = self.table(name).get("preset") if kind == "openai" else kind
+        return presets().get(str(preset)) if preset and kind in SERVERS else None
+
     def server_of(self, name: str) -> Origin | None:
         """Return the server that a rung asks; None where it asks none that is known, or its address is not valid."""
-        return server_of(self.table(name)) if self.kind_of(name) == "openai" else None
+        return server_of(self.table(name)) if self.asks_server(name) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,7 +302,8 @@ class Configuration:
         name = self.places[withheld.place].name_of(keys)
         what = name if name in OPENAI_VARIABLES.values() else f"{'.'.join(keys)} of {name}"
         why = f"it was given for {withheld.given_for or 'another server'}"
-        if withheld.table != ("openai",) and not self.places[withheld.place].has((*withheld.table, "base_url")):
+        names_server = any(self.places[withheld.place].has((*withheld.table, key)) for key in SERVER_KEYS)
+        if withheld.table != ("openai",) and not names_server:
             why = "it has no base_url beside it, and would not be encrypted"
         return f"{what} is not sent to {withheld.server}: {why}"
 
@@ -317,7 +337,8 @@ def read_configuration(path: str | os.PathLike[str] | None = None) -> Configurat
         file, own = (None, own) if is_found else (file, None)
     files = [gathered(read_file(each), BUILT_IN) for each in (own, file) if each is not None]
     _check_variables()
-    places = [*files, _openai_variables(files), gathered(variables(Settings, prefix=ENV_PREFIX), BUILT_IN)]
+    own_variables = gathered(variables(Settings, prefix=ENV_PREFIX), BUILT_IN)
+    places = [*files, _openai_variables(files, own_variables), own_variables]
     settings = _validated(places)
     chosen: dict[Keys, int] = {}
     withheld: list[Withheld] = []
@@ -406,9 +427,15 @@ def _within(place: Place, table: Keys) -> HiddenTable:
     return found if isinstance(found, HiddenTable) else HiddenTable()
 
 
-def _openai_variables(files: Sequence[Place]) -> Place:
-    """Return what OpenAI's own variables set; not the key where the user has named another variable for it."""
+def _openai_variables(files: Sequence[Place], own_variables: Place) -> Place:
+    """Return what OpenAI's own variables set; not the key where the user has named another variable for it.
+
+    Nothing where ``[openai]`` is a preset of another server: they lie in many environments, and are for OpenAI.
+    """
     place = openai_variables()
+    presets = [table["preset"] for each in (*files, own_variables) if "preset" in (table := _within(each, ("openai",)))]
+    if presets and presets[-1] != "openai":
+        return replace(place, table=HiddenTable())
     named = any("api_key_env" in _within(each, ("openai",)) for each in files)
     is_set = place.has(("openai", "api_key"))
     return replace(place, table=pruned(place.table, [("openai", "api_key")])) if named and is_set else place

@@ -125,11 +125,11 @@ class CallOptions:
                     remedy=f"The ladder has: {names}.",
                 )
         if self.local_only and ladder:
-            ladder = [rung for rung in ladder if rung.local]
+            ladder = [rung for rung in ladder if rung.is_private]
             if not ladder:
                 raise InvalidRequestError(
                     f"local_only leaves no backend: {self.backend or names} would send the input to another machine.",
-                    remedy="Put 'embedded' or 'local' on the ladder.",
+                    remedy="Put 'embedded' or 'local' on the ladder, or a server on this machine with private = true.",
                 )
         return ladder
 
