@@ -64,6 +64,9 @@ VENDORS = frozenset(
 """What servers and proxies write before the name of a maker's own model, as in ``openai/gpt-6-luna``; Google itself
 writes ``models/``."""
 
+_OTHER_HOSTS = {"api.together.xyz": "api.together.ai"}
+"""Older addresses of servers that have prices."""
+
 _PRICE_KEYS = ("input", "output", "cached_input", "cache_write")
 
 ALMOST = 1e-6
@@ -376,7 +379,7 @@ def _shipped(host: str) -> dict[str, Price]:
     """Return the prices that this package comes with, as they are at one server."""
     text = resources.files("vision_backends.backends.openai").joinpath("prices.toml").read_text("utf-8")
     tables = tomllib.loads(text)
-    here = tables.pop("servers").get(host, {})
+    here = tables.pop("servers").get(_OTHER_HOSTS.get(host, host), {})
     return {
         model: Price(**{key: row[key] for key in _PRICE_KEYS if key in row})
         for rows in (*tables.values(), here)
