@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from vision_backends.clock import Clock
+    from vision_backends.config.keywords import ConfigKeywords
     from vision_backends.config.settings import Settings
     from vision_backends.engine.event_loop import EventLoop
     from vision_backends.health.budgets import Alert, Spending
@@ -228,25 +229,28 @@ class Router:
             self._report_to_opentelemetry()
 
     @classmethod
-    def from_config(cls, config: str | os.PathLike[str] | Settings | None = None) -> Self:
-        """Make a router from vision.toml, ``VISION_*`` and ``OPENAI_*``; all of them are optional.
+    def from_config(
+        cls, config: str | os.PathLike[str] | Settings | None = None, **overrides: Unpack[ConfigKeywords]
+    ) -> Self:
+        """Make a router from vision.toml, ``VISION_*``, ``OPENAI_*`` and keywords; all of them are optional.
 
         Args:
             config: Path of the file, or settings already read; by default ``VISION_CONFIG`` or ./vision.toml, which
                 may set little until ``vision trust`` says that it is trusted.
+            **overrides: Keys that win over files and variables, as ``ladder=["openai", "embedded"]`` or
+                ``openai={"timeout_s": 5}``; `ConfigKeywords` documents them.
 
         Raises:
             ConfigError: A file, key, value or backend name has no meaning, or a file that was only found sets what it
                 may not. Nothing has been opened or sent then.
         """
         from vision_backends.backends.registry import make_backend, section_of
-        from vision_backends.config.settings import Settings as SettingsType
         from vision_backends.config.settings import TaskLadders, load_settings
         from vision_backends.config.validation import parse_table
         from vision_backends.observability.webhook import Webhook
         from vision_backends.storage import open_store
 
-        settings = config if isinstance(config, SettingsType) else load_settings(config)
+        settings = load_settings(config, overrides=cast("Mapping[str, Any]", overrides))
         names = settings.ladder
         if not isinstance(names, TaskLadders):
             names = TaskLadders(describe=names, embed=names, embed_text=names, detect=names)
@@ -293,8 +297,8 @@ class Router:
             prompt: A question or instruction; then only backends that follow instructions are asked.
             language: The wanted language: a BCP 47 tag such as "pt-BR", or a name such as "German".
             max_words: About how long the text may be.
-            **options: Who may answer, how fast, how patiently: ``backend``, ``local_only``, ``deadline_s``,
-                ``priority`` and ``max_wait_s``, as `CallKeywords` documents them.
+            **options: Who may answer, how fast, how patiently: ``backend``, ``backends``, ``model``, ``local_only``,
+                ``deadline_s``, ``priority`` and ``max_wait_s``, as `CallKeywords` documents them.
 
         Raises:
             CallerError: The image or an option is at fault.
@@ -507,7 +511,13 @@ class Router:
         return self._each(images, request, Detections, options)
 
     def warm_up(
-        self, tasks: Iterable[Task | Request] = TASKS, *, backend: str | None = None, wait_s: float = 0.0
+        self,
+        tasks: Iterable[Task | Request] = TASKS,
+        *,
+        backend: str | None = None,
+        backends: Sequence[str] | None = None,
+        model: str | None = None,
+        wait_s: float = 0.0,
     ) -> WarmUpReport:
         """Make backends ready before they are needed: import, load, run once; a fetch of weights where it is allowed.
 
@@ -518,29 +528,23 @@ class Router:
             tasks: Tasks, or whole requests where options decide which model answers:
                 ``DetectRequest(labels=("a scooter",))``.
             backend: Make only this rung ready.
+            backends: Make only these rungs ready.
+            model: Make only this model ready; as for `describe`.
             wait_s: Seconds to wait for it; then the rest goes on alone, and asking again tells how far it is.
 
         Returns:
             How each rung of each task stands; one that cannot be made ready says why.
 
         Raises:
-            InvalidRequestError: A task, or a backend on their ladders, does not exist.
+            InvalidRequestError: A task, or a backend or model on their ladders, does not exist.
         """
         if isinstance(tasks, str):
             raise InvalidRequestError(f"tasks={tasks!r} is one string.", remedy=f"Pass a list: [{tasks!r}].")
         check_number("wait_s", wait_s, example=60)
         asked = iterate("tasks", tasks, remedy=f"Pass a list of tasks, such as {list(TASKS)}, or of requests.")
         requests = [task if isinstance(task, RequestTypes) else _plain_request(task) for task in asked]
-        pairs = [
-            (rung, request)
-            for request in requests
-            for rung in self._ladders[request.task]
-            if backend in {None, rung.name}
-        ]
-        if backend is not None and not pairs:
-            names = ", ".join(sorted({rung.name for rung in self._all_backends()}))
-            message = f"There is no backend {backend!r} for {', '.join(request.task for request in requests)}."
-            raise InvalidRequestError(message, remedy=f"The ladders have: {names}.")
+        options = CallOptions(backend=backend, backends=backends, model=model)
+        pairs = options.choose_for_each(self._ladders, requests)
         jobs = [self._warm_ups.begin(rung, request) for rung, request in pairs]
         self._warm_ups.wait(jobs, timeout_s=wait_s)
         return WarmUpReport(warm_ups=tuple(job.report() for job in jobs))
@@ -554,6 +558,8 @@ class Router:
         labels: Sequence[str] | None = None,
         space: str | None = None,
         backend: str | None = None,
+        backends: Sequence[str] | None = None,
+        model: str | None = None,
         local_only: bool = False,
     ) -> Explanation:
         """Return what would happen if this were asked now, rung by rung, without asking any backend.
@@ -568,9 +574,9 @@ class Router:
             "detect": lambda: DetectRequest(labels=_labels(labels)),
         }
         _plain_request(task)
-        options = CallOptions(backend=backend, local_only=local_only)
-        backends = options.choose(self._ladders[task], task)
-        return explain(backends, requests[task](), self._attempts)
+        request = requests[task]()
+        options = CallOptions(backend=backend, backends=backends, model=model, local_only=local_only)
+        return explain(options.choose(self._ladders[task], request), request, self._attempts)
 
     def status(self) -> list[RungStatus]:
         """Return how each backend stands now for each task that has it on its ladder."""
@@ -794,7 +800,7 @@ class Router:
         self, request: Request, kind: type[A], options: CallOptions
     ) -> tuple[Callable[[ImageSource], Callable[[], Coroutine[Any, Any, A | VisionError]]], Room]:
         """Return what answers one input of many, and how many of them may be under way."""
-        backends = options.choose(self._ladders[request.task], request.task)
+        backends = options.choose(self._ladders[request.task], request)
         most = max((each.batch_size(request) * each.concurrency(request) for each in backends), default=1)
         first_alone = isinstance(request, EmbedRequest) and request.space is None
         places = ListPlaces()
@@ -909,7 +915,7 @@ class Router:
 
     def _backends(self, request: Request, options: CallOptions) -> Sequence[Backend]:
         """Return the backends that may be asked, and have the standby know of the request."""
-        backends = options.choose(self._ladders[request.task], request.task)
+        backends = options.choose(self._ladders[request.task], request)
         if self._standby is not None:
             self._standby.remember(request)
         return backends

@@ -271,8 +271,9 @@ class Attempts:
         """
         started = self.clock.monotonic()
         keep_late = partial(self._keep_late, turn, flight.items, permit)
-        asked = self._callers[turn.rung.backend.name].start(
-            [item.opened for item in flight.items], turn.call.request, timeout_s=timeout_s, on_late=keep_late
+        backend, inputs = turn.rung.backend, [item.opened for item in flight.items]
+        asked = self._callers[backend.name].start(
+            backend, inputs, turn.call.request, timeout_s=timeout_s, on_late=keep_late
         )
         try:
             await asyncio.wait([asked])

@@ -65,7 +65,7 @@ class Probing:
         self._store_pool = store_pool
         self._clock = clock
         self._locks: dict[str, asyncio.Lock] = {}
-        self._paused_until: dict[str, float] = {}
+        self._paused_until: dict[tuple[str, str], float] = {}
         after_fork_in_child(self, lambda own: own._locks.clear())  # noqa: SLF001 — its own
 
     async def lets_ask(self, turn: Turn, items: Sequence[Item], attempts: Attempts) -> bool:
@@ -74,13 +74,14 @@ class Probing:
         Otherwise the items say why not: it cannot do it, or did not even answer the probe.
         """
         backend, started = turn.rung.backend, self._clock.monotonic()
-        if started < self._paused_until.get(backend.name, started):
+        asked = (backend.name, turn.rung.scope.model)
+        if started < self._paused_until.get(asked, started):
             return True
         until = started + turn.timeout_s(items) * SHARE
         try:
             await self._find_out(backend, turn, until=until)
         except TimedOutError:
-            self._paused_until[backend.name] = self._clock.monotonic() + PAUSE_S
+            self._paused_until[asked] = self._clock.monotonic() + PAUSE_S
         except NotSupportedError as refusal:
             attempts.pass_by(items, turn, refusal)
             return False

@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 from contextlib import aclosing, contextmanager
+from copy import copy
 from dataclasses import replace
 from functools import partial, reduce
 from operator import add
@@ -26,8 +27,8 @@ from vision_backends.backends.openai.errors import Secret, Taxonomy
 from vision_backends.backends.openai.models import (
     DEFAULT_EMBEDDING_MODEL,
     DEFAULT_MODEL,
+    NOTHING,
     Detail,
-    Price,
     PriceList,
     Tokens,
     effort_of,
@@ -49,7 +50,7 @@ from vision_backends.backends.openai.settings import BaseUrl, Settings
 from vision_backends.backends.requests import Account, DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest
 from vision_backends.clock import SYSTEM_CLOCK, Clock, Deadline, Stopwatch
 from vision_backends.config.found import ONLY_LOWER, OnlyIf, ordered
-from vision_backends.config.presets import find_preset
+from vision_backends.config.presets import find_preset, presets
 from vision_backends.engine.event_loop import engine_loop
 from vision_backends.errors import (
     AuthenticationError,
@@ -91,6 +92,9 @@ TEXTS_PER_CALL = 256
 
 A = TypeVar("A", Description, Embedding, Detections)
 
+OTHER_MODELS = 64
+"""How many models that calls have named are remembered with what was learned about them."""
+
 SEEN_IMAGES = 1_000
 """How many images are remembered as readable."""
 
@@ -102,8 +106,6 @@ SHORTER = OnlyIf("at most what it is without the file, or 1024", lambda most, wi
 
 _SCHEMA_FIELDS = {"chat": "response_format", "responses": "text"}
 """The field of either API that asks for JSON by a schema."""
-
-FREE_PRICE = Price(input=0.0, output=0.0)
 
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,99}")
 """Names of variables, which keys do not look like: one that was written here by mistake is not shown as a name."""
@@ -215,7 +217,7 @@ class OpenAIBackend(AsyncBackend):
         model, embedding_model = _models_of(row, model, embedding_model)
         image_embeddings = image_embeddings or ("direct" if row is not None and row.embeds == "images" else "describe")
         image_rule = image_token_rule(model, detail, max_image_px=max_image_px)
-        self._settings = settings = Settings(
+        settings = Settings(
             base_url=server,
             api=("responses" if server.official else "chat") if api == "auto" else api,
             model=model,
@@ -229,8 +231,8 @@ class OpenAIBackend(AsyncBackend):
             wire_rule=wire_rule(model, image_rule, max_image_px=max_image_px),
             max_tokens=max_tokens,
             preset=row,
+            wanted_effort=reasoning_effort,
         )
-        self._models = settings.models()
         self.credential = _payer(server.url, secret, hidden, organization=organization, project=project)
         self.account = Account(
             server="\0".join((server.url, organization or "", project or "")),
@@ -243,8 +245,9 @@ class OpenAIBackend(AsyncBackend):
         self._timeout_s = timeout_s
         self._concurrency = concurrency
         self._clock = clock
-        is_free = private or (row is not None and server.is_this_machine and row.is_free(model))
-        self._prices = PriceList.load(prices, flat=0.0 if price is None and is_free else price, host=server.host)
+        is_free = row.is_free if row is not None and server.is_this_machine else None
+        flat = 0.0 if price is None and private else price
+        self._prices = PriceList.load(prices, flat=flat, is_free=is_free, host=server.host)
         self._taxonomy = Taxonomy(
             host=server.host,
             official=server.official,
@@ -264,18 +267,39 @@ class OpenAIBackend(AsyncBackend):
             headers=hidden,
             clock=clock,
         )
-        protocol = Responses() if settings.api == "responses" else Chat(official=server.official)
-        self._conversation = Conversation(self._client, protocol, self._prices, raises_limits=max_tokens is None)
-        self._embedder = Embedder(
-            self._client, model=embedding_model, cut=embedding_dimensions, dimensions=settings.dimensions, clock=clock
-        )
         self._seen: dict[str, None] = {}
+        self._others: dict[tuple[str, str], Self] = {}
+        self._ask_by(settings)
+
+    def _ask_by(self, settings: Settings) -> None:
+        """Ask the models of these settings from now on; what is learned about them begins anew."""
+        self._settings, self._models = settings, settings.models()
         self._probe: Probe | None = None
         self._is_identified = False
+        protocol = Responses() if settings.api == "responses" else Chat(official=settings.base_url.official)
+        raises_limits = settings.max_tokens is None
+        self._conversation = Conversation(self._client, protocol, self._prices, raises_limits=raises_limits)
+        self._embedder = Embedder(
+            self._client,
+            model=settings.embedding_model,
+            cut=settings.embedding_dimensions,
+            dimensions=settings.dimensions,
+            clock=self._clock,
+        )
+
+    @classmethod
+    def defaults_for(cls, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return what follows from the preset."""
+        row = presets().get(str(settings.get("preset")))
+        names_models = row is not None and not row.has_default_models
+        models = {} if names_models else {"model": DEFAULT_MODEL, "embedding_model": DEFAULT_EMBEDDING_MODEL}
+        images = "direct" if row is not None and row.embeds == "images" else "describe"
+        return {"base_url": DEFAULT_BASE_URL if row is None else row.base_url, "image_embeddings": images, **models}
 
     def named(self, name: str) -> Self:
         """Give it a name of its own, under which it has a key of its own: `OPENAI_API_KEY` is for ``openai``."""
         super().named(name)
+        self._others.clear()
         self._taxonomy.backend = name
         if self._key_variable is None and name != type(self).name:
             own = f"VISION_BACKENDS__{name.upper()}__API_KEY"
@@ -291,6 +315,21 @@ class OpenAIBackend(AsyncBackend):
             obstacle = self._settings.obstacle(request.task)
         message, remedy = obstacle or (f"The {self.name} backend has no {request.task}.", None)
         raise NotSupportedError(message, remedy=remedy, backend=self.name)
+
+    def with_model(self, model: str, request: Request) -> Self:
+        """Return the same server as it answers with any of its models: an embedding model, or one that sees images."""
+        embeds = isinstance(request, EmbedRequest | EmbedTextRequest)
+        role, settings = "embedding_model" if embeds else "model", self._settings
+        if model == getattr(settings, role):
+            return self
+        other = self._others.get((role, model))
+        if other is None:
+            other = copy(self)
+            other._ask_by(replace(settings, embedding_model=model) if embeds else settings.with_model(model))  # noqa: SLF001 — of its own class
+            if len(self._others) >= OTHER_MODELS:
+                self._others.clear()
+            other = self._others.setdefault((role, model), other)
+        return other
 
     def check(self, request: Request) -> None:
         """Return if the server can be asked."""
@@ -318,8 +357,10 @@ class OpenAIBackend(AsyncBackend):
     def forget(self) -> None:
         """Ask the server again for what it has refused, and whether its model sees."""
         self._client.dialect.forget()
+        self._client.findings.forget()
         self.probe_again()
         self._embedder.forget()
+        self._others.clear()
 
     def warm_up(self, request: Request) -> None:
         """Import the HTTP client and load the certificates; nothing is sent."""
@@ -491,7 +532,7 @@ class OpenAIBackend(AsyncBackend):
         settings = self._settings
         if "describe" not in settings.models():
             return "never"
-        is_free = self._prices.of(settings.model) == FREE_PRICE
+        is_free = self._prices.of(settings.model) == NOTHING
         return "by itself" if is_free and settings.base_url.is_this_machine else "when told"
 
     def recall(self) -> None:

@@ -5,11 +5,11 @@ This module decides what a request is answered with before anything is sent. It 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 from urllib.parse import urlsplit
 
-from vision_backends.backends.openai.models import EMBEDDING_DIMENSIONS, Detail
+from vision_backends.backends.openai.models import EMBEDDING_DIMENSIONS, Detail, effort_of, image_token_rule, wire_rule
 from vision_backends.backends.requests import Model
 from vision_backends.config.web_address import origin_of
 from vision_backends.errors import ConfigError
@@ -86,6 +86,7 @@ class Settings:
         image_embeddings: How an image gets its vector: by its description, or directly.
         detail: How closely the model looks.
         effort: How much it thinks; None leaves it to the model.
+        wanted_effort: What the user has written of that: ``"auto"`` and ``"default"`` are different for each model.
         max_image_px: Limit of the longer side of what is sent; None sends all that the model looks at.
         image_rule: How the model sees an image under these settings.
         wire_rule: How an image is sent.
@@ -109,6 +110,7 @@ class Settings:
     wire_rule: WireRule
     max_tokens: int | None = None
     preset: Preset | None = None
+    wanted_effort: str = "auto"
 
     def __post_init__(self) -> None:
         for key in ("embedding_dimensions", "max_image_px", "max_tokens"):
@@ -119,6 +121,17 @@ class Settings:
             raise ConfigError(
                 "[openai] OpenAI embeds texts only.", remedy='Set image_embeddings = "describe", or a base_url.'
             )
+
+    def with_model(self, model: str) -> Settings:
+        """Return the same settings for another model that describes and detects."""
+        rule = image_token_rule(model, self.detail, max_image_px=self.max_image_px)
+        return replace(
+            self,
+            model=model,
+            effort=effort_of(model, self.wanted_effort),
+            image_rule=rule,
+            wire_rule=wire_rule(model, rule, max_image_px=self.max_image_px),
+        )
 
     @property
     def dimensions(self) -> int | None:
