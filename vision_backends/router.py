@@ -157,7 +157,8 @@ class Router:
     ) -> None:
         self._ladders = _ladders(ladder)
         _check_parts(store=store, limits=limits, alerts=alerts, image_limits=image_limits)
-        _check_prices(self._ladders, limits or {})
+        self._limits = dict(limits or {})
+        _check_prices(self._ladders, self._limits)
         self._clock = clock
         self._deadline_s = positive_seconds(deadline_s)
         self._stores = GuardedStores(store if isinstance(store, Stores) else Stores.of(store or MemoryStore()))
@@ -801,6 +802,8 @@ class Router:
     ) -> tuple[Callable[[ImageSource], Callable[[], Coroutine[Any, Any, A | VisionError]]], Room]:
         """Return what answers one input of many, and how many of them may be under way."""
         backends = options.choose(self._ladders[request.task], request)
+        if options.model is not None:
+            self._check_prices_of(backends, request)
         most = max((each.batch_size(request) * each.concurrency(request) for each in backends), default=1)
         first_alone = isinstance(request, EmbedRequest) and request.space is None
         places = ListPlaces()
@@ -916,9 +919,21 @@ class Router:
     def _backends(self, request: Request, options: CallOptions) -> Sequence[Backend]:
         """Return the backends that may be asked, and have the standby know of the request."""
         backends = options.choose(self._ladders[request.task], request)
+        if options.model is not None:
+            self._check_prices_of(backends, request)
         if self._standby is not None:
             self._standby.remember(request)
         return backends
+
+    def _check_prices_of(self, backends: Sequence[Backend], request: Request) -> None:
+        """Return if budgets in US dollars can count the model that a call has named.
+
+        Raises:
+            InvalidRequestError: Its price is unknown.
+        """
+        for backend in backends:
+            if backend.name in self._limits:
+                self._limits[backend.name].check_priced(backend, [request], error=InvalidRequestError)
 
     async def _close_on_loop(self) -> None:
         """Release what backends have on the engine's loop."""
