@@ -476,9 +476,9 @@ def _refused_in_table(name: str, table: Mapping[str, Any], before: Mapping[str, 
         earlier = {key: before[key] for key in own if key in before}
         values = parse_table(make, own, section=f"[{name}]", beside=limited)
         without = parse_table(make, earlier, section=f"[{name}]", beside=limited)
-        for key, (default, metadata) in declared(make, own).items():
-            rules = (*metadata, ONLY_LOWER) if is_limit else metadata
-            refusal = refusal_of((name, key), rules, values[key], without.get(key, default))
+        for key, said in declared(make, own).items():
+            rules = (*said.metadata, ONLY_LOWER) if is_limit else said.metadata
+            refusal = refusal_of((name, key), rules, values[key], without.get(key, said.default))
             yield from [refusal] if refusal else []
 
 

@@ -87,17 +87,22 @@ class Declared(NamedTuple):
     Attributes:
         default: Its value where a table does not set it.
         metadata: What its annotation carries beside the type.
+        hint: Its annotation.
     """
 
     default: object
     metadata: tuple[object, ...]
+    hint: Any
 
 
 def declared(make: Callable[..., Any], names: Iterable[str]) -> dict[str, Declared]:
     """Return what is declared of some keywords of a function or class."""
     parameters = inspect.signature(make).parameters
     hints = _type_hints(make, names)
-    return {name: Declared(parameters[name].default, getattr(hints[name], "__metadata__", ())) for name in names}
+    return {
+        name: Declared(parameters[name].default, getattr(hints[name], "__metadata__", ()), hints[name])
+        for name in names
+    }
 
 
 def wrong_table(
