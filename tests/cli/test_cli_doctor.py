@@ -274,3 +274,20 @@ def test_a_key_that_is_not_sent_to_a_named_rung_is_told(vision, use_ladder, monk
     assert "backends.azure.api_key of VISION_BACKENDS__AZURE__API_KEY is not sent to http://gpu.test" in out
     assert "or VISION_BACKENDS__AZURE__API_KEY and VISION_BACKENDS__AZURE__BASE_URL." in out
     assert "very-secret" not in out
+
+
+def test_a_rung_with_a_preset_names_its_server_and_the_variable_of_its_key(vision, use_ladder, monkeypatch):
+    """And never the key."""
+    use_ladder("groq", "ollama", FAKE)
+    monkeypatch.setenv("VISION_BACKENDS__GROQ", '{"kind": "openai", "preset": "groq", "model": "m"}')
+    monkeypatch.setenv("VISION_BACKENDS__OLLAMA", '{"kind": "openai", "preset": "ollama", "model": "m"}')
+    monkeypatch.delenv("GROQ_API_KEY", raising=False)
+    out = vision("doctor").stdout
+    assert re.search(r"^missing +key of groq +not set\n +→ export GROQ_API_KEY=", out, re.MULTILINE)
+    assert re.search(r"^ok +key of ollama +none; its server may need none", out, re.MULTILINE)
+    assert re.search(r"^ok +address of ollama +http://localhost:11434, .*VISION_BACKENDS__OLLAMA", out, re.MULTILINE)
+    monkeypatch.setenv("GROQ_API_KEY", "sk-canary-0123456789")
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # nobody asks Groq in a test
+    out = vision("doctor").stdout
+    assert re.search(r"^ok +key of groq +set, in GROQ_API_KEY; it is never shown$", out, re.MULTILINE)
+    assert "canary" not in out

@@ -66,6 +66,8 @@ HARMFUL = [
     ('openai.project = "p"', "openai.project"),
     ('openai.headers = {x-api-key = "y"}', "openai.headers"),
     ("openai.prices = {gpt-6-luna = {input = 0, output = 0}}", "openai.prices"),
+    ("openai.price = 0", "openai.price"),
+    ("openai.allow_unpriced = true", "openai.allow_unpriced"),
     ('openai.error_codes = {gone = "quota_exhausted"}', "openai.error_codes"),
     ('openai.api = "chat"', "openai.api"),
     ('openai.image_embeddings = "direct"', "openai.image_embeddings"),

@@ -65,6 +65,11 @@ class Backend(ABC):
         """
         return cls(**settings)
 
+    @classmethod
+    def defaults_for(cls, settings: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG003 — for subclasses
+        """Return the defaults of keys that depend on what else its table sets, for people to see; none by default."""
+        return {}
+
     def named(self, name: str) -> Self:
         """Give this instance a name of its own and return it, so that a ladder can hold several of a kind.
 
@@ -88,6 +93,29 @@ class Backend(ABC):
         Raises:
             NotSupportedError: No model of this backend has the task.
         """
+
+    def with_model(self, model: str, request: Request) -> Backend:
+        """Return this rung as it answers a request with another of its models; by default it has one for each task.
+
+        What is returned has the name, the account and the connections of this rung, and is closed with it; only what
+        depends on the model differs, such as `model_for`. It is asked like any other rung. Quick, as `check` is, and
+        nothing is sent: whether a server really has the model is found when it is asked.
+
+        Args:
+            model: The model that a call has named.
+            request: What it is to answer; of a rung with a model for each task, only that one is replaced.
+
+        Raises:
+            NotSupportedError: This rung has no such model; says which it has.
+        """
+        own = self.model_for(request).name
+        if model != own:
+            raise NotSupportedError(
+                f"The {self.name} backend has no model {model!r}: {own!r} is what it is configured with.",
+                remedy="Leave model= out, or configure the backend with that model.",
+                backend=self.name,
+            )
+        return self
 
     @abstractmethod
     def check(self, request: Request) -> None:
@@ -129,6 +157,11 @@ class Backend(ABC):
         Trouble with quota or authentication blocks every task of one credential.
         """
         return None
+
+    @property
+    def is_private(self) -> bool:
+        """Whether it may be asked where the input must not leave this machine; by default where it is `local`."""
+        return self.local
 
     @property
     def account(self) -> Account:
@@ -178,6 +211,13 @@ class Backend(ABC):
     def estimate(self, request: Request, inputs: Sequence[Image] | Sequence[str]) -> Usage:
         """Return the most that one call could consume, for the budget check before it."""
         return FREE
+
+    def unpriced(self, request: Request) -> Sequence[str]:
+        """Return the models that such a request would ask and whose price is not known; their costs are None.
+
+        A budget in US dollars cannot count them, so that a router which has one does not begin with them.
+        """
+        return ()
 
     def rate_limits(self, request: Request) -> RateLimits | None:
         """Return the limits for this model in the server's latest reply; None if it named none."""

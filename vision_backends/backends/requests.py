@@ -26,6 +26,7 @@ __all__ = [
     "RateLimits",
     "Request",
     "check_unicode",
+    "is_embedding",
     "shape_of",
 ]
 
@@ -143,6 +144,11 @@ class DetectRequest:
 
 Request = DescribeRequest | EmbedRequest | EmbedTextRequest | DetectRequest
 """Everything that determines an answer, apart from the image or text itself and the model."""
+
+
+def is_embedding(request: Request) -> bool:
+    """Return whether vectors are asked for."""
+    return isinstance(request, EmbedRequest | EmbedTextRequest)
 
 
 def shape_of(request: Request) -> tuple[str, ...]:

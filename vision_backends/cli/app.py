@@ -33,8 +33,8 @@ COMMANDS = {
         ("doctor", "doctor", "Check the installation, and name the command that fixes what is missing."),
         (
             "config",
-            "configuration",
-            "Print the settings in force as TOML for vision.toml, without secrets, and where each of them came from.",
+            "config",
+            "Print every setting in force as TOML for vision.toml, without secrets, with its default and its origin.",
         ),
         ("trust", "trust", "Let a vision.toml that you have read set everything, until its content changes."),
         ("cache", "cache", "Show or clear the cached answers."),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AskOptions",
-    "BackendName",
+    "BackendNames",
     "CommonOptions",
     "ConfigFile",
     "Debug",
@@ -36,6 +36,7 @@ __all__ = [
     "LocalOnly",
     "ModelName",
     "ModelNames",
+    "OfModel",
     "OptionalBackend",
     "OptionalImages",
     "Prompt",
@@ -45,6 +46,7 @@ __all__ = [
     "Truncate",
     "Yes",
     "command",
+    "rungs_of",
 ]
 
 
@@ -71,9 +73,21 @@ _MODEL_HELP = "Short or full name of a model in the list, or any model on the hu
 
 Images = Annotated[list[str], _IMAGES]
 OptionalImages = Annotated[list[str] | None, _IMAGES]
-BackendName = Annotated[
+BackendNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--backends",
+        "--backend",
+        metavar="NAME",
+        autocompletion=_backend_names,
+        help="Ask only this backend; or several, separated by commas, in this order.",
+    ),
+]
+OfModel = Annotated[
     str | None,
-    typer.Option("--backend", metavar="NAME", autocompletion=_backend_names, help="Ask only this backend."),
+    typer.Option(
+        "--model", metavar="NAME", help='Ask only this model, such as "gpt-x"; or "azure/gpt-x" of a backend.'
+    ),
 ]
 OptionalBackend = Annotated[
     str | None,
@@ -147,7 +161,8 @@ class JsonOptions(CommonOptions):
 class AskOptions(JsonOptions):
     """The options of every command that asks about images."""
 
-    backend: BackendName = None
+    backends: BackendNames = None
+    model: OfModel = None
     local_only: LocalOnly = False
     deadline: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Stop after this many seconds in total.")
@@ -167,11 +182,17 @@ class AskOptions(JsonOptions):
         if self.max_wait is not None and not self.batch:
             raise InvalidRequestError("--max-wait needs --batch.")
         return {
-            "backend": self.backend,
+            "backends": rungs_of(self.backends),
+            "model": self.model,
             "local_only": self.local_only,
             "priority": "batch" if self.batch else "interactive",
             "max_wait_s": self.max_wait,
         }
+
+
+def rungs_of(given: list[str] | None) -> list[str] | None:
+    """Return the names of backends that a command was given; None where it was given none."""
+    return [name.strip() for each in given for name in each.split(",")] if given else None
 
 
 def _for_one_command(settings: "Settings") -> "Settings":

@@ -67,6 +67,7 @@ def _verdict(rung: Rung, request: Request, attempts: Attempts, gates: GateSnapsh
         remedy=blocked.remedy if blocked else None,
         code=blocked.code if blocked else None,
         retry_after_s=blocked.retry_after_s if blocked else None,
-        expected_s=attempts.expected_s(rung, request) if rung.model else None,
+        expected_s=attempts.cold_starts.expected_s(rung, request) if rung.model else None,
         notes=tuple(rung.backend.learned(request)),
+        unpriced=tuple(rung.backend.unpriced(request)),
     )

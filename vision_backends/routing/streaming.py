@@ -271,7 +271,7 @@ class StreamLadder:
                 timeout_s = turn.timeout_s([item])
                 admitted = await self._attempts.admit(turn, [item], timeout_s=timeout_s)
                 if admitted is not None:
-                    with self._attempts.loading(turn.last, call.request):
+                    with self._attempts.cold_starts.loading(turn.last, call.request):
                         await self._attempt(turn, item, *admitted, timeout_s=timeout_s, queue=queue)
             if item.settled:
                 return
@@ -324,9 +324,9 @@ class StreamLadder:
         until = clock.monotonic() + timeout_s
         late = TimedOutError(f"No answer within {timeout_s:.3g} s.")
         image, request = cast("Image", item.opened), cast("DescribeRequest", turn.call.request)
-        async with aclosing(
-            self._callers[turn.rung.backend.name].stream(image, request, timeout_s=timeout_s)
-        ) as pieces:
+        backend = turn.rung.backend
+        stream = self._callers[backend.name].stream(backend, image, request, timeout_s=timeout_s)
+        async with aclosing(stream) as pieces:
             while True:
                 try:
                     async with clock.timeout_at(until):

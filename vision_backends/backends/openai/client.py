@@ -110,6 +110,8 @@ class Client:
         api_key: The key; empty where none is needed.
         taxonomy: What the server's errors mean.
         prices: What replies cost that hold an error.
+        dialect: What the server is known to refuse.
+        direct: Whether no proxy may be used.
         organization: OpenAI's id of the organization that pays.
         project: OpenAI's id of the project.
         headers: Sent with every request.
@@ -123,6 +125,8 @@ class Client:
         api_key: Secret,
         taxonomy: Taxonomy,
         prices: PriceList,
+        dialect: Dialect | None = None,
+        direct: bool = False,
         organization: str | None = None,
         project: str | None = None,
         headers: Mapping[str, Secret] | None = None,
@@ -139,7 +143,8 @@ class Client:
         self._locks: dict[int, Lock] = {}
         self._lines: dict[tuple[int, asyncio.AbstractEventLoop], Line] = {}
         self._limits: dict[str, RateLimits] = {}
-        self.dialect = Dialect(base_url.url)
+        self._direct = direct
+        self.dialect = dialect or Dialect(base_url.url)
 
     def rate_limits(self, model: str) -> RateLimits | None:
         """Return what the latest reply for a model said about limits."""
@@ -158,7 +163,7 @@ class Client:
             if self._network is None:
                 from vision_backends.backends.openai.connections import Network
 
-                self._network = Network.load(self._base_url.url)
+                self._network = Network.load(self._base_url.url, direct=self._direct)
             return self._network
 
     async def prepare(

@@ -85,14 +85,18 @@ class Network:
     proxy: Proxy | None
 
     @classmethod
-    def load(cls, url: str) -> Network:
+    def load(cls, url: str, *, direct: bool = False) -> Network:
         """Read the environment and the certificates; takes some 20 ms.
+
+        Args:
+            url: The server.
+            direct: Whether no proxy may be used, whatever the environment says.
 
         Raises:
             UnavailableError: A file of certificates is missing or invalid, or the proxy is of an unknown kind.
         """
         parts = urlsplit(url)
-        proxy = _find_proxy(parts.scheme, parts.netloc)
+        proxy = None if direct else _find_proxy(parts.scheme, parts.netloc)
         encrypted = parts.scheme == "https" or (proxy is not None and proxy.url.startswith("https:"))
         return cls(tls=_tls_context() if encrypted else None, proxy=proxy)
 

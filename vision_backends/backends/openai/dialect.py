@@ -14,7 +14,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from vision_backends.errors import RefusedError
     from vision_backends.storage.notes import Notes
@@ -65,15 +65,19 @@ class Dialect:
 
     Args:
         server: Where its API begins.
+        documented: Fields that it refuses by its own documentation, by endpoint; they need not be learned.
     """
 
-    def __init__(self, server: str) -> None:
+    def __init__(self, server: str, *, documented: Mapping[str, Sequence[str]] | None = None) -> None:
         self._server = server
+        self._documented = {endpoint: tuple(fields) for endpoint, fields in (documented or {}).items()}
         self._learned: dict[str, Changes] = {}
         self.notes: Notes | None = None
 
     def adapt(self, endpoint: str, body: Body) -> Body:
         """Return a body as this server is known to take it."""
+        for field in self._documented.get(endpoint, ()):
+            _change(body, field, None)
         for field, value in self.known(endpoint, body["model"]).items():
             _change(body, field, value)
         return body

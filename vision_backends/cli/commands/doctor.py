@@ -17,6 +17,7 @@ from vision_backends.cli.options import JsonOptions, command
 from vision_backends.cli.rendering.exits import NOTHING_ANSWERED
 from vision_backends.cli.rendering.status import print_reasons
 from vision_backends.cli.rendering.text import dump_json, one_line
+from vision_backends.config.credentials import SERVER_KEYS
 from vision_backends.errors import NotReadyError, VisionError
 from vision_backends.reports import RungStatus
 from vision_backends.types import Task
@@ -76,7 +77,7 @@ def doctor(*, options: JsonOptions) -> None:
             for name in _servers(settings, rungs):
                 checks += [*_server(configuration, name), _api_key(configuration, name)]
             checks += [*_certificates(), *_connections(router), *_accounts(router)]
-            checks += _learned(rungs)
+            checks += [*_learned(rungs), *_prices(rungs)]
             answers = {task: router.explain(task).chosen for task in NEEDED}
     except VisionError as error:
         checks.append(Check(name="configuration", state="broken", detail=error.message, remedy=error.remedy))
@@ -144,14 +145,16 @@ def _configuration(configuration: "Configuration") -> Check:
 
 def _servers(settings: "Settings", rungs: Sequence[RungStatus]) -> list[str]:
     """Return the names of the rungs that ask a server which speaks OpenAI's language, ``openai`` in any case."""
-    return ["openai", *(rung.backend for rung in rungs if settings.kind_of(rung.backend) == "openai" != rung.backend)]
+    others = [rung.backend for rung in rungs if rung.backend != "openai"]
+    return ["openai", *filter(settings.asks_server, others)]
 
 
 def _server(configuration: "Configuration", name: str) -> Iterator[Check]:
     """Name a server that is not OpenAI's, and who has named it."""
     server = configuration.settings.server_of(name)
     if server is not None and not server.is_openai:
-        origin = configuration.origins.get((*_table(name), "base_url"), "the defaults")
+        origins = (configuration.origins.get((*_table(name), key)) for key in SERVER_KEYS)
+        origin = next(filter(None, origins), "the defaults")
         detail = f"{server}, which is not OpenAI's; set by {origin}"
         yield Check(name="OpenAI server" if name == "openai" else f"address of {name}", state="ok", detail=detail)
 
@@ -179,17 +182,19 @@ def _api_key(configuration: "Configuration", rung: str) -> Check:
         return Check(name=name, state="ok", detail="set; it is never shown")
     if table.get("api_key_env"):
         return _key_in_variable(name, str(table["api_key_env"]))
+    server, preset = configuration.settings.server_of(rung), configuration.settings.preset_of(rung)
+    variable = "OPENAI_API_KEY" if rung == "openai" and preset is None else preset and preset.key_variable_for(server)
+    if preset is not None and variable and os.environ.get(variable):
+        return _key_in_variable(name, variable)
     prefix = "__".join(("VISION", *keys)).upper().replace("__", "_", 1)
     for withheld in configuration.withheld:
         if withheld.table == keys and withheld.keys in {("api_key",), ("api_key_env",)}:
             remedy = f"Set api_key and base_url in the same place, or {prefix}__API_KEY and {prefix}__BASE_URL."
             return Check(name=name, state="missing", detail=configuration.told_of(withheld), remedy=remedy)
-    if rung == "openai":
-        return Check(name=name, state="missing", detail="not set", remedy="export OPENAI_API_KEY=...")
-    server = configuration.settings.server_of(rung)
-    if server is not None and not server.is_openai:
+    is_needed = preset.needs_key if preset is not None else rung == "openai" or server is None or server.is_openai
+    if not is_needed:
         return Check(name=name, state="ok", detail="none; its server may need none")
-    return Check(name=name, state="missing", detail="not set", remedy=f"export {prefix}__API_KEY=...")
+    return Check(name=name, state="missing", detail="not set", remedy=f"export {variable or prefix + '__API_KEY'}=...")
 
 
 def _key_in_variable(name: str, variable: str) -> Check:
@@ -227,6 +232,17 @@ def _learned(rungs: "Sequence[RungStatus]") -> Iterator[Check]:
     notes = {note: rung.backend for rung in rungs for verdict in rung.tasks.values() for note in verdict.notes}
     for note, backend in notes.items():
         yield Check(name=f"server of {backend}", state="ok", detail=note)
+
+
+def _prices(rungs: "Sequence[RungStatus]") -> Iterator[Check]:
+    """Look for models whose costs nobody can tell."""
+    from vision_backends.health.budgets import remedy_of_unpriced
+
+    for rung in rungs:
+        if rung.unpriced:
+            detail = f"unknown for {', '.join(rung.unpriced)}, and so is the cost of every call"
+            remedy = remedy_of_unpriced(rung.backend)
+            yield Check(name=f"price of {rung.backend}", state="missing", detail=detail, remedy=remedy)
 
 
 def _accounts(router: "Router") -> Iterator[Check]:

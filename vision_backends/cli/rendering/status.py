@@ -25,7 +25,15 @@ if TYPE_CHECKING:
     from vision_backends.reports import RungStatus, Verdict
     from vision_backends.types import Task
 
-__all__ = ["is_spent", "print_budgets", "print_gates", "print_left_out", "print_models", "print_reasons"]
+__all__ = [
+    "is_spent",
+    "print_budgets",
+    "print_gates",
+    "print_left_out",
+    "print_models",
+    "print_reasons",
+    "print_unpriced",
+]
 
 REVISION_LENGTH = 12
 """Characters of a commit that tell it from all others in practice."""
@@ -75,6 +83,22 @@ def print_left_out(rung: RungStatus) -> None:
         names = ", ".join(fields)
         typer.echo(f"{rung.backend}: its server refuses {names} ({one_line(about)}), so requests are written without.")
         typer.echo(f"  → vision reset {rung.backend} asks it again")
+
+
+def print_unpriced(rung: RungStatus, *, costs: str = "its cost") -> None:
+    """Print which models of a rung have no known price, and how it is set; nothing where all have one.
+
+    Args:
+        rung: How it stands.
+        costs: What is unknown because of that.
+    """
+    from vision_backends.health.budgets import remedy_of_unpriced
+
+    if rung.unpriced:
+        typer.echo(
+            f"{rung.backend}: the price of {', '.join(map(one_line, rung.unpriced))} is unknown, and so is {costs}."
+        )
+        typer.echo(f"  → {remedy_of_unpriced(rung.backend)}")
 
 
 def _heading(column: str) -> str:
