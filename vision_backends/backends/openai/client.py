@@ -112,6 +112,8 @@ class Client:
         prices: What replies cost that hold an error.
         dialect: What the server is known to refuse.
         direct: Whether no proxy may be used.
+        key_header: The header that carries the key: ``authorization``, or Azure's ``api-key``.
+        token: Gives a token to send in place of a key, for each request.
         organization: OpenAI's id of the organization that pays.
         project: OpenAI's id of the project.
         headers: Sent with every request.
@@ -127,6 +129,8 @@ class Client:
         prices: PriceList,
         dialect: Dialect | None = None,
         direct: bool = False,
+        key_header: Literal["authorization", "api-key"] = "authorization",
+        token: Callable[[], Awaitable[Secret]] | None = None,
         organization: str | None = None,
         project: str | None = None,
         headers: Mapping[str, Secret] | None = None,
@@ -143,7 +147,7 @@ class Client:
         self._locks: dict[int, Lock] = {}
         self._lines: dict[tuple[int, asyncio.AbstractEventLoop], Line] = {}
         self._limits: dict[str, RateLimits] = {}
-        self._direct = direct
+        self._direct, self._key_header, self._token = direct, key_header, token
         self.dialect = dialect or Dialect(base_url.url)
 
     def rate_limits(self, model: str) -> RateLimits | None:
@@ -209,7 +213,10 @@ class Client:
         """
         exchange = await self._exchange(deadline)
         try:
-            await self._limited(exchange.send(f"{self._base_url.url}/models", b"", method="GET"), exchange, deadline)
+            url = f"{self._base_url.url}/models{self._base_url.query}"
+            if self._token is not None:
+                await self._limited(self._authorize(exchange), exchange, deadline)
+            await self._limited(exchange.send(url, b"", method="GET"), exchange, deadline)
             return exchange.status, exchange.headers.get("content-type", "")
         finally:
             exchange.close()
@@ -291,21 +298,35 @@ class Client:
         headers = {
             "accept": "application/json",
             "accept-encoding": "identity",  # compressed events would come late
-            "authorization": f"Bearer {self._api_key.reveal() or NO_KEY}",
             "content-type": "application/json",
             "user-agent": USER_AGENT,
         }
+        if self._token is None:
+            key, is_bearer = self._api_key.reveal() or NO_KEY, self._key_header == "authorization"
+            headers[self._key_header] = f"Bearer {key}" if is_bearer else key
         headers |= {name: value for name, value in self._accounts.items() if value is not None}
         return headers | {name.lower(): value.reveal() for name, value in self._headers.items()}
 
     async def _open(self, request: PreparedRequest, exchange: Exchange, deadline: Deadline) -> None:
         """Send a request and wait for the head of the reply; raises the error that its status means."""
-        await exchange.send(self._base_url.url + PATHS[request.endpoint], request.body)
+        if self._token is not None:
+            await self._authorize(exchange)
+        server, path = self._base_url, PATHS[request.endpoint]
+        if server.by_deployment and request.endpoint != "responses":
+            path = f"/deployments/{request.model}{path}"
+        await exchange.send(server.url + path + server.query, request.body)
         limits = read_rate_limits(exchange.headers)
         if limits is not None:
             self._limits[request.model] = limits
         if exchange.status >= 300:
             raise await self._refusal(exchange, request, deadline)
+
+    async def _authorize(self, exchange: Exchange) -> None:
+        """Have a request carry a token of its own."""
+        if self._token is not None:
+            token = await self._token()
+            self._taxonomy.hide(token)
+            exchange.authorize(token)
 
     async def _fetch(self, request: PreparedRequest, exchange: Exchange) -> Reply:
         blocks = [bytearray()]

@@ -298,6 +298,7 @@ class PriceList:
         own: The user's: model → price.
         flat: What every other model costs; None where the user does not say.
         shipped: Model → price, where the user says nothing.
+        behind: Other names of models, each with the model that it stands for.
     """
 
     def __init__(
@@ -306,14 +307,21 @@ class PriceList:
         *,
         flat: Price | None = None,
         shipped: Mapping[str, Price] | None = None,
+        behind: Mapping[str, str] | None = None,
     ) -> None:
         self._own = dict(own or {})
+        self._behind = dict(behind or {})
         self._flat = flat
         self._shipped = dict(shipped or {})
 
     @classmethod
     def load(
-        cls, own: Mapping[str, Mapping[str, float]] | None = None, *, flat: float | None = None, host: str = ""
+        cls,
+        own: Mapping[str, Mapping[str, float]] | None = None,
+        *,
+        flat: float | None = None,
+        host: str = "",
+        behind: Mapping[str, str] | None = None,
     ) -> Self:
         """Return the shipped prices with the user's over them.
 
@@ -321,6 +329,7 @@ class PriceList:
             own: Model → ``{"input": …, "output": …}`` in US dollars per million tokens.
             flat: US dollars per million tokens, sent or received, of every model that ``own`` does not name.
             host: The server, with or without a port; models with open weights cost what it asks for them.
+            behind: Other names of models, each with the model that it stands for.
 
         Raises:
             ConfigError: A row of ``own`` has a wrong or missing key, or a price is negative or no number.
@@ -338,15 +347,14 @@ class PriceList:
                 f"[openai] price = {flat} is none.", remedy="Write USD per million tokens; 0 for nothing."
             )
         every = None if flat is None else Price(input=flat, output=flat)
-        return cls(prices, flat=every, shipped=_shipped(host.partition(":")[0]))
+        return cls(prices, flat=every, shipped=_shipped(host.partition(":")[0]), behind=behind)
 
     def of(self, model: str) -> Price | None:
         """Return the price of a model, or None where it is not known."""
-        own, shipped = (
-            next((prices[name] for name in _spellings(model) if name in prices), None)
-            for prices in (self._own, self._shipped)
-        )
-        return own or self._flat or shipped
+        stated = self._behind.get(model, model)
+        own = (self._own[name] for each in (model, stated) for name in _spellings(each) if name in self._own)
+        shipped = (self._shipped[name] for name in _spellings(stated) if name in self._shipped)
+        return next(own, None) or self._flat or next(shipped, None)
 
     def usage(self, model: str, tokens: Tokens | None, *, at_most: bool = False) -> Usage:
         """Return what was consumed; what the server or the list does not say is None, never 0.

@@ -178,8 +178,9 @@ def _state(settings: "Settings") -> Check:
 def _api_key(configuration: "Configuration", rung: str) -> Check:
     name = "OpenAI key" if rung == "openai" else f"key of {rung}"
     table, keys = configuration.settings.table(rung), _table(rung)
-    if table.get("api_key"):
-        return Check(name=name, state="ok", detail="set; it is never shown")
+    if table.get("api_key") or table.get("azure_ad_token_provider"):
+        what = "set; it is never shown" if table.get("api_key") else "in its place, tokens of azure_ad_token_provider"
+        return Check(name=name, state="ok", detail=what)
     if table.get("api_key_env"):
         return _key_in_variable(name, str(table["api_key_env"]))
     server, preset = configuration.settings.server_of(rung), configuration.settings.preset_of(rung)
