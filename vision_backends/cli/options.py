@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AskOptions",
+    "BackendName",
     "BackendNames",
     "CommonOptions",
     "ConfigFile",
@@ -73,6 +74,10 @@ _MODEL_HELP = "Short or full name of a model in the list, or any model on the hu
 
 Images = Annotated[list[str], _IMAGES]
 OptionalImages = Annotated[list[str] | None, _IMAGES]
+BackendName = Annotated[
+    str | None,
+    typer.Option("--backend", metavar="NAME", autocompletion=_backend_names, help="Ask only this backend."),
+]
 BackendNames = Annotated[
     list[str] | None,
     typer.Option(
