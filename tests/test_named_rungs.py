@@ -161,6 +161,55 @@ class TestFiveServers:
         assert all(f"  {name} " in str(caught.value) for name in NAMES)
 
 
+class TestOneCall:
+    """Names its rungs, their order and their model."""
+
+    def test_a_model_of_one_rung_goes_to_its_server_with_its_key(self, servers, from_toml):
+        """And to no other."""
+        router = from_toml(ladder_of(servers))
+        trace = router.describe(IMAGE, model="azure/vendor/gpt-x").trace
+        assert (trace.backend, trace.model) == ("azure", "vendor/gpt-x")
+        assert [(name, [each.model for each in server.requests]) for name, server in servers.items()] == [
+            ("openai", []),
+            ("azure", ["vendor/gpt-x"]),
+            ("openrouter", []),
+            ("ollama", []),
+            ("vllm", []),
+        ]
+
+    def test_servers_are_asked_in_the_order_of_the_call(self, servers, from_toml):
+        """Each with its own model, or with the one that the call names."""
+        router = from_toml(ladder_of(servers))
+        servers["vllm"].play("server_error")
+        assert router.describe(IMAGE, backends=["vllm", "azure"]).trace.model == "model-of-azure"
+        assert router.detect(IMAGE, backends=["ollama", "azure"], model="x").trace.model == "x"
+        assert not servers["openai"].requests
+        assert [each.model for each in servers["ollama"].requests] == ["x"]
+
+    def test_a_refusal_of_one_model_is_remembered_for_that_model(self, servers, from_toml):
+        """The next call with it costs no refusal, and one with another keeps its fields."""
+        router = from_toml(ladder_of(servers))
+        servers["azure"].play(Fault(status=400, body={"error": {"message": "Unknown field: detail"}}), times=1)
+        for model in ("azure/x", "azure/x", "azure/y"):
+            router.detect(IMAGE.resize((len(model), 9)), model=model)
+            router.describe(IMAGE, model=model)
+        sent = [(each.model, "detail" in json.dumps(each.body)) for each in servers["azure"].requests]
+        assert sent == [("x", True), *[("x", False)] * 4, *[("y", True)] * 2]
+
+    def test_a_cached_answer_of_a_model_is_found_by_its_name(self, from_toml, tmp_path):
+        """Also in the next program, and only where the rung may answer this request."""
+        with SandboxServer() as server:
+            text = (
+                f'ladder = ["azure", "embedded"]\nstate = "{tmp_path / "state.db"}"\n'
+                f'[backends.azure]\nkind = "openai"\nbase_url = "{server.url}"\nmodel = "small"\n'
+            )
+            first = from_toml(text).describe(IMAGE, model="azure/large")
+            again = from_toml(text).describe(IMAGE, model="azure/large")
+            assert (again.text, again.trace.model, again.trace.cached) == (first.text, "large", True)
+            assert not from_toml(text).describe(IMAGE, backends=["embedded"]).trace.cached
+            assert len(server.requests) == 1
+
+
 class TestAccounts:
     """Gates for quota and keys belong to who pays, not to the rung."""
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from json import dumps
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from vision_backends.arguments import check_text
 from vision_backends.backends.requests import Account, DescribeRequest, EmbedTextRequest
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from vision_backends.errors import VisionError
     from vision_backends.images import Image, WireRule
     from vision_backends.storage.notes import Notes
-    from vision_backends.types import Description, Detections, Embedding, Usage
+    from vision_backends.types import Description, Detections, Embedding, ProbeReport, Usage
 
 __all__ = ["AsyncBackend", "Backend", "rehearse", "table_of", "tell_rung", "tell_table"]
 
@@ -70,6 +70,11 @@ class Backend(ABC):
         """
         return cls(**settings)
 
+    @classmethod
+    def defaults_for(cls, settings: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG003 — for subclasses
+        """Return the defaults of keys that depend on what else its table sets, for people to see; none by default."""
+        return {}
+
     def named(self, name: str) -> Self:
         """Give this instance a name of its own and return it, so that a ladder can hold several of a kind.
 
@@ -93,6 +98,38 @@ class Backend(ABC):
         Raises:
             NotSupportedError: No model of this backend has the task.
         """
+
+    def with_model(self, model: str, request: Request) -> Backend:
+        """Return this rung as it answers a request with another of its models; by default it has one for each task.
+
+        What is returned has the name, the account and the connections of this rung, and is closed with it; only what
+        depends on the model differs, such as `model_for`. It is asked like any other rung. Quick, as `check` is, and
+        nothing is sent: whether a server really has the model is found when it is asked.
+
+        Args:
+            model: The model that a call has named.
+            request: What it is to answer; of a rung with a model for each task, only that one is replaced.
+
+        Raises:
+            NotSupportedError: This rung has no such model; says which it has.
+        """
+        own = self.model_for(request).name
+        if model != own:
+            raise NotSupportedError(
+                f"The {self.name} backend has no model {model!r}: {own!r} is what it is configured with.",
+                remedy="Leave model= out, or configure the backend with that model.",
+                backend=self.name,
+            )
+        return self
+
+    def spaces(self, request: Request) -> tuple[str, ...]:
+        """Return the vector spaces that may be asked for with ``space=``, the one of `model_for` first.
+
+        Raises:
+            NotSupportedError: No model of this backend has the task.
+        """
+        space = self.model_for(request).space
+        return () if space is None else (space,)
 
     @abstractmethod
     def check(self, request: Request) -> None:
@@ -152,6 +189,13 @@ class Backend(ABC):
         is kept.
         """
 
+    def recall(self) -> None:
+        """Take up what was found out about its server in earlier programs, or by others; may read a store.
+
+        The router calls it before it asks a model of which little is known (`Model.probe_first`), and before it
+        explains. By default there is nothing.
+        """
+
     def forget(self) -> None:
         """Forget what was learned, as the user resets the backend. By default there is nothing."""
 
@@ -188,6 +232,13 @@ class Backend(ABC):
     def estimate(self, request: Request, inputs: Sequence[Image] | Sequence[str]) -> Usage:
         """Return the most that one call could consume, for the budget check before it."""
         return FREE
+
+    def unpriced(self, request: Request) -> Sequence[str]:
+        """Return the models that such a request would ask and whose price is not known; their costs are None.
+
+        A budget in US dollars cannot count them, so that a router which has one does not begin with them.
+        """
+        return ()
 
     def rate_limits(self, request: Request) -> RateLimits | None:
         """Return the limits for this model in the server's latest reply; None if it named none."""
@@ -287,6 +338,34 @@ class AsyncBackend(Backend):
 
     async def aclose(self) -> None:
         """Release what lives on the event loop, such as connections; may be called twice. `close` releases the rest."""
+
+    @property
+    def probing(self) -> Literal["never", "when told", "by itself"]:
+        """When its server may be sent pictures of ours, to find out whether its model sees; by default never.
+
+        By itself is only for servers on this machine that nobody pays for.
+        """
+        return "never"
+
+    async def probe(self, *, timeout_s: float) -> Usage | None:
+        """Ask the server one question of which the answer is known, and learn from its answer.
+
+        It may take several questions until enough is known; then `Model.probe_first` is False, or `check` refuses.
+
+        Returns:
+            What the question has consumed; None where it was not needed.
+
+        Raises:
+            BackendError: The server did not answer, which says nothing of what it can do.
+        """
+        raise self._unsupported(DescribeRequest())
+
+    def probe_again(self) -> None:
+        """Forget in this process what was found out, so that it is probed anew."""
+
+    def found(self) -> ProbeReport | None:
+        """Return what was found out about the model that looks at images; None as long as nothing was."""
+        return None
 
 
 def rehearse(backend: Backend, request: Request) -> None:

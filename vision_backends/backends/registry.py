@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from importlib.metadata import EntryPoint
 
-__all__ = ["BUILT_IN", "ENTRY_POINT_GROUP", "make_backend", "section_of"]
+__all__ = ["BUILT_IN", "ENTRY_POINT_GROUP", "backend_class", "make_backend", "section_of"]
 
 ENTRY_POINT_GROUP = "vision_backends.backends"
 
@@ -41,19 +41,12 @@ def make_backend(
         ConfigError: There is no such backend, or the table has a bad key or value.
     """
     section = section_of(name)
-    keywords, kind = HiddenTable(table), None
-    if "kind" in keywords:
-        kind = keywords.pop("kind")
-        _check_kind(name, kind)
-    found = _locate(name, known) if kind is None else _locate_kind(name, kind)
-    if not (inspect.isclass(found) and issubclass(found, Backend)):
-        raise ConfigError(f"{kind or name!r} on the ladder is not a subclass of vision_backends.Backend.")
-    if inspect.isabstract(found):
-        lacking = ", ".join(sorted(found.__abstractmethods__))
-        raise ConfigError(f"The backend {name!r} lacks {lacking}.", remedy="Write what docs/own-backend.md lists.")
+    keywords = HiddenTable(table)
+    found = backend_class(name, table, known=known)
+    kind = keywords.pop("kind", None)
     keywords = HiddenTable(parse_table(found, keywords, section=section, beside=[*beside, "kind"]))
     try:
-        made: Backend = found.from_settings(keywords)
+        made = found.from_settings(keywords)
         return made if kind is None else made.named(name)
     except VisionError as error:
         tell_table(error, found, table=section)
@@ -63,6 +56,20 @@ def make_backend(
             f"The backend {name!r} cannot be made: {type(error).__name__}: {error}.",
             remedy=f"Correct {section}, or remove it from the ladder.",
         ) from error
+
+
+def backend_class(name: str, table: Mapping[str, Any], *, known: Iterable[str] = ()) -> type[Backend]:
+    """Return the class of a rung; arguments and errors as for `make_backend`, but only the kind is checked."""
+    kind = table.get("kind")
+    if "kind" in table:
+        _check_kind(name, kind)
+    found = _locate(name, known) if kind is None else _locate_kind(name, kind)
+    if not (inspect.isclass(found) and issubclass(found, Backend)):
+        raise ConfigError(f"{kind or name!r} on the ladder is not a subclass of vision_backends.Backend.")
+    if inspect.isabstract(found):
+        lacking = ", ".join(sorted(found.__abstractmethods__))
+        raise ConfigError(f"The backend {name!r} lacks {lacking}.", remedy="Write what docs/own-backend.md lists.")
+    return found
 
 
 def section_of(name: str) -> str:

@@ -15,6 +15,7 @@ from vision_backends import (
     AzureBackend,
     ConfigError,
     ContentRejectedError,
+    InvalidRequestError,
     ModelNotFoundError,
     NotReadyError,
     NotSupportedError,
@@ -423,6 +424,16 @@ class TestErrors:
 
 class TestOnALadder:
     """As a rung with a name, a table and an account of its own."""
+
+    def test_a_call_may_name_another_deployment_and_nothing_else(self, azure):
+        """Its name is a part of the address."""
+        backend, server = azure(api_version=VERSION)
+        with Router([backend]) as router:
+            assert router.describe(PICTURE, model="azure/other").trace.backend == "azure"
+            with pytest.raises(InvalidRequestError, match="not the name of a deployment"):
+                router.describe(PICTURE, model="azure/../../files?x=")
+        paths = [meant(each)[0].split()[1].partition("?")[0] for each in server.received]
+        assert paths == ["/openai/deployments/other/chat/completions"]
 
     def test_prices_and_sizes_are_those_of_the_model_behind(self, azure):
         """A deployment may be called anything."""

@@ -9,19 +9,20 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 from vision_backends.backends.openai.backend import OpenAIBackend
 from vision_backends.backends.openai.models import Detail  # noqa: TC001 — a key of the table is read by its type
 from vision_backends.backends.openai.tokens import Token
 from vision_backends.clock import SYSTEM_CLOCK, Clock
-from vision_backends.errors import ConfigError
+from vision_backends.errors import ConfigError, NotSupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from typing import ClassVar
 
     from vision_backends.backends.openai.settings import BaseUrl
+    from vision_backends.backends.requests import Request
     from vision_backends.config.presets import Preset
 
 __all__ = ["AzureBackend"]
@@ -59,6 +60,7 @@ class AzureBackend(OpenAIBackend):
         max_tokens: As there.
         max_image_px: As there.
         concurrency: As there.
+        price: As there.
         prices: As there, by deployment or model.
         error_codes: As there.
         headers: As there.
@@ -95,6 +97,7 @@ class AzureBackend(OpenAIBackend):
         max_tokens: int | None = None,
         max_image_px: int | None = None,
         concurrency: int = 64,
+        price: float | None = None,
         prices: Mapping[str, Mapping[str, float]] | None = None,
         error_codes: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
@@ -129,11 +132,18 @@ class AzureBackend(OpenAIBackend):
             max_tokens=max_tokens,
             max_image_px=max_image_px,
             concurrency=concurrency,
+            price=price,
             prices=prices,
             error_codes=error_codes,
             headers=headers,
             clock=clock,
         )
+
+    def with_model(self, model: str, request: Request) -> Self:
+        """Return the same resource as it answers with another deployment, whose model nobody has named."""
+        if not _NAME.fullmatch(model):
+            raise NotSupportedError(f"{model!r} is not the name of a deployment.", backend=self.name)
+        return super().with_model(model, request)
 
     def close(self) -> None:
         """As of `OpenAIBackend`; the threads of a token provider end as well."""

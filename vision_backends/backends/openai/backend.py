@@ -10,9 +10,11 @@ import hashlib
 import os
 import re
 from contextlib import aclosing, contextmanager
+from copy import copy
 from dataclasses import replace
 from functools import partial, reduce
 from operator import add
+from random import Random
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
@@ -26,6 +28,7 @@ from vision_backends.backends.openai.errors import Secret, Taxonomy
 from vision_backends.backends.openai.models import (
     DEFAULT_EMBEDDING_MODEL,
     DEFAULT_MODEL,
+    NOTHING,
     Detail,
     PriceList,
     Tokens,
@@ -35,6 +38,7 @@ from vision_backends.backends.openai.models import (
     split_usage,
     wire_rule,
 )
+from vision_backends.backends.openai.probing import Probe, identity_of
 from vision_backends.backends.openai.prompts import (
     ask_for_boxes,
     ask_for_description,
@@ -47,10 +51,11 @@ from vision_backends.backends.openai.settings import BaseUrl, Settings
 from vision_backends.backends.requests import Account, DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest
 from vision_backends.clock import SYSTEM_CLOCK, Clock, Deadline, Stopwatch
 from vision_backends.config.found import ONLY_LOWER, OnlyIf, ordered
-from vision_backends.config.presets import find_preset
+from vision_backends.config.presets import find_preset, presets
 from vision_backends.engine.event_loop import engine_loop
 from vision_backends.errors import (
     AuthenticationError,
+    CallerError,
     ConfigError,
     InvalidImageError,
     InvalidReplyError,
@@ -62,7 +67,7 @@ from vision_backends.errors import (
     UnavailableError,
     VisionError,
 )
-from vision_backends.types import FREE, Description, Detections, Embedding, Trace, Usage
+from vision_backends.types import FREE, Description, Detections, Embedding, ProbeReport, Trace, Usage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
@@ -70,6 +75,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from vision_backends.backends.openai.findings import Sight
     from vision_backends.backends.openai.protocol import Ask, Said
     from vision_backends.backends.openai.tokens import Token
     from vision_backends.backends.requests import Model, RateLimits, Request
@@ -88,6 +94,9 @@ TEXTS_PER_CALL = 256
 
 A = TypeVar("A", Description, Embedding, Detections)
 
+OTHER_MODELS = 64
+"""How many models that calls have named are remembered with what was learned about them."""
+
 SEEN_IMAGES = 1_000
 """How many images are remembered as readable."""
 
@@ -96,6 +105,9 @@ LESS_DETAIL = ordered("low", "high", "original", "auto")
 LESS_THINKING = ordered("none", "auto", "minimal", "low", "default", "medium", "high", "xhigh")
 SHORTER = OnlyIf("at most what it is without the file, or 1024", lambda most, without: most <= (without or 1024))
 """What a configuration file that was only found may do to a key; every other key it may not set."""
+
+_SCHEMA_FIELDS = {"chat": "response_format", "responses": "text"}
+"""The field of either API that asks for JSON by a schema."""
 
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,99}")
 """Names of variables, which keys do not look like: one that was written here by mistake is not shown as a name."""
@@ -133,6 +145,8 @@ class OpenAIBackend(AsyncBackend):
         max_image_px: Limit of the longer side of what is sent; by default all that the model looks at.
         concurrency: Most simultaneous calls of one list; there are 8 at first, and more while answers stay as fast.
         prices: Model → ``{"input": …, "output": …}`` in USD per million tokens; wins over the shipped list.
+        price: USD per million tokens, sent or received, of every model that ``prices`` does not name; 0 for a server
+            that nobody pays for, such as one's own.
         error_codes: This server's own error codes (or types, or statuses) → kind of error, such as
             ``{"budget_gone": "quota_exhausted"}``; wins over the built-in table.
         headers: Sent with every request; taken to be secret.
@@ -176,6 +190,7 @@ class OpenAIBackend(AsyncBackend):
         max_image_px: Annotated[int | None, ONLY_LOWER] = None,
         concurrency: Annotated[int, ONLY_LOWER] = 64,
         prices: Mapping[str, Mapping[str, float]] | None = None,
+        price: float | None = None,
         error_codes: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         clock: Clock = SYSTEM_CLOCK,
@@ -210,7 +225,7 @@ class OpenAIBackend(AsyncBackend):
         image_embeddings = image_embeddings or ("direct" if row is not None and row.embeds == "images" else "describe")
         seer = self._behind.get(model, model)
         image_rule = image_token_rule(seer, detail, max_image_px=max_image_px)
-        self._settings = settings = Settings(
+        settings = Settings(
             base_url=server,
             api=("responses" if server.official else "chat") if api == "auto" else api,
             model=model,
@@ -224,8 +239,8 @@ class OpenAIBackend(AsyncBackend):
             wire_rule=wire_rule(seer, image_rule, max_image_px=max_image_px),
             max_tokens=max_tokens,
             preset=row,
+            wanted_effort=reasoning_effort,
         )
-        self._models = settings.models()
         payer = secret if self._token is None else Secret(self._token.identity)
         self.credential = _payer(server.url, payer, hidden, organization=organization, project=project)
         self.account = Account(
@@ -239,7 +254,9 @@ class OpenAIBackend(AsyncBackend):
         self._timeout_s = timeout_s
         self._concurrency = concurrency
         self._clock = clock
-        self._prices = PriceList.load(prices, behind=self._behind)
+        is_free = row.is_free if row is not None and server.is_this_machine else None
+        flat = 0.0 if price is None and private else price
+        self._prices = PriceList.load(prices, flat=flat, is_free=is_free, host=server.host, behind=self._behind)
         self._taxonomy = Taxonomy(
             host=server.host,
             official=server.official,
@@ -261,16 +278,39 @@ class OpenAIBackend(AsyncBackend):
             headers=hidden,
             clock=clock,
         )
-        protocol = Responses() if settings.api == "responses" else Chat(official=server.official)
-        self._conversation = Conversation(self._client, protocol, self._prices, raises_limits=max_tokens is None)
-        self._embedder = Embedder(
-            self._client, model=embedding_model, cut=embedding_dimensions, dimensions=settings.dimensions, clock=clock
-        )
         self._seen: dict[str, None] = {}
+        self._others: dict[tuple[str, str], Self] = {}
+        self._ask_by(settings)
+
+    def _ask_by(self, settings: Settings) -> None:
+        """Ask the models of these settings from now on; what is learned about them begins anew."""
+        self._settings, self._models = settings, settings.models()
+        self._probe: Probe | None = None
+        self._is_identified = False
+        protocol = Responses() if settings.api == "responses" else Chat(official=settings.base_url.official)
+        raises_limits = settings.max_tokens is None
+        self._conversation = Conversation(self._client, protocol, self._prices, raises_limits=raises_limits)
+        self._embedder = Embedder(
+            self._client,
+            model=settings.embedding_model,
+            cut=settings.embedding_dimensions,
+            dimensions=settings.dimensions,
+            clock=self._clock,
+        )
+
+    @classmethod
+    def defaults_for(cls, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return what follows from the preset."""
+        row = presets().get(str(settings.get("preset")))
+        names_models = row is not None and not row.has_default_models
+        models = {} if names_models else {"model": DEFAULT_MODEL, "embedding_model": DEFAULT_EMBEDDING_MODEL}
+        images = "direct" if row is not None and row.embeds == "images" else "describe"
+        return {"base_url": DEFAULT_BASE_URL if row is None else row.base_url, "image_embeddings": images, **models}
 
     def named(self, name: str) -> Self:
         """Give it a name of its own, under which it has a key of its own: `OPENAI_API_KEY` is for ``openai``."""
         super().named(name)
+        self._others.clear()
         self._taxonomy.backend = name
         if self._key_variable is None and name != type(self).name:
             own = f"VISION_BACKENDS__{name.upper()}__API_KEY"
@@ -287,6 +327,21 @@ class OpenAIBackend(AsyncBackend):
         message, remedy = obstacle or (f"The {self.name} backend has no {request.task}.", None)
         raise NotSupportedError(message, remedy=remedy, backend=self.name)
 
+    def with_model(self, model: str, request: Request) -> Self:
+        """Return the same server as it answers with any of its models: an embedding model, or one that sees images."""
+        embeds = isinstance(request, EmbedRequest | EmbedTextRequest)
+        role, settings = "embedding_model" if embeds else "model", self._settings
+        if model == getattr(settings, role):
+            return self
+        other = self._others.get((role, model))
+        if other is None:
+            other = copy(self)
+            other._ask_by(replace(settings, embedding_model=model) if embeds else settings.with_model(model))  # noqa: SLF001 — of its own class
+            if len(self._others) >= OTHER_MODELS:
+                self._others.clear()
+            other = self._others.setdefault((role, model), other)
+        return other
+
     def check(self, request: Request) -> None:
         """Return if the server can be asked."""
         if self._lacks_key:
@@ -299,6 +354,8 @@ class OpenAIBackend(AsyncBackend):
                 backend=self.name,
                 code="no_api_key",
             )
+        if self._client.findings.blind and self._settings.looks(request.task):
+            self._check_sight()
         if isinstance(request, EmbedRequest | EmbedTextRequest):
             self._space(request)
             if request.task == "embed" and self._settings.image_embeddings == "direct":
@@ -306,12 +363,15 @@ class OpenAIBackend(AsyncBackend):
 
     def remember_in(self, notes: Notes) -> None:
         """Keep there which fields the server refuses."""
-        self._client.dialect.notes = notes
+        self._client.dialect.notes = self._client.findings.notes = notes
 
     def forget(self) -> None:
-        """Ask the server again for what it has refused."""
+        """Ask the server again for what it has refused, and whether its model sees."""
         self._client.dialect.forget()
+        self._client.findings.forget()
+        self.probe_again()
         self._embedder.forget()
+        self._others.clear()
 
     def warm_up(self, request: Request) -> None:
         """Import the HTTP client and load the certificates; nothing is sent."""
@@ -439,18 +499,29 @@ class OpenAIBackend(AsyncBackend):
         return _timed(detected, watch)
 
     def learned(self, request: Request) -> Sequence[str]:
-        """Return which fields of such a request the server has refused."""
-        settings = self._settings
-        words, vectors = (settings.api, settings.model), ("embeddings", settings.embedding_model)
-        asked: list[tuple[str, str]] = [words] if request.task != "embed_text" else []
-        if request.task in {"embed", "embed_text"}:
-            asked = [vectors] if settings.image_embeddings == "direct" else [*asked, vectors]
-        return [
+        """Return what was found out about the model, and which fields of such a request the server has refused."""
+        found = self.found() if self._settings.looks(request.task) else None
+        return [f"{found}."] * (found is not None) + [
             f"Its server refuses {', '.join(sorted(fields))} of {endpoint}, so requests are written without; "
             f"`vision reset {self.name}` asks it again."
-            for endpoint, model in asked
+            for endpoint, model in self._asked(request)
             if (fields := self._client.dialect.known(endpoint, model))
         ]
+
+    def unpriced(self, request: Request) -> Sequence[str]:
+        """Return the models that would be asked and are neither in the user's nor in the shipped list of prices."""
+        if request.task not in self._models:
+            return []
+        return [model for _, model in self._asked(request) if self._prices.of(model) is None]
+
+    def _asked(self, request: Request) -> list[tuple[str, str]]:
+        """Return which endpoints such a request takes, and which model it asks there."""
+        settings = self._settings
+        words, vectors = (settings.api, settings.model), ("embeddings", settings.embedding_model)
+        if request.task in {"describe", "detect"}:
+            return [words]
+        by_words = request.task == "embed" and settings.image_embeddings == "describe"
+        return [words, vectors] if by_words else [vectors]
 
     def status(self) -> Mapping[str, Any]:
         """Return what is configured, without the key."""
@@ -464,8 +535,124 @@ class OpenAIBackend(AsyncBackend):
             "has_key": self._has_key,
             "private": self._private,
             "left_out": self._client.dialect.facts(),
-            "prices_known": [name for name in (settings.model, settings.embedding_model) if self._prices.of(name)],
         }
+
+    @property
+    def probing(self) -> Literal["never", "when told", "by itself"]:
+        """By itself only where the server is on this machine, and is said to cost nothing."""
+        settings = self._settings
+        if "describe" not in settings.models():
+            return "never"
+        is_free = self._prices.of(settings.model) == NOTHING
+        return "by itself" if is_free and settings.base_url.is_this_machine else "when told"
+
+    def recall(self) -> None:
+        """Take up whether the model sees, as any process has found out."""
+        finding = self._client.findings.recall(self._settings.model)
+        if finding is None:
+            is_settled = self.probing != "by itself"
+        else:
+            is_same = not finding.identity or self._is_identified or self.probing != "by itself"
+            is_settled = finding.sight != "blind" and is_same
+        self._models = self._settings.models(probe_first=not is_settled)
+
+    async def probe(self, *, timeout_s: float) -> Usage | None:
+        """Show the model a picture of one colour, and learn from what it says of it."""
+        deadline = Deadline(self._clock, timeout_s)
+        with self._without_secrets():
+            if self._probe is None:
+                self._probe = Probe(random=Random())  # noqa: S311 — colours, and no secret
+            probe = self._probe
+            if probe.identity is None:
+                probe.identity = await self._identity(deadline)
+                if self._is_still(probe.identity):
+                    self._settle(None)
+                    return None
+            usage = await self._ask_for_a_colour(probe, deadline)
+            sight = probe.sight
+            if sight is not None:
+                await engine_loop().compute.start(partial(self._settle, sight))
+            return usage
+
+    def probe_again(self) -> None:
+        """Forget in this process whether the model sees."""
+        self._client.findings.forget(self._settings.model)
+        self._probe, self._is_identified = None, False
+        self._models = self._settings.models()
+
+    def found(self) -> ProbeReport | None:
+        """Return whether the model sees, follows schemas, and what its server refuses."""
+        settings = self._settings
+        finding = self._client.findings.known.get(settings.model)
+        if finding is None:
+            return None
+        refused = self._client.dialect.known(settings.api, settings.model)
+        field = _SCHEMA_FIELDS[settings.api]
+        return ProbeReport(
+            model=settings.model,
+            sees={"sees": True, "blind": False}.get(finding.sight),
+            at=finding.at,
+            follows_schemas=None if finding.sight != "sees" else field not in refused,
+            refuses=tuple(sorted(refused)),
+        )
+
+    async def _identity(self, deadline: Deadline) -> str:
+        """Return which weights the server has behind the model's name; empty where it does not say."""
+        listed = await self._client.models(deadline=deadline)
+        return next((identity_of(each) for each in listed if each.get("id") == self._settings.model), "")
+
+    def _is_still(self, identity: str) -> bool:
+        """Return whether something is known of just these weights."""
+        finding = self._client.findings.about(self._settings.model)
+        return finding is not None and finding.identity == identity
+
+    async def _ask_for_a_colour(self, probe: Probe, deadline: Deadline) -> Usage:
+        """Ask one question, and take the answer into account; one that is none says neither.
+
+        Raises:
+            BackendError: The server did not answer.
+        """
+        probe.go_on()
+        try:
+            said = await self._conversation.ask(partial(probe.ask, self._settings), deadline=deadline)
+        except RefusedError as refusal:
+            if not refusal.blind:
+                raise
+            probe.cannot()
+            return refusal.usage or FREE
+        except (InvalidReplyError, CallerError) as error:
+            return error.usage or Usage()
+        probe.hear(said.text)
+        return self._prices.usage(self._settings.model, said.tokens)
+
+    def _settle(self, sight: Sight | None) -> None:
+        """Keep what a probe has found out; None where that was known before. May write to a store."""
+        probe, model = self._probe, self._settings.model
+        self._probe, self._is_identified = None, True
+        if probe is not None and sight is not None:
+            self._client.findings.note(model, sight, identity=probe.identity or "")
+            if sight == "sees" and probe.is_json and not probe.by_schema:
+                api = self._settings.api
+                self._client.dialect.learn(api, model, {_SCHEMA_FIELDS[api]: None})
+        finding = self._client.findings.known.get(model)
+        is_blind = finding is not None and finding.sight == "blind"
+        self._models = self._settings.models(probe_first=is_blind)
+
+    def _check_sight(self) -> None:
+        """Return unless the model is known to see no images.
+
+        Raises:
+            NotSupportedError: It is.
+        """
+        model = self._settings.model
+        finding = self._client.findings.about(model)
+        if finding is not None and finding.sight == "blind":
+            raise NotSupportedError(
+                f"{model} of {self._settings.base_url.host} sees no images, as was found out on {finding.day}.",
+                remedy="Set a model that sees images in [openai], or have it probed again: vision doctor --probe.",
+                backend=self.name,
+                code="blind",
+            )
 
     async def aclose(self) -> None:
         """Close the connections of the running loop; a later call opens new ones."""

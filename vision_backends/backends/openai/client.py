@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from vision_backends.backends.openai.dialect import FIELDS, Dialect
 from vision_backends.backends.openai.error_body import find_error, read_rate_limits
+from vision_backends.backends.openai.findings import Findings
 from vision_backends.backends.openai.sse import EventReader, looks_like_events, read_events, read_object
 from vision_backends.clock import SYSTEM_CLOCK, Deadline, measured
 from vision_backends.engine.event_loop import engine_loop
@@ -149,6 +150,7 @@ class Client:
         self._limits: dict[str, RateLimits] = {}
         self._direct, self._key_header, self._token = direct, key_header, token
         self.dialect = dialect or Dialect(base_url.url)
+        self.findings = Findings(base_url.url, clock=clock)
 
     def rate_limits(self, model: str) -> RateLimits | None:
         """Return what the latest reply for a model said about limits."""
@@ -202,6 +204,9 @@ class Client:
             exchange = await self._opened(request, deadline)
             try:
                 return await self._limited(self._fetch(request, exchange), exchange, deadline)
+            except RefusedError as refusal:
+                await self._note(refusal, request, deadline)
+                raise
             finally:
                 exchange.close()
 
@@ -221,6 +226,28 @@ class Client:
         finally:
             exchange.close()
 
+    async def models(self, *, deadline: Deadline) -> list[dict[str, Any]]:
+        """Return the models that the server lists; none where it has no such list.
+
+        Raises:
+            BackendError: The server was not reached.
+        """
+        exchange = await self._exchange(deadline)
+        try:
+            await self._limited(exchange.send(f"{self._base_url.url}/models", b"", method="GET"), exchange, deadline)
+            content = bytearray()
+            while len(content) < MAX_ERROR_BYTES:
+                piece = await self._limited(exchange.read(), exchange, deadline)
+                if not piece:
+                    break
+                content += piece
+        finally:
+            exchange.close()
+        with suppress(InvalidReplyError):
+            listed = read_object(bytes(content)).get("data")
+            return [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+        return []
+
     async def stream(self, request: PreparedRequest, *, deadline: Deadline) -> AsyncGenerator[dict[str, Any], None]:
         """Send a request and yield the events of the reply as they come; errors as in `post`."""
         exchange = await self._opened(request, deadline)
@@ -233,6 +260,9 @@ class Client:
                     yield event
             with suppress(BackendError):
                 await self._limited(exchange.drain(), exchange, Deadline(self._clock, DRAIN_S))
+        except RefusedError as refusal:
+            await self._note(refusal, request, deadline)
+            raise
         finally:
             exchange.close()
 
@@ -264,7 +294,8 @@ class Client:
             except RefusedError as refusal:
                 exchange.close()
                 changed = await self._limited(self._without(request, refusal), None, deadline)
-                if changed is None or changed[1].keys() <= changes.keys() or len(changes) >= MAX_CHANGES:
+                if changed is None or changed[1].items() <= changes.items() or len(changes) >= MAX_CHANGES:
+                    await self._note(refusal, request, deadline)
                     refusal.lasting |= bool(changes.keys() & FIELDS.keys())  # every request has them
                     raise
                 request = replace(request, body=changed[0])
@@ -274,6 +305,13 @@ class Client:
                 raise
             else:
                 return exchange
+
+    async def _note(self, refusal: RefusedError, request: PreparedRequest, deadline: Deadline) -> None:
+        """Keep what a refusal says of the model, so that nobody has to be refused again."""
+        if refusal.blind:
+            note = partial(self.findings.note, request.model, "blind")
+            with suppress(BackendError):
+                await self._limited(engine_loop().compute.start(note), None, deadline)
 
     async def _without(self, request: PreparedRequest, refusal: RefusedError) -> tuple[bytes, dict[str, object]] | None:
         return await engine_loop().compute.start(partial(self.dialect.without, request.body, refusal))

@@ -5,11 +5,11 @@ This module decides what a request is answered with before anything is sent. It 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 from urllib.parse import urlsplit
 
-from vision_backends.backends.openai.models import EMBEDDING_DIMENSIONS, Detail
+from vision_backends.backends.openai.models import EMBEDDING_DIMENSIONS, Detail, effort_of, image_token_rule, wire_rule
 from vision_backends.backends.requests import Model
 from vision_backends.config.web_address import origin_of
 from vision_backends.errors import ConfigError
@@ -90,6 +90,7 @@ class Settings:
         image_embeddings: How an image gets its vector: by its description, or directly.
         detail: How closely the model looks.
         effort: How much it thinks; None leaves it to the model.
+        wanted_effort: What the user has written of that: ``"auto"`` and ``"default"`` are different for each model.
         max_image_px: Limit of the longer side of what is sent; None sends all that the model looks at.
         image_rule: How the model sees an image under these settings.
         wire_rule: How an image is sent.
@@ -113,6 +114,7 @@ class Settings:
     wire_rule: WireRule
     max_tokens: int | None = None
     preset: Preset | None = None
+    wanted_effort: str = "auto"
 
     def __post_init__(self) -> None:
         for key in ("embedding_dimensions", "max_image_px", "max_tokens"):
@@ -124,13 +126,31 @@ class Settings:
                 "[openai] OpenAI embeds texts only.", remedy='Set image_embeddings = "describe", or a base_url.'
             )
 
+    def with_model(self, model: str) -> Settings:
+        """Return the same settings for another model that describes and detects."""
+        rule = image_token_rule(model, self.detail, max_image_px=self.max_image_px)
+        return replace(
+            self,
+            model=model,
+            effort=effort_of(model, self.wanted_effort),
+            image_rule=rule,
+            wire_rule=wire_rule(model, rule, max_image_px=self.max_image_px),
+        )
+
     @property
     def dimensions(self) -> int | None:
         """Numbers per vector, where that is known."""
         return self.embedding_dimensions or EMBEDDING_DIMENSIONS.get(self.embedding_model)
 
-    def models(self) -> dict[str, Model]:
+    def looks(self, task: str) -> bool:
+        """Return whether a task is one of the model that looks at images."""
+        return task in {"describe", "detect"} or (task == "embed" and self.image_embeddings == "describe")
+
+    def models(self, *, probe_first: bool = True) -> dict[str, Model]:
         """Return who answers each task, and in which space; ``"query"`` is a text to search described images with.
+
+        Args:
+            probe_first: Whether it is not known yet if the model sees.
 
         A task that has an `obstacle` is left out.
         Another server's model of the same name makes another space. The space of described images names who described
@@ -144,11 +164,12 @@ class Settings:
         server = f"{self.base_url.url} {self.api}"
         seen = f"{server} detail={self.detail} px={self.max_image_px} effort={self.effort} prompt={PROMPTS_VERSION}"
         seen += f" max_tokens={self.max_tokens}" if self.max_tokens else ""  # as it was before there was the key
-        seer = Model(name=self.model, fingerprint=seen)
+        seer = Model(name=self.model, fingerprint=seen, probe_first=probe_first)
+        by_words = probe_first and self.looks("embed")
         models = {
             "describe": seer,
             "detect": seer,
-            "embed": Model(name=self.embedding_model, fingerprint=seen, space=images),
+            "embed": Model(name=self.embedding_model, fingerprint=seen, space=images, probe_first=by_words),
             "embed_text": Model(name=self.embedding_model, fingerprint=server, space=texts),
             "query": Model(name=self.embedding_model, fingerprint=server, space=images),
         }
@@ -157,7 +178,7 @@ class Settings:
     def obstacle(self, task: str) -> Obstacle | None:
         """Return why no model of the server can answer a task, as far as that is known without asking."""
         preset = self.preset
-        looks = task in {"describe", "detect"} or (task == "embed" and self.image_embeddings == "describe")
+        looks = self.looks(task)
         embeds = task in {"embed", "embed_text", "query"}
         if preset is not None:
             elsewhere = f"By {preset.source} ({preset.seen}). If that has changed, write base_url in place of preset."
