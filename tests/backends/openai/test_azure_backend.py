@@ -465,3 +465,15 @@ class TestOnALadder:
             "no_api_key",
             "Set AZURE_OPENAI_API_KEY, or api_key in [backends.work] of vision.toml.",
         )
+
+    def test_a_call_may_name_another_deployment(self, azure):
+        """But nothing that would be read as another address."""
+        backend, server = azure(api_version=VERSION)
+        with Router([backend, FakeBackend("spare")], caching=False) as router:
+            assert router.describe(PICTURE, model="azure/other-deployment").trace.backend == "azure"
+            line, _, body = meant(server.received[0])
+            assert line.split()[1].startswith("/openai/deployments/other-deployment/chat/completions?")
+            assert body["model"] == "other-deployment"
+        for name in ("a/b", "..", "a?b", "a b", "ä"):
+            with pytest.raises(NotSupportedError):
+                backend.with_model(name, DescribeRequest())
