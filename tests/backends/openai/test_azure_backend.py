@@ -312,6 +312,17 @@ class TestKeys:
         assert keyed.credential == AzureBackend(**{**made, "deployment": "e"}, api_key=KEY).credential
         assert keyed.credential != first.credential
 
+    def test_each_address_of_a_resource_is_of_one_account(self):
+        """Its key has one quota, by whichever version it is asked."""
+        root = "https://x.openai.azure.com"
+        made = [
+            AzureBackend(endpoint=f"{root}{path}", deployment="d", api_key=KEY, **more).credential
+            for path, more in (("", {}), ("/openai/v1/", {}), ("", {"api_version": VERSION}))
+        ]
+        assert len(set(made)) == 1
+        other = AzureBackend(endpoint="https://y.openai.azure.com", deployment="d", api_key=KEY)
+        assert other.credential != made[0]
+
 
 DEPLOYMENT_NOT_FOUND = {
     "error": {

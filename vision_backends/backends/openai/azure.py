@@ -160,9 +160,8 @@ class AzureBackend(OpenAIBackend):
         """Return the resource, and how its API is addressed."""
         server = super()._place(base_url, row)
         query = f"?api-version={self._api_version}" if self._api_version else ""
-        if server.url.endswith(V1):
-            return replace(server, query=query)
-        root = server.url.removesuffix("/openai")
-        if self._api_version is None:
+        root = server.url.removesuffix("/v1").removesuffix("/openai")
+        server = replace(server, query=query, resource=root)
+        if server.url.endswith(V1) or self._api_version is None:
             return replace(server, url=f"{root}{V1}")
-        return replace(server, url=f"{root}/openai", query=query, by_deployment=True)
+        return replace(server, url=f"{root}/openai", by_deployment=True)

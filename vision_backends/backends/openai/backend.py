@@ -242,7 +242,9 @@ class OpenAIBackend(AsyncBackend):
             wanted_effort=reasoning_effort,
         )
         payer = secret if self._token is None else Secret(self._token.identity)
-        self.credential = _payer(server.url, payer, hidden, organization=organization, project=project)
+        self.credential = _payer(
+            server.resource or server.url, payer, hidden, organization=organization, project=project
+        )
         self.account = Account(
             server="\0".join((server.url, organization or "", project or "")),
             secret=hashlib.sha256(repr((payer.reveal(), _revealed(hidden))).encode()).hexdigest()[:32],
