@@ -426,6 +426,18 @@ def test_a_model_that_a_call_has_named_has_to_have_a_price_under_a_budget(serve,
         assert router.describe(IMAGE, model="openai/mine").trace.backend == "openai"
 
 
+def test_a_refused_field_is_told_with_its_day(serve, open_router):
+    """It is forgotten a week after it."""
+
+    def model(body):
+        return (400, {"error": {"message": "Unknown parameter: 'max_tokens'"}}) if "max_tokens" in body else sees(body)
+
+    with open_router(serve(model), price=None) as router:
+        router.describe(IMAGE)
+        (note,) = router.explain("describe").verdicts[0].notes
+        assert note.startswith("Its server refuses max_tokens of chat (found out on 20")
+
+
 def test_only_backends_with_a_server_can_be_probed(serve, open_router):
     """The message names them."""
     with open_router(serve()) as router, pytest.raises(InvalidRequestError, match="spare") as caught:
