@@ -316,7 +316,8 @@ class Client:
     async def _note(self, refusal: RefusedError, request: PreparedRequest, deadline: Deadline) -> None:
         """Keep what a refusal says of the model, so that nobody has to be refused again."""
         if refusal.blind:
-            _log.warning("%s. It is asked about none for a week, or until it is probed anew.", refusal.message.rstrip("."))
+            said = refusal.message.rstrip(".")
+            _log.warning("%s. It is asked about none for a week, or until it is probed anew.", said)
             note = partial(self.findings.note, request.model, "blind")
             with suppress(BackendError):
                 await self._limited(engine_loop().compute.start(note), None, deadline)
