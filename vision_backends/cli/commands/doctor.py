@@ -4,6 +4,7 @@ This module decides what a sound installation is made of. It must not judge any 
 """
 
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -148,7 +149,7 @@ def _model_file(card: ModelCard) -> Check:
 def _configuration(configuration: "Configuration") -> Check:
     files = [str(place.path.absolute()) for place in configuration.places if place.path]
     if configuration.found not in {None, "trusted"}:
-        files[-1] += ", which was found and may set little (vision trust)"
+        files[-1] += f", which was found and may set little; run: vision trust {shlex.quote(files[-1])}"
     detail = " and ".join(files) or "defaults; there is no vision.toml here"
     return Check(name="configuration", state="ok", detail=detail)
 
