@@ -25,6 +25,7 @@ from vision_backends.backends.openai.conversation import Conversation
 from vision_backends.backends.openai.dialect import Dialect
 from vision_backends.backends.openai.embeddings import Embedder
 from vision_backends.backends.openai.errors import Secret, Taxonomy
+from vision_backends.backends.openai.findings import day_of
 from vision_backends.backends.openai.models import (
     DEFAULT_EMBEDDING_MODEL,
     DEFAULT_MODEL,
@@ -504,11 +505,17 @@ class OpenAIBackend(AsyncBackend):
         """Return what was found out about the model, and which fields of such a request the server has refused."""
         found = self.found() if self._settings.looks(request.task) else None
         return [f"{found}."] * (found is not None) + [
-            f"Its server refuses {', '.join(sorted(fields))} of {endpoint}, so requests are written without; "
+            f"Its server refuses {', '.join(sorted(fields))} of {endpoint}{self._learned_on(endpoint, model)}, "
+            "so requests are written without; "
             f"`vision reset {self.name}` asks it again."
             for endpoint, model in self._asked(request)
             if (fields := self._client.dialect.known(endpoint, model))
         ]
+
+    def _learned_on(self, endpoint: str, model: str) -> str:
+        """Return the day on which the latest refusal was met, as a sentence has it."""
+        at = self._client.dialect.learned_at(endpoint, model)
+        return "" if at is None else f" (found out on {day_of(at)})"
 
     def unpriced(self, request: Request) -> Sequence[str]:
         """Return the models that would be asked and are neither in the user's nor in the shipped list of prices."""

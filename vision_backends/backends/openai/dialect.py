@@ -139,6 +139,11 @@ class Dialect:
         subject = self._subject(endpoint, model)
         return self._learned.get(subject, {}) if self.notes is None else self.notes.about(subject)
 
+    def learned_at(self, endpoint: str, model: str) -> float | None:
+        """Return when the latest of these changes was learned, in seconds since 1970 UTC; may read the store."""
+        noted = {} if self.notes is None else self.notes.dated(self._subject(endpoint, model))
+        return max((at for _, at in noted.values()), default=None)
+
     def _subject(self, endpoint: str, model: str) -> str:
         return f"{self._server} {endpoint} {model}"
 
