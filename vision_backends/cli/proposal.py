@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import textwrap
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from vision_backends.backends.model_cards import ModelCard, model_cards
 from vision_backends.cli.rendering.text import bytes_text
@@ -42,12 +42,14 @@ class Rung:
         reason: Why it is there, in one sentence without a full stop.
         table: What its table sets.
         notes: Comments in its table: what a person may want to set, and why.
+        server: Who runs the server that it asks: somebody who is paid for it, or the user; None where it asks none.
     """
 
     name: str
     reason: str
     table: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    server: Literal["paid", "own"] | None = None
 
 
 def remote_rung(preset: Preset, variable: str, *, model: str | None = None, key: str | None = None) -> Rung:
@@ -73,6 +75,7 @@ def remote_rung(preset: Preset, variable: str, *, model: str | None = None, key:
         reason=f"{reason}; {quote(model)} has to see images" if model else reason,
         table=table,
         notes=(f"{budget}  # the most that it may cost per day (UTC)",),
+        server="paid",
     )
 
 
@@ -95,6 +98,7 @@ def served_rung(served: Served, *, name: str, model: str | None = None) -> Rung:
         reason=f"{title} answers at {origin_of(served.url)}: {quote(chosen)} {sees}",
         table=table,
         notes=tuple(notes),
+        server="own",
     )
 
 
