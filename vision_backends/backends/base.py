@@ -13,7 +13,8 @@ from abc import ABC, abstractmethod
 from dataclasses import replace
 from functools import partial
 from json import dumps
-from typing import TYPE_CHECKING, Any, Literal, Self
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from vision_backends.arguments import check_text
 from vision_backends.backends.requests import Account, DescribeRequest, EmbedTextRequest
@@ -51,10 +52,14 @@ class Backend(ABC):
     Attributes:
         name: The rung's name in ladders, traces and configuration; that of its kind, unless it is `named`.
         local: True when neither pixels nor texts leave this machine.
+        messages_of: The kind whose table and keys stand in its messages, where it is a variety of another.
+        renamed_keys: Keys of that table that have another name in its own.
     """
 
     name: str
     local: bool = True
+    messages_of: ClassVar[str | None] = None
+    renamed_keys: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Self:
@@ -116,6 +121,15 @@ class Backend(ABC):
                 backend=self.name,
             )
         return self
+
+    def spaces(self, request: Request) -> tuple[str, ...]:
+        """Return the vector spaces that may be asked for with ``space=``, the one of `model_for` first.
+
+        Raises:
+            NotSupportedError: No model of this backend has the task.
+        """
+        space = self.model_for(request).space
+        return () if space is None else (space,)
 
     @abstractmethod
     def check(self, request: Request) -> None:
@@ -396,16 +410,31 @@ def tell_rung(error: VisionError, backend: Backend) -> None:
     """
     if isinstance(error, BackendError):
         error.backend = backend.name
-    kind = getattr(type(backend), "name", None)
+    made = type(backend)
+    kind = made.messages_of or getattr(made, "name", None)
     if isinstance(kind, str):
-        tell_table(error, kind=kind, table=table_of(backend.name, kind=kind))
+        tell_table(error, made, table=table_of(backend.name, kind=kind))
 
 
-def tell_table(error: VisionError, *, kind: str, table: str) -> None:
-    """Replace the table of a kind by another in the words of an error; ``vision-backends[local]`` is an extra."""
-    if table == f"[{kind}]":
+def tell_table(error: VisionError, made: type[Backend], *, table: str) -> None:
+    """Replace the table of a kind by another in the words of an error; ``vision-backends[local]`` is an extra.
+
+    Args:
+        error: It.
+        made: Of which class the backend is.
+        table: The user's own table.
+    """
+    kind = made.messages_of or getattr(made, "name", None)
+    if not isinstance(kind, str) or table == f"[{kind}]":
         return
     mention = re.compile(rf"(?<![\w.-])\[{re.escape(kind)}(?=[].])")
-    error.message = mention.sub(lambda _: table[:-1], error.message)
+    keys = re.compile(rf"\b({'|'.join(made.renamed_keys)})\b(?=,| and | in \[| = )") if made.renamed_keys else None
+
+    def told(words: str) -> str:
+        if keys is not None and mention.search(words):
+            words = keys.sub(lambda found: made.renamed_keys[found[1]], words)
+        return mention.sub(lambda _: table[:-1], words)
+
+    error.message = told(error.message)
     error.args = (error.message, *error.args[1:])
-    error.remedy = error.remedy and mention.sub(lambda _: table[:-1], error.remedy)
+    error.remedy = error.remedy and told(error.remedy)

@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import partial, reduce
 from operator import add
 from random import Random
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from vision_backends.backends.base import AsyncBackend, tell_rung
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
 
     from vision_backends.backends.openai.findings import Sight
     from vision_backends.backends.openai.protocol import Ask, Said
+    from vision_backends.backends.openai.tokens import Token
     from vision_backends.backends.requests import Model, RateLimits, Request
     from vision_backends.config.presets import Preset
     from vision_backends.images import Image, WireRule
@@ -158,6 +160,11 @@ class OpenAIBackend(AsyncBackend):
     local = False
     credential: str = ""
     """Short hash of server, organization, project and key: of who pays, and for what."""
+    _token: Token | None = None
+    """Gives a token to send in place of a key."""
+    _behind: Mapping[str, str] = MappingProxyType({})
+    """The models of OpenAI's that are asked by another name."""
+    _key_header: Literal["authorization", "api-key"] = "authorization"
     account: Account = Account()
     """Server, organization and project, and a hash of key and headers."""
 
@@ -193,7 +200,7 @@ class OpenAIBackend(AsyncBackend):
         variable = api_key_env if api_key_env and _VARIABLE.fullmatch(api_key_env) else None
         misnamed, doubled = api_key_env is not None and not variable, bool(api_key_env and api_key)
         is_named = variable is not None
-        if row is not None and not (api_key or is_named):
+        if row is not None and not (api_key or is_named or self._token):
             variable = row.key_variable_for(server.origin)
         secret = Secret((api_key or os.environ.get(variable or "") or "").strip())
         hidden = {name: Secret(value) for name, value in (headers or {}).items()}
@@ -216,7 +223,8 @@ class OpenAIBackend(AsyncBackend):
             )
         model, embedding_model = _models_of(row, model, embedding_model)
         image_embeddings = image_embeddings or ("direct" if row is not None and row.embeds == "images" else "describe")
-        image_rule = image_token_rule(model, detail, max_image_px=max_image_px)
+        seer = self._behind.get(model, model)
+        image_rule = image_token_rule(seer, detail, max_image_px=max_image_px)
         settings = Settings(
             base_url=server,
             api=("responses" if server.official else "chat") if api == "auto" else api,
@@ -225,18 +233,19 @@ class OpenAIBackend(AsyncBackend):
             embedding_dimensions=embedding_dimensions,
             image_embeddings=image_embeddings,
             detail=detail,
-            effort=effort_of(model, reasoning_effort),
+            effort=effort_of(seer, reasoning_effort),
             max_image_px=max_image_px,
             image_rule=image_rule,
-            wire_rule=wire_rule(model, image_rule, max_image_px=max_image_px),
+            wire_rule=wire_rule(seer, image_rule, max_image_px=max_image_px),
             max_tokens=max_tokens,
             preset=row,
             wanted_effort=reasoning_effort,
         )
-        self.credential = _payer(server.url, secret, hidden, organization=organization, project=project)
+        payer = secret if self._token is None else Secret(self._token.identity)
+        self.credential = _payer(server.url, payer, hidden, organization=organization, project=project)
         self.account = Account(
             server="\0".join((server.url, organization or "", project or "")),
-            secret=hashlib.sha256(repr((secret.reveal(), _revealed(hidden))).encode()).hexdigest()[:32],
+            secret=hashlib.sha256(repr((payer.reveal(), _revealed(hidden))).encode()).hexdigest()[:32],
         )
         self._has_key, self._key_variable, self._private = bool(secret), variable, private
         self._key_is_named = is_named
@@ -247,7 +256,7 @@ class OpenAIBackend(AsyncBackend):
         self._clock = clock
         is_free = row.is_free if row is not None and server.is_this_machine else None
         flat = 0.0 if price is None and private else price
-        self._prices = PriceList.load(prices, flat=flat, is_free=is_free, host=server.host)
+        self._prices = PriceList.load(prices, flat=flat, is_free=is_free, host=server.host, behind=self._behind)
         self._taxonomy = Taxonomy(
             host=server.host,
             official=server.official,
@@ -262,6 +271,8 @@ class OpenAIBackend(AsyncBackend):
             prices=self._prices,
             dialect=Dialect(server.url, documented=None if row is None else row.refuses),
             direct=private,
+            key_header=self._key_header,
+            token=None if self._token is None else self._token.fresh,
             organization=organization,
             project=project,
             headers=hidden,
@@ -659,7 +670,7 @@ class OpenAIBackend(AsyncBackend):
     @property
     def _lacks_key(self) -> bool:
         """Whether nothing is sent, as there is no key where one is needed or named."""
-        return not self._has_key and self._needs_key
+        return not self._has_key and self._needs_key and self._token is None
 
     def _place(self, base_url: str | None, row: Preset | None) -> BaseUrl:
         """Return the server of an address.
@@ -670,7 +681,7 @@ class OpenAIBackend(AsyncBackend):
         if base_url is None:
             raise ConfigError(
                 f"[openai] preset = {row and row.name!r} needs a base_url: each customer has one of their own.",
-                remedy="Write it as its maker shows it.",
+                remedy='Write it as its maker shows it; or name an Azure resource with kind = "azure".',
             )
         return BaseUrl.parse(base_url)
 

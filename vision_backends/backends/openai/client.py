@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from threading import Lock
@@ -31,7 +31,7 @@ from vision_backends.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 
     from vision_backends.backends.openai.connections import Exchange, Line, Network
     from vision_backends.backends.openai.errors import Secret, Taxonomy
@@ -55,6 +55,8 @@ ERROR_BODY_S = 2.0
 
 DRAIN_S = 0.05
 """How long to wait for the end of a stream whose events are complete: a new connection would take longer."""
+
+OK = 200
 
 LARGE_BYTES = 100_000
 """JSON of this size takes about a millisecond to parse, so it is parsed in a thread."""
@@ -113,6 +115,8 @@ class Client:
         prices: What replies cost that hold an error.
         dialect: What the server is known to refuse.
         direct: Whether no proxy may be used.
+        key_header: The header that carries the key: ``authorization``, or Azure's ``api-key``.
+        token: Gives a token to send in place of a key, for each request.
         organization: OpenAI's id of the organization that pays.
         project: OpenAI's id of the project.
         headers: Sent with every request.
@@ -128,6 +132,8 @@ class Client:
         prices: PriceList,
         dialect: Dialect | None = None,
         direct: bool = False,
+        key_header: Literal["authorization", "api-key"] = "authorization",
+        token: Callable[[], Awaitable[Secret]] | None = None,
         organization: str | None = None,
         project: str | None = None,
         headers: Mapping[str, Secret] | None = None,
@@ -144,7 +150,7 @@ class Client:
         self._locks: dict[int, Lock] = {}
         self._lines: dict[tuple[int, asyncio.AbstractEventLoop], Line] = {}
         self._limits: dict[str, RateLimits] = {}
-        self._direct = direct
+        self._direct, self._key_header, self._token = direct, key_header, token
         self.dialect = dialect or Dialect(base_url.url)
         self.findings = Findings(base_url.url, clock=clock)
 
@@ -212,12 +218,8 @@ class Client:
         Raises:
             BackendError: The server was not reached.
         """
-        exchange = await self._exchange(deadline)
-        try:
-            await self._limited(exchange.send(f"{self._base_url.url}/models", b"", method="GET"), exchange, deadline)
+        async with self._listing(deadline) as exchange:
             return exchange.status, exchange.headers.get("content-type", "")
-        finally:
-            exchange.close()
 
     async def models(self, *, deadline: Deadline) -> list[dict[str, Any]]:
         """Return the models that the server lists; none where it has no such list.
@@ -225,21 +227,30 @@ class Client:
         Raises:
             BackendError: The server was not reached.
         """
-        exchange = await self._exchange(deadline)
-        try:
-            await self._limited(exchange.send(f"{self._base_url.url}/models", b"", method="GET"), exchange, deadline)
-            content = bytearray()
-            while len(content) < MAX_ERROR_BYTES:
+        content = bytearray()
+        async with self._listing(deadline) as exchange:
+            while len(content) < MAX_ERROR_BYTES and exchange.status == OK:
                 piece = await self._limited(exchange.read(), exchange, deadline)
                 if not piece:
                     break
                 content += piece
-        finally:
-            exchange.close()
         with suppress(InvalidReplyError):
             listed = read_object(bytes(content)).get("data")
             return [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
         return []
+
+    @asynccontextmanager
+    async def _listing(self, deadline: Deadline) -> AsyncIterator[Exchange]:
+        """Ask which models there are, and have the head of the reply while the block runs."""
+        exchange = await self._exchange(deadline)
+        try:
+            url = f"{self._base_url.url}/models{self._base_url.query}"
+            if self._token is not None:
+                await self._limited(self._authorize(exchange), exchange, deadline)
+            await self._limited(exchange.send(url, b"", method="GET"), exchange, deadline)
+            yield exchange
+        finally:
+            exchange.close()
 
     async def stream(self, request: PreparedRequest, *, deadline: Deadline) -> AsyncGenerator[dict[str, Any], None]:
         """Send a request and yield the events of the reply as they come; errors as in `post`."""
@@ -329,21 +340,35 @@ class Client:
         headers = {
             "accept": "application/json",
             "accept-encoding": "identity",  # compressed events would come late
-            "authorization": f"Bearer {self._api_key.reveal() or NO_KEY}",
             "content-type": "application/json",
             "user-agent": USER_AGENT,
         }
+        if self._token is None:
+            key, is_bearer = self._api_key.reveal() or NO_KEY, self._key_header == "authorization"
+            headers[self._key_header] = f"Bearer {key}" if is_bearer else key
         headers |= {name: value for name, value in self._accounts.items() if value is not None}
         return headers | {name.lower(): value.reveal() for name, value in self._headers.items()}
 
     async def _open(self, request: PreparedRequest, exchange: Exchange, deadline: Deadline) -> None:
         """Send a request and wait for the head of the reply; raises the error that its status means."""
-        await exchange.send(self._base_url.url + PATHS[request.endpoint], request.body)
+        if self._token is not None:
+            await self._authorize(exchange)
+        server, path = self._base_url, PATHS[request.endpoint]
+        if server.by_deployment and request.endpoint != "responses":
+            path = f"/deployments/{request.model}{path}"
+        await exchange.send(server.url + path + server.query, request.body)
         limits = read_rate_limits(exchange.headers)
         if limits is not None:
             self._limits[request.model] = limits
         if exchange.status >= 300:
             raise await self._refusal(exchange, request, deadline)
+
+    async def _authorize(self, exchange: Exchange) -> None:
+        """Have a request carry a token of its own."""
+        if self._token is not None:
+            token = await self._token()
+            self._taxonomy.hide(token)
+            exchange.authorize(token)
 
     async def _fetch(self, request: PreparedRequest, exchange: Exchange) -> Reply:
         blocks = [bytearray()]

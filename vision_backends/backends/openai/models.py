@@ -307,6 +307,7 @@ class PriceList:
         flat: What every other model costs; None where the user does not say.
         is_free: Tells of every other model whether nobody pays for it, where the user does not say.
         shipped: Model → price of the others.
+        behind: Other names of models, each with the model that it stands for.
     """
 
     def __init__(
@@ -316,8 +317,10 @@ class PriceList:
         flat: Price | None = None,
         is_free: Callable[[str], bool] | None = None,
         shipped: Mapping[str, Price] | None = None,
+        behind: Mapping[str, str] | None = None,
     ) -> None:
         self._own = dict(own or {})
+        self._behind = dict(behind or {})
         self._flat = flat
         self._is_free = is_free
         self._shipped = dict(shipped or {})
@@ -330,6 +333,7 @@ class PriceList:
         flat: float | None = None,
         is_free: Callable[[str], bool] | None = None,
         host: str = "",
+        behind: Mapping[str, str] | None = None,
     ) -> Self:
         """Return the shipped prices with the user's over them.
 
@@ -338,6 +342,7 @@ class PriceList:
             flat: US dollars per million tokens, sent or received, of every model that ``own`` does not name.
             is_free: Tells of a model whether nobody pays for it, where neither of them says.
             host: The server, with or without a port; models with open weights cost what it asks for them.
+            behind: Other names of models, each with the model that it stands for.
 
         Raises:
             ConfigError: A row of ``own`` has a wrong or missing key, or a price is negative or no number.
@@ -355,17 +360,15 @@ class PriceList:
                 f"[openai] price = {flat} is none.", remedy="Write USD per million tokens; 0 for nothing."
             )
         every = None if flat is None else Price(input=flat, output=flat)
-        return cls(prices, flat=every, is_free=is_free, shipped=_shipped(host.partition(":")[0]))
+        return cls(prices, flat=every, is_free=is_free, shipped=_shipped(host.partition(":")[0]), behind=behind)
 
     def of(self, model: str) -> Price | None:
         """Return the price of a model, or None where it is not known."""
-        own, shipped = (
-            next((prices[name] for name in _spellings(model) if name in prices), None)
-            for prices in (self._own, self._shipped)
-        )
-        if own is None and self._flat is None and self._is_free is not None and self._is_free(model):
-            return NOTHING
-        return own or self._flat or shipped
+        stated = self._behind.get(model, model)
+        own = (self._own[name] for each in (model, stated) for name in _spellings(each) if name in self._own)
+        shipped = (self._shipped[name] for name in _spellings(stated) if name in self._shipped)
+        free = NOTHING if self._is_free is not None and self._is_free(model) else None
+        return next(own, None) or self._flat or free or next(shipped, None)
 
     def usage(self, model: str, tokens: Tokens | None, *, at_most: bool = False) -> Usage:
         """Return what was consumed; what the server or the list does not say is None, never 0.

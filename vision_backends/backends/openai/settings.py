@@ -35,12 +35,16 @@ class BaseUrl:
         host: Its name and port, for messages and names of vector spaces.
         official: True for OpenAI's own servers.
         origin: The server as keys belong to it.
+        query: What stands behind every address, with its question mark.
+        by_deployment: Whether addresses name the deployment that is asked, as Azure's do that are dated.
     """
 
     url: str
     host: str
     official: bool
     origin: Origin
+    query: str = ""
+    by_deployment: bool = False
 
     @property
     def is_this_machine(self) -> bool:

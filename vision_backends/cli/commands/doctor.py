@@ -189,8 +189,9 @@ def _state(settings: "Settings") -> Check:
 def _api_key(configuration: "Configuration", rung: str) -> Check:
     name = "OpenAI key" if rung == "openai" else f"key of {rung}"
     table, keys = configuration.settings.table(rung), _table(rung)
-    if table.get("api_key"):
-        return Check(name=name, state="ok", detail="set; it is never shown")
+    if table.get("api_key") or table.get("azure_ad_token_provider"):
+        what = "set; it is never shown" if table.get("api_key") else "in its place, tokens of azure_ad_token_provider"
+        return Check(name=name, state="ok", detail=what)
     if table.get("api_key_env"):
         return _key_in_variable(name, str(table["api_key_env"]))
     server, preset = configuration.settings.server_of(rung), configuration.settings.preset_of(rung)
@@ -260,12 +261,13 @@ def _learned(rungs: "Sequence[RungStatus]") -> Iterator[Check]:
 
 def _prices(rungs: "Sequence[RungStatus]") -> Iterator[Check]:
     """Look for models whose costs nobody can tell."""
+    from vision_backends.backends.registry import section_of
     from vision_backends.health.budgets import remedy_of_unpriced
 
     for rung in rungs:
         if rung.unpriced:
             detail = f"unknown for {', '.join(rung.unpriced)}, and so is the cost of every call"
-            remedy = remedy_of_unpriced(rung.backend)
+            remedy = remedy_of_unpriced(section_of(rung.backend))
             yield Check(name=f"price of {rung.backend}", state="missing", detail=detail, remedy=remedy)
 
 
