@@ -178,6 +178,18 @@ class TestWithoutQuestions:
         assert "backends" not in tomllib.loads(result.stdout)
         assert "nothing at" in result.stderr
 
+    def test_a_server_under_two_names_is_one_rung_and_its_many_models_do_not_fill_the_screen(self, vision):
+        """The first name counts."""
+        models = [f"llava:{number}b" for number in range(40)]
+        with SandboxServer(keyless=True, models=models, owner="vllm") as server:
+            port = server.root_url.rpartition(":")[2]
+            urls = [f"http://{host}:{port}" for host in ("127.0.0.1", "localhost")]
+            result = vision("init", "--yes", "--out", "-", "--server", urls[0], "--server", urls[1])
+        tables = tomllib.loads(result.stdout)["backends"]
+        assert [table["base_url"] for table in tables.values()] == [f"{urls[0]}/v1"]
+        assert "32 more" in " ".join(result.stderr.split())
+        assert len(result.stdout.splitlines()) < 40
+
     def test_only_servers_on_this_machine_are_looked_at(self, vision):
         """Whoever passes another address is told where it belongs."""
         result = vision("init", "--yes", "--server", "https://example.com/v1")

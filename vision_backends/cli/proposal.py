@@ -32,6 +32,9 @@ ROOM_BYTES = 1_000_000_000
 
 WIDTH = 80
 
+MOST_MODELS = 8
+"""How many other models of a server are named."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rung:
@@ -89,7 +92,7 @@ def served_rung(served: Served, *, name: str, model: str | None = None) -> Rung:
         table["base_url"] = served.url
     table["model"] = chosen
     others = [each for each in served.models[: served.seeing] if each != chosen]
-    notes = [f"Also there: {', '.join(map(quote, others))}."] if others else []
+    notes = [f"Also there: {', '.join(map(quote, others[:MOST_MODELS]))}."] if others else []
     notes.append("private = true  # if it sends no picture elsewhere: local_only may ask it then")
     title = served.preset.title if served.preset else "A server"
     sees = "is said to see images" if chosen in served.models[: served.seeing] else "has to see images"

@@ -115,13 +115,19 @@ def look_around(also: Sequence[str] = ()) -> Surroundings:
     extras = {"local": _has("torch", "transformers", "sentence_transformers"), "ocr": _has("rapidocr")}
     return Surroundings(
         keys=tuple(filter(None, map(_with_key, known.values()))),
-        servers=tuple(served for served in found.values() if served),
+        servers=_distinct([served for served in found.values() if served]),
         silent=tuple(url for url in urls if found.get(url) is None),
         gpu=_gpu(),
         free_bytes=None if free is None else free.size_bytes,
         extras=extras,
         cached=_cached_models() if extras["local"] else (),
     )
+
+
+def _distinct(servers: Sequence[Served]) -> tuple[Served, ...]:
+    """Return servers without those that are the same under another name, such as ``localhost`` and ``127.0.0.1``."""
+    ports = {(origin.port, served.models): served for served in reversed(servers) if (origin := origin_of(served.url))}
+    return tuple(served for served in servers if served in ports.values())
 
 
 def looks_at_images(name: str) -> bool:

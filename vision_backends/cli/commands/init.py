@@ -29,6 +29,9 @@ WIDTH = 80
 
 STDOUT = Path("-")
 
+MOST_MODELS = 8
+"""How many models of a server are named on the screen."""
+
 
 @command
 def init(
@@ -99,7 +102,7 @@ def _findings(found: "Surroundings") -> Iterator[str]:
     """Yield what was found, a line or more for each kind of thing."""
     keys = [variable for _, variable in found.keys]
     yield from _hanging("keys", [", ".join(keys) or "no variable holds one"])
-    servers = [f"{_title(each)} at {each.url}: {', '.join(map(one_line, each.models))}" for each in found.servers]
+    servers = [f"{_title(each)} at {each.url}: {_some(each.models)}" for each in found.servers]
     silent = [f"nothing at {', '.join(url.split('/')[2] for url in found.silent)}"] if found.silent else []
     yield from _hanging("servers", [*servers, *silent])
     free = "unknown memory" if found.free_bytes is None else f"{bytes_text(found.free_bytes)} of memory free"
@@ -129,11 +132,20 @@ def _proposal(found: "Surroundings", *, asks: bool, with_keys: bool) -> "list[Ru
     return [*rungs, *([local] if local else []), embedded_rung()]
 
 
+def _some(models: Sequence[str]) -> str:
+    """Return the first models, and how many more there are."""
+    more = [f"{len(models) - MOST_MODELS} more"] if len(models) > MOST_MODELS else []
+    return ", ".join([*map(one_line, models[:MOST_MODELS]), *more])
+
+
 def _model_of(preset: "Preset", variable: str, *, asks: bool) -> str | None:
     if not asks:
         return None
     typer.echo(f"{variable} is set. Which model of {preset.title} sees images?", err=True)
-    return answer("Its name, or Enter to leave it out") or None
+    said = answer("Its name, or Enter to leave it out")
+    if not said.isprintable():
+        raise InvalidRequestError(f"{said!r} is not the name of a model.", remedy="Type it in plain characters.")
+    return said or None
 
 
 def _chosen(rungs: "Sequence[Rung]", found: "Surroundings") -> "Iterator[Rung]":
@@ -153,7 +165,7 @@ def _chosen(rungs: "Sequence[Rung]", found: "Surroundings") -> "Iterator[Rung]":
 
 def _one_of(models: Sequence[str]) -> str:
     while True:
-        said = answer(f"Its model, one of {', '.join(models)} [{models[0]}]") or models[0]
+        said = answer(f"Its model, one of {_some(models)} [{models[0]}]") or models[0]
         if said in models:
             return said
         tell(f"there is no {said} there")
