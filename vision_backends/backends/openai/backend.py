@@ -242,7 +242,9 @@ class OpenAIBackend(AsyncBackend):
             wanted_effort=reasoning_effort,
         )
         payer = secret if self._token is None else Secret(self._token.identity)
-        self.credential = _payer(server.url, payer, hidden, organization=organization, project=project)
+        self.credential = _payer(
+            server.resource or server.url, payer, hidden, organization=organization, project=project
+        )
         self.account = Account(
             server="\0".join((server.url, organization or "", project or "")),
             secret=hashlib.sha256(repr((payer.reveal(), _revealed(hidden))).encode()).hexdigest()[:32],
@@ -381,7 +383,7 @@ class OpenAIBackend(AsyncBackend):
     def diagnose(self, *, timeout_s: float) -> None:
         """Return if the server is there and lists its models, which costs nothing."""
         server = self._settings.base_url
-        if self._lacks_key:
+        if self._lacks_key or not self._models:  # nobody will ask it anything
             return
         deadline = Deadline(self._clock, timeout_s)
         status, content_type = engine_loop().run(partial(self._client.look, deadline=deadline))

@@ -37,6 +37,7 @@ class BaseUrl:
         origin: The server as keys belong to it.
         query: What stands behind every address, with its question mark.
         by_deployment: Whether addresses name the deployment that is asked, as Azure's do that are dated.
+        resource: Who counts, where several addresses lead to one resource.
     """
 
     url: str
@@ -45,6 +46,7 @@ class BaseUrl:
     origin: Origin
     query: str = ""
     by_deployment: bool = False
+    resource: str = ""
 
     @property
     def is_this_machine(self) -> bool:
