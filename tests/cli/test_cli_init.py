@@ -18,10 +18,12 @@ from conftest import process_env
 
 from vision_backends import Router
 from vision_backends.backends.model_cards import model_cards
+from vision_backends.cli.config_file import write_config_file
 from vision_backends.cli.proposal import embedded_rung, local_rung, to_file
 from vision_backends.cli.rendering.exits import BAD_INPUT, INTERRUPTED
 from vision_backends.cli.surroundings import Surroundings, looks_at_images
 from vision_backends.config.settings import load_settings, read_configuration
+from vision_backends.errors import InvalidRequestError
 from vision_backends.testing import SandboxServer
 from vision_backends.testing.sandbox import Fault
 
@@ -157,6 +159,12 @@ class TestWithoutQuestions:
         assert "openrouter" not in tomllib.loads(text)["ladder"]
         words = " ".join(text.replace("#", "").split())
         assert "OPENROUTER_API_KEY is set, but no model was named. Put openrouter on the ladder" in words
+        assert "AZURE" not in text
+        monkeypatch.setenv("AZURE_OPENAI_API_KEY", KEY)
+        assert "azure" not in vision("init", "--yes", "--out", "-").stdout
+        monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "https://mine.openai.azure.com")
+        words = " ".join(vision("init", "--yes", "--out", "-").stdout.replace("#", "").split())
+        assert 'into [backends.azure]: deployment, endpoint and kind = "azure".' in words
 
     def test_a_server_without_a_model_that_sees_is_left_out(self, vision):
         """And named, with what its models are."""
@@ -278,6 +286,14 @@ class TestTheFile:
         assert "vision.toml is read here as well, and wins key by key" in result.stderr
         assert vision("init", "--yes", "--here", "--out", "x").exit_code == BAD_INPUT
 
+    def test_a_file_that_appears_meanwhile_is_not_replaced(self, fresh_user):
+        """Nothing remains of what was to be written, either."""
+        (fresh_user / "there.toml").write_text("mine", encoding="utf-8")
+        with pytest.raises(InvalidRequestError, match="is not replaced unasked"):
+            write_config_file(fresh_user / "there.toml", "x", replace=False, is_secret=True)
+        assert (fresh_user / "there.toml").read_text("utf-8") == "mine"
+        assert [path.name for path in fresh_user.iterdir()] == ["there.toml"]
+
 
 class TestQuestions:
     """At a terminal; Enter accepts."""
@@ -334,6 +350,18 @@ class TestQuestions:
         assert code == 0
         table = tomllib.loads((fresh_user / "vision.toml").read_text("utf-8"))["backends"]["openrouter"]
         assert table == {"kind": "openai", "preset": "openrouter", "model": 'qwen/"vl"'}
+
+    def test_a_deployment_of_azure_has_the_address_that_its_variable_names(self, at_terminal, fresh_user, monkeypatch):
+        """Without the variable nobody knows whose resource it is."""
+        monkeypatch.setenv("AZURE_OPENAI_API_KEY", KEY)
+        monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "https://mine.openai.azure.com")
+        code, screen = at_terminal("--here", types=("eyes\n", "\n", "\n", "\n"))
+        assert (code, "Which deployment of Azure OpenAI" in screen) == (0, True)
+        table = load_settings().table("azure")
+        assert table == {"kind": "azure", "endpoint": "https://mine.openai.azure.com", "deployment": "eyes"}
+        with Router.from_config() as router:
+            assert router.explain("describe").verdicts[0].model == "eyes"
+            assert router.explain("describe").verdicts[0].error is None
 
     @pytest.mark.parametrize("types", [("\x03",), ("\n", "\x03"), ("\n", "\x04")])
     def test_ctrl_c_leaves_nothing(self, at_terminal, fresh_user, types):

@@ -65,7 +65,9 @@ def remote_rung(preset: Preset, variable: str, *, model: str | None = None, key:
         key: The key itself, if it is to stand in the file.
     """
     table: dict[str, Any] = {} if preset.name == "openai" else {"kind": "openai", "preset": preset.name}
-    if model is not None:
+    if preset.base_url is None and preset.address_variable is not None:  # where each customer has an address
+        table = {"kind": preset.name, "endpoint": os.environ[preset.address_variable], "deployment": model}
+    elif model is not None:
         table["model"] = model
     if key is not None:
         table["api_key"] = key
@@ -136,9 +138,12 @@ def unused(found: Surroundings, rungs: Sequence[Rung]) -> Iterator[str]:
     names = {rung.name for rung in rungs}
     for preset, variable in found.keys:
         if preset.name not in names:
+            keys = f'model, kind = "openai" and preset = "{preset.name}"'
+            if preset.base_url is None:
+                keys = f'deployment, endpoint and kind = "{preset.name}"'
             yield (
-                f"{preset.title}: {variable} is set, but no model was named. Put {preset.name} on the ladder, and its "
-                f'model into [backends.{preset.name}], with kind = "openai" and preset = "{preset.name}".'
+                f"{preset.title}: {variable} is set, but no model was named. Put {preset.name} on the ladder, and into "
+                f"[backends.{preset.name}]: {keys}."
             )
     for served in found.servers:
         if not any(rung.table.get("model") in served.models for rung in rungs):

@@ -138,7 +138,8 @@ def looks_at_images(name: str) -> bool:
 def _with_key(preset: Preset) -> tuple[Preset, str] | None:
     if preset.retired is not None and datetime.now(UTC).date() >= preset.retired:
         return None
-    if preset.base_url is None or preset.is_on_this_machine:
+    has_address = preset.base_url is not None or os.environ.get(preset.address_variable or "")
+    if not has_address or preset.is_on_this_machine:
         return None
     names = preset.key_variables
     if preset.name == "openai":

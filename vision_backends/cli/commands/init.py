@@ -141,7 +141,8 @@ def _some(models: Sequence[str]) -> str:
 def _model_of(preset: "Preset", variable: str, *, asks: bool) -> str | None:
     if not asks:
         return None
-    typer.echo(f"{variable} is set. Which model of {preset.title} sees images?", err=True)
+    what = "deployment" if preset.base_url is None else "model"
+    typer.echo(f"{variable} is set. Which {what} of {preset.title} sees images?", err=True)
     said = answer("Its name, or Enter to leave it out")
     if not said.isprintable():
         raise InvalidRequestError(f"{said!r} is not the name of a model.", remedy="Type it in plain characters.")
