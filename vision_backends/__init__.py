@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from vision_backends.backends.local import LocalBackend
     from vision_backends.backends.openai import OpenAIBackend
     from vision_backends.backends.requests import (
+        AskRequest,
         DescribeRequest,
         DetectRequest,
         EmbedRequest,
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
         Detection,
         Detections,
         Embedding,
+        Reply,
         Task,
         Timing,
         Trace,
@@ -80,6 +82,7 @@ __all__ = [
     "FREE",
     "TASKS",
     "AllBackendsFailedError",
+    "AskRequest",
     "AsyncBackend",
     "AsyncRouter",
     "Attempt",
@@ -119,6 +122,7 @@ __all__ = [
     "RateLimitedError",
     "RateLimits",
     "RefusedError",
+    "Reply",
     "Request",
     "Router",
     "RungStatus",
@@ -142,6 +146,7 @@ _HOMES = {
     "FREE": "types",
     "TASKS": "types",
     "AllBackendsFailedError": "errors",
+    "AskRequest": "backends.requests",
     "AsyncBackend": "backends.base",
     "AsyncRouter": "async_router",
     "Attempt": "types",
@@ -181,6 +186,7 @@ _HOMES = {
     "RateLimitedError": "errors",
     "RateLimits": "backends.requests",
     "RefusedError": "errors",
+    "Reply": "types",
     "Request": "backends.requests",
     "Router": "router",
     "RungStatus": "reports",

@@ -157,6 +157,7 @@ class Settings:
         models = {
             "describe": seer,
             "detect": seer,
+            "ask": seer,
             "embed": Model(name=self.embedding_model, fingerprint=seen, space=images),
             "embed_text": Model(name=self.embedding_model, fingerprint=server, space=texts),
             "query": Model(name=self.embedding_model, fingerprint=server, space=images),
@@ -166,7 +167,7 @@ class Settings:
     def obstacle(self, task: str) -> Obstacle | None:
         """Return why no model of the server can answer a task, as far as that is known without asking."""
         preset = self.preset
-        looks = task in {"describe", "detect"} or (task == "embed" and self.image_embeddings == "describe")
+        looks = task in {"describe", "detect", "ask"} or (task == "embed" and self.image_embeddings == "describe")
         embeds = task in {"embed", "embed_text", "query"}
         if preset is not None:
             elsewhere = f"By {preset.source} ({preset.seen}). If that has changed, write base_url in place of preset."
