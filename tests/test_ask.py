@@ -354,6 +354,14 @@ class TestSchema:
         assert missed.usage.input_tokens == 20
         assert len(sandbox.requests) == 2
 
+    def test_a_question_that_cannot_be_longer_is_not_asked_again(self, server_router, sandbox):
+        """That is no fault of the caller's."""
+        say(server_router, sandbox, "Three.")
+        reply = server_router.ask(BLUE, "How many?" + " " * 999_800, schema=COUNT)
+        assert reply.trace.backend == "spare"
+        assert reply.trace.attempts[0].code == "schema_violation"
+        assert len(sandbox.requests) == 1
+
     def test_a_schema_that_a_server_refuses_is_asked_for_in_words_this_once(self, server_router, sandbox):
         """Another schema is sent as such again."""
         field = "response_format" if server_router.api == "chat" else "text.format"

@@ -75,6 +75,12 @@ FAULTS = (
 )
 
 
+FAULTS_OF = {
+    "rate_limited": (429, {"error": {"code": "rate_limit_exceeded", "message": "Slow down."}}),
+    "server_overloaded": (503, {"error": {"message": "The server is overloaded."}}),
+}
+
+
 class TestFiveServers:
     """On one ladder, each failing in its own way in turn."""
 
@@ -303,6 +309,55 @@ class TestAccounts:
                 trace = router.describe(IMAGE).trace
         assert trace.backend == "spare"
         assert [each.code for each in trace.attempts[:2]] == ["limit_near", "limit_near"]
+
+    @pytest.mark.parametrize(
+        ("fault", "error"), [("rate_limited", "rate_limited"), ("server_overloaded", "overloaded")]
+    )
+    def test_what_a_server_counts_for_an_account_and_a_model_is_met_once(self, fault, error):
+        """Two rungs of both do not need a refusal each; another model, or another account, has its own."""
+        with SandboxServer() as server:
+            made = {"base_url": server.url, "api_key": "sk-first-0123456789"}
+            rungs = [
+                OpenAIBackend(**made, model="m").named("first"),
+                OpenAIBackend(**made, model="m", detail="low").named("second"),
+                OpenAIBackend(**made, model="other").named("third"),
+                OpenAIBackend(**{**made, "api_key": "sk-other-0123456789"}, model="m").named("fourth"),
+            ]
+            server.play(Fault(name=fault, status=FAULTS_OF[fault][0], body=FAULTS_OF[fault][1]))
+            with Router([*rungs, FakeBackend("spare")], caching=False) as router:
+                trace = router.describe(IMAGE).trace
+                assert [(each.backend, each.outcome) for each in trace.attempts[:4]] == [
+                    ("first", "failed"),
+                    ("second", "skipped"),
+                    ("third", "failed"),
+                    ("fourth", "failed"),
+                ]
+                assert trace.attempts[1].error == error
+                assert len(server.requests) == 3
+                server.heal()
+                assert router.reset("second") >= 1
+                assert router.describe(IMAGE).trace.backend == "first"
+
+    def test_a_server_that_is_down_is_so_for_all_rungs_of_an_account_and_a_model(self):
+        """Five failures are enough for both together."""
+        with SandboxServer() as server:
+            rungs = [OpenAIBackend(base_url=server.url, model="m").named(name) for name in ("first", "second")]
+            server.play("server_error")
+            with Router([*rungs, FakeBackend("spare")], caching=False) as router:
+                for _ in range(10):
+                    assert router.describe(IMAGE).trace.backend == "spare"
+                assert [gate.gate for gate in router.gates()] == ["outage"]
+            assert len(server.requests) < 10
+
+    def test_what_one_rung_has_set_for_itself_does_not_close_another(self):
+        """Its timeout, its API, or a field that only it sends."""
+        with SandboxServer() as server:
+            made = {"base_url": server.url, "model": "m"}
+            rungs = [OpenAIBackend(**made, api="responses").named("first"), OpenAIBackend(**made).named("second")]
+            server.play(Fault(name="odd", status=200, body={"odd": True}, paths=("/v1/responses",)))
+            with Router([*rungs, FakeBackend("spare")], caching=False) as router:
+                assert {router.describe(IMAGE).trace.backend for _ in range(12)} == {"second"}
+                assert [(gate.backend, gate.gate) for gate in router.gates()] == [("first", "outage")]
 
     def test_a_rung_inherits_nothing_from_another(self, from_toml, monkeypatch):
         """OPENAI_* is for the rung of that name only."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vision_backends.backends.base import AsyncBackend, Backend
     from vision_backends.backends.embedded import EmbeddedBackend
     from vision_backends.backends.local import LocalBackend
-    from vision_backends.backends.openai import OpenAIBackend
+    from vision_backends.backends.openai import AzureBackend, OpenAIBackend
     from vision_backends.backends.requests import (
         AskRequest,
         DescribeRequest,
@@ -87,6 +87,7 @@ __all__ = [
     "AsyncRouter",
     "Attempt",
     "AuthenticationError",
+    "AzureBackend",
     "Backend",
     "BackendError",
     "CallCancelledError",
@@ -152,6 +153,7 @@ _HOMES = {
     "Attempt": "types",
     "AuthenticationError": "errors",
     "Backend": "backends.base",
+    "AzureBackend": "backends.openai",
     "BackendError": "errors",
     "CallCancelledError": "errors",
     "CallerError": "errors",

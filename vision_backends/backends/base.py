@@ -13,7 +13,8 @@ from abc import ABC, abstractmethod
 from dataclasses import replace
 from functools import partial
 from json import dumps
-from typing import TYPE_CHECKING, Any, Self
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from vision_backends.arguments import check_text
 from vision_backends.backends.requests import Account, AskRequest, DescribeRequest, EmbedTextRequest
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from vision_backends.errors import VisionError
     from vision_backends.images import Image, WireRule
     from vision_backends.storage.notes import Notes
-    from vision_backends.types import Description, Detections, Embedding, Reply, Usage
+    from vision_backends.types import Description, Detections, Embedding, ProbeReport, Reply, Usage
 
 __all__ = ["AsyncBackend", "Backend", "rehearse", "table_of", "tell_rung", "tell_table"]
 
@@ -51,10 +52,14 @@ class Backend(ABC):
     Attributes:
         name: The rung's name in ladders, traces and configuration; that of its kind, unless it is `named`.
         local: True when neither pixels nor texts leave this machine.
+        messages_of: The kind whose table and keys stand in its messages, where it is a variety of another.
+        renamed_keys: Keys of that table that have another name in its own.
     """
 
     name: str
     local: bool = True
+    messages_of: ClassVar[str | None] = None
+    renamed_keys: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Self:
@@ -117,6 +122,15 @@ class Backend(ABC):
             )
         return self
 
+    def spaces(self, request: Request) -> tuple[str, ...]:
+        """Return the vector spaces that may be asked for with ``space=``, the one of `model_for` first.
+
+        Raises:
+            NotSupportedError: No model of this backend has the task.
+        """
+        space = self.model_for(request).space
+        return () if space is None else (space,)
+
     @abstractmethod
     def check(self, request: Request) -> None:
         """Return if the backend could answer now; cheap, without network or loading.
@@ -173,6 +187,13 @@ class Backend(ABC):
 
         The router calls it once. Notes are kept for a week, or until the user resets the backend. By default nothing
         is kept.
+        """
+
+    def recall(self) -> None:
+        """Take up what was found out about its server in earlier programs, or by others; may read a store.
+
+        The router calls it before it asks a model of which little is known (`Model.probe_first`), and before it
+        explains. By default there is nothing.
         """
 
     def forget(self) -> None:
@@ -334,6 +355,34 @@ class AsyncBackend(Backend):
     async def aclose(self) -> None:
         """Release what lives on the event loop, such as connections; may be called twice. `close` releases the rest."""
 
+    @property
+    def probing(self) -> Literal["never", "when told", "by itself"]:
+        """When its server may be sent pictures of ours, to find out whether its model sees; by default never.
+
+        By itself is only for servers on this machine that nobody pays for.
+        """
+        return "never"
+
+    async def probe(self, *, timeout_s: float) -> Usage | None:
+        """Ask the server one question of which the answer is known, and learn from its answer.
+
+        It may take several questions until enough is known; then `Model.probe_first` is False, or `check` refuses.
+
+        Returns:
+            What the question has consumed; None where it was not needed.
+
+        Raises:
+            BackendError: The server did not answer, which says nothing of what it can do.
+        """
+        raise self._unsupported(DescribeRequest())
+
+    def probe_again(self) -> None:
+        """Forget in this process what was found out, so that it is probed anew."""
+
+    def found(self) -> ProbeReport | None:
+        """Return what was found out about the model that looks at images; None as long as nothing was."""
+        return None
+
 
 def rehearse(backend: Backend, request: Request) -> None:
     """Run a task once, on a small grey image or a word, so that everything put off until the first call is done.
@@ -379,16 +428,31 @@ def tell_rung(error: VisionError, backend: Backend) -> None:
     """
     if isinstance(error, BackendError):
         error.backend = backend.name
-    kind = getattr(type(backend), "name", None)
+    made = type(backend)
+    kind = made.messages_of or getattr(made, "name", None)
     if isinstance(kind, str):
-        tell_table(error, kind=kind, table=table_of(backend.name, kind=kind))
+        tell_table(error, made, table=table_of(backend.name, kind=kind))
 
 
-def tell_table(error: VisionError, *, kind: str, table: str) -> None:
-    """Replace the table of a kind by another in the words of an error; ``vision-backends[local]`` is an extra."""
-    if table == f"[{kind}]":
+def tell_table(error: VisionError, made: type[Backend], *, table: str) -> None:
+    """Replace the table of a kind by another in the words of an error; ``vision-backends[local]`` is an extra.
+
+    Args:
+        error: It.
+        made: Of which class the backend is.
+        table: The user's own table.
+    """
+    kind = made.messages_of or getattr(made, "name", None)
+    if not isinstance(kind, str) or table == f"[{kind}]":
         return
     mention = re.compile(rf"(?<![\w.-])\[{re.escape(kind)}(?=[].])")
-    error.message = mention.sub(lambda _: table[:-1], error.message)
+    keys = re.compile(rf"\b({'|'.join(made.renamed_keys)})\b(?=,| and | in \[| = )") if made.renamed_keys else None
+
+    def told(words: str) -> str:
+        if keys is not None and mention.search(words):
+            words = keys.sub(lambda found: made.renamed_keys[found[1]], words)
+        return mention.sub(lambda _: table[:-1], words)
+
+    error.message = told(error.message)
     error.args = (error.message, *error.args[1:])
-    error.remedy = error.remedy and mention.sub(lambda _: table[:-1], error.remedy)
+    error.remedy = error.remedy and told(error.remedy)

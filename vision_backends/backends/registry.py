@@ -49,9 +49,7 @@ def make_backend(
         made = found.from_settings(keywords)
         return made if kind is None else made.named(name)
     except VisionError as error:
-        own = getattr(found, "name", None)
-        if isinstance(own, str):
-            tell_table(error, kind=own, table=section)
+        tell_table(error, found, table=section)
         raise
     except Exception as error:  # a third-party constructor may raise anything
         raise ConfigError(

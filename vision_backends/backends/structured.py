@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from vision_backends.arguments import shown
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from vision_backends.backends.requests import AskRequest
     from vision_backends.types import Reply
 
-__all__ = ["form_of", "in_words", "question_again", "read_data", "strict_form", "values_in", "with_instance"]
+__all__ = ["ask_again", "form_of", "in_words", "read_data", "strict_form", "values_in", "with_instance"]
 
 PLACES = 64
 """At how many brackets in a sentence a value is looked for."""
@@ -69,9 +70,17 @@ def in_words(schema: str) -> str:
     return f"Answer with JSON alone, which follows this schema: {schema}"
 
 
-def question_again(prompt: str, text: str, error: InvalidReplyError) -> str:
-    """Return the question to a model whose answer had another form."""
-    return f"{prompt}\n\nYour answer was:\n{text[:SHOWN_AGAIN]}\n\n{error.message} Answer once more, with JSON alone."
+def ask_again(request: AskRequest, text: str, error: InvalidReplyError) -> AskRequest:
+    """Return the question to a model whose answer had another form.
+
+    Raises:
+        InvalidReplyError: It would be longer than any that may be asked.
+    """
+    words = f"\n\nYour answer was:\n{text[:SHOWN_AGAIN]}\n\n{error.message} Answer once more, with JSON alone."
+    try:
+        return replace(request, prompt=request.prompt + words)
+    except InvalidRequestError:
+        raise error from None
 
 
 def read_data(text: str, request: AskRequest) -> Any:  # noqa: ANN401 — any JSON
@@ -101,8 +110,6 @@ def with_instance(reply: Reply, reader: type[Any]) -> Reply:
     Raises:
         InvalidReplyError: It cannot be made of it any more, as the class has changed since the answer was kept.
     """
-    from dataclasses import replace
-
     try:
         return replace(reply, data=_instance(reader, reply.data))
     except ValueError as error:

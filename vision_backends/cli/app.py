@@ -19,7 +19,13 @@ COMMANDS = {
         ("detect", "ask", "Find objects in images, each with a box and a score."),
         ("embed", "ask", "Turn images or texts into vectors that can be compared."),
     ),
+    "Find photos": (
+        ("index", "search", "Make photos searchable: those in folders and all folders below them."),
+        ("search", "search", "Search the indexed photos by words, or by a photo."),
+        ("dedupe", "search", "List photos that are there several times; nothing is removed."),
+    ),
     "Manage the installation": (
+        ("init", "init", "Look at what is here, propose a ladder with the reason for every rung, and write it down."),
         (
             "status",
             "status",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AskOptions",
+    "BackendName",
     "BackendNames",
     "CommonOptions",
     "ConfigFile",
@@ -73,6 +74,10 @@ _MODEL_HELP = "Short or full name of a model in the list, or any model on the hu
 
 Images = Annotated[list[str], _IMAGES]
 OptionalImages = Annotated[list[str] | None, _IMAGES]
+BackendName = Annotated[
+    str | None,
+    typer.Option("--backend", metavar="NAME", autocompletion=_backend_names, help="Ask only this backend."),
+]
 BackendNames = Annotated[
     list[str] | None,
     typer.Option(
@@ -131,10 +136,13 @@ class CommonOptions:
     debug: Debug = False
 
     @contextmanager
-    def open_router(self) -> Iterator[tuple["Router", "Settings"]]:
+    def open_router(self, *, caching: bool = True) -> Iterator[tuple["Router", "Settings"]]:
         """Open a router with its settings, which cost most of a command's start and are imported here only.
 
         A command ends with its answers, so nothing is loaded or fetched for later ones. A key that is not sent is told.
+
+        Args:
+            caching: Whether answers may be kept for later, where the settings allow it.
 
         Raises:
             ConfigError: A file, key, value or backend name has no meaning.
@@ -146,6 +154,9 @@ class CommonOptions:
         for withheld in configuration.withheld:
             tell(configuration.told_of(withheld))
         settings = configuration.settings
+        if not caching:
+            cache = settings.cache.model_copy(update={"enabled": False})
+            settings = settings.model_copy(update={"cache": cache})
         with Router.from_config(_for_one_command(settings)) as router:
             yield router, settings
 

@@ -84,10 +84,10 @@ BUILT_IN = {
 }
 """The backends that come with the package, by the name of their table."""
 
-KINDS = dict(BUILT_IN)
+KINDS = {**BUILT_IN, "azure": "vision_backends.backends.openai:AzureBackend"}
 """What a rung can be besides a backend of somebody else's, by its ``kind``."""
 
-SERVERS = ("openai",)
+SERVERS = ("openai", "azure")
 """The kinds of rungs that ask a server which speaks OpenAI's language."""
 
 LIMITS = "vision_backends.health.budgets:Limits"

@@ -34,7 +34,7 @@ from vision_backends.backends.requests import (
     EmbedTextRequest,
     Model,
 )
-from vision_backends.backends.structured import in_words, question_again, read_data
+from vision_backends.backends.structured import ask_again, in_words, read_data
 from vision_backends.clock import SYSTEM_CLOCK, Clock, Deadline, Stopwatch
 from vision_backends.config.found import FREELY, ordered
 from vision_backends.engine.event_loop import engine_loop
@@ -310,7 +310,7 @@ class LocalBackend(AsyncBackend):
         try:
             data = await read(partial(read_data, said.text, request))
         except InvalidReplyError as error:
-            again = replace(request, prompt=question_again(request.prompt, said.text, error))
+            again = ask_again(request, said.text, error)
             try:
                 (said,) = await self.describe([image], _instruction(again), timeout_s=deadline.remaining_s)
             except NotSupportedError:  # a small model does not read as much

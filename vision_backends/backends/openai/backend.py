@@ -14,6 +14,8 @@ from copy import copy
 from dataclasses import replace
 from functools import partial, reduce
 from operator import add
+from random import Random
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from vision_backends.backends.base import AsyncBackend, tell_rung
@@ -26,6 +28,7 @@ from vision_backends.backends.openai.errors import Secret, Taxonomy
 from vision_backends.backends.openai.models import (
     DEFAULT_EMBEDDING_MODEL,
     DEFAULT_MODEL,
+    NOTHING,
     Detail,
     PriceList,
     Tokens,
@@ -35,6 +38,7 @@ from vision_backends.backends.openai.models import (
     split_usage,
     wire_rule,
 )
+from vision_backends.backends.openai.probing import Probe, identity_of
 from vision_backends.backends.openai.prompts import (
     ask_about,
     ask_for_boxes,
@@ -46,7 +50,6 @@ from vision_backends.backends.openai.prompts import (
 from vision_backends.backends.openai.protocol import Chat, Responses
 from vision_backends.backends.openai.settings import BaseUrl, Settings
 from vision_backends.backends.requests import (
-    MOST_CHARS,
     Account,
     AskRequest,
     DescribeRequest,
@@ -54,13 +57,14 @@ from vision_backends.backends.requests import (
     EmbedRequest,
     EmbedTextRequest,
 )
-from vision_backends.backends.structured import question_again, read_data
+from vision_backends.backends.structured import ask_again, read_data
 from vision_backends.clock import SYSTEM_CLOCK, Clock, Deadline, Stopwatch
 from vision_backends.config.found import ONLY_LOWER, OnlyIf, ordered
 from vision_backends.config.presets import find_preset, presets
 from vision_backends.engine.event_loop import engine_loop
 from vision_backends.errors import (
     AuthenticationError,
+    CallerError,
     ConfigError,
     InvalidImageError,
     InvalidReplyError,
@@ -72,7 +76,7 @@ from vision_backends.errors import (
     UnavailableError,
     VisionError,
 )
-from vision_backends.types import FREE, Description, Detections, Embedding, Reply, Trace, Usage
+from vision_backends.types import FREE, Description, Detections, Embedding, ProbeReport, Reply, Trace, Usage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
@@ -80,7 +84,9 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from vision_backends.backends.openai.findings import Sight
     from vision_backends.backends.openai.protocol import Ask, Said
+    from vision_backends.backends.openai.tokens import Token
     from vision_backends.backends.requests import Model, RateLimits, Request
     from vision_backends.config.presets import Preset
     from vision_backends.images import Image, WireRule
@@ -108,6 +114,9 @@ LESS_DETAIL = ordered("low", "high", "original", "auto")
 LESS_THINKING = ordered("none", "auto", "minimal", "low", "default", "medium", "high", "xhigh")
 SHORTER = OnlyIf("at most what it is without the file, or 1024", lambda most, without: most <= (without or 1024))
 """What a configuration file that was only found may do to a key; every other key it may not set."""
+
+_SCHEMA_FIELDS = {"chat": "response_format", "responses": "text"}
+"""The field of either API that asks for JSON by a schema."""
 
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,99}")
 """Names of variables, which keys do not look like: one that was written here by mistake is not shown as a name."""
@@ -160,6 +169,11 @@ class OpenAIBackend(AsyncBackend):
     local = False
     credential: str = ""
     """Short hash of server, organization, project and key: of who pays, and for what."""
+    _token: Token | None = None
+    """Gives a token to send in place of a key."""
+    _behind: Mapping[str, str] = MappingProxyType({})
+    """The models of OpenAI's that are asked by another name."""
+    _key_header: Literal["authorization", "api-key"] = "authorization"
     account: Account = Account()
     """Server, organization and project, and a hash of key and headers."""
 
@@ -195,7 +209,7 @@ class OpenAIBackend(AsyncBackend):
         variable = api_key_env if api_key_env and _VARIABLE.fullmatch(api_key_env) else None
         misnamed, doubled = api_key_env is not None and not variable, bool(api_key_env and api_key)
         is_named = variable is not None
-        if row is not None and not (api_key or is_named):
+        if row is not None and not (api_key or is_named or self._token):
             variable = row.key_variable_for(server.origin)
         secret = Secret((api_key or os.environ.get(variable or "") or "").strip())
         hidden = {name: Secret(value) for name, value in (headers or {}).items()}
@@ -218,7 +232,8 @@ class OpenAIBackend(AsyncBackend):
             )
         model, embedding_model = _models_of(row, model, embedding_model)
         image_embeddings = image_embeddings or ("direct" if row is not None and row.embeds == "images" else "describe")
-        image_rule = image_token_rule(model, detail, max_image_px=max_image_px)
+        seer = self._behind.get(model, model)
+        image_rule = image_token_rule(seer, detail, max_image_px=max_image_px)
         settings = Settings(
             base_url=server,
             api=("responses" if server.official else "chat") if api == "auto" else api,
@@ -227,18 +242,19 @@ class OpenAIBackend(AsyncBackend):
             embedding_dimensions=embedding_dimensions,
             image_embeddings=image_embeddings,
             detail=detail,
-            effort=effort_of(model, reasoning_effort),
+            effort=effort_of(seer, reasoning_effort),
             max_image_px=max_image_px,
             image_rule=image_rule,
-            wire_rule=wire_rule(model, image_rule, max_image_px=max_image_px),
+            wire_rule=wire_rule(seer, image_rule, max_image_px=max_image_px),
             max_tokens=max_tokens,
             preset=row,
             wanted_effort=reasoning_effort,
         )
-        self.credential = _payer(server.url, secret, hidden, organization=organization, project=project)
+        payer = secret if self._token is None else Secret(self._token.identity)
+        self.credential = _payer(server.url, payer, hidden, organization=organization, project=project)
         self.account = Account(
             server="\0".join((server.url, organization or "", project or "")),
-            secret=hashlib.sha256(repr((secret.reveal(), _revealed(hidden))).encode()).hexdigest()[:32],
+            secret=hashlib.sha256(repr((payer.reveal(), _revealed(hidden))).encode()).hexdigest()[:32],
         )
         self._has_key, self._key_variable, self._private = bool(secret), variable, private
         self._key_is_named = is_named
@@ -247,7 +263,9 @@ class OpenAIBackend(AsyncBackend):
         self._timeout_s = timeout_s
         self._concurrency = concurrency
         self._clock = clock
-        self._prices = PriceList.load(prices, flat=price, host=server.host)
+        is_free = row.is_free if row is not None and server.is_this_machine else None
+        flat = 0.0 if price is None and private else price
+        self._prices = PriceList.load(prices, flat=flat, is_free=is_free, host=server.host, behind=self._behind)
         self._taxonomy = Taxonomy(
             host=server.host,
             official=server.official,
@@ -262,6 +280,8 @@ class OpenAIBackend(AsyncBackend):
             prices=self._prices,
             dialect=Dialect(server.url, documented=None if row is None else row.refuses),
             direct=private,
+            key_header=self._key_header,
+            token=None if self._token is None else self._token.fresh,
             organization=organization,
             project=project,
             headers=hidden,
@@ -274,6 +294,8 @@ class OpenAIBackend(AsyncBackend):
     def _ask_by(self, settings: Settings) -> None:
         """Ask the models of these settings from now on; what is learned about them begins anew."""
         self._settings, self._models = settings, settings.models()
+        self._probe: Probe | None = None
+        self._is_identified = False
         protocol = Responses() if settings.api == "responses" else Chat(official=settings.base_url.official)
         raises_limits = settings.max_tokens is None
         self._conversation = Conversation(self._client, protocol, self._prices, raises_limits=raises_limits)
@@ -341,6 +363,8 @@ class OpenAIBackend(AsyncBackend):
                 backend=self.name,
                 code="no_api_key",
             )
+        if self._client.findings.blind and self._settings.looks(request.task):
+            self._check_sight()
         if isinstance(request, EmbedRequest | EmbedTextRequest):
             self._space(request)
             if request.task == "embed" and self._settings.image_embeddings == "direct":
@@ -348,11 +372,13 @@ class OpenAIBackend(AsyncBackend):
 
     def remember_in(self, notes: Notes) -> None:
         """Keep there which fields the server refuses."""
-        self._client.dialect.notes = notes
+        self._client.dialect.notes = self._client.findings.notes = notes
 
     def forget(self) -> None:
-        """Ask the server again for what it has refused."""
+        """Ask the server again for what it has refused, and whether its model sees."""
         self._client.dialect.forget()
+        self._client.findings.forget()
+        self.probe_again()
         self._embedder.forget()
         self._others.clear()
 
@@ -491,8 +517,9 @@ class OpenAIBackend(AsyncBackend):
         return _timed(answered, watch)
 
     def learned(self, request: Request) -> Sequence[str]:
-        """Return which fields of such a request the server has refused."""
-        return [
+        """Return what was found out about the model, and which fields of such a request the server has refused."""
+        found = self.found() if self._settings.looks(request.task) else None
+        return [f"{found}."] * (found is not None) + [
             f"Its server refuses {', '.join(sorted(fields))} of {endpoint}, so requests are written without; "
             f"`vision reset {self.name}` asks it again."
             for endpoint, model in self._asked(request)
@@ -501,6 +528,8 @@ class OpenAIBackend(AsyncBackend):
 
     def unpriced(self, request: Request) -> Sequence[str]:
         """Return the models that would be asked and are neither in the user's nor in the shipped list of prices."""
+        if request.task not in self._models:
+            return []
         return [model for _, model in self._asked(request) if self._prices.of(model) is None]
 
     def _asked(self, request: Request) -> list[tuple[str, str]]:
@@ -526,6 +555,123 @@ class OpenAIBackend(AsyncBackend):
             "left_out": self._client.dialect.facts(),
         }
 
+    @property
+    def probing(self) -> Literal["never", "when told", "by itself"]:
+        """By itself only where the server is on this machine, and is said to cost nothing."""
+        settings = self._settings
+        if "describe" not in settings.models():
+            return "never"
+        is_free = self._prices.of(settings.model) == NOTHING
+        return "by itself" if is_free and settings.base_url.is_this_machine else "when told"
+
+    def recall(self) -> None:
+        """Take up whether the model sees, as any process has found out."""
+        finding = self._client.findings.recall(self._settings.model)
+        if finding is None:
+            is_settled = self.probing != "by itself"
+        else:
+            is_same = not finding.identity or self._is_identified or self.probing != "by itself"
+            is_settled = finding.sight != "blind" and is_same
+        self._models = self._settings.models(probe_first=not is_settled)
+
+    async def probe(self, *, timeout_s: float) -> Usage | None:
+        """Show the model a picture of one colour, and learn from what it says of it."""
+        deadline = Deadline(self._clock, timeout_s)
+        with self._without_secrets():
+            if self._probe is None:
+                self._probe = Probe(random=Random())  # noqa: S311 — colours, and no secret
+            probe = self._probe
+            if probe.identity is None:
+                probe.identity = await self._identity(deadline)
+                if self._is_still(probe.identity):
+                    self._settle(None)
+                    return None
+            usage = await self._ask_for_a_colour(probe, deadline)
+            sight = probe.sight
+            if sight is not None:
+                await engine_loop().compute.start(partial(self._settle, sight))
+            return usage
+
+    def probe_again(self) -> None:
+        """Forget in this process whether the model sees."""
+        self._client.findings.forget(self._settings.model)
+        self._probe, self._is_identified = None, False
+        self._models = self._settings.models()
+
+    def found(self) -> ProbeReport | None:
+        """Return whether the model sees, follows schemas, and what its server refuses."""
+        settings = self._settings
+        finding = self._client.findings.known.get(settings.model)
+        if finding is None:
+            return None
+        refused = self._client.dialect.known(settings.api, settings.model)
+        field = _SCHEMA_FIELDS[settings.api]
+        return ProbeReport(
+            model=settings.model,
+            sees={"sees": True, "blind": False}.get(finding.sight),
+            at=finding.at,
+            follows_schemas=None if finding.sight != "sees" else field not in refused,
+            refuses=tuple(sorted(refused)),
+        )
+
+    async def _identity(self, deadline: Deadline) -> str:
+        """Return which weights the server has behind the model's name; empty where it does not say."""
+        listed = await self._client.models(deadline=deadline)
+        return next((identity_of(each) for each in listed if each.get("id") == self._settings.model), "")
+
+    def _is_still(self, identity: str) -> bool:
+        """Return whether something is known of just these weights."""
+        finding = self._client.findings.about(self._settings.model)
+        return finding is not None and finding.identity == identity
+
+    async def _ask_for_a_colour(self, probe: Probe, deadline: Deadline) -> Usage:
+        """Ask one question, and take the answer into account; one that is none says neither.
+
+        Raises:
+            BackendError: The server did not answer.
+        """
+        probe.go_on()
+        try:
+            said = await self._conversation.ask(partial(probe.ask, self._settings), deadline=deadline)
+        except RefusedError as refusal:
+            if not refusal.blind:
+                raise
+            probe.cannot()
+            return refusal.usage or FREE
+        except (InvalidReplyError, CallerError) as error:
+            return error.usage or Usage()
+        probe.hear(said.text)
+        return self._prices.usage(self._settings.model, said.tokens)
+
+    def _settle(self, sight: Sight | None) -> None:
+        """Keep what a probe has found out; None where that was known before. May write to a store."""
+        probe, model = self._probe, self._settings.model
+        self._probe, self._is_identified = None, True
+        if probe is not None and sight is not None:
+            self._client.findings.note(model, sight, identity=probe.identity or "")
+            if sight == "sees" and probe.is_json and not probe.by_schema:
+                api = self._settings.api
+                self._client.dialect.learn(api, model, {_SCHEMA_FIELDS[api]: None})
+        finding = self._client.findings.known.get(model)
+        is_blind = finding is not None and finding.sight == "blind"
+        self._models = self._settings.models(probe_first=is_blind)
+
+    def _check_sight(self) -> None:
+        """Return unless the model is known to see no images.
+
+        Raises:
+            NotSupportedError: It is.
+        """
+        model = self._settings.model
+        finding = self._client.findings.about(model)
+        if finding is not None and finding.sight == "blind":
+            raise NotSupportedError(
+                f"{model} of {self._settings.base_url.host} sees no images, as was found out on {finding.day}.",
+                remedy="Set a model that sees images in [openai], or have it probed again: vision doctor --probe.",
+                backend=self.name,
+                code="blind",
+            )
+
     async def aclose(self) -> None:
         """Close the connections of the running loop; a later call opens new ones."""
         await self._client.aclose()
@@ -542,7 +688,7 @@ class OpenAIBackend(AsyncBackend):
     @property
     def _lacks_key(self) -> bool:
         """Whether nothing is sent, as there is no key where one is needed or named."""
-        return not self._has_key and self._needs_key
+        return not self._has_key and self._needs_key and self._token is None
 
     def _place(self, base_url: str | None, row: Preset | None) -> BaseUrl:
         """Return the server of an address.
@@ -553,7 +699,7 @@ class OpenAIBackend(AsyncBackend):
         if base_url is None:
             raise ConfigError(
                 f"[openai] preset = {row and row.name!r} needs a base_url: each customer has one of their own.",
-                remedy="Write it as its maker shows it.",
+                remedy='Write it as its maker shows it; or name an Azure resource with kind = "azure".',
             )
         return BaseUrl.parse(base_url)
 
@@ -630,7 +776,7 @@ class OpenAIBackend(AsyncBackend):
         except InvalidReplyError as error:
             if error.code != "schema_violation":
                 raise
-            again = replace(request, prompt=question_again(request.prompt, said.text, error)[:MOST_CHARS])
+            again = ask_again(request, said.text, error)
             try:
                 said = await self._say(images, again, deadline)
             except VisionError as failed:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from aiohttp.client_reqrep import ConnectionKey
     from aiohttp.connector import Connection
 
+    from vision_backends.backends.openai.errors import Secret
     from vision_backends.clock import Clock
 
 __all__ = ["CONNECT_TIMEOUT_S", "MAX_REPLY_BYTES", "Exchange", "Line", "Network", "Proxy", "failed_proxy", "reason_of"]
@@ -285,6 +286,10 @@ class Exchange:
         self._response: ClientResponse | None = None
         self._inflater: zlib._Decompress | None = None
         self._size = 0
+
+    def authorize(self, token: Secret) -> None:
+        """Have the request carry a token, unless the user has given a header of that name."""
+        self._sent_headers = {"authorization": f"Bearer {token.reveal()}", **self._sent_headers}
 
     async def send(self, url: str, body: bytes, *, method: str = "POST") -> None:
         """Send a request and wait for the head of the reply.
