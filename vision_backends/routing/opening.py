@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     How = Callable[[Opening], Decoded]
     Complete = Callable[[How, Share | None], None]
-    Kind = Literal["path", "object", "memory"]
+    Kind = Literal["path", "url", "object", "memory"]
 
 __all__ = ["Opener", "kind_of"]
 
@@ -42,6 +42,9 @@ READERS = 64
 
 LEAST_DECODERS = 8
 """Images that are decoded concurrently in threads, at least; two per processor, as decoding releases the GIL."""
+
+SLOWEST_FIRST: tuple[Kind, ...] = ("object", "url", "path", "memory")
+"""What the images of a question may wait for, where it is more than one of these."""
 
 LONG_S = 5.0
 """No image takes as long by what was counted: whoever does is stuck."""
@@ -67,7 +70,7 @@ class Opener:
         self.at_once = max(2, processors())
         self.decoders = max(LEAST_DECODERS, 2 * self.at_once)
         # What is in memory waits for nothing: more threads would only wait for each other.
-        sizes: dict[Kind, int] = {"path": READERS, "object": READERS, "memory": 2 * self.at_once}
+        sizes: dict[Kind, int] = {"path": READERS, "url": READERS, "object": READERS, "memory": 2 * self.at_once}
         self._readers: dict[Kind, Pool] = {kind: Pool(f"read-{kind}", size=size) for kind, size in sizes.items()}
         self._decoders = Pool("decode", size=self.decoders)
         self._children = Pool("decode-apart", size=self.at_once)
@@ -258,12 +261,14 @@ def _for_a_while(share: Share) -> Iterator[None]:
 
 
 def kind_of(source: Any) -> Kind:  # noqa: ANN401 — whatever callers pass
-    """Return what reading an input may wait for: a disk, the caller's own code, or nothing."""
+    """Return what reading an input may wait for: a disk, a server, the caller's own code, or nothing."""
     if isinstance(source, tuple):
         kinds = {kind_of(each) for each in source}
-        return "object" if "object" in kinds else "path" if "path" in kinds else "memory"
+        return next(kind for kind in SLOWEST_FIRST if kind in kinds or kind == "memory")
     if isinstance(source, str | os.PathLike):
-        is_text = isinstance(source, str) and source[:5].lower() == "data:"
-        return "memory" if is_text else "path"
+        begun = source[:8].lower() if isinstance(source, str) else ""
+        if begun.startswith("data:"):
+            return "memory"
+        return "url" if begun.startswith(("http://", "https://")) else "path"
     has_file = getattr(source, "fp", None) is not None  # a picture of Pillow's that is not loaded yet
     return "object" if has_file or hasattr(source, "read") else "memory"
