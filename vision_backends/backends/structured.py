@@ -108,13 +108,14 @@ def with_instance(reply: Reply, reader: type[Any]) -> Reply:
     """Return a reply whose data is an instance of a class of pydantic's.
 
     Raises:
-        InvalidReplyError: It cannot be made of it any more, as the class has changed since the answer was kept.
+        InvalidReplyError: It cannot be made of it.
     """
     try:
         return replace(reply, data=_instance(reader, reply.data))
     except ValueError as error:
-        message = f"The kept answer is no {reader.__name__} any more: {quote(str(error), max_chars=200)}."
-        raise InvalidReplyError(message, remedy="Empty the cache: router.clear_cache().") from error
+        message = f"The answer is no {reader.__name__}: {quote(_first_of(error), max_chars=200)}."
+        remedy = "Its backend has to read it by vision_backends.backends.structured.read_data."
+        raise InvalidReplyError(message, remedy=remedy, backend=reply.trace.backend, code="schema_violation") from error
 
 
 def strict_form(schema: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -15,15 +15,17 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vision_backends.arguments import shown
-from vision_backends.backends.requests import Account, EmbedTextRequest, check_unicode, is_embedding
+from vision_backends.backends.requests import Account, AskRequest, EmbedTextRequest, check_unicode, is_embedding
+from vision_backends.backends.structured import with_instance
 from vision_backends.clock import Deadline
-from vision_backends.errors import CallerError, InvalidRequestError, NotSupportedError
+from vision_backends.errors import CallerError, InvalidReplyError, InvalidRequestError, NotSupportedError
 from vision_backends.images.image import Opening, begin_opening
 from vision_backends.images.room import ROOM
 from vision_backends.images.several import SeveralOpenings
 from vision_backends.routing.explain import survey
 from vision_backends.routing.opening import Opener, kind_of
-from vision_backends.storage.cache import cache_keys
+from vision_backends.storage.cache import cache_keys, decode
+from vision_backends.types import Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -255,7 +257,10 @@ class Inputs:
         if not item.keys or (item.recalled and not every):
             return {}
         kept = self._recorder.recall(list(item.keys.values()), every=every)
-        return {name: kept[key] for name, key in item.keys.items() if key in kept}
+        found = {name: kept[key] for name, key in item.keys.items() if key in kept}
+        if isinstance(request, AskRequest) and request.reader is not None:
+            return {name: answer for name, answer in found.items() if _has_form(answer, request.reader)}
+        return found
 
 
 class Need(NamedTuple):
@@ -311,6 +316,15 @@ def _sharers(account: Account, *, tenant: str | None) -> tuple[str, ...]:
     if tenant is not None:
         return account.server, "tenant", tenant
     return account.server, "secret", account.secret
+
+
+def _has_form(answer: bytes, reader: type[Any]) -> bool:
+    """Return whether a kept answer is one that a class still takes, whose rules may have changed since."""
+    reply = decode(answer)
+    try:
+        return isinstance(reply, Reply) and with_instance(reply, reader) is not None
+    except InvalidReplyError:
+        return False
 
 
 def _kind(item: Item, request: Request) -> Kind:
