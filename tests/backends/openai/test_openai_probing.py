@@ -309,6 +309,16 @@ def test_a_probe_takes_no_more_than_half_of_the_time(serve, open_router):
         held.set()
 
 
+@pytest.mark.parametrize("said", ["A sunny beach.", TEXT_ONLY])
+def test_nobody_waits_for_a_model_that_sees_nothing(serve, open_router, said):
+    """Patience is for rungs that may recover."""
+    server, clock = serve(lambda _body: (200 if isinstance(said, str) else 400, said)), FakeClock()
+    with open_router(server, clock=clock) as router:
+        before = clock.monotonic()
+        assert router.describe(IMAGE, priority="batch", max_wait_s=600).trace.backend == "spare"
+        assert clock.monotonic() == before
+
+
 def test_many_first_calls_are_one_probe(serve, open_router):
     """The others wait for what it finds."""
     server = serve()

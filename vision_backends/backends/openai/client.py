@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from threading import Lock
@@ -31,7 +31,7 @@ from vision_backends.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 
     from vision_backends.backends.openai.connections import Exchange, Line, Network
     from vision_backends.backends.openai.errors import Secret, Taxonomy
@@ -55,6 +55,8 @@ ERROR_BODY_S = 2.0
 
 DRAIN_S = 0.05
 """How long to wait for the end of a stream whose events are complete: a new connection would take longer."""
+
+OK = 200
 
 LARGE_BYTES = 100_000
 """JSON of this size takes about a millisecond to parse, so it is parsed in a thread."""
@@ -216,15 +218,8 @@ class Client:
         Raises:
             BackendError: The server was not reached.
         """
-        exchange = await self._exchange(deadline)
-        try:
-            url = f"{self._base_url.url}/models{self._base_url.query}"
-            if self._token is not None:
-                await self._limited(self._authorize(exchange), exchange, deadline)
-            await self._limited(exchange.send(url, b"", method="GET"), exchange, deadline)
+        async with self._listing(deadline) as exchange:
             return exchange.status, exchange.headers.get("content-type", "")
-        finally:
-            exchange.close()
 
     async def models(self, *, deadline: Deadline) -> list[dict[str, Any]]:
         """Return the models that the server lists; none where it has no such list.
@@ -232,21 +227,30 @@ class Client:
         Raises:
             BackendError: The server was not reached.
         """
-        exchange = await self._exchange(deadline)
-        try:
-            await self._limited(exchange.send(f"{self._base_url.url}/models", b"", method="GET"), exchange, deadline)
-            content = bytearray()
-            while len(content) < MAX_ERROR_BYTES:
+        content = bytearray()
+        async with self._listing(deadline) as exchange:
+            while len(content) < MAX_ERROR_BYTES and exchange.status == OK:
                 piece = await self._limited(exchange.read(), exchange, deadline)
                 if not piece:
                     break
                 content += piece
-        finally:
-            exchange.close()
         with suppress(InvalidReplyError):
             listed = read_object(bytes(content)).get("data")
             return [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
         return []
+
+    @asynccontextmanager
+    async def _listing(self, deadline: Deadline) -> AsyncIterator[Exchange]:
+        """Ask which models there are, and have the head of the reply while the block runs."""
+        exchange = await self._exchange(deadline)
+        try:
+            url = f"{self._base_url.url}/models{self._base_url.query}"
+            if self._token is not None:
+                await self._limited(self._authorize(exchange), exchange, deadline)
+            await self._limited(exchange.send(url, b"", method="GET"), exchange, deadline)
+            yield exchange
+        finally:
+            exchange.close()
 
     async def stream(self, request: PreparedRequest, *, deadline: Deadline) -> AsyncGenerator[dict[str, Any], None]:
         """Send a request and yield the events of the reply as they come; errors as in `post`."""

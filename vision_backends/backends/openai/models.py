@@ -360,8 +360,7 @@ class PriceList:
                 f"[openai] price = {flat} is none.", remedy="Write USD per million tokens; 0 for nothing."
             )
         every = None if flat is None else Price(input=flat, output=flat)
-        shipped = _shipped(host.partition(":")[0])
-        return cls(prices, flat=every, is_free=is_free, shipped=shipped, behind=behind)
+        return cls(prices, flat=every, is_free=is_free, shipped=_shipped(host.partition(":")[0]), behind=behind)
 
     def of(self, model: str) -> Price | None:
         """Return the price of a model, or None where it is not known."""

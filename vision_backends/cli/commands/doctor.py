@@ -261,12 +261,13 @@ def _learned(rungs: "Sequence[RungStatus]") -> Iterator[Check]:
 
 def _prices(rungs: "Sequence[RungStatus]") -> Iterator[Check]:
     """Look for models whose costs nobody can tell."""
+    from vision_backends.backends.registry import section_of
     from vision_backends.health.budgets import remedy_of_unpriced
 
     for rung in rungs:
         if rung.unpriced:
             detail = f"unknown for {', '.join(rung.unpriced)}, and so is the cost of every call"
-            remedy = remedy_of_unpriced(rung.backend)
+            remedy = remedy_of_unpriced(section_of(rung.backend))
             yield Check(name=f"price of {rung.backend}", state="missing", detail=detail, remedy=remedy)
 
 

@@ -94,13 +94,14 @@ def print_unpriced(rung: RungStatus, *, costs: str = "its cost") -> None:
         rung: How it stands.
         costs: What is unknown because of that.
     """
+    from vision_backends.backends.registry import section_of
     from vision_backends.health.budgets import remedy_of_unpriced
 
     if rung.unpriced:
         typer.echo(
             f"{rung.backend}: the price of {', '.join(map(one_line, rung.unpriced))} is unknown, and so is {costs}."
         )
-        typer.echo(f"  → {remedy_of_unpriced(rung.backend)}")
+        typer.echo(f"  → {remedy_of_unpriced(section_of(rung.backend))}")
 
 
 def _heading(column: str) -> str:
