@@ -146,7 +146,7 @@ class Settings:
 
     def looks(self, task: str) -> bool:
         """Return whether a task is one of the model that looks at images."""
-        return task in {"describe", "detect"} or (task == "embed" and self.image_embeddings == "describe")
+        return task in {"describe", "detect", "ask"} or (task == "embed" and self.image_embeddings == "describe")
 
     def models(self, *, probe_first: bool = True) -> dict[str, Model]:
         """Return who answers each task, and in which space; ``"query"`` is a text to search described images with.
@@ -171,6 +171,7 @@ class Settings:
         models = {
             "describe": seer,
             "detect": seer,
+            "ask": seer,
             "embed": Model(name=self.embedding_model, fingerprint=seen, space=images, probe_first=by_words),
             "embed_text": Model(name=self.embedding_model, fingerprint=server, space=texts),
             "query": Model(name=self.embedding_model, fingerprint=server, space=images),
