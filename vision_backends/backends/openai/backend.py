@@ -244,6 +244,12 @@ class OpenAIBackend(AsyncBackend):
         is_query = isinstance(request, EmbedTextRequest) and request.space == self._models["query"].space
         return self._models["query" if is_query else request.task]
 
+    def spaces(self, request: Request) -> tuple[str, ...]:
+        """Return the spaces that may be pinned: for a text also that of described images."""
+        spaces = super().spaces(request)
+        query = self._models["query"].space
+        return (*spaces, query) if isinstance(request, EmbedTextRequest) and query is not None else spaces
+
     def check(self, request: Request) -> None:
         """Return if the server can be asked."""
         if self._lacks_key:
