@@ -75,6 +75,7 @@ def test_an_explanation_is_json():
         "retry_after_s": 30.0,
         "expected_s": None,
         "notes": [],
+        "unpriced": [],
     }
 
 

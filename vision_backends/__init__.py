@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vision_backends.backends.base import AsyncBackend, Backend
     from vision_backends.backends.embedded import EmbeddedBackend
     from vision_backends.backends.local import LocalBackend
-    from vision_backends.backends.openai import OpenAIBackend
+    from vision_backends.backends.openai import AzureBackend, OpenAIBackend
     from vision_backends.backends.requests import (
         DescribeRequest,
         DetectRequest,
@@ -85,6 +85,7 @@ __all__ = [
     "AsyncRouter",
     "Attempt",
     "AuthenticationError",
+    "AzureBackend",
     "Backend",
     "BackendError",
     "CallCancelledError",
@@ -149,6 +150,7 @@ _HOMES = {
     "Attempt": "types",
     "AuthenticationError": "errors",
     "Backend": "backends.base",
+    "AzureBackend": "backends.openai",
     "BackendError": "errors",
     "CallCancelledError": "errors",
     "CallerError": "errors",

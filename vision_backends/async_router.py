@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable
 from functools import partial, update_wrapper
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack, cast
 
 from vision_backends.arguments import check_iterable
 from vision_backends.engine.event_loop import engine_loop
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from vision_backends.backends.requests import DescribeRequest, Request
+    from vision_backends.config.keywords import ConfigKeywords
     from vision_backends.config.settings import Settings
     from vision_backends.images import ImageSource
     from vision_backends.observability.events import Event
@@ -149,9 +150,11 @@ class AsyncRouter:
         self._is_closed = False
 
     @classmethod
-    def from_config(cls, config: str | os.PathLike[str] | Settings | None = None) -> Self:
+    def from_config(
+        cls, config: str | os.PathLike[str] | Settings | None = None, **overrides: Unpack[ConfigKeywords]
+    ) -> Self:
         """Make the router as `Router.from_config` does."""
-        return cls(Router.from_config(config))
+        return cls(Router.from_config(config, **overrides))
 
     describe = _awaited(Router.describe)
     describe_stream = _streaming(Router.describe_stream)
@@ -169,6 +172,7 @@ class AsyncRouter:
     explain = _in_thread(Router.explain)
     status = _in_thread(Router.status)
     diagnose = _in_thread(Router.diagnose)
+    probe = _awaited(Router.probe)
     reset = _in_thread(Router.reset)
     gates = _in_thread(Router.gates)
     spending = _in_thread(Router.spending)

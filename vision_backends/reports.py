@@ -34,6 +34,7 @@ class Verdict:
         retry_after_s: Seconds until it may be asked again, where that is known.
         expected_s: Seconds that one call is expected to take.
         notes: What has been learned about asking it, in sentences: fields that its server refuses.
+        unpriced: The models that would be asked and whose price is unknown, so that their cost is too.
     """
 
     backend: str
@@ -48,10 +49,12 @@ class Verdict:
     retry_after_s: float | None = None
     expected_s: float | None = None
     notes: tuple[str, ...] = ()
+    unpriced: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON-able values."""
-        return asdict(self) | {"spaces": list(self.spaces), "notes": list(self.notes)}
+        lists = {"spaces": list(self.spaces), "notes": list(self.notes), "unpriced": list(self.unpriced)}
+        return asdict(self) | lists
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +87,7 @@ class Explanation:
                 rows += [f"  {'':<{width}}  → {verdict.remedy}"] if verdict.remedy else []
             rows += [f"  {'':<{width}}  space {space}" for space in verdict.spaces if verdict.ready]
             rows += [f"  {'':<{width}}  {note}" for note in verdict.notes]
+            rows += [f"  {'':<{width}}  The price of {model} is unknown." for model in verdict.unpriced]
         return "\n".join(rows)
 
     def to_dict(self) -> dict[str, Any]:
@@ -110,6 +114,11 @@ class RungStatus:
     local: bool
     tasks: Mapping[Task, Verdict]
     facts: Mapping[str, Any]
+
+    @property
+    def unpriced(self) -> tuple[str, ...]:
+        """The models that it would ask for some task and whose price is unknown."""
+        return tuple(dict.fromkeys(model for verdict in self.tasks.values() for model in verdict.unpriced))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON-able values."""

@@ -66,6 +66,8 @@ HARMFUL = [
     ('openai.project = "p"', "openai.project"),
     ('openai.headers = {x-api-key = "y"}', "openai.headers"),
     ("openai.prices = {gpt-6-luna = {input = 0, output = 0}}", "openai.prices"),
+    ("openai.price = 0", "openai.price"),
+    ("openai.allow_unpriced = true", "openai.allow_unpriced"),
     ('openai.error_codes = {gone = "quota_exhausted"}', "openai.error_codes"),
     ('openai.api = "chat"', "openai.api"),
     ('openai.image_embeddings = "direct"', "openai.image_embeddings"),
@@ -135,8 +137,7 @@ def test_everything_else_is_an_error_that_says_how_to_allow_it(text, key, find):
     path = find(text)
     error = refusal()
     assert repr(key) in error.message
-    assert "vision trust vision.toml" in error.remedy
-    assert "--config vision.toml" in error.remedy
+    assert error.remedy == "Read it; then run: vision trust vision.toml"
     load_settings(path)
 
 

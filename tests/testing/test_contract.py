@@ -86,6 +86,29 @@ class Overstating(FakeBackend):
         return replace(super().model_for(request), space="words")
 
 
+class Indifferent(FakeBackend):
+    """Takes any model for its own."""
+
+    def with_model(self, model, request):
+        return self
+
+
+class Turning(FakeBackend):
+    """Answers with the model of one call from then on."""
+
+    _turned = None
+
+    def with_model(self, model, request):
+        self._turned = model
+        return self
+
+    def model_for(self, request):
+        model = super().model_for(request)
+        if self._turned is None or model.name == self._turned:
+            return model
+        return replace(model, name=self._turned, space=model.space and self._turned)
+
+
 class Contradictory(FakeBackend):
     """Answers what it has refused."""
 
@@ -354,6 +377,8 @@ BREACHES = [
     (Fickle, "test_it_names_its_model_the_same_way_every_time", AssertionError),
     (Spaceless, "test_it_names_its_model_the_same_way_every_time", AssertionError),
     (Overstating, "test_it_names_its_model_the_same_way_every_time", AssertionError),
+    (Indifferent, "test_another_model_is_the_same_rung_or_a_typed_refusal", AssertionError),
+    (Turning, "test_another_model_is_the_same_rung_or_a_typed_refusal", AssertionError),
     (Inviting, "test_it_names_every_space_that_may_be_pinned", AssertionError),
     (Contradictory, "test_what_it_cannot_do_is_a_typed_refusal", AssertionError),
     (Backwards, "test_it_answers_a_list_with_a_list_in_the_same_order", AssertionError),

@@ -12,7 +12,7 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from vision_backends.backends.base import Backend, table_of, tell_table
-from vision_backends.config.settings import BUILT_IN, RUNG_NAME
+from vision_backends.config.settings import BUILT_IN, KINDS, RUNG_NAME
 from vision_backends.config.validation import HiddenTable, parse_table
 from vision_backends.errors import ConfigError, VisionError
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from importlib.metadata import EntryPoint
 
-__all__ = ["BUILT_IN", "ENTRY_POINT_GROUP", "make_backend", "section_of"]
+__all__ = ["BUILT_IN", "ENTRY_POINT_GROUP", "backend_class", "make_backend", "section_of"]
 
 ENTRY_POINT_GROUP = "vision_backends.backends"
 
@@ -41,9 +41,27 @@ def make_backend(
         ConfigError: There is no such backend, or the table has a bad key or value.
     """
     section = section_of(name)
-    keywords, kind = HiddenTable(table), None
-    if "kind" in keywords:
-        kind = keywords.pop("kind")
+    keywords = HiddenTable(table)
+    found = backend_class(name, table, known=known)
+    kind = keywords.pop("kind", None)
+    keywords = HiddenTable(parse_table(found, keywords, section=section, beside=[*beside, "kind"]))
+    try:
+        made = found.from_settings(keywords)
+        return made if kind is None else made.named(name)
+    except VisionError as error:
+        tell_table(error, found, table=section)
+        raise
+    except Exception as error:  # a third-party constructor may raise anything
+        raise ConfigError(
+            f"The backend {name!r} cannot be made: {type(error).__name__}: {error}.",
+            remedy=f"Correct {section}, or remove it from the ladder.",
+        ) from error
+
+
+def backend_class(name: str, table: Mapping[str, Any], *, known: Iterable[str] = ()) -> type[Backend]:
+    """Return the class of a rung; arguments and errors as for `make_backend`, but only the kind is checked."""
+    kind = table.get("kind")
+    if "kind" in table:
         _check_kind(name, kind)
     found = _locate(name, known) if kind is None else _locate_kind(name, kind)
     if not (inspect.isclass(found) and issubclass(found, Backend)):
@@ -51,20 +69,7 @@ def make_backend(
     if inspect.isabstract(found):
         lacking = ", ".join(sorted(found.__abstractmethods__))
         raise ConfigError(f"The backend {name!r} lacks {lacking}.", remedy="Write what docs/own-backend.md lists.")
-    keywords = HiddenTable(parse_table(found, keywords, section=section, beside=[*beside, "kind"]))
-    try:
-        made: Backend = found.from_settings(keywords)
-        return made if kind is None else made.named(name)
-    except VisionError as error:
-        own = getattr(found, "name", None)
-        if isinstance(own, str):
-            tell_table(error, kind=own, table=section)
-        raise
-    except Exception as error:  # a third-party constructor may raise anything
-        raise ConfigError(
-            f"The backend {name!r} cannot be made: {type(error).__name__}: {error}.",
-            remedy=f"Correct {section}, or remove it from the ladder.",
-        ) from error
+    return found
 
 
 def section_of(name: str) -> str:
@@ -79,7 +84,7 @@ def _check_kind(name: str, kind: object) -> None:
         ConfigError: The name is not one that variables, traces and commands can all carry, or the kind is no text.
     """
     if not isinstance(kind, str) or not kind:
-        raise ConfigError(f"{section_of(name)} kind is no text.", remedy=f"There are: {', '.join(BUILT_IN)}.")
+        raise ConfigError(f"{section_of(name)} kind is no text.", remedy=f"There are: {', '.join(KINDS)}.")
     if not RUNG_NAME.fullmatch(name):
         raise ConfigError(
             f"{section_of(name)} has a kind, but {name!r} is not a name for a rung.",
@@ -88,15 +93,13 @@ def _check_kind(name: str, kind: object) -> None:
 
 
 def _locate_kind(name: str, kind: str) -> object:
-    path = BUILT_IN.get(kind, kind)
+    path = KINDS.get(kind, kind)
     if ":" in path:
         return _import(name, path)
     offered = _offered()
     if kind in offered:
         return _load(name, offered[kind].load)
-    raise ConfigError(
-        f"{section_of(name)} has an unknown kind: {kind!r}.", remedy=_nearest(kind, [*BUILT_IN, *offered])
-    )
+    raise ConfigError(f"{section_of(name)} has an unknown kind: {kind!r}.", remedy=_nearest(kind, [*KINDS, *offered]))
 
 
 def _locate(name: str, known: Iterable[str]) -> object:
@@ -108,7 +111,7 @@ def _locate(name: str, known: Iterable[str]) -> object:
         return _load(name, offered[name].load)
     if name in known:
         message = f"{section_of(name)} has no kind, and no backend of this name is installed."
-        raise ConfigError(message, remedy=f'Write for example: kind = "openai". There are: {", ".join(BUILT_IN)}.')
+        raise ConfigError(message, remedy=f'Write for example: kind = "openai". There are: {", ".join(KINDS)}.')
     remedy = _nearest(name, [*BUILT_IN, *offered, *known])
     raise ConfigError(f"The ladder names an unknown backend: {name!r}.", remedy=remedy)
 

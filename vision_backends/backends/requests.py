@@ -5,7 +5,7 @@ This module decides which requests are valid. It must not know any backend or th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from vision_backends.arguments import check_flag, check_number, check_text, shown
@@ -26,6 +26,7 @@ __all__ = [
     "RateLimits",
     "Request",
     "check_unicode",
+    "is_embedding",
     "shape_of",
 ]
 
@@ -145,6 +146,11 @@ Request = DescribeRequest | EmbedRequest | EmbedTextRequest | DetectRequest
 """Everything that determines an answer, apart from the image or text itself and the model."""
 
 
+def is_embedding(request: Request) -> bool:
+    """Return whether vectors are asked for."""
+    return isinstance(request, EmbedRequest | EmbedTextRequest)
+
+
 def shape_of(request: Request) -> tuple[str, ...]:
     """Return the task of a request and which of its options are set: requests of one shape need the same models."""
     return (request.task, *[name for name in request.__slots__ if getattr(request, name) not in {None, False}])
@@ -159,12 +165,15 @@ class Model:
         revision: Its exact version; None where the provider has none.
         fingerprint: Everything else that changes the answer (preprocessing version, dtype, base URL).
         space: For embeddings, the vector space that it produces.
+        probe_first: Whether it is not known yet what it can do: the router then calls `Backend.recall` before it asks,
+            and `AsyncBackend.probe`, as long as this stays so and the backend is one that is probed by itself.
     """
 
     name: str
     revision: str | None = None
     fingerprint: str = ""
     space: str | None = None
+    probe_first: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

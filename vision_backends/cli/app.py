@@ -18,7 +18,13 @@ COMMANDS = {
         ("detect", "ask", "Find objects in images, each with a box and a score."),
         ("embed", "ask", "Turn images or texts into vectors that can be compared."),
     ),
+    "Find photos": (
+        ("index", "search", "Make photos searchable: those in folders and all folders below them."),
+        ("search", "search", "Search the indexed photos by words, or by a photo."),
+        ("dedupe", "search", "List photos that are there several times; nothing is removed."),
+    ),
     "Manage the installation": (
+        ("init", "init", "Look at what is here, propose a ladder with the reason for every rung, and write it down."),
         (
             "status",
             "status",
@@ -33,8 +39,8 @@ COMMANDS = {
         ("doctor", "doctor", "Check the installation, and name the command that fixes what is missing."),
         (
             "config",
-            "configuration",
-            "Print the settings in force as TOML for vision.toml, without secrets, and where each of them came from.",
+            "config",
+            "Print every setting in force as TOML for vision.toml, without secrets, with its default and its origin.",
         ),
         ("trust", "trust", "Let a vision.toml that you have read set everything, until its content changes."),
         ("cache", "cache", "Show or clear the cached answers."),

@@ -13,16 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vision_backends.errors import InvalidRequestError
+from vision_backends.search.folders import is_image_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 __all__ = ["Input", "find_images", "texts"]
-
-IMAGE_SUFFIXES = frozenset(
-    {".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-)
-"""What is taken from a folder; a file that is named itself may be called anything."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,11 +79,7 @@ def _images_of(folder: str) -> Sequence[Input]:
         files = sorted(entry.name for entry in Path(folder).iterdir() if entry.is_file())
     except OSError as error:
         return [_refuse(folder, f"cannot be read: {error.strerror}")]
-    names = [
-        str(Path(folder) / file)
-        for file in files
-        if Path(file).suffix.lower() in IMAGE_SUFFIXES and not file.startswith(".")
-    ]
+    names = [str(Path(folder) / file) for file in files if is_image_name(file)]
     return [Input(name=name, source=Path(name)) for name in names] or [_refuse(folder, "is a folder without images")]
 
 

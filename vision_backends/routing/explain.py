@@ -64,6 +64,8 @@ def _another_space(backend: Backend, request: Request) -> str | None:
 
 def explain(backends: Sequence[Backend], request: Request, attempts: Attempts) -> Explanation:
     """Return what would happen if this were asked now; may block."""
+    for backend in backends:
+        backend.recall()
     rungs = survey(backends, request)
     gates = attempts.look(rungs)
     verdicts = tuple(_verdict(rung, request, attempts, gates) for rung in rungs)
@@ -83,6 +85,7 @@ def _verdict(rung: Rung, request: Request, attempts: Attempts, gates: GateSnapsh
         remedy=blocked.remedy if blocked else None,
         code=blocked.code if blocked else None,
         retry_after_s=blocked.retry_after_s if blocked else None,
-        expected_s=attempts.expected_s(rung, request) if rung.model else None,
+        expected_s=attempts.cold_starts.expected_s(rung, request) if rung.model else None,
         notes=tuple(rung.backend.learned(request)),
+        unpriced=tuple(rung.backend.unpriced(request)),
     )

@@ -85,6 +85,22 @@ class BackendContract:
                 assert model == backend.model_for(request)
                 assert (model.space is not None) == (request.task in {"embed", "embed_text"})
 
+    def test_another_model_is_the_same_rung_or_a_typed_refusal(self) -> None:
+        """The one that it has changes nothing; any other has its own name, and for vectors its own space."""
+        with self._backend() as backend:
+            for request in self._supported(backend):
+                model = backend.model_for(request)
+                assert backend.with_model(model.name, request).model_for(request) == model
+                try:
+                    other = backend.with_model("another-model", request)
+                except NotSupportedError:
+                    continue
+                named = other.model_for(request)
+                assert (other.name, other.credential, other.local) == (backend.name, backend.credential, backend.local)
+                assert named.name == "another-model"
+                assert named.space is None or named.space != model.space
+                assert backend.model_for(request) == model
+
     def test_it_names_every_space_that_may_be_pinned(self) -> None:
         """The one of `model_for` comes first; each that is named is answered in."""
         with self._backend() as backend:

@@ -10,7 +10,8 @@ import hashlib
 import threading
 from collections import deque
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from vision_backends.backends.base import AsyncBackend, Backend
@@ -51,11 +52,13 @@ class FakeCall:
         request: What was asked.
         count: How many inputs it had.
         timeout_s: The seconds it was given.
+        model: Which of its models was asked.
     """
 
     request: Request
     count: int
     timeout_s: float
+    model: str | None = field(default=None, compare=False)
 
 
 class FakeBackend(Backend):
@@ -65,6 +68,8 @@ class FakeBackend(Backend):
 
     Args:
         name: Its name on the ladder.
+        model: The name of its model; by default it is named after the fake.
+        other_models: The models with which it answers where a call names them.
         tasks: The tasks that it supports; others raise NotSupportedError.
         local: Whether it claims to keep images on this machine.
         prompts: Whether it follows instructions.
@@ -88,6 +93,8 @@ class FakeBackend(Backend):
         self,
         name: str = "fake",
         *,
+        model: str | None = None,
+        other_models: Collection[str] = (),
         tasks: Collection[Task] = TASKS,
         local: bool = True,
         prompts: bool = True,
@@ -107,6 +114,8 @@ class FakeBackend(Backend):
         self.calls: list[FakeCall] = []
         self.cancelled: list[FakeCall] = []
         self.warm_ups: list[Request] = []
+        self._named_model = model
+        self._other_models = other_models
         self._tasks = tasks
         self._prompts = prompts
         self._labels = labels
@@ -142,7 +151,19 @@ class FakeBackend(Backend):
         if request.task not in self._tasks:
             raise self._unsupported(request)
         space = self._space if request.task in {"embed", "embed_text"} else None
-        return Model(name=f"{self.name}-model", revision="1", space=space)
+        return Model(name=self._model, revision="1", space=space)
+
+    def with_model(self, model: str, request: Request) -> Backend:
+        """Return the same fake with another of its models, in whose own space it embeds."""
+        if model == self._model or model not in self._other_models:
+            return super().with_model(model, request)
+        other = copy(self)
+        other._named_model, other._space = model, f"{self.name}/{model}@1"  # noqa: SLF001 — of its own class
+        return other
+
+    @property
+    def _model(self) -> str:
+        return self._named_model or f"{self.name}-model"
 
     def check(self, request: Request) -> None:
         """Refuse what the constructor excluded."""
@@ -217,7 +238,7 @@ class FakeBackend(Backend):
         """Yield what one call does, step by step: seconds to wait, pieces of text, and finally the list of answers."""
         if request.task not in self._tasks:
             raise self._unsupported(request)
-        call = FakeCall(request=request, count=len(inputs), timeout_s=timeout_s)
+        call = FakeCall(request=request, count=len(inputs), timeout_s=timeout_s, model=self._model)
         with self._lock:
             self.calls.append(call)
             step = self._script.popleft() if self._script else ()
@@ -270,7 +291,7 @@ class FakeBackend(Backend):
 
     @property
     def _trace(self) -> Trace:
-        return Trace(model=f"{self.name}-model", revision="1", usage=self._usage)
+        return Trace(model=self._model, revision="1", usage=self._usage)
 
 
 class FakeAsyncBackend(FakeBackend, AsyncBackend):

@@ -25,6 +25,7 @@ from vision_backends.cli.options import (
     Space,
     Truncate,
     command,
+    rungs_of,
 )
 from vision_backends.cli.rendering.answers import (
     NOT_FETCHED,
@@ -38,7 +39,7 @@ from vision_backends.cli.rendering.answers import (
 from vision_backends.cli.rendering.exits import at_terminal, tell
 from vision_backends.cli.rendering.outputs import check_vector_file, drawing_paths, save_drawing, save_vectors
 from vision_backends.cli.rendering.progress import progress_bar
-from vision_backends.cli.servers import tell_servers
+from vision_backends.cli.servers import tell_prices, tell_servers
 from vision_backends.errors import InvalidRequestError, VisionError
 from vision_backends.images import ImageLimits
 from vision_backends.types import Description, Detections, Embedding, Task
@@ -108,7 +109,8 @@ def describe(
                 prompt=prompt,
                 language=language,
                 max_words=max_words,
-                backend=options.backend,
+                backends=keywords["backends"],
+                model=options.model,
                 local_only=options.local_only,
                 deadline_s=options.deadline,
             )
@@ -188,8 +190,10 @@ def _open_router(options: AskOptions, task: Task, **question: Unpack[_Question])
     next rung answers, and the command that fetches it is named. So is a server that is not OpenAI's.
     """
     with options.open_router() as opened:
-        explanation = opened[0].explain(task, **question, backend=options.backend, local_only=options.local_only)
+        chosen: dict[str, Any] = {"backends": rungs_of(options.backends), "model": options.model}
+        explanation = opened[0].explain(task, **question, **chosen, local_only=options.local_only)
         tell_servers(opened[1], (verdict.backend for verdict in explanation.verdicts))
+        tell_prices(explanation)
         missing = _missing_model(explanation)
         download = opened[1].table(missing.backend).get("download", "background") if missing else "never"
         waits, may_ask = download == "wait", download == "background" and at_terminal()
