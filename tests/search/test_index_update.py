@@ -266,14 +266,18 @@ class TwoSpaceBackend(FakeBackend):
 
     def __init__(self, spaces: TwoSpaces) -> None:
         super().__init__("two", batch_size=64)
-        self.spaces = spaces
+        self.names = spaces
 
     def model_for(self, request):
         """Return the model, whose space is the one that is asked for if it has that."""
-        own = self.spaces.joint if request.task == "embed_text" else self.spaces.images
+        own = self.names.joint if request.task == "embed_text" else self.names.images
         wanted = getattr(request, "space", None)
-        self._space = wanted if wanted in (self.spaces.images, self.spaces.joint) else own
+        self._space = wanted if wanted in self.spaces(request) else own
         return super().model_for(request)
+
+    def spaces(self, request):
+        """Return both for photos."""
+        return (self.names.joint,) if request.task == "embed_text" else (self.names.images, self.names.joint)
 
     def embed(self, images, request, *, timeout_s):
         """Embed in the space that was asked for."""

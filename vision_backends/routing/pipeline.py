@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from vision_backends.backends.requests import is_embedding
+from vision_backends.backends.requests import EmbedTextRequest, is_embedding
 from vision_backends.clock import Deadline
 from vision_backends.errors import (
     TEXT_TOO_LONG,
     UNREADABLE_INPUT,
     AllBackendsFailedError,
     InvalidRequestError,
+    NotSupportedError,
     SpaceUnavailableError,
     VisionError,
 )
