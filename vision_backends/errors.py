@@ -261,11 +261,13 @@ class RefusedError(BackendError):
     Attributes:
         field: Name of the request's field that it named, such as ``"max_tokens"``.
         lasting: Whether it would refuse the next request of this task as well.
+        blind: Whether it says that its model sees no images, whatever is asked about them.
     """
 
     kind = "refused"
     field: str | None = None
     lasting: bool = False
+    blind: bool = False
 
 
 class NotReadyError(BackendError):

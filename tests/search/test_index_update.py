@@ -9,12 +9,16 @@ import sys
 from dataclasses import dataclass
 
 import pytest
-from conftest import asked
 
 from vision_backends import InvalidImageError, InvalidRequestError, SpaceUnavailableError, UnavailableError
 from vision_backends.search import ImageIndexError, LockedIndexError, OutdatedIndexError
 from vision_backends.search.database import Database
 from vision_backends.testing import FakeBackend
+
+
+def asked(backend: FakeBackend) -> int:
+    """Return how many images a rung was asked to embed."""
+    return sum(call.count for call in backend.calls if call.request.task == "embed")
 
 
 def finds_itself(index, *paths) -> bool:
@@ -268,16 +272,16 @@ class TwoSpaceBackend(FakeBackend):
         super().__init__("two", batch_size=64)
         self.names = spaces
 
+    def spaces(self, request):
+        """Return both for photos, the usual one first."""
+        return (self.names.joint,) if request.task == "embed_text" else (self.names.images, self.names.joint)
+
     def model_for(self, request):
         """Return the model, whose space is the one that is asked for if it has that."""
         own = self.names.joint if request.task == "embed_text" else self.names.images
         wanted = getattr(request, "space", None)
-        self._space = wanted if wanted in self.spaces(request) else own
+        self._space = wanted if wanted in (self.names.images, self.names.joint) else own
         return super().model_for(request)
-
-    def spaces(self, request):
-        """Return both for photos."""
-        return (self.names.joint,) if request.task == "embed_text" else (self.names.images, self.names.joint)
 
     def embed(self, images, request, *, timeout_s):
         """Embed in the space that was asked for."""

@@ -64,6 +64,8 @@ def _another_space(backend: Backend, request: Request) -> str | None:
 
 def explain(backends: Sequence[Backend], request: Request, attempts: Attempts) -> Explanation:
     """Return what would happen if this were asked now; may block."""
+    for backend in backends:
+        backend.recall()
     rungs = survey(backends, request)
     gates = attempts.look(rungs)
     verdicts = tuple(_verdict(rung, request, attempts, gates) for rung in rungs)
