@@ -355,7 +355,7 @@ def test_no_photo_leaves_the_machine_unless_the_backend_was_named(make_index, ph
     index = make_index(server, FakeBackend("here"))
     index.update(photos)
     assert (index.info().backend, server.calls) == ("here", [])
-    with pytest.raises(InvalidRequestError):
+    with pytest.raises(ImageIndexError, match="--backend server"):
         make_index(server, place=photos.parent / "second").update(photos)
 
 
