@@ -119,3 +119,22 @@ def test_an_explanation_names_the_models_whose_price_is_unknown():
         best, spare = router.status()
         assert (best.unpriced, spare.unpriced) == (("mine",), ())
         assert best.to_dict()["tasks"]["detect"]["unpriced"] == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("model", "preset", "base_url", "costs"),
+    [
+        ("qwen3-vl:4b", "ollama", None, "nothing"),
+        ("qwen3-vl:235b-cloud", "ollama", None, "unknown"),
+        ("qwen3-vl:4b", "ollama", "http://gpu.test:11434/v1", "unknown"),
+        ("qwen3-vl:4b", "litellm", None, "unknown"),
+        ("gpt-6-luna", "litellm", None, "something"),
+        ("gpt-6-luna", "vllm", None, "nothing"),
+    ],
+)
+def test_a_preset_says_whether_anybody_pays(make_image, model, preset, base_url, costs):
+    """A program on this machine costs nothing, a proxy there and a model in a cloud behind it may."""
+    backend = OpenAIBackend(preset=preset, model=model, base_url=base_url)
+    cost_usd = backend.estimate(DescribeRequest(), [make_image()]).cost_usd
+    assert ("unknown" if cost_usd is None else "something" if cost_usd else "nothing") == costs
+    assert backend.unpriced(DescribeRequest()) == ([model] if costs == "unknown" else [])

@@ -172,6 +172,7 @@ class AsyncRouter:
     explain = _in_thread(Router.explain)
     status = _in_thread(Router.status)
     diagnose = _in_thread(Router.diagnose)
+    probe = _awaited(Router.probe)
     reset = _in_thread(Router.reset)
     gates = _in_thread(Router.gates)
     spending = _in_thread(Router.spending)

@@ -26,6 +26,7 @@ class Verdict:
         ready: Whether it would be asked.
         model: The model that would answer; None when the backend has none for this.
         space: For embeddings, the vector space.
+        spaces: For embeddings, all that may be asked for with ``space=``, that one first.
         error: Kind of the obstacle, such as ``"not_ready"``; None when ready.
         reason: The obstacle, in a sentence.
         remedy: What the reader can do about it.
@@ -40,6 +41,7 @@ class Verdict:
     ready: bool
     model: str | None = None
     space: str | None = None
+    spaces: tuple[str, ...] = ()
     error: str | None = None
     reason: str | None = None
     remedy: str | None = None
@@ -51,7 +53,8 @@ class Verdict:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON-able values."""
-        return asdict(self) | {"notes": list(self.notes), "unpriced": list(self.unpriced)}
+        lists = {"spaces": list(self.spaces), "notes": list(self.notes), "unpriced": list(self.unpriced)}
+        return asdict(self) | lists
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +85,7 @@ class Explanation:
             else:
                 rows.append(f"  {verdict.backend:<{width}}  {verdict.error}: {verdict.reason}")
                 rows += [f"  {'':<{width}}  → {verdict.remedy}"] if verdict.remedy else []
+            rows += [f"  {'':<{width}}  space {space}" for space in verdict.spaces if verdict.ready]
             rows += [f"  {'':<{width}}  {note}" for note in verdict.notes]
             rows += [f"  {'':<{width}}  The price of {model} is unknown." for model in verdict.unpriced]
         return "\n".join(rows)

@@ -53,6 +53,7 @@ from vision_backends.routing.ladder import Ladder
 from vision_backends.routing.options import CallKeywords, CallOptions, ChoiceKeywords, positive_seconds
 from vision_backends.routing.pipeline import Pipeline, failure
 from vision_backends.routing.places import ListPlaces
+from vision_backends.routing.probing import Probing
 from vision_backends.routing.recorder import CallRecorder
 from vision_backends.routing.standby import Standby
 from vision_backends.routing.streaming import DescriptionStream, StreamLadder
@@ -64,7 +65,7 @@ from vision_backends.storage.bounded import store_time
 from vision_backends.storage.guarded import GuardedStores
 from vision_backends.storage.memory import MemoryStore
 from vision_backends.storage.notes import Notes
-from vision_backends.types import TASKS, Description, Detections, Embedding, Task
+from vision_backends.types import TASKS, Description, Detections, Embedding, ProbeReport, Task
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator, Sequence
@@ -101,6 +102,7 @@ STORE_THREADS = 4
 """Threads that read and write gates and budgets in a store that may block."""
 
 DIAGNOSIS_S = 5.0
+PROBE_S = 60.0
 """Seconds that a look at a server may take."""
 
 RequestTypes = (DescribeRequest, EmbedRequest, EmbedTextRequest, DetectRequest)
@@ -156,7 +158,8 @@ class Router:
     ) -> None:
         self._ladders = _ladders(ladder)
         _check_parts(store=store, limits=limits, alerts=alerts, image_limits=image_limits)
-        _check_prices(self._ladders, limits or {})
+        self._limits = dict(limits or {})
+        _check_prices(self._ladders, self._limits)
         self._clock = clock
         self._deadline_s = positive_seconds(deadline_s)
         self._stores = GuardedStores(store if isinstance(store, Stores) else Stores.of(store or MemoryStore()))
@@ -199,7 +202,8 @@ class Router:
             store_pool=store_pool,
             clock=clock,
         )
-        self._ladder = Ladder(self._attempts, hedges=Hedges(hedge_after_s))
+        self._probing = Probing(health=health, recorder=self._recorder, store_pool=store_pool, clock=clock)
+        self._ladder = Ladder(self._attempts, hedges=Hedges(hedge_after_s), probing=self._probing)
         self._stream_ladder = StreamLadder(self._ladder, callers)
         self._inputs = Inputs(
             self._attempts,
@@ -613,6 +617,44 @@ class Router:
                 found[backend.name] = error
         return found
 
+    def probe(self, backend: str | None = None, *, timeout_s: float = PROBE_S) -> dict[str, ProbeReport | VisionError]:
+        """Find out by name of each backend with a server whether its model sees, and how it has to be asked.
+
+        It is sent two or three small pictures of one colour, which may cost money, counts towards its limits and
+        budgets, and stands in the ledger as ``"probe"``. Servers on this machine that nobody pays for are probed by
+        themselves, before they are asked for the first time.
+
+        Args:
+            backend: Only this one.
+            timeout_s: Seconds for each backend.
+
+        Returns:
+            What was found out, which is remembered for a week, or why nothing was.
+
+        Raises:
+            InvalidRequestError: There is no such backend with a server.
+        """
+        seconds = positive_seconds(timeout_s)
+        probed = [each for each in self._all_backends() if isinstance(each, AsyncBackend) and each.probing != "never"]
+        chosen = [each for each in probed if backend in {None, each.name}]
+        if backend is not None and not chosen:
+            names = ", ".join(each.name for each in probed) or "none"
+            message = f"The backend {shown(backend)} has no server that can be probed."
+            raise InvalidRequestError(message, remedy=f"Those that have: {names}.")
+        return self._wait(partial(self._probe_each, chosen, timeout_s=seconds))
+
+    async def _probe_each(
+        self, backends: Sequence[AsyncBackend], *, timeout_s: float
+    ) -> dict[str, ProbeReport | VisionError]:
+        found: dict[str, ProbeReport | VisionError] = {}
+        for backend in backends:
+            try:
+                found[backend.name] = await self._probing.probe(backend, timeout_s=timeout_s)
+            except VisionError as error:
+                tell_rung(error, backend)
+                found[backend.name] = error
+        return found
+
     def reset(self, backend: str | None = None) -> int:
         """Let the gates pass that a backend, or any for None, has blocked: after topping up or correcting a key.
 
@@ -761,6 +803,8 @@ class Router:
     ) -> tuple[Callable[[ImageSource], Callable[[], Coroutine[Any, Any, A | VisionError]]], Room]:
         """Return what answers one input of many, and how many of them may be under way."""
         backends = options.choose(self._ladders[request.task], request)
+        if options.model is not None:
+            self._check_prices_of(backends, request)
         most = max((each.batch_size(request) * each.concurrency(request) for each in backends), default=1)
         first_alone = isinstance(request, EmbedRequest) and request.space is None
         places = ListPlaces()
@@ -876,9 +920,21 @@ class Router:
     def _backends(self, request: Request, options: CallOptions) -> Sequence[Backend]:
         """Return the backends that may be asked, and have the standby know of the request."""
         backends = options.choose(self._ladders[request.task], request)
+        if options.model is not None:
+            self._check_prices_of(backends, request)
         if self._standby is not None:
             self._standby.remember(request)
         return backends
+
+    def _check_prices_of(self, backends: Sequence[Backend], request: Request) -> None:
+        """Return if budgets in US dollars can count the model that a call has named.
+
+        Raises:
+            InvalidRequestError: Its price is unknown.
+        """
+        for backend in backends:
+            if backend.name in self._limits:
+                self._limits[backend.name].check_priced(backend, [request], error=InvalidRequestError)
 
     async def _close_on_loop(self) -> None:
         """Release what backends have on the engine's loop."""

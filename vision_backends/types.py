@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -31,6 +32,8 @@ __all__ = [
     "Detections",
     "Embedding",
     "Outcome",
+    "ProbeReport",
+    "Purpose",
     "Task",
     "Timing",
     "Trace",
@@ -41,6 +44,9 @@ Task = Literal["describe", "embed", "embed_text", "detect"]
 """What can be asked of a backend."""
 
 TASKS: tuple[Task, ...] = get_args(Task)
+
+Purpose = Literal["describe", "embed", "embed_text", "detect", "probe"]
+"""What a backend is asked for, as the ledger has it: a task of the user's, or finding out what its server can do."""
 
 Outcome = Literal["answered", "cached", "failed", "skipped"]
 """How one attempt ended; ``skipped`` means that the backend was not asked at all."""
@@ -128,6 +134,46 @@ class Attempt:
     def is_miss(self) -> bool:
         """Whether the rung should have answered and has not; one that cannot do it at all is not even asked."""
         return self.error is not None and not (self.outcome == "skipped" and self.error == "not_supported")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as JSON-able values."""
+        return _fields_to_dict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeReport:
+    """What was found out about a model of a server.
+
+    Attributes:
+        model: The model that looks at images.
+        sees: Whether it does; None where its answers say neither.
+        at: When that was found out, in seconds since 1970 UTC.
+        follows_schemas: Whether it answers in JSON that follows a schema without being told so in words; None where
+            that is not known.
+        refuses: The fields of requests that the server refuses, or does not follow.
+        questions: How many questions were asked for it now; 0 for what was known before.
+        usage: What they have consumed.
+    """
+
+    model: str
+    sees: bool | None
+    at: float
+    follows_schemas: bool | None = None
+    refuses: tuple[str, ...] = ()
+    questions: int = 0
+    usage: Usage = FREE
+
+    def __str__(self) -> str:
+        sight = "answers neither like one that sees images nor like one that does not"
+        if self.sees is not None:
+            sight = "sees images" if self.sees else "sees no images"
+        day = f"{datetime.fromtimestamp(self.at, UTC):%Y-%m-%d}"
+        parts = [f"{self.model} {sight} (found out on {day})"]
+        if self.follows_schemas is not None:
+            parts.append("follows JSON schemas" if self.follows_schemas else "is asked for JSON in words")
+        if self.refuses:
+            parts.append(f"its server refuses {', '.join(self.refuses)}")
+        return ", ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON-able values."""

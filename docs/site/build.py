@@ -111,7 +111,6 @@ def main() -> int:
         "mkdocs",
         "build",
         "--strict",
-        "--quiet",
         "--config-file",
         str(room / "mkdocs.yml"),
     ]

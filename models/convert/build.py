@@ -1,4 +1,4 @@
-"""Rebuilds the two embedded models and the class names from their published sources.
+"""Rebuilds the embedded models, the word vectors and the class names from their published sources.
 
 python models/convert/build.py            write the files into models/
 python models/convert/build.py --check    rebuild elsewhere and compare with the files in models/
@@ -19,6 +19,7 @@ import nanodet
 import sources
 import tfjs
 import verify
+import words
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +28,7 @@ MODELS = Path(__file__).resolve().parent.parent
 NANODET_FILE = "nanodet-g-416.onnx"
 EFFICIENTNET_FILE = "efficientnet-lite0-224.onnx"
 NAMES_FILE = "imagenet-1k.txt"
+WORDS_FILE = "minilm-l6-static-128.npz"
 
 
 def read_nanodet(downloads: Path) -> tfjs.GraphModel:
@@ -42,6 +44,15 @@ def read_efficientnet(downloads: Path) -> dict[str, torch.Tensor]:
     return torch.load(sources.fetch(sources.EFFICIENTNET_WEIGHTS, into=downloads), weights_only=True)
 
 
+def convert_words(downloads: Path) -> bytes:
+    """Return the table of word vectors, whose sources are fetched where needed; takes minutes."""
+    folder = downloads / "minilm"
+    for source in (sources.MINILM_CONFIGURATION, sources.MINILM_WEIGHTS):
+        sources.fetch(source, into=folder)
+    listing = sources.fetch(sources.MINILM_VOCABULARY, into=folder).read_text(encoding="utf-8")
+    return words.convert(folder, vocabulary=listing.removesuffix("\n").split("\n"))
+
+
 def build(downloads: Path) -> dict[str, bytes]:
     """Return every built file by name."""
     arrays = {name: tensor.numpy() for name, tensor in read_efficientnet(downloads).items()}
@@ -50,6 +61,7 @@ def build(downloads: Path) -> dict[str, bytes]:
         NANODET_FILE: nanodet.convert(read_nanodet(downloads), half=True),
         EFFICIENTNET_FILE: efficientnet.convert(arrays, half=True),
         NAMES_FILE: ("\n".join(names.read_names(listing)) + "\n").encode(),
+        WORDS_FILE: convert_words(downloads),
     }
 
 

@@ -29,6 +29,7 @@ SURE = {
 """Words in the names of figures that reach their targets on any machine."""
 
 
+@pytest.mark.timeout(600)  # on however busy a machine
 @pytest.mark.parametrize("name", RUNS)
 def test_the_benchmark_runs_and_what_it_counts_is_right(name):
     """Figures in time depend on the machine; figures that are counted do not."""
@@ -36,7 +37,7 @@ def test_the_benchmark_runs_and_what_it_counts_is_right(name):
         [sys.executable, str(CHECKS / f"{name}.py"), "--json", *RUNS[name]],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=500,
         check=False,
     )
     assert run.returncode == 0, run.stderr

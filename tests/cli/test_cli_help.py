@@ -30,7 +30,7 @@ COMMANDS = (
         "cache clear",
     ),
     *("models", "models list", "models show", "models pull", "models verify", "models remove"),
-    *("doctor", "config", "trust", "sandbox", "new-backend"),
+    *("init", "doctor", "config", "trust", "sandbox", "new-backend"),
     *(
         "bench",
         "bench quality",

@@ -116,7 +116,7 @@ def test_a_page_without_metadata(vision, fresh_user):
         (["search", "a dog", "-0", "--json"], "-0 and --json"),
         (["search", "a dog", "--out", "sheet.png"], "no page"),
         (["search", "a dog", "-n", "0"], "n=0"),
-        (["dedupe", "photos", "--similarity", "7"], "no cosine"),
+        (["dedupe", "photos", "--similarity", "7"], "no correlation"),
         (["index", "nowhere"], "nowhere is not there"),
         (["index", "photos", "--backend", "nobody"], "nobody"),
     ],

@@ -62,8 +62,3 @@ def make_index(tmp_path) -> Iterator[Callable[..., ImageIndex]]:
 def index(make_index, backend) -> ImageIndex:
     """An index whose vectors the counting rung makes."""
     return make_index(backend)
-
-
-def asked(backend: FakeBackend) -> int:
-    """Return how many images a rung was asked to embed."""
-    return sum(call.count for call in backend.calls if call.request.task == "embed")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageEnhance
 
 from vision_backends import EmbeddedBackend, InvalidRequestError, Router
 from vision_backends.search import ImageIndex
@@ -55,7 +56,9 @@ def sample(tmp_path_factory) -> ImageIndex:
             "whole": path.read_bytes(),
             "encoded": _jpeg(whole, 70),
             "half": _jpeg(whole.resize((width // 2, height // 2), Image.Resampling.LANCZOS), 85),
-            "cropped": _jpeg(whole.crop((width // 50, height // 50, width - width // 50, height - height // 50)), 85),
+            "quarter": _jpeg(whole.resize((width // 4, height // 4), Image.Resampling.LANCZOS), 85),
+            "cropped": _jpeg(whole.crop((width // 20, height // 20, width - width // 20, height - height // 20)), 85),
+            "brighter": _jpeg(ImageEnhance.Brightness(whole).enhance(1.2), 85),
         }
         for name, data in variants.items():
             (folder / f"{path.stem}.{name}.jpg").write_bytes(data)
@@ -72,10 +75,55 @@ def _jpeg(image: Image.Image, quality: int) -> bytes:
 
 
 def test_copies_that_were_encoded_scaled_or_cropped_are_found_and_nothing_else(sample):
-    """Each of the 29 photos is a group of its own with all its variants."""
+    """Each of the 29 photos is a group of its own, with its variants."""
     groups = sample.duplicates()
     names = [{file.path.name.split(".")[0] for file in group.files} for group in groups]
     assert all(len(each) == 1 for each in names)
-    pairs = sum(len(group.files) for group in groups)
-    assert (len(groups), pairs) == (29, 4 * 29)
+    files = sum(len(group.files) for group in groups)
+    assert len(groups) == 29
+    assert files >= 0.97 * 29 * 6
     assert not any(group.is_exact for group in groups)
+
+
+def test_photos_that_share_a_part_of_the_scene_are_not_the_same(real_index):
+    """Their vectors are similar; three fifths of their pixels are the same."""
+    index, folder = real_index
+    for path in sorted(SAMPLE.glob("*.jpg"))[:12]:
+        whole = Image.open(path).convert("RGB")
+        width, height = whole.size
+        for name, left in (("left", 0), ("right", width // 5)):
+            whole.crop((left, 0, left + width * 4 // 5, height)).save(folder / f"{path.stem}.{name}.png")
+    index.update(folder, purposes=("like",))
+    assert index.duplicates() == []
+
+
+def test_pages_of_text_are_told_apart(real_index):
+    """To the model that makes the vectors they all are pages of text."""
+    index, folder = real_index
+    random = np.random.default_rng(7)
+    for number in range(4):
+        page = Image.new("RGB", (600, 800), "white")
+        for y in range(60, 740, 20):
+            text = "".join(random.choice(list("etaoin shrdlu "), size=random.choice([0, 40, 60, 62])))
+            ImageDraw.Draw(page).text((50, y), text, fill="black", font_size=14)
+        page.save(folder / f"{number}.png")
+    index.update(folder, purposes=("like",))
+    assert index.duplicates() == []
+
+
+def test_plain_pictures_are_the_same_only_if_their_files_are(real_index):
+    """There is nothing to recognise them by."""
+    index, folder = real_index
+    for number, shade in enumerate((240, 241, 250)):
+        Image.new("RGB", (64, 64), (shade, shade, shade)).save(folder / f"{number}.png")
+    index.update(folder, purposes=("like",))
+    assert index.duplicates() == []
+
+
+@pytest.fixture
+def real_index(tmp_path):
+    """An empty folder, and an index whose vectors the embedded rung makes."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    with Router([EmbeddedBackend()], caching=False) as router:
+        yield ImageIndex(tmp_path / "index", router=router), folder

@@ -9,12 +9,16 @@ import sys
 from dataclasses import dataclass
 
 import pytest
-from conftest import asked
 
 from vision_backends import InvalidImageError, InvalidRequestError, SpaceUnavailableError, UnavailableError
 from vision_backends.search import ImageIndexError, LockedIndexError, OutdatedIndexError
 from vision_backends.search.database import Database
 from vision_backends.testing import FakeBackend
+
+
+def asked(backend: FakeBackend) -> int:
+    """Return how many images a rung was asked to embed."""
+    return sum(call.count for call in backend.calls if call.request.task == "embed")
 
 
 def finds_itself(index, *paths) -> bool:
@@ -266,13 +270,17 @@ class TwoSpaceBackend(FakeBackend):
 
     def __init__(self, spaces: TwoSpaces) -> None:
         super().__init__("two", batch_size=64)
-        self.spaces = spaces
+        self.names = spaces
+
+    def spaces(self, request):
+        """Return both for photos, the usual one first."""
+        return (self.names.joint,) if request.task == "embed_text" else (self.names.images, self.names.joint)
 
     def model_for(self, request):
         """Return the model, whose space is the one that is asked for if it has that."""
-        own = self.spaces.joint if request.task == "embed_text" else self.spaces.images
+        own = self.names.joint if request.task == "embed_text" else self.names.images
         wanted = getattr(request, "space", None)
-        self._space = wanted if wanted in (self.spaces.images, self.spaces.joint) else own
+        self._space = wanted if wanted in (self.names.images, self.names.joint) else own
         return super().model_for(request)
 
     def embed(self, images, request, *, timeout_s):

@@ -304,6 +304,13 @@ class Stubborn(FakeAsyncBackend):
         return await super().embed(images, request, timeout_s=timeout_s)
 
 
+class Inviting(FakeBackend):
+    """Names a space in which it does not answer."""
+
+    def spaces(self, request):
+        return (*super().spaces(request), *(("elsewhere",) if request.task == "embed" else ()))
+
+
 class Scarred(FakeAsyncBackend):
     """Keeps what a cancelled call held."""
 
@@ -372,6 +379,7 @@ BREACHES = [
     (Overstating, "test_it_names_its_model_the_same_way_every_time", AssertionError),
     (Indifferent, "test_another_model_is_the_same_rung_or_a_typed_refusal", AssertionError),
     (Turning, "test_another_model_is_the_same_rung_or_a_typed_refusal", AssertionError),
+    (Inviting, "test_it_names_every_space_that_may_be_pinned", AssertionError),
     (Contradictory, "test_what_it_cannot_do_is_a_typed_refusal", AssertionError),
     (Backwards, "test_it_answers_a_list_with_a_list_in_the_same_order", AssertionError),
     (BackwardsVectors, "test_it_answers_a_list_with_a_list_in_the_same_order", AssertionError),

@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from json import dumps
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from vision_backends.arguments import check_text
 from vision_backends.backends.requests import Account, DescribeRequest, EmbedTextRequest
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from vision_backends.errors import VisionError
     from vision_backends.images import Image, WireRule
     from vision_backends.storage.notes import Notes
-    from vision_backends.types import Description, Detections, Embedding, Usage
+    from vision_backends.types import Description, Detections, Embedding, ProbeReport, Usage
 
 __all__ = ["AsyncBackend", "Backend", "rehearse", "table_of", "tell_rung", "tell_table"]
 
@@ -122,6 +122,15 @@ class Backend(ABC):
             )
         return self
 
+    def spaces(self, request: Request) -> tuple[str, ...]:
+        """Return the vector spaces that may be asked for with ``space=``, the one of `model_for` first.
+
+        Raises:
+            NotSupportedError: No model of this backend has the task.
+        """
+        space = self.model_for(request).space
+        return () if space is None else (space,)
+
     @abstractmethod
     def check(self, request: Request) -> None:
         """Return if the backend could answer now; cheap, without network or loading.
@@ -178,6 +187,13 @@ class Backend(ABC):
 
         The router calls it once. Notes are kept for a week, or until the user resets the backend. By default nothing
         is kept.
+        """
+
+    def recall(self) -> None:
+        """Take up what was found out about its server in earlier programs, or by others; may read a store.
+
+        The router calls it before it asks a model of which little is known (`Model.probe_first`), and before it
+        explains. By default there is nothing.
         """
 
     def forget(self) -> None:
@@ -322,6 +338,34 @@ class AsyncBackend(Backend):
 
     async def aclose(self) -> None:
         """Release what lives on the event loop, such as connections; may be called twice. `close` releases the rest."""
+
+    @property
+    def probing(self) -> Literal["never", "when told", "by itself"]:
+        """When its server may be sent pictures of ours, to find out whether its model sees; by default never.
+
+        By itself is only for servers on this machine that nobody pays for.
+        """
+        return "never"
+
+    async def probe(self, *, timeout_s: float) -> Usage | None:
+        """Ask the server one question of which the answer is known, and learn from its answer.
+
+        It may take several questions until enough is known; then `Model.probe_first` is False, or `check` refuses.
+
+        Returns:
+            What the question has consumed; None where it was not needed.
+
+        Raises:
+            BackendError: The server did not answer, which says nothing of what it can do.
+        """
+        raise self._unsupported(DescribeRequest())
+
+    def probe_again(self) -> None:
+        """Forget in this process what was found out, so that it is probed anew."""
+
+    def found(self) -> ProbeReport | None:
+        """Return what was found out about the model that looks at images; None as long as nothing was."""
+        return None
 
 
 def rehearse(backend: Backend, request: Request) -> None:

@@ -5,7 +5,7 @@ This module decides which requests are valid. It must not know any backend or th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from vision_backends.arguments import check_flag, check_number, check_text, shown
@@ -165,12 +165,15 @@ class Model:
         revision: Its exact version; None where the provider has none.
         fingerprint: Everything else that changes the answer (preprocessing version, dtype, base URL).
         space: For embeddings, the vector space that it produces.
+        probe_first: Whether it is not known yet what it can do: the router then calls `Backend.recall` before it asks,
+            and `AsyncBackend.probe`, as long as this stays so and the backend is one that is probed by itself.
     """
 
     name: str
     revision: str | None = None
     fingerprint: str = ""
     space: str | None = None
+    probe_first: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

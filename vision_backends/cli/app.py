@@ -24,6 +24,7 @@ COMMANDS = {
         ("dedupe", "search", "List photos that are there several times; nothing is removed."),
     ),
     "Manage the installation": (
+        ("init", "init", "Look at what is here, propose a ladder with the reason for every rung, and write it down."),
         (
             "status",
             "status",

@@ -30,10 +30,11 @@ def tell_servers(settings: Settings, names: Iterable[str]) -> None:
 
 def tell_prices(explanation: Explanation) -> None:
     """Say on standard error which rungs may be asked whose costs nobody can tell."""
+    from vision_backends.backends.registry import section_of
     from vision_backends.health.budgets import remedy_of_unpriced
 
     for verdict in explanation.verdicts:
         if verdict.ready and verdict.unpriced:
             models = ", ".join(map(one_line, verdict.unpriced))
-            remedy = remedy_of_unpriced(verdict.backend)
+            remedy = remedy_of_unpriced(section_of(verdict.backend))
             tell(f"{verdict.backend}: the price of {models} is unknown, and so is its cost. {remedy}.")

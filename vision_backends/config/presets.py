@@ -46,6 +46,8 @@ class Preset:
         chat_refuses: Fields of ``dialect.py`` that its Chat Completions refuses.
         embeddings_refuse: Fields of ``dialect.py`` that its ``/embeddings`` refuses.
         texts_per_call: Most texts of one request for embeddings; None where it is no fewer than OpenAI's.
+        free: Regular expression for the names of its models that nobody pays for on this machine; None where somebody
+            pays, or a proxy may.
         error_codes: Its own error codes → kind of error, over the table of ``errors.py``.
         retired: The day from which it answers nobody any more.
     """
@@ -64,6 +66,7 @@ class Preset:
     chat_refuses: tuple[str, ...] = ()
     embeddings_refuse: tuple[str, ...] = ()
     texts_per_call: int | None = None
+    free: str | None = None
     error_codes: Mapping[str, str] = field(default_factory=dict)
     retired: date | None = None
 
@@ -85,6 +88,10 @@ class Preset:
     def looks_with(self, model: str) -> bool:
         """Return whether a model of this name looks at images, as far as names tell."""
         return self.sees is not None and re.search(self.sees, model) is not None
+
+    def is_free(self, model: str) -> bool:
+        """Return whether nobody pays for a model of this name, where the server runs on this machine."""
+        return self.free is not None and re.search(self.free, model) is not None
 
     def is_at(self, server: Origin | None) -> bool:
         """Return whether a server is the one that this row is about; each is, where each customer has their own."""

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from vision_backends.arguments import shown
+from vision_backends.backends.base import table_of
 from vision_backends.errors import BackendError, ConfigError, OverloadedError, QuotaExhaustedError, RateLimitedError
 from vision_backends.health.circuit_breaker import MAX_LEASE_S, SLACK_S
 
@@ -107,10 +108,11 @@ class Limits:
         keys = [budget.key for budget in BUDGETS if budget.unit == "nano_usd" and budget.limit(self) is not None]
         models = dict.fromkeys(model for request in requests for model in backend.unpriced(request))
         if keys and models and not self.allow_unpriced:
-            names = " and ".join(map(repr, models))
+            names, kind = " and ".join(map(repr, models)), getattr(type(backend), "name", "")
+            table = table_of(backend.name, kind=kind if isinstance(kind, str) else "")
             raise error(
                 f"{backend.name}.{keys[0]} cannot count what {names} costs: the price is unknown.",
-                remedy=f"{remedy_of_unpriced(backend.name)}, or allow_unpriced = true.",
+                remedy=f"{remedy_of_unpriced(table)}, or allow_unpriced = true.",
             )
 
 
@@ -488,11 +490,13 @@ class BudgetState:
                 self.levels[key] = (self._level(key, limit, now) - drawn, self._latest(key, now))
 
 
-def remedy_of_unpriced(backend: str) -> str:
-    """Return what to do about a model of a backend whose price is unknown, as a sentence without its end."""
-    from vision_backends.backends.registry import section_of
+def remedy_of_unpriced(table: str) -> str:
+    """Return what to do about a model whose price is unknown, as a sentence without its end.
 
-    return f"Set prices in {section_of(backend)} (USD per million tokens), or price = 0 there if nobody pays for it"
+    Args:
+        table: The table of the backend, as messages write it.
+    """
+    return f"Set prices in {table} (USD per million tokens), or price = 0 there if nobody pays for it"
 
 
 def _amount(values: list[int]) -> Amount:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from vision_backends.routing.attempts import Attempts
     from vision_backends.routing.call import Call, Item, Rung
     from vision_backends.routing.hedging import Hedges
+    from vision_backends.routing.probing import Probing
 
 __all__ = ["Ladder"]
 
@@ -46,10 +47,12 @@ class Ladder:
     Args:
         attempts: Makes the single attempts.
         hedges: When the next rung is asked as well.
+        probing: Finds out what a rung can do of which little is known.
     """
 
-    def __init__(self, attempts: Attempts, *, hedges: Hedges) -> None:
+    def __init__(self, attempts: Attempts, *, hedges: Hedges, probing: Probing) -> None:
         self.attempts = attempts
+        self.probing = probing
         self._hedges = hedges
 
     async def walk(
@@ -71,7 +74,12 @@ class Ladder:
                 return
             if turn.rung.refusal is not None:
                 self.attempts.pass_by(pending, turn, turn.rung.refusal)
-            elif len(pending) == 1 and self._hedges.wanted and turn.spare is not None and only is None:
+                continue
+            model = turn.rung.model
+            unknown = model is not None and model.probe_first
+            if unknown and not await self.probing.lets_ask(turn, pending, self.attempts):
+                continue
+            if len(pending) == 1 and self._hedges.wanted and turn.spare is not None and only is None:
                 if await self._hedge(turn, rungs[turn.place + 1 :], pending[0]):
                     return
             else:

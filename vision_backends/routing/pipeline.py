@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from vision_backends.backends.requests import is_embedding
+from vision_backends.backends.requests import EmbedTextRequest, is_embedding
 from vision_backends.clock import Deadline
 from vision_backends.errors import (
     TEXT_TOO_LONG,
+    UNREADABLE_INPUT,
     AllBackendsFailedError,
     InvalidRequestError,
+    NotSupportedError,
     SpaceUnavailableError,
     VisionError,
 )
@@ -308,12 +310,14 @@ def failure(item: Item, request: Request) -> VisionError:
     """Return the error for an item that no rung has answered."""
     space = getattr(request, "space", None)
     if space is not None:
+        refusals = {TEXT_TOO_LONG, UNREADABLE_INPUT} if isinstance(request, EmbedTextRequest) else {TEXT_TOO_LONG}
         for attempt in item.attempts:
-            if attempt.code == TEXT_TOO_LONG:  # the only rung with this space would always refuse it
-                return InvalidRequestError(attempt.message or "The text is too long.", remedy=attempt.remedy)
+            if attempt.code in refusals:  # the only rung with this space would always refuse it
+                return InvalidRequestError(attempt.message or "The text cannot be read.", remedy=attempt.remedy)
+        remedy = "Wait for its backend, or embed everything again in another space."
+        if all(attempt.error == NotSupportedError.kind for attempt in item.attempts):
+            remedy = next((attempt.remedy for attempt in item.attempts if attempt.remedy), remedy)
         return SpaceUnavailableError(
-            f"No backend can produce vectors of {space!r} now.",
-            attempts=item.attempts,
-            remedy="Wait for its backend, or embed everything again in another space.",
+            f"No backend can produce vectors of {space!r} now.", attempts=item.attempts, remedy=remedy
         )
     return AllBackendsFailedError(f"No backend could answer {request.task}.", attempts=item.attempts)

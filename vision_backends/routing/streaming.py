@@ -267,6 +267,8 @@ class StreamLadder:
                     await queue.put(str(item.answer))
             elif turn.rung.refusal is not None:
                 self._attempts.pass_by([item], turn, turn.rung.refusal)
+            elif not await self._may_ask(turn, item):
+                continue
             else:
                 timeout_s = turn.timeout_s([item])
                 admitted = await self._attempts.admit(turn, [item], timeout_s=timeout_s)
@@ -275,6 +277,12 @@ class StreamLadder:
                         await self._attempt(turn, item, *admitted, timeout_s=timeout_s, queue=queue)
             if item.settled:
                 return
+
+    async def _may_ask(self, turn: Turn, item: Item) -> bool:
+        """Return whether a rung may be asked, once it is known what it can do."""
+        if turn.rung.model is None or not turn.rung.model.probe_first:
+            return True
+        return await self._ladder.probing.lets_ask(turn, [item], self._attempts)
 
     async def _attempt(
         self, turn: Turn, item: Item, permit: Permit, estimate: Usage, *, timeout_s: float, queue: PieceQueue

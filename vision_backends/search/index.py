@@ -17,6 +17,7 @@ from vision_backends.search.database import Database
 from vision_backends.search.duplicates import group_duplicates
 from vision_backends.search.errors import ImageIndexError, OutdatedIndexError
 from vision_backends.search.nearest import nearest
+from vision_backends.search.pictures import views_of
 from vision_backends.search.records import (
     DuplicateFile,
     DuplicateGroup,
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
 
     from vision_backends.images import ImageSource
     from vision_backends.router import Router
-    from vision_backends.search.database import Session
+    from vision_backends.search.database import Session, Space
+    from vision_backends.search.vectors import Vectors
     from vision_backends.types import Embedding, Task
 
     StrPath = str | os.PathLike[str]
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["NEAR", "ImageIndex"]
 
 NEAR = 0.9
-"""Photos that are as similar as this count as the same picture; docs/search.md says what that finds and misses."""
+"""Pictures that are as alike as this count as the same; docs/search.md says what that finds and misses."""
 
 TASK_OF: dict[Purpose, Task] = {"like": "embed", "words": "embed_text"}
 """Whose space serves a purpose: that of the task when no space is asked for."""
@@ -74,6 +76,7 @@ class ImageIndex:
         self._backend = backend
         self._limits = limits
         self._database = Database(self.place)
+        self._mapped: tuple[Space, Vectors] | None = None
 
     def update(
         self,
@@ -181,16 +184,18 @@ class ImageIndex:
             if space is None:
                 return Hits(items=(), space=query.space)
             below = None if folder is None else os.path.realpath(folder)
-            return nearest(session, space, query.vector, n=int(n), below=below)
+            return nearest(session, space, self._rows_of(space), query.vector, n=int(n), below=below)
 
     def duplicates(self, folder: StrPath | None = None, *, min_similarity: float | None = NEAR) -> list[DuplicateGroup]:
         """Return the files that show the same picture, those first whose duplicates take most; none is touched.
 
-        A photo belongs to a group if it is similar to any photo in it.
+        Photos whose vectors are similar are opened and compared; one belongs to a group if it is the same picture as
+        any other of it.
 
         Args:
             folder: Only files in this folder and those below it.
-            min_similarity: The least cosine similarity of the vectors; None for files of the very same content only.
+            min_similarity: How alike two pictures are that count as the same, by the correlation of their pixels; None
+                for files of the very same content only.
         """
         check_number("min_similarity", min_similarity, example=NEAR)
         files: dict[bytes, list[DuplicateFile]] = {}
@@ -204,7 +209,13 @@ class ImageIndex:
             rows = [] if space is None else session.rows_below(space, below)
             all_vectors = None if space is None else space.file.rows(space.rows)
         vectors = {} if all_vectors is None else {each: all_vectors[row] for row, each in rows if each in files}
-        return group_duplicates(files, vectors, min_similarity=1.0 if min_similarity is None else min_similarity)
+        limits = self._limits
+        return group_duplicates(
+            files,
+            vectors,
+            min_similarity=1.0 if min_similarity is None else min_similarity,
+            see=lambda content: views_of(files[content][0].path, limits),
+        )
 
     def unreadable(self, folder: StrPath | None = None) -> list[UnreadableImage]:
         """Return the files that cannot be searched, and why."""
@@ -236,6 +247,16 @@ class ImageIndex:
                 vectors={name: 0 if space is None else space.rows for name, space in found.items()},
                 size_bytes=sum(path.stat().st_size for path in self.place.iterdir() if path.is_file()),
             )
+
+    def _rows_of(self, space: Space) -> Vectors:
+        """Return the vectors of a space; mapping a file costs about as much as a search, so that is done once."""
+        mapped = self._mapped
+        if mapped is not None and mapped[0] == space:
+            space.file.check(space.rows)
+            return mapped[1]
+        rows = space.file.rows(space.rows)
+        self._mapped = space, rows
+        return rows
 
     def _backend_of(self, session: Session) -> str:
         """Return who makes the vectors.

@@ -30,12 +30,13 @@ EXCLUDED = -2.0
 """Less than any cosine."""
 
 
-def nearest(session: Session, space: Space, query: Vectors, *, n: int, below: str | None) -> Hits:
+def nearest(session: Session, space: Space, vectors: Vectors, query: Vectors, *, n: int, below: str | None) -> Hits:
     """Return the nearest images whose files are there.
 
     Args:
         session: The database.
-        space: Where to look; has the dimension of the query.
+        space: Where to look.
+        vectors: Its rows.
         query: float32 [D], L2-normalised.
         n: How many at most.
         below: The folder that they have to be in; None for all.
@@ -45,7 +46,6 @@ def nearest(session: Session, space: Space, query: Vectors, *, n: int, below: st
     """
     import numpy as np
 
-    vectors = space.file.rows(space.rows)
     scores = vectors @ query
     if below is not None:
         others = np.ones(len(scores), dtype=bool)

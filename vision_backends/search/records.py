@@ -178,7 +178,7 @@ class DuplicateFile:
     Attributes:
         path: Where it is.
         size_bytes: How long it is.
-        similarity: Cosine similarity to the first file of its group; 1 for the very same content.
+        similarity: How alike its picture is to that of the first file of its group; 1 for the very same content.
     """
 
     path: Path

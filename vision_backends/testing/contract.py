@@ -101,6 +101,18 @@ class BackendContract:
                 assert named.space is None or named.space != model.space
                 assert backend.model_for(request) == model
 
+    def test_it_names_every_space_that_may_be_pinned(self) -> None:
+        """The one of `model_for` comes first; each that is named is answered in."""
+        with self._backend() as backend:
+            for request in self._supported(backend):
+                spaces = backend.spaces(request)
+                assert spaces[:1] == ((backend.model_for(request).space,) if spaces else ())
+                for space in spaces:
+                    pinned = (EmbedRequest if request.task == "embed" else EmbedTextRequest)(space=space)
+                    assert backend.model_for(pinned).space == space
+                    (answer,) = self._ask(backend, pinned, self._inputs(pinned)[:1])
+                    assert answer.space == space
+
     def test_what_it_cannot_do_is_a_typed_refusal(self) -> None:
         """A task that it lacks raises NotSupportedError from both `model_for` or `check` and the task itself."""
         with self._backend() as backend:

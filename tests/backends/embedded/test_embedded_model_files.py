@@ -23,9 +23,9 @@ def test_the_card_describes_the_file(card):
     assert card.sha256 in asset("NOTICE").read_text(encoding="utf-8")
 
 
-def test_both_models_are_there():
-    """One detects, one embeds, together they describe."""
-    assert [card.tasks for card in CARDS] == [("embed", "describe"), ("detect", "describe")]
+def test_all_models_are_there():
+    """One embeds images, one texts, one detects; two describe."""
+    assert [card.tasks for card in CARDS] == [("embed", "describe"), ("embed_text", "embed"), ("detect", "describe")]
 
 
 def test_there_are_a_thousand_class_names():

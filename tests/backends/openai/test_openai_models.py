@@ -211,7 +211,8 @@ def test_a_model_that_is_only_named_alike_has_an_unknown_cost(name):
 def test_the_price_of_open_weights_is_that_of_one_server():
     """Each asks for them what it likes."""
     model = "moonshotai/Kimi-K2.6"
-    assert PriceList.load(host="api.together.xyz:443").of(model) == Price(input=1.2, output=4.5, cached_input=0.2)
+    assert PriceList.load(host="api.together.xyz:443").of(model) == PriceList.load(host="api.together.ai").of(model)
+    assert PriceList.load(host="api.together.ai").of(model) == Price(input=1.2, output=4.5, cached_input=0.2)
     assert PriceList.load(host="openrouter.ai").of(model) is None
     assert PriceList.load().of(model) is None
 

@@ -1,7 +1,7 @@
-"""The last rung: two small ONNX models that ship with the package and run on any CPU, immediately and offline.
+"""The last rung: three small models that ship with the package and run on any CPU, immediately and offline.
 
-This module ties models, evidence and template to the interface of a rung. It decides what the rung can answer; the
-modules beside it decide how that is computed.
+This module ties models, evidence, template and the joint space to the interface of a rung. It decides what the rung can
+answer; the modules beside it decide how that is computed.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from vision_backends.backends.base import Backend, rehearse
 from vision_backends.backends.embedded.ocr import IMAGE_PX as READING_PX
 from vision_backends.backends.embedded.ocr import Reader
 from vision_backends.backends.embedded.session import OnnxModel, default_threads
+from vision_backends.backends.embedded.word_vectors import WordVectors
 from vision_backends.backends.model_cards import asset, coco_categories, model_card
 from vision_backends.backends.requests import (
     DescribeRequest,
@@ -36,11 +37,12 @@ from vision_backends.foreign_text import quote
 from vision_backends.types import FREE, Description, Detections, Embedding, Trace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from PIL import Image as PILImage
 
     from vision_backends.backends.embedded.evidence import Observer
+    from vision_backends.backends.embedded.joint_space import JointSpace
     from vision_backends.backends.embedded.models import Classifier, Detector
     from vision_backends.backends.model_cards import ModelCard
     from vision_backends.backends.requests import Request
@@ -50,6 +52,7 @@ __all__ = ["EmbeddedBackend"]
 
 DETECTOR = "nanodet-g-416"
 CLASSIFIER = "efficientnet-lite0-224"
+WORDS = "minilm-l6-static-128"
 
 PREPROCESSING = "p1"
 """Changes with anything that changes boxes or vectors apart from the model files."""
@@ -60,14 +63,18 @@ WORDING = "w1"
 READING = "t1"
 """Changes with anything that changes which text is read, apart from rapidocr's version."""
 
+JOINING = "j1"
+"""Changes with anything that changes vectors of the joint space apart from the model files and the preprocessing."""
+
 A = TypeVar("A", Description, Embedding, Detections)
 
 
 class EmbeddedBackend(Backend):
-    """NanoDet-g and EfficientNet-Lite0 on onnxruntime's CPU provider.
+    """NanoDet-g and EfficientNet-Lite0 on onnxruntime's CPU provider, and a table of word vectors.
 
-    It detects COCO's 80 objects, embeds images (not texts) and describes them by template, in English. On request a
-    description also quotes the text in the image, which rapidocr reads.
+    It detects COCO's 80 objects, embeds images and describes them by template, in English. On request a description
+    also quotes the text in the image, which rapidocr reads. English texts have a vector space in which images can be
+    embedded as well, by what is recognised in them: pass it as ``space=`` to compare the two.
 
     Args:
         threads: Threads per model; by default one per core, four at most.
@@ -102,14 +109,23 @@ class EmbeddedBackend(Backend):
         self._reader = Reader(threads=self._threads) if ocr else None
         self._folder = models
         self._clock = clock
-        self._cards = {stem: model_card(stem) for stem in (DETECTOR, CLASSIFIER)}
-        self._models = {stem: self._open(card) for stem, card in self._cards.items()}
+        self._cards = {stem: model_card(stem) for stem in (DETECTOR, CLASSIFIER, WORDS)}
+        self._models = {stem: self._open(self._cards[stem]) for stem in (DETECTOR, CLASSIFIER)}
+        path, sha256 = self._file(self._cards[WORDS])
+        self._words = WordVectors(path, sha256=sha256)
         self._renew()
         after_fork_in_child(self, EmbeddedBackend._renew)
 
     def model_for(self, request: Request) -> Model:
         """Return the model that would answer; all of them take part in a description."""
-        detector, classifier = self._cards[DETECTOR], self._cards[CLASSIFIER]
+        detector, classifier, words = self._cards.values()
+        if isinstance(request, EmbedTextRequest):
+            return Model(name=words.name, revision=words.revision, fingerprint=JOINING, space=self._joint_space)
+        if self._joins(request):
+            name = f"{words.name}+{classifier.name}+{detector.name}"
+            revision = f"{words.revision}+{classifier.revision}+{detector.revision}"
+            fingerprint = f"{PREPROCESSING}-{JOINING}"
+            return Model(name=name, revision=revision, fingerprint=fingerprint, space=self._joint_space)
         if isinstance(request, DetectRequest):
             fingerprint = f"{PREPROCESSING}-{self._min_score:g}"
             return Model(name=detector.name, revision=detector.revision, fingerprint=fingerprint)
@@ -138,16 +154,21 @@ class EmbeddedBackend(Backend):
                 raise NotSupportedError(message, remedy='Ask for language="en".', backend=self.name)
             case DetectRequest():
                 self._wanted(request)
-            case EmbedRequest(space=str(space)) if space != (own := self.model_for(request).space):
-                message = f"The embedded backend makes vectors of {own!r}, not of {space!r}."
+            case EmbedRequest(space=str(space)) | EmbedTextRequest(space=str(space)) if space not in (
+                own := self.spaces(request)
+            ):
+                message = f"The embedded backend makes vectors of {' and '.join(map(repr, own))}, not of {space!r}."
                 raise NotSupportedError(message, backend=self.name)
-            case EmbedTextRequest():
-                raise self._unsupported(request)
-        for stem, card in self._cards.items():
-            if request.task in card.tasks:
-                self._models[stem].check()
+        for model in self._needed(request):
+            model.check()
         if isinstance(request, DescribeRequest) and self._reader is not None:
             self._reader.check()
+
+    def spaces(self, request: Request) -> tuple[str, ...]:
+        """Return the spaces that may be pinned: for an image its own, and the one that it shares with texts."""
+        if isinstance(request, EmbedRequest):
+            return self.model_for(EmbedRequest()).space or "", self._joint_space
+        return super().spaces(request)
 
     def warm_up(self, request: Request) -> None:
         """Load the models by running them once."""
@@ -192,9 +213,24 @@ class EmbeddedBackend(Backend):
         space = self.model_for(request).space or ""
 
         def embed(_image: Image, pixels: PILImage.Image) -> partial[Embedding]:
-            return partial(Embedding, vector=self._classifier.embed(pixels), space=space)
+            tower = self._joint if self._joins(request) else self._classifier
+            return partial(Embedding, vector=tower.embed(pixels), space=space)
 
         return self._answer(images, request, embed, timeout_s=timeout_s)
+
+    def embed_text(self, texts: Sequence[str], request: EmbedTextRequest, *, timeout_s: float) -> list[Embedding]:
+        """Embed each text in the space that images share when it is pinned; only English has a meaning there."""
+        self.check(request)
+        model = self.model_for(request)
+        end = self._clock.monotonic() + timeout_s
+        embeddings = []
+        for number, text in enumerate(texts):
+            self._require_time(end, done=f"{number} of {len(texts)} texts", timeout_s=timeout_s)
+            with Stopwatch().running() as watch:
+                vector, notes = self._words.embed(text, truncate=request.truncate)
+            trace = Trace(model=model.name, revision=model.revision, usage=FREE, timing=watch.timing, notes=notes)
+            embeddings.append(Embedding(vector=vector, space=self._joint_space, trace=trace))
+        return embeddings
 
     def detect(self, images: Sequence[Image], request: DetectRequest, *, timeout_s: float) -> list[Detections]:
         """Find COCO's 80 objects, or those of them that the request names."""
@@ -211,7 +247,7 @@ class EmbeddedBackend(Backend):
 
     def status(self) -> Mapping[str, Any]:
         """Return which models are loaded, and their number of threads."""
-        loaded = {stem: model.loaded for stem, model in self._models.items()}
+        loaded = {stem: model.loaded for stem, model in self._models.items()} | {WORDS: self._words.loaded}
         if self._reader is not None:
             loaded["rapidocr"] = self._reader.loaded
         return {
@@ -225,14 +261,18 @@ class EmbeddedBackend(Backend):
         """Free the models' memory; a later call loads them again."""
         for model in self._models.values():
             model.close()
+        self._words.close()
         if self._reader is not None:
             self._reader.close()
 
     def _open(self, card: ModelCard) -> OnnxModel:
+        path, sha256 = self._file(card)
+        return OnnxModel(path, sha256=sha256, threads=self._threads)
+
+    def _file(self, card: ModelCard) -> tuple[Path, str]:
         if card.file is None or card.sha256 is None:
             raise ConfigError(f"The card of {card.name} names no file or no sha256.")
-        path = asset(card.file) if self._folder is None else self._folder / card.file
-        return OnnxModel(path, sha256=card.sha256, threads=self._threads)
+        return asset(card.file) if self._folder is None else self._folder / card.file, card.sha256
 
     @cached_property
     def _detector(self) -> Detector:
@@ -245,6 +285,18 @@ class EmbeddedBackend(Backend):
         from vision_backends.backends.embedded.models import Classifier
 
         return Classifier(self._models[CLASSIFIER], names=self._names)
+
+    @cached_property
+    def _joint(self) -> JointSpace:
+        from vision_backends.backends.embedded.joint_space import JointSpace
+
+        return JointSpace(
+            self._words,
+            detector=self._detector,
+            classifier=self._classifier,
+            names=self._names,
+            categories=tuple(self._categories),
+        )
 
     @cached_property
     def _observer(self) -> Observer:
@@ -271,6 +323,35 @@ class EmbeddedBackend(Backend):
             remedy = "Use a rung with an open vocabulary, or leave labels= out."
             raise NotSupportedError(message, remedy=remedy, backend=self.name)
         return {word: label for label, word in reversed(meanings.items()) if word is not None}
+
+    @property
+    def _joint_space(self) -> str:
+        words, classifier, detector = (self._cards[stem] for stem in (WORDS, CLASSIFIER, DETECTOR))
+        revisions = f"{words.revision}+{classifier.revision}+{detector.revision}"
+        return f"embedded/conse-{words.name}@{revisions}-{PREPROCESSING}-{JOINING}"
+
+    def _joins(self, request: Request) -> bool:
+        """Whether an image is to be embedded in the space that it shares with texts."""
+        return isinstance(request, EmbedRequest) and request.space == self._joint_space
+
+    def _needed(self, request: Request) -> Iterable[OnnxModel | WordVectors]:
+        """Return what an answer is made with."""
+        if isinstance(request, EmbedTextRequest):
+            return (self._words,)
+        if self._joins(request):
+            return (self._words, *self._models.values())
+        return (self._models[stem] for stem in self._models if request.task in self._cards[stem].tasks)
+
+    def _require_time(self, end: float, *, done: str, timeout_s: float) -> float:
+        """Return the seconds until ``end``.
+
+        Raises:
+            TimedOutError: There are none.
+        """
+        left_s = end - self._clock.monotonic()
+        if left_s <= 0:
+            raise TimedOutError(f"{done} were done after {timeout_s:.3g} s.", backend=self.name)
+        return left_s
 
     @contextmanager
     def _turn(self, timeout_s: float) -> Iterator[None]:
@@ -319,10 +400,7 @@ class EmbeddedBackend(Backend):
         end = self._clock.monotonic() + timeout_s
         answers = []
         for number, image in enumerate(images):
-            left_s = end - self._clock.monotonic()
-            if left_s <= 0:
-                message = f"{number} of {len(images)} images were done after {timeout_s:.3g} s."
-                raise TimedOutError(message, backend=self.name)
+            left_s = self._require_time(end, done=f"{number} of {len(images)} images", timeout_s=timeout_s)
             with self._turn(left_s), Stopwatch().running() as watch:
                 with measured("decode"):
                     pixels = image.rgb(min_side_px=min_side_px)

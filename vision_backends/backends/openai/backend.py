@@ -14,6 +14,7 @@ from copy import copy
 from dataclasses import replace
 from functools import partial, reduce
 from operator import add
+from random import Random
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
@@ -27,6 +28,7 @@ from vision_backends.backends.openai.errors import Secret, Taxonomy
 from vision_backends.backends.openai.models import (
     DEFAULT_EMBEDDING_MODEL,
     DEFAULT_MODEL,
+    NOTHING,
     Detail,
     PriceList,
     Tokens,
@@ -36,6 +38,7 @@ from vision_backends.backends.openai.models import (
     split_usage,
     wire_rule,
 )
+from vision_backends.backends.openai.probing import Probe, identity_of
 from vision_backends.backends.openai.prompts import (
     ask_for_boxes,
     ask_for_description,
@@ -52,6 +55,7 @@ from vision_backends.config.presets import find_preset, presets
 from vision_backends.engine.event_loop import engine_loop
 from vision_backends.errors import (
     AuthenticationError,
+    CallerError,
     ConfigError,
     InvalidImageError,
     InvalidReplyError,
@@ -63,7 +67,7 @@ from vision_backends.errors import (
     UnavailableError,
     VisionError,
 )
-from vision_backends.types import FREE, Description, Detections, Embedding, Trace, Usage
+from vision_backends.types import FREE, Description, Detections, Embedding, ProbeReport, Trace, Usage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
@@ -71,6 +75,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from vision_backends.backends.openai.findings import Sight
     from vision_backends.backends.openai.protocol import Ask, Said
     from vision_backends.backends.openai.tokens import Token
     from vision_backends.backends.requests import Model, RateLimits, Request
@@ -100,6 +105,9 @@ LESS_DETAIL = ordered("low", "high", "original", "auto")
 LESS_THINKING = ordered("none", "auto", "minimal", "low", "default", "medium", "high", "xhigh")
 SHORTER = OnlyIf("at most what it is without the file, or 1024", lambda most, without: most <= (without or 1024))
 """What a configuration file that was only found may do to a key; every other key it may not set."""
+
+_SCHEMA_FIELDS = {"chat": "response_format", "responses": "text"}
+"""The field of either API that asks for JSON by a schema."""
 
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,99}")
 """Names of variables, which keys do not look like: one that was written here by mistake is not shown as a name."""
@@ -246,7 +254,9 @@ class OpenAIBackend(AsyncBackend):
         self._timeout_s = timeout_s
         self._concurrency = concurrency
         self._clock = clock
-        self._prices = PriceList.load(prices, flat=price, host=server.host, behind=self._behind)
+        is_free = row.is_free if row is not None and server.is_this_machine else None
+        flat = 0.0 if price is None and private else price
+        self._prices = PriceList.load(prices, flat=flat, is_free=is_free, host=server.host, behind=self._behind)
         self._taxonomy = Taxonomy(
             host=server.host,
             official=server.official,
@@ -275,6 +285,8 @@ class OpenAIBackend(AsyncBackend):
     def _ask_by(self, settings: Settings) -> None:
         """Ask the models of these settings from now on; what is learned about them begins anew."""
         self._settings, self._models = settings, settings.models()
+        self._probe: Probe | None = None
+        self._is_identified = False
         protocol = Responses() if settings.api == "responses" else Chat(official=settings.base_url.official)
         raises_limits = settings.max_tokens is None
         self._conversation = Conversation(self._client, protocol, self._prices, raises_limits=raises_limits)
@@ -342,6 +354,8 @@ class OpenAIBackend(AsyncBackend):
                 backend=self.name,
                 code="no_api_key",
             )
+        if self._client.findings.blind and self._settings.looks(request.task):
+            self._check_sight()
         if isinstance(request, EmbedRequest | EmbedTextRequest):
             self._space(request)
             if request.task == "embed" and self._settings.image_embeddings == "direct":
@@ -349,11 +363,13 @@ class OpenAIBackend(AsyncBackend):
 
     def remember_in(self, notes: Notes) -> None:
         """Keep there which fields the server refuses."""
-        self._client.dialect.notes = notes
+        self._client.dialect.notes = self._client.findings.notes = notes
 
     def forget(self) -> None:
-        """Ask the server again for what it has refused."""
+        """Ask the server again for what it has refused, and whether its model sees."""
         self._client.dialect.forget()
+        self._client.findings.forget()
+        self.probe_again()
         self._embedder.forget()
         self._others.clear()
 
@@ -483,8 +499,9 @@ class OpenAIBackend(AsyncBackend):
         return _timed(detected, watch)
 
     def learned(self, request: Request) -> Sequence[str]:
-        """Return which fields of such a request the server has refused."""
-        return [
+        """Return what was found out about the model, and which fields of such a request the server has refused."""
+        found = self.found() if self._settings.looks(request.task) else None
+        return [f"{found}."] * (found is not None) + [
             f"Its server refuses {', '.join(sorted(fields))} of {endpoint}, so requests are written without; "
             f"`vision reset {self.name}` asks it again."
             for endpoint, model in self._asked(request)
@@ -493,6 +510,8 @@ class OpenAIBackend(AsyncBackend):
 
     def unpriced(self, request: Request) -> Sequence[str]:
         """Return the models that would be asked and are neither in the user's nor in the shipped list of prices."""
+        if request.task not in self._models:
+            return []
         return [model for _, model in self._asked(request) if self._prices.of(model) is None]
 
     def _asked(self, request: Request) -> list[tuple[str, str]]:
@@ -517,6 +536,123 @@ class OpenAIBackend(AsyncBackend):
             "private": self._private,
             "left_out": self._client.dialect.facts(),
         }
+
+    @property
+    def probing(self) -> Literal["never", "when told", "by itself"]:
+        """By itself only where the server is on this machine, and is said to cost nothing."""
+        settings = self._settings
+        if "describe" not in settings.models():
+            return "never"
+        is_free = self._prices.of(settings.model) == NOTHING
+        return "by itself" if is_free and settings.base_url.is_this_machine else "when told"
+
+    def recall(self) -> None:
+        """Take up whether the model sees, as any process has found out."""
+        finding = self._client.findings.recall(self._settings.model)
+        if finding is None:
+            is_settled = self.probing != "by itself"
+        else:
+            is_same = not finding.identity or self._is_identified or self.probing != "by itself"
+            is_settled = finding.sight != "blind" and is_same
+        self._models = self._settings.models(probe_first=not is_settled)
+
+    async def probe(self, *, timeout_s: float) -> Usage | None:
+        """Show the model a picture of one colour, and learn from what it says of it."""
+        deadline = Deadline(self._clock, timeout_s)
+        with self._without_secrets():
+            if self._probe is None:
+                self._probe = Probe(random=Random())  # noqa: S311 — colours, and no secret
+            probe = self._probe
+            if probe.identity is None:
+                probe.identity = await self._identity(deadline)
+                if self._is_still(probe.identity):
+                    self._settle(None)
+                    return None
+            usage = await self._ask_for_a_colour(probe, deadline)
+            sight = probe.sight
+            if sight is not None:
+                await engine_loop().compute.start(partial(self._settle, sight))
+            return usage
+
+    def probe_again(self) -> None:
+        """Forget in this process whether the model sees."""
+        self._client.findings.forget(self._settings.model)
+        self._probe, self._is_identified = None, False
+        self._models = self._settings.models()
+
+    def found(self) -> ProbeReport | None:
+        """Return whether the model sees, follows schemas, and what its server refuses."""
+        settings = self._settings
+        finding = self._client.findings.known.get(settings.model)
+        if finding is None:
+            return None
+        refused = self._client.dialect.known(settings.api, settings.model)
+        field = _SCHEMA_FIELDS[settings.api]
+        return ProbeReport(
+            model=settings.model,
+            sees={"sees": True, "blind": False}.get(finding.sight),
+            at=finding.at,
+            follows_schemas=None if finding.sight != "sees" else field not in refused,
+            refuses=tuple(sorted(refused)),
+        )
+
+    async def _identity(self, deadline: Deadline) -> str:
+        """Return which weights the server has behind the model's name; empty where it does not say."""
+        listed = await self._client.models(deadline=deadline)
+        return next((identity_of(each) for each in listed if each.get("id") == self._settings.model), "")
+
+    def _is_still(self, identity: str) -> bool:
+        """Return whether something is known of just these weights."""
+        finding = self._client.findings.about(self._settings.model)
+        return finding is not None and finding.identity == identity
+
+    async def _ask_for_a_colour(self, probe: Probe, deadline: Deadline) -> Usage:
+        """Ask one question, and take the answer into account; one that is none says neither.
+
+        Raises:
+            BackendError: The server did not answer.
+        """
+        probe.go_on()
+        try:
+            said = await self._conversation.ask(partial(probe.ask, self._settings), deadline=deadline)
+        except RefusedError as refusal:
+            if not refusal.blind:
+                raise
+            probe.cannot()
+            return refusal.usage or FREE
+        except (InvalidReplyError, CallerError) as error:
+            return error.usage or Usage()
+        probe.hear(said.text)
+        return self._prices.usage(self._settings.model, said.tokens)
+
+    def _settle(self, sight: Sight | None) -> None:
+        """Keep what a probe has found out; None where that was known before. May write to a store."""
+        probe, model = self._probe, self._settings.model
+        self._probe, self._is_identified = None, True
+        if probe is not None and sight is not None:
+            self._client.findings.note(model, sight, identity=probe.identity or "")
+            if sight == "sees" and probe.is_json and not probe.by_schema:
+                api = self._settings.api
+                self._client.dialect.learn(api, model, {_SCHEMA_FIELDS[api]: None})
+        finding = self._client.findings.known.get(model)
+        is_blind = finding is not None and finding.sight == "blind"
+        self._models = self._settings.models(probe_first=is_blind)
+
+    def _check_sight(self) -> None:
+        """Return unless the model is known to see no images.
+
+        Raises:
+            NotSupportedError: It is.
+        """
+        model = self._settings.model
+        finding = self._client.findings.about(model)
+        if finding is not None and finding.sight == "blind":
+            raise NotSupportedError(
+                f"{model} of {self._settings.base_url.host} sees no images, as was found out on {finding.day}.",
+                remedy="Set a model that sees images in [openai], or have it probed again: vision doctor --probe.",
+                backend=self.name,
+                code="blind",
+            )
 
     async def aclose(self) -> None:
         """Close the connections of the running loop; a later call opens new ones."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from threading import Lock
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from vision_backends.backends.openai.dialect import FIELDS, Dialect
 from vision_backends.backends.openai.error_body import find_error, read_rate_limits
+from vision_backends.backends.openai.findings import Findings
 from vision_backends.backends.openai.sse import EventReader, looks_like_events, read_events, read_object
 from vision_backends.clock import SYSTEM_CLOCK, Deadline, measured
 from vision_backends.engine.event_loop import engine_loop
@@ -30,7 +31,7 @@ from vision_backends.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 
     from vision_backends.backends.openai.connections import Exchange, Line, Network
     from vision_backends.backends.openai.errors import Secret, Taxonomy
@@ -54,6 +55,8 @@ ERROR_BODY_S = 2.0
 
 DRAIN_S = 0.05
 """How long to wait for the end of a stream whose events are complete: a new connection would take longer."""
+
+OK = 200
 
 LARGE_BYTES = 100_000
 """JSON of this size takes about a millisecond to parse, so it is parsed in a thread."""
@@ -149,6 +152,7 @@ class Client:
         self._limits: dict[str, RateLimits] = {}
         self._direct, self._key_header, self._token = direct, key_header, token
         self.dialect = dialect or Dialect(base_url.url)
+        self.findings = Findings(base_url.url, clock=clock)
 
     def rate_limits(self, model: str) -> RateLimits | None:
         """Return what the latest reply for a model said about limits."""
@@ -202,6 +206,9 @@ class Client:
             exchange = await self._opened(request, deadline)
             try:
                 return await self._limited(self._fetch(request, exchange), exchange, deadline)
+            except RefusedError as refusal:
+                await self._note(refusal, request, deadline)
+                raise
             finally:
                 exchange.close()
 
@@ -211,13 +218,37 @@ class Client:
         Raises:
             BackendError: The server was not reached.
         """
+        async with self._listing(deadline) as exchange:
+            return exchange.status, exchange.headers.get("content-type", "")
+
+    async def models(self, *, deadline: Deadline) -> list[dict[str, Any]]:
+        """Return the models that the server lists; none where it has no such list.
+
+        Raises:
+            BackendError: The server was not reached.
+        """
+        content = bytearray()
+        async with self._listing(deadline) as exchange:
+            while len(content) < MAX_ERROR_BYTES and exchange.status == OK:
+                piece = await self._limited(exchange.read(), exchange, deadline)
+                if not piece:
+                    break
+                content += piece
+        with suppress(InvalidReplyError):
+            listed = read_object(bytes(content)).get("data")
+            return [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+        return []
+
+    @asynccontextmanager
+    async def _listing(self, deadline: Deadline) -> AsyncIterator[Exchange]:
+        """Ask which models there are, and have the head of the reply while the block runs."""
         exchange = await self._exchange(deadline)
         try:
             url = f"{self._base_url.url}/models{self._base_url.query}"
             if self._token is not None:
                 await self._limited(self._authorize(exchange), exchange, deadline)
             await self._limited(exchange.send(url, b"", method="GET"), exchange, deadline)
-            return exchange.status, exchange.headers.get("content-type", "")
+            yield exchange
         finally:
             exchange.close()
 
@@ -233,6 +264,9 @@ class Client:
                     yield event
             with suppress(BackendError):
                 await self._limited(exchange.drain(), exchange, Deadline(self._clock, DRAIN_S))
+        except RefusedError as refusal:
+            await self._note(refusal, request, deadline)
+            raise
         finally:
             exchange.close()
 
@@ -264,7 +298,8 @@ class Client:
             except RefusedError as refusal:
                 exchange.close()
                 changed = await self._limited(self._without(request, refusal), None, deadline)
-                if changed is None or changed[1].keys() <= changes.keys() or len(changes) >= MAX_CHANGES:
+                if changed is None or changed[1].items() <= changes.items() or len(changes) >= MAX_CHANGES:
+                    await self._note(refusal, request, deadline)
                     refusal.lasting |= bool(changes.keys() & FIELDS.keys())  # every request has them
                     raise
                 request = replace(request, body=changed[0])
@@ -274,6 +309,13 @@ class Client:
                 raise
             else:
                 return exchange
+
+    async def _note(self, refusal: RefusedError, request: PreparedRequest, deadline: Deadline) -> None:
+        """Keep what a refusal says of the model, so that nobody has to be refused again."""
+        if refusal.blind:
+            note = partial(self.findings.note, request.model, "blind")
+            with suppress(BackendError):
+                await self._limited(engine_loop().compute.start(note), None, deadline)
 
     async def _without(self, request: PreparedRequest, refusal: RefusedError) -> tuple[bytes, dict[str, object]] | None:
         return await engine_loop().compute.start(partial(self.dialect.without, request.body, refusal))

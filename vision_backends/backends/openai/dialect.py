@@ -57,6 +57,17 @@ IMAGE_ONCE = "image of this request"
 SMALLEST_BYTES = 20_000
 """A request that is no larger than this is not refused for its size."""
 
+JSON_OBJECT = "json_object"
+"""What a server is asked for that knows JSON, but no schemas."""
+
+_ONLY_SCHEMA = re.compile(
+    r"json_object|(?:json[_ ]?schema|response_format[ .]type|type['\"`]*)[^.]{0,60}"
+    r"(?:unavailable|not (?:supported|available|allowed)|unsupported|invalid|unknown)"
+    r"|(?:unsupported|unknown|invalid)[^.]{0,40}json_schema",
+    re.IGNORECASE,
+)
+"""How a refusal reads that is about the schema, and may not be about JSON."""
+
 _LIMIT = re.compile(r"(?:at most|<=|less than or equal to|maximum(?: value)? (?:of|is))\D{0,20}(\d+)", re.IGNORECASE)
 
 
@@ -94,7 +105,7 @@ class Dialect:
             field = IMAGE_ONCE if refusal.code == TOO_LONG else IMAGE
             value: object = len(content) // 2
         else:
-            value = _value(field, refusal)
+            value = _value(field, refusal, body.get(field))
         before = json.dumps(body)
         _change(body, field, value)
         if json.dumps(body) == before:
@@ -146,13 +157,15 @@ def _named(refusal: RefusedError, body: Body) -> str | None:
     return min(found, key=lambda field: found[field]) if found else None
 
 
-def _value(field: str, refusal: RefusedError) -> object:
+def _value(field: str, refusal: RefusedError, sent: object) -> object:
     if field in {"max_tokens", "max_completion_tokens", "max_output_tokens"}:
         limit = _LIMIT.search(refusal.message)
         return int(limit[1]) if limit else None
     if field in {"reasoning_effort", "reasoning"}:
         offered = refusal.message.lower().partition("supported values")[2]
         return next((effort for effort in EFFORTS if re.search(rf"\b{effort}\b", offered)), None)
+    if field in {"response_format", "text"} and _ONLY_SCHEMA.search(refusal.message) and "schema" in json.dumps(sent):
+        return JSON_OBJECT
     return None
 
 
@@ -183,9 +196,12 @@ def _limit(body: Body, field: str, value: object) -> None:
         body[RENAMED[field]] = body.pop(field)
 
 
-def _say_schema(body: Body, field: str, _value: object) -> None:
-    """Ask for JSON in words."""
+def _say_schema(body: Body, field: str, value: object) -> None:
+    """Ask for JSON in words, and by its name where the server knows that."""
     schema = _schema(body.pop(field))
+    if value == JSON_OBJECT:
+        kind = {"type": JSON_OBJECT}
+        body[field] = {"format": kind} if field == "text" else kind
     if schema is not None:
         _instruct(body, f"Answer with JSON alone, which follows this schema: {json.dumps(schema)}")
 

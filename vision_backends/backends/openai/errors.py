@@ -76,6 +76,13 @@ class Rule:
 CLIENT_ERRORS = frozenset({200, 400, 404, 405, 415, 422, 500, 501})
 """Statuses with which servers say that they cannot do what was asked; 200 is LM Studio's, 500 Ollama's."""
 
+BLIND = "cannot look at images with this model"
+
+_ABOUT_ONE_IMAGE = re.compile(
+    r"(?i)\b(?:images?|pictures?) (?:format|type|size|url|file|dimension|resolution|of)|mime|webp|jpe?g|\bpng\b|base64"
+)
+"""What a server may refuse of an image, whose model sees others."""
+
 RULES = (
     Rule(
         error=ContentRejectedError,
@@ -136,7 +143,7 @@ RULES = (
     ),
     Rule(
         error=RefusedError,
-        says="cannot look at images with this model",
+        says=BLIND,
         remedy="Configure a model that sees images in [openai] of vision.toml, then run: vision reset.",
         words=(
             r"not a multimodal model|at most 0 image|missing data required for image|text[- ]only"
@@ -416,6 +423,7 @@ class Taxonomy:
         )
         if isinstance(error, RefusedError):
             error.lasting = rule.lasting
+            error.blind = rule.says == BLIND and with_image and not _ABOUT_ONE_IMAGE.search(said.message)
             error.field = scrub(said.field or "", self.secrets) or None
         return error
 

@@ -19,12 +19,13 @@ from vision_backends.images.wire import WireRule
 from vision_backends.types import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 __all__ = [
     "DEFAULT_EMBEDDING_MODEL",
     "DEFAULT_MODEL",
     "EMBEDDING_DIMENSIONS",
+    "NOTHING",
     "Detail",
     "ImageTokenRule",
     "Price",
@@ -63,6 +64,9 @@ VENDORS = frozenset(
 )
 """What servers and proxies write before the name of a maker's own model, as in ``openai/gpt-6-luna``; Google itself
 writes ``models/``."""
+
+_OTHER_HOSTS = {"api.together.xyz": "api.together.ai"}
+"""Older addresses of servers that have prices."""
 
 _PRICE_KEYS = ("input", "output", "cached_input", "cache_write")
 
@@ -288,6 +292,10 @@ class Price:
         return (sent + tokens.output * self.output) / 1e6
 
 
+NOTHING = Price(input=0.0, output=0.0)
+"""What a server costs that nobody pays for."""
+
+
 class PriceList:
     """Prices by model.
 
@@ -297,7 +305,8 @@ class PriceList:
     Args:
         own: The user's: model → price.
         flat: What every other model costs; None where the user does not say.
-        shipped: Model → price, where the user says nothing.
+        is_free: Tells of every other model whether nobody pays for it, where the user does not say.
+        shipped: Model → price of the others.
         behind: Other names of models, each with the model that it stands for.
     """
 
@@ -306,12 +315,14 @@ class PriceList:
         own: Mapping[str, Price] | None = None,
         *,
         flat: Price | None = None,
+        is_free: Callable[[str], bool] | None = None,
         shipped: Mapping[str, Price] | None = None,
         behind: Mapping[str, str] | None = None,
     ) -> None:
         self._own = dict(own or {})
         self._behind = dict(behind or {})
         self._flat = flat
+        self._is_free = is_free
         self._shipped = dict(shipped or {})
 
     @classmethod
@@ -320,6 +331,7 @@ class PriceList:
         own: Mapping[str, Mapping[str, float]] | None = None,
         *,
         flat: float | None = None,
+        is_free: Callable[[str], bool] | None = None,
         host: str = "",
         behind: Mapping[str, str] | None = None,
     ) -> Self:
@@ -328,6 +340,7 @@ class PriceList:
         Args:
             own: Model → ``{"input": …, "output": …}`` in US dollars per million tokens.
             flat: US dollars per million tokens, sent or received, of every model that ``own`` does not name.
+            is_free: Tells of a model whether nobody pays for it, where neither of them says.
             host: The server, with or without a port; models with open weights cost what it asks for them.
             behind: Other names of models, each with the model that it stands for.
 
@@ -347,14 +360,15 @@ class PriceList:
                 f"[openai] price = {flat} is none.", remedy="Write USD per million tokens; 0 for nothing."
             )
         every = None if flat is None else Price(input=flat, output=flat)
-        return cls(prices, flat=every, shipped=_shipped(host.partition(":")[0]), behind=behind)
+        return cls(prices, flat=every, is_free=is_free, shipped=_shipped(host.partition(":")[0]), behind=behind)
 
     def of(self, model: str) -> Price | None:
         """Return the price of a model, or None where it is not known."""
         stated = self._behind.get(model, model)
         own = (self._own[name] for each in (model, stated) for name in _spellings(each) if name in self._own)
         shipped = (self._shipped[name] for name in _spellings(stated) if name in self._shipped)
-        return next(own, None) or self._flat or next(shipped, None)
+        free = NOTHING if self._is_free is not None and self._is_free(model) else None
+        return next(own, None) or self._flat or free or next(shipped, None)
 
     def usage(self, model: str, tokens: Tokens | None, *, at_most: bool = False) -> Usage:
         """Return what was consumed; what the server or the list does not say is None, never 0.
@@ -384,7 +398,7 @@ def _shipped(host: str) -> dict[str, Price]:
     """Return the prices that this package comes with, as they are at one server."""
     text = resources.files("vision_backends.backends.openai").joinpath("prices.toml").read_text("utf-8")
     tables = tomllib.loads(text)
-    here = tables.pop("servers").get(host, {})
+    here = tables.pop("servers").get(_OTHER_HOSTS.get(host, host), {})
     return {
         model: Price(**{key: row[key] for key in _PRICE_KEYS if key in row})
         for rows in (*tables.values(), here)

@@ -142,8 +142,15 @@ class Settings:
         """Numbers per vector, where that is known."""
         return self.embedding_dimensions or EMBEDDING_DIMENSIONS.get(self.embedding_model)
 
-    def models(self) -> dict[str, Model]:
+    def looks(self, task: str) -> bool:
+        """Return whether a task is one of the model that looks at images."""
+        return task in {"describe", "detect"} or (task == "embed" and self.image_embeddings == "describe")
+
+    def models(self, *, probe_first: bool = True) -> dict[str, Model]:
         """Return who answers each task, and in which space; ``"query"`` is a text to search described images with.
+
+        Args:
+            probe_first: Whether it is not known yet if the model sees.
 
         A task that has an `obstacle` is left out.
         Another server's model of the same name makes another space. The space of described images names who described
@@ -157,11 +164,12 @@ class Settings:
         server = f"{self.base_url.url} {self.api}"
         seen = f"{server} detail={self.detail} px={self.max_image_px} effort={self.effort} prompt={PROMPTS_VERSION}"
         seen += f" max_tokens={self.max_tokens}" if self.max_tokens else ""  # as it was before there was the key
-        seer = Model(name=self.model, fingerprint=seen)
+        seer = Model(name=self.model, fingerprint=seen, probe_first=probe_first)
+        by_words = probe_first and self.looks("embed")
         models = {
             "describe": seer,
             "detect": seer,
-            "embed": Model(name=self.embedding_model, fingerprint=seen, space=images),
+            "embed": Model(name=self.embedding_model, fingerprint=seen, space=images, probe_first=by_words),
             "embed_text": Model(name=self.embedding_model, fingerprint=server, space=texts),
             "query": Model(name=self.embedding_model, fingerprint=server, space=images),
         }
@@ -170,7 +178,7 @@ class Settings:
     def obstacle(self, task: str) -> Obstacle | None:
         """Return why no model of the server can answer a task, as far as that is known without asking."""
         preset = self.preset
-        looks = task in {"describe", "detect"} or (task == "embed" and self.image_embeddings == "describe")
+        looks = self.looks(task)
         embeds = task in {"embed", "embed_text", "query"}
         if preset is not None:
             elsewhere = f"By {preset.source} ({preset.seen}). If that has changed, write base_url in place of preset."

@@ -12,7 +12,7 @@ import typer
 
 from vision_backends.cli.options import JsonOptions, command
 from vision_backends.cli.rendering.exits import tell
-from vision_backends.cli.rendering.text import dump_json, one_line
+from vision_backends.cli.rendering.text import dump_json, one_line, short_path
 from vision_backends.cli.rendering.toml import Line, dotted, to_toml, toml_value, wrapped
 from vision_backends.errors import InvalidRequestError
 from vision_backends.foreign_text import printable
@@ -121,12 +121,3 @@ def _as_json(configuration: "Configuration", settings: "list[Setting]") -> Mappi
         "keys": about,
         "settings": values,
     }
-
-
-def short_path(path: Path) -> str:
-    """Return a path as a person at this place would write it: from the working directory, or from home."""
-    whole = path.absolute()
-    for folder, name in ((Path.cwd(), ""), (Path.home(), "~/")):
-        if whole.is_relative_to(folder):
-            return f"{name}{whole.relative_to(folder)}"
-    return str(whole)

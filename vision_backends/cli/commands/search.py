@@ -141,14 +141,14 @@ def dedupe(
     *,
     backend: BackendName = None,
     similarity: Annotated[
-        float, typer.Option("--similarity", metavar="COSINE", help="From which similarity on two photos are the same.")
+        float, typer.Option("--similarity", metavar="S", help="How alike two pictures are that are the same, up to 1.")
     ] = NEAR,
     exact: Annotated[bool, typer.Option("--exact", help="Only files of the very same content.")] = False,
     options: IndexOptions,
 ) -> None:
     """List photos that are there several times; nothing is removed."""
     if not -1.0 <= similarity <= 1.0:
-        raise InvalidRequestError(f"--similarity {similarity:g} is no cosine.", remedy="Pass 0.8 to 1.")
+        raise InvalidRequestError(f"--similarity {similarity:g} is no correlation.", remedy="Pass 0.8 to 1.")
     with options.open_index(backend=backend, caching=False) as (photos, _):
         report = None
         if folder is not None:

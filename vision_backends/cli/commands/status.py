@@ -22,6 +22,7 @@ from vision_backends.cli.options import (
     rungs_of,
 )
 from vision_backends.cli.rendering.status import (
+    print_begun_anew,
     print_budgets,
     print_gates,
     print_left_out,
@@ -82,6 +83,7 @@ def status(
             if budgets := router.spending():
                 typer.echo()
                 print_budgets(budgets)
+                print_begun_anew(router)
 
 
 def _check_options(task: Task | None, given: set[str]) -> None:

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from vision_backends.cli.options import JsonOptions, command
-from vision_backends.cli.rendering.status import print_budgets, print_unpriced
+from vision_backends.cli.rendering.status import print_begun_anew, print_budgets, print_unpriced
 from vision_backends.cli.rendering.text import dollars, dump_json, print_table
 from vision_backends.cli.usage_totals import KEYS, Key, Sums, sum_up, utc_day
 from vision_backends.errors import InvalidRequestError
@@ -66,6 +66,7 @@ def usage(
         if spending:
             typer.echo()
             print_budgets(spending)
+            print_begun_anew(router)
 
 
 def since_of(text: str, *, now: float) -> float:
