@@ -23,9 +23,18 @@ def test_the_card_describes_the_file(card):
     assert card.sha256 in asset("NOTICE").read_text(encoding="utf-8")
 
 
-def test_both_models_are_there():
-    """One detects, one embeds, together they describe."""
-    assert [card.tasks for card in CARDS] == [("embed", "describe"), ("detect", "describe")]
+def test_all_models_are_there():
+    """One detects, one embeds, two read, together they describe."""
+    assert [card.tasks for card in CARDS] == [("embed", "describe"), ("detect", "describe"), *[("describe",)] * 2]
+
+
+def test_the_reader_has_its_characters():
+    """One for each class of the recogniser but the blank and the space; the notice names the file's checksum."""
+    content = asset("pp-ocrv6-characters.txt").read_bytes()
+    characters = content.decode().removesuffix("\n").split("\n")
+    assert len(set(characters)) == len(characters) == 6904
+    assert all(len(character) == 1 for character in characters)
+    assert hashlib.sha256(content).hexdigest() in asset("NOTICE").read_text(encoding="utf-8")
 
 
 def test_there_are_a_thousand_class_names():

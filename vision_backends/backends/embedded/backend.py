@@ -12,12 +12,13 @@ from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path  # noqa: TC003 — the configuration reads the constructor's annotations
 from queue import Empty
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 from vision_backends.backends.base import Backend, rehearse
-from vision_backends.backends.embedded.ocr import IMAGE_PX as READING_PX
-from vision_backends.backends.embedded.ocr import Reader
+from vision_backends.backends.embedded.rapid_ocr import RapidOcr
+from vision_backends.backends.embedded.reading import Reader
 from vision_backends.backends.embedded.session import OnnxModel, default_threads
+from vision_backends.backends.embedded.small_ocr import SmallOcr
 from vision_backends.backends.model_cards import asset, coco_categories, model_card
 from vision_backends.backends.requests import (
     DescribeRequest,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
     from vision_backends.backends.embedded.evidence import Observer
     from vision_backends.backends.embedded.models import Classifier, Detector
+    from vision_backends.backends.embedded.reading import Ocr
     from vision_backends.backends.model_cards import ModelCard
     from vision_backends.backends.requests import Request
     from vision_backends.images import Image
@@ -50,15 +52,25 @@ __all__ = ["EmbeddedBackend"]
 
 DETECTOR = "nanodet-g-416"
 CLASSIFIER = "efficientnet-lite0-224"
+TEXT_DETECTOR = "pp-ocrv6-tiny-det"
+TEXT_RECOGNISER = "pp-ocrv6-tiny-rec"
+
+OcrName = Literal["small", "rapidocr", "off"]
+
+LOOKED_AT_PX = 640
+"""Shorter side of the pixels that a description looks at."""
+
+READING_PX = 1280
+"""Shorter side of those in which text is read, where there is some."""
 
 PREPROCESSING = "p1"
 """Changes with anything that changes boxes or vectors apart from the model files."""
 
-WORDING = "w1"
+WORDING = "w2"
 """Changes with anything that changes descriptions apart from the model files."""
 
-READING = "t1"
-"""Changes with anything that changes which text is read, apart from rapidocr's version."""
+READING = "t2"
+"""Changes with anything that changes which text is read, apart from the models."""
 
 A = TypeVar("A", Description, Embedding, Detections)
 
@@ -66,15 +78,17 @@ A = TypeVar("A", Description, Embedding, Detections)
 class EmbeddedBackend(Backend):
     """NanoDet-g and EfficientNet-Lite0 on onnxruntime's CPU provider.
 
-    It detects COCO's 80 objects, embeds images (not texts) and describes them by template, in English. On request a
-    description also quotes the text in the image, which rapidocr reads.
+    It detects COCO's 80 objects, embeds images (not texts) and describes them by template, in English. A description
+    also quotes the text in the image.
 
     Args:
         threads: Threads per model; by default one per core, four at most.
         min_score: Lowest score that `detect` reports unless a request says otherwise, in [0, 1]. With 0.5 about
             one picture in ten that shows none of the 80 objects still gets a box, with 0.6 hardly any.
-        ocr: Whether descriptions read the text in the image. It takes 0.1 to 3 s more for each image, and the extra
-            ``vision-backends[ocr]``; without that the backend is not ready to describe.
+        ocr: What reads the text in an image for its description. ``"small"`` is in the package, and works only where a
+            first look finds something like text; ``"rapidocr"`` also reads what is turned or hard to see, takes 0.1 to
+            3 s for each image, and the extra ``vision-backends[ocr]``, without which the backend is not ready to
+            describe; with ``"off"`` nothing is read.
         models: Folder with the model files; by default the one that ships with the package.
         clock: Where time comes from.
 
@@ -89,7 +103,7 @@ class EmbeddedBackend(Backend):
         *,
         threads: int | None = None,
         min_score: Annotated[float, FREELY] = 0.5,
-        ocr: bool = False,
+        ocr: OcrName = "small",
         models: Path | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
@@ -97,13 +111,15 @@ class EmbeddedBackend(Backend):
             raise ConfigError(f"[embedded] threads = {threads} is less than 1.")
         if not 0.0 <= min_score <= 1.0:
             raise ConfigError(f"[embedded] min_score = {min_score} is not between 0 and 1.")
+        if ocr not in get_args(OcrName):
+            raise ConfigError(f"[embedded] ocr = {ocr!r} is not one of {', '.join(map(repr, get_args(OcrName)))}.")
         self._threads = threads or default_threads()
         self._min_score = min_score
-        self._reader = Reader(threads=self._threads) if ocr else None
         self._folder = models
         self._clock = clock
         self._cards = {stem: model_card(stem) for stem in (DETECTOR, CLASSIFIER)}
         self._models = {stem: self._open(card) for stem, card in self._cards.items()}
+        self._ocr = self._open_ocr(ocr)
         self._renew()
         after_fork_in_child(self, EmbeddedBackend._renew)
 
@@ -120,9 +136,9 @@ class EmbeddedBackend(Backend):
             name = f"{detector.name}+{classifier.name}"
             revision = f"{detector.revision}+{classifier.revision}"
             fingerprint = f"{PREPROCESSING}-{WORDING}"
-            if self._reader is not None:
-                name += "+rapidocr"
-                revision += f"+{self._reader.version}"
+            if self._ocr is not None:
+                name += f"+{self._ocr.name}"
+                revision += f"+{self._ocr.version}"
                 fingerprint += f"-{READING}"
             return Model(name=name, revision=revision, fingerprint=fingerprint)
         raise self._unsupported(request)
@@ -146,8 +162,8 @@ class EmbeddedBackend(Backend):
         for stem, card in self._cards.items():
             if request.task in card.tasks:
                 self._models[stem].check()
-        if isinstance(request, DescribeRequest) and self._reader is not None:
-            self._reader.check()
+        if isinstance(request, DescribeRequest) and self._ocr is not None:
+            self._ocr.check()
 
     def warm_up(self, request: Request) -> None:
         """Load the models by running them once."""
@@ -160,13 +176,13 @@ class EmbeddedBackend(Backend):
         return 2
 
     def image_px(self, request: Request) -> int | None:
-        """Return what the model needs, or enough for the crops that a description looks at and the text that it reads.
+        """Return what the model needs, or enough for the crops that a description looks at.
 
         An embedding takes twice the model's input, so that a JPEG that was decoded at reduced scale gives the same
         vector as one that was not, but for a cosine distance of at most 0.002.
         """
         if isinstance(request, DescribeRequest):
-            return 640 if self._reader is None else READING_PX
+            return READING_PX if isinstance(self._ocr, RapidOcr) else LOOKED_AT_PX
         if isinstance(request, DetectRequest):
             return self._cards[DETECTOR].input_px
         side_px = self._cards[CLASSIFIER].input_px
@@ -174,14 +190,19 @@ class EmbeddedBackend(Backend):
 
     def expected_s(self, request: Request) -> float:
         """Return the time of a first call, which loads the models, on a slow machine."""
-        return 0.5 if self._reader is None or not isinstance(request, DescribeRequest) else 4.0
+        if not isinstance(request, DescribeRequest) or self._ocr is None:
+            return 0.5
+        return 4.0 if isinstance(self._ocr, RapidOcr) else 1.0
 
     def describe(self, images: Sequence[Image], request: DescribeRequest, *, timeout_s: float) -> list[Description]:
         """Describe each image by template from what the models support."""
         from vision_backends.backends.embedded.template import compose
 
-        def describe(image: Image, pixels: PILImage.Image) -> partial[Description]:
-            evidence = self._observer.observe(pixels, width=image.width, height=image.height)
+        def describe(image: Image, pixels: PILImage.Image, left_s: Callable[[], float]) -> partial[Description]:
+            larger = partial(image.rgb, min_side_px=READING_PX)
+            evidence = self._observer.observe(
+                pixels, width=image.width, height=image.height, larger=larger, left_s=left_s
+            )
             text = compose(evidence, max_words=request.max_words)
             return partial(Description, text=text, language="en", evidence=evidence.to_dict())
 
@@ -191,7 +212,7 @@ class EmbeddedBackend(Backend):
         """Embed each image; the vector does not depend on what else is embedded with it."""
         space = self.model_for(request).space or ""
 
-        def embed(_image: Image, pixels: PILImage.Image) -> partial[Embedding]:
+        def embed(_image: Image, pixels: PILImage.Image, _left_s: Callable[[], float]) -> partial[Embedding]:
             return partial(Embedding, vector=self._classifier.embed(pixels), space=space)
 
         return self._answer(images, request, embed, timeout_s=timeout_s)
@@ -201,7 +222,7 @@ class EmbeddedBackend(Backend):
         wanted = self._wanted(request)
         min_score = self._min_score if request.min_score is None else request.min_score
 
-        def detect(image: Image, pixels: PILImage.Image) -> partial[Detections]:
+        def detect(image: Image, pixels: PILImage.Image, _left_s: Callable[[], float]) -> partial[Detections]:
             width, height = image.width, image.height
             found = self._detector.detect(pixels, width=width, height=height, min_score=min_score)
             items = tuple(replace(item, label=wanted[item.label]) for item in found if item.label in wanted)
@@ -212,8 +233,8 @@ class EmbeddedBackend(Backend):
     def status(self) -> Mapping[str, Any]:
         """Return which models are loaded, and their number of threads."""
         loaded = {stem: model.loaded for stem, model in self._models.items()}
-        if self._reader is not None:
-            loaded["rapidocr"] = self._reader.loaded
+        if self._ocr is not None:
+            loaded[self._ocr.name] = self._ocr.loaded
         return {
             "models": {name: "loaded" if here else "on disk" for name, here in loaded.items()},
             "device": "cpu",
@@ -225,14 +246,25 @@ class EmbeddedBackend(Backend):
         """Free the models' memory; a later call loads them again."""
         for model in self._models.values():
             model.close()
-        if self._reader is not None:
-            self._reader.close()
+        if self._ocr is not None:
+            self._ocr.close()
 
-    def _open(self, card: ModelCard) -> OnnxModel:
+    def _open_ocr(self, name: OcrName) -> Ocr | None:
+        if name == "off":
+            return None
+        if name == "rapidocr":
+            return RapidOcr(threads=self._threads)
+        cards = [model_card(stem) for stem in (TEXT_DETECTOR, TEXT_RECOGNISER)]
+        detector, recogniser = (self._open(card, input_name="x") for card in cards)
+        return SmallOcr(
+            detector=detector, recogniser=recogniser, version="+".join(str(card.revision) for card in cards)
+        )
+
+    def _open(self, card: ModelCard, *, input_name: str = "image") -> OnnxModel:
         if card.file is None or card.sha256 is None:
             raise ConfigError(f"The card of {card.name} names no file or no sha256.")
         path = asset(card.file) if self._folder is None else self._folder / card.file
-        return OnnxModel(path, sha256=card.sha256, threads=self._threads)
+        return OnnxModel(path, sha256=card.sha256, threads=self._threads, input_name=input_name)
 
     @cached_property
     def _detector(self) -> Detector:
@@ -250,7 +282,8 @@ class EmbeddedBackend(Backend):
     def _observer(self) -> Observer:
         from vision_backends.backends.embedded.evidence import Observer
 
-        return Observer(self._detector, classifier=self._classifier, names=self._names, reader=self._reader)
+        reader = None if self._ocr is None else Reader(self._ocr)
+        return Observer(self._detector, classifier=self._classifier, names=self._names, reader=reader)
 
     @cached_property
     def _categories(self) -> dict[str, int]:
@@ -299,7 +332,7 @@ class EmbeddedBackend(Backend):
         self,
         images: Sequence[Image],
         request: Request,
-        answer: Callable[[Image, PILImage.Image], partial[A]],
+        answer: Callable[[Image, PILImage.Image, Callable[[], float]], partial[A]],
         *,
         timeout_s: float,
     ) -> list[A]:
@@ -308,7 +341,7 @@ class EmbeddedBackend(Backend):
         Args:
             images: The inputs.
             request: What is asked about each.
-            answer: Computes everything but the trace from an image and its pixels.
+            answer: Computes everything but the trace from an image, its pixels, and what tells how much time is left.
             timeout_s: Seconds for all of them.
 
         Raises:
@@ -318,15 +351,19 @@ class EmbeddedBackend(Backend):
         model, min_side_px = self.model_for(request), self.image_px(request)
         end = self._clock.monotonic() + timeout_s
         answers = []
+
+        def remaining_s() -> float:
+            return end - self._clock.monotonic()
+
         for number, image in enumerate(images):
-            left_s = end - self._clock.monotonic()
+            left_s = remaining_s()
             if left_s <= 0:
                 message = f"{number} of {len(images)} images were done after {timeout_s:.3g} s."
                 raise TimedOutError(message, backend=self.name)
             with self._turn(left_s), Stopwatch().running() as watch:
                 with measured("decode"):
                     pixels = image.rgb(min_side_px=min_side_px)
-                untraced = answer(image, pixels)
+                untraced = answer(image, pixels, remaining_s)
             trace = Trace(model=model.name, revision=model.revision, usage=FREE, timing=watch.timing)
             answers.append(untraced(trace=trace))
         return answers
