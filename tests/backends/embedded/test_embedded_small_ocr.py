@@ -113,6 +113,15 @@ def test_a_page_of_small_print_is_read_in_part_at_most(backend, size, height):
         assert described.evidence["text_complete"] is False
 
 
+def test_an_application_can_tell_a_description_that_says_nothing(backend, photos):
+    """Colours alone are no description; an object, a word for the whole, or text is one."""
+    assert not read(backend, PILImage.new("RGB", SIZE, "navy")).informative
+    assert read(backend, sign("OPEN 24 HOURS")).informative
+    described = read(backend, photos["cat"])
+    assert described.informative
+    assert described.to_dict()["informative"] is True
+
+
 def test_noise_is_no_text(backend):
     """Neither fine nor coarse."""
     random = np.random.default_rng(7)

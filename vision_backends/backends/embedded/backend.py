@@ -204,7 +204,8 @@ class EmbeddedBackend(Backend):
                 pixels, width=image.width, height=image.height, larger=larger, left_s=left_s
             )
             text = compose(evidence, max_words=request.max_words)
-            return partial(Description, text=text, language="en", evidence=evidence.to_dict())
+            facts, informative = evidence.to_dict(), evidence.informative
+            return partial(Description, text=text, language="en", evidence=facts, informative=informative)
 
         return self._answer(images, request, describe, timeout_s=timeout_s)
 

@@ -187,6 +187,11 @@ class Evidence:
     text: tuple[TextLine, ...] | None = None
     text_complete: bool = True
 
+    @property
+    def informative(self) -> bool:
+        """Whether anything but colours was recognised."""
+        return bool(self.objects or self.scene or self.text)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON-able values."""
         return {
