@@ -259,6 +259,8 @@ class Description:
         language: BCP 47 tag of the text, where it is known.
         complete: False when the text was cut at the model's length limit, or nobody says that it was not.
         evidence: JSON-able facts that the text was made from; None for free captions.
+        informative: False when the rung recognised nothing and the text says only that, and colours. A rung that cannot
+            tell is taken to have recognised something.
         trace: Who said it.
     """
 
@@ -266,6 +268,7 @@ class Description:
     language: str | None = None
     complete: bool = True
     evidence: Mapping[str, Any] | None = None
+    informative: bool = True
     trace: Trace = Trace()
 
     def __str__(self) -> str:

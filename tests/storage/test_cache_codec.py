@@ -39,6 +39,7 @@ DESCRIPTIONS = st.builds(
     text=TEXTS,
     language=MAYBE_TEXTS,
     complete=st.booleans(),
+    informative=st.booleans(),
     evidence=st.none() | st.dictionaries(TEXTS, JSON, max_size=3),
     trace=TRACES,
 )
@@ -156,6 +157,7 @@ def test_the_handmade_headers_are_otherwise_fine():
         (DESCRIBED | {"type": "opinion"}, b""),
         (DESCRIBED | {"text": 3}, b""),
         (DESCRIBED | {"complete": 1}, b""),
+        (DESCRIBED | {"informative": None}, b""),
         (DESCRIBED | {"evidence": ["a"]}, b""),
         (DESCRIBED | {"mood": "good"}, b""),
         ({key: value for key, value in DESCRIBED.items() if key != "text"}, b""),

@@ -104,6 +104,8 @@ def encode(answer: Answer) -> bytes:
             "complete": answer.complete,
             "evidence": None if answer.evidence is None else dict(answer.evidence),
         }
+        if not answer.informative:
+            header["informative"] = False
     elif isinstance(answer, Reply):
         header = {"type": "reply", "text": answer.text, "data": answer.data, "complete": answer.complete}
     elif isinstance(answer, Embedding):
@@ -179,12 +181,15 @@ def _embedding(vector: bytes, *, space: object, trace: Trace) -> Embedding:
     return Embedding(vector=np.frombuffer(vector, dtype="<f4"), space=_typed(space, str), trace=trace)
 
 
-def _description(*, text: object, language: object, complete: object, evidence: object, trace: Trace) -> Description:
+def _description(
+    *, text: object, language: object, complete: object, evidence: object, trace: Trace, informative: object = True
+) -> Description:
     return Description(
         text=_typed(text, str),
         language=_typed(language, str, None),
         complete=_typed(complete, bool),
         evidence=_typed(evidence, dict, None),
+        informative=_typed(informative, bool),
         trace=trace,
     )
 

@@ -212,6 +212,7 @@ def test_status_says_what_is_loaded(photos):
         "nanodet-g-416": "on disk",
         "efficientnet-lite0-224": "loaded",
         "minilm-l6-static-128": "loaded",
+        "pp-ocrv6-tiny": "on disk",
     }
     assert backend.status()["threads"] == 3
     backend.close()

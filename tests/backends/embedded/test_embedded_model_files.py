@@ -24,8 +24,22 @@ def test_the_card_describes_the_file(card):
 
 
 def test_all_models_are_there():
-    """One embeds images, one texts, one detects; two describe."""
-    assert [card.tasks for card in CARDS] == [("embed", "describe"), ("embed_text", "embed"), ("detect", "describe")]
+    """One embeds images, one texts, one detects, two read; they describe together."""
+    assert [card.tasks for card in CARDS] == [
+        ("embed", "describe"),
+        ("embed_text", "embed"),
+        ("detect", "describe"),
+        *[("describe",)] * 2,
+    ]
+
+
+def test_the_reader_has_its_characters():
+    """One for each class of the recogniser but the blank and the space; the notice names the file's checksum."""
+    content = asset("pp-ocrv6-characters.txt").read_bytes()
+    characters = content.decode().removesuffix("\n").split("\n")
+    assert len(set(characters)) == len(characters) == 6904
+    assert all(len(character) == 1 for character in characters)
+    assert hashlib.sha256(content).hexdigest() in asset("NOTICE").read_text(encoding="utf-8")
 
 
 def test_there_are_a_thousand_class_names():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from vision_backends.backends.embedded.evidence import NEUTRALS, PALETTE, Evidence, Guess, SeenObject, Tones
 from vision_backends.backends.embedded.label_knowledge import PLACES
-from vision_backends.backends.embedded.ocr import TextLine, cleaned
+from vision_backends.backends.embedded.reading import TextLine, cleaned
 from vision_backends.backends.embedded.template import compose
 from vision_backends.backends.model_cards import asset, coco_categories
 

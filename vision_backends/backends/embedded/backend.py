@@ -12,12 +12,13 @@ from functools import cached_property, lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path  # noqa: TC003 — the configuration reads the constructor's annotations
 from queue import Empty
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 from vision_backends.backends.base import Backend, rehearse
-from vision_backends.backends.embedded.ocr import IMAGE_PX as READING_PX
-from vision_backends.backends.embedded.ocr import Reader
+from vision_backends.backends.embedded.rapid_ocr import RapidOcr
+from vision_backends.backends.embedded.reading import Reader
 from vision_backends.backends.embedded.session import OnnxModel, default_threads
+from vision_backends.backends.embedded.small_ocr import SmallOcr
 from vision_backends.backends.embedded.word_vectors import WordVectors
 from vision_backends.backends.model_cards import asset, coco_categories, model_card
 from vision_backends.backends.requests import (
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from vision_backends.backends.embedded.evidence import Observer
     from vision_backends.backends.embedded.joint_space import JointSpace
     from vision_backends.backends.embedded.models import Classifier, Detector
+    from vision_backends.backends.embedded.reading import Ocr
     from vision_backends.backends.model_cards import ModelCard
     from vision_backends.backends.requests import Request
     from vision_backends.images import Image
@@ -53,15 +55,25 @@ __all__ = ["EmbeddedBackend"]
 DETECTOR = "nanodet-g-416"
 CLASSIFIER = "efficientnet-lite0-224"
 WORDS = "minilm-l6-static-128"
+TEXT_DETECTOR = "pp-ocrv6-tiny-det"
+TEXT_RECOGNISER = "pp-ocrv6-tiny-rec"
+
+OcrName = Literal["small", "rapidocr", "off"]
+
+LOOKED_AT_PX = 640
+"""Shorter side of the pixels that a description looks at."""
+
+READING_PX = 1280
+"""Shorter side of those in which text is read, where there is some."""
 
 PREPROCESSING = "p1"
 """Changes with anything that changes boxes or vectors apart from the model files."""
 
-WORDING = "w1"
+WORDING = "w2"
 """Changes with anything that changes descriptions apart from the model files."""
 
-READING = "t1"
-"""Changes with anything that changes which text is read, apart from rapidocr's version."""
+READING = "t2"
+"""Changes with anything that changes which text is read, apart from the models."""
 
 JOINING = "j1"
 """Changes with anything that changes vectors of the joint space apart from the model files and the preprocessing."""
@@ -87,16 +99,18 @@ class EmbeddedBackend(Backend):
     """NanoDet-g and EfficientNet-Lite0 on onnxruntime's CPU provider, and a table of word vectors.
 
     It detects COCO's 80 objects, and looks for other labels in their boxes and in the image as a whole; it embeds
-    images and describes them by template, in English. On request a description also quotes the text in the image, which
-    rapidocr reads. English texts have a vector space in which images can be embedded as well, by what is recognised in
-    them: pass it as ``space=`` to compare the two.
+    images and describes them by template, in English. A description also quotes the text in the image. English texts
+    have a vector space in which images can be embedded as well, by what is recognised in them: pass it as ``space=`` to
+    compare the two.
 
     Args:
         threads: Threads per model; by default one per core, four at most.
         min_score: Lowest score that `detect` reports unless a request says otherwise, in [0, 1]. With 0.5 about
             one picture in ten that shows none of the 80 objects still gets a box, with 0.6 hardly any.
-        ocr: Whether descriptions read the text in the image. It takes 0.1 to 3 s more for each image, and the extra
-            ``vision-backends[ocr]``; without that the backend is not ready to describe.
+        ocr: What reads the text in an image for its description. ``"small"`` is in the package, and works only where a
+            first look finds something like text; ``"rapidocr"`` also reads what is turned or hard to see, takes 0.1 to
+            3 s for each image, and the extra ``vision-backends[ocr]``, without which the backend is not ready to
+            describe; with ``"off"`` nothing is read.
         models: Folder with the model files; by default the one that ships with the package.
         clock: Where time comes from.
 
@@ -111,7 +125,7 @@ class EmbeddedBackend(Backend):
         *,
         threads: int | None = None,
         min_score: Annotated[float, FREELY] = 0.5,
-        ocr: bool = False,
+        ocr: OcrName = "small",
         models: Path | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
@@ -119,9 +133,10 @@ class EmbeddedBackend(Backend):
             raise ConfigError(f"[embedded] threads = {threads} is less than 1.")
         if not 0.0 <= min_score <= 1.0:
             raise ConfigError(f"[embedded] min_score = {min_score} is not between 0 and 1.")
+        if ocr not in get_args(OcrName):
+            raise ConfigError(f"[embedded] ocr = {ocr!r} is not one of {', '.join(map(repr, get_args(OcrName)))}.")
         self._threads = threads or default_threads()
         self._min_score = min_score
-        self._reader = Reader(threads=self._threads) if ocr else None
         self._folder = models
         self._clock = clock
         self._cards = {stem: model_card(stem) for stem in (DETECTOR, CLASSIFIER, WORDS)}
@@ -129,6 +144,7 @@ class EmbeddedBackend(Backend):
         path, sha256 = self._file(self._cards[WORDS])
         self._words = WordVectors(path, sha256=sha256)
         self._meanings = lru_cache(maxsize=MOST_VOCABULARIES)(self._match)  # asked for several times in each call
+        self._ocr = self._open_ocr(ocr)
         self._renew()
         after_fork_in_child(self, EmbeddedBackend._renew)
 
@@ -156,9 +172,9 @@ class EmbeddedBackend(Backend):
             name = f"{detector.name}+{classifier.name}"
             revision = f"{detector.revision}+{classifier.revision}"
             fingerprint = f"{PREPROCESSING}-{WORDING}"
-            if self._reader is not None:
-                name += "+rapidocr"
-                revision += f"+{self._reader.version}"
+            if self._ocr is not None:
+                name += f"+{self._ocr.name}"
+                revision += f"+{self._ocr.version}"
                 fingerprint += f"-{READING}"
             return Model(name=name, revision=revision, fingerprint=fingerprint)
         raise self._unsupported(request)
@@ -179,8 +195,8 @@ class EmbeddedBackend(Backend):
                 raise NotSupportedError(message, backend=self.name)
         for model in self._needed(request):
             model.check()
-        if isinstance(request, DescribeRequest) and self._reader is not None:
-            self._reader.check()
+        if isinstance(request, DescribeRequest) and self._ocr is not None:
+            self._ocr.check()
 
     def spaces(self, request: Request) -> tuple[str, ...]:
         """Return the spaces that may be pinned: for an image its own, and the one that it shares with texts."""
@@ -199,13 +215,13 @@ class EmbeddedBackend(Backend):
         return 2
 
     def image_px(self, request: Request) -> int | None:
-        """Return what the model needs, or enough for the crops that a description looks at and the text that it reads.
+        """Return what the model needs, or enough for the crops that a description looks at.
 
         An embedding takes twice the model's input, so that a JPEG that was decoded at reduced scale gives the same
         vector as one that was not, but for a cosine distance of at most 0.002.
         """
         if isinstance(request, DescribeRequest):
-            return CROPS_PX if self._reader is None else READING_PX
+            return READING_PX if isinstance(self._ocr, RapidOcr) else LOOKED_AT_PX
         if isinstance(request, DetectRequest) and self._free(request):
             return CROPS_PX
         if isinstance(request, DetectRequest):
@@ -215,16 +231,22 @@ class EmbeddedBackend(Backend):
 
     def expected_s(self, request: Request) -> float:
         """Return the time of a first call, which loads the models, on a slow machine."""
-        return 0.5 if self._reader is None or not isinstance(request, DescribeRequest) else 4.0
+        if not isinstance(request, DescribeRequest) or self._ocr is None:
+            return 0.5
+        return 4.0 if isinstance(self._ocr, RapidOcr) else 1.0
 
     def describe(self, images: Sequence[Image], request: DescribeRequest, *, timeout_s: float) -> list[Description]:
         """Describe each image by template from what the models support."""
         from vision_backends.backends.embedded.template import compose
 
-        def describe(image: Image, pixels: PILImage.Image) -> partial[Description]:
-            evidence = self._observer.observe(pixels, width=image.width, height=image.height)
+        def describe(image: Image, pixels: PILImage.Image, left_s: Callable[[], float]) -> partial[Description]:
+            larger = partial(image.rgb, min_side_px=READING_PX)
+            evidence = self._observer.observe(
+                pixels, width=image.width, height=image.height, larger=larger, left_s=left_s
+            )
             text = compose(evidence, max_words=request.max_words)
-            return partial(Description, text=text, language="en", evidence=evidence.to_dict())
+            facts, informative = evidence.to_dict(), evidence.informative
+            return partial(Description, text=text, language="en", evidence=facts, informative=informative)
 
         return self._answer(images, request, describe, timeout_s=timeout_s)
 
@@ -232,7 +254,7 @@ class EmbeddedBackend(Backend):
         """Embed each image; the vector does not depend on what else is embedded with it."""
         space = self.model_for(request).space or ""
 
-        def embed(_image: Image, pixels: PILImage.Image) -> partial[Embedding]:
+        def embed(_image: Image, pixels: PILImage.Image, _left_s: Callable[[], float]) -> partial[Embedding]:
             tower = self._joint if self._joins(request) else self._classifier
             return partial(Embedding, vector=tower.embed(pixels), space=space)
 
@@ -257,7 +279,7 @@ class EmbeddedBackend(Backend):
         wanted, free = self._wanted(request), self._free(request)
         min_score = self._min_score if request.min_score is None else request.min_score
 
-        def detect(image: Image, pixels: PILImage.Image) -> partial[Detections]:
+        def detect(image: Image, pixels: PILImage.Image, _left_s: Callable[[], float]) -> partial[Detections]:
             width, height = image.width, image.height
             found = self._detector.detect(pixels, width=width, height=height, min_score=min_score)
             items = [replace(item, label=wanted[item.label]) for item in found if item.label in wanted]
@@ -283,8 +305,8 @@ class EmbeddedBackend(Backend):
     def status(self) -> Mapping[str, Any]:
         """Return which models are loaded, and their number of threads."""
         loaded = {stem: model.loaded for stem, model in self._models.items()} | {WORDS: self._words.loaded}
-        if self._reader is not None:
-            loaded["rapidocr"] = self._reader.loaded
+        if self._ocr is not None:
+            loaded[self._ocr.name] = self._ocr.loaded
         return {
             "models": {name: "loaded" if here else "on disk" for name, here in loaded.items()},
             "device": "cpu",
@@ -297,12 +319,23 @@ class EmbeddedBackend(Backend):
         for model in self._models.values():
             model.close()
         self._words.close()
-        if self._reader is not None:
-            self._reader.close()
+        if self._ocr is not None:
+            self._ocr.close()
 
-    def _open(self, card: ModelCard) -> OnnxModel:
+    def _open_ocr(self, name: OcrName) -> Ocr | None:
+        if name == "off":
+            return None
+        if name == "rapidocr":
+            return RapidOcr(threads=self._threads)
+        cards = [model_card(stem) for stem in (TEXT_DETECTOR, TEXT_RECOGNISER)]
+        detector, recogniser = (self._open(card, input_name="x") for card in cards)
+        return SmallOcr(
+            detector=detector, recogniser=recogniser, version="+".join(str(card.revision) for card in cards)
+        )
+
+    def _open(self, card: ModelCard, *, input_name: str = "image") -> OnnxModel:
         path, sha256 = self._file(card)
-        return OnnxModel(path, sha256=sha256, threads=self._threads)
+        return OnnxModel(path, sha256=sha256, threads=self._threads, input_name=input_name)
 
     def _file(self, card: ModelCard) -> tuple[Path, str]:
         if card.file is None or card.sha256 is None:
@@ -337,7 +370,8 @@ class EmbeddedBackend(Backend):
     def _observer(self) -> Observer:
         from vision_backends.backends.embedded.evidence import Observer
 
-        return Observer(self._detector, classifier=self._classifier, names=self._names, reader=self._reader)
+        reader = None if self._ocr is None else Reader(self._ocr)
+        return Observer(self._detector, classifier=self._classifier, names=self._names, reader=reader)
 
     @cached_property
     def _categories(self) -> dict[str, int]:
@@ -418,7 +452,7 @@ class EmbeddedBackend(Backend):
         self,
         images: Sequence[Image],
         request: Request,
-        answer: Callable[[Image, PILImage.Image], partial[A]],
+        answer: Callable[[Image, PILImage.Image, Callable[[], float]], partial[A]],
         *,
         timeout_s: float,
         notes: tuple[str, ...] = (),
@@ -428,7 +462,7 @@ class EmbeddedBackend(Backend):
         Args:
             images: The inputs.
             request: What is asked about each.
-            answer: Computes everything but the trace from an image and its pixels.
+            answer: Computes everything but the trace from an image, its pixels, and what tells how much time is left.
             timeout_s: Seconds for all of them.
             notes: What there is to say about each answer.
 
@@ -439,12 +473,16 @@ class EmbeddedBackend(Backend):
         model, min_side_px = self.model_for(request), self.image_px(request)
         end = self._clock.monotonic() + timeout_s
         answers = []
+
+        def remaining_s() -> float:
+            return end - self._clock.monotonic()
+
         for number, image in enumerate(images):
             left_s = self._require_time(end, done=f"{number} of {len(images)} images", timeout_s=timeout_s)
             with self._turn(left_s), Stopwatch().running() as watch:
                 with measured("decode"):
                     pixels = image.rgb(min_side_px=min_side_px)
-                untraced = answer(image, pixels)
+                untraced = answer(image, pixels, remaining_s)
             trace = Trace(model=model.name, revision=model.revision, usage=FREE, timing=watch.timing, notes=notes)
             answers.append(untraced(trace=trace))
         return answers

@@ -6,6 +6,7 @@ colours are named. It must not know how the facts are worded.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,17 +21,18 @@ from vision_backends.backends.embedded.label_knowledge import (
     SPECIES,
     UNSPOKEN,
 )
+from vision_backends.backends.embedded.reading import Reading
 from vision_backends.clock import measured
 from vision_backends.engine.threads import beside
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
     from PIL import Image as PILImage
 
     from vision_backends.backends.embedded.models import Classifier, Detector
-    from vision_backends.backends.embedded.ocr import Reader, TextLine
+    from vision_backends.backends.embedded.reading import Reader, TextLine
     from vision_backends.types import Detection
 
     Floats = npt.NDArray[np.float32]
@@ -176,12 +178,19 @@ class Evidence:
         scene: The classifier's word for the whole; None when it has none that is not said by an object.
         tones: Its colours and brightness.
         text: The lines of text in it, from top to bottom; None when it was not looked for.
+        text_complete: False when there was more text than is read, or no time for it.
     """
 
     objects: tuple[SeenObject, ...]
     scene: Guess | None
     tones: Tones
     text: tuple[TextLine, ...] | None = None
+    text_complete: bool = True
+
+    @property
+    def informative(self) -> bool:
+        """Whether anything but colours was recognised."""
+        return bool(self.objects or self.scene or self.text)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON-able values."""
@@ -198,6 +207,7 @@ class Evidence:
             "scene": self.scene and asdict(self.scene) | {"score": round(self.scene.score, 4)},
             "colours": asdict(self.tones) | {"main": list(self.tones.main)},
             "text": None if self.text is None else [line.to_dict() for line in self.text],
+            "text_complete": self.text_complete,
         }
 
 
@@ -225,13 +235,23 @@ class Observer:
         self._palette = Palette()
         self._reader = reader
 
-    def observe(self, image: PILImage.Image, *, width: int, height: int) -> Evidence:
+    def observe(
+        self,
+        image: PILImage.Image,
+        *,
+        width: int,
+        height: int,
+        larger: Callable[[], PILImage.Image] | None = None,
+        left_s: Callable[[], float] = lambda: math.inf,
+    ) -> Evidence:
         """Return the evidence about an image.
 
         Args:
             image: RGB pixels, at any scale.
             width: Width of the upright image that boxes refer to.
             height: Its height.
+            larger: Returns as many pixels as text can be read in; ``image`` by default.
+            left_s: Tells how much time is left.
 
         Raises:
             NotReadyError: A model file is missing or damaged, or there is nothing to read with.
@@ -241,23 +261,31 @@ class Observer:
         left, top = (image.width - side) / 2, (image.height - side) / 2
         centre = (left, top, left + side, top + side)
         classify = partial(self._classifier.classify, image)
+        look = (lambda _image: None) if self._reader is None else self._reader.window
         overview = beside(
-            lambda: (self._palette.tones(image), classify(box=whole), classify(box=centre)), name="vision-overview"
+            lambda: (self._palette.tones(image), classify(box=whole), classify(box=centre), look(image)),
+            name="vision-overview",
         )
         found = self._detector.detect(image, width=width, height=height)
         with measured("model"):
-            tones, of_whole, of_centre = overview()
+            tones, of_whole, of_centre, window = overview()
         checkable = [item for item in found if item.label in KINDS or item.label in REFINEMENTS]
         doubtful = sorted(checkable, key=lambda item: -item.area_px)[:MOST_CROPS]
         scale = np.array([image.width / width, image.height / height] * 2)
         crops = [tuple((np.array(item.xyxy) * scale).tolist()) for item in doubtful]
         checks = {id(item): classify(box=crop) for item, crop in zip(doubtful, crops, strict=True)}
         seen = [self._seen(item, checks.get(id(item)), area_px=width * height, width=width) for item in found]
+        reading = Reading()
+        if self._reader is not None and window is not None:
+            part = tuple((np.array(window) / scale).tolist())
+            pixels = image if larger is None else larger()
+            reading = self._reader.read(pixels, window=part, width=width, height=height, left_s=left_s)
         return Evidence(
             objects=tuple(sorted(seen, key=lambda item: -item.share * item.score)),
             scene=self._scene((of_whole + of_centre) / np.float32(2), seen),
             tones=tones,
-            text=None if self._reader is None else self._reader.read(image, width=width, height=height),
+            text=None if self._reader is None else reading.lines,
+            text_complete=reading.complete,
         )
 
     def _seen(self, item: Detection, view: Floats | None, *, area_px: int, width: int) -> SeenObject:

@@ -95,10 +95,12 @@ class OnnxModel:
         path: The ONNX file.
         sha256: Its hex digest, checked before anything is loaded.
         threads: Threads per run.
+        input_name: What the model calls its input.
     """
 
-    def __init__(self, path: Path, *, sha256: str, threads: int) -> None:
+    def __init__(self, path: Path, *, sha256: str, threads: int, input_name: str = "image") -> None:
         self._path = path
+        self._input_name = input_name
         self._sha256 = sha256
         self._threads = threads
         self._session: Lazy[onnxruntime.InferenceSession] = Lazy()
@@ -116,12 +118,12 @@ class OnnxModel:
         """
         check_there(self._path)
 
-    def run(self, outputs: list[str], image: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
+    def run(self, outputs: list[str] | None, image: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
         """Compute the named outputs.
 
         Args:
-            outputs: Names of the outputs wanted.
-            image: Array [N, 3, H, W] for the input ``image``.
+            outputs: Names of the outputs wanted; None for all.
+            image: Array [N, 3, H, W] for the input.
 
         Raises:
             NotReadyError: The file is missing, damaged or cannot be loaded; or Python is shutting down.
@@ -131,7 +133,7 @@ class OnnxModel:
             session = self._session.get(self._load)
             try:
                 with measured("model"):
-                    results: list[npt.NDArray[np.float32]] = session.run(outputs, {"image": image})
+                    results: list[npt.NDArray[np.float32]] = session.run(outputs, {self._input_name: image})
             except Exception as error:  # onnxruntime's exceptions have no common base
                 raise UnavailableError(f"onnxruntime failed on {self._path.name}: {error}") from error
         return results

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vision_backends.backends.embedded.evidence import Evidence, SeenObject, Tones
-    from vision_backends.backends.embedded.ocr import TextLine
+    from vision_backends.backends.embedded.reading import TextLine
 
 __all__ = ["compose"]
 

@@ -1,4 +1,4 @@
-"""Text in images is found, read offline, cleaned, and placed on the upright image; without rapidocr nobody pretends."""
+"""rapidocr finds and reads text offline, on the upright image; without it nobody pretends."""
 
 from __future__ import annotations
 
@@ -6,19 +6,16 @@ import os
 import subprocess
 import sys
 import threading
-import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image as PILImage
 from PIL import ImageDraw, ImageFont
 
 from vision_backends.backends.embedded import EmbeddedBackend
-from vision_backends.backends.embedded.ocr import MODELS, _Engine, _tallest, cleaned
+from vision_backends.backends.embedded.rapid_ocr import MODELS, _Engine
 from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest
 from vision_backends.config.validation import parse_table
 from vision_backends.errors import UnavailableError
@@ -44,7 +41,7 @@ def sign(text="OPEN 24 HOURS", *, size=SIZE, at=(40, 240), height=42):
 @pytest.fixture(scope="module")
 def reading():
     """A backend that reads; its models stay loaded."""
-    made = EmbeddedBackend(threads=1, ocr=True)
+    made = EmbeddedBackend(threads=1, ocr="rapidocr")
     yield made
     made.close()
 
@@ -129,7 +126,7 @@ def test_every_image_gets_an_answer(reading, size):
 @needs_rapidocr
 def test_threads_get_the_same_reading():
     """They share one engine, which is loaded by the first and freed by close."""
-    backend = EmbeddedBackend(threads=1, ocr=True)
+    backend = EmbeddedBackend(threads=1, ocr="rapidocr")
     assert backend.status()["models"]["rapidocr"] == "on disk"
     with ThreadPoolExecutor(3) as pool:
         jobs = [pool.submit(read, backend, sign(text)) for text in ("ONE", "TWO", "THREE")]
@@ -158,7 +155,7 @@ from vision_backends.backends.embedded import EmbeddedBackend
 from vision_backends.backends.requests import DescribeRequest
 from vision_backends.images import open_image
 
-backend, request = EmbeddedBackend(threads=1, ocr=True), DescribeRequest()
+backend, request = EmbeddedBackend(threads=1, ocr="rapidocr"), DescribeRequest()
 backend.check(request)
 backend.model_for(request)
 print(sorted({"numpy", "onnxruntime", "PIL.ImageOps", "rapidocr", "cv2"} & set(sys.modules)))
@@ -180,20 +177,24 @@ def test_reading_is_silent_offline_and_loads_late():
 FORK = """
 import os, signal
 from PIL import Image, ImageDraw, ImageFont
-from vision_backends.backends.embedded.ocr import Reader
+from vision_backends.backends.embedded.rapid_ocr import RapidOcr
+from vision_backends.backends.embedded.reading import Reader
 
 picture = Image.new("RGB", (320, 240), "navy")
 ImageDraw.Draw(picture).text((20, 90), "PUSH", font=ImageFont.load_default(60), fill="white")
-reader = Reader(threads=1)
-before = reader.read(picture, width=320, height=240)
+ocr = RapidOcr(threads=1)
+def read():
+    reading = Reader(ocr).read(picture, window=(0, 0, 320, 240), width=320, height=240, left_s=lambda: 60)
+    return [(line.string, line.xyxy) for line in reading.lines]
+before = read()
 child = os.fork()
 if child == 0:
     signal.alarm(30)
-    assert not reader.loaded
-    assert reader.read(picture, width=320, height=240) == before
+    assert not ocr.loaded
+    assert read() == before
     os._exit(0)
 assert os.waitpid(child, 0)[1] == 0
-print(before[0].string)
+print(before[0][0])
 """
 
 
@@ -214,7 +215,7 @@ from vision_backends.backends.requests import DescribeRequest, DetectRequest, Em
 from vision_backends.errors import NotReadyError
 from vision_backends.images import open_image
 
-backend = EmbeddedBackend(threads=1, ocr=True)
+backend = EmbeddedBackend(threads=1, ocr="rapidocr")
 for request in (DetectRequest(), EmbedRequest()):
     backend.check(request)
 image = open_image(Image.new("RGB", (64, 64)))
@@ -233,8 +234,8 @@ def test_without_rapidocr_a_backend_that_should_read_is_not_ready():
     """It was asked for by name, so nobody leaves it out silently; the command that installs it is told."""
     done = run_python(NOT_READY.format(before='sys.modules["rapidocr"] = None'))
     said = (
-        "[embedded] ocr = true needs rapidocr, which is not installed. "
-        "Run: pip install 'vision-backends[ocr]', or set ocr = false in [embedded].\n"
+        '[embedded] ocr = "rapidocr" needs rapidocr, which is not installed. '
+        "Run: pip install 'vision-backends[ocr]', or leave ocr out of [embedded].\n"
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, said * 2, "")
 
@@ -276,7 +277,7 @@ def test_a_failing_rapidocr_is_unavailable():
 
 def test_reading_changes_what_the_cache_keys_by():
     """A description with text and one without are answers of different models; embeddings and boxes are the same."""
-    plain, reading = EmbeddedBackend(), EmbeddedBackend(ocr=True)
+    plain, reading = EmbeddedBackend(ocr="off"), EmbeddedBackend(ocr="rapidocr")
     one, other = (backend.model_for(DescribeRequest()) for backend in (plain, reading))
     assert (one.name, one.revision, one.fingerprint) != (other.name, other.revision, other.fingerprint)
     assert other.name == f"{one.name}+rapidocr"
@@ -286,39 +287,12 @@ def test_reading_changes_what_the_cache_keys_by():
 
 def test_the_router_is_told_that_reading_takes_longer_and_more_pixels():
     """Only a description does."""
-    plain, reading = EmbeddedBackend(), EmbeddedBackend(**parse_table(EmbeddedBackend, {"ocr": True}, section="[e]"))
+    plain, reading = (
+        EmbeddedBackend(ocr="off"),
+        EmbeddedBackend(**parse_table(EmbeddedBackend, {"ocr": "rapidocr"}, section="[e]")),
+    )
     assert reading.image_px(DescribeRequest()) > plain.image_px(DescribeRequest())
     assert reading.expected_s(DescribeRequest()) > plain.expected_s(DescribeRequest())
     for request in (DetectRequest(), EmbedRequest()):
         assert reading.image_px(request) == plain.image_px(request)
         assert reading.expected_s(request) == plain.expected_s(request)
-
-
-def quad(height, *, top=0.0):
-    """A line of text so high, as its four corners."""
-    return [(0.0, top), (100.0, top), (100.0, top + height), (0.0, top + height)]
-
-
-def test_of_many_lines_the_tallest_are_read():
-    """In the order in which they came; what is too low to be read is left out."""
-    quads = [quad(8.0, top=number) for number in range(60)] + [quad(40.0), quad(2.0)]
-    chosen = _tallest(quads)
-    assert len(chosen) == 50
-    assert _tallest([quad(40.0), quad(2.0), quad(8.0)]) == [quad(40.0), quad(8.0)]
-    assert _tallest([]) == []
-
-
-@given(string=st.text())
-def test_cleaned_strings_are_one_visible_line(string):
-    """No control character, direction mark or line break; never long, and cleaning twice changes nothing."""
-    clean = cleaned(string)
-    assert not any(unicodedata.category(char).startswith("C") for char in clean)
-    assert clean == " ".join(clean.split())
-    assert len(clean) <= 200
-    assert cleaned(clean) == clean
-
-
-@given(string=st.text(st.characters(codec="ascii", categories=["L", "N", "P", "S"]), max_size=200))
-def test_cleaning_leaves_visible_text_as_it_is(string):
-    """Punctuation, digits and quotation marks are what the image says."""
-    assert cleaned(string) == string
