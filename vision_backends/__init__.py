@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from vision_backends.backends.local import LocalBackend
     from vision_backends.backends.openai import AzureBackend, OpenAIBackend
     from vision_backends.backends.requests import (
+        AskRequest,
         DescribeRequest,
         DetectRequest,
         EmbedRequest,
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
         Detections,
         Embedding,
         ImageLabel,
+        Reply,
         Task,
         Timing,
         Trace,
@@ -81,6 +83,7 @@ __all__ = [
     "FREE",
     "TASKS",
     "AllBackendsFailedError",
+    "AskRequest",
     "AsyncBackend",
     "AsyncRouter",
     "Attempt",
@@ -122,6 +125,7 @@ __all__ = [
     "RateLimitedError",
     "RateLimits",
     "RefusedError",
+    "Reply",
     "Request",
     "Router",
     "RungStatus",
@@ -145,6 +149,7 @@ _HOMES = {
     "FREE": "types",
     "TASKS": "types",
     "AllBackendsFailedError": "errors",
+    "AskRequest": "backends.requests",
     "AsyncBackend": "backends.base",
     "AsyncRouter": "async_router",
     "Attempt": "types",
@@ -186,6 +191,7 @@ _HOMES = {
     "RateLimitedError": "errors",
     "RateLimits": "backends.requests",
     "RefusedError": "errors",
+    "Reply": "types",
     "Request": "backends.requests",
     "Router": "router",
     "RungStatus": "reports",

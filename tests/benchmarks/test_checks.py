@@ -16,6 +16,7 @@ RUNS = {
     "chaos": ("--calls=60", "--threads=12"),
     "hostile_images": ("--cases=66", "--callers=2"),
     "startup": ("--rounds=2",),
+    "search": ("--photos=2", "--vectors=300", "--rounds=2", "--copied=3"),
     "embedded": ("--rounds=2", "--folder-rounds=0"),
     "joint_space": (),
 }
@@ -27,6 +28,7 @@ SURE = {
     "hostile_images": ("untyped", "answers"),
     "startup": ("imported", "describe"),
     "joint_space": ("a caption first", "first three", "all the same"),
+    "search": ("groups of different photos",),
 }
 """Words in the names of figures that reach their targets on any machine."""
 
