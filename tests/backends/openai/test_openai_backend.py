@@ -595,6 +595,18 @@ def test_the_spaces_that_may_be_pinned_are_named(make_backend):
     assert texts[1:] == images
     assert texts[0] == backend.model_for(EmbedTextRequest()).space
     assert backend.spaces(DescribeRequest()) == ()
+    direct = make_backend(image_embeddings="direct")
+    assert direct.spaces(EmbedTextRequest()) == direct.spaces(EmbedRequest())
+    assert len(direct.spaces(EmbedRequest())) == 1
+
+
+def test_a_server_without_embeddings_names_no_spaces(make_backend):
+    """It can still be asked for what it has."""
+    backend = make_backend(preset="groq", model="m")
+    assert backend.spaces(DescribeRequest()) == ()
+    for request in (EmbedRequest(), EmbedTextRequest()):
+        with pytest.raises(NotSupportedError):
+            backend.spaces(request)
 
 
 def test_a_pinned_space_of_somebody_else_is_refused(make_backend, photo):

@@ -143,6 +143,7 @@ class EmbeddedBackend(Backend):
         self._models = {stem: self._open(self._cards[stem]) for stem in (DETECTOR, CLASSIFIER)}
         path, sha256 = self._file(self._cards[WORDS])
         self._words = WordVectors(path, sha256=sha256)
+        self._joint_space = self._name_joint_space()
         self._meanings = lru_cache(maxsize=MOST_VOCABULARIES)(self._match)  # asked for several times in each call
         self._ocr = self._open_ocr(ocr)
         self._renew()
@@ -153,7 +154,7 @@ class EmbeddedBackend(Backend):
         detector, classifier, words = self._cards.values()
         if isinstance(request, EmbedTextRequest):
             return Model(name=words.name, revision=words.revision, fingerprint=JOINING, space=self._joint_space)
-        if self._joins(request):
+        if isinstance(request, EmbedRequest) and request.space == self._joint_space:
             name = f"{words.name}+{classifier.name}+{detector.name}"
             revision = f"{words.revision}+{classifier.revision}+{detector.revision}"
             fingerprint = f"{PREPROCESSING}-{JOINING}"
@@ -222,7 +223,7 @@ class EmbeddedBackend(Backend):
         """
         if isinstance(request, DescribeRequest):
             return READING_PX if isinstance(self._ocr, RapidOcr) else LOOKED_AT_PX
-        if isinstance(request, DetectRequest) and self._free(request):
+        if isinstance(request, DetectRequest) and request.labels and self._free(request):
             return CROPS_PX
         if isinstance(request, DetectRequest):
             return self._cards[DETECTOR].input_px
@@ -253,9 +254,9 @@ class EmbeddedBackend(Backend):
     def embed(self, images: Sequence[Image], request: EmbedRequest, *, timeout_s: float) -> list[Embedding]:
         """Embed each image; the vector does not depend on what else is embedded with it."""
         space = self.model_for(request).space or ""
+        tower = self._joint if space == self._joint_space else self._classifier
 
         def embed(_image: Image, pixels: PILImage.Image, _left_s: Callable[[], float]) -> partial[Embedding]:
-            tower = self._joint if self._joins(request) else self._classifier
             return partial(Embedding, vector=tower.embed(pixels), space=space)
 
         return self._answer(images, request, embed, timeout_s=timeout_s)
@@ -396,21 +397,18 @@ class EmbeddedBackend(Backend):
     def _match(self, labels: tuple[str, ...]) -> dict[str, str | None]:
         return match_labels(labels, known=self._categories)
 
-    @property
-    def _joint_space(self) -> str:
+    def _name_joint_space(self) -> str:
+        """Return the name of the space that images and texts share: the recipe, and all that makes its numbers."""
         words, classifier, detector = (self._cards[stem] for stem in (WORDS, CLASSIFIER, DETECTOR))
         revisions = f"{words.revision}+{classifier.revision}+{detector.revision}"
         return f"embedded/conse-{words.name}@{revisions}-{PREPROCESSING}-{JOINING}"
-
-    def _joins(self, request: Request) -> bool:
-        """Whether an image is to be embedded in the space that it shares with texts."""
-        return isinstance(request, EmbedRequest) and request.space == self._joint_space
 
     def _needed(self, request: Request) -> Iterable[OnnxModel | WordVectors]:
         """Return what an answer is made with."""
         if isinstance(request, EmbedTextRequest):
             return (self._words,)
-        if self._joins(request) or (isinstance(request, DetectRequest) and self._free(request)):
+        shared = isinstance(request, EmbedRequest) and request.space == self._joint_space
+        if shared or (isinstance(request, DetectRequest) and request.labels and self._free(request)):
             return (self._words, *self._models.values())
         return (self._models[stem] for stem in self._models if request.task in self._cards[stem].tasks)
 
