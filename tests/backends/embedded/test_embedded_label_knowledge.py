@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vision_backends.backends.embedded.label_knowledge import GENERA, KINDS, REFINEMENTS
+from vision_backends.backends.embedded.label_knowledge import BROAD, GENERA, KINDS, MEMBERS, REFINEMENTS
 from vision_backends.backends.model_cards import asset, coco_categories
 
 IMAGENET = asset("imagenet-1k.txt").read_text(encoding="utf-8").splitlines()
@@ -13,7 +13,10 @@ IMAGENET = asset("imagenet-1k.txt").read_text(encoding="utf-8").splitlines()
 def test_the_knowledge_names_classes_that_exist():
     """Refinements are lines of the class list, kinds and genera are positions in it."""
     assert {name for names in REFINEMENTS.values() for name in names} <= set(IMAGENET)
-    assert set(REFINEMENTS) | set(KINDS) <= set(coco_categories())
+    assert set(REFINEMENTS) | set(KINDS) | {label for labels in MEMBERS.values() for label in labels} <= set(
+        coco_categories()
+    )
+    assert BROAD | set(MEMBERS) <= set(GENERA)
     assert all(number in range(1000) for numbers in (*KINDS.values(), *GENERA.values()) for number in numbers)
 
 
@@ -57,6 +60,17 @@ def test_genera_hold_their_own():
         "vehicle": ("ambulance", "trolleybus"),
         "musical instrument": ("accordion", "violin"),
         "mushroom": ("mushroom", "bolete"),
+        "fruit": ("Granny Smith apple", "pomegranate"),
+        "food": ("plate", "corn cob"),
+        "clock": ("analog clock", "wall clock"),
+        "ball": ("baseball", "volleyball"),
+        "bottle": ("beer bottle", "wine bottle"),
+        "hat": ("military hat", "sombrero"),
+        "shoe": ("clogs", "sandal"),
+        "bridge": ("through arch bridge", "viaduct"),
+        "household appliance": ("dishwasher", "washing machine"),
+        "furniture": ("barber chair", "wardrobe"),
+        "clothing": ("abaya", "Windsor tie"),
     }
 
 
