@@ -16,9 +16,9 @@ import typer
 from pydantic import ValidationError
 
 from vision_backends import ConfigError, InvalidRequestError, VisionError
-from vision_backends.cli.commands.configuration import mask
 from vision_backends.cli.rendering.exits import INTERRUPTED, tell
 from vision_backends.cli.servers import tell_servers
+from vision_backends.cli.settings_in_force import mask
 
 from .plan import TASKS, Part, Plan, resumed_plan, settings_to_measure
 from .run_file import BudgetReached, RunFile

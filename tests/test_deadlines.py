@@ -21,7 +21,7 @@ from vision_backends import (
     VisionError,
 )
 from vision_backends.images.room import ROOM
-from vision_backends.routing.ladder import MAX_COLD_S
+from vision_backends.routing.cold_starts import MAX_COLD_S
 from vision_backends.routing.opening import READERS
 from vision_backends.storage import open_store
 from vision_backends.testing import FakeBackend, FakeClock
@@ -141,11 +141,11 @@ def test_an_image_that_is_never_decoded_is_not_waited_for(decoder_that_hangs):
 def test_decoders_that_hang_do_not_stop_others(decoder_that_hangs):
     """Half of the threads may be left behind; then images are decoded in processes that can be ended."""
     with Router([FakeBackend("best")], caching=False) as router:
-        decoders = router._pipeline._opener.decoders
+        decoders = router._inputs._opener.decoders
         outcomes = router.describe_many([HEIC + bytes([n]) for n in range(2 * decoders)], deadline_s=2.0)
         kinds = {type(outcome) for outcome in outcomes}  # the processes lack the decoder that hangs, and say so if soon
         assert AllBackendsFailedError in kinds <= {AllBackendsFailedError, InvalidImageError}
-        pool = router._pipeline._opener._decoders
+        pool = router._inputs._opener._decoders
         assert 0 < pool.stuck <= decoders // 2
         for n in range(3):
             assert router.describe(png(n), deadline_s=30).trace.backend == "best"
@@ -155,13 +155,13 @@ def test_decoders_that_hang_do_not_stop_others(decoder_that_hangs):
 def ask_in_vain(router: Router) -> None:
     """Ask about images that no decoder returns from, until the router is closed."""
     with contextlib.suppress(VisionError, asyncio.CancelledError):
-        router.describe_many([HEIC] * router._pipeline._opener.decoders, deadline_s=100)
+        router.describe_many([HEIC] * router._inputs._opener.decoders, deadline_s=100)
 
 
 def test_nobody_waits_for_the_deadlines_of_those_that_hang(decoder_that_hangs):
     """Whoever decodes for seconds is known to be stuck long before."""
     with Router([FakeBackend("best")], caching=False) as router:
-        opener = router._pipeline._opener
+        opener = router._inputs._opener
         for _ in range(opener.decoders):
             threading.Thread(target=ask_in_vain, args=(router,), daemon=True).start()
         while opener._decoders.busy_for(0) < opener.decoders // 2:
@@ -207,7 +207,7 @@ def test_files_that_never_answer_do_not_stop_others(tmp_path):
     IMAGE.save(path)
     try:
         with Router([FakeBackend("best")], caching=False) as router:
-            while router._pipeline._opener._readers["object"].stuck < READERS:
+            while router._inputs._opener._readers["object"].stuck < READERS:
                 with pytest.raises(AllBackendsFailedError, match="not read within"):
                     router.describe(file, deadline_s=0.05)
             with pytest.raises(AllBackendsFailedError, match=r"not read.*All 64 threads for read-object"):

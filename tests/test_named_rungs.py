@@ -75,6 +75,12 @@ FAULTS = (
 )
 
 
+FAULTS_OF = {
+    "rate_limited": (429, {"error": {"code": "rate_limit_exceeded", "message": "Slow down."}}),
+    "server_overloaded": (503, {"error": {"message": "The server is overloaded."}}),
+}
+
+
 class TestFiveServers:
     """On one ladder, each failing in its own way in turn."""
 
@@ -153,6 +159,75 @@ class TestFiveServers:
         assert [attempt.backend for attempt in caught.value.attempts] == list(NAMES)
         assert [row.backend for row in router.ledger()] == list(NAMES)
         assert all(f"  {name} " in str(caught.value) for name in NAMES)
+
+
+class TestOneCall:
+    """Names its rungs, their order and their model."""
+
+    def test_a_model_of_one_rung_goes_to_its_server_with_its_key(self, servers, from_toml):
+        """And to no other."""
+        router = from_toml(ladder_of(servers))
+        trace = router.describe(IMAGE, model="azure/vendor/gpt-x").trace
+        assert (trace.backend, trace.model) == ("azure", "vendor/gpt-x")
+        assert [(name, [each.model for each in server.requests]) for name, server in servers.items()] == [
+            ("openai", []),
+            ("azure", ["vendor/gpt-x"]),
+            ("openrouter", []),
+            ("ollama", []),
+            ("vllm", []),
+        ]
+
+    def test_servers_are_asked_in_the_order_of_the_call(self, servers, from_toml):
+        """Each with its own model, or with the one that the call names."""
+        router = from_toml(ladder_of(servers))
+        servers["vllm"].play("server_error")
+        assert router.describe(IMAGE, backends=["vllm", "azure"]).trace.model == "model-of-azure"
+        assert router.detect(IMAGE, backends=["ollama", "azure"], model="x").trace.model == "x"
+        assert not servers["openai"].requests
+        assert [each.model for each in servers["ollama"].requests] == ["x"]
+
+    def test_a_refusal_of_one_model_is_remembered_for_that_model(self, servers, from_toml):
+        """The next call with it costs no refusal, and one with another keeps its fields."""
+        router = from_toml(ladder_of(servers))
+        servers["azure"].play(Fault(status=400, body={"error": {"message": "Unknown field: detail"}}), times=1)
+        for model in ("azure/x", "azure/x", "azure/y"):
+            router.detect(IMAGE.resize((len(model), 9)), model=model)
+            router.describe(IMAGE, model=model)
+        sent = [(each.model, "detail" in json.dumps(each.body)) for each in servers["azure"].requests]
+        assert sent == [("x", True), *[("x", False)] * 4, *[("y", True)] * 2]
+
+    def test_a_cached_answer_of_a_model_is_found_by_its_name(self, from_toml, tmp_path):
+        """Also in the next program, and only where the rung may answer this request."""
+        with SandboxServer() as server:
+            text = (
+                f'ladder = ["azure", "embedded"]\nstate = "{tmp_path / "state.db"}"\n'
+                f'[backends.azure]\nkind = "openai"\nbase_url = "{server.url}"\nmodel = "small"\n'
+            )
+            first = from_toml(text).describe(IMAGE, model="azure/large")
+            again = from_toml(text).describe(IMAGE, model="azure/large")
+            assert (again.text, again.trace.model, again.trace.cached) == (first.text, "large", True)
+            assert not from_toml(text).describe(IMAGE, backends=["embedded"]).trace.cached
+            assert len(server.requests) == 1
+
+
+class TestBudgets:
+    """What a budget in dollars cannot count is not asked for under it."""
+
+    @pytest.mark.parametrize("how", ["describe", "describe_many", "describe_each", "describe_stream"])
+    def test_a_named_model_without_a_price_is_the_callers_error(self, from_toml, how):
+        """The model that is configured is asked all the same, and so is one that costs nothing by the user's word."""
+        with SandboxServer() as server:
+            router = from_toml(
+                f'ladder = ["paid", "embedded"]\n[backends.paid]\nkind = "openai"\nbase_url = "{server.url}"\n'
+                'model = "m"\ndaily_budget_usd = 1.0\n'
+                "prices = { m = { input = 1, output = 1 }, free = { input = 0, output = 0 } }\n"
+            )
+            given = IMAGE if how in {"describe", "describe_stream"} else [IMAGE]
+            with pytest.raises(InvalidRequestError, match="cannot count what 'other' costs"):
+                list(getattr(router, how)(given, model="paid/other"))
+            assert not server.requests
+            assert router.describe(IMAGE, model="paid/free").trace.backend == "paid"
+            assert router.describe(IMAGE).trace.model == "m"
 
 
 class TestAccounts:
@@ -234,6 +309,55 @@ class TestAccounts:
                 trace = router.describe(IMAGE).trace
         assert trace.backend == "spare"
         assert [each.code for each in trace.attempts[:2]] == ["limit_near", "limit_near"]
+
+    @pytest.mark.parametrize(
+        ("fault", "error"), [("rate_limited", "rate_limited"), ("server_overloaded", "overloaded")]
+    )
+    def test_what_a_server_counts_for_an_account_and_a_model_is_met_once(self, fault, error):
+        """Two rungs of both do not need a refusal each; another model, or another account, has its own."""
+        with SandboxServer() as server:
+            made = {"base_url": server.url, "api_key": "sk-first-0123456789"}
+            rungs = [
+                OpenAIBackend(**made, model="m").named("first"),
+                OpenAIBackend(**made, model="m", detail="low").named("second"),
+                OpenAIBackend(**made, model="other").named("third"),
+                OpenAIBackend(**{**made, "api_key": "sk-other-0123456789"}, model="m").named("fourth"),
+            ]
+            server.play(Fault(name=fault, status=FAULTS_OF[fault][0], body=FAULTS_OF[fault][1]))
+            with Router([*rungs, FakeBackend("spare")], caching=False) as router:
+                trace = router.describe(IMAGE).trace
+                assert [(each.backend, each.outcome) for each in trace.attempts[:4]] == [
+                    ("first", "failed"),
+                    ("second", "skipped"),
+                    ("third", "failed"),
+                    ("fourth", "failed"),
+                ]
+                assert trace.attempts[1].error == error
+                assert len(server.requests) == 3
+                server.heal()
+                assert router.reset("second") >= 1
+                assert router.describe(IMAGE).trace.backend == "first"
+
+    def test_a_server_that_is_down_is_so_for_all_rungs_of_an_account_and_a_model(self):
+        """Five failures are enough for both together."""
+        with SandboxServer() as server:
+            rungs = [OpenAIBackend(base_url=server.url, model="m").named(name) for name in ("first", "second")]
+            server.play("server_error")
+            with Router([*rungs, FakeBackend("spare")], caching=False) as router:
+                for _ in range(10):
+                    assert router.describe(IMAGE).trace.backend == "spare"
+                assert [gate.gate for gate in router.gates()] == ["outage"]
+            assert len(server.requests) < 10
+
+    def test_what_one_rung_has_set_for_itself_does_not_close_another(self):
+        """Its timeout, its API, or a field that only it sends."""
+        with SandboxServer() as server:
+            made = {"base_url": server.url, "model": "m"}
+            rungs = [OpenAIBackend(**made, api="responses").named("first"), OpenAIBackend(**made).named("second")]
+            server.play(Fault(name="odd", status=200, body={"odd": True}, paths=("/v1/responses",)))
+            with Router([*rungs, FakeBackend("spare")], caching=False) as router:
+                assert {router.describe(IMAGE).trace.backend for _ in range(12)} == {"second"}
+                assert [(gate.backend, gate.gate) for gate in router.gates()] == [("first", "outage")]
 
     def test_a_rung_inherits_nothing_from_another(self, from_toml, monkeypatch):
         """OPENAI_* is for the rung of that name only."""

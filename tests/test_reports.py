@@ -45,6 +45,13 @@ def test_an_explanation_reads_as_a_table():
     ]
 
 
+def test_an_explanation_names_the_spaces_of_rungs_that_are_ready():
+    """Each in a line of its own, so that it can be copied."""
+    ready = dataclasses.replace(READY, space="a@1", spaces=("a@1", "b@1"))
+    report = Explanation(task="embed", verdicts=(dataclasses.replace(SHUT, space="c@1", spaces=("c@1",)), ready))
+    assert [line.strip() for line in str(report).splitlines() if "@1" in line] == ["space a@1", "space b@1"]
+
+
 def test_an_explanation_without_rungs_is_one_line():
     """A task may have nobody on its ladder."""
     assert str(Explanation(task="embed", verdicts=())) == "embed: no backend would answer"
@@ -60,6 +67,7 @@ def test_an_explanation_is_json():
         "ready": False,
         "model": "gpt-vision",
         "space": None,
+        "spaces": [],
         "error": "quota_exhausted",
         "reason": "The account has no quota left.",
         "remedy": "Add credit.",
@@ -67,6 +75,7 @@ def test_an_explanation_is_json():
         "retry_after_s": 30.0,
         "expected_s": None,
         "notes": [],
+        "unpriced": [],
     }
 
 

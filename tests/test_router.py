@@ -4,6 +4,7 @@ import io
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from PIL import Image as PILImage
@@ -278,8 +279,24 @@ def test_a_pinned_space_is_never_replaced(make_router, image):
     with pytest.raises(SpaceUnavailableError) as caught:
         router.embed(image, space="a")
     assert "It is down." in str(caught.value)
+    assert caught.value.remedy.startswith("Wait for its backend")
     with pytest.raises(SpaceUnavailableError):
         router.embed_text("a cat", space="nowhere")
+
+
+def test_a_space_that_nobody_has_is_answered_with_one_that_can_be_had(make_router, image):
+    """The remedy names the first space in which a rung embeds images and texts now, and is what explain says."""
+    images_only = FakeBackend("best", space="a", tasks=["embed"])
+    missing = FakeBackend("missing", space="b", not_ready=NotReadyError("It is not fetched."))
+    router = make_router(images_only, missing, FakeBackend("spare", space="c"), caching=False)
+    for task, ask in (("embed_text", partial(router.embed_text, "a cat")), ("embed", partial(router.embed, image))):
+        with pytest.raises(SpaceUnavailableError) as caught:
+            ask(space="nowhere")
+        assert caught.value.remedy == "Embed images and texts with space='c'."
+        assert caught.value.remedy in str(router.explain(task, space="nowhere"))
+    with pytest.raises(SpaceUnavailableError) as caught:
+        make_router(images_only, missing).embed(image, space="nowhere")
+    assert caught.value.remedy.startswith("Wait for its backend")
 
 
 def test_vectors_of_different_rungs_cannot_be_compared(make_router, image):

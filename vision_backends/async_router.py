@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable
 from functools import partial, update_wrapper
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack, cast
 
 from vision_backends.arguments import check_iterable
 from vision_backends.engine.event_loop import engine_loop
@@ -26,19 +26,20 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from vision_backends.backends.requests import DescribeRequest, Request
+    from vision_backends.config.keywords import ConfigKeywords
     from vision_backends.config.settings import Settings
     from vision_backends.images import ImageSource
     from vision_backends.observability.events import Event
     from vision_backends.routing.streaming import DescriptionStream, PieceQueue
     from vision_backends.storage.base import LedgerRow
-    from vision_backends.types import Description, Detections, Embedding
+    from vision_backends.types import Description, Detections, Embedding, Reply
 
 __all__ = ["AsyncDescriptionStream", "AsyncRouter"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
-E = TypeVar("E", "Description", "Embedding", "Detections")
+E = TypeVar("E", "Description", "Embedding", "Detections", "Reply")
 
 PAGE_ROWS = 500
 """Rows of the ledger that are read in one go."""
@@ -149,9 +150,11 @@ class AsyncRouter:
         self._is_closed = False
 
     @classmethod
-    def from_config(cls, config: str | os.PathLike[str] | Settings | None = None) -> Self:
+    def from_config(
+        cls, config: str | os.PathLike[str] | Settings | None = None, **overrides: Unpack[ConfigKeywords]
+    ) -> Self:
         """Make the router as `Router.from_config` does."""
-        return cls(Router.from_config(config))
+        return cls(Router.from_config(config, **overrides))
 
     describe = _awaited(Router.describe)
     describe_stream = _streaming(Router.describe_stream)
@@ -162,6 +165,7 @@ class AsyncRouter:
     embed_each = _iterating(Router.embed_each)
     embed_text = _awaited(Router.embed_text)
     embed_text_many = _awaited(Router.embed_text_many)
+    ask = _awaited(Router.ask)
     detect = _awaited(Router.detect)
     detect_many = _awaited(Router.detect_many)
     detect_each = _iterating(Router.detect_each)
@@ -169,6 +173,7 @@ class AsyncRouter:
     explain = _in_thread(Router.explain)
     status = _in_thread(Router.status)
     diagnose = _in_thread(Router.diagnose)
+    probe = _awaited(Router.probe)
     reset = _in_thread(Router.reset)
     gates = _in_thread(Router.gates)
     spending = _in_thread(Router.spending)

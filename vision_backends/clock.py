@@ -62,13 +62,7 @@ class Clock(Protocol):
 class SystemClock:
     """The clock of the machine."""
 
-    def monotonic(self) -> float:
-        """Return `time.monotonic`."""
-        return time.monotonic()
-
-    def time(self) -> float:
-        """Return `time.time`."""
-        return time.time()
+    monotonic = staticmethod(time.monotonic)
 
     def sleep(self, seconds: float) -> None:
         """Block with `time.sleep`."""
@@ -79,6 +73,8 @@ class SystemClock:
         import asyncio
 
         return asyncio.timeout(at - time.monotonic())
+
+    time = staticmethod(time.time)
 
 
 SYSTEM_CLOCK = SystemClock()

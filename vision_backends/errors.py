@@ -66,8 +66,8 @@ __all__ = [
 
 TEXT_TOO_LONG = "text_too_long"
 UNREADABLE_INPUT = "unreadable_input"
-"""Codes of a `NotSupportedError` that is about one input of a call: the text is longer than the model reads, or its
-processor cannot take the picture. The others can be answered."""
+"""Codes of a `NotSupportedError` that is about one input of a call: the text is longer than the model reads, or has no
+word that it knows, or its processor cannot take the picture. The others can be answered."""
 
 ABOUT_ONE_INPUT = frozenset(
     {TEXT_TOO_LONG, UNREADABLE_INPUT, "only_thoughts", "limit_used_up", "empty_reply", "repetition"}
@@ -261,11 +261,13 @@ class RefusedError(BackendError):
     Attributes:
         field: Name of the request's field that it named, such as ``"max_tokens"``.
         lasting: Whether it would refuse the next request of this task as well.
+        blind: Whether it says that its model sees no images, whatever is asked about them.
     """
 
     kind = "refused"
     field: str | None = None
     lasting: bool = False
+    blind: bool = False
 
 
 class NotReadyError(BackendError):

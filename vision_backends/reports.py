@@ -26,6 +26,7 @@ class Verdict:
         ready: Whether it would be asked.
         model: The model that would answer; None when the backend has none for this.
         space: For embeddings, the vector space.
+        spaces: For embeddings, all that may be asked for with ``space=``, that one first.
         error: Kind of the obstacle, such as ``"not_ready"``; None when ready.
         reason: The obstacle, in a sentence.
         remedy: What the reader can do about it.
@@ -33,12 +34,14 @@ class Verdict:
         retry_after_s: Seconds until it may be asked again, where that is known.
         expected_s: Seconds that one call is expected to take.
         notes: What has been learned about asking it, in sentences: fields that its server refuses.
+        unpriced: The models that would be asked and whose price is unknown, so that their cost is too.
     """
 
     backend: str
     ready: bool
     model: str | None = None
     space: str | None = None
+    spaces: tuple[str, ...] = ()
     error: str | None = None
     reason: str | None = None
     remedy: str | None = None
@@ -46,10 +49,12 @@ class Verdict:
     retry_after_s: float | None = None
     expected_s: float | None = None
     notes: tuple[str, ...] = ()
+    unpriced: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON-able values."""
-        return asdict(self) | {"notes": list(self.notes)}
+        lists = {"spaces": list(self.spaces), "notes": list(self.notes), "unpriced": list(self.unpriced)}
+        return asdict(self) | lists
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +85,9 @@ class Explanation:
             else:
                 rows.append(f"  {verdict.backend:<{width}}  {verdict.error}: {verdict.reason}")
                 rows += [f"  {'':<{width}}  → {verdict.remedy}"] if verdict.remedy else []
+            rows += [f"  {'':<{width}}  space {space}" for space in verdict.spaces if verdict.ready]
             rows += [f"  {'':<{width}}  {note}" for note in verdict.notes]
+            rows += [f"  {'':<{width}}  The price of {model} is unknown." for model in verdict.unpriced]
         return "\n".join(rows)
 
     def to_dict(self) -> dict[str, Any]:
@@ -107,6 +114,11 @@ class RungStatus:
     local: bool
     tasks: Mapping[Task, Verdict]
     facts: Mapping[str, Any]
+
+    @property
+    def unpriced(self) -> tuple[str, ...]:
+        """The models that it would ask for some task and whose price is unknown."""
+        return tuple(dict.fromkeys(model for verdict in self.tasks.values() for model in verdict.unpriced))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON-able values."""

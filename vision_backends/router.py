@@ -1,6 +1,6 @@
 """What an application calls.
 
-The way of an image: here its options become a request → `pipeline` opens it and looks up what is known of it → `ladder`
+The way of an image: here its options become a request → `inputs` opens it and looks up what is known of it → `ladder`
 asks one rung after the other → `trace` completes the trace → it is returned, or the error raised. All of this is one
 coroutine on the engine's event loop, for which `Router` waits and which `AsyncRouter` awaits.
 
@@ -22,13 +22,16 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, Unpack, cast
 
 from vision_backends.arguments import check_iterable, check_number, iterate, shown
 from vision_backends.backends.base import AsyncBackend, Backend, tell_rung
+from vision_backends.backends.conformance import fault_of
 from vision_backends.backends.requests import (
+    AskRequest,
     DescribeRequest,
     DetectRequest,
     EmbedRequest,
     EmbedTextRequest,
     Request,
 )
+from vision_backends.backends.structured import form_of, with_instance
 from vision_backends.clock import SYSTEM_CLOCK, Deadline
 from vision_backends.engine.cancellation import RunningCalls
 from vision_backends.engine.event_loop import engine_loop
@@ -43,13 +46,16 @@ from vision_backends.reports import RungStatus, WarmUpReport
 from vision_backends.routing.attempts import Attempts
 from vision_backends.routing.call import Call, Item
 from vision_backends.routing.callers import caller_of
+from vision_backends.routing.cold_starts import ColdStarts
 from vision_backends.routing.each import Room, answer_each
 from vision_backends.routing.explain import explain
 from vision_backends.routing.hedging import Hedges
+from vision_backends.routing.inputs import Inputs, opens_quickly
 from vision_backends.routing.ladder import Ladder
 from vision_backends.routing.options import CallKeywords, CallOptions, ChoiceKeywords, positive_seconds
-from vision_backends.routing.pipeline import Pipeline, failure, opens_quickly
+from vision_backends.routing.pipeline import Pipeline, failure
 from vision_backends.routing.places import ListPlaces
+from vision_backends.routing.probing import Probing
 from vision_backends.routing.recorder import CallRecorder
 from vision_backends.routing.standby import Standby
 from vision_backends.routing.streaming import DescriptionStream, StreamLadder
@@ -61,7 +67,7 @@ from vision_backends.storage.bounded import store_time
 from vision_backends.storage.guarded import GuardedStores
 from vision_backends.storage.memory import MemoryStore
 from vision_backends.storage.notes import Notes
-from vision_backends.types import TASKS, Description, Detections, Embedding, Task
+from vision_backends.types import TASKS, Description, Detections, Embedding, ProbeReport, Reply, Task
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator, Sequence
@@ -69,6 +75,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from vision_backends.clock import Clock
+    from vision_backends.config.keywords import ConfigKeywords
     from vision_backends.config.settings import Settings
     from vision_backends.engine.event_loop import EventLoop
     from vision_backends.health.budgets import Alert, Spending
@@ -77,7 +84,7 @@ if TYPE_CHECKING:
     from vision_backends.observability.events import Event
     from vision_backends.reports import Explanation
     from vision_backends.routing.hedging import HedgeAfter
-    from vision_backends.routing.pipeline import Opened
+    from vision_backends.routing.inputs import Opened
     from vision_backends.routing.streaming import PieceQueue
     from vision_backends.storage.base import CacheInfo, LedgerRow, LedgerTotal, Store
 
@@ -87,7 +94,7 @@ __all__ = ["Router"]
 
 _log = logging.getLogger(__name__)
 
-A = TypeVar("A", Description, Embedding, Detections)
+A = TypeVar("A", Description, Embedding, Detections, Reply)
 T = TypeVar("T")
 
 MOST_AT_ONCE = 64
@@ -97,15 +104,17 @@ STORE_THREADS = 4
 """Threads that read and write gates and budgets in a store that may block."""
 
 DIAGNOSIS_S = 5.0
+PROBE_S = 60.0
 """Seconds that a look at a server may take."""
 
-RequestTypes = (DescribeRequest, EmbedRequest, EmbedTextRequest, DetectRequest)
+RequestTypes = (DescribeRequest, EmbedRequest, EmbedTextRequest, DetectRequest, AskRequest)
 
 PLAIN_REQUESTS: dict[Task, Request] = {
     "describe": DescribeRequest(),
     "embed": EmbedRequest(),
     "embed_text": EmbedTextRequest(),
     "detect": DetectRequest(),
+    "ask": AskRequest(prompt="What is this?"),
 }
 
 
@@ -131,6 +140,7 @@ class Router:
 
     Raises:
         InvalidRequestError: The ladder is empty, names two backends alike or the deadline is not positive.
+        ConfigError: A budget in US dollars cannot count a model whose price is unknown.
     """
 
     def __init__(
@@ -151,6 +161,8 @@ class Router:
     ) -> None:
         self._ladders = _ladders(ladder)
         _check_parts(store=store, limits=limits, alerts=alerts, image_limits=image_limits)
+        self._limits = dict(limits or {})
+        _check_prices(self._ladders, self._limits)
         self._clock = clock
         self._deadline_s = positive_seconds(deadline_s)
         self._stores = GuardedStores(store if isinstance(store, Stores) else Stores.of(store or MemoryStore()))
@@ -176,21 +188,28 @@ class Router:
         for backend in self._all_backends():
             backend.remember_in(self._notes[backend.name])
         callers = {backend.name: caller_of(backend) for backend in self._all_backends()}
+        cold_starts = ColdStarts(
+            health=health,
+            warm_ups=self._warm_ups,
+            loads_ahead=warm_standby,
+            notes=self._notes,
+            store_pool=store_pool,
+            clock=clock,
+        )
         self._attempts = Attempts(
             health=health,
             callers=callers,
             warm_ups=self._warm_ups,
-            loads_ahead=warm_standby,
-            notes=self._notes,
+            cold_starts=cold_starts,
             recorder=self._recorder,
             store_pool=store_pool,
             clock=clock,
         )
-        self._ladder = Ladder(self._attempts, hedges=Hedges(hedge_after_s))
+        self._probing = Probing(health=health, recorder=self._recorder, store_pool=store_pool, clock=clock)
+        self._ladder = Ladder(self._attempts, hedges=Hedges(hedge_after_s), probing=self._probing)
         self._stream_ladder = StreamLadder(self._ladder, callers)
-        self._pipeline = Pipeline(
-            self._ladder,
-            waiting=Waiting(clock=clock),
+        self._inputs = Inputs(
+            self._attempts,
             recorder=self._recorder,
             clock=clock,
             limits=image_limits,
@@ -198,7 +217,15 @@ class Router:
             caching=caching,
             tenant=tenant,
         )
-        pools: list[_Closable] = [self._pipeline, self._events, store_pool, *callers.values()]
+        self._pipeline = Pipeline(
+            self._ladder,
+            inputs=self._inputs,
+            waiting=Waiting(clock=clock),
+            recorder=self._recorder,
+            clock=clock,
+            deadline_s=self._deadline_s,
+        )
+        pools: list[_Closable] = [self._inputs, self._events, store_pool, *callers.values()]
         self._running = RunningCalls("router")
         engine = engine_loop()
         engine.attach()
@@ -207,25 +234,28 @@ class Router:
             self._report_to_opentelemetry()
 
     @classmethod
-    def from_config(cls, config: str | os.PathLike[str] | Settings | None = None) -> Self:
-        """Make a router from vision.toml, ``VISION_*`` and ``OPENAI_*``; all of them are optional.
+    def from_config(
+        cls, config: str | os.PathLike[str] | Settings | None = None, **overrides: Unpack[ConfigKeywords]
+    ) -> Self:
+        """Make a router from vision.toml, ``VISION_*``, ``OPENAI_*`` and keywords; all of them are optional.
 
         Args:
             config: Path of the file, or settings already read; by default ``VISION_CONFIG`` or ./vision.toml, which
                 may set little until ``vision trust`` says that it is trusted.
+            **overrides: Keys that win over files and variables, as ``ladder=["openai", "embedded"]`` or
+                ``openai={"timeout_s": 5}``; `ConfigKeywords` documents them.
 
         Raises:
             ConfigError: A file, key, value or backend name has no meaning, or a file that was only found sets what it
                 may not. Nothing has been opened or sent then.
         """
         from vision_backends.backends.registry import make_backend, section_of
-        from vision_backends.config.settings import Settings as SettingsType
         from vision_backends.config.settings import TaskLadders, load_settings
         from vision_backends.config.validation import parse_table
         from vision_backends.observability.webhook import Webhook
         from vision_backends.storage import open_store
 
-        settings = config if isinstance(config, SettingsType) else load_settings(config)
+        settings = load_settings(config, overrides=cast("Mapping[str, Any]", overrides))
         names = settings.ladder
         if not isinstance(names, TaskLadders):
             names = TaskLadders(describe=names, embed=names, embed_text=names, detect=names)
@@ -251,7 +281,7 @@ class Router:
             tenant=settings.cache.tenant,
             hedge_after_s=settings.hedge_after_s,
             warm_standby=settings.warm_standby,
-            limits={name: allowed for name, allowed in limits.items() if allowed != Limits()},
+            limits={name: allowed for name, allowed in limits.items() if allowed.are_any},
             alerts=Alerts(webhook=Webhook(webhook.get_secret_value()) if webhook else None),
             image_limits=ImageLimits(**settings.images.model_dump()),
         )
@@ -272,8 +302,8 @@ class Router:
             prompt: A question or instruction; then only backends that follow instructions are asked.
             language: The wanted language: a BCP 47 tag such as "pt-BR", or a name such as "German".
             max_words: About how long the text may be.
-            **options: Who may answer, how fast, how patiently: ``backend``, ``local_only``, ``deadline_s``,
-                ``priority`` and ``max_wait_s``, as `CallKeywords` documents them.
+            **options: Who may answer, how fast, how patiently: ``backend``, ``backends``, ``model``, ``local_only``,
+                ``deadline_s``, ``priority`` and ``max_wait_s``, as `CallKeywords` documents them.
 
         Raises:
             CallerError: The image or an option is at fault.
@@ -485,8 +515,64 @@ class Router:
         request = DetectRequest(labels=_labels(labels), min_score=min_score, truncate=truncate)
         return self._each(images, request, Detections, options)
 
+    def ask(
+        self,
+        images: ImageSource | Sequence[ImageSource],
+        prompt: str,
+        *,
+        system: str | None = None,
+        schema: Mapping[str, Any] | type[Any] | None = None,
+        **options: Unpack[CallKeywords],
+    ) -> Reply:
+        """Return the answer to a question about one or several images together.
+
+        Only rungs that follow instructions are asked, in the order of the ladder for ``describe``.
+
+        Args:
+            images: One image as for `describe`, or a list of up to 16, which the model sees in their order.
+            prompt: The question or instruction.
+            system: What holds for the whole answer, such as a role or a style.
+            schema: The form of the answer: a JSON schema, or a class of pydantic's. ``reply.data`` follows it, as JSON
+                values or an instance of the class; a rung that does not keep to it is asked once more, and then passed
+                by. A schema may refer only to what stands in it.
+            **options: As for `describe`.
+
+        Raises:
+            CallerError: An image or an option is at fault.
+            AllBackendsFailedError: Nothing could answer; says why, rung by rung.
+        """
+        sources = tuple(cast("Sequence[ImageSource]", images)) if isinstance(images, list | tuple) else (images,)
+        form, reader = (None, None) if schema is None else form_of(schema)
+        request = AskRequest(
+            prompt=prompt,
+            system=system,
+            schema=form,
+            images=len(sources),
+            form=None if reader is None else f"{reader.__module__}.{reader.__qualname__}",
+            reader=reader,
+        )
+        item, checked = Item(source=cast("tuple[ImageSource, ...]", sources)), CallOptions.of(options, CallKeywords)
+        with store_time(at_most_s=checked.deadline_s):
+            opened = self._open_here(item, request, checked)
+
+            async def answer() -> Reply:
+                (outcome,) = await self._answer([item], request, Reply, checked, opened=opened)
+                if isinstance(outcome, VisionError):
+                    raise outcome
+                if reader is None:
+                    return outcome
+                return await engine_loop().compute.start(partial(with_instance, outcome, reader))
+
+            return self._wait(answer)
+
     def warm_up(
-        self, tasks: Iterable[Task | Request] = TASKS, *, backend: str | None = None, wait_s: float = 0.0
+        self,
+        tasks: Iterable[Task | Request] = TASKS,
+        *,
+        backend: str | None = None,
+        backends: Sequence[str] | None = None,
+        model: str | None = None,
+        wait_s: float = 0.0,
     ) -> WarmUpReport:
         """Make backends ready before they are needed: import, load, run once; a fetch of weights where it is allowed.
 
@@ -497,29 +583,23 @@ class Router:
             tasks: Tasks, or whole requests where options decide which model answers:
                 ``DetectRequest(labels=("a scooter",))``.
             backend: Make only this rung ready.
+            backends: Make only these rungs ready.
+            model: Make only this model ready; as for `describe`.
             wait_s: Seconds to wait for it; then the rest goes on alone, and asking again tells how far it is.
 
         Returns:
             How each rung of each task stands; one that cannot be made ready says why.
 
         Raises:
-            InvalidRequestError: A task, or a backend on their ladders, does not exist.
+            InvalidRequestError: A task, or a backend or model on their ladders, does not exist.
         """
         if isinstance(tasks, str):
             raise InvalidRequestError(f"tasks={tasks!r} is one string.", remedy=f"Pass a list: [{tasks!r}].")
         check_number("wait_s", wait_s, example=60)
         asked = iterate("tasks", tasks, remedy=f"Pass a list of tasks, such as {list(TASKS)}, or of requests.")
         requests = [task if isinstance(task, RequestTypes) else _plain_request(task) for task in asked]
-        pairs = [
-            (rung, request)
-            for request in requests
-            for rung in self._ladders[request.task]
-            if backend in {None, rung.name}
-        ]
-        if backend is not None and not pairs:
-            names = ", ".join(sorted({rung.name for rung in self._all_backends()}))
-            message = f"There is no backend {backend!r} for {', '.join(request.task for request in requests)}."
-            raise InvalidRequestError(message, remedy=f"The ladders have: {names}.")
+        options = CallOptions(backend=backend, backends=backends, model=model)
+        pairs = options.choose_for_each(self._ladders, requests)
         jobs = [self._warm_ups.begin(rung, request) for rung, request in pairs]
         self._warm_ups.wait(jobs, timeout_s=wait_s)
         return WarmUpReport(warm_ups=tuple(job.report() for job in jobs))
@@ -533,6 +613,8 @@ class Router:
         labels: Sequence[str] | None = None,
         space: str | None = None,
         backend: str | None = None,
+        backends: Sequence[str] | None = None,
+        model: str | None = None,
         local_only: bool = False,
     ) -> Explanation:
         """Return what would happen if this were asked now, rung by rung, without asking any backend.
@@ -545,11 +627,12 @@ class Router:
             "embed": lambda: EmbedRequest(space=space),
             "embed_text": lambda: EmbedTextRequest(space=space),
             "detect": lambda: DetectRequest(labels=_labels(labels)),
+            "ask": lambda: AskRequest(prompt="What is this?" if prompt is None else prompt),
         }
         _plain_request(task)
-        options = CallOptions(backend=backend, local_only=local_only)
-        backends = options.choose(self._ladders[task], task)
-        return explain(backends, requests[task](), self._attempts)
+        request = requests[task]()
+        options = CallOptions(backend=backend, backends=backends, model=model, local_only=local_only)
+        return explain(options.choose(self._ladders[task], request), request, self._attempts)
 
     def status(self) -> list[RungStatus]:
         """Return how each backend stands now for each task that has it on its ladder."""
@@ -583,6 +666,44 @@ class Router:
             found[backend.name] = None
             try:
                 backend.diagnose(timeout_s=seconds)
+            except VisionError as error:
+                tell_rung(error, backend)
+                found[backend.name] = error
+        return found
+
+    def probe(self, backend: str | None = None, *, timeout_s: float = PROBE_S) -> dict[str, ProbeReport | VisionError]:
+        """Find out by name of each backend with a server whether its model sees, and how it has to be asked.
+
+        It is sent two or three small pictures of one colour, which may cost money, counts towards its limits and
+        budgets, and stands in the ledger as ``"probe"``. Servers on this machine that nobody pays for are probed by
+        themselves, before they are asked for the first time.
+
+        Args:
+            backend: Only this one.
+            timeout_s: Seconds for each backend.
+
+        Returns:
+            What was found out, which is remembered for a week, or why nothing was.
+
+        Raises:
+            InvalidRequestError: There is no such backend with a server.
+        """
+        seconds = positive_seconds(timeout_s)
+        probed = [each for each in self._all_backends() if isinstance(each, AsyncBackend) and each.probing != "never"]
+        chosen = [each for each in probed if backend in {None, each.name}]
+        if backend is not None and not chosen:
+            names = ", ".join(each.name for each in probed) or "none"
+            message = f"The backend {shown(backend)} has no server that can be probed."
+            raise InvalidRequestError(message, remedy=f"Those that have: {names}.")
+        return self._wait(partial(self._probe_each, chosen, timeout_s=seconds))
+
+    async def _probe_each(
+        self, backends: Sequence[AsyncBackend], *, timeout_s: float
+    ) -> dict[str, ProbeReport | VisionError]:
+        found: dict[str, ProbeReport | VisionError] = {}
+        for backend in backends:
+            try:
+                found[backend.name] = await self._probing.probe(backend, timeout_s=timeout_s)
             except VisionError as error:
                 tell_rung(error, backend)
                 found[backend.name] = error
@@ -735,7 +856,7 @@ class Router:
         self, request: Request, kind: type[A], options: CallOptions
     ) -> tuple[Callable[[ImageSource], Callable[[], Coroutine[Any, Any, A | VisionError]]], Room]:
         """Return what answers one input of many, and how many of them may be under way."""
-        backends = options.choose(self._ladders[request.task], request.task)
+        backends = self._backends(request, options)
         most = max((each.batch_size(request) * each.concurrency(request) for each in backends), default=1)
         first_alone = isinstance(request, EmbedRequest) and request.space is None
         places = ListPlaces()
@@ -769,7 +890,7 @@ class Router:
         places: ListPlaces | None = None,
     ) -> list[A | VisionError]:
         """Return an answer or an error for each input; the one coroutine that both routers wait for."""
-        backends = self._backends(request, options)
+        backends = () if opened else self._backends(request, options)  # what was opened knows its rungs
         with self._running.call(), store_time(inputs=len(items), at_most_s=options.deadline_s):
             outcomes = await self._pipeline.run(
                 items,
@@ -793,12 +914,12 @@ class Router:
         self._running.check()
         if not opens_quickly(item.source, request):
             return None
-        return self._pipeline.open_here(item, request, self._backends(request, options))
+        return self._inputs.open_here(item, request, self._backends(request, options))
 
     def _open_soon(self, item: Item, request: Request, options: CallOptions) -> Opened | None:
         """Open an input in another thread, and wait for it until the deadline."""
         backends = self._backends(request, options)
-        return engine_loop().run(lambda: self._pipeline.open(item, request, backends, deadline_s=options.deadline_s))
+        return engine_loop().run(lambda: self._inputs.open(item, request, backends, deadline_s=options.deadline_s))
 
     def _wait(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Wait in the caller's thread for a coroutine on the engine's loop, and write down what has come of it."""
@@ -830,7 +951,7 @@ class Router:
         """Return a description whose pieces are handed on as they come."""
         backends = self._backends(request, options)
         with self._running.call(), store_time(at_most_s=options.deadline_s):
-            rungs, gates = opened or await self._pipeline.open(item, request, backends, deadline_s=options.deadline_s)
+            rungs, gates = opened or await self._inputs.open(item, request, backends, deadline_s=options.deadline_s)
             _raise_error_of(item)
             seconds = (self._deadline_s if options.deadline_s is None else options.deadline_s) - item.opening_s
             call = Call(request=request, gates=gates, deadline=Deadline(self._clock, seconds), each_s=seconds)
@@ -850,10 +971,22 @@ class Router:
 
     def _backends(self, request: Request, options: CallOptions) -> Sequence[Backend]:
         """Return the backends that may be asked, and have the standby know of the request."""
-        backends = options.choose(self._ladders[request.task], request.task)
+        backends = options.choose(self._ladders[request.task], request)
+        if options.model is not None:
+            self._check_prices_of(backends, request)
         if self._standby is not None:
             self._standby.remember(request)
         return backends
+
+    def _check_prices_of(self, backends: Sequence[Backend], request: Request) -> None:
+        """Return if budgets in US dollars can count the model that a call has named.
+
+        Raises:
+            InvalidRequestError: Its price is unknown.
+        """
+        for backend in backends:
+            if backend.name in self._limits:
+                self._limits[backend.name].check_priced(backend, [request], error=InvalidRequestError)
 
     async def _close_on_loop(self) -> None:
         """Release what backends have on the engine's loop."""
@@ -945,17 +1078,16 @@ def _rungs(ladder: Iterable[object]) -> tuple[Backend, ...]:
     """Return the backends of a ladder.
 
     Raises:
-        InvalidRequestError: One is something else, or has no name.
+        InvalidRequestError: One is something else, or lacks what a backend must have.
     """
     remedy = 'Pass backends, as Router([EmbeddedBackend()]); for names, write ladder = ["embedded"] in vision.toml.'
     rungs: list[Backend] = []
     for rung in iterate("The ladder", ladder, remedy=remedy):
         if not isinstance(rung, Backend):
             raise InvalidRequestError(f"{shown(rung)} on the ladder is not a backend.", remedy=remedy)
-        name = getattr(rung, "name", None)
-        if not isinstance(name, str) or not name:
-            kind = type(rung).__name__
-            raise InvalidRequestError(f"A {kind} on the ladder has no name.", remedy=f'Set {kind}.name = "…".')
+        fault = fault_of(rung)
+        if fault is not None:
+            raise InvalidRequestError(f"A {type(rung).__name__} on the ladder {fault.words}.", remedy=fault.remedy)
         rungs.append(rung)
     return tuple(rungs)
 
@@ -986,6 +1118,18 @@ def _check_parts(
             )
 
 
+def _check_prices(ladders: Mapping[Task, Sequence[Backend]], limits: Mapping[str, Limits]) -> None:
+    """Return if budgets in US dollars can count what the plain request of each task costs.
+
+    Raises:
+        ConfigError: The price of a model is unknown.
+    """
+    for backend in {id(each): each for ladder in ladders.values() for each in ladder}.values():
+        if backend.name in limits:
+            requests = [PLAIN_REQUESTS[task] for task, ladder in ladders.items() if backend in ladder]
+            limits[backend.name].check_priced(backend, requests, error=ConfigError)
+
+
 def _labels(labels: Sequence[str] | None) -> tuple[str, ...] | None:
     if isinstance(labels, str):
         raise InvalidRequestError(f"labels={labels!r} is one string.", remedy=f"Pass a list: labels=[{labels!r}].")
@@ -998,7 +1142,7 @@ def _close_remote(made: dict[str, Backend]) -> None:
     Raises:
         ConfigError: No other is left.
     """
-    for name in [name for name, backend in made.items() if not backend.local]:
+    for name in [name for name, backend in made.items() if not backend.is_private]:
         made.pop(name).close()
     if not made:
         raise ConfigError("local_only = true leaves no backend on any ladder.", remedy='Add "embedded" to a ladder.')
@@ -1011,9 +1155,11 @@ def _ladders(
     if isinstance(ladder, Mapping):
         for task in ladder:
             _plain_request(task)
-        ladders: dict[Task, Sequence[Backend]] = {task: _rungs(ladder.get(task, ())) for task in TASKS}
+        ladders: dict[Task, Sequence[Backend]] = {task: _rungs(ladder.get(task, ())) for task in (*TASKS, *ladder)}
     else:
         ladders = dict.fromkeys(TASKS, _rungs(ladder))
+    if "ask" not in ladders:
+        ladders["ask"] = ladders["describe"]
     if not any(ladders.values()):
         raise InvalidRequestError("The ladder is empty.", remedy="Pass at least one backend.")
     for task, backends in ladders.items():

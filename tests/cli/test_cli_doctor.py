@@ -13,6 +13,8 @@ import pytest
 
 from vision_backends.backends.model_cards import model_card
 from vision_backends.cli.commands.doctor import _installed, _model_file
+from vision_backends.testing import SandboxServer
+from vision_backends.testing.sandbox import Fault
 
 FAKE = "vision_backends.testing.fake:FakeBackend"
 
@@ -274,3 +276,51 @@ def test_a_key_that_is_not_sent_to_a_named_rung_is_told(vision, use_ladder, monk
     assert "backends.azure.api_key of VISION_BACKENDS__AZURE__API_KEY is not sent to http://gpu.test" in out
     assert "or VISION_BACKENDS__AZURE__API_KEY and VISION_BACKENDS__AZURE__BASE_URL." in out
     assert "very-secret" not in out
+
+
+def test_a_rung_with_a_preset_names_its_server_and_the_variable_of_its_key(vision, use_ladder, monkeypatch):
+    """And never the key."""
+    use_ladder("groq", "ollama", FAKE)
+    monkeypatch.setenv("VISION_BACKENDS__GROQ", '{"kind": "openai", "preset": "groq", "model": "m"}')
+    monkeypatch.setenv("VISION_BACKENDS__OLLAMA", '{"kind": "openai", "preset": "ollama", "model": "m"}')
+    monkeypatch.delenv("GROQ_API_KEY", raising=False)
+    out = vision("doctor").stdout
+    assert re.search(r"^missing +key of groq +not set\n +→ export GROQ_API_KEY=", out, re.MULTILINE)
+    assert re.search(r"^ok +key of ollama +none; its server may need none", out, re.MULTILINE)
+    assert re.search(r"^ok +address of ollama +http://localhost:11434, .*VISION_BACKENDS__OLLAMA", out, re.MULTILINE)
+    monkeypatch.setenv("GROQ_API_KEY", "sk-canary-0123456789")
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # nobody asks Groq in a test
+    out = vision("doctor").stdout
+    assert re.search(r"^ok +key of groq +set, in GROQ_API_KEY; it is never shown$", out, re.MULTILINE)
+    assert "canary" not in out
+
+
+def test_servers_are_probed_on_request_and_what_was_found_is_shown(vision, fresh_user, monkeypatch, use_ladder):
+    """What it has cost stands beside it; the next look shows it with its day, and asks nothing."""
+    monkeypatch.setenv("VISION_STATE", str(fresh_user / "state.sqlite"))
+    with SandboxServer() as server:
+        table = f'[backends.second]\nkind = "openai"\nbase_url = "{server.url}"\nmodel = "mine"\n'
+        use_ladder("second", "embedded", more=table)
+        assert "sees images" not in vision("doctor").stdout
+        assert server.counts.get("/v1/chat/completions", 0) == 0
+        result = vision("doctor", "--probe", "--json")
+        (check,) = (check for check in json.loads(result.stdout)["checks"] if check["name"] == "probe of second")
+        assert (check["state"], result.exit_code) == ("ok", 0)
+        assert "mine sees images (found out on 20" in check["detail"]
+        assert check["detail"].endswith("by 2 questions for a cost that is unknown")
+        assert "mine sees images (found out on 20" in vision("doctor").stdout
+        assert server.counts["/v1/chat/completions"] == 2
+        server.play(Fault(status=400, body={"error": {"message": "This model does not support image input"}}))
+        result = vision("doctor", "--probe")
+        assert "mine sees no images (found out on 20" in result.stdout
+        assert "→ Set a model that sees images for second." in result.stdout
+        assert "second: ready for embed_text" in vision("doctor").stdout
+        assert "probe" in vision("usage", "--by", "task").stdout
+
+
+def test_a_server_that_cannot_be_probed_is_no_fault_of_the_installation(vision, use_ladder):
+    """The reason is told."""
+    table = '[backends.second]\nkind = "openai"\nbase_url = "http://127.0.0.1:9/v1"\nmodel = "mine"\n'
+    use_ladder("second", "embedded", more=table)
+    (line,) = (line for line in vision("doctor", "--probe").stdout.splitlines() if "probe of second" in line)
+    assert line.startswith("blocked")

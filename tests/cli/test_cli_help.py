@@ -14,9 +14,24 @@ from vision_backends.cli.app import COMMANDS as TABLE
 
 GOLDEN = Path(__file__).with_name("help.txt")
 COMMANDS = (
-    *("", "describe", "detect", "embed", "status", "usage", "reset", "cache", "cache info", "cache clear"),
+    *(
+        "",
+        "describe",
+        "ask",
+        "detect",
+        "embed",
+        "index",
+        "search",
+        "dedupe",
+        "status",
+        "usage",
+        "reset",
+        "cache",
+        "cache info",
+        "cache clear",
+    ),
     *("models", "models list", "models show", "models pull", "models verify", "models remove"),
-    *("doctor", "config", "trust", "sandbox"),
+    *("init", "doctor", "config", "trust", "sandbox", "new-backend"),
     *(
         "bench",
         "bench quality",

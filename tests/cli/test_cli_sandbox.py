@@ -3,71 +3,65 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import socket
-import threading
-import time
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 
 import pytest
+from conftest import process_env
 
 
 @pytest.fixture
-def free_port():
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def sandbox_until_ctrl_c(fresh_user):
+    """A runner of the command, which asks what it has started two questions and then presses Ctrl-C."""
+
+    def run(*options):
+        command = [sys.executable, "-m", "vision_backends", "sandbox", *options]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(
+            command, stdout=pipe, stderr=pipe, text=True, env=process_env(), cwd=fresh_user
+        ) as process:
+            lines = [process.stdout.readline() for _ in range(2)]
+            url = lines[0].strip().partition("=")[2]
+            statuses = [status_of(f"{url}/models") for _ in range(2)]
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=100)
+        return process.returncode, "".join(lines) + out, err, statuses
+
+    return run
 
 
-@pytest.fixture
-def interrupted_after(free_port):
-    """A starter of a thread that asks the sandbox some questions, then presses Ctrl-C; returns the statuses."""
-    statuses: list[int] = []
-    headers = {"Authorization": "Bearer sk-sandbox"}
-    question = urllib.request.Request(f"http://127.0.0.1:{free_port}/v1/models", headers=headers)
-
-    def ask() -> None:
-        for _ in range(2000):
-            try:
-                with urllib.request.urlopen(question, timeout=10) as reply:  # noqa: S310 — on loopback
-                    statuses.append(reply.status)
-            except urllib.error.HTTPError as error:
-                statuses.append(error.code)
-                error.close()
-            except OSError:
-                time.sleep(0.005)  # it does not listen yet
-            if len(statuses) == 2:
-                os.kill(os.getpid(), signal.SIGINT)
-                return
-
-    thread = threading.Thread(target=ask)
-    thread.start()
-    yield statuses
-    thread.join()
+def status_of(url):
+    """Return the status of a reply."""
+    question = urllib.request.Request(url, headers={"Authorization": "Bearer sk-sandbox"})  # noqa: S310 — on loopback
+    try:
+        with urllib.request.urlopen(question, timeout=60) as reply:  # noqa: S310 — on loopback
+            return reply.status
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code
 
 
-def test_it_answers_until_ctrl_c_which_ends_it_well(vision, free_port, interrupted_after):
+def test_it_answers_until_ctrl_c_which_ends_it_well(sandbox_until_ctrl_c):
     """Standard output holds the two lines that a shell can run, and nothing else."""
-    result = vision("sandbox", "--port", str(free_port))
-    assert result.exit_code == 0
-    assert re.fullmatch(
-        rf"export OPENAI_BASE_URL=http://127\.0\.0\.1:{free_port}/v1\nexport OPENAI_API_KEY=sk-sandbox\n", result.stdout
-    )
-    assert result.stderr == "vision: run these lines in another terminal; Ctrl-C stops the sandbox\n"
-    assert interrupted_after == [200, 200]
+    code, out, err, statuses = sandbox_until_ctrl_c()
+    assert code == 0, err
+    assert re.fullmatch(r"export OPENAI_BASE_URL=http://127\.0\.0\.1:\d+/v1\nexport OPENAI_API_KEY=sk-sandbox\n", out)
+    assert err == "vision: run these lines in another terminal; Ctrl-C stops the sandbox\n"
+    assert statuses == [200, 200]
 
 
-def test_what_it_plays_is_written_down(vision, free_port, interrupted_after, fresh_user):
+def test_what_it_plays_is_written_down(sandbox_until_ctrl_c, fresh_user):
     """To be played again with --script; every option has arrived."""
     (fresh_user / "script.json").write_text('{"steps": ["server_error"]}', encoding="utf-8")
     options = ["--script", "script.json", "--seed", "7", "--rate", "0", "--record", "played.json"]
     limits = ["--rpm", "9", "--tpm", "999", "--quota-after", "9", "--quota-tokens", "999"]
-    result = vision("sandbox", "--port", str(free_port), *options, *limits)
-    assert (result.exit_code, interrupted_after) == (0, [500, 200])
+    code, _, err, statuses = sandbox_until_ctrl_c(*options, *limits)
+    assert (code, statuses) == (0, [500, 200]), err
     played = json.loads((fresh_user / "played.json").read_text(encoding="utf-8"))
     assert [step["play"] for step in played["steps"]] == ["server_error", "healthy"]
 

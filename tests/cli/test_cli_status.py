@@ -62,6 +62,7 @@ def test_a_task_is_explained_rung_by_rung(vision, use_ladder):
         ["--task", "embed", "--space", "fake/vectors@1"],
         ["--task", "embed_text", "--space", "fake/vectors@1", "--backend", "fake"],
         ["--task", "detect", "--label", "cat", "--label", "dog", "--local-only"],
+        ["--task", "detect", "--backends", "fake", "--model", "fake-model"],
     ],
 )
 def test_a_task_is_explained_with_the_options_that_it_knows(vision, options):
@@ -75,6 +76,8 @@ def test_a_task_is_explained_with_the_options_that_it_knows(vision, options):
     [
         (["--prompt", "Why?"], "--prompt needs a --task."),
         (["--local-only"], "--local-only needs a --task."),
+        (["--backend", "fake"], "--backends needs a --task."),
+        (["--model", "x"], "--model needs a --task."),
         (["--task", "detect", "--prompt", "Why?"], "--prompt has no effect on detect."),
         (["--task", "describe", "--label", "cat"], "--label has no effect on describe."),
     ],

@@ -25,7 +25,7 @@ def test_a_command_refuses_what_a_found_file_may_not_set(command, vision, found)
     """With the keys and both ways to allow it; the exit code is that of a bad configuration."""
     result = vision(*command.split())
     assert (result.exit_code, result.stdout) == (2, "")
-    for part in ("'state'", "'openai.base_url'", "vision trust vision.toml", "--config vision.toml"):
+    for part in ("'state'", "'openai.base_url'", "vision trust vision.toml"):
         assert part in result.stderr
 
 

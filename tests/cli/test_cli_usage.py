@@ -84,6 +84,24 @@ def test_one_group_alone_needs_no_total(vision, kept_ladder, make_photo):
     assert "total" not in vision("usage").stdout
 
 
+def test_a_renamed_rung_is_said_to_begin_its_budgets_anew(vision, kept_ladder, make_photo):
+    """Where budgets are shown; nobody is told who has none, or whose calls were all booked under names of today."""
+    limits = 'kind = "rungs:Costly"\ndaily_budget_usd = 1\n'
+    kept_ladder("first", more=f"[backends.first]\n{limits}")
+    vision("describe", make_photo())
+    assert "anew" not in vision("usage").stdout
+    kept_ladder("second", more=f"[backends.second]\n{limits}")
+    said = (
+        "first has used $0.25 and 1,230 tokens this month and is no rung now. If it has got another name, its budgets "
+        "begin anew under that.\n"
+    )
+    for command in ("usage", "status"):
+        assert said in vision(command).stdout
+        assert "second.daily_budget_usd  [................]" in vision(command).stdout
+    kept_ladder("second", more='backends.second.kind = "rungs:Costly"\n')
+    assert "anew" not in vision("usage").stdout
+
+
 def test_budgets_stand_below_as_bars(vision, kept_ladder, make_photo):
     """Rounded down, so that 100 % means that nothing is left."""
     kept_ladder("rungs:Costly", more='[backends."rungs:Costly"]\ndaily_budget_usd = 1\nmonthly_budget_tokens = 3000\n')

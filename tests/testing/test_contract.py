@@ -86,6 +86,29 @@ class Overstating(FakeBackend):
         return replace(super().model_for(request), space="words")
 
 
+class Indifferent(FakeBackend):
+    """Takes any model for its own."""
+
+    def with_model(self, model, request):
+        return self
+
+
+class Turning(FakeBackend):
+    """Answers with the model of one call from then on."""
+
+    _turned = None
+
+    def with_model(self, model, request):
+        self._turned = model
+        return self
+
+    def model_for(self, request):
+        model = super().model_for(request)
+        if self._turned is None or model.name == self._turned:
+            return model
+        return replace(model, name=self._turned, space=model.space and self._turned)
+
+
 class Contradictory(FakeBackend):
     """Answers what it has refused."""
 
@@ -135,6 +158,21 @@ class Anonymous(FakeBackend):
 
     def describe(self, images, request, *, timeout_s):
         return [replace(each, trace=Trace()) for each in super().describe(images, request, timeout_s=timeout_s)]
+
+
+class Talkative(FakeBackend):
+    """Replies to each image of a question."""
+
+    def ask(self, questions, request, *, timeout_s):
+        alone = [[image] for images in questions for image in images]
+        return super().ask(alone, request, timeout_s=timeout_s)
+
+
+class Formless(FakeBackend):
+    """Answers in prose, whatever form is wanted."""
+
+    def ask(self, questions, request, *, timeout_s):
+        return [replace(reply, data=None) for reply in super().ask(questions, request, timeout_s=timeout_s)]
 
 
 class Wandering(FakeBackend):
@@ -281,6 +319,13 @@ class Stubborn(FakeAsyncBackend):
         return await super().embed(images, request, timeout_s=timeout_s)
 
 
+class Inviting(FakeBackend):
+    """Names a space in which it does not answer."""
+
+    def spaces(self, request):
+        return (*super().spaces(request), *(("elsewhere",) if request.task == "embed" else ()))
+
+
 class Scarred(FakeAsyncBackend):
     """Keeps what a cancelled call held."""
 
@@ -347,12 +392,17 @@ BREACHES = [
     (Fickle, "test_it_names_its_model_the_same_way_every_time", AssertionError),
     (Spaceless, "test_it_names_its_model_the_same_way_every_time", AssertionError),
     (Overstating, "test_it_names_its_model_the_same_way_every_time", AssertionError),
+    (Indifferent, "test_another_model_is_the_same_rung_or_a_typed_refusal", AssertionError),
+    (Turning, "test_another_model_is_the_same_rung_or_a_typed_refusal", AssertionError),
+    (Inviting, "test_it_names_every_space_that_may_be_pinned", AssertionError),
     (Contradictory, "test_what_it_cannot_do_is_a_typed_refusal", AssertionError),
     (Backwards, "test_it_answers_a_list_with_a_list_in_the_same_order", AssertionError),
     (BackwardsVectors, "test_it_answers_a_list_with_a_list_in_the_same_order", AssertionError),
     (Forgetful, "test_it_answers_a_list_with_a_list_in_the_same_order", AssertionError),
     (Confused, "test_it_answers_a_list_with_a_list_in_the_same_order", AssertionError),
     (Anonymous, "test_every_answer_names_its_model", AssertionError),
+    (Talkative, "test_a_question_about_several_images_has_one_reply", ValueError),
+    (Formless, "test_a_question_about_several_images_has_one_reply", AssertionError),
     (Wandering, "test_embeddings_live_in_the_announced_space", AssertionError),
     (Stretching, "test_embeddings_live_in_the_announced_space", AssertionError),
     (BackwardsBoxes, "test_boxes_are_in_pixels_of_the_upright_image", AssertionError),

@@ -13,10 +13,11 @@ from abc import ABC, abstractmethod
 from dataclasses import replace
 from functools import partial
 from json import dumps
-from typing import TYPE_CHECKING, Any, Self
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from vision_backends.arguments import check_text
-from vision_backends.backends.requests import Account, DescribeRequest, EmbedTextRequest
+from vision_backends.backends.requests import Account, AskRequest, DescribeRequest, EmbedTextRequest
 from vision_backends.errors import BackendError, InvalidRequestError, NotSupportedError
 from vision_backends.types import FREE
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from vision_backends.errors import VisionError
     from vision_backends.images import Image, WireRule
     from vision_backends.storage.notes import Notes
-    from vision_backends.types import Description, Detections, Embedding, Usage
+    from vision_backends.types import Description, Detections, Embedding, ProbeReport, Reply, Usage
 
 __all__ = ["AsyncBackend", "Backend", "rehearse", "table_of", "tell_rung", "tell_table"]
 
@@ -51,10 +52,14 @@ class Backend(ABC):
     Attributes:
         name: The rung's name in ladders, traces and configuration; that of its kind, unless it is `named`.
         local: True when neither pixels nor texts leave this machine.
+        messages_of: The kind whose table and keys stand in its messages, where it is a variety of another.
+        renamed_keys: Keys of that table that have another name in its own.
     """
 
     name: str
     local: bool = True
+    messages_of: ClassVar[str | None] = None
+    renamed_keys: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Self:
@@ -64,6 +69,11 @@ class Backend(ABC):
             ConfigError: A key is unknown or its value has no meaning.
         """
         return cls(**settings)
+
+    @classmethod
+    def defaults_for(cls, settings: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG003 — for subclasses
+        """Return the defaults of keys that depend on what else its table sets, for people to see; none by default."""
+        return {}
 
     def named(self, name: str) -> Self:
         """Give this instance a name of its own and return it, so that a ladder can hold several of a kind.
@@ -88,6 +98,38 @@ class Backend(ABC):
         Raises:
             NotSupportedError: No model of this backend has the task.
         """
+
+    def with_model(self, model: str, request: Request) -> Backend:
+        """Return this rung as it answers a request with another of its models; by default it has one for each task.
+
+        What is returned has the name, the account and the connections of this rung, and is closed with it; only what
+        depends on the model differs, such as `model_for`. It is asked like any other rung. Quick, as `check` is, and
+        nothing is sent: whether a server really has the model is found when it is asked.
+
+        Args:
+            model: The model that a call has named.
+            request: What it is to answer; of a rung with a model for each task, only that one is replaced.
+
+        Raises:
+            NotSupportedError: This rung has no such model; says which it has.
+        """
+        own = self.model_for(request).name
+        if model != own:
+            raise NotSupportedError(
+                f"The {self.name} backend has no model {model!r}: {own!r} is what it is configured with.",
+                remedy="Leave model= out, or configure the backend with that model.",
+                backend=self.name,
+            )
+        return self
+
+    def spaces(self, request: Request) -> tuple[str, ...]:
+        """Return the vector spaces that may be asked for with ``space=``, the one of `model_for` first.
+
+        Raises:
+            NotSupportedError: No model of this backend has the task.
+        """
+        space = self.model_for(request).space
+        return () if space is None else (space,)
 
     @abstractmethod
     def check(self, request: Request) -> None:
@@ -131,6 +173,11 @@ class Backend(ABC):
         return None
 
     @property
+    def is_private(self) -> bool:
+        """Whether it may be asked where the input must not leave this machine; by default where it is `local`."""
+        return self.local
+
+    @property
     def account(self) -> Account:
         """With whom cached answers may be shared; by default with those who have the same credential."""
         return Account(secret=self.credential or "")
@@ -140,6 +187,13 @@ class Backend(ABC):
 
         The router calls it once. Notes are kept for a week, or until the user resets the backend. By default nothing
         is kept.
+        """
+
+    def recall(self) -> None:
+        """Take up what was found out about its server in earlier programs, or by others; may read a store.
+
+        The router calls it before it asks a model of which little is known (`Model.probe_first`), and before it
+        explains. By default there is nothing.
         """
 
     def forget(self) -> None:
@@ -179,6 +233,13 @@ class Backend(ABC):
         """Return the most that one call could consume, for the budget check before it."""
         return FREE
 
+    def unpriced(self, request: Request) -> Sequence[str]:
+        """Return the models that such a request would ask and whose price is not known; their costs are None.
+
+        A budget in US dollars cannot count them, so that a router which has one does not begin with them.
+        """
+        return ()
+
     def rate_limits(self, request: Request) -> RateLimits | None:
         """Return the limits for this model in the server's latest reply; None if it named none."""
         return None
@@ -216,6 +277,15 @@ class Backend(ABC):
         """Find the objects of each image, in pixels of the upright image. Errors as in `describe`."""
         raise self._unsupported(request)
 
+    def ask(self, questions: Sequence[Sequence[Image]], request: AskRequest, *, timeout_s: float) -> list[Reply]:
+        """Answer the request's prompt about the images of each question, in their order; errors as in `describe`.
+
+        ``request.images`` says how many that are, so that `check` can refuse them. Where ``request.schema`` is set, the
+        reply's ``data`` is what `vision_backends.backends.structured.read_data` finds in the text; a model that has not
+        kept to it may be asked once more.
+        """
+        raise self._unsupported(request)
+
     def learned(self, request: Request) -> Sequence[str]:
         """Return in sentences what has been learned about how such a request must be put; may read a store."""
         return ()
@@ -228,7 +298,8 @@ class Backend(ABC):
         """Release connections, threads and memory; may be called twice."""
 
     def _unsupported(self, request: Request) -> NotSupportedError:
-        return NotSupportedError(f"The {self.name} backend has no {request.task}.", backend=self.name)
+        what = "answers no questions" if request.task == "ask" else f"has no {request.task}"
+        return NotSupportedError(f"The {self.name} backend {what}.", backend=self.name)
 
 
 class AsyncBackend(Backend):
@@ -275,8 +346,42 @@ class AsyncBackend(Backend):
         """Find the objects of each image, in pixels of the upright image. Errors as in `Backend.describe`."""
         raise self._unsupported(request)
 
+    async def ask(  # type: ignore[override]
+        self, questions: Sequence[Sequence[Image]], request: AskRequest, *, timeout_s: float
+    ) -> list[Reply]:
+        """Answer the request's prompt about the images of each question. As `Backend.ask`."""
+        raise self._unsupported(request)
+
     async def aclose(self) -> None:
         """Release what lives on the event loop, such as connections; may be called twice. `close` releases the rest."""
+
+    @property
+    def probing(self) -> Literal["never", "when told", "by itself"]:
+        """When its server may be sent pictures of ours, to find out whether its model sees; by default never.
+
+        By itself is only for servers on this machine that nobody pays for.
+        """
+        return "never"
+
+    async def probe(self, *, timeout_s: float) -> Usage | None:
+        """Ask the server one question of which the answer is known, and learn from its answer.
+
+        It may take several questions until enough is known; then `Model.probe_first` is False, or `check` refuses.
+
+        Returns:
+            What the question has consumed; None where it was not needed.
+
+        Raises:
+            BackendError: The server did not answer, which says nothing of what it can do.
+        """
+        raise self._unsupported(DescribeRequest())
+
+    def probe_again(self) -> None:
+        """Forget in this process what was found out, so that it is probed anew."""
+
+    def found(self) -> ProbeReport | None:
+        """Return what was found out about the model that looks at images; None as long as nothing was."""
+        return None
 
 
 def rehearse(backend: Backend, request: Request) -> None:
@@ -290,6 +395,8 @@ def rehearse(backend: Backend, request: Request) -> None:
     from vision_backends.engine.event_loop import engine_loop
     from vision_backends.images import open_image
 
+    if isinstance(request, AskRequest):
+        request = DescribeRequest(prompt=request.prompt)
     if isinstance(request, DescribeRequest):
         request = replace(request, max_words=1)
     words = isinstance(request, EmbedTextRequest)
@@ -321,16 +428,31 @@ def tell_rung(error: VisionError, backend: Backend) -> None:
     """
     if isinstance(error, BackendError):
         error.backend = backend.name
-    kind = getattr(type(backend), "name", None)
+    made = type(backend)
+    kind = made.messages_of or getattr(made, "name", None)
     if isinstance(kind, str):
-        tell_table(error, kind=kind, table=table_of(backend.name, kind=kind))
+        tell_table(error, made, table=table_of(backend.name, kind=kind))
 
 
-def tell_table(error: VisionError, *, kind: str, table: str) -> None:
-    """Replace the table of a kind by another in the words of an error; ``vision-backends[local]`` is an extra."""
-    if table == f"[{kind}]":
+def tell_table(error: VisionError, made: type[Backend], *, table: str) -> None:
+    """Replace the table of a kind by another in the words of an error; ``vision-backends[local]`` is an extra.
+
+    Args:
+        error: It.
+        made: Of which class the backend is.
+        table: The user's own table.
+    """
+    kind = made.messages_of or getattr(made, "name", None)
+    if not isinstance(kind, str) or table == f"[{kind}]":
         return
     mention = re.compile(rf"(?<![\w.-])\[{re.escape(kind)}(?=[].])")
-    error.message = mention.sub(lambda _: table[:-1], error.message)
+    keys = re.compile(rf"\b({'|'.join(made.renamed_keys)})\b(?=,| and | in \[| = )") if made.renamed_keys else None
+
+    def told(words: str) -> str:
+        if keys is not None and mention.search(words):
+            words = keys.sub(lambda found: made.renamed_keys[found[1]], words)
+        return mention.sub(lambda _: table[:-1], words)
+
+    error.message = told(error.message)
     error.args = (error.message, *error.args[1:])
-    error.remedy = error.remedy and mention.sub(lambda _: table[:-1], error.remedy)
+    error.remedy = error.remedy and told(error.remedy)

@@ -15,10 +15,17 @@ __all__ = ["app"]
 COMMANDS = {
     "Ask about images": (
         ("describe", "ask", "Describe images in words."),
+        ("ask", "ask", "Ask one question about one or several images together."),
         ("detect", "ask", "Find objects in images, each with a box and a score."),
         ("embed", "ask", "Turn images or texts into vectors that can be compared."),
     ),
+    "Find photos": (
+        ("index", "search", "Make photos searchable: those in folders and all folders below them."),
+        ("search", "search", "Search the indexed photos by words, or by a photo."),
+        ("dedupe", "search", "List photos that are there several times; nothing is removed."),
+    ),
     "Manage the installation": (
+        ("init", "init", "Look at what is here, propose a ladder with the reason for every rung, and write it down."),
         (
             "status",
             "status",
@@ -33,8 +40,8 @@ COMMANDS = {
         ("doctor", "doctor", "Check the installation, and name the command that fixes what is missing."),
         (
             "config",
-            "configuration",
-            "Print the settings in force as TOML for vision.toml, without secrets, and where each of them came from.",
+            "config",
+            "Print every setting in force as TOML for vision.toml, without secrets, with its default and its origin.",
         ),
         ("trust", "trust", "Let a vision.toml that you have read set everything, until its content changes."),
         ("cache", "cache", "Show or clear the cached answers."),
@@ -46,6 +53,7 @@ COMMANDS = {
             "sandbox",
             "Run a local OpenAI-compatible server that answers for free and fails on demand, until Ctrl-C.",
         ),
+        ("new-backend", "new_backend", "Write a backend of your own and its tests, as a package to begin with."),
         ("bench", "bench", "Measure how much worse, slower and cheaper the fallback is, on your own images."),
     ),
 }
@@ -54,7 +62,7 @@ COMMANDS = {
 app = typer.Typer(
     name="vision",
     cls=lazy_group(
-        LazyCommand(name, f"vision_backends.cli.commands.{module}:{name}", help=sentence, panel=panel)
+        LazyCommand(name, f"vision_backends.cli.commands.{module}:{name.replace('-', '_')}", help=sentence, panel=panel)
         for panel, rows in COMMANDS.items()
         for name, module, sentence in rows
     ),

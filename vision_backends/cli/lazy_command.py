@@ -30,12 +30,16 @@ class LazyCommand(TyperCommand):
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:  # noqa: ANN401 — Typer's types have no public name
         """Let the command itself read its arguments; whatever happens from then on is its own doing."""
+        return self.loaded().make_context(info_name, args, parent, **extra)
+
+    def loaded(self) -> Any:  # noqa: ANN401
+        """Return the command itself."""
         module, _, attribute = self._place.partition(":")
         app = getattr(import_module(module), attribute)
         if not isinstance(app, typer.Typer):
             function, app = app, typer.Typer(add_completion=False)
             app.command(self.name)(function)
-        return get_command(app).make_context(info_name, args, parent, **extra)
+        return get_command(app)
 
 
 def lazy_group(commands: Iterable[LazyCommand]) -> type[TyperGroup]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AskOptions",
     "BackendName",
+    "BackendNames",
     "CommonOptions",
     "ConfigFile",
     "Debug",
@@ -36,6 +37,7 @@ __all__ = [
     "LocalOnly",
     "ModelName",
     "ModelNames",
+    "OfModel",
     "OptionalBackend",
     "OptionalImages",
     "Prompt",
@@ -45,6 +47,7 @@ __all__ = [
     "Truncate",
     "Yes",
     "command",
+    "rungs_of",
 ]
 
 
@@ -75,12 +78,31 @@ BackendName = Annotated[
     str | None,
     typer.Option("--backend", metavar="NAME", autocompletion=_backend_names, help="Ask only this backend."),
 ]
+BackendNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--backends",
+        "--backend",
+        metavar="NAME",
+        autocompletion=_backend_names,
+        help="Ask only this backend; or several, separated by commas, in this order.",
+    ),
+]
+OfModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model", metavar="NAME", help='Ask only this model, such as "gpt-x"; or "azure/gpt-x" of a backend.'
+    ),
+]
 OptionalBackend = Annotated[
     str | None,
     typer.Argument(metavar="BACKEND", autocompletion=_backend_names, help="A backend; all of them by default."),
 ]
 ModelName = Annotated[str, typer.Argument(metavar="NAME", autocompletion=_model_names, help=_MODEL_HELP)]
 ModelNames = Annotated[list[str] | None, typer.Argument(metavar="NAMES", autocompletion=_model_names, help=_MODEL_HELP)]
+Recursive = Annotated[
+    bool, typer.Option("--recursive", "-r", help="Of a folder, also the images of all folders below it.")
+]
 LocalOnly = Annotated[bool, typer.Option("--local-only", help="Ask only backends that keep images on this machine.")]
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="Read this file instead of ./vision.toml.")
@@ -96,7 +118,7 @@ Truncate = Annotated[
     bool, typer.Option("--truncate", help="Leave out the end of a text or label that is longer than a model reads.")
 ]
 TaskName = Annotated[
-    Literal["describe", "embed", "embed_text", "detect"] | None,
+    Literal["describe", "embed", "embed_text", "detect", "ask"] | None,
     typer.Option("--task", help="Explain what would happen if this task were asked for now."),
 ]
 
@@ -117,10 +139,13 @@ class CommonOptions:
     debug: Debug = False
 
     @contextmanager
-    def open_router(self) -> Iterator[tuple["Router", "Settings"]]:
+    def open_router(self, *, caching: bool = True) -> Iterator[tuple["Router", "Settings"]]:
         """Open a router with its settings, which cost most of a command's start and are imported here only.
 
         A command ends with its answers, so nothing is loaded or fetched for later ones. A key that is not sent is told.
+
+        Args:
+            caching: Whether answers may be kept for later, where the settings allow it.
 
         Raises:
             ConfigError: A file, key, value or backend name has no meaning.
@@ -132,6 +157,9 @@ class CommonOptions:
         for withheld in configuration.withheld:
             tell(configuration.told_of(withheld))
         settings = configuration.settings
+        if not caching:
+            cache = settings.cache.model_copy(update={"enabled": False})
+            settings = settings.model_copy(update={"cache": cache})
         with Router.from_config(_for_one_command(settings)) as router:
             yield router, settings
 
@@ -147,7 +175,9 @@ class JsonOptions(CommonOptions):
 class AskOptions(JsonOptions):
     """The options of every command that asks about images."""
 
-    backend: BackendName = None
+    recursive: Recursive = False
+    backends: BackendNames = None
+    model: OfModel = None
     local_only: LocalOnly = False
     deadline: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Stop after this many seconds in total.")
@@ -167,11 +197,17 @@ class AskOptions(JsonOptions):
         if self.max_wait is not None and not self.batch:
             raise InvalidRequestError("--max-wait needs --batch.")
         return {
-            "backend": self.backend,
+            "backends": rungs_of(self.backends),
+            "model": self.model,
             "local_only": self.local_only,
             "priority": "batch" if self.batch else "interactive",
             "max_wait_s": self.max_wait,
         }
+
+
+def rungs_of(given: list[str] | None) -> list[str] | None:
+    """Return the names of backends that a command was given; None where it was given none."""
+    return [name.strip() for each in given for name in each.split(",")] if given else None
 
 
 def _for_one_command(settings: "Settings") -> "Settings":

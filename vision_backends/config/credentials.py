@@ -3,9 +3,9 @@
 This module decides which of the keys, headers and accounts that were configured belong to the server in force, and
 which are held back. It must not know where tables come from, nor how a server is asked.
 
-A credential was given for the ``base_url`` of the same place, or for OpenAI where that place names none. It goes there.
-A credential whose place names no server also goes to one that another place of the user's names, but never unencrypted
-to another machine.
+A credential was given for the ``base_url``, the ``endpoint`` or the ``preset`` of the same place, or for OpenAI where
+that place names none of them. It goes there. A credential whose place names no server also goes to one that another
+place of the user's names, but never unencrypted to another machine.
 """
 
 from __future__ import annotations
@@ -13,15 +13,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vision_backends.config.web_address import Origin, origin_of
+from vision_backends.config.presets import presets
+from vision_backends.config.web_address import Origin, goes_in_the_clear, is_same_server, origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["ACCOUNT_KEYS", "Withheld", "belonging", "credentials", "server_of"]
+__all__ = ["ACCOUNT_KEYS", "SERVER_KEYS", "Withheld", "belonging", "credentials", "server_of"]
 
-ACCOUNT_KEYS = ("api_key", "api_key_env", "organization", "project", "headers")
+ACCOUNT_KEYS = ("api_key", "api_key_env", "azure_ad_token_provider", "organization", "project", "headers")
 """Keys of the table of a server that say who pays, or may be secret, or where a secret is."""
+
+PROOFS = (("api_key",), ("api_key_env",), ("azure_ad_token_provider",))
+"""The keys of which one is enough."""
+
+ADDRESS_KEYS = ("base_url", "endpoint")
+"""Keys of the table of a server that say where it is; the first that stands there counts."""
+
+SERVER_KEYS = (*ADDRESS_KEYS, "preset")
+"""Keys that name a server; an address counts before a preset."""
 
 OPENAI = Origin("https", "api.openai.com", 443)
 """Whom a key is given for that comes without an address."""
@@ -50,10 +60,12 @@ class Withheld:
 
 def server_of(table: Mapping[str, Any]) -> Origin | None:
     """Return the server that the table of a rung names; OpenAI where it names none, None where it is no address."""
-    url = table.get("base_url")
-    if url is None:
-        return OPENAI
-    return origin_of(url.strip()) if isinstance(url, str) else None
+    for key in ADDRESS_KEYS:
+        url = table.get(key)
+        if url is not None:
+            return origin_of(url.strip()) if isinstance(url, str) else None
+    preset = None if table.get("preset") is None else presets().get(str(table["preset"]))
+    return OPENAI if preset is None else preset.origin
 
 
 def belonging(places: Sequence[Mapping[str, Any]], *, table: Leaf) -> tuple[dict[Leaf, int], list[Withheld]]:
@@ -64,8 +76,7 @@ def belonging(places: Sequence[Mapping[str, Any]], *, table: Leaf) -> tuple[dict
             then the later one.
         table: The keys that lead to that table.
     """
-    named = [table["base_url"] for table in places if "base_url" in table]
-    server = server_of({"base_url": named[-1]}) if named else OPENAI
+    server = server_of({key: place[key] for place in places for key in SERVER_KEYS if key in place})
     chosen: dict[Leaf, int] = {}
     withheld: list[Withheld] = []
     given = [(leaf, number) for number, table in enumerate(places) for leaf in credentials(table)]
@@ -75,8 +86,12 @@ def belonging(places: Sequence[Mapping[str, Any]], *, table: Leaf) -> tuple[dict
             chosen[leaf] = numbers[-1]
             continue
         homes = {number: server_of(places[number]) for number in numbers}
-        meant = [number for number in numbers if _is_same(homes[number], server)]
-        free = [number for number in numbers if "base_url" not in places[number] and not _in_the_clear(server)]
+        meant = [number for number in numbers if is_same_server(homes[number], server)]
+        free = [
+            number
+            for number in numbers
+            if places[number].keys().isdisjoint(SERVER_KEYS) and not goes_in_the_clear(server)
+        ]
         if meant or free:
             chosen[leaf] = (meant or free)[-1]
         else:
@@ -85,14 +100,10 @@ def belonging(places: Sequence[Mapping[str, Any]], *, table: Leaf) -> tuple[dict
 
 
 def _with_one_key(chosen: dict[Leaf, int]) -> dict[Leaf, int]:
-    """Leave out the earlier of a key and the name of the variable of a key; of one place, both are an error to come."""
-    key, named = chosen.get(("api_key",)), chosen.get(("api_key_env",))
-    if key is None or named is None or key == named:
-        return chosen
-    later = ("api_key",) if key > named else ("api_key_env",)
-    return {
-        leaf: number for leaf, number in chosen.items() if leaf == later or leaf not in {("api_key",), ("api_key_env",)}
-    }
+    """Leave out the earlier ones of a key and what names one; two of one place are an error to come."""
+    proofs = {leaf: number for leaf, number in chosen.items() if leaf in PROOFS}
+    latest = max(proofs.values(), default=None)
+    return {leaf: number for leaf, number in chosen.items() if leaf not in proofs or number == latest}
 
 
 def credentials(table: Mapping[str, Any]) -> Iterator[Leaf]:
@@ -103,21 +114,3 @@ def credentials(table: Mapping[str, Any]) -> Iterator[Leaf]:
             yield from ((key, name) for name in value)
         elif value is not None:
             yield (key,)
-
-
-def _is_same(home: Origin | None, server: Origin) -> bool:
-    if home is None:
-        return False
-    return home == server or (home.is_openai and server.is_openai and home.scheme == server.scheme == "https")
-
-
-def _in_the_clear(server: Origin) -> bool:
-    """Return whether what is sent to a server leaves this machine unencrypted."""
-    if server.scheme == "https":
-        return False
-    if not server.is_this_machine:
-        return True
-    from urllib.request import getproxies, proxy_bypass
-
-    proxies = getproxies()
-    return bool(proxies.get("http") or proxies.get("all")) and not proxy_bypass(server.host)

@@ -8,6 +8,7 @@ know which settings there are.
 from __future__ import annotations
 
 import math
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -102,5 +103,5 @@ def untrusted(file: str, refusals: Sequence[Refusal], *, changed: bool) -> Confi
     why = "it was trusted, but has changed since" if changed else "it was only found in the working directory"
     return ConfigError(
         f"{file} may not set {', '.join(shown)}: {why}.",
-        remedy=f"Read it; then run: vision trust {file}, or name it: --config {file}",
+        remedy=f"Read it; then run: vision trust {shlex.quote(file)}",
     )

@@ -1,4 +1,4 @@
-"""Where settings come from: files and variables, each as a table, and which of them wins, key by key.
+"""Where settings come from: files, variables and a program, each as a table, and which of them wins, key by key.
 
 This module decides how a place is read and what it is called in messages. It must not know what any key means, nor
 whether a place is believed.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
 from hashlib import sha256
@@ -21,7 +22,7 @@ from vision_backends.config.validation import HiddenTable
 from vision_backends.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Sequence
     from pathlib import Path
 
     from pydantic import BaseModel
@@ -32,6 +33,7 @@ __all__ = [
     "Keys",
     "Place",
     "gathered",
+    "keywords",
     "leaves",
     "merged",
     "openai_variables",
@@ -62,9 +64,9 @@ class Place:
 
     Attributes:
         table: What it sets.
-        sha256: Hash of the whole file; empty for variables.
-        path: The file; None for variables.
-        prefix: Of the names of variables.
+        sha256: Hash of the whole file; empty for what is no file.
+        path: The file; None for what is no file.
+        prefix: Of the names of variables; empty for the keywords of a program.
         nested: The tables of built-in rungs that it writes as ``[backends.NAME]``, which is the same.
     """
 
@@ -83,10 +85,18 @@ class Place:
             value = value[key]
         return True
 
-    def name_of(self, keys: Keys) -> str:
-        """Return what sets a key here: the path of the file, or the variable."""
+    def title_of(self, keys: Keys) -> str:
+        """Return `name_of` as the beginning of a sentence."""
         if self.path is not None:
             return str(self.path)
+        return f"The variable {self.name_of(keys)}" if self.prefix else "from_config()"
+
+    def name_of(self, keys: Keys) -> str:
+        """Return what sets a key here: the path of the file, the variable, or the keyword."""
+        if self.path is not None:
+            return str(self.path)
+        if not self.prefix:
+            return f"keyword {'backends' if keys[0] in self.nested else keys[0]}"
         if self.prefix == "OPENAI_":
             return OPENAI_VARIABLES[keys[1]] if len(keys) > 1 else "OPENAI_*"
         if keys[0] in self.nested:
@@ -148,6 +158,15 @@ def openai_variables() -> Place:
     """Return what the variables of OpenAI's own SDK set."""
     found = {key: os.environ[name] for key, name in OPENAI_VARIABLES.items() if os.environ.get(name)}
     return Place(table=merged([{"openai": found}] if found else []), prefix="OPENAI_")
+
+
+def keywords(given: Mapping[str, Any]) -> Place:
+    """Return what a program sets; what it does with its tables later changes nothing here."""
+    return Place(table=_tables(given))
+
+
+def _tables(given: Mapping[str, Any]) -> HiddenTable:
+    return HiddenTable((key, _tables(value) if isinstance(value, Mapping) else value) for key, value in given.items())
 
 
 def variables(model: type[BaseModel], *, prefix: str) -> Place:
@@ -217,7 +236,7 @@ def gathered(place: Place, names: Collection[str]) -> Place:
     for name in nested:
         if name in table:
             raise ConfigError(
-                f"{place.name_of((name,))} has both [{name}] and [backends.{name}], which are the same.",
+                f"{place.title_of((name,))} has both [{name}] and [backends.{name}], which are the same.",
                 remedy="Leave one of them out.",
             )
         table[name] = table["backends"].pop(name)
@@ -228,7 +247,7 @@ def gathered(place: Place, names: Collection[str]) -> Place:
         kind = own.pop("kind", name) if isinstance(own, dict) else name
         if kind != name:
             raise ConfigError(
-                f"{place.name_of(('backends', name) if name in nested else (name,))} gives the rung {name!r} another "
+                f"{place.title_of(('backends', name) if name in nested else (name,))} gives the rung {name!r} another "
                 "kind, but a built-in name has its own.",
                 remedy="Name it otherwise, such as [backends.second], and put that on the ladder.",
             )

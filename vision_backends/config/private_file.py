@@ -8,6 +8,7 @@ folders of a user are closed to others by themselves.
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -89,7 +90,7 @@ def _check_writers(path: Path, place: Path, status: os.stat_result) -> None:
     if shared & stat.S_IWOTH or not _is_private_group(status.st_gid) or _has_access_list(place):
         raise ConfigError(
             f"The configuration {str(path)!r} is not believed: others may write {str(place)!r}.",
-            remedy=f"Run: chmod go-w {place}. {WITHOUT}.",
+            remedy=f"Run: chmod go-w {shlex.quote(str(place))}. {WITHOUT}.",
         )
 
 

@@ -28,13 +28,14 @@ from pydantic import (
 )
 
 from vision_backends.arguments import shown
-from vision_backends.config.credentials import belonging, credentials, server_of
+from vision_backends.config.credentials import SERVER_KEYS, belonging, credentials, server_of
 from vision_backends.config.found import ONLY_LOWER, OnlyIf, Refusal, refusal_of, untrusted
 from vision_backends.config.places import (
     OPENAI_VARIABLES,
     Keys,
     Place,
     gathered,
+    keywords,
     leaves,
     merged,
     openai_variables,
@@ -42,6 +43,7 @@ from vision_backends.config.places import (
     read_file,
     variables,
 )
+from vision_backends.config.presets import presets
 from vision_backends.config.trusted_files import TrustedFiles
 from vision_backends.config.user_folders import user_folder
 from vision_backends.config.validation import HiddenTable, declared, parse_table, wrong_table
@@ -52,17 +54,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from vision_backends.config.credentials import Withheld
+    from vision_backends.config.presets import Preset
     from vision_backends.config.trusted_files import Verdict
     from vision_backends.config.web_address import Origin
 
 __all__ = [
     "BUILT_IN",
     "DEFAULT_LADDER",
+    "KINDS",
+    "LIMITS",
     "RUNG_NAME",
     "CacheSettings",
     "Configuration",
     "ImageSettings",
     "Settings",
+    "class_at",
     "find_config",
     "load_settings",
     "read_configuration",
@@ -77,6 +83,12 @@ BUILT_IN = {
     "embedded": "vision_backends.backends.embedded:EmbeddedBackend",
 }
 """The backends that come with the package, by the name of their table."""
+
+KINDS = {**BUILT_IN, "azure": "vision_backends.backends.openai:AzureBackend"}
+"""What a rung can be besides a backend of somebody else's, by its ``kind``."""
+
+SERVERS = ("openai", "azure")
+"""The kinds of rungs that ask a server which speaks OpenAI's language."""
 
 LIMITS = "vision_backends.health.budgets:Limits"
 """What the table of any backend may hold besides; each of them is a limit, and None is none."""
@@ -97,7 +109,13 @@ def _without_repeats(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-Names = Annotated[tuple[str, ...], AfterValidator(_without_repeats)]
+Names = Annotated[tuple[str, ...], AfterValidator(_without_repeats), Field(json_schema_extra={"uniqueItems": True})]
+
+SomeNames = Annotated[
+    tuple[str, ...],
+    Field(min_length=1, json_schema_extra={"uniqueItems": True}),
+    AfterValidator(_without_repeats),
+]
 
 
 def _without_built_in(tables: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -136,15 +154,19 @@ class CacheSettings(_Table):
 
 
 class ImageSettings(_Table):
-    """The ``[images]`` table: the limits of what is read.
+    """The ``[images]`` table: what is read, and its limits.
 
     Attributes:
         max_bytes: Largest file.
         max_pixels: Largest width × height.
+        allow_urls: Whether an image may be an http:// or https:// address.
+        allow_private_urls: Whether that may be on this machine or in a private network.
     """
 
     max_bytes: Annotated[PositiveInt, ONLY_LOWER] = 50_000_000
     max_pixels: Annotated[PositiveInt, ONLY_LOWER] = 40_000_000
+    allow_urls: Annotated[bool, ONLY_LOWER] = False
+    allow_private_urls: Annotated[bool, ONLY_LOWER] = False
 
 
 def _web_address(value: SecretStr) -> SecretStr:
@@ -191,7 +213,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     ladder: Annotated[
-        TaskLadders | Annotated[Names, Field(min_length=1)],
+        TaskLadders | SomeNames,
         OnlyIf(f"made of {', '.join(BUILT_IN)}", _all_built_in),
     ] = Field(DEFAULT_LADDER, examples=['["openai", "embedded"]'])
     deadline_s: Annotated[PositiveFloat, ONLY_LOWER] = Field(60.0, allow_inf_nan=False)
@@ -227,21 +249,33 @@ class Settings(BaseModel):
     def kind_of(self, name: str) -> str:
         """Return the kind of a rung: a built-in name wherever it is one, however it is written."""
         kind = name if name in BUILT_IN else str(self.backends.get(name, {}).get("kind", name))
-        return next((known for known, path in BUILT_IN.items() if kind == path), kind)
+        return next((known for known, path in KINDS.items() if kind == path), kind)
+
+    @property
+    def on_ladders(self) -> list[str]:
+        """The names of all rungs on any ladder, best first."""
+        if isinstance(self.ladder, tuple):
+            return [*self.ladder]
+        return [*dict.fromkeys(name for task in TaskLadders.model_fields for name in getattr(self.ladder, task))]
 
     def rungs_of(self, kind: str) -> list[str]:
         """Return the names of all rungs of a built-in kind, configured or on a ladder; the built-in one first."""
-        ladders = (
-            [self.ladder]
-            if isinstance(self.ladder, tuple)
-            else [getattr(self.ladder, task) for task in TaskLadders.model_fields]
-        )
-        names = dict.fromkeys([kind, *(name for ladder in ladders for name in ladder), *self.backends])
+        names = dict.fromkeys([kind, *self.on_ladders, *self.backends])
         return [name for name in names if self.kind_of(name) == kind]
+
+    def asks_server(self, name: str) -> bool:
+        """Return whether a rung asks a server which speaks OpenAI's language."""
+        return self.kind_of(name) in SERVERS
+
+    def preset_of(self, name: str) -> Preset | None:
+        """Return what is known of the server of a rung by the preset that it names, or that its kind is."""
+        kind = self.kind_of(name)
+        preset = self.table(name).get("preset") if kind == "openai" else kind
+        return presets().get(str(preset)) if preset and kind in SERVERS else None
 
     def server_of(self, name: str) -> Origin | None:
         """Return the server that a rung asks; None where it asks none that is known, or its address is not valid."""
-        return server_of(self.table(name)) if self.kind_of(name) == "openai" else None
+        return server_of(self.table(name)) if self.asks_server(name) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,22 +285,22 @@ class Configuration:
     Attributes:
         settings: What is in force.
         places: All places that were read, the one that wins last.
-        file: The file that was named, or found in the working directory; None where there is none.
-        found: What is known of a file that was found; None for one that was named.
         chosen: The number of the place of each credential that is sent.
         withheld: Credentials that were given for another server than that of their rung.
+        file: The file that was named, or found in the working directory; None where there is none.
+        found: What is known of a file that was found; None for one that was named.
     """
 
     settings: Settings
     places: Sequence[Place]
-    file: Path | None
-    found: Verdict | None
     chosen: Mapping[Keys, int]
     withheld: Sequence[Withheld]
+    file: Path | None = None
+    found: Verdict | None = None
 
     @property
     def origins(self) -> dict[Keys, str]:
-        """The file or variable that has set each key in force; those that are missing have their default."""
+        """The file, variable or keyword that has set each key in force; those that are missing have their default."""
         given = leaves(merged([place.table for place in self.places]))
         held_back = {(*each.table, *each.keys) for each in self.withheld}
         return {keys: self._place_of(keys).name_of(keys) for keys in given if keys not in held_back}
@@ -274,7 +308,7 @@ class Configuration:
     @property
     def variables(self) -> list[str]:
         """The variables that have set something in force, OpenAI's own last."""
-        names = {name for keys, name in self.origins.items() if self._place_of(keys).path is None}
+        names = {name for keys, name in self.origins.items() if self._place_of(keys).prefix}
         return sorted(names, key=lambda name: (name in OPENAI_VARIABLES.values(), name))
 
     def told_of(self, withheld: Withheld) -> str:
@@ -283,7 +317,8 @@ class Configuration:
         name = self.places[withheld.place].name_of(keys)
         what = name if name in OPENAI_VARIABLES.values() else f"{'.'.join(keys)} of {name}"
         why = f"it was given for {withheld.given_for or 'another server'}"
-        if withheld.table != ("openai",) and not self.places[withheld.place].has((*withheld.table, "base_url")):
+        names_server = any(self.places[withheld.place].has((*withheld.table, key)) for key in SERVER_KEYS)
+        if withheld.table != ("openai",) and not names_server:
             why = "it has no base_url beside it, and would not be encrypted"
         return f"{what} is not sent to {withheld.server}: {why}"
 
@@ -293,20 +328,39 @@ class Configuration:
         return next(place for place in reversed(self.places) if place.has(keys))
 
 
-def load_settings(path: str | os.PathLike[str] | None = None) -> Settings:
-    """Return the settings in force; arguments and errors as for `read_configuration`."""
-    configuration = read_configuration(path)
+def load_settings(
+    config: str | os.PathLike[str] | Settings | None = None, *, overrides: Mapping[str, Any] | None = None
+) -> Settings:
+    """Return the settings in force, with those that are already read in place of files and variables.
+
+    Args:
+        config: As for `read_configuration`, or settings.
+        overrides: What a program sets, which wins.
+
+    Raises:
+        ConfigError: As for `read_configuration`.
+    """
+    if isinstance(config, Settings):
+        if not overrides:
+            return config
+        given = keywords(config.model_dump(exclude_unset=True))
+        configuration = _in_force([given, gathered(keywords(overrides), BUILT_IN)])
+    else:
+        configuration = read_configuration(config, overrides=overrides)
     for withheld in configuration.withheld:
         _log.warning("%s.", configuration.told_of(withheld))
     return configuration.settings
 
 
-def read_configuration(path: str | os.PathLike[str] | None = None) -> Configuration:
+def read_configuration(
+    path: str | os.PathLike[str] | None = None, *, overrides: Mapping[str, Any] | None = None
+) -> Configuration:
     """Read the configuration: the user's own file, the one that is named or found, ``OPENAI_*`` and ``VISION_*``.
 
     Args:
         path: The file; by default ``VISION_CONFIG``, or ``vision.toml`` in the working directory if it exists. That
             one may set little until it is trusted.
+        overrides: What a program sets, which wins over all of them.
 
     Raises:
         ConfigError: A file is missing, not believed or not valid TOML, a key, variable or value is not valid, or a
@@ -317,7 +371,20 @@ def read_configuration(path: str | os.PathLike[str] | None = None) -> Configurat
         file, own = (None, own) if is_found else (file, None)
     files = [gathered(read_file(each), BUILT_IN) for each in (own, file) if each is not None]
     _check_variables()
-    places = [*files, _openai_variables(files), gathered(variables(Settings, prefix=ENV_PREFIX), BUILT_IN)]
+    later = [gathered(each, BUILT_IN) for each in (variables(Settings, prefix=ENV_PREFIX), keywords(overrides or {}))]
+    places = [*files, _openai_variables(files, later), *later]
+    configuration = _in_force(places)
+    if file is None or not is_found:
+        return replace(configuration, file=file)
+    found = TrustedFiles().verdict(file, files[-1].sha256)
+    refusals = [] if found == "trusted" else list(_refused(files[-1], before=files[:-1]))
+    if refusals:
+        raise untrusted(str(file), refusals, changed=found == "changed")
+    return replace(configuration, file=file, found=found)
+
+
+def _in_force(places: Sequence[Place]) -> Configuration:
+    """Return what several places set together, with the credentials that belong to the servers in force."""
     settings = _validated(places)
     chosen: dict[Keys, int] = {}
     withheld: list[Withheld] = []
@@ -325,17 +392,9 @@ def read_configuration(path: str | os.PathLike[str] | None = None) -> Configurat
         meant, others = belonging([_within(place, table) for place in places], table=table)
         chosen |= {(*table, *leaf): number for leaf, number in meant.items()}
         withheld += others
-    found = None
-    if file is not None and is_found:
-        found = TrustedFiles().verdict(file, files[-1].sha256)
-        refusals = [] if found == "trusted" else list(_refused(files[-1], before=files[:-1]))
-        if refusals:
-            raise untrusted(str(file), refusals, changed=found == "changed")
     return Configuration(
         settings=settings.model_copy(update=_sent(places, chosen, settings)),
         places=places,
-        file=file,
-        found=found,
         chosen=chosen,
         withheld=withheld,
     )
@@ -383,8 +442,7 @@ def _validated(places: Sequence[Place]) -> Settings:
         for depth in range(len(keys), 0, -1):
             for place in reversed(places):
                 if place.has(tuple(keys[:depth])):
-                    name = place.name_of(tuple(keys[:depth]))
-                    return name if place.path is not None else f"The variable {name}"
+                    return place.title_of(tuple(keys[:depth]))
         return "The configuration"
 
     try:
@@ -406,9 +464,15 @@ def _within(place: Place, table: Keys) -> HiddenTable:
     return found if isinstance(found, HiddenTable) else HiddenTable()
 
 
-def _openai_variables(files: Sequence[Place]) -> Place:
-    """Return what OpenAI's own variables set; not the key where the user has named another variable for it."""
+def _openai_variables(files: Sequence[Place], later: Sequence[Place]) -> Place:
+    """Return what OpenAI's own variables set; not the key where a file names another variable for it.
+
+    Nothing where ``[openai]`` is a preset of another server: they lie in many environments, and are for OpenAI.
+    """
     place = openai_variables()
+    presets = [table["preset"] for each in (*files, *later) if "preset" in (table := _within(each, ("openai",)))]
+    if presets and presets[-1] != "openai":
+        return replace(place, table=HiddenTable())
     named = any("api_key_env" in _within(each, ("openai",)) for each in files)
     is_set = place.has(("openai", "api_key"))
     return replace(place, table=pruned(place.table, [("openai", "api_key")])) if named and is_set else place
@@ -469,9 +533,9 @@ def _refused_by(
 
 def _refused_in_table(name: str, table: Mapping[str, Any], before: Mapping[str, Any]) -> Iterator[Refusal]:
     """Yield what the table of a backend sets but may not, by what the backend's constructor declares."""
-    limits = _named(LIMITS)
+    limits = class_at(LIMITS)
     limited = [spec.name for spec in fields(limits)]
-    for make, is_limit in ((_named(BUILT_IN[name]), False), (limits, True)):
+    for make, is_limit in ((class_at(BUILT_IN[name]), False), (limits, True)):
         own = {key: value for key, value in table.items() if (key in limited) is is_limit}
         earlier = {key: before[key] for key in own if key in before}
         values = parse_table(make, own, section=f"[{name}]", beside=limited)
@@ -482,7 +546,7 @@ def _refused_in_table(name: str, table: Mapping[str, Any], before: Mapping[str, 
             yield from [refusal] if refusal else []
 
 
-def _named(path: str) -> Any:  # noqa: ANN401 — a class of another room
+def class_at(path: str) -> Any:  # noqa: ANN401 — a class of another room
     """Return the class of another room that is named: the core's keys are known here, theirs are their own."""
     module, _, attribute = path.partition(":")
     return getattr(importlib.import_module(module), attribute)

@@ -21,7 +21,7 @@ from vision_backends.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-__all__ = ["Declared", "HiddenTable", "declared", "parse_table", "unknown_key", "wrong_table"]
+__all__ = ["Declared", "HiddenTable", "declared", "parse_table", "type_hints", "unknown_key", "wrong_table"]
 
 _STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True)
 
@@ -58,7 +58,7 @@ def parse_table(
     if not table and all(parameter.default is not parameter.empty for parameter in parameters):
         return HiddenTable()
     try:
-        hints = _type_hints(make, table)
+        hints = type_hints(make, table)
     except NameError as error:
         raise ConfigError(
             f"{section} cannot be checked: {error} in the signature that it configures.",
@@ -96,7 +96,7 @@ class Declared(NamedTuple):
 def declared(make: Callable[..., Any], names: Iterable[str]) -> dict[str, Declared]:
     """Return what is declared of some keywords of a function or class."""
     parameters = inspect.signature(make).parameters
-    hints = _type_hints(make, names)
+    hints = type_hints(make, names)
     return {name: Declared(parameters[name].default, getattr(hints[name], "__metadata__", ())) for name in names}
 
 
@@ -137,7 +137,7 @@ def unknown_key(key: str, valid: Sequence[str], *, where: str) -> ConfigError:
     return ConfigError(f"{where} has an unknown key {key!r}.", remedy=remedy)
 
 
-def _type_hints(make: Callable[..., Any], names: Iterable[str]) -> dict[str, Any]:
+def type_hints(make: Callable[..., Any], names: Iterable[str]) -> dict[str, Any]:
     """Resolve the annotations of some parameters; the others may exist for type checkers only."""
     target = inspect.unwrap(make.__init__ if inspect.isclass(make) else make)
     annotations = getattr(target, "__annotations__", {})

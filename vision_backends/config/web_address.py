@@ -10,7 +10,7 @@ import re
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-__all__ = ["Origin", "is_web_address", "origin_of"]
+__all__ = ["Origin", "goes_in_the_clear", "is_same_server", "is_web_address", "origin_of"]
 
 OPENAI_HOST = "api.openai.com"
 
@@ -62,3 +62,22 @@ def origin_of(url: str) -> Origin | None:
     if parts.scheme not in {"http", "https"} or not port or not _HOST.fullmatch(host):
         return None
     return Origin(parts.scheme, host, port)
+
+
+def is_same_server(home: Origin | None, server: Origin | None) -> bool:
+    """Return whether two addresses are of one server, to which one key may go; OpenAI's hosts are one, over https."""
+    if home is None or server is None:
+        return False
+    return home == server or (home.is_openai and server.is_openai and home.scheme == server.scheme == "https")
+
+
+def goes_in_the_clear(server: Origin) -> bool:
+    """Return whether what is sent to a server leaves this machine unencrypted."""
+    if server.scheme == "https":
+        return False
+    if not server.is_this_machine:
+        return True
+    from urllib.request import getproxies, proxy_bypass
+
+    proxies = getproxies()
+    return bool(proxies.get("http") or proxies.get("all")) and not proxy_bypass(server.host)

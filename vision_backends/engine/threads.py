@@ -108,10 +108,12 @@ def start_thread(target: Callable[[], object], *, name: str) -> None:
 class Mailbox(Generic[T]):
     """One item that another thread puts in and a caller waits for."""
 
+    __slots__ = ("_event", "_queue")
+
     def __init__(self) -> None:
         self._queue = make_queue()
         self._event: Any = None
-        if _is_patched():
+        if "gevent.monkey" in sys.modules and _is_patched():
             from gevent.event import Event
 
             self._event = Event()
@@ -285,7 +287,7 @@ def _is_patched() -> bool:
 
 
 def _original(module: str, name: str) -> Any:  # noqa: ANN401 — whatever is found there
-    if _is_patched():
+    if "gevent.monkey" in sys.modules and _is_patched():
         return sys.modules["gevent.monkey"].get_original(module, name)
     return getattr(import_module(module), name)
 

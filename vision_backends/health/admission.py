@@ -22,7 +22,7 @@ from vision_backends.engine.identifiers import Identifiers
 from vision_backends.engine.threads import after_fork_in_child
 from vision_backends.health.budgets import Amount
 from vision_backends.health.circuit_breaker import AccountGates, Failure, report
-from vision_backends.health.policy import MAYBE_BILLED, Scope, gate_kind
+from vision_backends.health.policy import MAYBE_BILLED, SERVER_IS_DOWN, Scope, gate_kind
 from vision_backends.health.reservations import BUDGETS, Reservations
 from vision_backends.health.shared_states import SharedStates
 from vision_backends.health.throttling import Throttling
@@ -126,7 +126,8 @@ class AdmissionControl:
         states = self._states.read_many(keys)
         accounts = {account: AccountGates.parse(states[GATES + account]) for account in moved}
         for scope in scopes:
-            if scope.gate_key("outage") in accounts[scope.account].failures:
+            failures = accounts[scope.account].failures
+            if failures and not failures.keys().isdisjoint(scope.outage_keys()):
                 self._counted.add(scope)
             else:
                 self._counted.discard(scope)
@@ -408,6 +409,7 @@ class AdmissionControl:
             reason=error.kind if code.isdigit() else code or error.kind,
             hint_s=getattr(error, "retry_after_s", None),
             spread=self._random.uniform(-1, 1),
+            own=error.kind not in SERVER_IS_DOWN,
         )
 
 

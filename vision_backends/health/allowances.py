@@ -76,7 +76,7 @@ class Allowance:
     def suits(limits: Limits) -> bool:
         """Return whether limits are budgets only: what is left of a minute, or of calls at a time, cannot be kept."""
         others = limits.requests_per_minute, limits.tokens_per_minute, limits.max_concurrency
-        return others == (None, None, None) and limits != Limits()
+        return others == (None, None, None) and limits.are_any
 
     def begin(self) -> None:
         """Begin with nothing, as the child of a fork does: what its parent has drawn is the parent's."""

@@ -9,20 +9,24 @@ written back within one atomic update for all processes; this module must not kn
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from vision_backends.arguments import shown
+from vision_backends.backends.base import table_of
 from vision_backends.errors import BackendError, ConfigError, OverloadedError, QuotaExhaustedError, RateLimitedError
 from vision_backends.health.circuit_breaker import MAX_LEASE_S, SLACK_S
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
+    from vision_backends.backends.base import Backend
+    from vision_backends.backends.requests import Request
+    from vision_backends.errors import VisionError
     from vision_backends.types import Usage
 
-__all__ = ["GIVE_BACK_S", "Alert", "Amount", "BudgetState", "Limits", "Spending", "day_of"]
+__all__ = ["GIVE_BACK_S", "Alert", "Amount", "BudgetState", "Limits", "Spending", "day_of", "remedy_of_unpriced"]
 
 NANO_USD = 1_000_000_000
 
@@ -61,6 +65,8 @@ class Limits:
         monthly_budget_usd: US dollars per month of UTC.
         daily_budget_tokens: Tokens, sent and received, per day of UTC.
         monthly_budget_tokens: Tokens, sent and received, per month of UTC.
+        allow_unpriced: Whether a model whose price is unknown may be asked under a budget in US dollars, which cannot
+            count it.
 
     Raises:
         ConfigError: A limit is not positive, or no number.
@@ -73,14 +79,41 @@ class Limits:
     monthly_budget_usd: float | None = None
     daily_budget_tokens: int | None = None
     monthly_budget_tokens: int | None = None
+    allow_unpriced: bool = False
 
     def __post_init__(self) -> None:
-        for spec in fields(self):
+        if not isinstance(self.allow_unpriced, bool):
+            raise ConfigError(f"allow_unpriced={shown(self.allow_unpriced)} is neither true nor false.")
+        for spec in fields(self)[:-1]:
             value: float | None = getattr(self, spec.name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
                 raise ConfigError(f"{spec.name}={shown(value)} is no number.", remedy="Leave it out for no limit.")
             if value is not None and not value > 0:
                 raise ConfigError(f"{spec.name} = {value} must be positive.", remedy="Leave it out for no limit.")
+
+    @property
+    def are_any(self) -> bool:
+        """Whether anything is limited."""
+        return replace(self, allow_unpriced=False) != Limits()
+
+    def check_priced(self, backend: Backend, requests: Iterable[Request], *, error: type[VisionError]) -> None:
+        """Return if the budgets can count what some requests of a backend cost, or need not.
+
+        Args:
+            backend: Who is asked.
+            requests: What it may be asked.
+            error: What to raise where they cannot: a `ConfigError` for what is configured, the caller's error for what
+                a call has chosen.
+        """
+        keys = [budget.key for budget in BUDGETS if budget.unit == "nano_usd" and budget.limit(self) is not None]
+        models = dict.fromkeys(model for request in requests for model in backend.unpriced(request))
+        if keys and models and not self.allow_unpriced:
+            names, kind = " and ".join(map(repr, models)), getattr(type(backend), "name", "")
+            table = table_of(backend.name, kind=kind if isinstance(kind, str) else "")
+            raise error(
+                f"{backend.name}.{keys[0]} cannot count what {names} costs: the price is unknown.",
+                remedy=f"{remedy_of_unpriced(table)}, or allow_unpriced = true.",
+            )
 
 
 class Amount(NamedTuple):
@@ -455,6 +488,15 @@ class BudgetState:
             limit: int | None = getattr(self.limits, key)
             if limit is not None:
                 self.levels[key] = (self._level(key, limit, now) - drawn, self._latest(key, now))
+
+
+def remedy_of_unpriced(table: str) -> str:
+    """Return what to do about a model whose price is unknown, as a sentence without its end.
+
+    Args:
+        table: The table of the backend, as messages write it.
+    """
+    return f"Set prices in {table} (USD per million tokens), or price = 0 there if nobody pays for it"
 
 
 def _amount(values: list[int]) -> Amount:

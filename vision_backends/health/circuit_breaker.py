@@ -33,6 +33,8 @@ from vision_backends.errors import (
 from vision_backends.health.policy import RULES, GateKey, GateReport, Transition, duration
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from vision_backends.health.policy import GateKind, GateState, Rule, Scope
 
 __all__ = [
@@ -138,6 +140,7 @@ class Failure:
         reason: The provider's code, or the kind of the error.
         hint_s: Seconds after which the server says to come back.
         spread: A random number in [-1, 1] for the jitter.
+        own: Whether an outage may be one for this backend only.
     """
 
     kind: GateKind
@@ -145,6 +148,7 @@ class Failure:
     reason: str
     hint_s: float | None = None
     spread: float
+    own: bool = False
 
 
 def block(gate: Gate | None, rule: Rule, failure: Failure, *, caller: str, now: float) -> Gate:
@@ -250,7 +254,7 @@ class AccountGates:
         """Return the gates that calls of a scope must pass and that are not passing."""
         if not self.gates:
             return []
-        keys = [scope.gate_key(kind) for kind in RULES]
+        keys = [*(scope.gate_key(kind) for kind in RULES), scope.gate_key("outage", own=True)]
         return [(key, self.gates[key]) for key in keys if key in self.gates]
 
     def refusal(self, scope: Scope, *, now: float) -> BackendError | None:
@@ -274,29 +278,38 @@ class AccountGates:
         probed = [(key, gate) for key, gate in self.concerning(scope) if gate.probe == caller]
         for key, _ in probed:
             del self.gates[key]
-        outage = scope.gate_key("outage")
-        counted = count(self.failures.pop(outage, None), failed=False, now=now)
-        if counted is not None:
-            self.failures[outage] = counted
+        for outage in scope.outage_keys():
+            counted = count(self.failures.pop(outage, None), failed=False, now=now)
+            if counted is not None:
+                self.failures[outage] = counted
         return [_moved(key, gate, "probing", "passing", by=scope.backend, at=now) for key, gate in probed]
 
     def fail(self, scope: Scope, failure: Failure, *, caller: str, now: float) -> list[Transition]:
         """Block the gate that the failure concerns, or count towards that; give up all other probes."""
-        key = scope.gate_key(failure.kind)
-        before = self.gates.get(key)
-        moved = []
-        counted = None
-        if before is None and failure.kind == "outage":
-            counted = count(self.failures.pop(key, None), failed=True, now=now)
-        if counted is not None and not counted.is_outage:
-            self.failures[key] = counted
-        else:
+        moved: list[Transition] = []
+        for key in self._concerned(scope, failure, caller=caller):
+            before = self.gates.get(key)
+            if before is None and failure.kind == "outage":
+                counted = count(self.failures.pop(key, None), failed=True, now=now)
+                if counted is not None and not counted.is_outage:
+                    self.failures[key] = counted
+                    continue
             after = self.gates[key] = block(before, RULES[failure.kind], failure, caller=caller, now=now)
             if before is None or before.probe == caller:  # not a straggler, which is not an event
                 state: GateState = "passing" if before is None else "probing"
                 moved = [_moved(key, after, state, "blocked", by=scope.backend, at=now, until=after.until)]
+            break  # one gate is enough
         self.give_up(scope, caller=caller)
         return moved
+
+    def _concerned(self, scope: Scope, failure: Failure, *, caller: str) -> Sequence[GateKey]:
+        """Return the gates that a failure may block, the widest first."""
+        if failure.kind != "outage":
+            return (scope.gate_key(failure.kind),)
+        shared, own = scope.outage_keys()
+        probed = self.gates.get(shared)
+        is_probe = probed is not None and probed.probe == caller
+        return (shared, own) if is_probe or not failure.own else (own,)
 
     def give_up(self, scope: Scope, *, caller: str) -> list[Transition]:
         """Let another call probe the gates that this one was probing; moves none of them."""
@@ -311,16 +324,22 @@ class AccountGates:
         Args:
             backend: Its name.
             now: The time.
-            pays: Whether this account pays for it: then what blocks the whole account passes, whoever blocked it.
+            pays: Whether this account pays for it: then what blocks other backends of the account as well passes,
+                whoever blocked it.
         """
         gone = [
             (key, gate)
             for key, gate in self.gates.items()
-            if backend in {None, gate.backend} or (pays and RULES[key.kind].span == "account")
+            if backend in {None, gate.backend} or (pays and not key.backend)
         ]
         for key, _ in gone:
             del self.gates[key]
-        self.failures = {key: each for key, each in self.failures.items() if backend not in {None, key.backend}}
+        met = {key[2:] for key in self.failures if backend in {None, key.backend}}  # models and tasks
+        self.failures = {
+            key: each
+            for key, each in self.failures.items()
+            if backend not in {None, key.backend} and (key.backend or not (pays or key[2:] in met))
+        }
         return [_moved(key, gate, "blocked", "passing", by=gate.backend, at=now) for key, gate in gone]
 
 
@@ -337,7 +356,9 @@ def _key(values: list[Any]) -> GateKey:
     kind, *rest = values
     if kind not in RULES:
         raise ValueError(f"There is no gate {kind!r}.")
-    return GateKey(kind, *map(str, rest))
+    key = GateKey(kind, *map(str, rest))
+    is_shared = RULES[key.kind].shared and kind != "outage"  # earlier versions wrote the backend there
+    return key._replace(backend="") if is_shared else key
 
 
 def _read(kind: type[S], values: dict[str, Any]) -> S:

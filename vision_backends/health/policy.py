@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MAYBE_BILLED",
     "RULES",
+    "SERVER_IS_DOWN",
     "GateKey",
     "GateKind",
     "GateReport",
@@ -35,6 +36,9 @@ __all__ = [
 
 GateKind = Literal["quota", "authentication", "model", "refusal", "rate", "overload", "outage"]
 """What a gate is blocked by."""
+
+SERVER_IS_DOWN = frozenset({"unavailable"})
+"""Errors that are an outage for every backend of an account."""
 
 Span = Literal["account", "model", "task"]
 """Which calls a blocked gate refuses: those of an account, of one model of a backend, or of one task of that model."""
@@ -67,6 +71,7 @@ class Rule:
 
     Attributes:
         span: Which calls they block.
+        shared: Whether they block those of every backend of the account: its server counts or fails for all of them.
         first_s: Seconds for which a gate is blocked at first.
         max_s: Seconds for which it is blocked at most; each failed probe doubles the time.
         jitter: Share of the time by which it is lengthened or shortened at random, so that the clients of a server
@@ -75,6 +80,7 @@ class Rule:
     """
 
     span: Span
+    shared: bool = False
     first_s: float
     max_s: float
     jitter: float = 0.0
@@ -86,9 +92,9 @@ RULES: Mapping[GateKind, Rule] = {
     "authentication": Rule(span="account", first_s=5 * 60, max_s=5 * 60),
     "model": Rule(span="model", first_s=5 * 60, max_s=60 * 60),
     "refusal": Rule(span="task", first_s=15 * 60, max_s=24 * 60 * 60),
-    "rate": Rule(span="task", first_s=20, max_s=120, obeys_hint=True),
-    "overload": Rule(span="model", first_s=20, max_s=120, obeys_hint=True),
-    "outage": Rule(span="task", first_s=30, max_s=300, jitter=0.2),
+    "rate": Rule(span="task", shared=True, first_s=20, max_s=120, obeys_hint=True),
+    "overload": Rule(span="model", shared=True, first_s=20, max_s=120, obeys_hint=True),
+    "outage": Rule(span="task", shared=True, first_s=30, max_s=300, jitter=0.2),
 }
 """The times of an outage follow Envoy's outlier detection (30 s, growing, at most 300 s). Of every other kind a single
 error blocks the gate: one answer "insufficient_quota" leaves no doubt."""
@@ -98,8 +104,8 @@ def gate_kind(error: VisionError) -> GateKind | None:
     """Return which gate an error concerns; None if it says nothing about the backend's next calls."""
     if not isinstance(error, BackendError) or error.kind in HARMLESS:
         return None
-    if isinstance(error, RefusedError) and not error.lasting:
-        return None  # this request; the next may be of another kind
+    if isinstance(error, RefusedError) and (error.blind or not error.lasting):
+        return None  # the backend remembers the first; of the second, the next request may be of another kind
     return GATE_KINDS.get(error.kind, "outage")
 
 
@@ -128,12 +134,21 @@ class Scope:
     model: str
     task: Task
 
-    def gate_key(self, kind: GateKind) -> GateKey:
-        """Return the key of the gate of this kind that calls of this scope must pass."""
-        span = RULES[kind].span
-        if span == "account":
+    def gate_key(self, kind: GateKind, *, own: bool = False) -> GateKey:
+        """Return the key of the gate of this kind that calls of this scope must pass; of the backend's own, if any."""
+        rule = RULES[kind]
+        if rule.span == "account":
             return GateKey(kind)
-        return GateKey(kind, self.backend, self.model, self.task if span == "task" else "")
+        backend = "" if rule.shared and not own else self.backend
+        return GateKey(kind, backend, self.model, self.task if rule.span == "task" else "")
+
+    def outage_keys(self) -> tuple[GateKey, GateKey]:
+        """Return the keys of both gates of outages: the account's, and the backend's own.
+
+        A server that is down is so for every backend that asks it; one that is too slow for the timeout of a backend,
+        or answers it with what cannot be read, may be well for another.
+        """
+        return self.gate_key("outage"), self.gate_key("outage", own=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -91,12 +91,12 @@ class Reservations:
     def may_block(self, backend: str) -> bool:
         """Return whether `reserve` may have to wait for the store, if that is one that blocks."""
         allowance = self._allowances.get(backend)
-        return self.is_limited(backend) and not (allowance is not None and allowance.has(SPARE_CALLS))
+        return backend in self._limits and not (allowance is not None and allowance.has(SPARE_CALLS))
 
     def settle_may_block(self, backend: str, estimate: Amount) -> bool:
         """Return whether `settle` may have to wait for the store, if that is one that blocks."""
         allowance = self._allowances.get(backend)
-        return self.is_limited(backend) and (allowance is None or _is_booked_at_once(allowance, estimate))
+        return backend in self._limits and (allowance is None or _is_booked_at_once(allowance, estimate))
 
     def parse(self, backend: str, text: str | None) -> BudgetState:
         """Return what is spent and reserved, as this process sees it."""
@@ -120,7 +120,7 @@ class Reservations:
         """Say in the log, once, that a budget in dollars cannot count the calls of a model."""
         limits = self._limits[backend]
         has_budget = limits.daily_budget_usd is not None or limits.monthly_budget_usd is not None
-        if has_budget and model not in self._unpriced:
+        if has_budget and not limits.allow_unpriced and model not in self._unpriced:
             self._unpriced.add(model)
             _log.warning("The price of %r is unknown: budgets in US dollars cannot count it.", model)
 

@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict
-from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial, reduce
 from operator import add
 from typing import TYPE_CHECKING, TypeVar
 
-from vision_backends.clock import pause
 from vision_backends.engine.cancellation import reason_of
-from vision_backends.engine.threads import after_fork_in_child
 from vision_backends.errors import (
     ABOUT_ONE_INPUT,
     BackendError,
@@ -32,21 +28,19 @@ from vision_backends.errors import (
 from vision_backends.routing.single_flight import Flight, SingleFlight
 from vision_backends.routing.trace import note, settle
 from vision_backends.storage.cache import decode, encode
-from vision_backends.types import FREE, Description, Detections, Embedding, Usage
+from vision_backends.types import FREE, Description, Detections, Embedding, Reply, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from vision_backends.backends.requests import Request
     from vision_backends.clock import Clock
     from vision_backends.engine.pools import Pool
     from vision_backends.health.admission import AdmissionControl, GateSnapshot, Permit
-    from vision_backends.health.policy import Scope
     from vision_backends.routing.call import Answer, Item, Rung, Turn
     from vision_backends.routing.callers import Caller
+    from vision_backends.routing.cold_starts import ColdStarts
     from vision_backends.routing.recorder import CallRecorder
     from vision_backends.routing.warm_up import WarmUps
-    from vision_backends.storage.notes import Notes
     from vision_backends.types import Attempt, Outcome, Task
 
 __all__ = ["Attempts"]
@@ -56,13 +50,8 @@ ANSWER_TYPES: dict[Task, type[Answer]] = {
     "embed": Embedding,
     "embed_text": Embedding,
     "detect": Detections,
+    "ask": Reply,
 }
-
-FIRST_ANSWERS = "first answers"
-"""Under which name the time that a local rung needs to load is noted."""
-
-LOADS_AFTER_S = 0.5
-"""Answers that come sooner need no other rung, and cost nobody a model's memory."""
 
 GRACE_S = 0.1
 """An answer that is there this soon after its time is still taken: it has been paid for."""
@@ -79,8 +68,7 @@ class Attempts:
         health: The gates that every rung stands behind.
         callers: What calls each backend, by its name.
         warm_ups: Makes a rung ready that had to be passed by, or may soon be needed.
-        loads_ahead: Whether the last rung is loaded while a better one is asked.
-        notes: What was learned about each backend, by its name.
+        cold_starts: Knows how long rungs take.
         recorder: Where answers and their costs are written down.
         store_pool: Threads for what may have to wait for a store.
         clock: Where time comes from.
@@ -92,8 +80,7 @@ class Attempts:
         health: AdmissionControl,
         callers: Mapping[str, Caller],
         warm_ups: WarmUps,
-        loads_ahead: bool,
-        notes: Mapping[str, Notes],
+        cold_starts: ColdStarts,
         recorder: CallRecorder,
         store_pool: Pool,
         clock: Clock,
@@ -101,56 +88,11 @@ class Attempts:
         self._health = health
         self._callers = callers
         self._warm_ups = warm_ups
-        self._loads_ahead = loads_ahead
-        self._notes = notes
-        self._first_s: dict[Scope, float] = {}
-        self._unanswered: defaultdict[str, dict[object, float]] = defaultdict(dict)
-        self._loading: dict[str, asyncio.Task[None]] = {}
-        after_fork_in_child(self, lambda own: own._unanswered.clear())  # noqa: SLF001 — its own
+        self.cold_starts = cold_starts
         self._recorder = recorder
         self._store_pool = store_pool
         self._flights = SingleFlight()
         self.clock = clock
-
-    def expected_s(self, rung: Rung, request: Request, *, percent: float = 90.0) -> float:
-        """Return the seconds that this percentage of a rung's calls are known or expected to take.
-
-        What has not answered in this process yet may have to be loaded: that took so long the last time.
-        """
-        first_s = self._first_s.get(rung.scope, 0.0) if self.was_well(rung) is None else 0.0
-        return self._health.expected_s(rung.scope, max(rung.backend.expected_s(request), first_s), percent=percent)
-
-    @contextmanager
-    def loading(self, rung: Rung | None, request: Request) -> Iterator[None]:
-        """Have a rung loaded that has not answered in this process yet, if the block takes more than a moment."""
-        if rung is None or not self._loads_ahead or self.was_well(rung) is not None:
-            yield
-            return
-        name, call = rung.backend.name, object()
-        unanswered = self._unanswered[name]
-        if not unanswered:
-            self._loading[name] = asyncio.create_task(self._load(rung, request, unanswered))
-        unanswered[call] = self.clock.monotonic()
-        try:
-            yield
-        finally:
-            del unanswered[call]
-            if not unanswered:
-                self._loading.pop(name).cancel()
-
-    async def _load(self, rung: Rung, request: Request, unanswered: Mapping[object, float]) -> None:
-        """Load a rung once one of the calls that may need it has been unanswered for more than a moment."""
-        while unanswered:
-            oldest = min(unanswered.values())
-            left_s = oldest + LOADS_AFTER_S - self.clock.monotonic()
-            if left_s <= 0:
-                self._warm_ups.begin_unless_tried(rung.backend, request)
-                return
-            await pause(self.clock, left_s)
-
-    def was_well(self, rung: Rung) -> bool | None:
-        """Return whether a rung's last call here was answered; None before the first."""
-        return self._health.was_well(rung.scope)
 
     def most_running(self, rung: Rung) -> int | None:
         """Return how many calls of a rung may run concurrently before one more would be refused; None for any."""
@@ -158,11 +100,8 @@ class Attempts:
 
     def look(self, rungs: Sequence[Rung]) -> GateSnapshot:
         """Return what the gates of some rungs are now; may block."""
-        for rung in rungs:
-            if rung.backend.local and rung.scope not in self._first_s:
-                kept = self._notes[rung.backend.name].about(FIRST_ANSWERS).get(_first_name(rung), 0.0)
-                self._first_s[rung.scope] = kept if isinstance(kept, float) else 0.0
-        return self._health.look(rung.scope for rung in rungs)
+        self.cold_starts.look(rungs)
+        return self._health.look([rung.scope for rung in rungs])
 
     async def look_again(self, rungs: Sequence[Rung]) -> GateSnapshot:
         """Do as `look`, without blocking the loop."""
@@ -313,29 +252,13 @@ class Attempts:
             await self.ended(permit, end, error=error)
             return error
         elapsed_s = self.clock.monotonic() - started
-        self._note_first(turn, elapsed_s)
+        self.cold_starts.note_first(turn.rung, turn.call.request, elapsed_s)
         for item, answer in zip(items, answers, strict=True):
             self.settle(item, turn, answer, elapsed_s=elapsed_s)
         limits = turn.rung.backend.rate_limits(turn.call.request)
         each_s = elapsed_s / len(items)  # a batch is no slow call
         await self.ended(permit, partial(permit.succeeded, usage=_usage(answers), elapsed_s=each_s, limits=limits))
         return None
-
-    def _note_first(self, turn: Turn, elapsed_s: float) -> None:
-        """Note that a local rung took longer than it says for its first answer in this process, for the next one.
-
-        A short time after a long one may have had a warm-up before it.
-        """
-        rung = turn.rung
-        if not rung.backend.local or self.was_well(rung) is not None:
-            return
-        before = self._first_s.get(rung.scope, 0.0)
-        seconds = max(elapsed_s, before * 0.8)
-        usual_s = rung.backend.expected_s(turn.call.request)
-        if seconds > usual_s and not 0.9 * before <= seconds <= 1.25 * before:
-            values = {_first_name(rung): round(seconds, 3)}
-            with suppress(RuntimeError):  # the router is closed
-                self._store_pool.submit(partial(self._notes[rung.backend.name].note, FIRST_ANSWERS, values))
 
     async def _answers(
         self, turn: Turn, flight: Flight, permit: Permit, estimate: Usage, *, timeout_s: float
@@ -349,8 +272,9 @@ class Attempts:
         """
         started = self.clock.monotonic()
         keep_late = partial(self._keep_late, turn, flight.items, permit)
-        asked = self._callers[turn.rung.backend.name].start(
-            [item.opened for item in flight.items], turn.call.request, timeout_s=timeout_s, on_late=keep_late
+        backend, inputs = turn.rung.backend, [item.opened for item in flight.items]
+        asked = self._callers[backend.name].start(
+            backend, inputs, turn.call.request, timeout_s=timeout_s, on_late=keep_late
         )
         try:
             await asyncio.wait([asked])
@@ -387,7 +311,7 @@ class Attempts:
         )
 
     def _late(self, turn: Turn, timeout_s: float) -> TimedOutError:
-        cold = turn.rung.backend.local and not self.was_well(turn.rung)
+        cold = turn.rung.backend.local and not self.cold_starts.was_well(turn.rung)
         return TimedOutError(
             f"No answer within {timeout_s:.3g} s.",
             remedy="It may still be loading: call router.warm_up() before, or allow more time." if cold else None,
@@ -429,8 +353,9 @@ class Attempts:
         except (Exception, asyncio.CancelledError) as crash:
             raise self.crashed(turn, crash) from crash
         rung, kind = turn.rung, ANSWER_TYPES[turn.call.request.task]
-        if len(answers) != count or not all(isinstance(answer, kind) for answer in answers):
-            raise InvalidReplyError(f"The backend did not return {count} {kind.__name__} records.")
+        is_list = hasattr(answers, "__len__")  # and no generator, nor a record without a list
+        if not is_list or len(answers) != count or not all(isinstance(answer, kind) for answer in answers):
+            raise _broken_promise(answers, count, kind, task=turn.call.request.task)
         space = rung.model.space if rung.model else None
         for answer in answers:
             if isinstance(answer, Embedding) and answer.space != space:
@@ -482,10 +407,6 @@ class Attempts:
         return await self._store_pool.start(action, on_late=on_late) if may_block else action()
 
 
-def _first_name(rung: Rung) -> str:
-    return f"{rung.scope.model} {rung.scope.task}"
-
-
 def _concerns_one(error: VisionError | None) -> bool:
     """Return whether an error is about one of the inputs, so that the others can be answered without it."""
     return isinstance(error, CallerError) or getattr(error, "code", None) in ABOUT_ONE_INPUT
@@ -520,3 +441,14 @@ def _share(usage: Usage, items: Sequence[Item]) -> Usage:
         output_tokens=None if usage.output_tokens is None else usage.output_tokens // count,
         cost_usd=None if usage.cost_usd is None else usage.cost_usd / count,
     )
+
+
+def _broken_promise(answers: object, count: int, kind: type, *, task: str) -> InvalidReplyError:
+    """Return the error that says what a backend returned in place of what it has to."""
+    given = f"a {type(answers).__name__}"
+    if isinstance(answers, (list, tuple)):
+        given += f" of {len(answers)}"
+        wrong = {type(each).__name__ for each in answers if not isinstance(each, kind)}
+        given += f" with {', '.join(sorted(wrong))} in it" if wrong else ""
+    message = f"The backend did not return {count} {kind.__name__} records, but {given}."
+    return InvalidReplyError(message, remedy=f"Its {task} has to return a list with one record per input.")

@@ -37,7 +37,7 @@ CLOSE_S = 0.2
 
 
 class Caller(Protocol):
-    """Calls one backend.
+    """Calls one rung, with whichever of its models.
 
     Attributes:
         gives_up: Whether a call that is cancelled ends, so that nothing of it can come late.
@@ -47,6 +47,7 @@ class Caller(Protocol):
 
     def start(
         self,
+        backend: Backend,
         inputs: Sequence[Any],
         request: Request,
         *,
@@ -56,7 +57,7 @@ class Caller(Protocol):
         """Begin a call, and return its future; cancelling that ends the call or leaves it behind."""
         ...
 
-    def stream(self, image: Image, request: DescribeRequest, *, timeout_s: float) -> Pieces:
+    def stream(self, backend: Backend, image: Image, request: DescribeRequest, *, timeout_s: float) -> Pieces:
         """Yield a description piece by piece, and at last the record."""
         ...
 
@@ -67,29 +68,29 @@ class Caller(Protocol):
 
 def caller_of(backend: Backend) -> Caller:
     """Return what calls a backend, by its kind."""
-    return _AsyncCaller(backend) if isinstance(backend, AsyncBackend) else _PlainCaller(backend)
+    return _AsyncCaller() if isinstance(backend, AsyncBackend) else _PlainCaller(backend.name)
 
 
 class _PlainCaller:
     gives_up = False
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
-        self._pool = Pool(backend.name, size=THREADS)
+    def __init__(self, name: str) -> None:
+        self._pool = Pool(name, size=THREADS)
 
     def start(
         self,
+        backend: Backend,
         inputs: Sequence[Any],
         request: Request,
         *,
         timeout_s: float,
         on_late: Callable[[Sequence[Answer]], object],
     ) -> asyncio.Future[Sequence[Answer]]:
-        method = getattr(self._backend, request.task)
+        method = getattr(backend, request.task)
         return self._pool.start(partial(method, inputs, request, timeout_s=timeout_s), on_late=on_late)
 
-    async def stream(self, image: Image, request: DescribeRequest, *, timeout_s: float) -> Pieces:
-        ask = partial(self._backend.describe_stream, image, request, timeout_s=timeout_s)
+    async def stream(self, backend: Backend, image: Image, request: DescribeRequest, *, timeout_s: float) -> Pieces:
+        ask = partial(backend.describe_stream, image, request, timeout_s=timeout_s)
         pieces = await self._pool.start(ask)  # which a backend may do its work in, rather than be a generator function
 
         def step() -> str | Description:
@@ -120,12 +121,12 @@ class _PlainCaller:
 class _AsyncCaller:
     gives_up = True
 
-    def __init__(self, backend: AsyncBackend) -> None:
-        self._backend = backend
+    def __init__(self) -> None:
         self._tasks: set[asyncio.Future[Any]] = set()  # the loop itself would forget them
 
     def start(
         self,
+        backend: Backend,
         inputs: Sequence[Any],
         request: Request,
         *,
@@ -133,16 +134,19 @@ class _AsyncCaller:
         on_late: Callable[[Sequence[Answer]], object],  # noqa: ARG002 — nothing comes late
     ) -> asyncio.Future[Sequence[Answer]]:
         async def answers() -> Sequence[Answer]:  # so that whatever the method does wrong fails the task
-            method = getattr(self._backend, request.task)
-            return cast("Sequence[Answer]", await method(inputs, request, timeout_s=timeout_s))
+            reply = getattr(backend, request.task)(inputs, request, timeout_s=timeout_s)
+            if isinstance(reply, list):
+                message = f"The backend is an AsyncBackend, but its {request.task} is a plain method."
+                raise InvalidReplyError(message, remedy=f"Write async def {request.task}, or subclass Backend.")
+            return cast("Sequence[Answer]", await reply)
 
         task = asyncio.get_running_loop().create_task(answers())
         self._tasks.add(task)
         task.add_done_callback(self._forget)
         return task
 
-    async def stream(self, image: Image, request: DescribeRequest, *, timeout_s: float) -> Pieces:
-        pieces = self._backend.describe_stream(image, request, timeout_s=timeout_s)
+    async def stream(self, backend: Backend, image: Image, request: DescribeRequest, *, timeout_s: float) -> Pieces:
+        pieces = cast("AsyncBackend", backend).describe_stream(image, request, timeout_s=timeout_s)
         async with aclosing(pieces):
             async for piece in pieces:
                 yield piece

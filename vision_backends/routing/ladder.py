@@ -23,17 +23,9 @@ if TYPE_CHECKING:
     from vision_backends.routing.attempts import Attempts
     from vision_backends.routing.call import Call, Item, Rung
     from vision_backends.routing.hedging import Hedges
+    from vision_backends.routing.probing import Probing
 
 __all__ = ["Ladder"]
-
-MARGIN = 1.5
-MARGIN_S = 0.05
-"""What is kept back for the next rung beyond what it usually takes: for a slow moment, and for getting to it."""
-
-COLD_SHARE = 0.25
-MAX_COLD_S = 5.0
-"""What is kept back for a rung that has not answered in this process yet, whatever its usual time: nobody knows how
-long loading takes when the machine is busy with something else."""
 
 MAX_PAUSE_S = 2.0
 PAUSE_SHARE = 0.25
@@ -55,10 +47,12 @@ class Ladder:
     Args:
         attempts: Makes the single attempts.
         hedges: When the next rung is asked as well.
+        probing: Finds out what a rung can do of which little is known.
     """
 
-    def __init__(self, attempts: Attempts, *, hedges: Hedges) -> None:
+    def __init__(self, attempts: Attempts, *, hedges: Hedges, probing: Probing) -> None:
         self.attempts = attempts
+        self.probing = probing
         self._hedges = hedges
 
     async def walk(
@@ -80,7 +74,12 @@ class Ladder:
                 return
             if turn.rung.refusal is not None:
                 self.attempts.pass_by(pending, turn, turn.rung.refusal)
-            elif len(pending) == 1 and self._hedges.wanted and turn.spare is not None and only is None:
+                continue
+            model = turn.rung.model
+            unknown = model is not None and model.probe_first
+            if unknown and not await self.probing.lets_ask(turn, pending, self.attempts):
+                continue
+            if len(pending) == 1 and self._hedges.wanted and turn.spare is not None and only is None:
                 if await self._hedge(turn, rungs[turn.place + 1 :], pending[0]):
                     return
             else:
@@ -90,7 +89,7 @@ class Ladder:
         """Yield the turn of each rung, with what is kept back for the next that could be asked and for the last."""
         for place, rung in enumerate(rungs):
             below = [each for each in rungs[place + 1 :] if each.refusal is None]
-            kept_s = sum(self._kept_s(each, call) for each in below[:1] + below[1:][-1:])
+            kept_s = sum([self.attempts.cold_starts.kept_s(each, call) for each in below[:1] + below[1:][-1:]])
             yield Turn(
                 rung=rung,
                 place=place,
@@ -99,13 +98,6 @@ class Ladder:
                 last=below[-1] if below else None,
                 kept_s=kept_s,
             )
-
-    def _kept_s(self, rung: Rung, call: Call) -> float:
-        """Return what is kept back for a rung below; more for one that may have to be loaded on a busy machine."""
-        usual_s = self.attempts.expected_s(rung, call.request) * MARGIN + MARGIN_S
-        if not rung.backend.local or self.attempts.was_well(rung) is not None:
-            return usual_s
-        return max(usual_s, min(COLD_SHARE * call.deadline.remaining_s, MAX_COLD_S))
 
     async def _ask_all(self, turn: Turn, items: Sequence[Item]) -> None:
         """Ask for all items, in batches of the backend's size, as many at the same time as there are places."""
@@ -121,11 +113,11 @@ class Ladder:
         """Ask once there is a place, and have the list learn from it how many there should be."""
         backend, request, places = turn.rung.backend, turn.call.request, turn.call.places
         if places is None:
-            with self.attempts.loading(turn.last, request):
+            with self.attempts.cold_starts.loading(turn.last, request):
                 await self._ask(turn, items)
             return
         with await places.at(backend.name, partial(self._places, turn)).take() as place:
-            with self.attempts.loading(turn.last, request):
+            with self.attempts.cold_starts.loading(turn.last, request):
                 place.error = await self._ask(turn, items)
             last = items[0].attempts[-1] if items[0].attempts else None
             if last is not None and last.outcome == "answered":
@@ -138,7 +130,7 @@ class Ladder:
 
     async def _ask(self, turn: Turn, items: Sequence[Item]) -> BackendError | None:
         """Ask once, and a second time where that is worth its price; return what it has failed with at last."""
-        was_well = self.attempts.was_well(turn.rung)
+        was_well = self.attempts.cold_starts.was_well(turn.rung)
         error = await self.attempts.make(turn, items)
         if error is None or turn.rung.backend.local:
             return error
@@ -171,7 +163,7 @@ class Ladder:
     async def _hedge(self, turn: Turn, below: Sequence[Rung], item: Item) -> bool:
         """Ask a rung and, while it still thinks after a while, those below as well; return whether they were."""
         call = replace(turn.call, on_settled=lambda _items: None)  # the item counts once, whichever rung settles it
-        after_s = self._hedges.after_s(self.attempts.expected_s(turn.rung, call.request, percent=95))
+        after_s = self._hedges.after_s(self.attempts.cold_starts.expected_s(turn.rung, call.request, percent=95))
         try:
             return await self._hedges.race(
                 item,

@@ -5,16 +5,19 @@ This module decides which backends such options leave, and that they make sense.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict
 
-from vision_backends.arguments import check_flag, check_number, check_text
-from vision_backends.errors import InvalidRequestError
+from vision_backends.arguments import check_flag, check_number, check_text, iterate, shown
+from vision_backends.backends.base import tell_rung
+from vision_backends.errors import BackendError, InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from vision_backends.backends.base import Backend
+    from vision_backends.backends.requests import Request
     from vision_backends.types import Task
 
 __all__ = ["CallKeywords", "CallOptions", "ChoiceKeywords", "Priority", "positive_seconds"]
@@ -24,17 +27,26 @@ Priority = Literal["interactive", "batch"]
 
 USUAL_PATIENCE_S = 600.0
 
+MOST_MODEL_CHARS = 256
+"""Of the name of a model; the longest on the hub have less than 200."""
+
 
 class ChoiceKeywords(TypedDict, total=False):
     """The keywords by which a caller chooses who may answer, and how fast.
 
     Attributes:
         backend: Ask only this rung.
+        backends: Ask only these rungs, in this order.
+        model: Ask only this model. ``"azure/gpt-x"`` is the model ``gpt-x`` of the rung ``azure``, whichever model that
+            is configured with; so is ``"gpt-x"`` together with ``backend="azure"``. Where no rung is named, those that
+            are configured with the model are asked, in order. For embeddings it is the model that makes the vectors.
         local_only: Ask only backends that keep the input on this machine.
         deadline_s: Seconds for the call, instead of the router's for each input.
     """
 
     backend: str | None
+    backends: Sequence[str] | None
+    model: str | None
     local_only: bool
     deadline_s: float | None
 
@@ -61,6 +73,8 @@ class CallOptions:
     """
 
     backend: str | None = None
+    backends: Sequence[str] | None = None
+    model: str | None = None
     local_only: bool = False
     deadline_s: float | None = None
     priority: Priority = "interactive"
@@ -85,7 +99,10 @@ class CallOptions:
         return cls(**keywords)
 
     def __post_init__(self) -> None:
-        check_text("backend", self.backend, example='"embedded"')
+        if self.backend is not None or self.backends is not None:
+            object.__setattr__(self, "backends", _names(self.backend, self.backends))
+        if self.model is not None:
+            _check_model(self.model)
         check_flag("local_only", self.local_only)
         check_number("max_wait_s", self.max_wait_s, example=600)
         if self.deadline_s is not None:
@@ -110,28 +127,170 @@ class CallOptions:
             return None
         return USUAL_PATIENCE_S if self.max_wait_s is None else self.max_wait_s
 
-    def choose(self, ladder: Sequence[Backend], task: Task) -> Sequence[Backend]:
-        """Return the backends that are left of a ladder.
+    def choose(self, ladder: Sequence[Backend], request: Request) -> Sequence[Backend]:
+        """Return the backends that are left of a ladder, in the order of the call, with the model that it names.
 
         Raises:
             InvalidRequestError: None is.
         """
-        names = ", ".join(rung.name for rung in ladder)
-        if self.backend is not None:
-            ladder = [rung for rung in ladder if rung.name == self.backend]
-            if not ladder:
+        chosen = ladder
+        if self.backends is not None:
+            chosen = [_rung(name, ladder, request) for name in self.backends]
+        if self.model is not None:
+            chosen = _with_model(self.model, chosen, request, are_named=self.backends is not None)
+        if self.local_only and chosen:
+            local = [rung for rung in chosen if rung.is_private]
+            if not local:
+                names = ", ".join(rung.name for rung in chosen)
                 raise InvalidRequestError(
-                    f"There is no backend {self.backend!r} on the ladder for {task}.",
-                    remedy=f"The ladder has: {names}.",
+                    f"local_only leaves no backend: {names} would send the input to another machine.",
+                    remedy="Put 'embedded' or 'local' on the ladder, or a server on this machine with private = true.",
                 )
-        if self.local_only and ladder:
-            ladder = [rung for rung in ladder if rung.local]
-            if not ladder:
+            return local
+        return chosen
+
+    def choose_for_each(
+        self, ladders: Mapping[Task, Sequence[Backend]], requests: Sequence[Request]
+    ) -> list[tuple[Backend, Request]]:
+        """Return who is chosen for which of some requests; a name has to be that of a rung or model of one of them.
+
+        Raises:
+            InvalidRequestError: It is not.
+        """
+        names = {request.task: [rung.name for rung in ladders[request.task]] for request in requests}
+        for name in self.backends or ():
+            if not any(name in each for each in names.values()):
+                message = f"There is no backend {name!r} for {', '.join(names)}."
                 raise InvalidRequestError(
-                    f"local_only leaves no backend: {self.backend or names} would send the input to another machine.",
-                    remedy="Put 'embedded' or 'local' on the ladder.",
+                    message, remedy=f"The ladders have: {', '.join(sorted({*chain(*names.values())}))}."
                 )
-        return ladder
+        pairs: list[tuple[Backend, Request]] = []
+        missed: InvalidRequestError | None = None
+        for request in requests:
+            there = [name for name in self.backends or () if name in names[request.task]]
+            if self.backends is not None and not there:
+                continue
+            own = self if self.backends is None else replace(self, backend=None, backends=there)
+            try:
+                pairs += [(rung, request) for rung in own.choose(ladders[request.task], request)]
+            except InvalidRequestError as error:
+                missed = error
+        if missed is not None and not pairs:
+            raise missed
+        return pairs
+
+
+def _names(backend: str | None, backends: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the names of rungs that a call gives, in one way or the other.
+
+    Raises:
+        InvalidRequestError: They are none, or given in both ways.
+    """
+    check_text("backend", backend, example='"embedded"')
+    if backends is None:
+        return (str(backend),)
+    if backend is not None:
+        raise InvalidRequestError(
+            f"backend={shown(backend)} and backends={shown(backends)} both say who is asked.",
+            remedy="Pass one of them.",
+        )
+    if isinstance(backends, str):
+        raise InvalidRequestError(
+            f"backends={shown(backends)} is one string.", remedy=f"Pass backend={backends!r}, or a list of names."
+        )
+    remedy = 'Pass names of rungs in the order in which they are asked, as backends=["azure", "local"].'
+    names = tuple(iterate("backends", backends, remedy=remedy))
+    if not names or not all(isinstance(name, str) for name in names):
+        raise InvalidRequestError(f"backends={shown(backends)} is no list of names.", remedy=remedy)
+    if len(set(names)) < len(names):
+        raise InvalidRequestError(f"backends={shown(backends)} names a rung twice.", remedy="Name each once.")
+    return names
+
+
+def _check_model(model: object) -> None:
+    """Return if something can be the name of a model.
+
+    Raises:
+        InvalidRequestError: It cannot.
+    """
+    remedy = 'Pass the name of a model, such as model="azure/gpt-x" or model="gpt-x".'
+    if not isinstance(model, str) or not model.strip() or len(model) > MOST_MODEL_CHARS or not model.isprintable():
+        raise InvalidRequestError(f"model={shown(model)} is not the name of a model.", remedy=remedy)
+
+
+def _rung(name: str, ladder: Sequence[Backend], request: Request) -> Backend:
+    """Return the rung of a name.
+
+    Raises:
+        InvalidRequestError: It is not on the ladder.
+    """
+    for rung in ladder:
+        if rung.name == name:
+            return rung
+    raise InvalidRequestError(
+        f"There is no backend {name!r} on the ladder for {request.task}.",
+        remedy=f"The ladder has: {', '.join(rung.name for rung in ladder)}.",
+    )
+
+
+def _with_model(model: str, ladder: Sequence[Backend], request: Request, *, are_named: bool) -> Sequence[Backend]:
+    """Return the rungs that have a model, each as it answers with that.
+
+    What stands before the first slash is a rung only if one is called so: elsewhere it is the model's vendor.
+
+    Args:
+        model: Its name, or that of a rung and its own.
+        ladder: Who may be asked.
+        request: What is asked.
+        are_named: Whether the call has named them, and so says that they have it, whatever they are configured with.
+
+    Raises:
+        InvalidRequestError: No rung has it.
+    """
+    first, slash, rest = model.partition("/")
+    named = [rung for rung in ladder if slash and rung.name == first]
+    if named:
+        _check_model(rest)
+        ladder, model, are_named = named, rest, True
+    if are_named:
+        return _asking_for(model, ladder, request)
+    chosen = [rung for rung in ladder if _model_of(rung, request) == model]
+    if chosen:
+        return chosen
+    known = [f"{name} ({rung.name})" for rung in ladder if (name := _model_of(rung, request))]
+    server = next((rung.name for rung in ladder if not rung.local), None)
+    other = "" if server is None else f" For another model of a server, name its rung: model='{server}/{model}'."
+    raise InvalidRequestError(
+        f"No rung on the ladder for {request.task} is configured with the model {model!r}.",
+        remedy=f"They have: {', '.join(known)}.{other}",
+    )
+
+
+def _asking_for(model: str, ladder: Sequence[Backend], request: Request) -> Sequence[Backend]:
+    """Return those rungs that can be asked for a model, each as it answers with that.
+
+    Raises:
+        InvalidRequestError: None can.
+    """
+    chosen: list[Backend] = []
+    refusals: list[BackendError] = []
+    for rung in ladder:
+        try:
+            chosen.append(rung.with_model(model, request))
+        except BackendError as refusal:
+            tell_rung(refusal, rung)
+            refusals.append(refusal)
+    if refusals and not chosen:
+        raise InvalidRequestError(refusals[0].message, remedy=refusals[0].remedy) from refusals[0]
+    return chosen
+
+
+def _model_of(rung: Backend, request: Request) -> str | None:
+    """Return which model of a rung would answer; None where none has the task."""
+    try:
+        return rung.model_for(request).name
+    except BackendError:
+        return None
 
 
 def positive_seconds(deadline_s: float) -> float:

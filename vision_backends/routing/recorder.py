@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vision_backends.routing.call import Item
     from vision_backends.routing.standby import Standby
     from vision_backends.storage.guarded import GuardedStores
-    from vision_backends.types import Attempt, Task
+    from vision_backends.types import Attempt, Purpose, Task
 
 __all__ = ["CallRecorder"]
 
@@ -85,7 +85,7 @@ class CallRecorder:
             if self._events.has_listeners:
                 self._tell(call_id, task, items, elapsed_s=self._clock.monotonic() - started)
 
-    def book(self, attempts: Sequence[Attempt], *, task: Task, call_id: str | None = None) -> None:
+    def book(self, attempts: Sequence[Attempt], *, task: Purpose, call_id: str | None = None) -> None:
         """Put attempts into the ledger, without those that say nothing."""
         rows = ledger_rows(attempts, task=task, call_id=call_id or self._identifiers.new())
         if rows:

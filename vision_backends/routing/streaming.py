@@ -267,14 +267,22 @@ class StreamLadder:
                     await queue.put(str(item.answer))
             elif turn.rung.refusal is not None:
                 self._attempts.pass_by([item], turn, turn.rung.refusal)
+            elif not await self._may_ask(turn, item):
+                continue
             else:
                 timeout_s = turn.timeout_s([item])
                 admitted = await self._attempts.admit(turn, [item], timeout_s=timeout_s)
                 if admitted is not None:
-                    with self._attempts.loading(turn.last, call.request):
+                    with self._attempts.cold_starts.loading(turn.last, call.request):
                         await self._attempt(turn, item, *admitted, timeout_s=timeout_s, queue=queue)
             if item.settled:
                 return
+
+    async def _may_ask(self, turn: Turn, item: Item) -> bool:
+        """Return whether a rung may be asked, once it is known what it can do."""
+        if turn.rung.model is None or not turn.rung.model.probe_first:
+            return True
+        return await self._ladder.probing.lets_ask(turn, [item], self._attempts)
 
     async def _attempt(
         self, turn: Turn, item: Item, permit: Permit, estimate: Usage, *, timeout_s: float, queue: PieceQueue
@@ -324,9 +332,9 @@ class StreamLadder:
         until = clock.monotonic() + timeout_s
         late = TimedOutError(f"No answer within {timeout_s:.3g} s.")
         image, request = cast("Image", item.opened), cast("DescribeRequest", turn.call.request)
-        async with aclosing(
-            self._callers[turn.rung.backend.name].stream(image, request, timeout_s=timeout_s)
-        ) as pieces:
+        backend = turn.rung.backend
+        stream = self._callers[backend.name].stream(backend, image, request, timeout_s=timeout_s)
+        async with aclosing(stream) as pieces:
             while True:
                 try:
                     async with clock.timeout_at(until):

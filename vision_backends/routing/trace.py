@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from vision_backends.errors import VisionError
     from vision_backends.routing.call import Answer, Item, Rung
-    from vision_backends.types import Outcome, Task
+    from vision_backends.types import Outcome, Purpose
 
 __all__ = ["ESTIMATED", "complete", "is_degraded", "ledger_rows", "note", "settle"]
 
@@ -137,7 +137,7 @@ def _misses(attempts: Sequence[Attempt]) -> list[Attempt]:
     return last_of_each(attempt for attempt in before if attempt.is_miss and attempt.backend != last.backend)
 
 
-def ledger_rows(attempts: Iterable[Attempt], *, task: Task, call_id: str) -> list[LedgerRow]:
+def ledger_rows(attempts: Iterable[Attempt], *, task: Purpose, call_id: str) -> list[LedgerRow]:
     """Return the attempts of a call as they are booked, without rungs that could never have answered."""
     return [
         LedgerRow(

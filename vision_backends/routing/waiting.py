@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 
 from vision_backends.clock import pause
 from vision_backends.engine.threads import after_fork_in_child
+from vision_backends.errors import BackendError, NotSupportedError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 
+    from vision_backends.backends.requests import Request
     from vision_backends.clock import Clock
     from vision_backends.health.admission import GateSnapshot
     from vision_backends.routing.call import Call, Item, Rung
@@ -73,10 +75,11 @@ class Waiting:
                     return
                 call = make_call(await ladder.attempts.look_again(rungs))
                 await ladder.walk(rungs, replace(call, on_admitted=leave), pending, only=better)
+            better = [rung for rung in better if _is_able(rung, call.request)]
             left = sum(not item.settled for item in pending)
             if left < len(pending):  # it answers, if not as much as was asked
                 pause_s = SHORT_PAUSE_S
-            if not left or self._clock.monotonic() + pause_s > ends:
+            if not left or not better or self._clock.monotonic() + pause_s > ends:
                 return
             for item in pending:
                 item.forget_skipped()
@@ -121,6 +124,17 @@ class Waiting:
             yield leave
         finally:
             leave()
+
+
+def _is_able(rung: Rung, request: Request) -> bool:
+    """Return whether a rung can still do what is asked, by all that has been found out meanwhile."""
+    try:
+        rung.backend.check(request)
+    except NotSupportedError:
+        return False
+    except BackendError:  # which passes
+        return True
+    return True
 
 
 def _wake(turn: asyncio.Future[None]) -> None:

@@ -16,7 +16,7 @@ from vision_backends.errors import VisionError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from vision_backends.types import Outcome, Task
+    from vision_backends.types import Outcome, Purpose
 
 __all__ = [
     "DAY_S",
@@ -74,7 +74,7 @@ class LedgerRow:
 
     at: float
     call_id: str
-    task: Task
+    task: Purpose
     backend: str
     outcome: Outcome
     model: str | None = None
@@ -109,7 +109,7 @@ class LedgerTotal:
     """
 
     at: float
-    task: Task
+    task: Purpose
     backend: str
     outcome: Outcome
     model: str | None
@@ -126,7 +126,7 @@ class LedgerTotal:
 
 def add_up(rows: Iterable[LedgerRow]) -> list[LedgerTotal]:
     """Return the totals of some attempts."""
-    alike: dict[tuple[float, Task, str, Outcome, str | None, str | None], list[LedgerRow]] = {}
+    alike: dict[tuple[float, Purpose, str, Outcome, str | None, str | None], list[LedgerRow]] = {}
     for row in rows:
         key = (row.at // DAY_S * DAY_S, row.task, row.backend, row.outcome, row.model, row.error)
         alike.setdefault(key, []).append(row)

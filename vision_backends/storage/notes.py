@@ -56,6 +56,16 @@ class Notes:
             self._read[subject] = (now, notes)
         return notes
 
+    def dated(self, subject: str) -> dict[str, tuple[Any, float]]:
+        """Return what is noted about a subject now, each value with the time at which it was noted; always reads."""
+        now = self._clock.time()
+        try:
+            noted = _parsed(self._states.read(self._prefix + subject))
+        except OSError as error:
+            _log.warning("What was learned about %s cannot be read: %s", subject, error)
+            return {}
+        return {name: (value, at) for name, (value, at) in noted.items() if abs(now - at) <= KEPT_S}
+
     def note(self, subject: str, values: Mapping[str, Any]) -> None:
         """Note JSON-able values about a subject beside those that stand there."""
         at = self._clock.time()

@@ -101,12 +101,14 @@ class SQLiteFile:
         Raises:
             StoreError: SQLite could not do it, or `close` has been called.
         """
-        own = self._own()
+        own = getattr(self._local, "own", None) or self._new_connection()
         identity: _Identity | None = None
         try:
             identity = self._usable()
             with own.lock:
-                db = own.open(self._real_path, identity)
+                db = own.db if own.identity == identity else None
+                if db is None:
+                    db = own.open(self._real_path, identity)
                 try:
                     yield db
                 finally:
@@ -171,15 +173,11 @@ class SQLiteFile:
         self._local = threading.local()
         self._unlock()
 
-    def _own(self) -> _ThreadConnection:
-        """Return what the calling thread has of this file."""
-        own: _ThreadConnection | None = getattr(self._local, "own", None)
-        if self._closed:
-            raise StoreClosedError("The store is closed.")
-        if own is None:
-            own = self._local.own = _ThreadConnection()
-            with self._lock:
-                self._all.add(own)
+    def _new_connection(self) -> _ThreadConnection:
+        """Return the connection of a thread that has had none."""
+        own = self._local.own = _ThreadConnection()
+        with self._lock:
+            self._all.add(own)
         return own
 
     def _close_idle(self) -> None:
@@ -206,6 +204,8 @@ class SQLiteFile:
             StoreError: It cannot be used now.
             ConfigError: It is not ours.
         """
+        if self._closed:
+            raise StoreClosedError("The store is closed.")
         if self._is_cut_off:
             raise StoreError(f"The store {str(self.path)!r} was in use when this process was forked.")
         identity = self._identity
@@ -234,9 +234,10 @@ class SQLiteFile:
 
     def _found(self) -> _Identity | None:
         try:
-            return identity_of(self._real_path)
+            info = self._real_path.stat()
         except OSError:
             return None
+        return info.st_dev, info.st_ino
 
     def _open(self) -> _Identity:
         """Make sure that the file exists, is ours and its owner's alone, has the newest tables and can be used.
@@ -321,7 +322,7 @@ class _ThreadConnection:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.db: sqlite3.Connection | None = None
-        self._identity: _Identity | None = None
+        self.identity: _Identity | None = None
 
     def __del__(self) -> None:
         if self.lock.acquire(blocking=False):  # otherwise somebody has found it in the list of all, and closes it
@@ -329,10 +330,9 @@ class _ThreadConnection:
             self.lock.release()
 
     def open(self, path: Path, identity: _Identity) -> sqlite3.Connection:
-        """Return the connection to a file; the caller holds the lock."""
-        if self.db is None or self._identity != identity:
-            self.close()
-            self.db, self._identity = connect(path), identity
+        """Open a connection to a file in place of what is open; the caller holds the lock."""
+        self.close()
+        self.db, self.identity = connect(path), identity
         return self.db
 
     def close(self) -> None:

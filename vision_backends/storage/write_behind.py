@@ -46,7 +46,7 @@ class Job:
         on_lost: Called when it was tried and is not tried any more; in the writer's thread.
     """
 
-    __slots__ = ("_count", "error", "lasts", "mailbox", "on_lost", "state", "what", "write")
+    __slots__ = ("_count", "_is_told", "_mailbox", "error", "lasts", "on_lost", "state", "what", "write")
 
     def __init__(
         self,
@@ -61,7 +61,8 @@ class Job:
         self.what = what
         self.lasts = lasts
         self.on_lost = on_lost
-        self.mailbox: Mailbox[None] = Mailbox()
+        self._is_told = False
+        self._mailbox: Mailbox[None] | None = None
         self.state: Literal["waiting", "running", "done", "given up"] = "waiting"
         self.error: BaseException | None = None
         self._count = count
@@ -70,6 +71,18 @@ class Job:
     def count(self) -> int:
         """How many things it writes."""
         return self._count()
+
+    def await_end(self) -> Mailbox[None] | None:
+        """Return where its end will be told, or None where it was; under the lock of the writer, as `tell`."""
+        if self._mailbox is None and not self._is_told:
+            self._mailbox = Mailbox()
+        return self._mailbox
+
+    def tell(self) -> None:
+        """Have whoever waits for it go on."""
+        self._is_told = True
+        if self._mailbox is not None:
+            self._mailbox.put(None)
 
 
 class Writer:
@@ -124,17 +137,16 @@ class Writer:
         Nobody waits for a store that is away, unless to find out.
         """
         try:
-            if job.state in {"waiting", "running"} and self._is_waited_for(is_probe=is_probe):
-                waited_for(job.mailbox)
+            with self._lock:
+                told = job.await_end() if job.state in {"waiting", "running"} else None
+            if told is not None and not is_over() and (is_probe or self._outage.error is None):
+                waited_for(told)
         except TimeoutError:
             if job.state != "done":
                 self.slow()
         if job.state == "done" and job.error is not None:
             raise job.error
         return job.state == "done"
-
-    def _is_waited_for(self, *, is_probe: bool) -> bool:
-        return not is_over() and (is_probe or self._outage.error is None)
 
     def withdraw(self, job: Job) -> bool:
         """Return whether something will not be written; it may be under way already."""
@@ -163,15 +175,16 @@ class Writer:
         mark = Job(lambda: None)
         with self._lock:
             self._is_closing = True
+            told = mark.await_end()
             if self._jobs:
                 self._jobs.append(mark)
         self._wake.put(None)
-        if mark in self._jobs:
+        if told is not None and mark in self._jobs:
             self._start()
             ends = SYSTEM_CLOCK.monotonic() + CLOSE_S
             while mark.state == "waiting" and self._is_running and SYSTEM_CLOCK.monotonic() < ends:
                 try:
-                    mark.mailbox.get(0.05)
+                    told.get(0.05)
                 except TimeoutError:
                     continue
         with self._lock:
@@ -229,14 +242,14 @@ class Writer:
             job.state, job.error = "done", error
             if self._jobs and self._jobs[0] is job:
                 self._jobs.popleft()
-            job.mailbox.put(None)
+            job.tell()
 
     def _failed(self, job: Job, error: Exception, *, gives_up: bool, is_last: bool) -> bool:
         """Note a failure, and wait before the next attempt; return whether there is one."""
         with self._lock:
             trouble = self._outage.begin(error)
             for waiting in () if gives_up else self._jobs:
-                waiting.mailbox.put(None)  # who waits for it, or for what comes after it, need not
+                waiting.tell()  # who waits for it, or for what comes after it, need not
         if gives_up:
             job.on_lost()
             self._done(job, trouble)

@@ -11,17 +11,19 @@ made, and pytest runs the rest::
 from __future__ import annotations
 
 import asyncio
+import json
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from vision_backends.backends.base import AsyncBackend
-from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest
+from vision_backends.backends.requests import AskRequest, DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest
 from vision_backends.config.validation import parse_table
 from vision_backends.engine.event_loop import engine_loop
 from vision_backends.errors import BackendError, NotSupportedError
 from vision_backends.images import open_image
-from vision_backends.types import Description, Detections, Embedding
+from vision_backends.images.several import Images
+from vision_backends.types import Description, Detections, Embedding, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -85,6 +87,34 @@ class BackendContract:
                 assert model == backend.model_for(request)
                 assert (model.space is not None) == (request.task in {"embed", "embed_text"})
 
+    def test_another_model_is_the_same_rung_or_a_typed_refusal(self) -> None:
+        """The one that it has changes nothing; any other has its own name, and for vectors its own space."""
+        with self._backend() as backend:
+            for request in self._supported(backend):
+                model = backend.model_for(request)
+                assert backend.with_model(model.name, request).model_for(request) == model
+                try:
+                    other = backend.with_model("another-model", request)
+                except NotSupportedError:
+                    continue
+                named = other.model_for(request)
+                assert (other.name, other.credential, other.local) == (backend.name, backend.credential, backend.local)
+                assert named.name == "another-model"
+                assert named.space is None or named.space != model.space
+                assert backend.model_for(request) == model
+
+    def test_it_names_every_space_that_may_be_pinned(self) -> None:
+        """The one of `model_for` comes first; each that is named is answered in."""
+        with self._backend() as backend:
+            for request in self._supported(backend):
+                spaces = backend.spaces(request)
+                assert spaces[:1] == ((backend.model_for(request).space,) if spaces else ())
+                for space in spaces:
+                    pinned = (EmbedRequest if request.task == "embed" else EmbedTextRequest)(space=space)
+                    assert backend.model_for(pinned).space == space
+                    (answer,) = self._ask(backend, pinned, self._inputs(pinned)[:1])
+                    assert answer.space == space
+
     def test_what_it_cannot_do_is_a_typed_refusal(self) -> None:
         """A task that it lacks raises NotSupportedError from both `model_for` or `check` and the task itself."""
         with self._backend() as backend:
@@ -113,6 +143,25 @@ class BackendContract:
             for request in self._supported(backend):
                 for answer in self._ask(backend, request, self._inputs(request)):
                     assert answer.trace.model
+
+    def test_a_question_about_several_images_has_one_reply(self) -> None:
+        """Which says who gave it; with a schema, its data follows that. Who follows no instructions says so."""
+        schema = {"type": "object", "properties": {"number": {"type": "integer"}}, "required": ["number"]}
+        with self._backend() as backend:
+            for count in (1, 2):
+                images = Images(self.images()[:count])
+                for form in (None, json.dumps(schema)):
+                    request = AskRequest(prompt="How many things are here?", images=count, schema=form)
+                    try:
+                        backend.check(request)
+                        backend.model_for(request)
+                    except BackendError:
+                        continue
+                    (reply,) = self._ask(backend, request, [images])
+                    assert isinstance(reply, Reply)
+                    assert reply.trace.model
+                    assert (form is None) == (reply.data is None)
+                    assert form is None or isinstance(reply.data["number"], int)
 
     def test_embeddings_live_in_the_announced_space(self) -> None:
         """The space of a vector is the one that `model_for` announced, and texts share it with images."""

@@ -7,22 +7,25 @@ This module decides what a fake answers when nothing is scripted. Fakes are norm
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 from collections import deque
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from vision_backends.backends.base import AsyncBackend, Backend
 from vision_backends.backends.requests import Model
 from vision_backends.clock import SYSTEM_CLOCK
 from vision_backends.errors import NotSupportedError
-from vision_backends.types import FREE, TASKS, Description, Detection, Detections, Embedding, Trace
+from vision_backends.types import FREE, TASKS, Description, Detection, Detections, Embedding, Reply, Trace
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection, Generator, Sequence
 
     from vision_backends.backends.requests import (
+        AskRequest,
         DescribeRequest,
         DetectRequest,
         EmbedRequest,
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
     from vision_backends.images import Image
     from vision_backends.types import Task, Usage
 
-    Answer = Description | Embedding | Detections
+    Answer = Description | Embedding | Detections | Reply
     Part = str | float | BaseException
     Step = Answer | Part | Sequence[Part]
 
@@ -51,11 +54,13 @@ class FakeCall:
         request: What was asked.
         count: How many inputs it had.
         timeout_s: The seconds it was given.
+        model: Which of its models was asked.
     """
 
     request: Request
     count: int
     timeout_s: float
+    model: str | None = field(default=None, compare=False)
 
 
 class FakeBackend(Backend):
@@ -65,6 +70,8 @@ class FakeBackend(Backend):
 
     Args:
         name: Its name on the ladder.
+        model: The name of its model; by default it is named after the fake.
+        other_models: The models with which it answers where a call names them.
         tasks: The tasks that it supports; others raise NotSupportedError.
         local: Whether it claims to keep images on this machine.
         prompts: Whether it follows instructions.
@@ -88,7 +95,9 @@ class FakeBackend(Backend):
         self,
         name: str = "fake",
         *,
-        tasks: Collection[Task] = TASKS,
+        model: str | None = None,
+        other_models: Collection[str] = (),
+        tasks: Collection[Task] = (*TASKS, "ask"),
         local: bool = True,
         prompts: bool = True,
         labels: Collection[str] | None = None,
@@ -107,6 +116,8 @@ class FakeBackend(Backend):
         self.calls: list[FakeCall] = []
         self.cancelled: list[FakeCall] = []
         self.warm_ups: list[Request] = []
+        self._named_model = model
+        self._other_models = other_models
         self._tasks = tasks
         self._prompts = prompts
         self._labels = labels
@@ -142,7 +153,19 @@ class FakeBackend(Backend):
         if request.task not in self._tasks:
             raise self._unsupported(request)
         space = self._space if request.task in {"embed", "embed_text"} else None
-        return Model(name=f"{self.name}-model", revision="1", space=space)
+        return Model(name=self._model, revision="1", space=space)
+
+    def with_model(self, model: str, request: Request) -> Backend:
+        """Return the same fake with another of its models, in whose own space it embeds."""
+        if model == self._model or model not in self._other_models:
+            return super().with_model(model, request)
+        other = copy(self)
+        other._named_model, other._space = model, f"{self.name}/{model}@1"  # noqa: SLF001 — of its own class
+        return other
+
+    @property
+    def _model(self) -> str:
+        return self._named_model or f"{self.name}-model"
 
     def check(self, request: Request) -> None:
         """Refuse what the constructor excluded."""
@@ -198,6 +221,10 @@ class FakeBackend(Backend):
         """Derive 8 components from each text."""
         return self._answer(texts, request, timeout_s)
 
+    def ask(self, questions: Sequence[Sequence[Image]], request: AskRequest, *, timeout_s: float) -> list[Reply]:
+        """Name the prompt and the size of each image, or make up data that follows the schema."""
+        return self._answer(questions, request, timeout_s)
+
     def detect(self, images: Sequence[Image], request: DetectRequest, *, timeout_s: float) -> list[Detections]:
         """Find the first label in the middle of each image."""
         return self._answer(images, request, timeout_s)
@@ -217,7 +244,7 @@ class FakeBackend(Backend):
         """Yield what one call does, step by step: seconds to wait, pieces of text, and finally the list of answers."""
         if request.task not in self._tasks:
             raise self._unsupported(request)
-        call = FakeCall(request=request, count=len(inputs), timeout_s=timeout_s)
+        call = FakeCall(request=request, count=len(inputs), timeout_s=timeout_s, model=self._model)
         with self._lock:
             self.calls.append(call)
             step = self._script.popleft() if self._script else ()
@@ -236,7 +263,7 @@ class FakeBackend(Backend):
                 else:
                     answers = [part for _ in inputs]  # as scripted, even if it is the wrong kind of record
             if not answers:
-                answers = [self._say(said) if said else self._record(each, request) for each in inputs]
+                answers = [self._said(said, request) if said else self._record(each, request) for each in inputs]
             if not said and isinstance(answers[0], Description):
                 yield answers[0].text
         except GeneratorExit:
@@ -248,12 +275,27 @@ class FakeBackend(Backend):
         if request.task == "describe":
             said = f" to {request.prompt!r}" if request.prompt else ""
             return self._say(f"{self.name} says{said}: {content.width}×{content.height} px")
+        if request.task == "ask":
+            return self._reply(content, request)
         if request.task == "detect":
             return self._middle(content, next(iter(request.labels or self._labels or ("thing",))))
         return self._vector(content if isinstance(content, str) else content.digest)
 
+    def _said(self, text: str, request: Request) -> Answer:
+        return Reply(text=text, trace=self._trace) if request.task == "ask" else self._say(text)
+
     def _say(self, text: str) -> Description:
         return Description(text=text, trace=self._trace)
+
+    def _reply(self, images: Sequence[Image], request: AskRequest) -> Reply:
+        sizes = ", ".join(f"{image.width}×{image.height} px" for image in images)
+        said, data = f"{self.name} says to {request.prompt!r}: {sizes}", None
+        if request.schema is not None:
+            from vision_backends.testing.sandbox.schema import conforming
+
+            data = conforming(json.loads(request.schema), seed=said, description=said)
+            said = json.dumps(data)
+        return Reply(text=said, data=data, trace=self._trace)
 
     def _middle(self, image: Image, label: str) -> Detections:
         width, height = image.width, image.height
@@ -270,7 +312,7 @@ class FakeBackend(Backend):
 
     @property
     def _trace(self) -> Trace:
-        return Trace(model=f"{self.name}-model", revision="1", usage=self._usage)
+        return Trace(model=self._model, revision="1", usage=self._usage)
 
 
 class FakeAsyncBackend(FakeBackend, AsyncBackend):
@@ -310,6 +352,12 @@ class FakeAsyncBackend(FakeBackend, AsyncBackend):
     ) -> list[Embedding]:
         """Derive 8 components from each text."""
         return await self._answer_later(texts, request, timeout_s)
+
+    async def ask(  # type: ignore[override]
+        self, questions: Sequence[Sequence[Image]], request: AskRequest, *, timeout_s: float
+    ) -> list[Reply]:
+        """Name the prompt and the size of each image, or make up data that follows the schema."""
+        return await self._answer_later(questions, request, timeout_s)
 
     async def detect(  # type: ignore[override]
         self, images: Sequence[Image], request: DetectRequest, *, timeout_s: float

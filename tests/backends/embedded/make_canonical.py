@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 from vision_backends.backends.embedded import EmbeddedBackend
-from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest
+from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest
 from vision_backends.images import open_image
 
 HERE = Path(__file__).parent
@@ -20,16 +20,22 @@ PHOTOS = HERE.parents[2] / "benchmarks" / "photos"
 STEP = 20
 """Every so many components of a vector are kept: 64 of 1280."""
 
+JOINT_STEP = 2
+"""The same for the space that images share with texts: 64 of 128."""
+
 
 def observe(backend, path):
     """Return what a backend says about a photo, as JSON-able values."""
     image = open_image(path)
     found = backend.detect([image], DetectRequest(), timeout_s=60)[0]
     vector = backend.embed([image], EmbedRequest(), timeout_s=60)[0].vector
+    shared = EmbedRequest(space=backend.model_for(EmbedTextRequest()).space)
+    joint = backend.embed([image], shared, timeout_s=60)[0].vector
     described = backend.describe([image], DescribeRequest(), timeout_s=60)[0]
     return {
         "boxes": [[box.label, round(box.score, 3), *(round(side, 1) for side in box.xyxy)] for box in found],
         "vector": [round(value, 4) for value in vector[::STEP].tolist()],
+        "joint": [round(value, 3) for value in joint[::JOINT_STEP].tolist()],
         "text": described.text,
         "scene": (described.evidence["scene"] or {}).get("label"),
     }

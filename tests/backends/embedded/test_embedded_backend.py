@@ -56,14 +56,10 @@ def ask(backend, request, images):
     return getattr(backend, request.task)(images, request, timeout_s=60)
 
 
-def test_it_can_do_three_tasks_at_once_after_installation(backend):
-    """Describe, embed and detect are ready; embedding texts is none of its business."""
-    for request in TASKS.values():
+def test_it_can_do_all_tasks_at_once_after_installation(backend):
+    """Describe, embed, detect and embedding texts are ready."""
+    for request in (*TASKS.values(), EmbedTextRequest()):
         backend.check(request)
-    with pytest.raises(NotSupportedError):
-        backend.check(EmbedTextRequest())
-    with pytest.raises(NotSupportedError):
-        backend.model_for(EmbedTextRequest())
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -113,7 +109,7 @@ def test_a_description_keeps_to_the_words_it_may_have(backend, photos):
         (DescribeRequest(prompt="What does the sign say?"), "cannot follow a prompt"),
         (DescribeRequest(language="de"), "English only"),
         (EmbedRequest(space="openai/other"), "not of 'openai/other'"),
-        (DetectRequest(labels=("a dog", "a scooter")), "not 'a scooter'"),
+        (EmbedTextRequest(space="embedded/efficientnet-lite0-224@44e9d91e8412-p1"), "vectors of 'embedded/conse"),
     ],
 )
 def test_what_it_cannot_do_is_refused_by_check_and_task(backend, photos, request_, why):
@@ -178,7 +174,7 @@ def test_time_is_up_between_two_images(photos, task):
 
 
 def test_a_damaged_installation_is_not_ready(tmp_path, photos):
-    """A missing file shows in check, a damaged one in the call; the other model goes on working."""
+    """A missing file shows in check, a damaged one in the call; the other models go on working."""
     for card in model_cards():
         if card.backend == "embedded":
             shutil.copy(asset(card.file), tmp_path)
@@ -192,9 +188,11 @@ def test_a_damaged_installation_is_not_ready(tmp_path, photos):
     assert len(ask(backend, EmbedRequest(), [image])) == 1
     detector.unlink()
     backend.check(EmbedRequest())
-    for request in (DetectRequest(), DescribeRequest()):
+    shared = EmbedRequest(space=backend.model_for(EmbedTextRequest()).space)
+    for request in (DetectRequest(), DescribeRequest(), shared):
         with pytest.raises(NotReadyError, match="missing"):
             backend.check(request)
+    assert len(ask(backend, EmbedTextRequest(), ["a cat"])) == 1
 
 
 @pytest.mark.parametrize("table", [{"threads": 0}, {"min_score": 1.5}, {"min_score": -0.1}])
@@ -209,9 +207,11 @@ def test_status_says_what_is_loaded(photos):
     backend = EmbeddedBackend(threads=3)
     assert set(backend.status()["models"].values()) == {"on disk"}
     ask(backend, EmbedRequest(), [open_image(photos["cat"])])
+    ask(backend, EmbedTextRequest(), ["a cat"])
     assert backend.status()["models"] == {
         "nanodet-g-416": "on disk",
         "efficientnet-lite0-224": "loaded",
+        "minilm-l6-static-128": "loaded",
         "pp-ocrv6-tiny": "on disk",
     }
     assert backend.status()["threads"] == 3
@@ -232,9 +232,10 @@ def test_hints_for_the_router_are_sensible(backend):
 LAZY = """
 import sys
 from vision_backends.backends.embedded import EmbeddedBackend
-from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest
+from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest
 backend = EmbeddedBackend()
-for request in (DescribeRequest(), DetectRequest(), EmbedRequest()):
+shared = EmbedRequest(space=backend.model_for(EmbedTextRequest()).space)
+for request in (DescribeRequest(), DetectRequest(), EmbedRequest(), EmbedTextRequest(), shared):
     backend.check(request)
     backend.model_for(request)
 backend.status()

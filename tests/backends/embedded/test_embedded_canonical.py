@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from make_canonical import FILE, STEP, observe
+from make_canonical import FILE, JOINT_STEP, STEP, observe
 
 CANONICAL = json.loads(FILE.read_text(encoding="utf-8"))
 
@@ -32,11 +32,12 @@ def test_boxes_are_where_they_were(said, name):
         assert sides == pytest.approx(pinned_sides, abs=2)
 
 
+@pytest.mark.parametrize(("kind", "length"), [("vector", 1280 // STEP), ("joint", 128 // JOINT_STEP)])
 @pytest.mark.parametrize("name", CANONICAL)
-def test_vectors_are_what_they_were(said, name):
-    """The pinned components of the vector point the same way, to a cosine of 0.999."""
-    now, pinned = np.array(said[name]["vector"]), np.array(CANONICAL[name]["vector"])
-    assert len(now) == 1280 // STEP
+def test_vectors_are_what_they_were(said, name, kind, length):
+    """The pinned components of both vectors point the same way, to a cosine of 0.999."""
+    now, pinned = np.array(said[name][kind]), np.array(CANONICAL[name][kind])
+    assert len(now) == length
     assert now @ pinned / (np.linalg.norm(now) * np.linalg.norm(pinned)) > 0.999
 
 

@@ -83,7 +83,7 @@ def differences(before, after, place=""):
         yield f"{place}: {before!r} became {after!r}"
 
 async def ask(backend, task, request):
-    await getattr(backend, task)([picture], request, timeout_s=100)
+    await getattr(backend, task)([picture], request, timeout_s=400)
 
 def load_all():
     failures = []

@@ -23,7 +23,8 @@ router.warm_up(["embed", "describe"], wait_s=0)
 time.sleep(float(sys.argv[1]))
 if os.fork() == 0:
     trace = router.embed(Image.new("RGB", (64, 48), "red")).trace
-    print(trace.backend, [attempt.code for attempt in trace.attempts if attempt.outcome == "failed"], flush=True)
+    codes = [attempt.code for attempt in trace.attempts if attempt.outcome == "failed"]
+    print(trace.backend, [code for code in codes if code != "loading"], flush=True)  # it takes as long as it takes
     os._exit(0)
 os.wait()
 """

@@ -587,6 +587,16 @@ def test_spaces_never_mix(make_backend):
     assert f"openai/text-embedding-3-small?via={DEFAULT_MODEL}&prompt=1" in spaces
 
 
+def test_the_spaces_that_may_be_pinned_are_named(make_backend):
+    """A text has one of its own and that of described images, which is the only one that the two share."""
+    backend = make_backend()
+    texts, images = backend.spaces(EmbedTextRequest()), backend.spaces(EmbedRequest())
+    assert len(texts) == 2
+    assert texts[1:] == images
+    assert texts[0] == backend.model_for(EmbedTextRequest()).space
+    assert backend.spaces(DescribeRequest()) == ()
+
+
 def test_a_pinned_space_of_somebody_else_is_refused(make_backend, photo):
     """By the check and by the task itself."""
     backend = make_backend()
@@ -596,6 +606,65 @@ def test_a_pinned_space_of_somebody_else_is_refused(make_backend, photo):
     with pytest.raises(NotSupportedError):
         backend.embed([photo], EmbedRequest(space="clip"), timeout_s=5)
     backend.check(EmbedTextRequest(space=backend.model_for(EmbedRequest()).space))
+
+
+@pytest.mark.parametrize("named", ["gpt-5-mini", "gpt-4o", "gpt-6.2", "vendor/model"])
+@pytest.mark.parametrize("settings", [{}, {"reasoning_effort": "high"}, {"max_image_px": 300, "detail": "low"}])
+def test_a_named_model_is_asked_as_if_it_were_configured(make_backend, sandbox, photo, named, settings):
+    """Size of images, effort, price, cache key and space are the same."""
+    asked = make_backend(model="gpt-4o-mini", **settings)
+    configured = make_backend(model=named, **settings)
+    for request in (DescribeRequest(), DetectRequest()):
+        other = asked.with_model(named, request)
+        assert other.model_for(request) == configured.model_for(request)
+        assert other.estimate(request, [photo]) == configured.estimate(request, [photo])
+        ours, theirs = other.wire_rule(request), configured.wire_rule(request)
+        assert (ours.formats, ours.scales, ours.fit(4000, 3000)) == (
+            theirs.formats,
+            theirs.scales,
+            theirs.fit(4000, 3000),
+        )
+        assert asked.model_for(request).name == "gpt-4o-mini"
+    answers = [each.describe([photo], DescribeRequest(), timeout_s=5)[0] for each in (other, configured)]
+    assert answers[0].trace.usage == answers[1].trace.usage
+    bodies = [request.body for request in sandbox.requests]
+    assert bodies[0] == bodies[1]
+    assert bodies[0]["model"] == named
+
+
+def test_a_named_model_for_vectors_is_an_embedding_model(make_backend, sandbox, photo):
+    """Images are described by the configured one all the same."""
+    asked = make_backend(model="m", embedding_dimensions=256)
+    configured = make_backend(model="m", embedding_dimensions=256, embedding_model="e")
+    for request in (EmbedRequest(), EmbedTextRequest()):
+        assert asked.with_model("e", request).model_for(request) == configured.model_for(request)
+    asked.with_model("e", EmbedRequest()).embed([photo], EmbedRequest(), timeout_s=5)
+    assert [request.model for request in sandbox.requests] == ["m", "e"]
+
+
+def test_what_is_learned_about_a_named_model_is_no_concern_of_the_others(make_backend, sandbox, photo):
+    """It is known the next time that it is named, and forgotten with the rest."""
+    backend = make_backend()
+    other = backend.with_model("thinker", DescribeRequest())
+    sandbox.play(reply(backend, "", finish="length", usage=USED_UP), times=1)
+    other.describe([photo], DescribeRequest(), timeout_s=5)
+    for each in (backend.with_model("thinker", DescribeRequest()), backend):
+        each.describe([photo], DescribeRequest(), timeout_s=5)
+    assert limits(sandbox) == [1024, 9216, 9216, 1024]
+    backend.forget()
+    backend.with_model("thinker", DescribeRequest()).describe([photo], DescribeRequest(), timeout_s=5)
+    assert limits(sandbox)[-1] == 1024
+
+
+def test_any_number_of_models_may_be_named(make_backend):
+    """What is kept of them is bounded."""
+    backend = make_backend()
+    named = {
+        backend.with_model(f"model-{number}", DescribeRequest()).model_for(DescribeRequest()).name
+        for number in range(300)
+    }
+    assert len(named) == 300
+    assert len(backend._others) <= 64
 
 
 def test_whatever_changes_answers_changes_the_fingerprint(make_backend):
@@ -725,6 +794,17 @@ def test_an_estimate_of_texts_is_never_below_the_bill(backend):
     assert sum(each.trace.usage.input_tokens for each in found) < estimate.input_tokens
     assert estimate.output_tokens == 0
     assert backend.estimate(EmbedTextRequest(), ["a cat " * 1000]).input_tokens < 3100  # nor far above it
+
+
+def test_the_models_without_a_price_are_named_for_each_task(make_backend):
+    """A vector of a description takes two models, one of the image itself only one."""
+    described = make_backend(model="mine", embedding_model="e")
+    direct = make_backend(model="mine", embedding_model="e", image_embeddings="direct")
+    requests = [DescribeRequest(), DetectRequest(), EmbedRequest(), EmbedTextRequest()]
+    assert [described.unpriced(request) for request in requests] == [["mine"], ["mine"], ["mine", "e"], ["e"]]
+    assert direct.unpriced(EmbedRequest()) == ["e"]
+    assert not any(map(make_backend(model="mine", embedding_model="e", price=0).unpriced, requests))
+    assert not any(map(make_backend().unpriced, requests))
 
 
 def test_what_has_no_price_has_no_estimate_either(make_backend, make_embedder, photo):

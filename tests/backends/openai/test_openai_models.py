@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from vision_backends.backends.openai.models import (
     DEFAULT_EMBEDDING_MODEL,
     DEFAULT_MODEL,
+    VENDORS,
     Price,
     PriceList,
     Tokens,
@@ -146,9 +147,11 @@ def test_models_think_as_little_as_they_can_unless_told_otherwise():
 def test_every_shipped_price_is_dated_and_has_a_source():
     """A price is a fact of a day that somebody can check."""
     text = resources.files("vision_backends.backends.openai").joinpath("prices.toml").read_text("utf-8")
-    rows = tomllib.loads(text)
-    assert {DEFAULT_MODEL, DEFAULT_EMBEDDING_MODEL} <= set(rows)
-    for row in rows.values():
+    tables = tomllib.loads(text)
+    assert {DEFAULT_MODEL, DEFAULT_EMBEDDING_MODEL} <= set(tables["openai"])
+    makers = {name: rows for name, rows in tables.items() if name != "servers"}
+    assert makers.keys() <= VENDORS
+    for row in [row for rows in (*makers.values(), *tables["servers"].values()) for row in rows.values()]:
         assert row["source"].startswith("https://")
         assert isinstance(row["seen"], dt.date)
         assert row["input"] >= row.get("cached_input", 0)
@@ -182,6 +185,53 @@ def test_a_dated_snapshot_costs_what_its_model_does():
     prices = PriceList.load()
     assert prices.of(f"{DEFAULT_MODEL}-2026-09-22") == prices.of(DEFAULT_MODEL) is not None
     assert prices.of(f"{DEFAULT_MODEL}-mini") is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("openai/gpt-6-luna", "azure/gpt-6-luna", "openrouter/openai/gpt-6-luna", "openai/gpt-6-luna-2026-09-22"),
+        "gpt-6-luna-20260922",
+    ],
+)
+def test_a_makers_model_costs_the_same_under_each_name_that_it_is_sold_by(name):
+    """As OpenRouter, Azure and LiteLLM write it, with and without a date."""
+    prices = PriceList.load()
+    assert prices.of(name) == prices.of("gpt-6-luna") is not None
+    own = PriceList.load({"gpt-6-luna": {"input": 9, "output": 9}})
+    assert own.of(name) == Price(input=9, output=9)
+
+
+@pytest.mark.parametrize("name", ["somebody/gpt-6-luna", "gpt-6-luna/tuned", "openai/gpt-oss-20b", "openai/", "openai"])
+def test_a_model_that_is_only_named_alike_has_an_unknown_cost(name):
+    """What somebody has made of a model may cost anything."""
+    assert PriceList.load().of(name) is None
+
+
+def test_the_price_of_open_weights_is_that_of_one_server():
+    """Each asks for them what it likes."""
+    model = "moonshotai/Kimi-K2.6"
+    assert PriceList.load(host="api.together.xyz:443").of(model) == PriceList.load(host="api.together.ai").of(model)
+    assert PriceList.load(host="api.together.ai").of(model) == Price(input=1.2, output=4.5, cached_input=0.2)
+    assert PriceList.load(host="openrouter.ai").of(model) is None
+    assert PriceList.load().of(model) is None
+
+
+def test_one_price_for_all_models_of_a_server_wins_over_the_list_and_loses_to_a_models_own():
+    """Nobody pays for a server of one's own, except where it passes something on."""
+    prices = PriceList.load({"dear": {"input": 1, "output": 2}}, flat=0)
+    assert prices.usage("anything", Tokens(input=1000, output=10)).cost_usd == 0
+    assert prices.of(DEFAULT_MODEL) == Price(input=0, output=0)
+    assert prices.of("dear") == Price(input=1, output=2)
+
+
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf")])
+def test_one_price_that_makes_no_sense_is_refused(value):
+    """Neither for all models nor for one."""
+    with pytest.raises(ConfigError, match="price"):
+        PriceList.load(flat=value)
+    with pytest.raises(ConfigError, match="price"):
+        PriceList.load({"mine": {"input": value, "output": 1}})
 
 
 def test_the_users_prices_win():

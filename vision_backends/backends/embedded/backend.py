@@ -1,14 +1,14 @@
-"""The last rung: two small ONNX models that ship with the package and run on any CPU, immediately and offline.
+"""The last rung: three small models that ship with the package and run on any CPU, immediately and offline.
 
-This module ties models, evidence and template to the interface of a rung. It decides what the rung can answer; the
-modules beside it decide how that is computed.
+This module ties models, evidence, template and the joint space to the interface of a rung. It decides what the rung can
+answer; the modules beside it decide how that is computed.
 """
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path  # noqa: TC003 — the configuration reads the constructor's annotations
 from queue import Empty
@@ -19,6 +19,7 @@ from vision_backends.backends.embedded.rapid_ocr import RapidOcr
 from vision_backends.backends.embedded.reading import Reader
 from vision_backends.backends.embedded.session import OnnxModel, default_threads
 from vision_backends.backends.embedded.small_ocr import SmallOcr
+from vision_backends.backends.embedded.word_vectors import WordVectors
 from vision_backends.backends.model_cards import asset, coco_categories, model_card
 from vision_backends.backends.requests import (
     DescribeRequest,
@@ -27,7 +28,7 @@ from vision_backends.backends.requests import (
     EmbedTextRequest,
     Model,
 )
-from vision_backends.backends.vocabulary import match_labels
+from vision_backends.backends.vocabulary import joined, match_labels
 from vision_backends.clock import SYSTEM_CLOCK, Clock, Stopwatch, measured
 from vision_backends.config.found import FREELY
 from vision_backends.engine.machine_limits import processors
@@ -37,11 +38,12 @@ from vision_backends.foreign_text import quote
 from vision_backends.types import FREE, Description, Detections, Embedding, Trace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from PIL import Image as PILImage
 
     from vision_backends.backends.embedded.evidence import Observer
+    from vision_backends.backends.embedded.joint_space import JointSpace
     from vision_backends.backends.embedded.models import Classifier, Detector
     from vision_backends.backends.embedded.reading import Ocr
     from vision_backends.backends.model_cards import ModelCard
@@ -57,11 +59,10 @@ TEXT_RECOGNISER = "pp-ocrv6-tiny-rec"
 
 OcrName = Literal["small", "rapidocr", "off"]
 
-LOOKED_AT_PX = 640
-"""Shorter side of the pixels that a description looks at."""
-
 READING_PX = 1280
-"""Shorter side of those in which text is read, where there is some."""
+"""Shorter side of the pixels in which text is read, where there is some."""
+
+WORDS = "minilm-l6-static-128"
 
 PREPROCESSING = "p1"
 """Changes with anything that changes boxes or vectors apart from the model files."""
@@ -72,14 +73,33 @@ WORDING = "w2"
 READING = "t2"
 """Changes with anything that changes which text is read, apart from the models."""
 
+JOINING = "j1"
+"""Changes with anything that changes vectors of the joint space apart from the model files and the preprocessing."""
+
+NOT_LOCALISED = (
+    "The detector has no word for {}: a box is that of another of its words; the rest is of the whole image."
+)
+"""Said of answers to labels of any words."""
+
+LABELLING = "l1"
+"""Changes with anything that changes what labels of any words are found in, apart from all of these."""
+
+MOST_VOCABULARIES = 64
+"""Lists of labels that are remembered with what they mean."""
+
+CROPS_PX = 640
+"""Shorter side of an image of which parts are looked at."""
+
 A = TypeVar("A", Description, Embedding, Detections)
 
 
 class EmbeddedBackend(Backend):
-    """NanoDet-g and EfficientNet-Lite0 on onnxruntime's CPU provider.
+    """NanoDet-g and EfficientNet-Lite0 on onnxruntime's CPU provider, and a table of word vectors.
 
-    It detects COCO's 80 objects, embeds images (not texts) and describes them by template, in English. A description
-    also quotes the text in the image.
+    It detects COCO's 80 objects, and looks for other labels in their boxes and in the image as a whole; it embeds
+    images and describes them by template, in English. A description also quotes the text in the image.
+    English texts have a vector space in which images can be embedded as well, by what is recognised in
+    them: pass it as ``space=`` to compare the two.
 
     Args:
         threads: Threads per model; by default one per core, four at most.
@@ -117,18 +137,32 @@ class EmbeddedBackend(Backend):
         self._min_score = min_score
         self._folder = models
         self._clock = clock
-        self._cards = {stem: model_card(stem) for stem in (DETECTOR, CLASSIFIER)}
-        self._models = {stem: self._open(card) for stem, card in self._cards.items()}
+        self._cards = {stem: model_card(stem) for stem in (DETECTOR, CLASSIFIER, WORDS)}
+        self._models = {stem: self._open(self._cards[stem]) for stem in (DETECTOR, CLASSIFIER)}
+        path, sha256 = self._file(self._cards[WORDS])
+        self._words = WordVectors(path, sha256=sha256)
+        self._meanings = lru_cache(maxsize=MOST_VOCABULARIES)(self._match)  # asked for several times in each call
         self._ocr = self._open_ocr(ocr)
         self._renew()
         after_fork_in_child(self, EmbeddedBackend._renew)
 
     def model_for(self, request: Request) -> Model:
         """Return the model that would answer; all of them take part in a description."""
-        detector, classifier = self._cards[DETECTOR], self._cards[CLASSIFIER]
+        detector, classifier, words = self._cards.values()
+        if isinstance(request, EmbedTextRequest):
+            return Model(name=words.name, revision=words.revision, fingerprint=JOINING, space=self._joint_space)
+        if self._joins(request):
+            name = f"{words.name}+{classifier.name}+{detector.name}"
+            revision = f"{words.revision}+{classifier.revision}+{detector.revision}"
+            fingerprint = f"{PREPROCESSING}-{JOINING}"
+            return Model(name=name, revision=revision, fingerprint=fingerprint, space=self._joint_space)
         if isinstance(request, DetectRequest):
             fingerprint = f"{PREPROCESSING}-{self._min_score:g}"
-            return Model(name=detector.name, revision=detector.revision, fingerprint=fingerprint)
+            if not self._free(request):
+                return Model(name=detector.name, revision=detector.revision, fingerprint=fingerprint)
+            name = f"{detector.name}+{classifier.name}+{words.name}"
+            revision = f"{detector.revision}+{classifier.revision}+{words.revision}"
+            return Model(name=name, revision=revision, fingerprint=f"{fingerprint}-{JOINING}-{LABELLING}")
         if isinstance(request, EmbedRequest):
             space = f"embedded/{classifier.name}@{classifier.revision}-{PREPROCESSING}"
             return Model(name=classifier.name, revision=classifier.revision, fingerprint=PREPROCESSING, space=space)
@@ -152,18 +186,21 @@ class EmbeddedBackend(Backend):
             case DescribeRequest(language=str(language)) if language.lower().split("-")[0] != "en":
                 message = f"The embedded backend writes English only, not {language!r}."
                 raise NotSupportedError(message, remedy='Ask for language="en".', backend=self.name)
-            case DetectRequest():
-                self._wanted(request)
-            case EmbedRequest(space=str(space)) if space != (own := self.model_for(request).space):
-                message = f"The embedded backend makes vectors of {own!r}, not of {space!r}."
+            case EmbedRequest(space=str(space)) | EmbedTextRequest(space=str(space)) if space not in (
+                own := self.spaces(request)
+            ):
+                message = f"The embedded backend makes vectors of {' and '.join(map(repr, own))}, not of {space!r}."
                 raise NotSupportedError(message, backend=self.name)
-            case EmbedTextRequest():
-                raise self._unsupported(request)
-        for stem, card in self._cards.items():
-            if request.task in card.tasks:
-                self._models[stem].check()
+        for model in self._needed(request):
+            model.check()
         if isinstance(request, DescribeRequest) and self._ocr is not None:
             self._ocr.check()
+
+    def spaces(self, request: Request) -> tuple[str, ...]:
+        """Return the spaces that may be pinned: for an image its own, and the one that it shares with texts."""
+        if isinstance(request, EmbedRequest):
+            return self.model_for(EmbedRequest()).space or "", self._joint_space
+        return super().spaces(request)
 
     def warm_up(self, request: Request) -> None:
         """Load the models by running them once."""
@@ -182,7 +219,9 @@ class EmbeddedBackend(Backend):
         vector as one that was not, but for a cosine distance of at most 0.002.
         """
         if isinstance(request, DescribeRequest):
-            return READING_PX if isinstance(self._ocr, RapidOcr) else LOOKED_AT_PX
+            return READING_PX if isinstance(self._ocr, RapidOcr) else CROPS_PX
+        if isinstance(request, DetectRequest) and self._free(request):
+            return CROPS_PX
         if isinstance(request, DetectRequest):
             return self._cards[DETECTOR].input_px
         side_px = self._cards[CLASSIFIER].input_px
@@ -198,7 +237,12 @@ class EmbeddedBackend(Backend):
         """Describe each image by template from what the models support."""
         from vision_backends.backends.embedded.template import compose
 
-        def describe(image: Image, pixels: PILImage.Image, left_s: Callable[[], float]) -> partial[Description]:
+        end = self._clock.monotonic() + timeout_s
+
+        def left_s() -> float:
+            return end - self._clock.monotonic()
+
+        def describe(image: Image, pixels: PILImage.Image) -> partial[Description]:
             larger = partial(image.rgb, min_side_px=READING_PX)
             evidence = self._observer.observe(
                 pixels, width=image.width, height=image.height, larger=larger, left_s=left_s
@@ -213,27 +257,57 @@ class EmbeddedBackend(Backend):
         """Embed each image; the vector does not depend on what else is embedded with it."""
         space = self.model_for(request).space or ""
 
-        def embed(_image: Image, pixels: PILImage.Image, _left_s: Callable[[], float]) -> partial[Embedding]:
-            return partial(Embedding, vector=self._classifier.embed(pixels), space=space)
+        def embed(_image: Image, pixels: PILImage.Image) -> partial[Embedding]:
+            tower = self._joint if self._joins(request) else self._classifier
+            return partial(Embedding, vector=tower.embed(pixels), space=space)
 
         return self._answer(images, request, embed, timeout_s=timeout_s)
 
+    def embed_text(self, texts: Sequence[str], request: EmbedTextRequest, *, timeout_s: float) -> list[Embedding]:
+        """Embed each text in the space that images share when it is pinned; only English has a meaning there."""
+        self.check(request)
+        model = self.model_for(request)
+        end = self._clock.monotonic() + timeout_s
+        embeddings = []
+        for number, text in enumerate(texts):
+            self._require_time(end, done=f"{number} of {len(texts)} texts", timeout_s=timeout_s)
+            with Stopwatch().running() as watch:
+                vector, notes = self._words.embed(text, truncate=request.truncate)
+            trace = Trace(model=model.name, revision=model.revision, usage=FREE, timing=watch.timing, notes=notes)
+            embeddings.append(Embedding(vector=vector, space=self._joint_space, trace=trace))
+        return embeddings
+
     def detect(self, images: Sequence[Image], request: DetectRequest, *, timeout_s: float) -> list[Detections]:
-        """Find COCO's 80 objects, or those of them that the request names."""
-        wanted = self._wanted(request)
+        """Find COCO's 80 objects, or what the request names: as boxes where the detector has one, else in the whole."""
+        wanted, free = self._wanted(request), self._free(request)
         min_score = self._min_score if request.min_score is None else request.min_score
 
-        def detect(image: Image, pixels: PILImage.Image, _left_s: Callable[[], float]) -> partial[Detections]:
+        def detect(image: Image, pixels: PILImage.Image) -> partial[Detections]:
             width, height = image.width, image.height
             found = self._detector.detect(pixels, width=width, height=height, min_score=min_score)
-            items = tuple(replace(item, label=wanted[item.label]) for item in found if item.label in wanted)
-            return partial(Detections, items=items, width=width, height=height)
+            items = [replace(item, label=wanted[item.label]) for item in found if item.label in wanted]
+            if not free:
+                return partial(Detections, items=tuple(items), width=width, height=height)
+            from vision_backends.backends.embedded.free_labels import find_labels
 
-        return self._answer(images, request, detect, timeout_s=timeout_s)
+            scale = (pixels.width / width, pixels.height / height)
+            boxes, whole = find_labels(
+                pixels,
+                free,
+                joint=self._joint,
+                objects=found,
+                scale=scale,
+                min_score=min_score,
+                truncate=request.truncate,
+            )
+            return partial(Detections, items=(*items, *boxes), width=width, height=height, image_labels=tuple(whole))
+
+        notes = (NOT_LOCALISED.format(quote(joined([repr(label) for label in free]))),) if free else ()
+        return self._answer(images, request, detect, timeout_s=timeout_s, notes=notes)
 
     def status(self) -> Mapping[str, Any]:
         """Return which models are loaded, and their number of threads."""
-        loaded = {stem: model.loaded for stem, model in self._models.items()}
+        loaded = {stem: model.loaded for stem, model in self._models.items()} | {WORDS: self._words.loaded}
         if self._ocr is not None:
             loaded[self._ocr.name] = self._ocr.loaded
         return {
@@ -247,6 +321,7 @@ class EmbeddedBackend(Backend):
         """Free the models' memory; a later call loads them again."""
         for model in self._models.values():
             model.close()
+        self._words.close()
         if self._ocr is not None:
             self._ocr.close()
 
@@ -262,10 +337,13 @@ class EmbeddedBackend(Backend):
         )
 
     def _open(self, card: ModelCard, *, input_name: str = "image") -> OnnxModel:
+        path, sha256 = self._file(card)
+        return OnnxModel(path, sha256=sha256, threads=self._threads, input_name=input_name)
+
+    def _file(self, card: ModelCard) -> tuple[Path, str]:
         if card.file is None or card.sha256 is None:
             raise ConfigError(f"The card of {card.name} names no file or no sha256.")
-        path = asset(card.file) if self._folder is None else self._folder / card.file
-        return OnnxModel(path, sha256=card.sha256, threads=self._threads, input_name=input_name)
+        return asset(card.file) if self._folder is None else self._folder / card.file, card.sha256
 
     @cached_property
     def _detector(self) -> Detector:
@@ -278,6 +356,18 @@ class EmbeddedBackend(Backend):
         from vision_backends.backends.embedded.models import Classifier
 
         return Classifier(self._models[CLASSIFIER], names=self._names)
+
+    @cached_property
+    def _joint(self) -> JointSpace:
+        from vision_backends.backends.embedded.joint_space import JointSpace
+
+        return JointSpace(
+            self._words,
+            detector=self._detector,
+            classifier=self._classifier,
+            names=self._names,
+            categories=tuple(self._categories),
+        )
 
     @cached_property
     def _observer(self) -> Observer:
@@ -298,13 +388,45 @@ class EmbeddedBackend(Backend):
         """Return the detector's words to report, each with the word that the caller used for it."""
         if request.labels is None:
             return {word: word for word in self._categories}
-        meanings = match_labels(request.labels, known=self._categories)
-        unknown = [label for label, word in meanings.items() if word is None]
-        if unknown:
-            message = f"The embedded backend knows only COCO's 80 objects, not {quote(', '.join(map(repr, unknown)))}."
-            remedy = "Use a rung with an open vocabulary, or leave labels= out."
-            raise NotSupportedError(message, remedy=remedy, backend=self.name)
-        return {word: label for label, word in reversed(meanings.items()) if word is not None}
+        return {word: label for label, word in reversed(self._meanings(request.labels).items()) if word is not None}
+
+    def _free(self, request: DetectRequest) -> list[str]:
+        """Return the labels that the detector has no word for."""
+        if request.labels is None:
+            return []
+        return [label for label, word in self._meanings(request.labels).items() if word is None]
+
+    def _match(self, labels: tuple[str, ...]) -> dict[str, str | None]:
+        return match_labels(labels, known=self._categories)
+
+    @property
+    def _joint_space(self) -> str:
+        words, classifier, detector = (self._cards[stem] for stem in (WORDS, CLASSIFIER, DETECTOR))
+        revisions = f"{words.revision}+{classifier.revision}+{detector.revision}"
+        return f"embedded/conse-{words.name}@{revisions}-{PREPROCESSING}-{JOINING}"
+
+    def _joins(self, request: Request) -> bool:
+        """Whether an image is to be embedded in the space that it shares with texts."""
+        return isinstance(request, EmbedRequest) and request.space == self._joint_space
+
+    def _needed(self, request: Request) -> Iterable[OnnxModel | WordVectors]:
+        """Return what an answer is made with."""
+        if isinstance(request, EmbedTextRequest):
+            return (self._words,)
+        if self._joins(request) or (isinstance(request, DetectRequest) and self._free(request)):
+            return (self._words, *self._models.values())
+        return (self._models[stem] for stem in self._models if request.task in self._cards[stem].tasks)
+
+    def _require_time(self, end: float, *, done: str, timeout_s: float) -> float:
+        """Return the seconds until ``end``.
+
+        Raises:
+            TimedOutError: There are none.
+        """
+        left_s = end - self._clock.monotonic()
+        if left_s <= 0:
+            raise TimedOutError(f"{done} were done after {timeout_s:.3g} s.", backend=self.name)
+        return left_s
 
     @contextmanager
     def _turn(self, timeout_s: float) -> Iterator[None]:
@@ -333,17 +455,19 @@ class EmbeddedBackend(Backend):
         self,
         images: Sequence[Image],
         request: Request,
-        answer: Callable[[Image, PILImage.Image, Callable[[], float]], partial[A]],
+        answer: Callable[[Image, PILImage.Image], partial[A]],
         *,
         timeout_s: float,
+        notes: tuple[str, ...] = (),
     ) -> list[A]:
         """Answer image after image while there is time; one takes milliseconds, so none is interrupted.
 
         Args:
             images: The inputs.
             request: What is asked about each.
-            answer: Computes everything but the trace from an image, its pixels, and what tells how much time is left.
+            answer: Computes everything but the trace from an image and its pixels.
             timeout_s: Seconds for all of them.
+            notes: What there is to say about each answer.
 
         Raises:
             TimedOutError: The time has passed.
@@ -352,19 +476,12 @@ class EmbeddedBackend(Backend):
         model, min_side_px = self.model_for(request), self.image_px(request)
         end = self._clock.monotonic() + timeout_s
         answers = []
-
-        def remaining_s() -> float:
-            return end - self._clock.monotonic()
-
         for number, image in enumerate(images):
-            left_s = remaining_s()
-            if left_s <= 0:
-                message = f"{number} of {len(images)} images were done after {timeout_s:.3g} s."
-                raise TimedOutError(message, backend=self.name)
+            left_s = self._require_time(end, done=f"{number} of {len(images)} images", timeout_s=timeout_s)
             with self._turn(left_s), Stopwatch().running() as watch:
                 with measured("decode"):
                     pixels = image.rgb(min_side_px=min_side_px)
-                untraced = answer(image, pixels, remaining_s)
-            trace = Trace(model=model.name, revision=model.revision, usage=FREE, timing=watch.timing)
+                untraced = answer(image, pixels)
+            trace = Trace(model=model.name, revision=model.revision, usage=FREE, timing=watch.timing, notes=notes)
             answers.append(untraced(trace=trace))
         return answers

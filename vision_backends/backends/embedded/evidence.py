@@ -16,10 +16,10 @@ import numpy as np
 from vision_backends.backends.embedded.label_knowledge import (
     ANIMALS,
     BROAD,
-    GENERA,
     KINDS,
     MEMBERS,
     REFINEMENTS,
+    SORTS,
     SPECIES,
     UNSPOKEN,
 )
@@ -337,7 +337,7 @@ class Observer:
         """
         best = int(view.argmax())
         clear = [(self._names[best], float(view[best]), {best})] if view[best] >= SCENE_SHARE else []
-        sorts = ((label, _share(view, numbers), set(numbers)) for label, numbers in GENERA.items())
+        sorts = ((label, _share(view, numbers), set(numbers)) for label, numbers in SORTS.items())
         guesses = clear or (sort for sort in sorts if sort[1] >= (BROAD_SHARE if sort[0] in BROAD else GENUS_SHARE))
         label, score, numbers = next(iter(guesses), ("", 0.0, set[int]()))
         words = {label, *(self._names[number] for number in numbers)}

@@ -6,7 +6,7 @@ This module is knowledge as data; it must not know how either model is run. Numb
 
 from __future__ import annotations
 
-__all__ = ["ANIMALS", "BROAD", "GENERA", "KINDS", "MEMBERS", "PLACES", "REFINEMENTS", "SPECIES", "UNSPOKEN"]
+__all__ = ["ANIMALS", "BROAD", "GENERA", "KINDS", "MEMBERS", "PLACES", "REFINEMENTS", "SORTS", "SPECIES", "UNSPOKEN"]
 
 ANIMALS = range(398)
 """ImageNet's animals come first and without a gap."""
@@ -53,6 +53,11 @@ GENERA: dict[str, tuple[int, ...]] = {
         *(687, 699, 776, 822, 875, 881, 889),
     ),
     "mushroom": (947, *range(991, 998)),
+}
+"""Sorts of classes; the narrower sort comes first. The space that images share with texts is made of them too, so that a
+change here is another space."""
+
+SORTS: dict[str, tuple[int, ...]] = GENERA | {
     "fruit": (*range(948, 958),),
     "food": (*range(923, 947), *range(948, 958), *range(959, 966), 987, 998),
     "clock": (409, 530, 892),
@@ -71,8 +76,8 @@ GENERA: dict[str, tuple[int, ...]] = {
         *(638, 639, 652, 655, 658, 667, 689, 697, 735, 770, 774, 775, 806, 808, 834, 841, 842, 869, 887, 906),
     ),
 }
-"""What to say when the classifier wavers between classes of one sort; the narrower sort comes first. The sorts of
-things follow the hypernyms of WordNet 3.0 (https://wordnet.princeton.edu), less what is not called so in speech."""
+"""What to say when the classifier wavers between classes of one sort. The sorts of things follow the hypernyms of WordNet
+3.0 (https://wordnet.princeton.edu), less what is not called so in speech."""
 
 BROAD = frozenset({"animal", "building", "clothing", "food", "furniture", "musical instrument", "vehicle"})
 """Sorts that claim little: less is enough to say them."""

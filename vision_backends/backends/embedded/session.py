@@ -25,7 +25,15 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import onnxruntime
 
-__all__ = ["LONGEST_EXIT_S", "Lazy", "OnnxModel", "default_threads", "import_onnxruntime"]
+__all__ = [
+    "LONGEST_EXIT_S",
+    "Lazy",
+    "OnnxModel",
+    "check_intact",
+    "check_there",
+    "default_threads",
+    "import_onnxruntime",
+]
 
 T = TypeVar("T")
 
@@ -108,8 +116,7 @@ class OnnxModel:
         Raises:
             NotReadyError: It does not.
         """
-        if not self._path.is_file():
-            raise NotReadyError(f"The model file {self._path} is missing.", remedy=REINSTALL)
+        check_there(self._path)
 
     def run(self, outputs: list[str] | None, image: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
         """Compute the named outputs.
@@ -136,21 +143,40 @@ class OnnxModel:
         self._session.drop()
 
     def _load(self) -> onnxruntime.InferenceSession:
-        try:
-            with self._path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            message = f"The model file {self._path} cannot be read: {error.strerror}."
-            raise NotReadyError(message, remedy=REINSTALL) from error
-        if digest != self._sha256:
-            message = f"The model file {self._path} differs from the one that was shipped: the installation is damaged."
-            raise NotReadyError(message, remedy=REINSTALL)
+        check_intact(self._path, sha256=self._sha256)
         try:
             return _make_session(self._path, threads=self._threads)
         except ImportError as error:
             raise NotReadyError(f"onnxruntime cannot be imported: {error}.", remedy=REINSTALL) from error
         except Exception as error:  # onnxruntime's exceptions have no common base
             raise NotReadyError(f"onnxruntime cannot load {self._path.name}: {error}") from error
+
+
+def check_there(path: Path) -> None:
+    """Return if a model file exists.
+
+    Raises:
+        NotReadyError: It does not.
+    """
+    if not path.is_file():
+        raise NotReadyError(f"The model file {path} is missing.", remedy=REINSTALL)
+
+
+def check_intact(path: Path, *, sha256: str) -> None:
+    """Return if a model file is the one that was shipped.
+
+    Raises:
+        NotReadyError: It is missing or damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        message = f"The model file {path} cannot be read: {error.strerror}."
+        raise NotReadyError(message, remedy=REINSTALL) from error
+    if digest != sha256:
+        message = f"The model file {path} differs from the one that was shipped: the installation is damaged."
+        raise NotReadyError(message, remedy=REINSTALL)
 
 
 def import_onnxruntime() -> ModuleType:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import logging
 import threading
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from vision_backends.backends.local.hub.checkpoint import MOST_FILES, PARTS_OF_REVISION, read_checkpoint
 from vision_backends.backends.local.hub.flaws import FETCHED_AGAIN
+from vision_backends.backends.local.hub.hub import HuggingFaceHub
 from vision_backends.backends.local.hub.source import Source
 from vision_backends.backends.local.hub.verify import is_as_published
 from vision_backends.backends.local.models.families import captioning
@@ -20,18 +22,20 @@ from vision_backends.backends.local.runtime.lazy_load import NOT_LOADED, Slot, a
 from vision_backends.backends.local.runtime.loader import LoaderSettings, load, placement_for
 from vision_backends.backends.local.runtime.memory import check_room_for_torch, memory_for
 from vision_backends.backends.local.runtime.parallel_map import compute
+from vision_backends.backends.local.runtime.sharing import Shared, Turns
 from vision_backends.backends.local.runtime.timed_lookup import TimedLookup
 from vision_backends.engine.threads import awaited_at_exit, finished_before_fork
 from vision_backends.errors import BackendError, NotReadyError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Hashable, Iterator, Mapping
     from pathlib import Path
 
     from vision_backends.backends.local.hub.checkpoint import Checkpoint
     from vision_backends.backends.local.hub.hub import Hub
     from vision_backends.backends.local.hub.progress import Progress
     from vision_backends.backends.local.models.roles import Engine
+    from vision_backends.backends.local.runtime.loader import Placement
     from vision_backends.clock import Clock, Deadline
     from vision_backends.types import Task
 
@@ -76,6 +80,12 @@ class _State(NamedTuple):
         return cls(root, commit, {str(path.relative_to(root)): _marks(path) for path in paths})
 
     @property
+    def key(self) -> Hashable:
+        """What is the same for the same files in the same state."""
+        counting = ((name, marks) for name, marks in self.marks.items() if name.endswith(COUNTING))
+        return self.root, self.commit, frozenset(counting)
+
+    @property
     def is_current(self) -> bool:
         """Whether the files that count still look so; others may be somebody's log."""
         return not self.changes_since(_State.of(self.root, self.commit))
@@ -110,6 +120,11 @@ class _Flaw(NamedTuple):
     state: _State
     error: BackendError
     fetched: bool
+
+
+_fetches = Turns()
+_in_memory: Shared[Engine] = Shared()
+"""One for the whole process, as are its memory and its folder of models."""
 
 
 class LocalModel:
@@ -276,6 +291,8 @@ class LocalModel:
             facts |= {"device": loaded.device, "dtype": loaded.numbers, "memory_bytes": loaded.memory_bytes}
             facts |= {"queue": loaded.batcher.waiting, "batch": loaded.batcher.max_batch}
             facts["engine"] = {name: part.engine for name, part in loaded.parts.items()} or "torch"
+            holders = _in_memory.holders(engine)
+            facts |= {"shared_by": holders} if holders > 1 else {}
             facts["idle_s"] = 0.0 if self._users else self._clock.monotonic() - self._used_at
         return facts
 
@@ -283,7 +300,7 @@ class LocalModel:
         """Drop it from memory, as soon as nothing waits for it."""
         engine = self._slot.value
         self._slot.close()
-        if engine is not None:
+        if engine is not None and _in_memory.leave(engine, self):
             engine.loaded.batcher.close()
         self._rehearsed.clear()
 
@@ -319,10 +336,7 @@ class LocalModel:
         copy = self._find.fresh()
         fetched = copy is None
         if copy is None:
-            progress.stage = "being fetched"
-            root, commit = self._hub.fetch(self._source, progress)
-            self._find.forget()
-            copy = self._read_anew(root, commit)
+            copy, fetched = self._fetched(progress)
         elif self._is_altered(copy.state):
             message = f"Files of {self.name} in the cache are not those of {copy.state.commit} any more."
             altered = NotReadyError(message, remedy="Fetch it again.", code="incomplete")
@@ -331,6 +345,20 @@ class LocalModel:
             _log.warning("%s is the model of the hub%s.", self.name, self._source.hint)
         self._trusted = copy.state
         return copy, fetched
+
+    def _fetched(self, progress: Progress) -> tuple[_Copy, bool]:
+        """Fetch it, unless another rung does so just now; return whether it was this one."""
+        progress.stage = "waiting for another rung, which fetches it"
+        hub = self._hub
+        where = str(hub.cache) if isinstance(hub, HuggingFaceHub) else id(hub)
+        with _fetches.alone((where, self._source.repository, self._source.revision)):
+            copy = self._find.fresh()
+            if copy is not None:
+                return copy, False
+            progress.stage = "being fetched"
+            root, commit = hub.fetch(self._source, progress)
+            self._find.forget()
+            return self._read_anew(root, commit), True
 
     def _read_anew(self, root: Path, commit: str | None) -> _Copy:
         """Read what was fetched just now, whatever was wrong with what was there before; errors as `_read`."""
@@ -364,16 +392,22 @@ class LocalModel:
             raise again(error, AGAIN_S) from error
 
     def _made(self, copy: _Copy) -> Engine | None:
-        """Return the loaded model, or None where files were changed while they were read."""
+        """Return the loaded model, which rungs that run it alike share, or None where files were changed meanwhile."""
+        checkpoint, settings = copy.checkpoint, self._settings
+        check_room_for_torch(checkpoint)
+        with awaited_at_exit(LONGEST_END_S), finished_before_fork():  # it imports torch, and numpy with it
+            placement = placement_for(checkpoint, settings, has_parts=_has_parts(self._role, checkpoint.kind))
+        key = (self._role, copy.state.key, placement, settings.shared_by)
+        return _in_memory.take(key, partial(self._loaded, copy, placement), holder=self)
+
+    def _loaded(self, copy: _Copy, placement: Placement) -> Engine | None:
+        """Return the model that no other rung has in memory, or None where files were changed while they were read."""
         from vision_backends.backends.local.models.roles import ENGINES
 
         checkpoint, settings = copy.checkpoint, self._settings
-        check_room_for_torch(checkpoint)
         engine, auto_class = ENGINES[self._role]
         style = captioning(checkpoint.kind)
         chat = self._role == "caption" and (style is None or style.task is not None)
-        with awaited_at_exit(LONGEST_END_S), finished_before_fork():  # it imports torch, and numpy with it
-            placement = placement_for(checkpoint, settings, has_parts=_has_parts(self._role, checkpoint.kind))
         room = memory_for(
             checkpoint,
             device=placement.device,

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from threading import Lock
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from vision_backends.backends.openai.dialect import FIELDS, Dialect
 from vision_backends.backends.openai.error_body import find_error, read_rate_limits
+from vision_backends.backends.openai.findings import Findings
 from vision_backends.backends.openai.sse import EventReader, looks_like_events, read_events, read_object
 from vision_backends.clock import SYSTEM_CLOCK, Deadline, measured
 from vision_backends.engine.event_loop import engine_loop
@@ -30,7 +32,7 @@ from vision_backends.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 
     from vision_backends.backends.openai.connections import Exchange, Line, Network
     from vision_backends.backends.openai.errors import Secret, Taxonomy
@@ -44,6 +46,8 @@ __all__ = ["Client", "Endpoint", "PreparedRequest", "Reply"]
 
 T = TypeVar("T")
 
+_log = logging.getLogger(__name__)
+
 Endpoint = Literal["chat", "responses", "embeddings"]
 
 PATHS: dict[Endpoint, str] = {"chat": "/chat/completions", "responses": "/responses", "embeddings": "/embeddings"}
@@ -54,6 +58,8 @@ ERROR_BODY_S = 2.0
 
 DRAIN_S = 0.05
 """How long to wait for the end of a stream whose events are complete: a new connection would take longer."""
+
+OK = 200
 
 LARGE_BYTES = 100_000
 """JSON of this size takes about a millisecond to parse, so it is parsed in a thread."""
@@ -110,6 +116,10 @@ class Client:
         api_key: The key; empty where none is needed.
         taxonomy: What the server's errors mean.
         prices: What replies cost that hold an error.
+        dialect: What the server is known to refuse.
+        direct: Whether no proxy may be used.
+        key_header: The header that carries the key: ``authorization``, or Azure's ``api-key``.
+        token: Gives a token to send in place of a key, for each request.
         organization: OpenAI's id of the organization that pays.
         project: OpenAI's id of the project.
         headers: Sent with every request.
@@ -123,6 +133,10 @@ class Client:
         api_key: Secret,
         taxonomy: Taxonomy,
         prices: PriceList,
+        dialect: Dialect | None = None,
+        direct: bool = False,
+        key_header: Literal["authorization", "api-key"] = "authorization",
+        token: Callable[[], Awaitable[Secret]] | None = None,
         organization: str | None = None,
         project: str | None = None,
         headers: Mapping[str, Secret] | None = None,
@@ -139,7 +153,9 @@ class Client:
         self._locks: dict[int, Lock] = {}
         self._lines: dict[tuple[int, asyncio.AbstractEventLoop], Line] = {}
         self._limits: dict[str, RateLimits] = {}
-        self.dialect = Dialect(base_url.url)
+        self._direct, self._key_header, self._token = direct, key_header, token
+        self.dialect = dialect or Dialect(base_url.url)
+        self.findings = Findings(base_url.url, clock=clock)
 
     def rate_limits(self, model: str) -> RateLimits | None:
         """Return what the latest reply for a model said about limits."""
@@ -158,7 +174,7 @@ class Client:
             if self._network is None:
                 from vision_backends.backends.openai.connections import Network
 
-                self._network = Network.load(self._base_url.url)
+                self._network = Network.load(self._base_url.url, direct=self._direct)
             return self._network
 
     async def prepare(
@@ -193,6 +209,9 @@ class Client:
             exchange = await self._opened(request, deadline)
             try:
                 return await self._limited(self._fetch(request, exchange), exchange, deadline)
+            except RefusedError as refusal:
+                await self._note(refusal, request, deadline)
+                raise
             finally:
                 exchange.close()
 
@@ -202,10 +221,37 @@ class Client:
         Raises:
             BackendError: The server was not reached.
         """
+        async with self._listing(deadline) as exchange:
+            return exchange.status, exchange.headers.get("content-type", "")
+
+    async def models(self, *, deadline: Deadline) -> list[dict[str, Any]]:
+        """Return the models that the server lists; none where it has no such list.
+
+        Raises:
+            BackendError: The server was not reached.
+        """
+        content = bytearray()
+        async with self._listing(deadline) as exchange:
+            while len(content) < MAX_ERROR_BYTES and exchange.status == OK:
+                piece = await self._limited(exchange.read(), exchange, deadline)
+                if not piece:
+                    break
+                content += piece
+        with suppress(InvalidReplyError):
+            listed = read_object(bytes(content)).get("data")
+            return [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+        return []
+
+    @asynccontextmanager
+    async def _listing(self, deadline: Deadline) -> AsyncIterator[Exchange]:
+        """Ask which models there are, and have the head of the reply while the block runs."""
         exchange = await self._exchange(deadline)
         try:
-            await self._limited(exchange.send(f"{self._base_url.url}/models", b"", method="GET"), exchange, deadline)
-            return exchange.status, exchange.headers.get("content-type", "")
+            url = f"{self._base_url.url}/models{self._base_url.query}"
+            if self._token is not None:
+                await self._limited(self._authorize(exchange), exchange, deadline)
+            await self._limited(exchange.send(url, b"", method="GET"), exchange, deadline)
+            yield exchange
         finally:
             exchange.close()
 
@@ -221,6 +267,9 @@ class Client:
                     yield event
             with suppress(BackendError):
                 await self._limited(exchange.drain(), exchange, Deadline(self._clock, DRAIN_S))
+        except RefusedError as refusal:
+            await self._note(refusal, request, deadline)
+            raise
         finally:
             exchange.close()
 
@@ -252,7 +301,8 @@ class Client:
             except RefusedError as refusal:
                 exchange.close()
                 changed = await self._limited(self._without(request, refusal), None, deadline)
-                if changed is None or changed[1].keys() <= changes.keys() or len(changes) >= MAX_CHANGES:
+                if changed is None or changed[1].items() <= changes.items() or len(changes) >= MAX_CHANGES:
+                    await self._note(refusal, request, deadline)
                     refusal.lasting |= bool(changes.keys() & FIELDS.keys())  # every request has them
                     raise
                 request = replace(request, body=changed[0])
@@ -262,6 +312,15 @@ class Client:
                 raise
             else:
                 return exchange
+
+    async def _note(self, refusal: RefusedError, request: PreparedRequest, deadline: Deadline) -> None:
+        """Keep what a refusal says of the model, so that nobody has to be refused again."""
+        if refusal.blind:
+            said = refusal.message.rstrip(".")
+            _log.warning("%s. It is asked about none for a week, or until it is probed anew.", said)
+            note = partial(self.findings.note, request.model, "blind")
+            with suppress(BackendError):
+                await self._limited(engine_loop().compute.start(note), None, deadline)
 
     async def _without(self, request: PreparedRequest, refusal: RefusedError) -> tuple[bytes, dict[str, object]] | None:
         return await engine_loop().compute.start(partial(self.dialect.without, request.body, refusal))
@@ -286,21 +345,35 @@ class Client:
         headers = {
             "accept": "application/json",
             "accept-encoding": "identity",  # compressed events would come late
-            "authorization": f"Bearer {self._api_key.reveal() or NO_KEY}",
             "content-type": "application/json",
             "user-agent": USER_AGENT,
         }
+        if self._token is None:
+            key, is_bearer = self._api_key.reveal() or NO_KEY, self._key_header == "authorization"
+            headers[self._key_header] = f"Bearer {key}" if is_bearer else key
         headers |= {name: value for name, value in self._accounts.items() if value is not None}
         return headers | {name.lower(): value.reveal() for name, value in self._headers.items()}
 
     async def _open(self, request: PreparedRequest, exchange: Exchange, deadline: Deadline) -> None:
         """Send a request and wait for the head of the reply; raises the error that its status means."""
-        await exchange.send(self._base_url.url + PATHS[request.endpoint], request.body)
+        if self._token is not None:
+            await self._authorize(exchange)
+        server, path = self._base_url, PATHS[request.endpoint]
+        if server.by_deployment and request.endpoint != "responses":
+            path = f"/deployments/{request.model}{path}"
+        await exchange.send(server.url + path + server.query, request.body)
         limits = read_rate_limits(exchange.headers)
         if limits is not None:
             self._limits[request.model] = limits
         if exchange.status >= 300:
             raise await self._refusal(exchange, request, deadline)
+
+    async def _authorize(self, exchange: Exchange) -> None:
+        """Have a request carry a token of its own."""
+        if self._token is not None:
+            token = await self._token()
+            self._taxonomy.hide(token)
+            exchange.authorize(token)
 
     async def _fetch(self, request: PreparedRequest, exchange: Exchange) -> Reply:
         blocks = [bytearray()]

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from aiohttp.client_reqrep import ConnectionKey
     from aiohttp.connector import Connection
 
+    from vision_backends.backends.openai.errors import Secret
     from vision_backends.clock import Clock
 
 __all__ = ["CONNECT_TIMEOUT_S", "MAX_REPLY_BYTES", "Exchange", "Line", "Network", "Proxy", "failed_proxy", "reason_of"]
@@ -85,14 +86,18 @@ class Network:
     proxy: Proxy | None
 
     @classmethod
-    def load(cls, url: str) -> Network:
+    def load(cls, url: str, *, direct: bool = False) -> Network:
         """Read the environment and the certificates; takes some 20 ms.
+
+        Args:
+            url: The server.
+            direct: Whether no proxy may be used, whatever the environment says.
 
         Raises:
             UnavailableError: A file of certificates is missing or invalid, or the proxy is of an unknown kind.
         """
         parts = urlsplit(url)
-        proxy = _find_proxy(parts.scheme, parts.netloc)
+        proxy = None if direct else _find_proxy(parts.scheme, parts.netloc)
         encrypted = parts.scheme == "https" or (proxy is not None and proxy.url.startswith("https:"))
         return cls(tls=_tls_context() if encrypted else None, proxy=proxy)
 
@@ -281,6 +286,10 @@ class Exchange:
         self._response: ClientResponse | None = None
         self._inflater: zlib._Decompress | None = None
         self._size = 0
+
+    def authorize(self, token: Secret) -> None:
+        """Have the request carry a token, unless the user has given a header of that name."""
+        self._sent_headers = {"authorization": f"Bearer {token.reveal()}", **self._sent_headers}
 
     async def send(self, url: str, body: bytes, *, method: str = "POST") -> None:
         """Send a request and wait for the head of the reply.

@@ -14,7 +14,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from vision_backends.errors import RefusedError
     from vision_backends.storage.notes import Notes
@@ -54,8 +54,25 @@ IMAGE = "image"
 IMAGE_ONCE = "image of this request"
 """The same for one request that is longer than the model can read; the next may not be."""
 
+SCHEMA_ONCE = "schema of this request"
+"""A schema that a caller has given and the server cannot keep to; the next may be simpler."""
+
 SMALLEST_BYTES = 20_000
 """A request that is no larger than this is not refused for its size."""
+
+_FORMATS = ("response_format", "text")
+_BAD_SCHEMA = re.compile(r"invalid schema for|invalid_json_schema|schema is (?:invalid|not valid)", re.IGNORECASE)
+"""How a refusal reads that is about one schema, and not about all."""
+JSON_OBJECT = "json_object"
+"""What a server is asked for that knows JSON, but no schemas."""
+
+_ONLY_SCHEMA = re.compile(
+    r"json_object|(?:json[_ ]?schema|response_format[ .]type|type['\"`]*)[^.]{0,60}"
+    r"(?:unavailable|not (?:supported|available|allowed)|unsupported|invalid|unknown)"
+    r"|(?:unsupported|unknown|invalid)[^.]{0,40}json_schema",
+    re.IGNORECASE,
+)
+"""How a refusal reads that is about the schema, and may not be about JSON."""
 
 _LIMIT = re.compile(r"(?:at most|<=|less than or equal to|maximum(?: value)? (?:of|is))\D{0,20}(\d+)", re.IGNORECASE)
 
@@ -65,15 +82,19 @@ class Dialect:
 
     Args:
         server: Where its API begins.
+        documented: Fields that it refuses by its own documentation, by endpoint; they need not be learned.
     """
 
-    def __init__(self, server: str) -> None:
+    def __init__(self, server: str, *, documented: Mapping[str, Sequence[str]] | None = None) -> None:
         self._server = server
+        self._documented = {endpoint: tuple(fields) for endpoint, fields in (documented or {}).items()}
         self._learned: dict[str, Changes] = {}
         self.notes: Notes | None = None
 
     def adapt(self, endpoint: str, body: Body) -> Body:
         """Return a body as this server is known to take it."""
+        for field in self._documented.get(endpoint, ()):
+            _change(body, field, None)
         for field, value in self.known(endpoint, body["model"]).items():
             _change(body, field, value)
         return body
@@ -89,8 +110,10 @@ class Dialect:
                 return None
             field = IMAGE_ONCE if refusal.code == TOO_LONG else IMAGE
             value: object = len(content) // 2
+        elif field in _FORMATS and _BAD_SCHEMA.search(f"{refusal.code} {refusal.message}"):
+            field, value = SCHEMA_ONCE, None
         else:
-            value = _value(field, refusal)
+            value = _value(field, refusal, body.get(field))
         before = json.dumps(body)
         _change(body, field, value)
         if json.dumps(body) == before:
@@ -100,7 +123,7 @@ class Dialect:
     def learn(self, endpoint: str, model: str, changes: Changes) -> None:
         """Remember changes that have helped."""
         subject = self._subject(endpoint, model)
-        changes = {field: value for field, value in changes.items() if field != IMAGE_ONCE}
+        changes = {field: value for field, value in changes.items() if field not in {IMAGE_ONCE, SCHEMA_ONCE}}
         self._learned[subject] = self._learned.get(subject, {}) | changes
         if self.notes is not None:
             self.notes.note(subject, changes)
@@ -124,6 +147,11 @@ class Dialect:
         subject = self._subject(endpoint, model)
         return self._learned.get(subject, {}) if self.notes is None else self.notes.about(subject)
 
+    def learned_at(self, endpoint: str, model: str) -> float | None:
+        """Return when the latest of these changes was learned, in seconds since 1970 UTC; may read the store."""
+        noted = {} if self.notes is None else self.notes.dated(self._subject(endpoint, model))
+        return max((at for _, at in noted.values()), default=None)
+
     def _subject(self, endpoint: str, model: str) -> str:
         return f"{self._server} {endpoint} {model}"
 
@@ -142,13 +170,15 @@ def _named(refusal: RefusedError, body: Body) -> str | None:
     return min(found, key=lambda field: found[field]) if found else None
 
 
-def _value(field: str, refusal: RefusedError) -> object:
+def _value(field: str, refusal: RefusedError, sent: object) -> object:
     if field in {"max_tokens", "max_completion_tokens", "max_output_tokens"}:
         limit = _LIMIT.search(refusal.message)
         return int(limit[1]) if limit else None
     if field in {"reasoning_effort", "reasoning"}:
         offered = refusal.message.lower().partition("supported values")[2]
         return next((effort for effort in EFFORTS if re.search(rf"\b{effort}\b", offered)), None)
+    if field in {"response_format", "text"} and _ONLY_SCHEMA.search(refusal.message) and "schema" in json.dumps(sent):
+        return JSON_OBJECT
     return None
 
 
@@ -156,6 +186,10 @@ def _change(body: Body, field: str, value: Any) -> None:  # noqa: ANN401 — any
     """Change one field of a body where it is there."""
     if field in {IMAGE, IMAGE_ONCE} and isinstance(value, int):
         _shrink(body, value)
+    elif field == SCHEMA_ONCE:
+        for name in _FORMATS:
+            if name in body:
+                _say_schema(body, name, None)
     elif field == "detail":
         for holder, _ in _images(body):
             holder.pop("detail", None)
@@ -179,9 +213,12 @@ def _limit(body: Body, field: str, value: object) -> None:
         body[RENAMED[field]] = body.pop(field)
 
 
-def _say_schema(body: Body, field: str, _value: object) -> None:
-    """Ask for JSON in words."""
+def _say_schema(body: Body, field: str, value: object) -> None:
+    """Ask for JSON in words, and by its name where the server knows that."""
     schema = _schema(body.pop(field))
+    if value == JSON_OBJECT:
+        kind = {"type": JSON_OBJECT}
+        body[field] = {"format": kind} if field == "text" else kind
     if schema is not None:
         _instruct(body, f"Answer with JSON alone, which follows this schema: {json.dumps(schema)}")
 
@@ -238,12 +275,14 @@ def _items(value: object) -> list[dict[str, Any]]:
 
 
 def _shrink(body: Body, max_bytes: int) -> None:
-    """Scale the images of a body down until it has no more than so many bytes."""
-    for holder, name in _images(body):
+    """Scale the images of a body down, the larger ones more, until it has no more than so many bytes."""
+    images = list(_images(body))
+    sent = sum(len(holder[name]) for holder, name in images)
+    share = (max_bytes - len(json.dumps(body)) + sent) / max(1, sent)
+    for holder, name in images:
         url = holder[name]
-        rest = len(json.dumps(body)) - len(url)
         data = url.partition(",")[2]
-        room = (max_bytes - rest) * 3 // 4
+        room = int(len(url) * share) * 3 // 4
         if len(data) * 3 // 4 > room > 0:
             smaller = base64.b64encode(_smaller(base64.b64decode(data), room)).decode()
             holder[name] = f"data:image/jpeg;base64,{smaller}"

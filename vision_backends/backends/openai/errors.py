@@ -76,6 +76,13 @@ class Rule:
 CLIENT_ERRORS = frozenset({200, 400, 404, 405, 415, 422, 500, 501})
 """Statuses with which servers say that they cannot do what was asked; 200 is LM Studio's, 500 Ollama's."""
 
+BLIND = "cannot look at images with this model"
+
+_ABOUT_ONE_IMAGE = re.compile(
+    r"(?i)\b(?:images?|pictures?) (?:format|type|size|url|file|dimension|resolution|of)|mime|webp|jpe?g|\bpng\b|base64"
+)
+"""What a server may refuse of an image, whose model sees others."""
+
 RULES = (
     Rule(
         error=ContentRejectedError,
@@ -136,7 +143,7 @@ RULES = (
     ),
     Rule(
         error=RefusedError,
-        says="cannot look at images with this model",
+        says=BLIND,
         remedy="Configure a model that sees images in [openai] of vision.toml, then run: vision reset.",
         words=(
             r"not a multimodal model|at most 0 image|missing data required for image|text[- ]only"
@@ -266,6 +273,9 @@ PLACEHOLDERS = frozenset(
 )
 """Keys that people write for servers that need none; they are no secrets, and are words that messages use."""
 
+TOKENS = 4
+"""How many tokens of a changing credential are kept out of messages."""
+
 _LOOKS_SECRET = re.compile(r"\b(?:sk|pk|key|Bearer)[-_ ][A-Za-z0-9*_\-.]{8,}")
 _DATA_URL = re.compile(r"data:[\w.+-]+/[\w.+-]+;base64,[A-Za-z0-9+/=]*")
 
@@ -340,7 +350,8 @@ class Taxonomy:
             )
         self._host = host
         self._official = official
-        self.secrets = secrets
+        self.secrets = self._keys = secrets
+        self._tokens: tuple[Secret, ...] = ()
         self.backend, self.key_variable = "openai", "OPENAI_API_KEY"
         self._by_code = {_plain(code): rule for rule in RULES for code in rule.codes}
         self._by_words = [(re.compile(rule.words, re.IGNORECASE), rule) for rule in RULES if rule.words]
@@ -350,6 +361,12 @@ class Taxonomy:
         self._rate = kinds[RateLimitedError.kind]
         self._refusal = self._by_status[400]
         self._doubted_until_s: float | None = None
+
+    def hide(self, token: Secret) -> None:
+        """Keep a token out of messages, and the ones before it, which may still be under way."""
+        if all(token.reveal() != known.reveal() for known in self.secrets):
+            self._tokens = (*self._tokens, token)[-TOKENS:]
+            self.secrets = (*self._keys, *self._tokens)
 
     def believe_again(self) -> None:
         """Note that the server has answered, so that its account is not empty."""
@@ -406,6 +423,7 @@ class Taxonomy:
         )
         if isinstance(error, RefusedError):
             error.lasting = rule.lasting
+            error.blind = rule.says == BLIND and with_image and not _ABOUT_ONE_IMAGE.search(said.message)
             error.field = scrub(said.field or "", self.secrets) or None
         return error
 

@@ -19,12 +19,13 @@ from vision_backends.images.wire import WireRule
 from vision_backends.types import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 __all__ = [
     "DEFAULT_EMBEDDING_MODEL",
     "DEFAULT_MODEL",
     "EMBEDDING_DIMENSIONS",
+    "NOTHING",
     "Detail",
     "ImageTokenRule",
     "Price",
@@ -55,7 +56,19 @@ EMBEDDING_DIMENSIONS = {
     "text-embedding-ada-002": 1536,
 }
 
-_SNAPSHOT = re.compile(r"-\d{4}-\d{2}-\d{2}$")
+_SNAPSHOT = re.compile(r"-\d{4}-?\d{2}-?\d{2}$")
+
+VENDORS = frozenset(
+    {"openai", "azure", "azure_ai", "google", "gemini", "vertex_ai", "models", "mistral", "mistralai", "xai", "x-ai"}
+    | {"openrouter"}
+)
+"""What servers and proxies write before the name of a maker's own model, as in ``openai/gpt-6-luna``; Google itself
+writes ``models/``."""
+
+_OTHER_HOSTS = {"api.together.xyz": "api.together.ai"}
+"""Older addresses of servers that have prices."""
+
+_PRICE_KEYS = ("input", "output", "cached_input", "cache_write")
 
 ALMOST = 1e-6
 """Added before rounding down: 1055.9999… px are 1056."""
@@ -279,43 +292,83 @@ class Price:
         return (sent + tokens.output * self.output) / 1e6
 
 
+NOTHING = Price(input=0.0, output=0.0)
+"""What a server costs that nobody pays for."""
+
+
 class PriceList:
     """Prices by model.
 
+    A dated snapshot such as ``gpt-6-luna-2026-09-22`` costs what its model does, and so does a maker's model that is
+    named after its maker, such as ``openai/gpt-6-luna``.
+
     Args:
-        prices: Model → price; a dated snapshot such as ``gpt-6-luna-2026-09-22`` costs what its model does.
+        own: The user's: model → price.
+        flat: What every other model costs; None where the user does not say.
+        is_free: Tells of every other model whether nobody pays for it, where the user does not say.
+        shipped: Model → price of the others.
+        behind: Other names of models, each with the model that it stands for.
     """
 
-    def __init__(self, prices: Mapping[str, Price]) -> None:
-        self._prices = dict(prices)
+    def __init__(
+        self,
+        own: Mapping[str, Price] | None = None,
+        *,
+        flat: Price | None = None,
+        is_free: Callable[[str], bool] | None = None,
+        shipped: Mapping[str, Price] | None = None,
+        behind: Mapping[str, str] | None = None,
+    ) -> None:
+        self._own = dict(own or {})
+        self._behind = dict(behind or {})
+        self._flat = flat
+        self._is_free = is_free
+        self._shipped = dict(shipped or {})
 
     @classmethod
-    def load(cls, own: Mapping[str, Mapping[str, float]] | None = None) -> Self:
+    def load(
+        cls,
+        own: Mapping[str, Mapping[str, float]] | None = None,
+        *,
+        flat: float | None = None,
+        is_free: Callable[[str], bool] | None = None,
+        host: str = "",
+        behind: Mapping[str, str] | None = None,
+    ) -> Self:
         """Return the shipped prices with the user's over them.
 
         Args:
             own: Model → ``{"input": …, "output": …}`` in US dollars per million tokens.
+            flat: US dollars per million tokens, sent or received, of every model that ``own`` does not name.
+            is_free: Tells of a model whether nobody pays for it, where neither of them says.
+            host: The server, with or without a port; models with open weights cost what it asks for them.
+            behind: Other names of models, each with the model that it stands for.
 
         Raises:
-            ConfigError: A row of ``own`` has a wrong or missing key, or a negative price.
+            ConfigError: A row of ``own`` has a wrong or missing key, or a price is negative or no number.
         """
-        text = resources.files("vision_backends.backends.openai").joinpath("prices.toml").read_text("utf-8")
-        keys = ("input", "output", "cached_input", "cache_write")
-        prices = {
-            model: Price(**{key: row[key] for key in keys if key in row}) for model, row in tomllib.loads(text).items()
-        }
+        prices = {}
         for model, row in (own or {}).items():
-            if not {"input", "output"} <= set(row) <= set(keys) or any(value < 0 for value in row.values()):
+            if not {"input", "output"} <= set(row) <= set(_PRICE_KEYS) or not all(map(_is_price, row.values())):
                 raise ConfigError(
                     f"[openai.prices] has no usable price for {model!r}.",
                     remedy="Write input and output (cached_input, cache_write) in USD per million tokens.",
                 )
             prices[model] = Price(**row)
-        return cls(prices)
+        if flat is not None and not _is_price(flat):
+            raise ConfigError(
+                f"[openai] price = {flat} is none.", remedy="Write USD per million tokens; 0 for nothing."
+            )
+        every = None if flat is None else Price(input=flat, output=flat)
+        return cls(prices, flat=every, is_free=is_free, shipped=_shipped(host.partition(":")[0]), behind=behind)
 
     def of(self, model: str) -> Price | None:
         """Return the price of a model, or None where it is not known."""
-        return self._prices.get(model) or self._prices.get(_SNAPSHOT.sub("", model))
+        stated = self._behind.get(model, model)
+        own = (self._own[name] for each in (model, stated) for name in _spellings(each) if name in self._own)
+        shipped = (self._shipped[name] for name in _spellings(stated) if name in self._shipped)
+        free = NOTHING if self._is_free is not None and self._is_free(model) else None
+        return next(own, None) or self._flat or free or next(shipped, None)
 
     def usage(self, model: str, tokens: Tokens | None, *, at_most: bool = False) -> Usage:
         """Return what was consumed; what the server or the list does not say is None, never 0.
@@ -339,6 +392,33 @@ class PriceList:
             usage = (response if isinstance(response, dict) else payload).get("usage")
             tokens = most_tokens(tokens, read_tokens(usage))
         return self.usage(model, tokens)
+
+
+def _shipped(host: str) -> dict[str, Price]:
+    """Return the prices that this package comes with, as they are at one server."""
+    text = resources.files("vision_backends.backends.openai").joinpath("prices.toml").read_text("utf-8")
+    tables = tomllib.loads(text)
+    here = tables.pop("servers").get(_OTHER_HOSTS.get(host, host), {})
+    return {
+        model: Price(**{key: row[key] for key in _PRICE_KEYS if key in row})
+        for rows in (*tables.values(), here)
+        for model, row in rows.items()
+    }
+
+
+def _is_price(value: float) -> bool:
+    return 0 <= value < math.inf
+
+
+def _spellings(model: str) -> Iterator[str]:
+    """Yield the names under which the price of a model may stand, the most exact first."""
+    while True:
+        yield model
+        yield _SNAPSHOT.sub("", model)
+        vendor, slash, rest = model.partition("/")
+        if not slash or vendor not in VENDORS:
+            return
+        model = rest
 
 
 MOST_TOKENS = 100_000_000

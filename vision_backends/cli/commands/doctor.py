@@ -4,11 +4,12 @@ This module decides what a sound installation is made of. It must not judge any 
 """
 
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,7 +17,8 @@ from vision_backends.backends.model_cards import ModelCard, asset, flaw_of_asset
 from vision_backends.cli.options import JsonOptions, command
 from vision_backends.cli.rendering.exits import NOTHING_ANSWERED
 from vision_backends.cli.rendering.status import print_reasons
-from vision_backends.cli.rendering.text import dump_json, one_line
+from vision_backends.cli.rendering.text import dollars, dump_json, one_line
+from vision_backends.config.credentials import SERVER_KEYS
 from vision_backends.errors import NotReadyError, VisionError
 from vision_backends.reports import RungStatus
 from vision_backends.types import Task
@@ -61,7 +63,16 @@ class Check:
 
 
 @command
-def doctor(*, options: JsonOptions) -> None:
+def doctor(
+    *,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            "--probe", help="Ask every server anew whether its model sees; that may cost a fraction of a cent."
+        ),
+    ] = False,
+    options: JsonOptions,
+) -> None:
     """Check the installation, and name the command that fixes what is missing."""
     from vision_backends.config.settings import read_configuration
 
@@ -72,11 +83,12 @@ def doctor(*, options: JsonOptions) -> None:
         with options.open_router() as (router, settings):
             configuration = read_configuration(options.config)
             checks += [_configuration(configuration), _state(settings)]
+            probes = [*_probes(router)] if probe else []
             rungs = router.status()
             for name in _servers(settings, rungs):
                 checks += [*_server(configuration, name), _api_key(configuration, name)]
             checks += [*_certificates(), *_connections(router), *_accounts(router)]
-            checks += _learned(rungs)
+            checks += [*(probes or _learned(rungs)), *_prices(rungs)]
             answers = {task: router.explain(task).chosen for task in NEEDED}
     except VisionError as error:
         checks.append(Check(name="configuration", state="broken", detail=error.message, remedy=error.remedy))
@@ -137,21 +149,23 @@ def _model_file(card: ModelCard) -> Check:
 def _configuration(configuration: "Configuration") -> Check:
     files = [str(place.path.absolute()) for place in configuration.places if place.path]
     if configuration.found not in {None, "trusted"}:
-        files[-1] += ", which was found and may set little (vision trust)"
+        files[-1] += f", which was found and may set little; run: vision trust {shlex.quote(files[-1])}"
     detail = " and ".join(files) or "defaults; there is no vision.toml here"
     return Check(name="configuration", state="ok", detail=detail)
 
 
 def _servers(settings: "Settings", rungs: Sequence[RungStatus]) -> list[str]:
     """Return the names of the rungs that ask a server which speaks OpenAI's language, ``openai`` in any case."""
-    return ["openai", *(rung.backend for rung in rungs if settings.kind_of(rung.backend) == "openai" != rung.backend)]
+    others = [rung.backend for rung in rungs if rung.backend != "openai"]
+    return ["openai", *filter(settings.asks_server, others)]
 
 
 def _server(configuration: "Configuration", name: str) -> Iterator[Check]:
     """Name a server that is not OpenAI's, and who has named it."""
     server = configuration.settings.server_of(name)
     if server is not None and not server.is_openai:
-        origin = configuration.origins.get((*_table(name), "base_url"), "the defaults")
+        origins = (configuration.origins.get((*_table(name), key)) for key in SERVER_KEYS)
+        origin = next(filter(None, origins), "the defaults")
         detail = f"{server}, which is not OpenAI's; set by {origin}"
         yield Check(name="OpenAI server" if name == "openai" else f"address of {name}", state="ok", detail=detail)
 
@@ -175,21 +189,24 @@ def _state(settings: "Settings") -> Check:
 def _api_key(configuration: "Configuration", rung: str) -> Check:
     name = "OpenAI key" if rung == "openai" else f"key of {rung}"
     table, keys = configuration.settings.table(rung), _table(rung)
-    if table.get("api_key"):
-        return Check(name=name, state="ok", detail="set; it is never shown")
+    if table.get("api_key") or table.get("azure_ad_token_provider"):
+        what = "set; it is never shown" if table.get("api_key") else "in its place, tokens of azure_ad_token_provider"
+        return Check(name=name, state="ok", detail=what)
     if table.get("api_key_env"):
         return _key_in_variable(name, str(table["api_key_env"]))
+    server, preset = configuration.settings.server_of(rung), configuration.settings.preset_of(rung)
+    variable = "OPENAI_API_KEY" if rung == "openai" and preset is None else preset and preset.key_variable_for(server)
+    if preset is not None and variable and os.environ.get(variable):
+        return _key_in_variable(name, variable)
     prefix = "__".join(("VISION", *keys)).upper().replace("__", "_", 1)
     for withheld in configuration.withheld:
         if withheld.table == keys and withheld.keys in {("api_key",), ("api_key_env",)}:
             remedy = f"Set api_key and base_url in the same place, or {prefix}__API_KEY and {prefix}__BASE_URL."
             return Check(name=name, state="missing", detail=configuration.told_of(withheld), remedy=remedy)
-    if rung == "openai":
-        return Check(name=name, state="missing", detail="not set", remedy="export OPENAI_API_KEY=...")
-    server = configuration.settings.server_of(rung)
-    if server is not None and not server.is_openai:
+    is_needed = preset.needs_key if preset is not None else rung == "openai" or server is None or server.is_openai
+    if not is_needed:
         return Check(name=name, state="ok", detail="none; its server may need none")
-    return Check(name=name, state="missing", detail="not set", remedy=f"export {prefix}__API_KEY=...")
+    return Check(name=name, state="missing", detail="not set", remedy=f"export {variable or prefix + '__API_KEY'}=...")
 
 
 def _key_in_variable(name: str, variable: str) -> Check:
@@ -222,11 +239,36 @@ def _connections(router: "Router") -> Iterator[Check]:
             yield Check(name=name, state="ok", detail="nothing hinders the way to it")
 
 
+def _probes(router: "Router") -> Iterator[Check]:
+    """Find out anew what servers can do, and what that has cost."""
+    for backend, found in router.probe().items():
+        name = f"probe of {backend}"
+        if isinstance(found, VisionError):
+            yield Check(name=name, state="blocked", detail=found.message, remedy=found.remedy)
+            continue
+        cost = "a cost that is unknown" if found.usage.cost_usd is None else dollars(found.usage.cost_usd, decimals=6)
+        detail = f"{found}, by {found.questions} questions for {cost}"
+        remedy = None if found.sees is not False else f"Set a model that sees images for {backend}."
+        yield Check(name=name, state="ok" if found.sees else "missing", detail=detail, remedy=remedy)
+
+
 def _learned(rungs: "Sequence[RungStatus]") -> Iterator[Check]:
     """Tell what is remembered about how servers must be asked."""
     notes = {note: rung.backend for rung in rungs for verdict in rung.tasks.values() for note in verdict.notes}
     for note, backend in notes.items():
         yield Check(name=f"server of {backend}", state="ok", detail=note)
+
+
+def _prices(rungs: "Sequence[RungStatus]") -> Iterator[Check]:
+    """Look for models whose costs nobody can tell."""
+    from vision_backends.backends.registry import section_of
+    from vision_backends.health.budgets import remedy_of_unpriced
+
+    for rung in rungs:
+        if rung.unpriced:
+            detail = f"unknown for {', '.join(rung.unpriced)}, and so is the cost of every call"
+            remedy = remedy_of_unpriced(section_of(rung.backend))
+            yield Check(name=f"price of {rung.backend}", state="missing", detail=detail, remedy=remedy)
 
 
 def _accounts(router: "Router") -> Iterator[Check]:

@@ -9,22 +9,26 @@ from typing import Any
 import typer
 
 from vision_backends.cli.options import (
-    BackendName,
+    BackendNames,
     JsonOptions,
     Label,
     Language,
     LocalOnly,
+    OfModel,
     Prompt,
     Space,
     TaskName,
     command,
+    rungs_of,
 )
 from vision_backends.cli.rendering.status import (
+    print_begun_anew,
     print_budgets,
     print_gates,
     print_left_out,
     print_models,
     print_reasons,
+    print_unpriced,
 )
 from vision_backends.cli.rendering.text import dump_json, print_table
 from vision_backends.errors import InvalidRequestError
@@ -39,6 +43,7 @@ OPTIONS_OF: dict[Task, frozenset[str]] = {
     "embed": frozenset({"space"}),
     "embed_text": frozenset({"space"}),
     "detect": frozenset({"labels"}),
+    "ask": frozenset({"prompt"}),
 }
 """Which of the router's options have an effect on which task; the others affect all of them."""
 
@@ -51,17 +56,19 @@ def status(
     language: Language = None,
     label: Label = None,
     space: Space = None,
-    backend: BackendName = None,
+    backends: BackendNames = None,
+    model: OfModel = None,
     local_only: LocalOnly = False,
     options: JsonOptions,
 ) -> None:
     """Show the state of backends, gates and budgets; with --task, what would happen now, and why."""
     with options.open_router() as (router, _):
         asked: dict[str, Any] = {"prompt": prompt, "language": language, "labels": label, "space": space}
+        asked |= {"backends": rungs_of(backends), "model": model}
         given = {name: value for name, value in asked.items() if value is not None}
-        _check_options(task, {*given} | ({"backend"} if backend else set()) | ({"local_only"} if local_only else set()))
+        _check_options(task, {*given} | ({"local_only"} if local_only else set()))
         if task is not None:
-            explanation = router.explain(task, backend=backend, local_only=local_only, **given)
+            explanation = router.explain(task, local_only=local_only, **given)
             typer.echo(dump_json(explanation.to_dict()) if options.as_json else printable(str(explanation), keep="\n"))
         elif options.as_json:
             about = {"gates": [*map(asdict, router.gates())], "budgets": [*map(asdict, router.spending())]}
@@ -77,11 +84,12 @@ def status(
             if budgets := router.spending():
                 typer.echo()
                 print_budgets(budgets)
+                print_begun_anew(router)
 
 
 def _check_options(task: Task | None, given: set[str]) -> None:
     """Refuse options that would have no effect."""
-    useful = frozenset() if task is None else OPTIONS_OF[task] | {"backend", "local_only"}
+    useful = frozenset() if task is None else OPTIONS_OF[task] | {"backends", "model", "local_only"}
     for name in sorted(given - useful):
         option = "--" + {"labels": "label"}.get(name, name).replace("_", "-")
         if task is None:
@@ -95,6 +103,7 @@ def _print_rungs(rungs: list[RungStatus]) -> None:
     for rung in rungs:
         print_reasons(rung, named=True)
         print_left_out(rung)
+        print_unpriced(rung)
 
 
 def _cell(verdict: Verdict | None) -> str:

@@ -14,11 +14,12 @@ from typing import Annotated
 import typer
 
 from vision_backends.cli.options import JsonOptions, command
-from vision_backends.cli.rendering.status import print_budgets
+from vision_backends.cli.rendering.status import print_begun_anew, print_budgets, print_unpriced
 from vision_backends.cli.rendering.text import dollars, dump_json, print_table
 from vision_backends.cli.usage_totals import KEYS, Key, Sums, sum_up, utc_day
 from vision_backends.errors import InvalidRequestError
-from vision_backends.storage.base import DAY_S
+from vision_backends.reports import RungStatus
+from vision_backends.storage.base import DAY_S, LedgerTotal
 
 __all__ = ["since_of", "usage"]
 
@@ -47,7 +48,8 @@ def usage(
     begin = since_of(since, now=time.time())
     keys = _keys(by or ("day", "model"))
     with options.open_router() as (router, settings):
-        groups = sum_up(router.ledger_totals(since=begin), by=keys)
+        totals = router.ledger_totals(since=begin)
+        groups = sum_up(totals, by=keys)
         if options.as_json:
             for group, sums in groups.items():
                 typer.echo(dump_json({**dict(zip(keys, group, strict=True)), **sums.to_dict()}))
@@ -55,6 +57,7 @@ def usage(
         if groups:
             typer.echo(f"Since {utc_day(begin)} (days of UTC):")
             _print_groups(keys, groups)
+            _print_unpriced(router.status(), totals)
         else:
             typer.echo(f"Nothing was asked since {utc_day(begin)} (UTC).")
         if settings.state_file is None:
@@ -63,6 +66,7 @@ def usage(
         if spending:
             typer.echo()
             print_budgets(spending)
+            print_begun_anew(router)
 
 
 def since_of(text: str, *, now: float) -> float:
@@ -108,6 +112,14 @@ def _print_groups(keys: Sequence[Key], groups: Mapping[tuple[str | None, ...], S
     print_table((*keys, *COLUMNS), rows)
     if total.fallbacks:
         typer.echo(f"Fallbacks: {', '.join(f'{kind} {count}' for kind, count in total.fallbacks.most_common())}")
+
+
+def _print_unpriced(rungs: Sequence[RungStatus], totals: Sequence[LedgerTotal]) -> None:
+    """Say why costs of some backends are unknown, where that is because nobody has named a price."""
+    unknown = {total.backend for total in totals if total.unknown_cost}
+    for rung in rungs:
+        if rung.backend in unknown:
+            print_unpriced(rung, costs="what its calls have cost")
 
 
 def _cells(sums: Sums) -> list[str]:

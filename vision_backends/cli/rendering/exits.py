@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = [
     "WITH_TABLE",
     "agreed",
+    "answer",
     "at_terminal",
     "exit_code_of",
     "exit_code_of_output",
@@ -95,21 +96,32 @@ def at_terminal() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def agreed(question: str, *, yes: bool) -> bool:
+def agreed(question: str, *, yes: bool, otherwise: bool = False) -> bool:
     """Ask on standard error whether to go on; a script, whose input is no terminal, is not asked.
 
     Args:
         question: What is asked, with its question mark.
         yes: Whether the answer was given in advance.
+        otherwise: What Enter alone means.
 
     Raises:
         typer.Exit: Ctrl-C was the answer.
     """
     if yes or not sys.stdin.isatty():
         return True
-    typer.echo(f"{printable(question)} [y/N]: ", nl=False, err=True)
+    said = answer(f"{question} [{'Y/n' if otherwise else 'y/N'}]").lower()
+    return said in {"y", "yes"} or (otherwise and not said)
+
+
+def answer(question: str) -> str:
+    """Ask a person at a terminal on standard error, and return what they typed; empty for Enter alone.
+
+    Raises:
+        typer.Exit: Ctrl-C was the answer.
+    """
+    typer.echo(f"{printable(question)}: ", nl=False, err=True)
     try:
-        return input().strip().lower() in {"y", "yes"}  # Typer's own question leaves a space on standard output
+        return input().strip()  # Typer's own question leaves a space on standard output
     except (EOFError, KeyboardInterrupt):
         typer.echo(err=True)
         raise typer.Exit(INTERRUPTED) from None

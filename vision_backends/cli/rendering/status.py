@@ -18,14 +18,24 @@ import typer
 from vision_backends.cli.rendering.text import dollars, one_line, print_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from vision_backends.health.budgets import Spending
     from vision_backends.health.policy import GateReport
     from vision_backends.reports import RungStatus, Verdict
+    from vision_backends.router import Router
     from vision_backends.types import Task
 
-__all__ = ["is_spent", "print_budgets", "print_gates", "print_left_out", "print_models", "print_reasons"]
+__all__ = [
+    "is_spent",
+    "print_begun_anew",
+    "print_budgets",
+    "print_gates",
+    "print_left_out",
+    "print_models",
+    "print_reasons",
+    "print_unpriced",
+]
 
 REVISION_LENGTH = 12
 """Characters of a commit that tell it from all others in practice."""
@@ -77,6 +87,23 @@ def print_left_out(rung: RungStatus) -> None:
         typer.echo(f"  → vision reset {rung.backend} asks it again")
 
 
+def print_unpriced(rung: RungStatus, *, costs: str = "its cost") -> None:
+    """Print which models of a rung have no known price, and how it is set; nothing where all have one.
+
+    Args:
+        rung: How it stands.
+        costs: What is unknown because of that.
+    """
+    from vision_backends.backends.registry import section_of
+    from vision_backends.health.budgets import remedy_of_unpriced
+
+    if rung.unpriced:
+        typer.echo(
+            f"{rung.backend}: the price of {', '.join(map(one_line, rung.unpriced))} is unknown, and so is {costs}."
+        )
+        typer.echo(f"  → {remedy_of_unpriced(section_of(rung.backend))}")
+
+
 def _heading(column: str) -> str:
     """Return the name of a fact without its unit, which stands in the cells."""
     return column.removesuffix("_bytes").removesuffix("_s").replace("_", " ")
@@ -126,6 +153,28 @@ def print_budgets(budgets: Iterable[Spending]) -> None:
         for each in budgets
     ]
     print_table(("budget (in UTC)", "", "spent", ""), rows)
+
+
+def print_begun_anew(router: Router) -> None:
+    """Print which calls of this month no budget counts: those of a rung that has got another name, or is none now."""
+    for name, cost_usd, tokens in _booked_for_others(router):
+        typer.echo(
+            f"{one_line(name)} has used {dollars(cost_usd)} and {tokens:,} tokens this month and is no rung now. If it "
+            "has got another name, its budgets begin anew under that."
+        )
+
+
+def _booked_for_others(router: Router) -> Iterator[tuple[str, float, int]]:
+    """Yield what was booked in this month (UTC) for each backend that is no rung of a router."""
+    rungs = {rung.backend for rung in router.status()}
+    begin = datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0).timestamp()
+    totals = [each for each in router.ledger_totals(since=begin) if each.backend not in rungs]
+    for name in sorted({each.backend for each in totals}):
+        own = [each for each in totals if each.backend == name]
+        tokens = sum(each.input_tokens + each.output_tokens for each in own)
+        cost_usd = sum(each.cost_usd for each in own)
+        if tokens or cost_usd:
+            yield name, cost_usd, tokens
 
 
 def is_spent(budget: Spending) -> bool:

@@ -9,6 +9,7 @@ import json
 import math
 import re
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -18,7 +19,7 @@ from vision_backends.foreign_text import UNPRINTABLE, printable
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["bytes_text", "dollars", "dump_json", "one_line", "print_table"]
+__all__ = ["bytes_text", "dollars", "dump_json", "one_line", "print_table", "short_path"]
 
 _NUMBER = re.compile(r"-|unknown|(≥ )?-?\$?\d[\d.,]*( ?(%|s|ms|MB))?")
 
@@ -29,6 +30,15 @@ SHORT = 10
 def one_line(text: str) -> str:
     """Return a text on one line."""
     return printable(" ".join(text.split()))
+
+
+def short_path(path: Path) -> str:
+    """Return a path as a person at this place would write it: from the working directory, or from home."""
+    whole = path.absolute()
+    for folder, name in ((Path.cwd(), ""), (Path.home(), "~/")):
+        if whole.is_relative_to(folder):
+            return f"{name}{whole.relative_to(folder)}"
+    return str(whole)
 
 
 def dump_json(value: Any, *, indent: int | None = None) -> str:  # noqa: ANN401 — anything JSON-able

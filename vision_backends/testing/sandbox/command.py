@@ -80,7 +80,7 @@ def serve(
     for plan in plans:
         if plan is not None:
             server.play(plan)
-    with server, contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt), server:
         write(f"export OPENAI_BASE_URL={server.url}\nexport OPENAI_API_KEY={server.api_key}\n")
         sys.stdout.flush()
         stop = stop or threading.Event()

@@ -41,7 +41,10 @@ class SandboxServer:
         port: 0 takes a free one.
         api_key: The key for clients. Any other is accepted too, except ``"sk-invalid"``; a call without one is refused.
         only_key: Whether to accept no key but ``api_key``.
+        keyless: Whether to accept calls without a key, as servers on one's own machine do.
         models: The models that exist; None accepts any name.
+        owner: Who owns the models, by which servers can be told apart: ``"vllm"``, ``"llamacpp"``,
+            ``"organization_owner"`` (LM Studio), ``"library"`` (Ollama, with its own list of models).
         limits: Rate limits and quota to enforce.
         clock: What windows and timestamps are measured by. Delays are always in real time.
     """
@@ -53,7 +56,9 @@ class SandboxServer:
         port: int = 0,
         api_key: str = "sk-sandbox",
         only_key: bool = False,
+        keyless: bool = False,
         models: Sequence[str] | None = None,
+        owner: str = "sandbox",
         limits: Limits = NO_LIMITS,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
@@ -64,7 +69,9 @@ class SandboxServer:
         self._listener: Listener | None = None
         self._service = Service(
             api_key=api_key if only_key else None,
+            keyless=keyless,
             models=None if models is None else tuple(models),
+            owner=owner,
             limits=limits,
             clock=clock,
         )

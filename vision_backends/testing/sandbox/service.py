@@ -41,6 +41,11 @@ _ENDPOINTS: Mapping[str, Callable[[Mapping[str, Any], Desk], Draft]] = {
     "/v1/embeddings": embeddings.respond,
 }
 _MODELS = "/v1/models"
+_TAGS = "/api/tags"
+"""Where Ollama lists its models besides."""
+
+_OLLAMA = "library"
+"""Who owns the models of Ollama."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,16 +60,29 @@ class Service:
 
     Args:
         api_key: The only key that is accepted; None accepts any but `INVALID_KEY`.
+        keyless: Whether a call without a key is accepted.
         models: The models that exist; None accepts any name.
+        owner: Who owns the models.
         limits: What is admitted.
         clock: Where time comes from.
     """
 
-    def __init__(self, *, api_key: str | None, models: tuple[str, ...] | None, limits: Limits, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        api_key: str | None,
+        keyless: bool,
+        models: tuple[str, ...] | None,
+        owner: str,
+        limits: Limits,
+        clock: Clock,
+    ) -> None:
         self.player = Player()
         self.journal = Journal()
         self._api_key = api_key
+        self._keyless = keyless
         self._models = models
+        self._owner = owner
         self._clock = clock
         self._album = Album()
         self._limiter = Limiter(limits, clock=clock)
@@ -139,6 +157,8 @@ class Service:
             if call.method != "GET":
                 raise ApiError("method_not_allowed")
             return Draft(reply=Reply(body=self._listing(call.path.removeprefix(_MODELS).strip("/"))))
+        if call.path == _TAGS and self._owner == _OLLAMA:
+            return Draft(reply=Reply(body={"models": [{"name": name} for name in self._models or DEFAULT_MODELS]}))
         endpoint = _ENDPOINTS.get(call.path)
         if endpoint is None:
             raise ApiError("unknown_url", message=f"Invalid URL ({call.method} {call.path})")
@@ -153,7 +173,7 @@ class Service:
 
     def _listing(self, name: str) -> dict[str, Any]:
         rows = {
-            model: {"id": model, "object": "model", "created": 1_700_000_000, "owned_by": "sandbox"}
+            model: {"id": model, "object": "model", "created": 1_700_000_000, "owned_by": self._owner}
             for model in (self._models or DEFAULT_MODELS)
         }
         if not name:
@@ -167,7 +187,9 @@ class Service:
             raise ApiError("model_not_found", message=message)
 
     def _is_accepted(self, key: str | None) -> bool:
-        if not key or key == INVALID_KEY:
+        if not key:
+            return self._keyless
+        if key == INVALID_KEY:
             return False
         return self._api_key is None or secrets.compare_digest(key.encode(), self._api_key.encode())
 

@@ -29,6 +29,8 @@ from vision_backends.engine.threads import after_fork_in_child, make_lock
 from vision_backends.errors import ConfigError, NotReadyError
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     import torch
 
     from vision_backends.backends.local.hub.checkpoint import Checkpoint
@@ -97,6 +99,11 @@ class LoaderSettings:
     max_queue: int = 64
     max_memory_bytes: int | None = None
     tuning_cache: TuningCache = field(default_factory=TuningCache)
+
+    @property
+    def shared_by(self) -> Hashable:
+        """What two rungs have in common that can share one loaded model, beside its placement."""
+        return self.engine, self.dtype == "float32", self.threads, self.max_queue, self.tuning_cache.configured
 
     def __post_init__(self) -> None:
         if not DEVICE.fullmatch(self.device):

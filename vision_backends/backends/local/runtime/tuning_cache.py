@@ -48,6 +48,11 @@ class TuningCache:
         self._folder = folder
 
     @property
+    def configured(self) -> Path | None:
+        """The folder that is configured; None for the user's own."""
+        return self._folder
+
+    @property
     def folder(self) -> Path:
         """Where facts are, and where larger things may be kept beside them.
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import tomllib
+from functools import reduce
+from operator import getitem
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from vision_backends.cli.commands.configuration import mask, to_toml
+from vision_backends.cli.rendering.toml import Line, to_toml
+from vision_backends.cli.settings_in_force import mask
+from vision_backends.config.lines import lines_in
+from vision_backends.config.places import leaves
 
 WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 VALUES = st.recursive(
@@ -25,7 +30,9 @@ def test_the_defaults_are_valid_toml_and_said_to_be_defaults(vision, fresh_user,
     monkeypatch.delenv("VISION_CONFIG")
     result = vision("config")
     assert result.exit_code == 0
-    assert result.stdout.startswith("# Set by nothing: these are the defaults.\n# The state is kept in ")
+    assert result.stdout.startswith(
+        "# In force now: nothing is configured, these are the defaults.\n# The state is kept"
+    )
     settings = tomllib.loads(result.stdout)
     assert settings["ladder"] == ["openai", "local", "embedded"]
     assert settings["cache"]["enabled"] is True
@@ -38,7 +45,7 @@ def test_what_is_printed_can_be_pasted_into_the_file(vision, fresh_user, use_lad
     (fresh_user / "vision.toml").write_text(first, encoding="utf-8")
     second = vision("config").stdout
     assert tomllib.loads(second) == tomllib.loads(first)
-    assert tomllib.loads(first)["backends"]["rungs:Slow"] == {"each_s": 0.5}
+    assert tomllib.loads(first)["backends"]["rungs:Slow"]["each_s"] == 0.5
 
 
 def test_files_and_variables_that_set_something_are_named(vision, fresh_user, monkeypatch):
@@ -48,8 +55,7 @@ def test_files_and_variables_that_set_something_are_named(vision, fresh_user, mo
     monkeypatch.setenv("VISION_STATE", "")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
     result = vision("config")
-    first = result.stdout.splitlines()[0]
-    assert first == f"# Set by {fresh_user / 'vision.toml'}, VISION_DEADLINE_S, OPENAI_API_KEY."
+    assert result.stdout.splitlines()[1:4] == ["#   vision.toml", "#   OPENAI_API_KEY", "#   VISION_DEADLINE_S"]
     assert tomllib.loads(result.stdout)["deadline_s"] == 9.0
 
 
@@ -57,8 +63,9 @@ def test_a_variable_that_another_overrules_is_not_named(vision, monkeypatch):
     """Our own variable counts more than OpenAI's."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
     monkeypatch.setenv("VISION_OPENAI__API_KEY", "sk-other")
-    assert "# Set by VISION_" not in vision("config").stdout
-    assert vision("config").stdout.splitlines()[0].endswith("vision.toml, VISION_OPENAI__API_KEY.")
+    lines = vision("config").stdout.splitlines()
+    assert "#   VISION_OPENAI__API_KEY" in lines
+    assert "#   OPENAI_API_KEY" not in lines
 
 
 def test_each_value_says_where_it_came_from(vision, fresh_user, monkeypatch, use_ladder):
@@ -71,19 +78,18 @@ def test_each_value_says_where_it_came_from(vision, fresh_user, monkeypatch, use
     monkeypatch.setenv("OPENAI_BASE_URL", "https://x.test/v1")
     lines = vision("config").stdout.splitlines()
     for line in (
-        f"deadline_s = 5.0  # {path}",
-        f"max_bytes = 8  # {own}",
-        f"max_pixels = 7  # {path}",
-        "enabled = false  # VISION_CACHE__ENABLED",
-        'base_url = "https://x.test/v1"  # OPENAI_BASE_URL',
+        "deadline_s = 5.0  # vision.toml:3; by default 60.0",
+        "max_bytes = 8  # .config/vision-backends/vision.toml:3; by default 50000000",
+        "max_pixels = 7  # vision.toml:4; by default 40000000",
+        "enabled = false  # VISION_CACHE__ENABLED; by default true",
         "warm_standby = true",
     ):
         assert line in lines
     report = json.loads(vision("config", "--json").stdout)
     assert report["files"] == [str(own), str(path)]
-    assert report["origins"]["images.max_bytes"] == str(own)
-    assert report["origins"]["openai.base_url"] == "OPENAI_BASE_URL"
-    assert report["origins"]["warm_standby"] == "default"
+    assert report["keys"]["images.max_bytes"] == {"value": 8, "default": 50_000_000, "origin": str(own), "line": 3}
+    assert report["keys"]["openai.base_url"]["origin"] == "OPENAI_BASE_URL"
+    assert report["keys"]["warm_standby"] == {"value": True, "default": True, "origin": "default", "line": None}
 
 
 def test_a_key_that_is_not_sent_is_said_not_to_be(vision, monkeypatch, use_ladder):
@@ -92,7 +98,7 @@ def test_a_key_that_is_not_sent_is_said_not_to_be(vision, monkeypatch, use_ladde
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
     result = vision("config")
     words = "OPENAI_API_KEY is not sent to http://gpu.test: it was given for https://api.openai.com"
-    assert f"# {words}." in result.stdout.splitlines()
+    assert f"# {words}." in result.stdout.replace("\n# ", " ").replace(" OPENAI", "# OPENAI")
     assert "api_key" not in tomllib.loads(result.stdout)["openai"]
     assert json.loads(vision("config", "--json").stdout)["variables"] == []
     assert f"vision: {words}\n" in vision("status").stderr
@@ -155,7 +161,9 @@ def test_a_named_file_is_the_one_that_is_shown(vision, fresh_user):
 @example({"list": [{"***": False}], "text": "***", "**********": "https://***@example.test"})
 def test_any_table_comes_back_from_its_toml(table):
     """Whatever keys and texts a backend's table has."""
-    assert tomllib.loads("\n".join(to_toml(table))) == _without_empty_tables(table)
+    lines = [Line(keys, reduce(getitem, keys, table)) for keys in leaves(table)]
+    read = tomllib.loads("\n".join(to_toml(lines)))
+    assert _without_empty_tables(read) == _without_empty_tables(table)
 
 
 def _without_empty_tables(table):
@@ -172,7 +180,7 @@ def test_texts_under_the_name_of_a_secret_are_masked_at_any_depth(key):
 
 def test_what_is_unset_is_left_out_of_toml():
     """TOML has no null."""
-    assert list(to_toml({"a": None, "b": 1})) == ["b = 1"]
+    assert list(to_toml([Line(("a",), None), Line(("b",), 1)])) == ["b = 1", "# Not set: a."]
 
 
 def test_tables_of_named_rungs_are_shown_without_secrets(vision, use_ladder, monkeypatch):
@@ -189,9 +197,99 @@ def test_tables_of_named_rungs_are_shown_without_secrets(vision, use_ladder, mon
     )
     result = vision("config")
     assert "very-secret" not in result.stdout
-    assert f'[backends.azure]\nkind = "openai"  # {path}\n' in result.stdout
-    assert '\nmodel = "m"  # VISION_BACKENDS__AZURE__MODEL\n' in result.stdout
-    assert tomllib.loads(result.stdout)["backends"]["two"] == {"kind": "openai", "api_key_env": "KEY_OF_TWO"}
+    assert '[backends.azure]\nkind = "openai"  # vision.toml:3\n' in result.stdout
+    assert '\nmodel = "m"  # VISION_BACKENDS__AZURE__MODEL; by default "' in result.stdout
+    assert tomllib.loads(result.stdout)["backends"]["two"]["api_key_env"] == "KEY_OF_TWO"
     report = vision("config", "--json").stdout
     assert "very-secret" not in report
-    assert json.loads(report)["origins"]["backends.azure.api_key"] == str(path)
+    assert json.loads(report)["keys"]["backends.azure.api_key"]["origin"] == str(path)
+
+
+def test_every_key_of_every_rung_is_shown_with_its_default(vision, use_ladder):
+    """Those of the constructor and the limits; what has no value is named."""
+    use_ladder("tiny", "embedded", more='[backends.tiny]\nkind = "local"\nmin_score = 0.75\nrequests_per_minute = 5\n')
+    lines = vision("config").stdout.splitlines()
+    assert "min_score = 0.75  # vision.toml:5; by default 0.5" in lines
+    assert "requests_per_minute = 5  # vision.toml:6" in lines
+    assert 'caption_model = "Salesforce/blip-image-captioning-base"' in lines
+    assert any(line.startswith("# Not set: caption_beams, caption_seed, threads") for line in lines)
+    report = json.loads(vision("config", "--json").stdout)
+    assert report["keys"]["backends.tiny.min_score"]["default"] == 0.5
+    assert report["keys"]["embedded.threads"] == {"value": None, "default": None, "origin": "default", "line": None}
+    assert report["settings"]["backends"]["tiny"]["device"] == "auto"
+
+
+def test_no_line_is_wider_than_a_terminal_for_the_sake_of_a_comment(vision, fresh_user, use_ladder, monkeypatch):
+    """The comment stands above it then."""
+    folder = fresh_user / ("a-folder-with-a-long-name-" * 3)
+    folder.mkdir()
+    path = use_ladder("openai", more='openai.model = "gpt-5-mini-with-a-long-name-and-a-date-2026-01-01"\n')
+    moved = path.rename(folder / "vision.toml")
+    monkeypatch.setenv("VISION_CONFIG", str(moved))
+    lines = vision("config").stdout.splitlines()
+    wide = [line for line in lines if len(line) > 80]
+    assert all(line.startswith(("# ", "#   ")) and " " not in line.strip("# ") for line in wide), wide
+    place = lines.index('model = "gpt-5-mini-with-a-long-name-and-a-date-2026-01-01"')
+    assert lines[place - 1].startswith("# ")
+
+
+def test_what_follows_from_a_preset_is_shown_as_the_default(vision, use_ladder):
+    """Its address; a model has to be named there, at OpenAI it has not."""
+    use_ladder("openai", "ollama", more='[backends.ollama]\nkind = "openai"\npreset = "ollama"\nmodel = "m"\n')
+    read = tomllib.loads(vision("config").stdout)
+    assert read["openai"]["base_url"] == "https://api.openai.com/v1"
+    assert read["openai"]["model"]
+    assert read["backends"]["ollama"]["base_url"] == "http://localhost:11434/v1"
+    assert "embedding_model" not in read["backends"]["ollama"]
+    use_ladder("azure", more='[backends.azure]\nkind = "azure"\nendpoint = "https://x.test"\ndeployment = "eyes"\n')
+    azure = tomllib.loads(vision("config").stdout)["backends"]["azure"]
+    assert azure["model"] == "eyes"
+    assert "base_url" not in azure
+
+
+def test_a_rung_that_cannot_be_found_is_shown_as_it_is_written(vision, use_ladder):
+    """What is wrong with it others say; here a person looks for the reason."""
+    use_ladder("nowhere", more='[backends.nowhere]\nkind = "nothing"\nkey = "x"\nsize = 1\n')
+    result = vision("config")
+    assert result.exit_code == 0
+    assert (
+        '[backends.nowhere]\nkind = "nothing"  # vision.toml:4\n# key = "***"  # vision.toml:5\nsize = 1'
+        in result.stdout
+    )
+
+
+def test_the_line_of_a_key_is_where_its_statement_begins():
+    """In tables, dotted keys, texts and lists over several lines; what looks like a header in a text is none."""
+    text = """# deadline_s = 1
+ladder = [
+  "openai",  # [local]
+  "embedded",
+]
+images.max_bytes = 5
+[openai]
+prices = { m = { input = 1 } }
+note = '''
+[local]
+device = "cpu"
+'''
+api = "chat"
+
+  [ backends . "a.b" ]  # [openai]
+x.y = 1
+"""
+    assert lines_in(text) == {
+        ("ladder",): 2,
+        ("images", "max_bytes"): 6,
+        ("openai",): 7,
+        ("openai", "prices", "m", "input"): 8,
+        ("openai", "note"): 9,
+        ("openai", "api"): 13,
+        ("backends", "a.b"): 15,
+        ("backends", "a.b", "x", "y"): 16,
+    }
+
+
+def test_the_line_of_a_built_in_rung_is_found_below_backends_too(vision, use_ladder):
+    """It is the same table."""
+    use_ladder("embedded", more="[backends.embedded]\nthreads = 1\n")
+    assert "threads = 1  # vision.toml:4" in vision("config").stdout.splitlines()
