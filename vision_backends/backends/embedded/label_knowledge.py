@@ -54,8 +54,8 @@ GENERA: dict[str, tuple[int, ...]] = {
     ),
     "mushroom": (947, *range(991, 998)),
 }
-"""Sorts of classes; the narrower sort comes first. The space that images share with texts is made of them too, so that a
-change here is another space."""
+"""Sorts of classes; the narrower sort comes first. The space that images share with texts is made of them too: a change
+here is another space."""
 
 SORTS: dict[str, tuple[int, ...]] = GENERA | {
     "fruit": (*range(948, 958),),
@@ -76,8 +76,8 @@ SORTS: dict[str, tuple[int, ...]] = GENERA | {
         *(638, 639, 652, 655, 658, 667, 689, 697, 735, 770, 774, 775, 806, 808, 834, 841, 842, 869, 887, 906),
     ),
 }
-"""What to say when the classifier wavers between classes of one sort. The sorts of things follow the hypernyms of WordNet
-3.0 (https://wordnet.princeton.edu), less what is not called so in speech."""
+"""What to say when the classifier wavers between classes of one sort. The sorts of things follow the hypernyms of
+WordNet 3.0 (https://wordnet.princeton.edu), less what is not called so in speech."""
 
 BROAD = frozenset({"animal", "building", "clothing", "food", "furniture", "musical instrument", "vehicle"})
 """Sorts that claim little: less is enough to say them."""
