@@ -1,4 +1,4 @@
-"""Rebuilds the embedded models, the word vectors, and the class names and characters from their published sources.
+"""Rebuilds the embedded models, word vectors, class names and characters from their published sources.
 
 python models/convert/build.py            write the files into models/
 python models/convert/build.py --check    rebuild elsewhere and compare with the files in models/
@@ -29,10 +29,10 @@ MODELS = Path(__file__).resolve().parent.parent
 NANODET_FILE = "nanodet-g-416.onnx"
 EFFICIENTNET_FILE = "efficientnet-lite0-224.onnx"
 NAMES_FILE = "imagenet-1k.txt"
-WORDS_FILE = "minilm-l6-static-128.npz"
 TEXT_DETECTOR_FILE = "pp-ocrv6-tiny-det.onnx"
 TEXT_RECOGNISER_FILE = "pp-ocrv6-tiny-rec.onnx"
 CHARACTERS_FILE = "pp-ocrv6-characters.txt"
+WORDS_FILE = "minilm-l6-static-128.npz"
 
 
 def read_nanodet(downloads: Path) -> tfjs.GraphModel:
@@ -66,10 +66,10 @@ def build(downloads: Path) -> dict[str, bytes]:
         NANODET_FILE: nanodet.convert(read_nanodet(downloads), half=True),
         EFFICIENTNET_FILE: efficientnet.convert(arrays, half=True),
         NAMES_FILE: ("\n".join(names.read_names(listing)) + "\n").encode(),
-        WORDS_FILE: convert_words(downloads),
         TEXT_DETECTOR_FILE: sources.fetch(sources.TEXT_DETECTOR, into=downloads).read_bytes(),
         TEXT_RECOGNISER_FILE: recogniser,
         CHARACTERS_FILE: ("\n".join(text_reader.read_characters(recogniser)) + "\n").encode(),
+        WORDS_FILE: convert_words(downloads),
     }
 
 

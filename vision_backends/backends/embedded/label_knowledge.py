@@ -6,7 +6,7 @@ This module is knowledge as data; it must not know how either model is run. Numb
 
 from __future__ import annotations
 
-__all__ = ["ANIMALS", "GENERA", "KINDS", "PLACES", "REFINEMENTS", "SPECIES", "UNSPOKEN"]
+__all__ = ["ANIMALS", "BROAD", "GENERA", "KINDS", "MEMBERS", "PLACES", "REFINEMENTS", "SORTS", "SPECIES", "UNSPOKEN"]
 
 ANIMALS = range(398)
 """ImageNet's animals come first and without a gap."""
@@ -54,7 +54,47 @@ GENERA: dict[str, tuple[int, ...]] = {
     ),
     "mushroom": (947, *range(991, 998)),
 }
-"""What to say when the classifier wavers between classes of one sort; the narrower sort comes first."""
+"""Sorts of classes; the narrower sort comes first. The space that images share with texts is made of them too: a change
+here is another space."""
+
+SORTS: dict[str, tuple[int, ...]] = GENERA | {
+    "fruit": (*range(948, 958),),
+    "food": (*range(923, 947), *range(948, 958), *range(959, 966), 987, 998),
+    "clock": (409, 530, 892),
+    "ball": (429, 430, 522, 574, 722, 768, 805, 852, 890),
+    "bottle": (440, 720, 737, 898, 907),
+    "hat": (439, 452, 515, 808),
+    "shoe": (502, 514, 630, 770, 774),
+    "bridge": (821, 839, 888),
+    "household appliance": (534, 550, 606, 651, 760, 766, 827, 859, 882, 891, 897),
+    "furniture": (
+        *(423, 431, 453, 493, 495, 516, 520, 526, 532, 548, 553, 559, 564, 648, 703, 736, 765, 831),
+        *(846, 857, 861, 894),
+    ),
+    "clothing": (
+        *(399, 400, 411, 439, 445, 451, 452, 457, 459, 474, 502, 514, 515, 568, 578, 601, 608, 610, 614, 617, 630),
+        *(638, 639, 652, 655, 658, 667, 689, 697, 735, 770, 774, 775, 806, 808, 834, 841, 842, 869, 887, 906),
+    ),
+}
+"""What to say when the classifier wavers between classes of one sort. The sorts of things follow the hypernyms of
+WordNet 3.0 (https://wordnet.princeton.edu), less what is not called so in speech."""
+
+BROAD = frozenset({"animal", "building", "clothing", "food", "furniture", "musical instrument", "vehicle"})
+"""Sorts that claim little: less is enough to say them."""
+
+MEMBERS: dict[str, frozenset[str]] = {
+    "animal": frozenset({*KINDS, "giraffe"}),
+    "vehicle": frozenset({"airplane", "bicycle", "boat", "bus", "car", "motorcycle", "train", "truck"}),
+    "food": frozenset(
+        {"apple", "banana", "broccoli", "cake", "carrot", "donut", "hot dog", "orange", "pizza", "sandwich"}
+    ),
+    "fruit": frozenset({"apple", "banana", "orange"}),
+    "furniture": frozenset({"bed", "bench", "chair", "couch", "dining table"}),
+    "household appliance": frozenset({"microwave", "oven", "refrigerator", "toaster"}),
+    "ball": frozenset({"sports ball"}),
+    "clothing": frozenset({"tie"}),
+}
+"""The detector's words that say more exactly what a sort says."""
 
 UNSPOKEN = frozenset({"baseball player", "bridegroom", "scuba diver"})
 """Classes that say who somebody is or what they do."""
