@@ -148,6 +148,16 @@ class TestWhatIsKnownNotToWork:
         assert "deepseek-flash of DeepSeek does not look at images" in trace.attempts[0].message
         assert "api-docs.deepseek.com" in trace.attempts[0].remedy
 
+    def test_a_call_may_name_a_model_that_can(self):
+        """Whatever the one that is configured cannot do."""
+        with SandboxServer() as server:
+            text_only = OpenAIBackend(preset="deepseek", base_url=server.url, model="deepseek-flash").named("deepseek")
+            with Router([text_only, FakeBackend("spare")], caching=False) as router:
+                trace = router.describe(PICTURE, model="deepseek/deepseek-v4-flash-vision-exp").trace
+                assert (trace.backend, trace.model) == ("deepseek", "deepseek-v4-flash-vision-exp")
+                assert router.describe(PICTURE).trace.backend == "spare"
+            assert len(server.requests) == 1
+
 
 class TestManners:
     """What a server is documented to refuse is never sent to it, so that no refusal is paid for."""
