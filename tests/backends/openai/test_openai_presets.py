@@ -158,6 +158,16 @@ class TestWhatIsKnownNotToWork:
                 assert router.describe(PICTURE).trace.backend == "spare"
             assert len(server.requests) == 1
 
+    @pytest.mark.parametrize("name", [name for name in PRESETS if PRESETS[name].base_url])
+    @pytest.mark.parametrize("models", [{"model": "m"}, MODELS])
+    def test_its_state_can_be_told_all_the_same(self, name, models):
+        """Whatever it can do, and whichever models are named."""
+        preset = PRESETS[name]
+        backend = OpenAIBackend(preset=name, api_key=KEY, **(MODELS if preset.sees is None else models))
+        with Router([backend, FakeBackend("spare")], caching=False) as router:
+            assert router.status()[0].facts["preset"] == name
+            assert {router.explain(task).verdicts[0].backend for task in TASKS} == {"openai"}
+
 
 class TestManners:
     """What a server is documented to refuse is never sent to it, so that no refusal is paid for."""

@@ -357,8 +357,8 @@ class OpenAIBackend(AsyncBackend):
     def spaces(self, request: Request) -> tuple[str, ...]:
         """Return the spaces that may be pinned: for a text also that of described images."""
         spaces = super().spaces(request)
-        query = self._models["query"].space
-        return (*spaces, query) if isinstance(request, EmbedTextRequest) and query is not None else spaces
+        query = self._models["query"].space if isinstance(request, EmbedTextRequest) else None
+        return spaces if query is None else (*spaces, query)
 
     def check(self, request: Request) -> None:
         """Return if the server can be asked."""
