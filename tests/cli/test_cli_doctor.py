@@ -275,6 +275,10 @@ def test_a_key_that_is_not_sent_to_a_named_rung_is_told(vision, use_ladder, monk
     out = vision("doctor").stdout
     assert "backends.azure.api_key of VISION_BACKENDS__AZURE__API_KEY is not sent to http://gpu.test" in out
     assert "or VISION_BACKENDS__AZURE__API_KEY and VISION_BACKENDS__AZURE__BASE_URL." in out
+    table = 'backends.azure = {kind = "azure", endpoint = "http://gpu.test", deployment = "d"}\n'
+    use_ladder("azure", "embedded", more=table)
+    out = vision("doctor").stdout
+    assert "or VISION_BACKENDS__AZURE__API_KEY and VISION_BACKENDS__AZURE__ENDPOINT." in out
     assert "very-secret" not in out
 
 

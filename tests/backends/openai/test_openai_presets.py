@@ -148,6 +148,26 @@ class TestWhatIsKnownNotToWork:
         assert "deepseek-flash of DeepSeek does not look at images" in trace.attempts[0].message
         assert "api-docs.deepseek.com" in trace.attempts[0].remedy
 
+    def test_a_call_may_name_a_model_that_can(self):
+        """Whatever the one that is configured cannot do."""
+        with SandboxServer() as server:
+            text_only = OpenAIBackend(preset="deepseek", base_url=server.url, model="deepseek-flash").named("deepseek")
+            with Router([text_only, FakeBackend("spare")], caching=False) as router:
+                trace = router.describe(PICTURE, model="deepseek/deepseek-v4-flash-vision-exp").trace
+                assert (trace.backend, trace.model) == ("deepseek", "deepseek-v4-flash-vision-exp")
+                assert router.describe(PICTURE).trace.backend == "spare"
+            assert len(server.requests) == 1
+
+    @pytest.mark.parametrize("name", [name for name in PRESETS if PRESETS[name].base_url])
+    @pytest.mark.parametrize("models", [{"model": "m"}, MODELS])
+    def test_its_state_can_be_told_all_the_same(self, name, models):
+        """Whatever it can do, and whichever models are named."""
+        preset = PRESETS[name]
+        backend = OpenAIBackend(preset=name, api_key=KEY, **(MODELS if preset.sees is None else models))
+        with Router([backend, FakeBackend("spare")], caching=False) as router:
+            assert router.status()[0].facts["preset"] == name
+            assert {router.explain(task).verdicts[0].backend for task in TASKS} == {"openai"}
+
 
 class TestManners:
     """What a server is documented to refuse is never sent to it, so that no refusal is paid for."""

@@ -441,7 +441,8 @@ class OpenAIBackend(AsyncBackend):
 
     def rate_limits(self, request: Request) -> RateLimits | None:
         """Return what the latest reply for the answering model said."""
-        return self._client.rate_limits(self.model_for(request).name)
+        model = self._models.get(request.task)
+        return None if model is None else self._client.rate_limits(model.name)
 
     async def describe(  # type: ignore[override]  # the same method as a coroutine
         self, images: Sequence[Image], request: DescribeRequest, *, timeout_s: float

@@ -201,7 +201,9 @@ def _api_key(configuration: "Configuration", rung: str) -> Check:
     prefix = "__".join(("VISION", *keys)).upper().replace("__", "_", 1)
     for withheld in configuration.withheld:
         if withheld.table == keys and withheld.keys in {("api_key",), ("api_key_env",)}:
-            remedy = f"Set api_key and base_url in the same place, or {prefix}__API_KEY and {prefix}__BASE_URL."
+            address = "endpoint" if configuration.settings.kind_of(rung) == "azure" else "base_url"
+            both = f"{prefix}__API_KEY and {prefix}__{address.upper()}"
+            remedy = f"Set api_key and {address} in the same place, or {both}."
             return Check(name=name, state="missing", detail=configuration.told_of(withheld), remedy=remedy)
     is_needed = preset.needs_key if preset is not None else rung == "openai" or server is None or server.is_openai
     if not is_needed:
