@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from vision_backends.backends.local import LocalBackend
     from vision_backends.backends.openai import AzureBackend, OpenAIBackend
     from vision_backends.backends.requests import (
+        AskRequest,
         DescribeRequest,
         DetectRequest,
         EmbedRequest,
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
         Detection,
         Detections,
         Embedding,
+        Reply,
         Task,
         Timing,
         Trace,
@@ -80,6 +82,7 @@ __all__ = [
     "FREE",
     "TASKS",
     "AllBackendsFailedError",
+    "AskRequest",
     "AsyncBackend",
     "AsyncRouter",
     "Attempt",
@@ -120,6 +123,7 @@ __all__ = [
     "RateLimitedError",
     "RateLimits",
     "RefusedError",
+    "Reply",
     "Request",
     "Router",
     "RungStatus",
@@ -143,6 +147,7 @@ _HOMES = {
     "FREE": "types",
     "TASKS": "types",
     "AllBackendsFailedError": "errors",
+    "AskRequest": "backends.requests",
     "AsyncBackend": "backends.base",
     "AsyncRouter": "async_router",
     "Attempt": "types",
@@ -183,6 +188,7 @@ _HOMES = {
     "RateLimitedError": "errors",
     "RateLimits": "backends.requests",
     "RefusedError": "errors",
+    "Reply": "types",
     "Request": "backends.requests",
     "Router": "router",
     "RungStatus": "reports",

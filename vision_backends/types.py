@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 from vision_backends.arguments import shown
 from vision_backends.errors import InvalidRequestError, SpaceMismatchError
@@ -34,18 +34,20 @@ __all__ = [
     "Outcome",
     "ProbeReport",
     "Purpose",
+    "Reply",
     "Task",
     "Timing",
     "Trace",
     "Usage",
 ]
 
-Task = Literal["describe", "embed", "embed_text", "detect"]
+Task = Literal["describe", "embed", "embed_text", "detect", "ask"]
 """What can be asked of a backend."""
 
-TASKS: tuple[Task, ...] = get_args(Task)
+TASKS: tuple[Task, ...] = ("describe", "embed", "embed_text", "detect")
+"""The tasks that every ladder has; ``ask`` goes down that of ``describe`` to the rungs that follow instructions."""
 
-Purpose = Literal["describe", "embed", "embed_text", "detect", "probe"]
+Purpose = Literal["describe", "embed", "embed_text", "detect", "ask", "probe"]
 """What a backend is asked for, as the ledger has it: a task of the user's, or finding out what its server can do."""
 
 Outcome = Literal["answered", "cached", "failed", "skipped"]
@@ -271,6 +273,32 @@ class Description:
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON-able values."""
         return _fields_to_dict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """The answer to a question about images; ``str(reply)`` is the text.
+
+    Attributes:
+        text: What was said; where a schema was given, the JSON of it and whatever stood around that.
+        data: What the schema describes, read and validated: JSON values, or an instance of the class that was given.
+            None where none was given.
+        complete: False when the text was cut at the model's length limit, or nobody says that it was not.
+        trace: Who said it.
+    """
+
+    text: str
+    data: Any = None
+    complete: bool = True
+    trace: Trace = Trace()
+
+    def __str__(self) -> str:
+        return self.text
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as JSON-able values."""
+        dump = getattr(self.data, "model_dump", None)  # of an instance of pydantic's
+        return _fields_to_dict(self) | {"data": self.data if dump is None else dump(mode="json")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -107,3 +107,10 @@ def test_standard_input_is_read_up_to_the_limit_only(vision, use_ladder):
 def test_empty_standard_input_is_a_bad_image(vision):
     """Exit code 2, not a bug."""
     assert vision("describe", "-", stdin=b"").exit_code == 2
+
+
+def test_a_web_address_is_no_pattern_and_refused_by_default(vision):
+    """Though it has a question mark; the remedy names the setting."""
+    result = vision("describe", "https://example.org/a.png?size=1")
+    assert result.exit_code == 2
+    assert "allow_urls = true" in result.stderr

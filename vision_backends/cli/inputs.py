@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 __all__ = ["Input", "find_images", "texts"]
+
+
+_WEB_URL = re.compile(r"https?://", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +44,7 @@ def find_images(arguments: Iterable[str], *, max_bytes: int) -> list[Input]:
     """Return the images that arguments name, in their order.
 
     An argument is a file, a folder (its images, sorted, not those of its folders), a pattern such as
-    ``"*.jpg"`` that the shell has not expanded, a data: URL, or ``-`` for standard input.
+    ``"*.jpg"`` that the shell has not expanded, a data: URL, a web address, or ``-`` for standard input.
 
     Args:
         arguments: As the shell gave them.
@@ -51,6 +55,8 @@ def find_images(arguments: Iterable[str], *, max_bytes: int) -> list[Input]:
         if argument == "-":
             taken = any(each.name == "-" for each in found)
             found.append(_refuse("-", "can be read only once") if taken else _read_stdin(max_bytes))
+        elif _WEB_URL.match(argument):  # in which "?" is no pattern
+            found.append(Input(name=argument, source=argument))
         elif not os.path.lexists(argument) and glob.has_magic(argument):
             matches = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207 — Path.glob takes no absolute one
             found += [each for match in matches for each in _named(match)]

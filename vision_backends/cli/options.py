@@ -115,7 +115,7 @@ Truncate = Annotated[
     bool, typer.Option("--truncate", help="Leave out the end of a text or label that is longer than a model reads.")
 ]
 TaskName = Annotated[
-    Literal["describe", "embed", "embed_text", "detect"] | None,
+    Literal["describe", "embed", "embed_text", "detect", "ask"] | None,
     typer.Option("--task", help="Explain what would happen if this task were asked for now."),
 ]
 

@@ -18,7 +18,7 @@ import zlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from vision_backends.types import Description, Detection, Detections, Embedding, Trace
+from vision_backends.types import Description, Detection, Detections, Embedding, Reply, Trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["cache_keys", "decode", "encode"]
 
-Answer = Description | Embedding | Detections
+Answer = Description | Embedding | Detections | Reply
 
 KEY_VERSION = 1
 """Raise it when answers that are already kept must no longer be found."""
@@ -104,6 +104,8 @@ def encode(answer: Answer) -> bytes:
             "complete": answer.complete,
             "evidence": None if answer.evidence is None else dict(answer.evidence),
         }
+    elif isinstance(answer, Reply):
+        header = {"type": "reply", "text": answer.text, "data": answer.data, "complete": answer.complete}
     elif isinstance(answer, Embedding):
         header = {"type": "embedding", "space": answer.space}
         vector = answer.vector.astype("<f4", copy=False).tobytes()
@@ -160,6 +162,8 @@ def _read(header: dict[str, Any], vector: bytes) -> Answer:
         return _embedding(vector, trace=trace, **header)
     if vector:
         raise ValueError("Only embeddings have data after the header.")
+    if kind == "reply":
+        return _reply(trace=trace, **header)
     if kind == "description":
         return _description(trace=trace, **header)
     if kind == "detections":
@@ -181,6 +185,10 @@ def _description(*, text: object, language: object, complete: object, evidence: 
         evidence=_typed(evidence, dict, None),
         trace=trace,
     )
+
+
+def _reply(*, text: object, data: object, complete: object, trace: Trace) -> Reply:
+    return Reply(text=_typed(text, str), data=data, complete=_typed(complete, bool), trace=trace)
 
 
 def _detections(*, items: object, width: object, height: object, trace: Trace, flawed_boxes: object = 0) -> Detections:

@@ -41,6 +41,7 @@ from vision_backends.backends.openai.models import (
 )
 from vision_backends.backends.openai.probing import Probe, identity_of
 from vision_backends.backends.openai.prompts import (
+    ask_about,
     ask_for_boxes,
     ask_for_description,
     encode_url,
@@ -49,7 +50,15 @@ from vision_backends.backends.openai.prompts import (
 )
 from vision_backends.backends.openai.protocol import Chat, Responses
 from vision_backends.backends.openai.settings import BaseUrl, Settings
-from vision_backends.backends.requests import Account, DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest
+from vision_backends.backends.requests import (
+    Account,
+    AskRequest,
+    DescribeRequest,
+    DetectRequest,
+    EmbedRequest,
+    EmbedTextRequest,
+)
+from vision_backends.backends.structured import ask_again, read_data
 from vision_backends.clock import SYSTEM_CLOCK, Clock, Deadline, Stopwatch
 from vision_backends.config.found import ONLY_LOWER, OnlyIf, ordered
 from vision_backends.config.presets import find_preset, presets
@@ -68,7 +77,7 @@ from vision_backends.errors import (
     UnavailableError,
     VisionError,
 )
-from vision_backends.types import FREE, Description, Detections, Embedding, ProbeReport, Trace, Usage
+from vision_backends.types import FREE, Description, Detections, Embedding, ProbeReport, Reply, Trace, Usage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
@@ -93,7 +102,7 @@ DEFAULT_BASE_URL = "https://api.openai.com/v1"
 TEXTS_PER_CALL = 256
 """Of the 2,048 that OpenAI takes, so that one failure costs little."""
 
-A = TypeVar("A", Description, Embedding, Detections)
+A = TypeVar("A", Description, Embedding, Detections, Reply)
 
 OTHER_MODELS = 64
 """How many models that calls have named are remembered with what was learned about them."""
@@ -116,7 +125,7 @@ _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,99}")
 _PROVES = re.compile(r"key|token|secret|auth|cookie|organization|project", re.IGNORECASE)
 """Names of headers that say who pays."""
 
-EXPECTED_S = {"describe": 3.0, "embed": 4.0, "embed_text": 0.5, "detect": 6.0}
+EXPECTED_S = {"describe": 3.0, "ask": 3.0, "embed": 4.0, "embed_text": 0.5, "detect": 6.0}
 
 
 class OpenAIBackend(AsyncBackend):
@@ -243,7 +252,9 @@ class OpenAIBackend(AsyncBackend):
             wanted_effort=reasoning_effort,
         )
         payer = secret if self._token is None else Secret(self._token.identity)
-        self.credential = _payer(server.url, payer, hidden, organization=organization, project=project)
+        self.credential = _payer(
+            server.resource or server.url, payer, hidden, organization=organization, project=project
+        )
         self.account = Account(
             server="\0".join((server.url, organization or "", project or "")),
             secret=hashlib.sha256(repr((payer.reveal(), _revealed(hidden))).encode()).hexdigest()[:32],
@@ -382,7 +393,7 @@ class OpenAIBackend(AsyncBackend):
     def diagnose(self, *, timeout_s: float) -> None:
         """Return if the server is there and lists its models, which costs nothing."""
         server = self._settings.base_url
-        if self._lacks_key:
+        if self._lacks_key or not self._models:  # nobody will ask it anything
             return
         deadline = Deadline(self._clock, timeout_s)
         status, content_type = engine_loop().run(partial(self._client.look, deadline=deadline))
@@ -444,7 +455,7 @@ class OpenAIBackend(AsyncBackend):
         rung can still be asked, or after it, when the caller holds the text so far. Errors as in `describe`.
         """
         deadline = Deadline(self._clock, min(timeout_s, self._timeout_s))
-        ask = _with_digest(image, partial(ask_for_description, self._settings, request, image))
+        ask = _with_digest([image], partial(ask_for_description, self._settings, request, image))
         with self._measured() as watch:
             question = await self._conversation.prepare(ask, stream=True, deadline=deadline)
         pieces = self._conversation.stream(question, ask, deadline=deadline)
@@ -499,6 +510,15 @@ class OpenAIBackend(AsyncBackend):
             detected = [await self._detect(image, request, deadline) for image in images]
         return _timed(detected, watch)
 
+    async def ask(  # type: ignore[override]
+        self, questions: Sequence[Sequence[Image]], request: AskRequest, *, timeout_s: float
+    ) -> list[Reply]:
+        """Answer a question about the images of each input; one that does not follow the schema is asked once more."""
+        deadline = Deadline(self._clock, min(timeout_s, self._timeout_s))
+        with self._measured() as watch:
+            answered = [await self._answer(images, request, deadline) for images in questions]
+        return _timed(answered, watch)
+
     def learned(self, request: Request) -> Sequence[str]:
         """Return what was found out about the model, and which fields of such a request the server has refused."""
         found = self.found() if self._settings.looks(request.task) else None
@@ -525,7 +545,7 @@ class OpenAIBackend(AsyncBackend):
         """Return which endpoints such a request takes, and which model it asks there."""
         settings = self._settings
         words, vectors = (settings.api, settings.model), ("embeddings", settings.embedding_model)
-        if request.task in {"describe", "detect"}:
+        if request.task in {"describe", "detect", "ask"}:
             return [words]
         by_words = request.task == "embed" and settings.image_embeddings == "describe"
         return [words, vectors] if by_words else [vectors]
@@ -693,7 +713,7 @@ class OpenAIBackend(AsyncBackend):
         return BaseUrl.parse(base_url)
 
     async def _describe(self, image: Image, request: DescribeRequest, deadline: Deadline) -> Description:
-        ask = _with_digest(image, partial(ask_for_description, self._settings, request, image))
+        ask = _with_digest([image], partial(ask_for_description, self._settings, request, image))
         with self._fair_to(image):
             said = await self._conversation.ask(ask, deadline=deadline)
         return self._description(said, request)
@@ -714,8 +734,8 @@ class OpenAIBackend(AsyncBackend):
             raise
 
     @contextmanager
-    def _fair_to(self, image: Image) -> Iterator[None]:
-        """Blame no image that this server has looked at before.
+    def _fair_to(self, *images: Image) -> Iterator[None]:
+        """Blame no images that this server has looked at before.
 
         Raises:
             RefusedError: In place of the error that blames it.
@@ -723,12 +743,12 @@ class OpenAIBackend(AsyncBackend):
         try:
             yield
         except InvalidImageError as error:
-            if image.digest not in self._seen:
+            if not all(image.digest in self._seen for image in images):
                 raise
             remedy = "The image is fine: this server has read it before."
             raise RefusedError(error.message, remedy=remedy, code="image_blamed") from error
-        self._seen[image.digest] = None
-        if len(self._seen) > SEEN_IMAGES:
+        self._seen.update(dict.fromkeys(image.digest for image in images))
+        while len(self._seen) > SEEN_IMAGES:
             del self._seen[next(iter(self._seen))]
 
     def _description(self, said: Said, request: DescribeRequest) -> Description:
@@ -742,7 +762,7 @@ class OpenAIBackend(AsyncBackend):
     async def _detect(self, image: Image, request: DetectRequest, deadline: Deadline) -> Detections:
         categories = coco_categories()
         labels = request.labels or tuple(categories)
-        ask = _with_digest(image, partial(ask_for_boxes, self._settings, labels, image))
+        ask = _with_digest([image], partial(ask_for_boxes, self._settings, labels, image))
         with self._fair_to(image):
             said = await self._conversation.ask(ask, deadline=deadline)
         trace = self._trace(said)
@@ -756,6 +776,47 @@ class OpenAIBackend(AsyncBackend):
         kept = tuple(item for item in boxes.found if item.score >= (request.min_score or 0.0))
         trace = replace(trace, flawed_boxes=boxes.flawed)
         return Detections(items=kept, width=image.width, height=image.height, trace=trace)
+
+    async def _answer(self, images: Sequence[Image], request: AskRequest, deadline: Deadline) -> Reply:
+        said = await self._say(images, request, deadline)
+        spent = self._trace(said).usage
+        try:
+            data = await self._read(said, request, spent)
+        except InvalidReplyError as error:
+            if error.code != "schema_violation":
+                raise
+            again = ask_again(request, said.text, error)
+            try:
+                said = await self._say(images, again, deadline)
+            except VisionError as failed:
+                billed = Usage() if isinstance(failed, InvalidReplyError | TimedOutError | UnavailableError) else FREE
+                failed.usage = spent + (failed.usage or billed)
+                raise
+            spent += self._trace(said).usage
+            data = await self._read(said, request, spent)
+        trace = replace(self._trace(said), usage=spent)
+        return Reply(text=said.text.strip(), data=data, complete=said.finish == "stop", trace=trace)
+
+    async def _say(self, images: Sequence[Image], request: AskRequest, deadline: Deadline) -> Said:
+        ask = _with_digest(images, partial(ask_about, self._settings, request, images))
+        with self._fair_to(*images):
+            return await self._conversation.ask(ask, deadline=deadline)
+
+    async def _read(self, said: Said, request: AskRequest, spent: Usage) -> Any:  # noqa: ANN401 — any JSON
+        """Return what the schema describes, read where a caller's own code may run.
+
+        Raises:
+            InvalidReplyError: It is not in the answer.
+        """
+        if request.schema is None:
+            return None
+        if said.finish == "length":
+            raise _cut("The answer", spent)
+        try:
+            return await engine_loop().compute.start(partial(read_data, said.text, request))
+        except InvalidReplyError as error:
+            error.usage = spent
+            raise
 
     async def _embed_descriptions(self, images: Sequence[Image], space: str, deadline: Deadline) -> list[Embedding]:
         self._embedder.check_texts()  # before captions are paid for
@@ -831,11 +892,12 @@ def _revealed(headers: Mapping[str, Secret]) -> list[tuple[str, str]]:
     return sorted((name.lower(), value.reveal()) for name, value in headers.items())
 
 
-def _with_digest(image: Image, ask: Callable[[], Ask]) -> Callable[[], Ask]:
-    """Return what makes a question in a thread, and computes there by what its image is known again."""
+def _with_digest(images: Sequence[Image], ask: Callable[[], Ask]) -> Callable[[], Ask]:
+    """Return what makes a question in a thread, and computes there by what its images are known again."""
 
     def make() -> Ask:
-        _ = image.digest
+        for image in images:
+            _ = image.digest
         return ask()
 
     return make

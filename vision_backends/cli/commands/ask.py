@@ -1,9 +1,10 @@
-"""``vision describe``, ``detect`` and ``embed``.
+"""``vision describe``, ``ask``, ``detect`` and ``embed``.
 
 This module decides how options become a question to the router, and a long list becomes several. It must not know
 any backend.
 """
 
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +36,7 @@ from vision_backends.cli.rendering.answers import (
     print_embedding,
     print_json,
     print_pieces,
+    print_reply,
 )
 from vision_backends.cli.rendering.exits import at_terminal, tell
 from vision_backends.cli.rendering.outputs import check_vector_file, drawing_paths, save_drawing, save_vectors
@@ -42,17 +44,21 @@ from vision_backends.cli.rendering.progress import progress_bar
 from vision_backends.cli.servers import tell_prices, tell_servers
 from vision_backends.errors import InvalidRequestError, VisionError
 from vision_backends.images import ImageLimits
-from vision_backends.types import Description, Detections, Embedding, Task
+from vision_backends.regular_file import read_regular
+from vision_backends.types import Description, Detections, Embedding, Reply, Task
 
 if TYPE_CHECKING:
     from vision_backends.config.settings import Settings
     from vision_backends.reports import Explanation, Verdict
     from vision_backends.router import Router
 
-__all__ = ["describe", "detect", "embed"]
+__all__ = ["ask", "describe", "detect", "embed"]
 
-A = TypeVar("A", Description, Embedding, Detections)
-A_co = TypeVar("A_co", Description, Embedding, Detections, covariant=True)
+A = TypeVar("A", Description, Embedding, Detections, Reply)
+A_co = TypeVar("A_co", Description, Embedding, Detections, Reply, covariant=True)
+
+MOST_SCHEMA_BYTES = 1_000_000
+"""Of a file with a JSON schema."""
 
 PART = 64
 """How many inputs of a long list are asked about before their answers are printed."""
@@ -124,6 +130,36 @@ def describe(
 
 
 @command
+def ask(
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="The question or instruction.")],
+    paths: Images,
+    *,
+    system: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="What holds for the whole answer, such as a role or a style.")
+    ] = None,
+    schema: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A JSON schema that the answer follows; it is then printed as JSON."),
+    ] = None,
+    options: AskOptions,
+) -> None:
+    """Ask one question about one or several images together."""
+    form = None if schema is None else _read_schema(schema)
+    with _open_router(options, "ask", prompt=question) as (router, settings):
+        inputs = find_images(paths, max_bytes=settings.images.max_bytes)
+        name = ", ".join(each.name for each in inputs)
+        outcome: Reply | VisionError
+        try:
+            sources = [_readable(each).source for each in inputs]
+            keywords = options.keywords()
+            keywords["deadline_s"] = options.deadline
+            outcome = router.ask(sources, question, system=system, schema=form, **keywords)
+        except VisionError as error:
+            outcome = error
+        _present(iter([(Input(name=name, source=""), outcome)]), print_reply, options, Tally(total=1))
+
+
+@command
 def detect(
     paths: Images,
     *,
@@ -182,6 +218,33 @@ def embed(
         _present(answers, show, options, Tally(total=len(inputs)))
 
 
+def _readable(given: Input) -> Input:
+    """Return an input that can be asked about.
+
+    Raises:
+        InvalidRequestError: It cannot.
+    """
+    if given.error is not None:
+        raise given.error
+    return given
+
+
+def _read_schema(path: Path) -> dict[str, Any]:
+    """Return the JSON schema in a file.
+
+    Raises:
+        InvalidRequestError: There is none.
+    """
+    try:
+        value = json.loads(read_regular(path, max_bytes=MOST_SCHEMA_BYTES))
+    except (OSError, ValueError, RecursionError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise InvalidRequestError(f"{path} holds no JSON schema: {why}.", remedy="Name a file of JSON.") from error
+    if not isinstance(value, dict):
+        raise InvalidRequestError(f"{path} holds no JSON schema, which is an object.", remedy="Name a file of JSON.")
+    return value
+
+
 @contextmanager
 def _open_router(options: AskOptions, task: Task, **question: Unpack[_Question]) -> "Iterator[tuple[Router, Settings]]":
     """Open a router, after fetching the model that would answer if it were here.
@@ -231,9 +294,7 @@ def _only_input(inputs: Sequence[Input], options: AskOptions) -> Input:
             raise InvalidRequestError(f"{option} {why}.", remedy="Leave out --stream.")
     if len(inputs) != 1:
         raise InvalidRequestError(f"--stream shows one text, not {len(inputs)}.", remedy="Name one image.")
-    if inputs[0].error is not None:
-        raise inputs[0].error
-    return inputs[0]
+    return _readable(inputs[0])
 
 
 def _embeddable(paths: Sequence[str], text: Sequence[str], *, max_bytes: int) -> list[Input]:

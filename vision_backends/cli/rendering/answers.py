@@ -19,9 +19,9 @@ from vision_backends.foreign_text import printable
 
 if TYPE_CHECKING:
     from vision_backends.routing.streaming import DescriptionStream
-    from vision_backends.types import Description, Detections, Embedding, Trace
+    from vision_backends.types import Description, Detections, Embedding, Reply, Trace
 
-    Answer = Description | Embedding | Detections
+    Answer = Description | Embedding | Detections | Reply
 
 __all__ = [
     "NOT_FETCHED",
@@ -31,6 +31,7 @@ __all__ = [
     "print_embedding",
     "print_json",
     "print_pieces",
+    "print_reply",
     "to_json",
 ]
 
@@ -62,6 +63,11 @@ def print_description(name: str, description: Description, *, many: bool) -> Non
         typer.echo(f"{printable(name)}: {one_line(description.text)}")
     else:
         typer.echo(printable(description.text, keep="\n\t"))
+
+
+def print_reply(_name: str, reply: Reply) -> None:
+    """Print what was said, or the data where a form was asked for."""
+    typer.echo(printable(reply.text, keep="\n\t") if reply.data is None else dump_json(reply.data))
 
 
 def print_detections(name: str, found: Detections, *, many: bool) -> None:
