@@ -143,7 +143,7 @@ def test_lists_of_any_kind_are_lists():
 
 def test_a_backend_class_that_lacks_a_method_is_named_with_it():
     """It is a matter of the configuration, not a crash."""
-    with pytest.raises(ConfigError, match=r"lacks check, model_for\. Write what docs/own-backend\.md lists"):
+    with pytest.raises(ConfigError, match=r"lacks check\(request\) and model_for\(request\)\. Define"):
         make_backend(f"{__name__}:Half", {})
 
 
@@ -184,6 +184,10 @@ def test_a_task_that_a_backend_has_not_is_none_of_its_bugs():
 
         def check(self, request):
             """Promise everything."""
+
+        def detect(self, images, request, *, timeout_s):
+            """Have another task."""
+            raise NotImplementedError
 
     with Router([Describer(), FakeBackend()]) as router:
         answer = router.describe(IMAGE)

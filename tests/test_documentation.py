@@ -39,7 +39,7 @@ NOTEBOOKS = sorted(path.stem for path in ROOT.glob("docs/notebooks/*.ipynb"))
 
 HELP = dict(
     re.findall(
-        r"^Usage: vision ?([a-z ]*?) ?[\[{](.*?)(?=^Usage:|\Z)",
+        r"^Usage: vision ?([a-z -]*?) ?[\[{](.*?)(?=^Usage:|\Z)",
         (ROOT / "tests" / "cli" / "help.txt").read_text(encoding="utf-8"),
         re.MULTILINE | re.DOTALL,
     )
@@ -274,14 +274,16 @@ def test_every_public_method_has_a_docstring():
 
 
 def test_the_page_of_keys_has_every_key_and_its_variable(reference):
-    """Those that the program takes are read from it: a key without words would fail here."""
-    from vision_backends.config.settings import Settings
+    """Those of the schema, each with words and a variable."""
+    from vision_backends.config.settings import KINDS, Settings
 
     page = reference.pages()["reference/configuration.md"]
     tables = reference.tables()
-    assert set(tables) == {"", "cache", "images", "alerts", "openai", "local", "embedded", "backends.NAME"}
-    assert set(Settings.model_fields) <= {key.name for key in tables[""]} | {table.split(".")[0] for table in tables}
-    assert all(key.words for keys in tables.values() for key in keys)
+    assert {*KINDS, *Settings.model_fields} <= {*tables[""], *tables, "backends"}
+    for table, keys in tables.items():
+        for name, key in keys.items():
+            assert key["description"], f"{table}.{name}"
+            assert f'<a id="{f"{table}.{name}" if table else name}">' in page
     assert "`VISION_OPENAI__TIMEOUT_S`" in page
     assert "`clock`" not in page  # which only a program can pass
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, Unpack, cast
 
 from vision_backends.arguments import check_iterable, check_number, iterate, shown
 from vision_backends.backends.base import AsyncBackend, Backend, tell_rung
+from vision_backends.backends.conformance import fault_of
 from vision_backends.backends.requests import (
     AskRequest,
     DescribeRequest,
@@ -1077,17 +1078,16 @@ def _rungs(ladder: Iterable[object]) -> tuple[Backend, ...]:
     """Return the backends of a ladder.
 
     Raises:
-        InvalidRequestError: One is something else, or has no name.
+        InvalidRequestError: One is something else, or lacks what a backend must have.
     """
     remedy = 'Pass backends, as Router([EmbeddedBackend()]); for names, write ladder = ["embedded"] in vision.toml.'
     rungs: list[Backend] = []
     for rung in iterate("The ladder", ladder, remedy=remedy):
         if not isinstance(rung, Backend):
             raise InvalidRequestError(f"{shown(rung)} on the ladder is not a backend.", remedy=remedy)
-        name = getattr(rung, "name", None)
-        if not isinstance(name, str) or not name:
-            kind = type(rung).__name__
-            raise InvalidRequestError(f"A {kind} on the ladder has no name.", remedy=f'Set {kind}.name = "…".')
+        fault = fault_of(rung)
+        if fault is not None:
+            raise InvalidRequestError(f"A {type(rung).__name__} on the ladder {fault.words}.", remedy=fault.remedy)
         rungs.append(rung)
     return tuple(rungs)
 

@@ -31,6 +31,7 @@ __all__ = [
     "Detection",
     "Detections",
     "Embedding",
+    "ImageLabel",
     "Outcome",
     "ProbeReport",
     "Purpose",
@@ -423,6 +424,31 @@ class Detection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ImageLabel:
+    """Something that is known of an image as a whole, not where in it.
+
+    Attributes:
+        label: What it is, in the words that were asked for.
+        score: Confidence in [0, 1].
+
+    Raises:
+        ValueError: The score is not in [0, 1].
+    """
+
+    label: str
+    score: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "score", float(self.score))  # numpy's floats are not JSON
+        if not 0.0 <= self.score <= 1.0:
+            raise ValueError(f"The score {self.score} is not in [0, 1].")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as JSON-able values."""
+        return _fields_to_dict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Detections:
     """The objects of one image, best score first; iterates over its ``Detection`` records.
 
@@ -430,6 +456,8 @@ class Detections:
         items: The objects, sorted by falling score.
         width: Width of the upright image in pixels.
         height: Height of the upright image in pixels.
+        image_labels: Labels asked for that fit the image as a whole and have no box, sorted by falling score; only a
+            rung that cannot localise everything has any.
         trace: Who found them.
 
     Raises:
@@ -439,6 +467,7 @@ class Detections:
     items: tuple[Detection, ...]
     width: int
     height: int
+    image_labels: tuple[ImageLabel, ...] = ()
     trace: Trace = Trace()
 
     def __post_init__(self) -> None:
@@ -448,6 +477,9 @@ class Detections:
                 raise ValueError(f"{item.xyxy} reaches outside an image of {self.width}×{self.height} px.")
         ordered = tuple(sorted(self.items, key=lambda item: -item.score))
         object.__setattr__(self, "items", ordered)
+        if self.image_labels:
+            ranked = tuple(sorted(self.image_labels, key=lambda item: -item.score))
+            object.__setattr__(self, "image_labels", ranked)
 
     def __iter__(self) -> Iterator[Detection]:
         return iter(self.items)

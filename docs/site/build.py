@@ -30,7 +30,7 @@ PROJECT = {
 }
 """Pages of the site that are files of the repository elsewhere, by their path there."""
 
-COPIED = {".md", ".svg", ".png", ".css", ".py"}
+COPIED = {".css", ".jpg", ".png", ".py", ".svg"}
 
 SCRIPT = re.compile(r"^\[(\w+\.py)\]\(([^)\s]+\.py)\)$", re.MULTILINE)
 """A paragraph that is a link to a script only: the site shows the script there."""
@@ -80,7 +80,7 @@ def gather(folder: Path) -> None:
     """Write everything that the generator needs into a new folder."""
     shutil.rmtree(folder, ignore_errors=True)
     for path in (ROOT / "docs").rglob("*"):
-        if path.suffix in COPIED - {".md"} and HERE not in path.parents:
+        if path.suffix in COPIED and HERE not in path.parents:
             _write(folder / "docs" / path.relative_to(ROOT / "docs"), path.read_bytes())
     for path, text in pages().items():
         _write(folder / "docs" / path, text.encode())
@@ -111,7 +111,6 @@ def main() -> int:
         "mkdocs",
         "build",
         "--strict",
-        "--quiet",
         "--config-file",
         str(room / "mkdocs.yml"),
     ]

@@ -7,21 +7,16 @@ built, so that the tests can read the pages without building it.
 from __future__ import annotations
 
 import dataclasses
-import inspect
+import json
 import re
-import types
-import typing
-from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
-
-from pydantic import SecretStr
+from typing import TYPE_CHECKING, Any
 
 import vision_backends
 import vision_backends.testing
+from vision_backends.cli.config_schema import config_schema
 from vision_backends.config.found import FREELY, ONLY_LOWER, OnlyIf
 from vision_backends.config.places import OPENAI_VARIABLES
-from vision_backends.config.settings import BUILT_IN, ENV_PREFIX, Settings
+from vision_backends.config.settings import BUILT_IN, ENV_PREFIX, KINDS, Settings, class_at
 from vision_backends.config.validation import declared
 from vision_backends.health.budgets import Limits
 
@@ -54,20 +49,15 @@ RECORDS = (
 """What routers take and return beside the public names, by module."""
 
 
-class Key(NamedTuple):
-    """One key of a table.
-
-    Attributes:
-        name: Its name.
-        hint: Its annotation, with what it carries beside the type.
-        default: Its value where nothing sets it.
-        words: What it does.
-    """
-
-    name: str
-    hint: Any
-    default: object
-    words: str
+TITLES = {
+    "": ("The router", ""),
+    "azure": ('`[backends.NAME]` with `kind = "azure"`', "Azure OpenAI."),
+    "limits": (
+        "Limits and budgets of any backend",
+        "The table of any backend may hold them. None is set by default. They hold for all processes of the machine.",
+    ),
+}
+"""What stands above the keys of a table; the others are called by their name."""
 
 
 def pages() -> dict[str, str]:
@@ -98,47 +88,21 @@ def listed(title: str, module: str, names: Iterable[str]) -> str:
 # Keys of the configuration
 
 
-def tables() -> dict[str, list[Key]]:
-    """Return the keys of every table by its name; those of the router have none."""
-    own = {name: field for name, field in Settings.model_fields.items() if name not in {*BUILT_IN, "backends"}}
-    inner = {name: field.annotation for name, field in own.items() if hasattr(field.annotation, "model_fields")}
-    found = {"": _keys_of_model(Settings, [name for name in own if name not in inner])}
-    found |= {name: _keys_of_model(model, list(model.model_fields)) for name, model in inner.items()}
-    for name in BUILT_IN:
-        make = getattr(vision_backends, BUILT_IN[name].partition(":")[2])
-        found[name] = _keys_of_signature(make)
-    found["backends.NAME"] = [
-        Key(spec.name, typing.get_type_hints(Limits)[spec.name], spec.default, said_of(Limits)[spec.name])
-        for spec in dataclasses.fields(Limits)
-    ]
-    return found
-
-
-def _keys_of_model(model: Any, names: Iterable[str]) -> list[Key]:
-    said, hints = said_of(model), typing.get_type_hints(model, include_extras=True)
-    return [Key(name, hints[name], model.model_fields[name].get_default(), said[name]) for name in names]
-
-
-def _keys_of_signature(make: type) -> list[Key]:
-    said = said_of(make)
-    keys = [Key(name, *_declared(make, name), said[name]) for name in inspect.signature(make).parameters]
-    return [key for key in keys if type_words(key.hint)]
-
-
-def _declared(make: type, name: str) -> tuple[Any, object]:
-    """Return annotation and default of a keyword; no annotation where it exists for type checkers only."""
-    try:
-        (found,) = declared(make, [name]).values()
-    except NameError:
-        return None, None
-    return found.hint, found.default
-
-
-def said_of(documented: type) -> dict[str, str]:
-    """Return what the docstring of a class says of each of its arguments or attributes."""
-    section = re.search(r"^(?:Args|Attributes):\n((?:(?: {4}.*)?\n?)*)", inspect.getdoc(documented) or "", re.MULTILINE)
-    rows = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", section[1] if section else "", re.MULTILINE)
-    return {name: " ".join(words.split()) for name, words in rows}
+def tables() -> dict[str, dict[str, Any]]:
+    """Return the schema of each key, by table and name; those of the router have no table, limits are those of any."""
+    schema = config_schema()
+    limits = {spec.name for spec in dataclasses.fields(Limits)}
+    found: dict[str, dict[str, Any]] = {"": {}}
+    for name, key in schema["properties"].items():
+        if "$ref" in key:
+            found[name] = schema["$defs"][key["$ref"].rpartition("/")[2]]["properties"]
+        elif name != "backends":
+            found[""][name] = key
+    found |= {kind: schema["$defs"][kind]["properties"] for kind in KINDS}
+    shared = {name: key for name, key in found["embedded"].items() if name in limits}
+    for kind in KINDS:
+        found[kind] = {name: key for name, key in found[kind].items() if name not in {*limits, "kind"}}
+    return found | {"limits": shared}
 
 
 def configuration_page() -> str:
@@ -151,16 +115,10 @@ def configuration_page() -> str:
         "wins over every file.",
     ]
     for table, keys in tables().items():
-        title = f"`[{table}]`" if table else "The router"
-        lines += ["", f"## {title}", ""]
-        if table == "backends.NAME":
-            lines += [
-                "The table of any backend may hold these limits, `[openai]`, `[local]` and `[embedded]` included. None",
-                "is set by default. They hold for all processes of the machine together.",
-                "",
-            ]
-        for key in keys:
-            lines += [*_told(table, key), ""]
+        title, words = TITLES.get(table, (f"`[{table}]`", ""))
+        lines += ["", f"## {title}", "", *([words, ""] if words else [])]
+        for name, key in keys.items():
+            lines += [*_told(table, name, key), ""]
     lines += [
         "## OpenAI's own variables",
         "",
@@ -171,50 +129,57 @@ def configuration_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _told(table: str, key: Key) -> Iterator[str]:
-    path = f"{table}.{key.name}" if table else key.name
-    variable = ENV_PREFIX + path.upper().replace(".", "__")
-    default = "" if key.default is None else f", `{_toml(key.default)}` by default"
-    found = _allowed(key)
-    yield f'<a id="{path}"></a>`{key.name}`'
-    yield f":   {key.words}"
+def _told(table: str, name: str, key: dict[str, Any]) -> Iterator[str]:
+    path = f"{table}.{name}" if table else name
+    place = path if table in {"", *BUILT_IN} or table not in {*KINDS, "limits"} else f"backends.NAME.{name}"
+    default = f", {_toml(key['default'])} by default" if key.get("default") is not None else ""
+    yield f'<a id="{path}"></a>`{name}`'
+    yield f":   {_escaped(key.get('description', ''))}"
     yield ""
-    yield f"    <small>{type_words(key.hint)}{default} · `{variable}` · in a found file: {found}</small>"
+    variable = ENV_PREFIX + place.upper().replace(".", "__")
+    yield f"    <small>{type_words(key)}{default} · `{variable}` · in a found file: {_allowed(table, name)}</small>"
 
 
-def _allowed(key: Key) -> str:
+def _allowed(table: str, name: str) -> str:
     """Return what a file may set that was only found."""
-    rules = [each for each in getattr(key.hint, "__metadata__", ()) if isinstance(each, OnlyIf)]
+    if table == "limits":
+        return f"only {ONLY_LOWER.words}"
+    if table in BUILT_IN:
+        default, metadata = declared(class_at(KINDS[table]), [name])[name]
+    elif table in KINDS:
+        return "not allowed"
+    else:
+        model = Settings.model_fields[table].annotation if table else Settings
+        field = model.model_fields[name]
+        default, metadata = field.get_default(), field.metadata
+    rules = [each for each in metadata if isinstance(each, OnlyIf)]
     if not rules:
         return "not allowed"
     if rules[0] is FREELY:
         return "allowed"
-    return "only `false`" if rules[0] is ONLY_LOWER and isinstance(key.default, bool) else f"only {rules[0].words}"
+    return "only `false`" if rules[0] is ONLY_LOWER and isinstance(default, bool) else f"only {rules[0].words}"
+
+
+def type_words(key: dict[str, Any]) -> str:
+    """Return in words what a key may be, from its schema."""
+    if "enum" in key or "const" in key:
+        return ", ".join(map(_toml, key.get("enum", [key.get("const")])))
+    if "anyOf" in key:
+        return " or ".join(dict.fromkeys(map(type_words, key["anyOf"])))
+    if "type" not in key:
+        return "table"
+    plain = {
+        "string": "text",
+        "integer": "whole number",
+        "boolean": "true or false",
+        "array": "list",
+        "object": "table",
+    }
+    return plain.get(key["type"], key["type"])
 
 
 def _toml(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(_toml, value))}]"
-    return f'"{value}"' if isinstance(value, str | Path) else f"{value:_}" if isinstance(value, int) else str(value)
-
-
-def type_words(hint: Any) -> str:
-    """Return in words what a file may have as a value; nothing where only a program can pass one."""
-    plain = {str: "text", bool: "true or false", int: "whole number", float: "number", Path: "path", SecretStr: "text"}
-    while typing.get_origin(hint) is Annotated:
-        hint = typing.get_args(hint)[0]
-    origin, inner = typing.get_origin(hint), [each for each in typing.get_args(hint) if each is not types.NoneType]
-    if origin is Literal:
-        return ", ".join(f"`{_toml(each)}`" for each in inner)
-    if origin in {typing.Union, types.UnionType}:
-        return " or ".join(filter(None, dict.fromkeys(map(type_words, inner))))
-    if origin is tuple:
-        return "list"
-    if (inspect.isclass(origin) and issubclass(origin, Mapping)) or hasattr(hint, "model_fields"):
-        return "table"
-    return plain.get(hint, "")
+    return f"`{json.dumps(value, ensure_ascii=False)}`"
 
 
 # Commands

@@ -31,7 +31,7 @@ COMMANDS = (
         "cache clear",
     ),
     *("models", "models list", "models show", "models pull", "models verify", "models remove"),
-    *("init", "doctor", "config", "trust", "sandbox"),
+    *("init", "doctor", "config", "trust", "sandbox", "new-backend"),
     *(
         "bench",
         "bench quality",

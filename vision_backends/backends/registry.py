@@ -9,9 +9,11 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vision_backends.backends.base import Backend, table_of, tell_table
+from vision_backends.backends.conformance import fault_of
 from vision_backends.config.settings import BUILT_IN, KINDS, RUNG_NAME
 from vision_backends.config.validation import HiddenTable, parse_table
 from vision_backends.errors import ConfigError, VisionError
@@ -47,7 +49,7 @@ def make_backend(
     keywords = HiddenTable(parse_table(found, keywords, section=section, beside=[*beside, "kind"]))
     try:
         made = found.from_settings(keywords)
-        return made if kind is None else made.named(name)
+        made = made if kind is None else made.named(name)
     except VisionError as error:
         tell_table(error, found, table=section)
         raise
@@ -56,6 +58,10 @@ def make_backend(
             f"The backend {name!r} cannot be made: {type(error).__name__}: {error}.",
             remedy=f"Correct {section}, or remove it from the ladder.",
         ) from error
+    fault = fault_of(made)
+    if fault is not None:
+        raise ConfigError(f"The backend {name!r} {fault.words}.", remedy=fault.remedy)
+    return made
 
 
 def backend_class(name: str, table: Mapping[str, Any], *, known: Iterable[str] = ()) -> type[Backend]:
@@ -65,10 +71,16 @@ def backend_class(name: str, table: Mapping[str, Any], *, known: Iterable[str] =
         _check_kind(name, kind)
     found = _locate(name, known) if kind is None else _locate_kind(name, kind)
     if not (inspect.isclass(found) and issubclass(found, Backend)):
-        raise ConfigError(f"{kind or name!r} on the ladder is not a subclass of vision_backends.Backend.")
+        raise ConfigError(
+            f"{kind or name!r} on the ladder is not a subclass of vision_backends.Backend.",
+            remedy=f"It is {_what(found)}. Name a class that subclasses Backend or AsyncBackend.",
+        )
     if inspect.isabstract(found):
-        lacking = ", ".join(sorted(found.__abstractmethods__))
-        raise ConfigError(f"The backend {name!r} lacks {lacking}.", remedy="Write what docs/own-backend.md lists.")
+        lacking = " and ".join(f"{method}(request)" for method in sorted(found.__abstractmethods__))
+        raise ConfigError(
+            f"The backend {name!r} lacks {lacking}.",
+            remedy=f"Define it in {found.__name__}; `vision new-backend NAME` writes a class that has everything.",
+        )
     return found
 
 
@@ -124,19 +136,60 @@ def _offered() -> dict[str, EntryPoint]:
 
 def _nearest(name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
+    if "." in name and not near:
+        return f"A class is written with a colon: {':'.join(name.rsplit('.', 1))!r}."
     return f"Did you mean {near[0]!r}?" if near else f"Known are {', '.join(known)} and package.module:Class."
 
 
 def _import(name: str, path: str) -> object:
     module, _, attribute = path.partition(":")
-    return _load(name, lambda: getattr(importlib.import_module(module), attribute))
+    found = _load(name, lambda: importlib.import_module(module), module=module)
+    if not hasattr(found, attribute):
+        classes = [
+            f"{module}:{each}"
+            for each, value in vars(found).items()
+            if inspect.isclass(value) and issubclass(value, Backend) and value.__module__ == module
+        ]
+        raise ConfigError(
+            f"The backend {name!r} cannot be imported: the module {module} has no {attribute!r}.",
+            remedy=f"Its backends are {', '.join(classes)}." if classes else "It has no backend.",
+        )
+    return getattr(found, attribute)
 
 
-def _load(name: str, load: Callable[[], object]) -> object:
+def _load(name: str, load: Callable[[], object], *, module: str | None = None) -> object:
+    """Return what is imported.
+
+    Args:
+        name: What the ladder calls the backend.
+        load: Imports it.
+        module: The module that is asked for, where that is known.
+
+    Raises:
+        ConfigError: It cannot be imported.
+    """
     try:
         return load()
     except Exception as error:  # a third-party module may raise anything when imported
+        if module and isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+            message = f"The backend {name!r} cannot be imported: there is no module {error.name!r}."
+            raise ConfigError(message, remedy=_where_to_look(str(error.name))) from error
         raise ConfigError(
             f"The backend {name!r} cannot be imported: {type(error).__name__}: {error}.",
             remedy="Install what it needs, or remove it from the ladder.",
         ) from error
+
+
+def _where_to_look(module: str) -> str:
+    """Return how a module is found that is not, such as one in the working directory of the `vision` program."""
+    here = Path(module.replace(".", "/"))
+    if here.is_dir() or here.with_suffix(".py").is_file():
+        return "It is in this folder, where Python does not look by itself: set PYTHONPATH=. before the command."
+    return "Install it, or name the folder that it is in: PYTHONPATH=FOLDER before the command."
+
+
+def _what(found: object) -> str:
+    """Return in words what stands where a class of a backend should."""
+    if inspect.isclass(found):
+        return f"the class {found.__name__}"
+    return f"an instance of {type(found).__name__}" if not inspect.isroutine(found) else "a function"

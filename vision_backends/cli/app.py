@@ -53,6 +53,7 @@ COMMANDS = {
             "sandbox",
             "Run a local OpenAI-compatible server that answers for free and fails on demand, until Ctrl-C.",
         ),
+        ("new-backend", "new_backend", "Write a backend of your own and its tests, as a package to begin with."),
         ("bench", "bench", "Measure how much worse, slower and cheaper the fallback is, on your own images."),
     ),
 }
@@ -61,7 +62,7 @@ COMMANDS = {
 app = typer.Typer(
     name="vision",
     cls=lazy_group(
-        LazyCommand(name, f"vision_backends.cli.commands.{module}:{name}", help=sentence, panel=panel)
+        LazyCommand(name, f"vision_backends.cli.commands.{module}:{name.replace('-', '_')}", help=sentence, panel=panel)
         for panel, rows in COMMANDS.items()
         for name, module, sentence in rows
     ),

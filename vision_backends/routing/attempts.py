@@ -353,8 +353,9 @@ class Attempts:
         except (Exception, asyncio.CancelledError) as crash:
             raise self.crashed(turn, crash) from crash
         rung, kind = turn.rung, ANSWER_TYPES[turn.call.request.task]
-        if len(answers) != count or not all(isinstance(answer, kind) for answer in answers):
-            raise InvalidReplyError(f"The backend did not return {count} {kind.__name__} records.")
+        is_list = hasattr(answers, "__len__")  # and no generator, nor a record without a list
+        if not is_list or len(answers) != count or not all(isinstance(answer, kind) for answer in answers):
+            raise _broken_promise(answers, count, kind, task=turn.call.request.task)
         space = rung.model.space if rung.model else None
         for answer in answers:
             if isinstance(answer, Embedding) and answer.space != space:
@@ -440,3 +441,14 @@ def _share(usage: Usage, items: Sequence[Item]) -> Usage:
         output_tokens=None if usage.output_tokens is None else usage.output_tokens // count,
         cost_usd=None if usage.cost_usd is None else usage.cost_usd / count,
     )
+
+
+def _broken_promise(answers: object, count: int, kind: type, *, task: str) -> InvalidReplyError:
+    """Return the error that says what a backend returned in place of what it has to."""
+    given = f"a {type(answers).__name__}"
+    if isinstance(answers, (list, tuple)):
+        given += f" of {len(answers)}"
+        wrong = {type(each).__name__ for each in answers if not isinstance(each, kind)}
+        given += f" with {', '.join(sorted(wrong))} in it" if wrong else ""
+    message = f"The backend did not return {count} {kind.__name__} records, but {given}."
+    return InvalidReplyError(message, remedy=f"Its {task} has to return a list with one record per input.")

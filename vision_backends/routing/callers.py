@@ -134,8 +134,11 @@ class _AsyncCaller:
         on_late: Callable[[Sequence[Answer]], object],  # noqa: ARG002 — nothing comes late
     ) -> asyncio.Future[Sequence[Answer]]:
         async def answers() -> Sequence[Answer]:  # so that whatever the method does wrong fails the task
-            method = getattr(backend, request.task)
-            return cast("Sequence[Answer]", await method(inputs, request, timeout_s=timeout_s))
+            reply = getattr(backend, request.task)(inputs, request, timeout_s=timeout_s)
+            if isinstance(reply, list):
+                message = f"The backend is an AsyncBackend, but its {request.task} is a plain method."
+                raise InvalidReplyError(message, remedy=f"Write async def {request.task}, or subclass Backend.")
+            return cast("Sequence[Answer]", await reply)
 
         task = asyncio.get_running_loop().create_task(answers())
         self._tasks.add(task)

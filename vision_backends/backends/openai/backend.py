@@ -354,6 +354,12 @@ class OpenAIBackend(AsyncBackend):
             other = self._others.setdefault((role, model), other)
         return other
 
+    def spaces(self, request: Request) -> tuple[str, ...]:
+        """Return the spaces that may be pinned: for a text also that of described images."""
+        spaces = super().spaces(request)
+        query = self._models["query"].space
+        return (*spaces, query) if isinstance(request, EmbedTextRequest) and query is not None else spaces
+
     def check(self, request: Request) -> None:
         """Return if the server can be asked."""
         if self._lacks_key:

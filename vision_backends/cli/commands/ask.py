@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypedDict, TypeVar, 
 
 import typer
 
-from vision_backends.cli.inputs import Input, find_images, texts
+from vision_backends.cli.inputs import Input, find_images, folders_left_out, texts
 from vision_backends.cli.options import (
     AskOptions,
     Images,
@@ -106,7 +106,7 @@ def describe(
 ) -> None:
     """Describe images in words."""
     with _open_router(options, "describe", prompt=prompt, language=language) as (router, settings):
-        inputs = find_images(paths, max_bytes=settings.images.max_bytes)
+        inputs = _images(paths, options, settings)
         keywords = options.keywords()
         if stream:
             only = _only_input(inputs, options)
@@ -146,7 +146,7 @@ def ask(
     """Ask one question about one or several images together."""
     form = None if schema is None else _read_schema(schema)
     with _open_router(options, "ask", prompt=question) as (router, settings):
-        inputs = find_images(paths, max_bytes=settings.images.max_bytes)
+        inputs = _images(paths, options, settings)
         name = ", ".join(each.name for each in inputs)
         outcome: Reply | VisionError
         try:
@@ -173,7 +173,7 @@ def detect(
 ) -> None:
     """Find objects in images, each with a box and a score."""
     with _open_router(options, "detect", labels=label) as (router, settings):
-        inputs = find_images(paths, max_bytes=settings.images.max_bytes)
+        inputs = _images(paths, options, settings)
         drawings = None if draw is None else drawing_paths(draw, inputs)
         question: dict[str, Any] = {"labels": label, "min_score": min_score, "truncate": truncate, **options.keywords()}
         each, many = partial(router.detect_each, **question), partial(router.detect_many, **question)
@@ -200,7 +200,7 @@ def embed(
 ) -> None:
     """Turn images or texts into vectors that can be compared."""
     with _open_router(options, "embed_text" if text else "embed", space=space) as (router, settings):
-        inputs = _embeddable(paths or (), text or (), max_bytes=settings.images.max_bytes)
+        inputs = _embeddable(paths or (), text or (), options, settings)
         if out is not None:
             check_vector_file(out, inputs, as_json=options.as_json)
         if truncate and not text:
@@ -211,7 +211,10 @@ def embed(
             if text
             else partial(router.embed_many, space=space, **keywords)
         )
-        answers = _answers(inputs, ask, options, in_parts=False)  # parts might end up in two vector spaces
+        if space is None or text or _shares_time(options):
+            answers = _answers(inputs, ask, options, in_parts=False)  # parts might end up in two vector spaces
+        else:
+            answers = _as_they_come(inputs, partial(router.embed_each, space=space, **keywords))
         show: Callable[[str, Embedding], None] | None = partial(print_embedding, many=len(inputs) > 1)
         if out is not None:
             answers, show = _saved(answers, out), None
@@ -297,13 +300,21 @@ def _only_input(inputs: Sequence[Input], options: AskOptions) -> Input:
     return _readable(inputs[0])
 
 
-def _embeddable(paths: Sequence[str], text: Sequence[str], *, max_bytes: int) -> list[Input]:
+def _embeddable(paths: Sequence[str], text: Sequence[str], options: AskOptions, settings: "Settings") -> list[Input]:
     if bool(paths) == bool(text):
         raise InvalidRequestError(
             "Images and --text were both given." if text else "There is nothing to embed.",
             remedy="Name images, or pass --text.",
         )
-    return texts(text) if text else find_images(paths, max_bytes=max_bytes)
+    return texts(text) if text else _images(paths, options, settings)
+
+
+def _images(paths: Sequence[str], options: AskOptions, settings: "Settings") -> list[Input]:
+    """Return the images that a command names, and tell which folders were left out."""
+    for folder, count in ({} if options.recursive else folders_left_out(paths)).items():
+        which = "a folder in it was" if count == 1 else f"{count} folders in it were"
+        tell(f"{folder}: {which} left out; -r takes the images of all folders below")
+    return find_images(paths, max_bytes=settings.images.max_bytes, recursive=options.recursive)
 
 
 def _shares_time(options: AskOptions) -> bool:

@@ -38,6 +38,9 @@ __all__ = [
 NOT_FETCHED = "not_fetched"
 """Code of an attempt whose model has to be fetched with a command."""
 
+NO_SIDES = ("-",) * 4
+"""Printed in the place of a box."""
+
 SHOWN_COMPONENTS = 4
 """Components of a vector that a person is shown."""
 
@@ -71,11 +74,15 @@ def print_reply(_name: str, reply: Reply) -> None:
 
 
 def print_detections(name: str, found: Detections, *, many: bool) -> None:
-    """Print one object per line, as ``score x1 y1 x2 y2 label``; on a terminal as a table."""
+    """Print one object per line, as ``score x1 y1 x2 y2 label``; on a terminal as a table.
+
+    What is known of the whole image only has a ``-`` for each side.
+    """
     if sys.stdout.isatty():
         if many:
-            typer.echo(f"{printable(name)}: {len(found) or 'nothing'} found")
+            typer.echo(f"{printable(name)}: {len(found) + len(found.image_labels) or 'nothing'} found")
         rows = [(item.label, f"{item.score:.2f}", *(f"{side:.0f}" for side in item.xyxy)) for item in found]
+        rows += [(item.label, f"{item.score:.2f}", *NO_SIDES) for item in found.image_labels]
         if rows:
             print_table(("label", "score", "left", "top", "right", "bottom"), rows)
         return
@@ -83,6 +90,8 @@ def print_detections(name: str, found: Detections, *, many: bool) -> None:
     for item in found:
         box = " ".join(f"{side:.1f}" for side in item.xyxy)
         typer.echo(f"{prefix}{item.score:.3f} {box} {one_line(item.label)}")
+    for known in found.image_labels:
+        typer.echo(f"{prefix}{known.score:.3f} {' '.join(NO_SIDES)} {one_line(known.label)}")
 
 
 def print_embedding(name: str, embedding: Embedding, *, many: bool) -> None:
@@ -127,7 +136,7 @@ class Tally:
         for note in trace.notes:
             named = self.total == 1 or name in note
             self._notes[note if named else f"{name}: {note}"] = None
-        self._empty += getattr(outcome, "items", None) == ()
+        self._empty += getattr(outcome, "items", None) == () == getattr(outcome, "image_labels", None)
         self._cut += getattr(outcome, "complete", True) is False
 
     def conclude(self, *, interrupted: bool = False) -> None:

@@ -1,0 +1,74 @@
+"""What a backend of somebody else's lacks, before it is asked for the first time.
+
+This module decides which faults of an instance are certain, so that a ladder refuses it with the words that mend it. It
+must not refuse what could work: a decorator may hide that a method is a coroutine.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, NamedTuple
+
+from vision_backends.backends.base import AsyncBackend, Backend
+from vision_backends.types import TASKS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Fault", "fault_of"]
+
+
+class Fault(NamedTuple):
+    """Why an instance is no rung.
+
+    Attributes:
+        words: What is wrong, to stand after what the backend is called.
+        remedy: What to write.
+    """
+
+    words: str
+    remedy: str
+
+
+def fault_of(backend: Backend) -> Fault | None:
+    """Return what an instance certainly lacks; None where nothing is known to be wrong."""
+    return next(_faults(backend, type(backend).__name__), None)
+
+
+def _faults(backend: Backend, kind: str) -> Iterator[Fault]:
+    name = getattr(backend, "name", None)
+    if not isinstance(name, str) or not name:
+        yield Fault("has no name", f'Set {kind}.name = "…".')
+    tasks = [task for task in TASKS if _defines(backend, task)]
+    if not tasks:
+        yield Fault("has no task", f"Define at least one in {kind}: {', '.join(TASKS)}.")
+    for task in tasks:
+        yield from _faults_of_method(backend, kind, task, "texts" if task == "embed_text" else "images")
+    if _defines(backend, "describe_stream"):
+        yield from _faults_of_method(backend, kind, "describe_stream", "image")
+
+
+def _defines(backend: Backend, method: str) -> bool:
+    """Return whether a method is not the one that only refuses."""
+    own = getattr(getattr(backend, method), "__func__", None)
+    return own is not vars(AsyncBackend)[method] and own is not vars(Backend)[method]
+
+
+def _faults_of_method(backend: Backend, kind: str, method: str, inputs: str) -> Iterator[Fault]:
+    found = getattr(backend, method)
+    if not isinstance(backend, AsyncBackend) and (
+        inspect.iscoroutinefunction(found) or inspect.isasyncgenfunction(found)
+    ):
+        yield Fault(
+            f"has a coroutine {method}, but is no AsyncBackend",
+            f"Let {kind} subclass AsyncBackend, or write a plain {method}.",
+        )
+    try:
+        inspect.signature(found).bind([], None, timeout_s=1.0)
+    except TypeError as error:
+        yield Fault(
+            f"has a {method} that cannot be called: {error}",
+            f"Write it as: def {method}(self, {inputs}, request, *, timeout_s)",
+        )
+    except ValueError:
+        return  # something that says nothing of its parameters
