@@ -356,9 +356,9 @@ class OpenAIBackend(AsyncBackend):
 
     def spaces(self, request: Request) -> tuple[str, ...]:
         """Return the spaces that may be pinned: for a text also that of described images."""
-        spaces = super().spaces(request)
-        query = self._models["query"].space
-        return (*spaces, query) if isinstance(request, EmbedTextRequest) and query is not None else spaces
+        spaces, query = super().spaces(request), self._models.get("query")
+        is_text = isinstance(request, EmbedTextRequest)
+        return (*spaces, query.space) if is_text and query is not None and query.space is not None else spaces
 
     def check(self, request: Request) -> None:
         """Return if the server can be asked."""
