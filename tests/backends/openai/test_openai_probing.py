@@ -442,6 +442,14 @@ def test_a_refused_field_is_told_with_its_day(serve, open_router):
         assert note.startswith("Its server refuses max_tokens of chat (found out on 20")
 
 
+def test_a_server_without_an_embedding_model_is_explained_for_every_task(open_router):
+    """What it cannot do is told like anything else."""
+    with open_router("http://127.0.0.1:9/v1", price=None, preset="ollama") as router:
+        ready = {task: verdict.ready for task, verdict in router.status()[0].tasks.items()}
+    assert ready["describe"]
+    assert not ready["embed_text"]
+
+
 def test_only_backends_with_a_server_can_be_probed(serve, open_router):
     """The message names them."""
     with open_router(serve()) as router, pytest.raises(InvalidRequestError, match="spare") as caught:
