@@ -31,7 +31,7 @@ def check(vision):
 
 def _examples() -> list[str]:
     """Return the TOML in the documentation that is a configuration."""
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     blocks = [block for page in pages for block in re.findall(r"(?ms)^```toml\n(.*?)^```", page.read_text("utf-8"))]
     return [block for block in blocks if tomllib.loads(block).keys() <= Settings.model_fields.keys()]
 

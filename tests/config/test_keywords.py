@@ -85,6 +85,8 @@ def test_settings_that_are_read_can_be_overridden_too(file):
     assert changed.table("openai") == {"api_key": CANARY, "model": "other", "timeout_s": 7}
     assert settings.table("openai")["model"] == "of-the-file"
     assert load_settings(settings) is settings
+    nested = load_settings(settings, overrides={"backends": {"openai": {"model": "nested"}}})
+    assert nested.table("openai")["model"] == "nested"
 
 
 def test_a_key_goes_only_to_the_server_that_it_was_given_for(file):
