@@ -20,7 +20,7 @@ from vision_backends.backends.base import AsyncBackend
 from vision_backends.backends.requests import AskRequest, DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest
 from vision_backends.config.validation import parse_table
 from vision_backends.engine.event_loop import engine_loop
-from vision_backends.errors import BackendError, NotSupportedError
+from vision_backends.errors import BackendError, InvalidReplyError, NotSupportedError
 from vision_backends.images import open_image
 from vision_backends.images.several import Images
 from vision_backends.types import Description, Detections, Embedding, Reply
@@ -145,7 +145,10 @@ class BackendContract:
                     assert answer.trace.model
 
     def test_a_question_about_several_images_has_one_reply(self) -> None:
-        """Which says who gave it; with a schema, its data follows that. Who follows no instructions says so."""
+        """Which says who gave it; with a schema, its data follows that, or it is none.
+
+        Who follows no instructions, or takes one image only, says so in `check`.
+        """
         schema = {"type": "object", "properties": {"number": {"type": "integer"}}, "required": ["number"]}
         with self._backend() as backend:
             for count in (1, 2):
@@ -157,7 +160,11 @@ class BackendContract:
                         backend.model_for(request)
                     except BackendError:
                         continue
-                    (reply,) = self._ask(backend, request, [images])
+                    try:
+                        (reply,) = self._ask(backend, request, [images])
+                    except InvalidReplyError:
+                        assert form is not None, "prose has every form"
+                        continue
                     assert isinstance(reply, Reply)
                     assert reply.trace.model
                     assert (form is None) == (reply.data is None)
