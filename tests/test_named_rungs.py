@@ -210,6 +210,26 @@ class TestOneCall:
             assert len(server.requests) == 1
 
 
+class TestBudgets:
+    """What a budget in dollars cannot count is not asked for under it."""
+
+    @pytest.mark.parametrize("how", ["describe", "describe_many", "describe_each", "describe_stream"])
+    def test_a_named_model_without_a_price_is_the_callers_error(self, from_toml, how):
+        """The model that is configured is asked all the same, and so is one that costs nothing by the user's word."""
+        with SandboxServer() as server:
+            router = from_toml(
+                f'ladder = ["paid", "embedded"]\n[backends.paid]\nkind = "openai"\nbase_url = "{server.url}"\n'
+                'model = "m"\ndaily_budget_usd = 1.0\n'
+                "prices = { m = { input = 1, output = 1 }, free = { input = 0, output = 0 } }\n"
+            )
+            given = IMAGE if how in {"describe", "describe_stream"} else [IMAGE]
+            with pytest.raises(InvalidRequestError, match="cannot count what 'other' costs"):
+                list(getattr(router, how)(given, model="paid/other"))
+            assert not server.requests
+            assert router.describe(IMAGE, model="paid/free").trace.backend == "paid"
+            assert router.describe(IMAGE).trace.model == "m"
+
+
 class TestAccounts:
     """Gates for quota and keys belong to who pays, not to the rung."""
 

@@ -34,6 +34,7 @@ LIGHT_STATEMENTS = (
     "import vision_backends.testing",
     "from vision_backends.testing import FakeBackend",
     "import vision_backends.drawing",
+    "from vision_backends.search import ImageIndex",
 )
 
 

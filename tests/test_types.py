@@ -22,6 +22,7 @@ from vision_backends import (
     Detection,
     Detections,
     Embedding,
+    ImageLabel,
     InvalidRequestError,
     SpaceMismatchError,
     Timing,
@@ -70,7 +71,26 @@ RECORDS = [
     unit(3, 4),
     detection(),
     detections(detection()),
+    ImageLabel(label="a scooter", score=0.5),
+    dataclasses.replace(detections(), image_labels=(ImageLabel(label="a scooter", score=0.5),)),
 ]
+
+
+@pytest.mark.parametrize("score", [-0.01, 1.01, float("nan")])
+def test_a_label_of_an_image_has_a_score_in_its_range(score):
+    """As a box has."""
+    with pytest.raises(ValueError, match=r"not in \[0, 1\]"):
+        ImageLabel(label="a scooter", score=score)
+
+
+def test_labels_of_an_image_come_by_falling_score():
+    """They are no boxes: the sequence holds only what has a place."""
+    labels = (ImageLabel(label="swan", score=0.5), ImageLabel(label="rocket", score=np.float32(0.75)))
+    found = dataclasses.replace(detections(detection()), image_labels=labels)
+    assert [known.label for known in found.image_labels] == ["rocket", "swan"]
+    assert len(found) == 1
+    assert json.loads(json.dumps(found.to_dict()))["image_labels"][0] == {"label": "rocket", "score": 0.75}
+    assert found.to_coco(image_id=1) == detections(detection()).to_coco(image_id=1)
 
 
 def repickled(record):

@@ -32,14 +32,14 @@ if TYPE_CHECKING:
     from vision_backends.observability.events import Event
     from vision_backends.routing.streaming import DescriptionStream, PieceQueue
     from vision_backends.storage.base import LedgerRow
-    from vision_backends.types import Description, Detections, Embedding
+    from vision_backends.types import Description, Detections, Embedding, Reply
 
 __all__ = ["AsyncDescriptionStream", "AsyncRouter"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
-E = TypeVar("E", "Description", "Embedding", "Detections")
+E = TypeVar("E", "Description", "Embedding", "Detections", "Reply")
 
 PAGE_ROWS = 500
 """Rows of the ledger that are read in one go."""
@@ -165,6 +165,7 @@ class AsyncRouter:
     embed_each = _iterating(Router.embed_each)
     embed_text = _awaited(Router.embed_text)
     embed_text_many = _awaited(Router.embed_text_many)
+    ask = _awaited(Router.ask)
     detect = _awaited(Router.detect)
     detect_many = _awaited(Router.detect_many)
     detect_each = _iterating(Router.detect_each)

@@ -24,12 +24,14 @@ from vision_backends.arguments import check_iterable, check_number, iterate, sho
 from vision_backends.backends.base import AsyncBackend, Backend, tell_rung
 from vision_backends.backends.conformance import fault_of
 from vision_backends.backends.requests import (
+    AskRequest,
     DescribeRequest,
     DetectRequest,
     EmbedRequest,
     EmbedTextRequest,
     Request,
 )
+from vision_backends.backends.structured import form_of, with_instance
 from vision_backends.clock import SYSTEM_CLOCK, Deadline
 from vision_backends.engine.cancellation import RunningCalls
 from vision_backends.engine.event_loop import engine_loop
@@ -65,7 +67,7 @@ from vision_backends.storage.bounded import store_time
 from vision_backends.storage.guarded import GuardedStores
 from vision_backends.storage.memory import MemoryStore
 from vision_backends.storage.notes import Notes
-from vision_backends.types import TASKS, Description, Detections, Embedding, ProbeReport, Task
+from vision_backends.types import TASKS, Description, Detections, Embedding, ProbeReport, Reply, Task
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator, Sequence
@@ -92,7 +94,7 @@ __all__ = ["Router"]
 
 _log = logging.getLogger(__name__)
 
-A = TypeVar("A", Description, Embedding, Detections)
+A = TypeVar("A", Description, Embedding, Detections, Reply)
 T = TypeVar("T")
 
 MOST_AT_ONCE = 64
@@ -105,13 +107,14 @@ DIAGNOSIS_S = 5.0
 PROBE_S = 60.0
 """Seconds that a look at a server may take."""
 
-RequestTypes = (DescribeRequest, EmbedRequest, EmbedTextRequest, DetectRequest)
+RequestTypes = (DescribeRequest, EmbedRequest, EmbedTextRequest, DetectRequest, AskRequest)
 
 PLAIN_REQUESTS: dict[Task, Request] = {
     "describe": DescribeRequest(),
     "embed": EmbedRequest(),
     "embed_text": EmbedTextRequest(),
     "detect": DetectRequest(),
+    "ask": AskRequest(prompt="What is this?"),
 }
 
 
@@ -512,6 +515,56 @@ class Router:
         request = DetectRequest(labels=_labels(labels), min_score=min_score, truncate=truncate)
         return self._each(images, request, Detections, options)
 
+    def ask(
+        self,
+        images: ImageSource | Sequence[ImageSource],
+        prompt: str,
+        *,
+        system: str | None = None,
+        schema: Mapping[str, Any] | type[Any] | None = None,
+        **options: Unpack[CallKeywords],
+    ) -> Reply:
+        """Return the answer to a question about one or several images together.
+
+        Only rungs that follow instructions are asked, in the order of the ladder for ``describe``.
+
+        Args:
+            images: One image as for `describe`, or a list of up to 16, which the model sees in their order.
+            prompt: The question or instruction.
+            system: What holds for the whole answer, such as a role or a style.
+            schema: The form of the answer: a JSON schema, or a class of pydantic's. ``reply.data`` follows it, as JSON
+                values or an instance of the class; a rung that does not keep to it is asked once more, and then passed
+                by. A schema may refer only to what stands in it.
+            **options: As for `describe`.
+
+        Raises:
+            CallerError: An image or an option is at fault.
+            AllBackendsFailedError: Nothing could answer; says why, rung by rung.
+        """
+        sources = tuple(cast("Sequence[ImageSource]", images)) if isinstance(images, list | tuple) else (images,)
+        form, reader = (None, None) if schema is None else form_of(schema)
+        request = AskRequest(
+            prompt=prompt,
+            system=system,
+            schema=form,
+            images=len(sources),
+            form=None if reader is None else f"{reader.__module__}.{reader.__qualname__}",
+            reader=reader,
+        )
+        item, checked = Item(source=cast("tuple[ImageSource, ...]", sources)), CallOptions.of(options, CallKeywords)
+        with store_time(at_most_s=checked.deadline_s):
+            opened = self._open_here(item, request, checked)
+
+            async def answer() -> Reply:
+                (outcome,) = await self._answer([item], request, Reply, checked, opened=opened)
+                if isinstance(outcome, VisionError):
+                    raise outcome
+                if reader is None:
+                    return outcome
+                return await engine_loop().compute.start(partial(with_instance, outcome, reader))
+
+            return self._wait(answer)
+
     def warm_up(
         self,
         tasks: Iterable[Task | Request] = TASKS,
@@ -574,6 +627,7 @@ class Router:
             "embed": lambda: EmbedRequest(space=space),
             "embed_text": lambda: EmbedTextRequest(space=space),
             "detect": lambda: DetectRequest(labels=_labels(labels)),
+            "ask": lambda: AskRequest(prompt="What is this?" if prompt is None else prompt),
         }
         _plain_request(task)
         request = requests[task]()
@@ -802,9 +856,7 @@ class Router:
         self, request: Request, kind: type[A], options: CallOptions
     ) -> tuple[Callable[[ImageSource], Callable[[], Coroutine[Any, Any, A | VisionError]]], Room]:
         """Return what answers one input of many, and how many of them may be under way."""
-        backends = options.choose(self._ladders[request.task], request)
-        if options.model is not None:
-            self._check_prices_of(backends, request)
+        backends = self._backends(request, options)
         most = max((each.batch_size(request) * each.concurrency(request) for each in backends), default=1)
         first_alone = isinstance(request, EmbedRequest) and request.space is None
         places = ListPlaces()
@@ -1103,9 +1155,11 @@ def _ladders(
     if isinstance(ladder, Mapping):
         for task in ladder:
             _plain_request(task)
-        ladders: dict[Task, Sequence[Backend]] = {task: _rungs(ladder.get(task, ())) for task in TASKS}
+        ladders: dict[Task, Sequence[Backend]] = {task: _rungs(ladder.get(task, ())) for task in (*TASKS, *ladder)}
     else:
         ladders = dict.fromkeys(TASKS, _rungs(ladder))
+    if "ask" not in ladders:
+        ladders["ask"] = ladders["describe"]
     if not any(ladders.values()):
         raise InvalidRequestError("The ladder is empty.", remedy="Pass at least one backend.")
     for task, backends in ladders.items():

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 from vision_backends.arguments import shown
 from vision_backends.errors import InvalidRequestError, SpaceMismatchError
@@ -31,21 +31,24 @@ __all__ = [
     "Detection",
     "Detections",
     "Embedding",
+    "ImageLabel",
     "Outcome",
     "ProbeReport",
     "Purpose",
+    "Reply",
     "Task",
     "Timing",
     "Trace",
     "Usage",
 ]
 
-Task = Literal["describe", "embed", "embed_text", "detect"]
+Task = Literal["describe", "embed", "embed_text", "detect", "ask"]
 """What can be asked of a backend."""
 
-TASKS: tuple[Task, ...] = get_args(Task)
+TASKS: tuple[Task, ...] = ("describe", "embed", "embed_text", "detect")
+"""The tasks that every ladder has; ``ask`` goes down that of ``describe`` to the rungs that follow instructions."""
 
-Purpose = Literal["describe", "embed", "embed_text", "detect", "probe"]
+Purpose = Literal["describe", "embed", "embed_text", "detect", "ask", "probe"]
 """What a backend is asked for, as the ledger has it: a task of the user's, or finding out what its server can do."""
 
 Outcome = Literal["answered", "cached", "failed", "skipped"]
@@ -273,6 +276,32 @@ class Description:
         return _fields_to_dict(self)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """The answer to a question about images; ``str(reply)`` is the text.
+
+    Attributes:
+        text: What was said; where a schema was given, the JSON of it and whatever stood around that.
+        data: What the schema describes, read and validated: JSON values, or an instance of the class that was given.
+            None where none was given.
+        complete: False when the text was cut at the model's length limit, or nobody says that it was not.
+        trace: Who said it.
+    """
+
+    text: str
+    data: Any = None
+    complete: bool = True
+    trace: Trace = Trace()
+
+    def __str__(self) -> str:
+        return self.text
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as JSON-able values."""
+        dump = getattr(self.data, "model_dump", None)  # of an instance of pydantic's
+        return _fields_to_dict(self) | {"data": self.data if dump is None else dump(mode="json")}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Embedding:
     """One vector and its vector space.
@@ -395,6 +424,31 @@ class Detection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ImageLabel:
+    """Something that is known of an image as a whole, not where in it.
+
+    Attributes:
+        label: What it is, in the words that were asked for.
+        score: Confidence in [0, 1].
+
+    Raises:
+        ValueError: The score is not in [0, 1].
+    """
+
+    label: str
+    score: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "score", float(self.score))  # numpy's floats are not JSON
+        if not 0.0 <= self.score <= 1.0:
+            raise ValueError(f"The score {self.score} is not in [0, 1].")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as JSON-able values."""
+        return _fields_to_dict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Detections:
     """The objects of one image, best score first; iterates over its ``Detection`` records.
 
@@ -402,6 +456,8 @@ class Detections:
         items: The objects, sorted by falling score.
         width: Width of the upright image in pixels.
         height: Height of the upright image in pixels.
+        image_labels: Labels asked for that fit the image as a whole and have no box, sorted by falling score; only a
+            rung that cannot localise everything has any.
         trace: Who found them.
 
     Raises:
@@ -411,6 +467,7 @@ class Detections:
     items: tuple[Detection, ...]
     width: int
     height: int
+    image_labels: tuple[ImageLabel, ...] = ()
     trace: Trace = Trace()
 
     def __post_init__(self) -> None:
@@ -420,6 +477,9 @@ class Detections:
                 raise ValueError(f"{item.xyxy} reaches outside an image of {self.width}×{self.height} px.")
         ordered = tuple(sorted(self.items, key=lambda item: -item.score))
         object.__setattr__(self, "items", ordered)
+        if self.image_labels:
+            ranked = tuple(sorted(self.image_labels, key=lambda item: -item.score))
+            object.__setattr__(self, "image_labels", ranked)
 
     def __iter__(self) -> Iterator[Detection]:
         return iter(self.items)

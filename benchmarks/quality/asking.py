@@ -18,7 +18,7 @@ from vision_backends.backends.model_cards import coco_categories
 
 from ..run_file import BudgetReached
 from ..rungs import rung_names
-from .replies import VIEWS, Replies, Reply, reply_of
+from .replies import SHARED, VIEWS, Replies, Reply, reply_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -56,7 +56,7 @@ class Question(NamedTuple):
         task: The task.
         backend: What the rung calls itself.
         photo: Name of the photo.
-        what: The task, one of `VIEWS` or ``"captions"``.
+        what: The task, one of `VIEWS`, `SHARED` or ``"captions"``.
     """
 
     task: Task
@@ -130,7 +130,7 @@ class Asker:
         key = "/".join(("quality", *question))
         if self._run_file.done(key):
             return Reply.from_note(self._run_file.recall(key))
-        of_text = question.task == "embed" and question.what not in VIEWS
+        of_text = question.task == "embed" and question.what not in {*VIEWS, SHARED}
         kind = question.backend, "embed_text" if of_text else question.task
         if kind in self._lasting:
             return self._lasting[kind]
@@ -186,10 +186,16 @@ class Asker:
         }
 
     def _ask_about_captions(self, photo: Photo, replies: Replies) -> None:
-        """Embed the captions in the space of the photo."""
-        space = replies.of[photo.name, VIEWS[0]].space
-        if space is None:
+        """Embed the captions in a space that the photo shares, and the photo there too if it is not there already."""
+        own = replies.of[photo.name, VIEWS[0]].space
+        if own is None:
             return
+        space = self._space_of_texts(replies.backend, own)
+        if space != own:
+            question = Question("embed", replies.backend, photo.name, SHARED)
+            replies.of[photo.name, SHARED] = self.ask(
+                question, lambda wishes: [self._router.embed(photo.read(), space=space, **wishes)]
+            )
 
         def call(wishes: Wishes) -> list[Answer]:
             answers: list[Answer] = []
@@ -201,6 +207,14 @@ class Asker:
 
         question = Question("embed", replies.backend, photo.name, "captions")
         replies.of[photo.name, "captions"] = self.ask(question, call)
+
+    def _space_of_texts(self, backend: str, own: str) -> str:
+        """Return the space in which texts can be compared with images: the images' own if there is none better."""
+        texts, images = (
+            {space for verdict in self._router.explain(task, backend=backend).verdicts for space in verdict.spaces}
+            for task in ("embed_text", "embed")
+        )
+        return own if own in texts else min(texts & images, default=own)
 
     def _declined(self, error: VisionError, key: str, kind: tuple[str, str]) -> Reply:
         """Return why something was not answered; it is asked again in a resumed run, unless it was paid for."""

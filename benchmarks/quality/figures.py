@@ -12,7 +12,7 @@ import numpy as np
 
 from ..records import Metric
 from .detection import score_boxes
-from .replies import VIEWS
+from .replies import SHARED, VIEWS
 from .retrieval import quarters_metrics, text_metrics, without_texts
 
 if TYPE_CHECKING:
@@ -77,16 +77,19 @@ def captions_figures(
 
 def retrieval_figures(replies: Replies, photos: Sequence[Photo], *, resamples: int, seed: int) -> list[Metric]:
     """Look for captions, images and quarters of images by their vectors."""
-    spaces = {reply.space for reply in replies.of.values() if reply.space is not None}
-    if len(spaces) > 1:
-        return missing(replies.task, f"the rung changed its vector space: {', '.join(sorted(spaces))}")
-    whole, first, second = (
-        {photo.name: found[0] for photo in photos if (found := _vectors(replies, photo.name, view))} for view in VIEWS
+    for views in (VIEWS, (SHARED, "captions")):
+        spaces = {reply.space for (_, what), reply in replies.of.items() if what in views and reply.space is not None}
+        if len(spaces) > 1:
+            return missing(replies.task, f"the rung changed its vector space: {', '.join(sorted(spaces))}")
+    whole, first, second, shared = (
+        {photo.name: found[0] for photo in photos if (found := _vectors(replies, photo.name, view))}
+        for view in (*VIEWS, SHARED)
     )
+    beside_texts = shared or whole
     told = {photo.name: found for photo in photos if (found := _vectors(replies, photo.name, "captions"))}
-    names = [name for name in whole if name in told]
+    names = [name for name in beside_texts if name in told]
     if names:
-        images = np.stack([whole[name] for name in names])
+        images = np.stack([beside_texts[name] for name in names])
         texts = text_metrics(images, [np.stack(told[name]) for name in names], resamples=resamples, seed=seed)
     else:
         texts = without_texts(_why_no_texts(replies, photos))

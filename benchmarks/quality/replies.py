@@ -23,10 +23,13 @@ if TYPE_CHECKING:
     Answer = Description | Embedding | Detections
     Vector = np.ndarray[Any, np.dtype[np.float32]]
 
-__all__ = ["VIEWS", "Replies", "Reply", "reply_of"]
+__all__ = ["SHARED", "VIEWS", "Replies", "Reply", "reply_of"]
 
 VIEWS = ("whole", "first", "second")
 """What is embedded of an image: all of it, and two opposite quarters."""
+
+SHARED = "shared"
+"""All of an image once more, in the space of texts, where a rung has another one for images alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +85,7 @@ class Replies:
     Attributes:
         task: The task.
         backend: What the rung calls itself.
-        of: By name of the photo and question: ``"describe"``, ``"detect"``, one of `VIEWS` or ``"captions"``.
+        of: By name of the photo and question: ``"describe"``, ``"detect"``, one of `VIEWS`, `SHARED` or ``"captions"``.
     """
 
     task: Task

@@ -10,6 +10,7 @@ from vision_backends import (
     AuthenticationError,
     Description,
     Detections,
+    ImageLabel,
     NotReadyError,
     QuotaExhaustedError,
     RateLimitedError,
@@ -153,6 +154,21 @@ class Blind(FakeBackend):
     def detect(self, images, request, *, timeout_s):
         """Return no objects."""
         return [Detections(items=(), width=image.width, height=image.height, trace=self._trace) for image in images]
+
+
+class Vague(FakeBackend):
+    """Knows of the whole image only what it was asked for."""
+
+    def __init__(self):
+        super().__init__("vague")
+
+    def detect(self, images, request, *, timeout_s):
+        """Return no objects, and each label."""
+        known = tuple(ImageLabel(label=label, score=0.75) for label in request.labels)
+        return [
+            Detections(items=(), width=image.width, height=image.height, image_labels=known, trace=self._trace)
+            for image in images
+        ]
 
 
 class Fussy(FakeBackend):

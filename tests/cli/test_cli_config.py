@@ -241,6 +241,10 @@ def test_what_follows_from_a_preset_is_shown_as_the_default(vision, use_ladder):
     assert read["openai"]["model"]
     assert read["backends"]["ollama"]["base_url"] == "http://localhost:11434/v1"
     assert "embedding_model" not in read["backends"]["ollama"]
+    use_ladder("azure", more='[backends.azure]\nkind = "azure"\nendpoint = "https://x.test"\ndeployment = "eyes"\n')
+    azure = tomllib.loads(vision("config").stdout)["backends"]["azure"]
+    assert azure["model"] == "eyes"
+    assert "base_url" not in azure
 
 
 def test_a_rung_that_cannot_be_found_is_shown_as_it_is_written(vision, use_ladder):

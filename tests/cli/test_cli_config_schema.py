@@ -66,6 +66,7 @@ def test_every_example_of_the_documentation_passes(check):
         ("[backends.x]\nkind = 'openai'\ncaption_model = 'x'", ["backends", "x"]),
         ("[backends.x]\nkind = 'vision_backends.backends.embedded:EmbeddedBackend'\nmodel = 'x'", ["backends", "x"]),
         ("[backends.x]\nkind = 5", ["backends", "x", "kind"]),
+        ("[backends.x]\nkind = 'azure'\nbase_url = 'https://x.test'", ["backends", "x"]),
         ("backends = 5", ["backends"]),
     ],
 )
@@ -101,9 +102,12 @@ def test_what_the_program_takes_passes(check, text, tmp_path):
 def test_every_key_of_a_built_in_rung_is_explained(vision):
     """By the words of its class, with its default."""
     schema = json.loads(vision("config", "--schema").stdout)
-    for kind in ("openai", "local", "embedded"):
+    for kind in ("openai", "azure", "local", "embedded"):
         keys = schema["$defs"][kind]["properties"]
         assert [name for name, key in keys.items() if not key.get("description")] == []
+    azure = schema["$defs"]["azure"]["properties"]
+    assert azure["timeout_s"] == schema["$defs"]["openai"]["properties"]["timeout_s"]
+    assert azure["azure_ad_token_provider"]["type"] == "string"
     timeout = schema["$defs"]["openai"]["properties"]["timeout_s"]
     assert timeout == {
         "description": "Seconds that one call may take, whatever the router allows.",

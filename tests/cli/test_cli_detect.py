@@ -42,6 +42,16 @@ def test_finding_nothing_is_an_answer(vision, make_photo, use_ladder):
     assert result.stderr == "vision: nothing was found\n"
 
 
+def test_what_is_known_of_the_whole_image_has_no_sides(vision, make_photo, use_ladder):
+    """It is an answer, so nothing is said of nothing; programs see it beside the boxes."""
+    use_ladder("rungs:Vague")
+    result = vision("detect", make_photo(), "--label", "a red scooter")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "0.750 - - - - a red scooter\n", "")
+    line = json.loads(vision("detect", make_photo(), "--label", "a red scooter", "--json").stdout)
+    assert line["items"] == []
+    assert line["image_labels"] == [{"label": "a red scooter", "score": 0.75}]
+
+
 def test_a_drawing_is_saved_in_full_size(vision, make_photo, fresh_user):
     """The photo itself stays as it was, and the answer is printed as well."""
     before = (fresh_user / make_photo()).read_bytes()
@@ -120,6 +130,15 @@ def test_at_a_terminal_one_image_is_the_table_alone(vision_at_terminal, make_pho
     _, screen = vision_at_terminal("detect", make_photo())
     assert "photo.png" not in screen
     assert screen.split()[:2] == ["label", "score"]
+
+
+def test_at_a_terminal_what_is_known_of_the_whole_image_is_a_row(vision_at_terminal, make_photo, use_ladder):
+    """It counts as found."""
+    use_ladder("rungs:Vague")
+    _, screen = vision_at_terminal("detect", make_photo("a.png"), make_photo("b.png"), "--label", "scooter")
+    rows = [line.split() for line in screen.splitlines() if "scooter" in line]
+    assert rows == [["scooter", "0.75", "-", "-", "-", "-"]] * 2
+    assert "a.png: 1 found" in screen
 
 
 def test_at_a_terminal_nothing_found_is_said_for_each_image(vision_at_terminal, make_photo, use_ladder):

@@ -17,6 +17,7 @@ COMMANDS = (
     *(
         "",
         "describe",
+        "ask",
         "detect",
         "embed",
         "index",

@@ -18,11 +18,14 @@ from conftest import process_env
 
 from vision_backends import Router
 from vision_backends.backends.model_cards import model_cards
+from vision_backends.cli.config_file import write_config_file
 from vision_backends.cli.proposal import embedded_rung, local_rung, to_file
 from vision_backends.cli.rendering.exits import BAD_INPUT, INTERRUPTED
 from vision_backends.cli.surroundings import Surroundings, looks_at_images
 from vision_backends.config.settings import load_settings, read_configuration
+from vision_backends.errors import InvalidRequestError
 from vision_backends.testing import SandboxServer
+from vision_backends.testing.sandbox import Fault
 
 KEY = "sk-canary-0123456789abcdef"
 WITH_TERMINAL = """
@@ -80,7 +83,7 @@ def at_terminal(fresh_user):
             while time.monotonic() < end:
                 if select.select([keyboard], [], [], 0.1)[0]:
                     screen += os.read(keyboard, 4096)
-                questions = len(re.findall(rb"(\]|out): ", screen))
+                questions = len(re.findall(rb"(\]|out): ", screen.replace(b"\r\n", b"")))
                 if left and questions > asked:
                     asked = questions
                     os.write(keyboard, left.pop(0).encode())
@@ -131,7 +134,7 @@ class TestWithoutQuestions:
         lmstudio.play("quota_gone")
         with Router.from_config(cache={"enabled": False}) as router:
             assert router.describe(photo).trace.backend == "ollama"
-        assert [request.model for request in ollama.requests if request.method == "POST"] == ["qwen3-vl:4b"]
+        assert {request.model for request in ollama.requests if request.method == "POST"} == {"qwen3-vl:4b"}
 
     def test_nothing_is_sent_to_servers_but_questions_for_their_models(self, vision, ollama, lmstudio):
         """Neither a key nor a picture, and no more than one question each, and Ollama's own."""
@@ -156,6 +159,12 @@ class TestWithoutQuestions:
         assert "openrouter" not in tomllib.loads(text)["ladder"]
         words = " ".join(text.replace("#", "").split())
         assert "OPENROUTER_API_KEY is set, but no model was named. Put openrouter on the ladder" in words
+        assert "AZURE" not in text
+        monkeypatch.setenv("AZURE_OPENAI_API_KEY", KEY)
+        assert "azure" not in vision("init", "--yes", "--out", "-").stdout
+        monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "https://mine.openai.azure.com")
+        words = " ".join(vision("init", "--yes", "--out", "-").stdout.replace("#", "").split())
+        assert 'into [backends.azure]: deployment, endpoint and kind = "azure".' in words
 
     def test_a_server_without_a_model_that_sees_is_left_out(self, vision):
         """And named, with what its models are."""
@@ -176,6 +185,18 @@ class TestWithoutQuestions:
         assert result.exit_code == 0
         assert "backends" not in tomllib.loads(result.stdout)
         assert "nothing at" in result.stderr
+
+    def test_a_server_under_two_names_is_one_rung_and_its_many_models_do_not_fill_the_screen(self, vision):
+        """The first name counts."""
+        models = [f"llava:{number}b" for number in range(40)]
+        with SandboxServer(keyless=True, models=models, owner="vllm") as server:
+            port = server.root_url.rpartition(":")[2]
+            urls = [f"http://{host}:{port}" for host in ("127.0.0.1", "localhost")]
+            result = vision("init", "--yes", "--out", "-", "--server", urls[0], "--server", urls[1])
+        tables = tomllib.loads(result.stdout)["backends"]
+        assert [table["base_url"] for table in tables.values()] == [f"{urls[0]}/v1"]
+        assert "32 more" in " ".join(result.stderr.split())
+        assert len(result.stdout.splitlines()) < 40
 
     def test_only_servers_on_this_machine_are_looked_at(self, vision):
         """Whoever passes another address is told where it belongs."""
@@ -265,22 +286,33 @@ class TestTheFile:
         assert "vision.toml is read here as well, and wins key by key" in result.stderr
         assert vision("init", "--yes", "--here", "--out", "x").exit_code == BAD_INPUT
 
+    def test_a_file_that_appears_meanwhile_is_not_replaced(self, fresh_user):
+        """Nothing remains of what was to be written, either."""
+        (fresh_user / "there.toml").write_text("mine", encoding="utf-8")
+        with pytest.raises(InvalidRequestError, match="is not replaced unasked"):
+            write_config_file(fresh_user / "there.toml", "x", replace=False, is_secret=True)
+        assert (fresh_user / "there.toml").read_text("utf-8") == "mine"
+        assert [path.name for path in fresh_user.iterdir()] == ["there.toml"]
+
 
 class TestQuestions:
     """At a terminal; Enter accepts."""
 
     def test_enter_accepts_everything(self, at_terminal, fresh_user, ollama):
-        """Two questions, and nothing that is wider than the screen."""
-        code, screen = at_terminal(types=("\n", "\n"))
+        """Three questions, and nothing that is wider than the screen; what is here is shown a picture."""
+        code, screen = at_terminal(types=("\n", "\n", "\n"))
         assert code == 0
         assert "ollama" in load_settings().ladder
         assert "Proposed ladder, best first:\n  1 ollama" in screen
-        assert [line for line in screen.splitlines() if len(line) > 80 and str(fresh_user) not in line] == []
+        assert "vision: ollama: qwen3-vl:4b sees images (found out on " in screen
+        assert [
+            line for line in screen.splitlines() if len(line) > 80 and "vision: " not in line and "?" not in line
+        ] == []
 
     def test_no_asks_rung_by_rung(self, at_terminal, fresh_user, ollama, monkeypatch):
         """Which to keep, and which model; what is not there is asked for once more."""
         monkeypatch.setenv("OPENAI_API_KEY", KEY)
-        typed = ("n\n", "n\n", "\n", "qwen\n", "llava:7b\n", "n\n", "\n")
+        typed = ("n\n", "n\n", "\n", "qwen\n", "llava:7b\n", "n\n", "n\n", "\n")
         code, screen = at_terminal(types=typed if local_is_proposed() else (*typed[:5], *typed[6:]))
         assert code == 0, screen
         assert "there is no qwen there" in screen
@@ -288,13 +320,48 @@ class TestQuestions:
         assert load_settings().table("ollama")["model"] == "llava:7b"
         assert "fits" not in own_file(fresh_user).read_text("utf-8")
 
+    def test_a_server_that_sees_nothing_is_left_out(self, at_terminal, fresh_user, ollama):
+        """What its name says is one thing; nothing else is lost for it."""
+        said = {"error": {"message": "This model does not support image input.", "type": "invalid_request_error"}}
+        ollama.play(Fault(name="text only", status=400, body=said, paths=("/v1/chat/completions",)))
+        code, screen = at_terminal("--here", types=("\n", "\n", "\n"))
+        assert code == 0
+        assert "sees no images" in screen
+        assert "ollama" not in load_settings().ladder
+        assert load_settings().ladder[-1] == "embedded"
+
+    def test_nothing_that_costs_money_is_asked_without_a_yes(self, at_terminal, monkeypatch):
+        """Enter is a no there; a server that cannot be reached stays on the ladder after a yes."""
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        code, screen = at_terminal("--here", types=("\n", "\n", "\n"))
+        assert (code, "for a fraction of a cent? [y/N]" in screen) == (0, True)
+        assert "vision: openai:" not in screen
+        with SandboxServer() as server:
+            monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+            server.play("quota_gone")
+            code, screen = at_terminal("--replace", types=("\n", "y\n", "\n"))
+            assert (code, load_settings().ladder[0]) == (0, "openai")
+        assert KEY not in screen
+
     def test_a_model_that_nobody_can_guess_is_asked_for(self, at_terminal, fresh_user, monkeypatch):
         """It is written as it was typed, whatever characters it has."""
         monkeypatch.setenv("OPENROUTER_API_KEY", KEY)
-        code, _ = at_terminal("--here", types=('qwen/"vl"\n', "\n", "\n"))
+        code, _ = at_terminal("--here", types=('qwen/"vl"\n', "\n", "\n", "\n"))
         assert code == 0
         table = tomllib.loads((fresh_user / "vision.toml").read_text("utf-8"))["backends"]["openrouter"]
         assert table == {"kind": "openai", "preset": "openrouter", "model": 'qwen/"vl"'}
+
+    def test_a_deployment_of_azure_has_the_address_that_its_variable_names(self, at_terminal, fresh_user, monkeypatch):
+        """Without the variable nobody knows whose resource it is."""
+        monkeypatch.setenv("AZURE_OPENAI_API_KEY", KEY)
+        monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "https://mine.openai.azure.com")
+        code, screen = at_terminal("--here", types=("eyes\n", "\n", "\n", "\n"))
+        assert (code, "Which deployment of Azure OpenAI" in screen) == (0, True)
+        table = load_settings().table("azure")
+        assert table == {"kind": "azure", "endpoint": "https://mine.openai.azure.com", "deployment": "eyes"}
+        with Router.from_config() as router:
+            assert router.explain("describe").verdicts[0].model == "eyes"
+            assert router.explain("describe").verdicts[0].error is None
 
     @pytest.mark.parametrize("types", [("\x03",), ("\n", "\x03"), ("\n", "\x04")])
     def test_ctrl_c_leaves_nothing(self, at_terminal, fresh_user, types):

@@ -30,6 +30,49 @@ def test_a_folder_stands_for_its_images_in_order(album):
     assert find("album/") == ["album/[1].webp", "album/a.png", "album/b.JPG"]
 
 
+def test_each_file_is_found_once(album):
+    """However it is named: by itself, by its folder, by a pattern, by a link."""
+    (album / "link.png").symlink_to("a.png")
+    once = ["album/a.png", "album/[1].webp", "album/b.JPG", "album/deeper/c.png", "album/notes.txt"]
+    assert find("album/a.png", "album", "album/link.png", "album/**/*", "album/deeper", "album/../album/a.png") == once
+
+
+def test_a_folder_stands_for_all_below_it_when_that_is_wanted(album):
+    """In order, without hidden ones; links in a circle end."""
+    (album / "deeper" / "loop").symlink_to(album)
+    (album / ".git").mkdir()
+    (album / ".git" / "d.png").touch()
+    found = [each.name for each in find_images(["album"], max_bytes=1000, recursive=True)]
+    assert found == ["album/[1].webp", "album/a.png", "album/b.JPG", "album/deeper/c.png"]
+
+
+def test_folders_that_are_left_out_are_told(vision, make_photo):
+    """In one sentence, with the option that takes them; nothing is told where there are none."""
+    for name in ("photos/a.png", "photos/one/b.png", "photos/two/c.png", "photos/.hidden/d.png"):
+        make_photo(name)
+    result = vision("describe", "photos")
+    assert result.stdout.count("fake says") == 1
+    assert "photos: 2 folders in it were left out; -r takes the images of all folders below" in result.stderr
+    result = vision("describe", "-r", "photos")
+    assert [line.partition(":")[0] for line in result.stdout.splitlines()] == [
+        "photos/a.png",
+        "photos/one/b.png",
+        "photos/two/c.png",
+    ]
+    assert result.stderr == ""
+    for command in ("detect", "embed"):
+        assert len(vision(command, "--recursive", "photos", "--json").stdout.splitlines()) == 3
+    assert vision("describe", "photos/one").stderr == ""
+
+
+def test_a_folder_of_nothing_but_folders_names_the_option(vision, make_photo):
+    """It is an error, as that of any folder without images."""
+    make_photo("photos/one/b.png")
+    result = vision("describe", "photos")
+    assert result.exit_code == 2
+    assert "photos is a folder without images. Its folders were left out; -r takes them too." in result.stderr
+
+
 def test_a_folder_without_images_is_an_error_of_its_own(album):
     """The others are still found."""
     (album / "empty").mkdir()
@@ -107,3 +150,10 @@ def test_standard_input_is_read_up_to_the_limit_only(vision, use_ladder):
 def test_empty_standard_input_is_a_bad_image(vision):
     """Exit code 2, not a bug."""
     assert vision("describe", "-", stdin=b"").exit_code == 2
+
+
+def test_a_web_address_is_no_pattern_and_refused_by_default(vision):
+    """Though it has a question mark; the remedy names the setting."""
+    result = vision("describe", "https://example.org/a.png?size=1")
+    assert result.exit_code == 2
+    assert "allow_urls = true" in result.stderr

@@ -237,3 +237,16 @@ class TestNamedRungs:
         for kind in ("vision_backends.backends.openai:OpenAIBackend", "moon"):
             named = f'backends.one = {{kind = "{kind}", base_url = "https://evil.test"}}'
             assert "api_key" not in configure(own=own, named=named, rung="one")
+
+
+def test_of_a_key_and_a_token_provider_the_later_place_wins(configure):
+    """They are two proofs of one thing; a provider given beside one endpoint goes to no other."""
+    table = '[backends.azure]\nkind = "azure"\nendpoint = "https://x.openai.azure.com"\n'
+    own = f'{table}api_key = "for x"'
+    later = 'azure_ad_token_provider = "azure-identity"'
+    found = configure(own=own, named=f"{table}{later}", rung="azure")
+    assert ("api_key" in found, found["azure_ad_token_provider"]) == (False, "azure-identity")
+    moved = '[backends.azure]\nendpoint = "https://y.openai.azure.com"'
+    for given in (own, f"{table}{later}"):
+        found = configure(own=given, named=moved, rung="azure")
+        assert found == {"kind": "azure", "endpoint": "https://y.openai.azure.com"}

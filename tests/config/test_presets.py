@@ -23,7 +23,7 @@ PRESETS = presets()
 NAMES = [
     *("openai", "azure", "openrouter", "gemini", "groq", "mistral", "together", "fireworks", "dashscope", "deepseek"),
     *("xai", "huggingface", "ollama", "lmstudio", "llamacpp", "vllm", "sglang", "tgi", "localai", "infinity"),
-    *("github", "litellm"),
+    *("github", "litellm", "transformers"),
 ]
 
 KEY = "sk-canary-0123456789abcdef"

@@ -152,6 +152,16 @@ def test_an_index_of_a_newer_version_or_another_program_is_refused_and_left_alon
         assert (index.place / "index.db").read_bytes() == before
 
 
+def test_a_broken_database_is_told_as_such(index, photos, make_photo):
+    """And how to get out of it; it is never replaced without a word."""
+    make_photo("a.png", 1)
+    index.update(photos)
+    (index.place / "index.db").write_bytes(b"SQLite format 3\x00" + b"\x07" * 5_000)
+    for use in (lambda: index.search("a dog"), lambda: index.update(photos)):
+        with pytest.raises(ImageIndexError, match="Remove it"):
+            use()
+
+
 def test_an_index_that_cannot_be_made_is_told_as_such(make_index, backend, photos, make_photo):
     """Its place is a file."""
     place = make_photo("a.png", 1)

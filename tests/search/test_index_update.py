@@ -10,7 +10,13 @@ from dataclasses import dataclass
 
 import pytest
 
-from vision_backends import InvalidImageError, InvalidRequestError, SpaceUnavailableError, UnavailableError
+from vision_backends import (
+    InvalidImageError,
+    InvalidRequestError,
+    RateLimitedError,
+    SpaceUnavailableError,
+    UnavailableError,
+)
 from vision_backends.search import ImageIndexError, LockedIndexError, OutdatedIndexError
 from vision_backends.search.database import Database
 from vision_backends.testing import FakeBackend
@@ -349,8 +355,18 @@ def test_no_photo_leaves_the_machine_unless_the_backend_was_named(make_index, ph
     index = make_index(server, FakeBackend("here"))
     index.update(photos)
     assert (index.info().backend, server.calls) == ("here", [])
-    with pytest.raises(InvalidRequestError):
+    with pytest.raises(ImageIndexError, match="--backend server"):
         make_index(server, place=photos.parent / "second").update(photos)
+
+
+def test_a_server_that_asks_for_a_pause_gets_it(make_index, photos, make_photo):
+    """There is nobody to fall back to, and no hurry."""
+    for number in range(4):
+        make_photo(f"{number}.png", number)
+    server = FakeBackend("server", local=False, batch_size=4)
+    server.play(RateLimitedError("Later.", retry_after_s=3.0))
+    report = make_index(server, backend="server").update(photos)
+    assert (report.new, report.unreadable) == (4, [])
 
 
 def test_what_the_vectors_cost_is_added_up(make_index, photos, make_photo):

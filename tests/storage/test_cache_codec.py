@@ -13,7 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vision_backends.storage.cache import MAGIC, decode, encode
-from vision_backends.types import FREE, Attempt, Description, Detection, Detections, Embedding, Timing, Trace, Usage
+from vision_backends.types import (
+    FREE,
+    Attempt,
+    Description,
+    Detection,
+    Detections,
+    Embedding,
+    ImageLabel,
+    Timing,
+    Trace,
+    Usage,
+)
 
 TEXTS = st.text(max_size=20)
 MAYBE_TEXTS = st.none() | TEXTS
@@ -51,7 +62,9 @@ def detections(draw):
         top, bottom = sorted(draw(st.lists(st.floats(0, height), min_size=2, max_size=2, unique=True)))
         score, category = draw(st.floats(0, 1)), draw(st.none() | st.integers(1, 90))
         items.append(Detection(label=draw(TEXTS), score=score, xyxy=(left, top, right, bottom), category_id=category))
-    return Detections(items=tuple(items), width=width, height=height, trace=draw(TRACES))
+    labels = st.builds(ImageLabel, label=TEXTS, score=st.floats(0, 1))
+    known = tuple(draw(st.lists(labels, max_size=3)))
+    return Detections(items=tuple(items), width=width, height=height, image_labels=known, trace=draw(TRACES))
 
 
 ANSWERS = DESCRIPTIONS | embeddings() | detections()
@@ -134,6 +147,7 @@ def test_the_handmade_headers_are_otherwise_fine():
     assert isinstance(decode(packed(DESCRIBED)), Description)
     assert isinstance(decode(packed(EMBEDDED, VECTOR)), Embedding)
     assert isinstance(decode(packed(DETECTED)), Detections)
+    assert decode(packed(DETECTED | {"image_labels": [["cat", 0.5]]})).image_labels[0].label == "cat"
 
 
 @pytest.mark.parametrize(
@@ -162,6 +176,10 @@ def test_the_handmade_headers_are_otherwise_fine():
         (DETECTED | {"items": [["cat", 2.0, [0, 0, 1, 1], None]]}, b""),
         (DETECTED | {"items": [["cat", 0.5, [0, 0, "1", 1], None]]}, b""),
         (DETECTED | {"width": "2"}, b""),
+        (DETECTED | {"image_labels": "cat"}, b""),
+        (DETECTED | {"image_labels": [["cat"]]}, b""),
+        (DETECTED | {"image_labels": [["cat", 2.0]]}, b""),
+        (DETECTED | {"image_labels": [[1, 0.5]]}, b""),
         (["description"], b""),
         (None, b""),
         (b"[" * 100_000, b""),

@@ -160,6 +160,21 @@ class Anonymous(FakeBackend):
         return [replace(each, trace=Trace()) for each in super().describe(images, request, timeout_s=timeout_s)]
 
 
+class Talkative(FakeBackend):
+    """Replies to each image of a question."""
+
+    def ask(self, questions, request, *, timeout_s):
+        alone = [[image] for images in questions for image in images]
+        return super().ask(alone, request, timeout_s=timeout_s)
+
+
+class Formless(FakeBackend):
+    """Answers in prose, whatever form is wanted."""
+
+    def ask(self, questions, request, *, timeout_s):
+        return [replace(reply, data=None) for reply in super().ask(questions, request, timeout_s=timeout_s)]
+
+
 class Wandering(FakeBackend):
     """Embeds texts in another space than it announces."""
 
@@ -386,6 +401,8 @@ BREACHES = [
     (Forgetful, "test_it_answers_a_list_with_a_list_in_the_same_order", AssertionError),
     (Confused, "test_it_answers_a_list_with_a_list_in_the_same_order", AssertionError),
     (Anonymous, "test_every_answer_names_its_model", AssertionError),
+    (Talkative, "test_a_question_about_several_images_has_one_reply", ValueError),
+    (Formless, "test_a_question_about_several_images_has_one_reply", AssertionError),
     (Wandering, "test_embeddings_live_in_the_announced_space", AssertionError),
     (Stretching, "test_embeddings_live_in_the_announced_space", AssertionError),
     (BackwardsBoxes, "test_boxes_are_in_pixels_of_the_upright_image", AssertionError),

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from vision_backends.arguments import check_text
-from vision_backends.backends.requests import Account, DescribeRequest, EmbedTextRequest
+from vision_backends.backends.requests import Account, AskRequest, DescribeRequest, EmbedTextRequest
 from vision_backends.errors import BackendError, InvalidRequestError, NotSupportedError
 from vision_backends.types import FREE
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from vision_backends.errors import VisionError
     from vision_backends.images import Image, WireRule
     from vision_backends.storage.notes import Notes
-    from vision_backends.types import Description, Detections, Embedding, ProbeReport, Usage
+    from vision_backends.types import Description, Detections, Embedding, ProbeReport, Reply, Usage
 
 __all__ = ["AsyncBackend", "Backend", "rehearse", "table_of", "tell_rung", "tell_table"]
 
@@ -277,6 +277,15 @@ class Backend(ABC):
         """Find the objects of each image, in pixels of the upright image. Errors as in `describe`."""
         raise self._unsupported(request)
 
+    def ask(self, questions: Sequence[Sequence[Image]], request: AskRequest, *, timeout_s: float) -> list[Reply]:
+        """Answer the request's prompt about the images of each question, in their order; errors as in `describe`.
+
+        ``request.images`` says how many that are, so that `check` can refuse them. Where ``request.schema`` is set, the
+        reply's ``data`` is what `vision_backends.backends.structured.read_data` finds in the text; a model that has not
+        kept to it may be asked once more.
+        """
+        raise self._unsupported(request)
+
     def learned(self, request: Request) -> Sequence[str]:
         """Return in sentences what has been learned about how such a request must be put; may read a store."""
         return ()
@@ -289,7 +298,8 @@ class Backend(ABC):
         """Release connections, threads and memory; may be called twice."""
 
     def _unsupported(self, request: Request) -> NotSupportedError:
-        return NotSupportedError(f"The {self.name} backend has no {request.task}.", backend=self.name)
+        what = "answers no questions" if request.task == "ask" else f"has no {request.task}"
+        return NotSupportedError(f"The {self.name} backend {what}.", backend=self.name)
 
 
 class AsyncBackend(Backend):
@@ -336,6 +346,12 @@ class AsyncBackend(Backend):
         """Find the objects of each image, in pixels of the upright image. Errors as in `Backend.describe`."""
         raise self._unsupported(request)
 
+    async def ask(  # type: ignore[override]
+        self, questions: Sequence[Sequence[Image]], request: AskRequest, *, timeout_s: float
+    ) -> list[Reply]:
+        """Answer the request's prompt about the images of each question. As `Backend.ask`."""
+        raise self._unsupported(request)
+
     async def aclose(self) -> None:
         """Release what lives on the event loop, such as connections; may be called twice. `close` releases the rest."""
 
@@ -379,6 +395,8 @@ def rehearse(backend: Backend, request: Request) -> None:
     from vision_backends.engine.event_loop import engine_loop
     from vision_backends.images import open_image
 
+    if isinstance(request, AskRequest):
+        request = DescribeRequest(prompt=request.prompt)
     if isinstance(request, DescribeRequest):
         request = replace(request, max_words=1)
     words = isinstance(request, EmbedTextRequest)

@@ -6,7 +6,7 @@ This module decides which requests are valid. It must not know any backend or th
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from vision_backends.arguments import check_flag, check_number, check_text, shown
 from vision_backends.backends.languages import language_tag
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MOST_CHARS",
+    "AskRequest",
     "DescribeRequest",
     "DetectRequest",
     "EmbedRequest",
@@ -33,6 +34,10 @@ __all__ = [
 
 MOST_CHARS = 1_000_000
 """Characters of a prompt, of all labels together, or of a text to embed that is sent anywhere: about 250,000 tokens."""
+
+
+MOST_IMAGES = 16
+"""Of one question: more are worse seen by every model, and as much as most servers take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +147,45 @@ class DetectRequest:
                 raise InvalidRequestError(message, remedy="Write for example: min_score=0.3")
 
 
-Request = DescribeRequest | EmbedRequest | EmbedTextRequest | DetectRequest
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskRequest:
+    """Ask a question about some images together.
+
+    Attributes:
+        prompt: The question or instruction.
+        system: What holds for the whole answer; None leaves it to the backend.
+        schema: JSON schema that the answer has to follow, as JSON; None for prose.
+        images: How many images a question has.
+        form: Full name of the class that reads the answer; None where the schema alone decides.
+        reader: That class; `structured.read_data` has it validate answers.
+    """
+
+    task: ClassVar[Task] = "ask"
+    prompt: str
+    system: str | None = None
+    schema: str | None = None
+    images: int = 1
+    form: str | None = None
+    reader: type[Any] | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("prompt", "system"):
+            text = getattr(self, name)
+            check_text(name, text, example='"What does the sign say?"')
+            check_unicode(f"The {name}", text)
+            if text is not None and not text.strip():
+                raise InvalidRequestError(f"The {name} is empty.", remedy=f"Pass a text as {name}.")
+        if self.prompt is None:
+            raise InvalidRequestError("There is no prompt.", remedy="Ask something about the images.")
+        _check_length("Prompt, system and schema are", self.prompt, self.system, self.schema)
+        if not 1 <= self.images <= MOST_IMAGES:
+            raise InvalidRequestError(
+                f"A question about {self.images} images cannot be asked.",
+                remedy=f"Pass 1 to {MOST_IMAGES} images; for one answer each, use describe_many(images, prompt=…).",
+            )
+
+
+Request = DescribeRequest | EmbedRequest | EmbedTextRequest | DetectRequest | AskRequest
 """Everything that determines an answer, apart from the image or text itself and the model."""
 
 

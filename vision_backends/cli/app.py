@@ -15,6 +15,7 @@ __all__ = ["app"]
 COMMANDS = {
     "Ask about images": (
         ("describe", "ask", "Describe images in words."),
+        ("ask", "ask", "Ask one question about one or several images together."),
         ("detect", "ask", "Find objects in images, each with a box and a score."),
         ("embed", "ask", "Turn images or texts into vectors that can be compared."),
     ),

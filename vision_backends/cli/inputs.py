@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vision_backends.errors import InvalidRequestError
-from vision_backends.search.folders import is_image_name
+from vision_backends.search.folders import Walk, is_image_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-__all__ = ["Input", "find_images", "texts"]
+__all__ = ["Input", "find_images", "folders_left_out", "texts"]
+
+
+_WEB_URL = re.compile(r"https?://", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,28 +40,38 @@ class Input:
     error: InvalidRequestError | None = None
 
 
-def find_images(arguments: Iterable[str], *, max_bytes: int) -> list[Input]:
-    """Return the images that arguments name, in their order.
+def find_images(arguments: Iterable[str], *, max_bytes: int, recursive: bool = False) -> list[Input]:
+    """Return the images that arguments name, in their order, each file once.
 
-    An argument is a file, a folder (its images, sorted, not those of its folders), a pattern such as
-    ``"*.jpg"`` that the shell has not expanded, a data: URL, or ``-`` for standard input.
+    An argument is a file, a folder (its images, sorted), a pattern such as ``"*.jpg"`` that the shell has not expanded,
+    a data: URL, a web address, or ``-`` for standard input.
 
     Args:
         arguments: As the shell gave them.
         max_bytes: Nothing is read from standard input beyond this and one byte more.
+        recursive: Whether a folder also stands for the images of all folders below it.
     """
+    images_of = _images_below if recursive else _images_of
     found: list[Input] = []
     for argument in arguments:
         if argument == "-":
             taken = any(each.name == "-" for each in found)
             found.append(_refuse("-", "can be read only once") if taken else _read_stdin(max_bytes))
+        elif _WEB_URL.match(argument):  # in which "?" is no pattern
+            found.append(Input(name=argument, source=argument))
         elif not os.path.lexists(argument) and glob.has_magic(argument):
             matches = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207 — Path.glob takes no absolute one
-            found += [each for match in matches for each in _named(match)]
+            found += [each for match in matches for each in _named(match, images_of)]
             found += [] if matches else [_refuse(argument, "matches no file")]
         else:
-            found += _named(argument)
-    return found
+            found += _named(argument, images_of)
+    return _once(found)
+
+
+def folders_left_out(arguments: Iterable[str]) -> dict[str, int]:
+    """Return how many folders are in each folder that arguments name; hidden ones do not count."""
+    counts = {argument: _count_folders(argument) for argument in arguments if Path(argument).is_dir()}
+    return {folder: count for folder, count in counts.items() if count}
 
 
 def texts(arguments: Iterable[str]) -> list[Input]:
@@ -65,11 +79,20 @@ def texts(arguments: Iterable[str]) -> list[Input]:
     return [Input(name=text, source=text) for text in arguments]
 
 
-def _named(argument: str) -> Iterator[Input]:
+def _once(found: Iterable[Input]) -> list[Input]:
+    """Leave out a file that has been named before, also if a link leads to it."""
+    once: dict[object, Input] = {}
+    for place, each in enumerate(found):
+        is_file = isinstance(each.source, Path) and each.error is None
+        once.setdefault(os.path.realpath(each.source) if is_file else place, each)
+    return list(once.values())
+
+
+def _named(argument: str, images_of: Callable[[str], Iterable[Input]]) -> Iterator[Input]:
     if not os.path.lexists(argument):  # a data: URL, or the router will say that it is not there
         yield Input(name=f"{argument[:40]}…" if argument.startswith("data:") else argument, source=argument)
     elif Path(argument).is_dir():
-        yield from _images_of(argument)
+        yield from images_of(argument)
     else:
         yield Input(name=argument, source=Path(argument))
 
@@ -80,7 +103,26 @@ def _images_of(folder: str) -> Sequence[Input]:
     except OSError as error:
         return [_refuse(folder, f"cannot be read: {error.strerror}")]
     names = [str(Path(folder) / file) for file in files if is_image_name(file)]
-    return [Input(name=name, source=Path(name)) for name in names] or [_refuse(folder, "is a folder without images")]
+    return [Input(name=name, source=Path(name)) for name in names] or [_without_images(folder)]
+
+
+def _images_below(folder: str) -> Sequence[Input]:
+    walk = Walk()
+    found = [Input(name=file.path, source=Path(file.path)) for file in walk.files(folder)]
+    unreadable = [_refuse(below, f"cannot be read: {why}") for below, why in walk.unreadable.items()]
+    return [*found, *unreadable] or [_without_images(folder)]
+
+
+def _without_images(folder: str) -> Input:
+    remedy = "Its folders were left out; -r takes them too." if _count_folders(folder) else None
+    return _refuse(folder, "is a folder without images", remedy=remedy)
+
+
+def _count_folders(folder: str) -> int:
+    try:
+        return sum(entry.is_dir() and not entry.name.startswith(".") for entry in Path(folder).iterdir())
+    except OSError:
+        return 0
 
 
 def _read_stdin(max_bytes: int) -> Input:
@@ -92,6 +134,6 @@ def _read_stdin(max_bytes: int) -> Input:
         return _refuse("-", f"cannot be read: {error.strerror or error}")
 
 
-def _refuse(name: str, why: str) -> Input:
+def _refuse(name: str, why: str, *, remedy: str | None = None) -> Input:
     shown = "Standard input" if name == "-" else name
-    return Input(name=name, source=name, error=InvalidRequestError(f"{shown} {why}."))
+    return Input(name=name, source=name, error=InvalidRequestError(f"{shown} {why}.", remedy=remedy))

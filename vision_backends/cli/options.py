@@ -100,6 +100,9 @@ OptionalBackend = Annotated[
 ]
 ModelName = Annotated[str, typer.Argument(metavar="NAME", autocompletion=_model_names, help=_MODEL_HELP)]
 ModelNames = Annotated[list[str] | None, typer.Argument(metavar="NAMES", autocompletion=_model_names, help=_MODEL_HELP)]
+Recursive = Annotated[
+    bool, typer.Option("--recursive", "-r", help="Of a folder, also the images of all folders below it.")
+]
 LocalOnly = Annotated[bool, typer.Option("--local-only", help="Ask only backends that keep images on this machine.")]
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="Read this file instead of ./vision.toml.")
@@ -115,7 +118,7 @@ Truncate = Annotated[
     bool, typer.Option("--truncate", help="Leave out the end of a text or label that is longer than a model reads.")
 ]
 TaskName = Annotated[
-    Literal["describe", "embed", "embed_text", "detect"] | None,
+    Literal["describe", "embed", "embed_text", "detect", "ask"] | None,
     typer.Option("--task", help="Explain what would happen if this task were asked for now."),
 ]
 
@@ -172,6 +175,7 @@ class JsonOptions(CommonOptions):
 class AskOptions(JsonOptions):
     """The options of every command that asks about images."""
 
+    recursive: Recursive = False
     backends: BackendNames = None
     model: OfModel = None
     local_only: LocalOnly = False

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import textwrap
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from vision_backends.backends.model_cards import ModelCard, model_cards
 from vision_backends.cli.rendering.text import bytes_text
@@ -32,6 +32,9 @@ ROOM_BYTES = 1_000_000_000
 
 WIDTH = 80
 
+MOST_MODELS = 8
+"""How many other models of a server are named."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rung:
@@ -42,12 +45,14 @@ class Rung:
         reason: Why it is there, in one sentence without a full stop.
         table: What its table sets.
         notes: Comments in its table: what a person may want to set, and why.
+        server: Who runs the server that it asks: somebody who is paid for it, or the user; None where it asks none.
     """
 
     name: str
     reason: str
     table: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    server: Literal["paid", "own"] | None = None
 
 
 def remote_rung(preset: Preset, variable: str, *, model: str | None = None, key: str | None = None) -> Rung:
@@ -60,7 +65,9 @@ def remote_rung(preset: Preset, variable: str, *, model: str | None = None, key:
         key: The key itself, if it is to stand in the file.
     """
     table: dict[str, Any] = {} if preset.name == "openai" else {"kind": "openai", "preset": preset.name}
-    if model is not None:
+    if preset.base_url is None and preset.address_variable is not None:  # where each customer has an address
+        table = {"kind": preset.name, "endpoint": os.environ[preset.address_variable], "deployment": model}
+    elif model is not None:
         table["model"] = model
     if key is not None:
         table["api_key"] = key
@@ -73,6 +80,7 @@ def remote_rung(preset: Preset, variable: str, *, model: str | None = None, key:
         reason=f"{reason}; {quote(model)} has to see images" if model else reason,
         table=table,
         notes=(f"{budget}  # the most that it may cost per day (UTC)",),
+        server="paid",
     )
 
 
@@ -86,7 +94,7 @@ def served_rung(served: Served, *, name: str, model: str | None = None) -> Rung:
         table["base_url"] = served.url
     table["model"] = chosen
     others = [each for each in served.models[: served.seeing] if each != chosen]
-    notes = [f"Also there: {', '.join(map(quote, others))}."] if others else []
+    notes = [f"Also there: {', '.join(map(quote, others[:MOST_MODELS]))}."] if others else []
     notes.append("private = true  # if it sends no picture elsewhere: local_only may ask it then")
     title = served.preset.title if served.preset else "A server"
     sees = "is said to see images" if chosen in served.models[: served.seeing] else "has to see images"
@@ -95,6 +103,7 @@ def served_rung(served: Served, *, name: str, model: str | None = None) -> Rung:
         reason=f"{title} answers at {origin_of(served.url)}: {quote(chosen)} {sees}",
         table=table,
         notes=tuple(notes),
+        server="own",
     )
 
 
@@ -129,9 +138,12 @@ def unused(found: Surroundings, rungs: Sequence[Rung]) -> Iterator[str]:
     names = {rung.name for rung in rungs}
     for preset, variable in found.keys:
         if preset.name not in names:
+            keys = f'model, kind = "openai" and preset = "{preset.name}"'
+            if preset.base_url is None:
+                keys = f'deployment, endpoint and kind = "{preset.name}"'
             yield (
-                f"{preset.title}: {variable} is set, but no model was named. Put {preset.name} on the ladder, and its "
-                f'model into [backends.{preset.name}], with kind = "openai" and preset = "{preset.name}".'
+                f"{preset.title}: {variable} is set, but no model was named. Put {preset.name} on the ladder, and into "
+                f"[backends.{preset.name}]: {keys}."
             )
     for served in found.servers:
         if not any(rung.table.get("model") in served.models for rung in rungs):

@@ -116,7 +116,8 @@ def _defaults_of_rung(settings: Settings, name: str) -> dict[str, Any]:
         found = backend_class(name, table, known=settings.backends)
     except ConfigError:
         return {}
-    return {key.name: key.default for key in backend_keys(found)} | {**found.defaults_for(table)}
+    defaults = {key.name: key.default for key in backend_keys(found)}
+    return defaults | {key: value for key, value in found.defaults_for(table).items() if key in defaults}
 
 
 def mask(value: Any, *, secret: bool = False) -> Any:  # noqa: ANN401 — any TOML value

@@ -115,13 +115,19 @@ def look_around(also: Sequence[str] = ()) -> Surroundings:
     extras = {"local": _has("torch", "transformers", "sentence_transformers"), "ocr": _has("rapidocr")}
     return Surroundings(
         keys=tuple(filter(None, map(_with_key, known.values()))),
-        servers=tuple(served for served in found.values() if served),
+        servers=_distinct([served for served in found.values() if served]),
         silent=tuple(url for url in urls if found.get(url) is None),
         gpu=_gpu(),
         free_bytes=None if free is None else free.size_bytes,
         extras=extras,
         cached=_cached_models() if extras["local"] else (),
     )
+
+
+def _distinct(servers: Sequence[Served]) -> tuple[Served, ...]:
+    """Return servers without those that are the same under another name, such as ``localhost`` and ``127.0.0.1``."""
+    ports = {(origin.port, served.models): served for served in reversed(servers) if (origin := origin_of(served.url))}
+    return tuple(served for served in servers if served in ports.values())
 
 
 def looks_at_images(name: str) -> bool:
@@ -132,7 +138,8 @@ def looks_at_images(name: str) -> bool:
 def _with_key(preset: Preset) -> tuple[Preset, str] | None:
     if preset.retired is not None and datetime.now(UTC).date() >= preset.retired:
         return None
-    if preset.base_url is None or preset.is_on_this_machine:
+    has_address = preset.base_url is not None or os.environ.get(preset.address_variable or "")
+    if not has_address or preset.is_on_this_machine:
         return None
     names = preset.key_variables
     if preset.name == "openai":

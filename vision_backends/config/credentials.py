@@ -24,6 +24,9 @@ __all__ = ["ACCOUNT_KEYS", "SERVER_KEYS", "Withheld", "belonging", "credentials"
 ACCOUNT_KEYS = ("api_key", "api_key_env", "azure_ad_token_provider", "organization", "project", "headers")
 """Keys of the table of a server that say who pays, or may be secret, or where a secret is."""
 
+PROOFS = (("api_key",), ("api_key_env",), ("azure_ad_token_provider",))
+"""The keys of which one is enough."""
+
 ADDRESS_KEYS = ("base_url", "endpoint")
 """Keys of the table of a server that say where it is; the first that stands there counts."""
 
@@ -97,14 +100,10 @@ def belonging(places: Sequence[Mapping[str, Any]], *, table: Leaf) -> tuple[dict
 
 
 def _with_one_key(chosen: dict[Leaf, int]) -> dict[Leaf, int]:
-    """Leave out the earlier of a key and the name of the variable of a key; of one place, both are an error to come."""
-    key, named = chosen.get(("api_key",)), chosen.get(("api_key_env",))
-    if key is None or named is None or key == named:
-        return chosen
-    later = ("api_key",) if key > named else ("api_key_env",)
-    return {
-        leaf: number for leaf, number in chosen.items() if leaf == later or leaf not in {("api_key",), ("api_key_env",)}
-    }
+    """Leave out the earlier ones of a key and what names one; two of one place are an error to come."""
+    proofs = {leaf: number for leaf, number in chosen.items() if leaf in PROOFS}
+    latest = max(proofs.values(), default=None)
+    return {leaf: number for leaf, number in chosen.items() if leaf not in proofs or number == latest}
 
 
 def credentials(table: Mapping[str, Any]) -> Iterator[Leaf]:

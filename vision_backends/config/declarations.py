@@ -25,6 +25,9 @@ __all__ = ["Key", "described", "keys_of", "without_null"]
 _SECTION = re.compile(r"(?ms)^ *(?:Args|Attributes):\n(.*?)(?=^ *(?:Raises|Returns|Yields):|\Z)")
 _ENTRY = re.compile(r"(?ms)^(?P<indent> *)(?P<name>\w+): (?P<text>.*?)(?=^(?P=indent)\w+: |\Z)")
 
+_ELSEWHERE = re.compile(r"As (there\b|of `)")
+"""How a docstring refers to that of another class."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
@@ -58,10 +61,18 @@ def keys_of(make: Callable[..., Any]) -> tuple[Key, ...]:
 
 
 def described(owner: object) -> dict[str, str]:
-    """Return what a docstring says of each argument or attribute, each in one paragraph of plain text."""
-    section = _SECTION.search(inspect.getdoc(owner) or "")
-    entries = _ENTRY.finditer(section[1]) if section else ()
-    return {entry["name"]: " ".join(entry["text"].replace("``", "").split()) for entry in entries}
+    """Return what a docstring says of each argument or attribute, each in one paragraph of plain text.
+
+    What a class says only to be as in the class that it is made of is said by that one.
+    """
+    texts: dict[str, str] = {}
+    for each in reversed(owner.__mro__) if inspect.isclass(owner) else (owner,):
+        section = _SECTION.search(inspect.cleandoc(each.__doc__ or ""))
+        for entry in _ENTRY.finditer(section[1]) if section else ():
+            text = " ".join(entry["text"].replace("``", "").split())
+            if entry["name"] not in texts or not _ELSEWHERE.match(text):
+                texts[entry["name"]] = text
+    return texts
 
 
 def without_null(schema: dict[str, Any]) -> dict[str, Any]:

@@ -119,14 +119,14 @@ def presets() -> dict[str, Preset]:
     return {name: _read(name, row) for name, row in tomllib.loads(text).items()}
 
 
-def find_preset(name: str) -> Preset:
+def find_preset(name: object) -> Preset:
     """Return a preset.
 
     Raises:
         ConfigError: There is none of this name; says the nearest.
     """
     known = presets()
-    if name in known:
+    if isinstance(name, str) and name in known:
         return known[name]
     near = difflib.get_close_matches(str(name).lower(), known, n=1)
     remedy = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(known)}. Any other has a base_url."

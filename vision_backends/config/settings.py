@@ -154,15 +154,19 @@ class CacheSettings(_Table):
 
 
 class ImageSettings(_Table):
-    """The ``[images]`` table: the limits of what is read.
+    """The ``[images]`` table: what is read, and its limits.
 
     Attributes:
         max_bytes: Largest file.
         max_pixels: Largest width × height.
+        allow_urls: Whether an image may be an http:// or https:// address.
+        allow_private_urls: Whether that may be on this machine or in a private network.
     """
 
     max_bytes: Annotated[PositiveInt, ONLY_LOWER] = 50_000_000
     max_pixels: Annotated[PositiveInt, ONLY_LOWER] = 40_000_000
+    allow_urls: Annotated[bool, ONLY_LOWER] = False
+    allow_private_urls: Annotated[bool, ONLY_LOWER] = False
 
 
 def _web_address(value: SecretStr) -> SecretStr:

@@ -104,8 +104,8 @@ def gate_kind(error: VisionError) -> GateKind | None:
     """Return which gate an error concerns; None if it says nothing about the backend's next calls."""
     if not isinstance(error, BackendError) or error.kind in HARMLESS:
         return None
-    if isinstance(error, RefusedError) and not error.lasting:
-        return None  # this request; the next may be of another kind
+    if isinstance(error, RefusedError) and (error.blind or not error.lasting):
+        return None  # the backend remembers the first; of the second, the next request may be of another kind
     return GATE_KINDS.get(error.kind, "outage")
 
 

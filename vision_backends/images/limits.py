@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from vision_backends.arguments import check_number
+from vision_backends.arguments import check_flag, check_number
 from vision_backends.errors import ImageTooLargeError
 
 __all__ = ["DEFAULT_LIMITS", "Encoded", "ImageLimits"]
@@ -31,19 +31,25 @@ class ImageLimits:
         max_pixels: Largest width × height, in pixels. The default holds every phone's photo and about 160 MB of
             decoded pixels. Above its own ``MAX_IMAGE_PIXELS`` (89 megapixels) Pillow warns about some formats.
         max_side_px: Largest width and largest height: a row takes memory even where it has one pixel.
+        allow_urls: Whether an image may be an ``http://`` or ``https://`` address, which is then fetched.
+        allow_private_urls: Whether that address may be on this machine or in a private network.
 
     Raises:
-        InvalidRequestError: One is no number.
+        InvalidRequestError: One is no number, or no switch.
     """
 
     max_bytes: int = 50_000_000
     max_pixels: int = 40_000_000
     max_side_px: int = 65_535
+    allow_urls: bool = False
+    allow_private_urls: bool = False
 
     def __post_init__(self) -> None:
         check_number("max_bytes", self.max_bytes, example=50_000_000, optional=False)
         check_number("max_pixels", self.max_pixels, example=40_000_000, optional=False)
         check_number("max_side_px", self.max_side_px, example=65_535, optional=False)
+        check_flag("allow_urls", self.allow_urls)
+        check_flag("allow_private_urls", self.allow_private_urls)
 
     def check_bytes(self, size_bytes: int, *, name: str) -> None:
         """Return if that many encoded bytes are allowed.

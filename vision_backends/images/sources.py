@@ -31,17 +31,14 @@ _DATA_URL = "Write data:image/png;base64,… with the encoded bytes of the image
 
 
 def read_source(source: object, *, limits: ImageLimits) -> Encoded:
-    """Read a path, bytes, binary file or data URL.
+    """Read a path, bytes, binary file, data URL or, where that is allowed, what is at a web address.
 
     A file is read from its current position to its end, and is not closed.
     """
     if isinstance(source, str) and source[:5].lower() == "data:":
         return Encoded(name="The data URL", data=_decode_data_url(source, limits=limits))
     if isinstance(source, str) and _URL.match(source):
-        raise InvalidImageError(
-            f"{_shorten(source)} is a URL, and fetching URLs is off by design.",
-            remedy="Fetch it yourself and pass its bytes.",
-        )
+        return _read_url(source, limits=limits)
     if isinstance(source, str | os.PathLike):
         path = os.fspath(source)
         name = _shorten(os.fsdecode(path))
@@ -53,6 +50,19 @@ def read_source(source: object, *, limits: ImageLimits) -> Encoded:
         return Encoded(name=name, data=_read_file(source, name=name, limits=limits))
     kind = type(source)
     raise InvalidImageError(f"A {kind.__module__}.{kind.__qualname__} is not an image.", remedy=ACCEPTED)
+
+
+def _read_url(url: str, *, limits: ImageLimits) -> Encoded:
+    from vision_backends.images.urls import fetch, is_web_url, without_query
+
+    if not limits.allow_urls:
+        raise InvalidImageError(
+            f"{without_query(url)} is a URL, and fetching URLs is off by design.",
+            remedy="Fetch it yourself and pass its bytes, or set allow_urls = true in [images].",
+        )
+    if not is_web_url(url):
+        raise InvalidImageError(f"{without_query(url)} is a URL of a kind that is never fetched.", remedy=ACCEPTED)
+    return Encoded(name=without_query(url), data=fetch(url, limits=limits))
 
 
 def _read_path(path: str | bytes, *, name: str, limits: ImageLimits) -> bytes:

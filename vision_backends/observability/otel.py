@@ -44,8 +44,13 @@ REMOTE_OPERATIONS: dict[Task, str] = {
     "embed": "embeddings",
     "embed_text": "embeddings",
     "detect": "chat",
+    "ask": "chat",
 }
-LOCAL_OPERATIONS: dict[Task, str] = REMOTE_OPERATIONS | {"describe": "generate_content", "detect": "detect"}
+LOCAL_OPERATIONS: dict[Task, str] = REMOTE_OPERATIONS | {
+    "describe": "generate_content",
+    "detect": "detect",
+    "ask": "generate_content",
+}
 """``gen_ai.operation.name``; a local model does not chat, and there is no name for detection yet."""
 
 DURATION_BUCKETS_S = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)

@@ -28,7 +28,7 @@ from vision_backends.errors import (
 from vision_backends.routing.single_flight import Flight, SingleFlight
 from vision_backends.routing.trace import note, settle
 from vision_backends.storage.cache import decode, encode
-from vision_backends.types import FREE, Description, Detections, Embedding, Usage
+from vision_backends.types import FREE, Description, Detections, Embedding, Reply, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -50,6 +50,7 @@ ANSWER_TYPES: dict[Task, type[Answer]] = {
     "embed": Embedding,
     "embed_text": Embedding,
     "detect": Detections,
+    "ask": Reply,
 }
 
 GRACE_S = 0.1

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from vision_backends.errors import SpaceUnavailableError
-from vision_backends.types import Description, Detections, Embedding
+from vision_backends.types import Description, Detections, Embedding, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from vision_backends.health.policy import Scope
     from vision_backends.images import Image, ImageSource
     from vision_backends.images.image import Opening
+    from vision_backends.images.several import Images, SeveralOpenings
     from vision_backends.routing.places import ListPlaces
     from vision_backends.types import Attempt
 
 __all__ = ["Answer", "Call", "Item", "Rung", "Turn"]
 
-Answer = Description | Embedding | Detections
+Answer = Description | Embedding | Detections | Reply
 
 
 @dataclass(slots=True)
@@ -37,8 +38,8 @@ class Item:
     """One input on its way down: what was tried for it, and how it ended.
 
     Attributes:
-        source: As the caller gave it.
-        content: The opened image, or the text; None until it is opened, and again when it is settled.
+        source: As the caller gave it; for a question, a tuple of its images.
+        content: The opened image, those of a question, or the text; None until it is opened, and when it is settled.
         opening: An image that was read and not yet decoded.
         keys: Its cache key for each rung that may answer, by the rung's name.
         recalled: Cached answers that no better rung's would beat, as they are kept, by the rung's name.
@@ -53,9 +54,9 @@ class Item:
         opening_s: Seconds of them that it took to open.
     """
 
-    source: ImageSource | str
-    content: Image | str | None = None
-    opening: Opening | None = None
+    source: ImageSource | tuple[ImageSource, ...] | str
+    content: Image | Images | str | None = None
+    opening: Opening | SeveralOpenings | None = None
     keys: dict[str, str] = field(default_factory=dict)
     recalled: dict[str, bytes] = field(default_factory=dict)
     attempts: list[Attempt] = field(default_factory=list)
@@ -74,7 +75,7 @@ class Item:
         return self.answer is not None or self.error is not None
 
     @property
-    def opened(self) -> Image | str:
+    def opened(self) -> Image | Images | str:
         """The content, once it has been opened."""
         if self.content is None:
             raise AssertionError("An item is opened before it walks.")

@@ -15,14 +15,17 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vision_backends.arguments import shown
-from vision_backends.backends.requests import Account, EmbedTextRequest, check_unicode, is_embedding
+from vision_backends.backends.requests import Account, AskRequest, EmbedTextRequest, check_unicode, is_embedding
+from vision_backends.backends.structured import with_instance
 from vision_backends.clock import Deadline
-from vision_backends.errors import CallerError, InvalidRequestError, NotSupportedError
+from vision_backends.errors import CallerError, InvalidReplyError, InvalidRequestError, NotSupportedError
 from vision_backends.images.image import Opening, begin_opening
 from vision_backends.images.room import ROOM
+from vision_backends.images.several import SeveralOpenings
 from vision_backends.routing.explain import survey
 from vision_backends.routing.opening import Opener, kind_of
-from vision_backends.storage.cache import cache_keys
+from vision_backends.storage.cache import cache_keys, decode
+from vision_backends.types import Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -31,8 +34,9 @@ if TYPE_CHECKING:
     from vision_backends.backends.requests import Model, Request
     from vision_backends.clock import Clock
     from vision_backends.health.admission import GateSnapshot
-    from vision_backends.images import ImageLimits, ImageSource, WireRule
+    from vision_backends.images import Image, ImageLimits, ImageSource, WireRule
     from vision_backends.images.room import Share
+    from vision_backends.images.several import Images
     from vision_backends.routing.attempts import Attempts
     from vision_backends.routing.call import Item, Rung
     from vision_backends.routing.opening import How, Kind
@@ -179,7 +183,12 @@ class Inputs:
             if item.opening is None:
                 if is_embedding(request):
                     self._rewind(item)
-                item.opening = begin_opening(item.source, min_side_px=need.side_px, wire=need.wire, limits=self._limits)
+                given, limits = item.source, self._limits
+                item.opening = (
+                    SeveralOpenings.begin(given, min_side_px=need.side_px, wire=need.wire, limits=limits)
+                    if isinstance(given, tuple)
+                    else begin_opening(given, min_side_px=need.side_px, wire=need.wire, limits=limits)
+                )
             if item.opening.is_quick:
                 share = ROOM.ask(item.opening.room_bytes)
                 if share.is_in:
@@ -200,7 +209,10 @@ class Inputs:
         if opening is None or item.settled:  # it was late
             return
         with _noting_error_of(item, share):
-            image = opening.image(how(opening), share=share)
+            if isinstance(opening, SeveralOpenings):
+                image: Image | Images = opening.images(opening.decode(how), share=share)
+            else:
+                image = opening.image(how(opening), share=share)
             if not item.settled:
                 item.notes, item.opened_bytes = image.notes, image.memory_bytes
                 item.content = image
@@ -245,7 +257,10 @@ class Inputs:
         if not item.keys or (item.recalled and not every):
             return {}
         kept = self._recorder.recall(list(item.keys.values()), every=every)
-        return {name: kept[key] for name, key in item.keys.items() if key in kept}
+        found = {name: kept[key] for name, key in item.keys.items() if key in kept}
+        if isinstance(request, AskRequest) and request.reader is not None:
+            return {name: answer for name, answer in found.items() if _has_form(answer, request.reader)}
+        return found
 
 
 class Need(NamedTuple):
@@ -282,6 +297,7 @@ def _keys_of(
     """Return what makes the cache keys of all that is asked in the same way."""
     options = asdict(request)
     options.pop("space", None)  # the model's space is the one that counts
+    options.pop("reader", None)  # which has a name
     if not options.get("truncate"):
         options.pop("truncate", None)
     return cache_keys(
@@ -302,14 +318,25 @@ def _sharers(account: Account, *, tenant: str | None) -> tuple[str, ...]:
     return account.server, "secret", account.secret
 
 
+def _has_form(answer: bytes, reader: type[Any]) -> bool:
+    """Return whether a kept answer is one that a class still takes, whose rules may have changed since."""
+    reply = decode(answer)
+    try:
+        return isinstance(reply, Reply) and with_instance(reply, reader) is not None
+    except InvalidReplyError:
+        return False
+
+
 def _kind(item: Item, request: Request) -> Kind:
     return "memory" if isinstance(request, EmbedTextRequest) else kind_of(item.source)
 
 
-def opens_quickly(source: ImageSource | str, request: Request) -> bool:
+def opens_quickly(source: ImageSource | tuple[ImageSource, ...] | str, request: Request) -> bool:
     """Return whether reading an input takes milliseconds: a text, or a small image that is in memory."""
     if isinstance(request, EmbedTextRequest):
         return True
+    if isinstance(source, tuple):
+        return len(source) == 1 and opens_quickly(source[0], request)
     if isinstance(source, bytes | bytearray):
         return len(source) <= QUICK_BYTES
     if isinstance(source, str | os.PathLike):

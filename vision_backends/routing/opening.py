@@ -19,6 +19,7 @@ from vision_backends.errors import AllBackendsFailedError, OverloadedError
 from vision_backends.images.child import decode_apart
 from vision_backends.images.image import Opening
 from vision_backends.images.room import ROOM
+from vision_backends.images.several import SeveralOpenings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     How = Callable[[Opening], Decoded]
     Complete = Callable[[How, Share | None], None]
-    Kind = Literal["path", "object", "memory"]
+    Kind = Literal["path", "url", "object", "memory"]
 
 __all__ = ["Opener", "kind_of"]
 
@@ -41,6 +42,9 @@ READERS = 64
 
 LEAST_DECODERS = 8
 """Images that are decoded concurrently in threads, at least; two per processor, as decoding releases the GIL."""
+
+SLOWEST_FIRST: tuple[Kind, ...] = ("object", "url", "path", "memory")
+"""What the images of a question may wait for, where it is more than one of these."""
 
 LONG_S = 5.0
 """No image takes as long by what was counted: whoever does is stuck."""
@@ -66,7 +70,7 @@ class Opener:
         self.at_once = max(2, processors())
         self.decoders = max(LEAST_DECODERS, 2 * self.at_once)
         # What is in memory waits for nothing: more threads would only wait for each other.
-        sizes: dict[Kind, int] = {"path": READERS, "object": READERS, "memory": 2 * self.at_once}
+        sizes: dict[Kind, int] = {"path": READERS, "url": READERS, "object": READERS, "memory": 2 * self.at_once}
         self._readers: dict[Kind, Pool] = {kind: Pool(f"read-{kind}", size=size) for kind, size in sizes.items()}
         self._decoders = Pool("decode", size=self.decoders)
         self._children = Pool("decode-apart", size=self.at_once)
@@ -139,7 +143,11 @@ class Opener:
 
     async def _decode(self, item: Item, kind: Kind, complete: Complete, share: Share) -> None:
         """Decode an image in a thread, or where too many of those are stuck, in a process of its own."""
-        measured = item.opening.measured if item.opening else None
+        opening = item.opening
+        if isinstance(opening, SeveralOpenings):
+            measured = None if kind == "object" else opening.measured
+        else:
+            measured = opening.measured if opening else None
         if measured is None:  # pixels, or a caller's own object, whose code may run
             await _outcome(self._readers[kind].start(partial(complete, Opening.decode_here, share)))
         elif measured.needs_limits or not await self._decode_in_thread(complete, share):
@@ -171,12 +179,11 @@ class Opener:
 
     async def _decode_apart(self, complete: Complete, share: Share) -> None:
         """Decode an image in a process of its own, which is ended with its caller."""
-        ends: list[Callable[[], None]] = []
+        child = _Child()
         try:
-            await _outcome(self._children.start(partial(complete, partial(_apart, ends), share)))
+            await _outcome(self._children.start(partial(complete, child.decode, share)))
         finally:
-            ends.append(_nothing)
-            ends[0]()
+            child.end()
 
 
 class _Stage:
@@ -186,21 +193,27 @@ class _Stage:
         self.now = READ
 
 
-def _nothing() -> None:
-    """Do nothing."""
+class _Child:
+    """Decodes in another process, which ends with whoever waits for it; images of a question one after the other."""
 
+    def __init__(self) -> None:
+        self._is_over = False
+        self._end: Callable[[], None] | None = None
 
-def _apart(ends: list[Callable[[], None]], opening: Opening) -> Decoded:
-    """Decode in another process, and add what ends it; where its caller has gone already, that is done at once."""
-    if opening.measured is None:
-        raise AssertionError("Only a file is decoded elsewhere.")
+    def decode(self, opening: Opening) -> Decoded:
+        """Decode a file; pixels are here already."""
+        return opening.decode_here() if opening.measured is None else decode_apart(opening.measured, started=self._note)
 
-    def started(end: Callable[[], None]) -> None:
-        ends.append(end)
-        if ends[0] is not end:
+    def end(self) -> None:
+        """End it; one that is only just being started ends itself."""
+        self._is_over = True
+        if self._end is not None:
+            self._end()
+
+    def _note(self, end: Callable[[], None]) -> None:
+        self._end = end
+        if self._is_over:
             end()
-
-    return decode_apart(opening.measured, started=started)
 
 
 async def _is_set(event: asyncio.Event, *, within_s: float) -> bool:
@@ -248,9 +261,14 @@ def _for_a_while(share: Share) -> Iterator[None]:
 
 
 def kind_of(source: Any) -> Kind:  # noqa: ANN401 — whatever callers pass
-    """Return what reading an input may wait for: a disk, the caller's own code, or nothing."""
+    """Return what reading an input may wait for: a disk, a server, the caller's own code, or nothing."""
+    if isinstance(source, tuple):
+        kinds = {kind_of(each) for each in source}
+        return next(kind for kind in SLOWEST_FIRST if kind in kinds or kind == "memory")
     if isinstance(source, str | os.PathLike):
-        is_text = isinstance(source, str) and source[:5].lower() == "data:"
-        return "memory" if is_text else "path"
+        begun = source[:8].lower() if isinstance(source, str) else ""
+        if begun.startswith("data:"):
+            return "memory"
+        return "url" if begun.startswith(("http://", "https://")) else "path"
     has_file = getattr(source, "fp", None) is not None  # a picture of Pillow's that is not loaded yet
     return "object" if has_file or hasattr(source, "read") else "memory"

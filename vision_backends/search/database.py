@@ -37,6 +37,8 @@ VERSION = 1
 BUSY_S = 10.0
 """How long a reader waits while a batch is written; that takes some milliseconds."""
 
+ELSEWHERE = "Name another folder: --index FOLDER"
+
 TABLES = """
 CREATE TABLE about (backend TEXT NOT NULL);
 CREATE TABLE folder (path BLOB PRIMARY KEY) WITHOUT ROWID;
@@ -177,13 +179,12 @@ class Database:
             yield
         except OSError as error:
             why = error.strerror or str(error)
-            raise ImageIndexError(
-                f"The index {str(self.folder)!r} cannot be used: {why}.", remedy="Name another folder: --index FOLDER"
-            ) from error
+            raise ImageIndexError(f"The index {str(self.folder)!r} cannot be used: {why}.", remedy=ELSEWHERE) from error
         except sqlite3.Error as error:
+            is_broken = getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
             raise ImageIndexError(
                 f"The index {str(self.folder)!r} cannot be used: {error}.",
-                remedy="Name another folder with --index, or remove this one and index again.",
+                remedy="Remove it, and index the photos again." if is_broken else ELSEWHERE,
             ) from error
 
 
@@ -417,7 +418,7 @@ def _check(db: sqlite3.Connection, path: Path) -> None:
     """
     if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         message = f"{str(path)!r} is not an index of photos."
-        raise ImageIndexError(message, remedy="Name another folder: --index FOLDER")
+        raise ImageIndexError(message, remedy=ELSEWHERE)
     version = db.execute("PRAGMA user_version").fetchone()[0]
     if version != VERSION:
         raise ImageIndexError(

@@ -262,7 +262,8 @@ class ImageIndex:
         """Return who makes the vectors.
 
         Raises:
-            ImageIndexError: Another one is asked for than made those that are there.
+            ImageIndexError: Another one is asked for than made those that are there, or photos would leave the machine
+                though nobody said so.
         """
         made_by = session.backend
         if made_by is not None and self._backend not in {None, made_by}:
@@ -272,7 +273,14 @@ class ImageIndex:
             )
         if made_by or self._backend:
             return str(made_by or self._backend)
-        return self._router.explain("embed", local_only=True).verdicts[-1].backend
+        try:
+            return self._router.explain("embed", local_only=True).verdicts[-1].backend
+        except InvalidRequestError:
+            first = self._router.explain("embed").verdicts[0].backend
+            raise ImageIndexError(
+                "No backend on the ladder keeps photos on this machine.",
+                remedy=f"Say which one they are sent to: --backend {first}",
+            ) from None
 
     def _spaces(self, session: Session, backend: str, purposes: tuple[Purpose, ...]) -> dict[Purpose, str | None]:
         """Return the spaces in which vectors are to be made; None where the first vector will tell.

@@ -36,6 +36,9 @@ __all__ = ["Update"]
 STEP = 64
 """Images that are embedded and written together."""
 
+PATIENCE_S = 60.0
+"""How long a step waits for a server that wants to be asked later; nobody else could answer in its place."""
+
 STEP_BYTES = 64_000_000
 """Files of more bytes than these are not held in memory together."""
 
@@ -177,7 +180,10 @@ class Update:
             lacking = [each for each in lacking if name not in {vector.space for vector in each.vectors}]
             if not lacking:
                 continue
-            outcomes = self.router.embed_many([each.open() for each in lacking], space=name, backend=self.backend)
+            images = [each.open() for each in lacking]
+            outcomes = self.router.embed_many(
+                images, space=name, backend=self.backend, priority="batch", max_wait_s=PATIENCE_S
+            )
             for each, outcome in zip(lacking, outcomes, strict=True):
                 if isinstance(outcome, VisionError):
                     each.error = outcome

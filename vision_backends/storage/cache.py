@@ -18,7 +18,7 @@ import zlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from vision_backends.types import Description, Detection, Detections, Embedding, Trace
+from vision_backends.types import Description, Detection, Detections, Embedding, ImageLabel, Reply, Trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["cache_keys", "decode", "encode"]
 
-Answer = Description | Embedding | Detections
+Answer = Description | Embedding | Detections | Reply
 
 KEY_VERSION = 1
 """Raise it when answers that are already kept must no longer be found."""
@@ -104,12 +104,16 @@ def encode(answer: Answer) -> bytes:
             "complete": answer.complete,
             "evidence": None if answer.evidence is None else dict(answer.evidence),
         }
+    elif isinstance(answer, Reply):
+        header = {"type": "reply", "text": answer.text, "data": answer.data, "complete": answer.complete}
     elif isinstance(answer, Embedding):
         header = {"type": "embedding", "space": answer.space}
         vector = answer.vector.astype("<f4", copy=False).tobytes()
     else:
         items = [[item.label, item.score, item.xyxy, item.category_id] for item in answer.items]
         header = {"type": "detections", "items": items, "width": answer.width, "height": answer.height}
+        if answer.image_labels:
+            header["image_labels"] = [[item.label, item.score] for item in answer.image_labels]
         if answer.trace.flawed_boxes:
             header["flawed_boxes"] = answer.trace.flawed_boxes
     trace = answer.trace
@@ -160,6 +164,8 @@ def _read(header: dict[str, Any], vector: bytes) -> Answer:
         return _embedding(vector, trace=trace, **header)
     if vector:
         raise ValueError("Only embeddings have data after the header.")
+    if kind == "reply":
+        return _reply(trace=trace, **header)
     if kind == "description":
         return _description(trace=trace, **header)
     if kind == "detections":
@@ -183,9 +189,22 @@ def _description(*, text: object, language: object, complete: object, evidence: 
     )
 
 
-def _detections(*, items: object, width: object, height: object, trace: Trace, flawed_boxes: object = 0) -> Detections:
+def _reply(*, text: object, data: object, complete: object, trace: Trace) -> Reply:
+    return Reply(text=_typed(text, str), data=data, complete=_typed(complete, bool), trace=trace)
+
+
+def _detections(
+    *,
+    items: object,
+    width: object,
+    height: object,
+    trace: Trace,
+    image_labels: object = (),
+    flawed_boxes: object = 0,
+) -> Detections:
     return Detections(
         items=tuple(_detection(*item) for item in _typed(items, list)),
+        image_labels=tuple(_image_label(*item) for item in _typed(image_labels, list, tuple)),
         width=_typed(width, int),
         height=_typed(height, int),
         trace=replace(trace, flawed_boxes=_typed(flawed_boxes, int)),
@@ -200,6 +219,10 @@ def _detection(label: object, score: object, xyxy: object, category_id: object) 
         xyxy=(x1, y1, x2, y2),
         category_id=_typed(category_id, int, None),
     )
+
+
+def _image_label(label: object, score: object) -> ImageLabel:
+    return ImageLabel(label=_typed(label, str), score=_typed(score, float, int))
 
 
 def _typed(value: Any, *types: type | None) -> Any:  # noqa: ANN401 — whatever JSON holds, of a type just checked

@@ -11,17 +11,19 @@ made, and pytest runs the rest::
 from __future__ import annotations
 
 import asyncio
+import json
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from vision_backends.backends.base import AsyncBackend
-from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest
+from vision_backends.backends.requests import AskRequest, DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest
 from vision_backends.config.validation import parse_table
 from vision_backends.engine.event_loop import engine_loop
 from vision_backends.errors import BackendError, NotSupportedError
 from vision_backends.images import open_image
-from vision_backends.types import Description, Detections, Embedding
+from vision_backends.images.several import Images
+from vision_backends.types import Description, Detections, Embedding, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -141,6 +143,25 @@ class BackendContract:
             for request in self._supported(backend):
                 for answer in self._ask(backend, request, self._inputs(request)):
                     assert answer.trace.model
+
+    def test_a_question_about_several_images_has_one_reply(self) -> None:
+        """Which says who gave it; with a schema, its data follows that. Who follows no instructions says so."""
+        schema = {"type": "object", "properties": {"number": {"type": "integer"}}, "required": ["number"]}
+        with self._backend() as backend:
+            for count in (1, 2):
+                images = Images(self.images()[:count])
+                for form in (None, json.dumps(schema)):
+                    request = AskRequest(prompt="How many things are here?", images=count, schema=form)
+                    try:
+                        backend.check(request)
+                        backend.model_for(request)
+                    except BackendError:
+                        continue
+                    (reply,) = self._ask(backend, request, [images])
+                    assert isinstance(reply, Reply)
+                    assert reply.trace.model
+                    assert (form is None) == (reply.data is None)
+                    assert form is None or isinstance(reply.data["number"], int)
 
     def test_embeddings_live_in_the_announced_space(self) -> None:
         """The space of a vector is the one that `model_for` announced, and texts share it with images."""

@@ -7,6 +7,7 @@ This module decides what a fake answers when nothing is scripted. Fakes are norm
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 from collections import deque
 from contextlib import closing, suppress
@@ -18,12 +19,13 @@ from vision_backends.backends.base import AsyncBackend, Backend
 from vision_backends.backends.requests import Model
 from vision_backends.clock import SYSTEM_CLOCK
 from vision_backends.errors import NotSupportedError
-from vision_backends.types import FREE, TASKS, Description, Detection, Detections, Embedding, Trace
+from vision_backends.types import FREE, TASKS, Description, Detection, Detections, Embedding, Reply, Trace
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection, Generator, Sequence
 
     from vision_backends.backends.requests import (
+        AskRequest,
         DescribeRequest,
         DetectRequest,
         EmbedRequest,
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from vision_backends.images import Image
     from vision_backends.types import Task, Usage
 
-    Answer = Description | Embedding | Detections
+    Answer = Description | Embedding | Detections | Reply
     Part = str | float | BaseException
     Step = Answer | Part | Sequence[Part]
 
@@ -95,7 +97,7 @@ class FakeBackend(Backend):
         *,
         model: str | None = None,
         other_models: Collection[str] = (),
-        tasks: Collection[Task] = TASKS,
+        tasks: Collection[Task] = (*TASKS, "ask"),
         local: bool = True,
         prompts: bool = True,
         labels: Collection[str] | None = None,
@@ -219,6 +221,10 @@ class FakeBackend(Backend):
         """Derive 8 components from each text."""
         return self._answer(texts, request, timeout_s)
 
+    def ask(self, questions: Sequence[Sequence[Image]], request: AskRequest, *, timeout_s: float) -> list[Reply]:
+        """Name the prompt and the size of each image, or make up data that follows the schema."""
+        return self._answer(questions, request, timeout_s)
+
     def detect(self, images: Sequence[Image], request: DetectRequest, *, timeout_s: float) -> list[Detections]:
         """Find the first label in the middle of each image."""
         return self._answer(images, request, timeout_s)
@@ -257,7 +263,7 @@ class FakeBackend(Backend):
                 else:
                     answers = [part for _ in inputs]  # as scripted, even if it is the wrong kind of record
             if not answers:
-                answers = [self._say(said) if said else self._record(each, request) for each in inputs]
+                answers = [self._said(said, request) if said else self._record(each, request) for each in inputs]
             if not said and isinstance(answers[0], Description):
                 yield answers[0].text
         except GeneratorExit:
@@ -269,12 +275,27 @@ class FakeBackend(Backend):
         if request.task == "describe":
             said = f" to {request.prompt!r}" if request.prompt else ""
             return self._say(f"{self.name} says{said}: {content.width}×{content.height} px")
+        if request.task == "ask":
+            return self._reply(content, request)
         if request.task == "detect":
             return self._middle(content, next(iter(request.labels or self._labels or ("thing",))))
         return self._vector(content if isinstance(content, str) else content.digest)
 
+    def _said(self, text: str, request: Request) -> Answer:
+        return Reply(text=text, trace=self._trace) if request.task == "ask" else self._say(text)
+
     def _say(self, text: str) -> Description:
         return Description(text=text, trace=self._trace)
+
+    def _reply(self, images: Sequence[Image], request: AskRequest) -> Reply:
+        sizes = ", ".join(f"{image.width}×{image.height} px" for image in images)
+        said, data = f"{self.name} says to {request.prompt!r}: {sizes}", None
+        if request.schema is not None:
+            from vision_backends.testing.sandbox.schema import conforming
+
+            data = conforming(json.loads(request.schema), seed=said, description=said)
+            said = json.dumps(data)
+        return Reply(text=said, data=data, trace=self._trace)
 
     def _middle(self, image: Image, label: str) -> Detections:
         width, height = image.width, image.height
@@ -331,6 +352,12 @@ class FakeAsyncBackend(FakeBackend, AsyncBackend):
     ) -> list[Embedding]:
         """Derive 8 components from each text."""
         return await self._answer_later(texts, request, timeout_s)
+
+    async def ask(  # type: ignore[override]
+        self, questions: Sequence[Sequence[Image]], request: AskRequest, *, timeout_s: float
+    ) -> list[Reply]:
+        """Name the prompt and the size of each image, or make up data that follows the schema."""
+        return await self._answer_later(questions, request, timeout_s)
 
     async def detect(  # type: ignore[override]
         self, images: Sequence[Image], request: DetectRequest, *, timeout_s: float

@@ -110,7 +110,6 @@ def test_a_description_keeps_to_the_words_it_may_have(backend, photos):
         (DescribeRequest(language="de"), "English only"),
         (EmbedRequest(space="openai/other"), "not of 'openai/other'"),
         (EmbedTextRequest(space="embedded/efficientnet-lite0-224@44e9d91e8412-p1"), "vectors of 'embedded/conse"),
-        (DetectRequest(labels=("a dog", "a scooter")), "not 'a scooter'"),
     ],
 )
 def test_what_it_cannot_do_is_refused_by_check_and_task(backend, photos, request_, why):

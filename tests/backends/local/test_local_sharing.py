@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -199,3 +201,28 @@ def test_all_that_shapes_a_loaded_model_tells_two_apart():
     """A setting that is added to the loader has to be decided upon here."""
     shaping = {"device", "dtype", "engine", "threads", "max_queue", "tuning_cache"}
     assert set(LoaderSettings.__dataclass_fields__) - shaping == {"max_memory_bytes"}
+
+
+FORK = """
+import os
+from vision_backends.backends.local.runtime.sharing import Shared
+
+class Thing:
+    pass
+
+shared, holder = Shared(), Thing()
+thing = shared.take("key", Thing, holder=holder)
+with shared._turns.alone("busy"), shared._lock:
+    child = os.fork()
+    if child == 0:
+        other = shared.take("key", Thing, holder=holder)
+        shared.take("busy", Thing, holder=holder)
+        os._exit(0 if other is not thing and shared.holders(thing) == 0 else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), shared.holders(thing))
+"""
+
+
+def test_a_forked_child_has_nothing_of_it():
+    """The threads that a model has are the parent's; no lock of theirs is waited for either."""
+    done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "0 1\n"

@@ -312,6 +312,17 @@ class TestKeys:
         assert keyed.credential == AzureBackend(**{**made, "deployment": "e"}, api_key=KEY).credential
         assert keyed.credential != first.credential
 
+    def test_each_address_of_a_resource_is_of_one_account(self):
+        """Its key has one quota, by whichever version it is asked."""
+        root = "https://x.openai.azure.com"
+        made = [
+            AzureBackend(endpoint=f"{root}{path}", deployment="d", api_key=KEY, **more).credential
+            for path, more in (("", {}), ("/openai/v1/", {}), ("", {"api_version": VERSION}))
+        ]
+        assert len(set(made)) == 1
+        other = AzureBackend(endpoint="https://y.openai.azure.com", deployment="d", api_key=KEY)
+        assert other.credential != made[0]
+
 
 DEPLOYMENT_NOT_FOUND = {
     "error": {
@@ -465,3 +476,15 @@ class TestOnALadder:
             "no_api_key",
             "Set AZURE_OPENAI_API_KEY, or api_key in [backends.work] of vision.toml.",
         )
+
+    def test_a_call_may_name_another_deployment(self, azure):
+        """But nothing that would be read as another address."""
+        backend, server = azure(api_version=VERSION)
+        with Router([backend, FakeBackend("spare")], caching=False) as router:
+            assert router.describe(PICTURE, model="azure/other-deployment").trace.backend == "azure"
+            line, _, body = meant(server.received[0])
+            assert line.split()[1].startswith("/openai/deployments/other-deployment/chat/completions?")
+            assert body["model"] == "other-deployment"
+        for name in ("a/b", "..", "a?b", "a b", "ä"):
+            with pytest.raises(NotSupportedError):
+                backend.with_model(name, DescribeRequest())

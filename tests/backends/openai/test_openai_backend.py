@@ -587,6 +587,16 @@ def test_spaces_never_mix(make_backend):
     assert f"openai/text-embedding-3-small?via={DEFAULT_MODEL}&prompt=1" in spaces
 
 
+def test_the_spaces_that_may_be_pinned_are_named(make_backend):
+    """A text has one of its own and that of described images, which is the only one that the two share."""
+    backend = make_backend()
+    texts, images = backend.spaces(EmbedTextRequest()), backend.spaces(EmbedRequest())
+    assert len(texts) == 2
+    assert texts[1:] == images
+    assert texts[0] == backend.model_for(EmbedTextRequest()).space
+    assert backend.spaces(DescribeRequest()) == ()
+
+
 def test_a_pinned_space_of_somebody_else_is_refused(make_backend, photo):
     """By the check and by the task itself."""
     backend = make_backend()

@@ -256,3 +256,20 @@ def test_nothing_of_a_makers_key_is_shown(monkeypatch, caplog):
     with caplog.at_level(logging.DEBUG):
         backend = OpenAIBackend(preset="groq", model="m")
         assert KEY not in f"{backend.status()}{backend!r}{backend.account}{vars(backend)}{caplog.text}"
+
+
+def test_a_server_that_nobody_can_ask_anything_is_sent_no_key(monkeypatch):
+    """Not for ``vision doctor`` either."""
+    monkeypatch.setenv("GITHUB_TOKEN", KEY)
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # where it would fail
+    OpenAIBackend(preset="github", **MODELS).diagnose(timeout_s=5)
+
+
+@pytest.mark.parametrize("name", [["ollama"], 5, None, ""])
+def test_what_is_no_name_is_no_preset(name):
+    """None and nothing but that is no preset at all."""
+    if name is None:
+        assert OpenAIBackend(preset=name).status()["preset"] is None
+        return
+    with pytest.raises(ConfigError, match="preset"):
+        OpenAIBackend(preset=name, model="m")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import subprocess
@@ -70,8 +71,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
-        self.listed = {**self.server.listed}
-        self._send(200, {"object": "list", "data": [self.listed]})
+        self._send(200, {"object": "list", "data": [self.server.listed]})
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -85,10 +85,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, status, value):
         content = json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("content-length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
+        with contextlib.suppress(OSError):  # who has given up does not read it
+            self.send_response(status)
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
 
     def log_message(self, *args):
         """Say nothing."""
@@ -239,6 +240,9 @@ def test_a_reset_and_a_look_of_ones_own_ask_again(serve, open_router):
         assert router.describe(IMAGE).trace.backend == "spare"
         server.model = sees
         assert router.describe(IMAGE).trace.backend == "spare"
+        assert router.gates() == []
+        assert router.probe()["openai"].sees
+        assert router.describe(IMAGE).trace.backend == "openai"
         router.reset("openai")
         assert router.describe(IMAGE).trace.backend == "openai"
         server.model = lambda _body: (400, TEXT_ONLY)
@@ -424,6 +428,18 @@ def test_a_model_that_a_call_has_named_has_to_have_a_price_under_a_budget(serve,
                 ask(IMAGE, model="openai/other")
         assert server.bodies == []
         assert router.describe(IMAGE, model="openai/mine").trace.backend == "openai"
+
+
+def test_a_refused_field_is_told_with_its_day(serve, open_router):
+    """It is forgotten a week after it."""
+
+    def model(body):
+        return (400, {"error": {"message": "Unknown parameter: 'max_tokens'"}}) if "max_tokens" in body else sees(body)
+
+    with open_router(serve(model), price=None) as router:
+        router.describe(IMAGE)
+        (note,) = router.explain("describe").verdicts[0].notes
+        assert note.startswith("Its server refuses max_tokens of chat (found out on 20")
 
 
 def test_only_backends_with_a_server_can_be_probed(serve, open_router):

@@ -14,7 +14,7 @@ ASK = Ask(
     model="m",
     instructions="Be brief.",
     question="What?",
-    image_url="data:image/png;base64,AA==",
+    image_urls=("data:image/png;base64,AA==",),
     detail="high",
     max_tokens=99,
 )
@@ -48,7 +48,7 @@ def test_chat_sends_what_compatible_servers_know():
     assert body["max_tokens"] == 99
     assert not {"store", "stream_options", "reasoning_effort", "response_format", "max_completion_tokens"} & set(body)
     image = body["messages"][1]["content"][1]
-    assert image == {"type": "image_url", "image_url": {"url": ASK.image_url, "detail": "high"}}
+    assert image == {"type": "image_url", "image_url": {"url": ASK.image_urls[0], "detail": "high"}}
 
 
 def test_chat_at_openai_stores_nothing_and_uses_its_names():
@@ -63,7 +63,7 @@ def test_responses_stores_nothing_and_says_explicitly_whether_to_stream():
     """One compatible server streams unless it is told not to."""
     body = RESPONSES.body(ASK, stream=False)
     assert (body["store"], body["stream"]) == (False, False)
-    assert body["input"][0]["content"][1] == {"type": "input_image", "image_url": ASK.image_url, "detail": "high"}
+    assert body["input"][0]["content"][1] == {"type": "input_image", "image_url": ASK.image_urls[0], "detail": "high"}
     assert body["instructions"] == "Be brief."
 
 

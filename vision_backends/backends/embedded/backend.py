@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path  # noqa: TC003 — the configuration reads the constructor's annotations
 from queue import Empty
@@ -27,7 +27,7 @@ from vision_backends.backends.requests import (
     EmbedTextRequest,
     Model,
 )
-from vision_backends.backends.vocabulary import match_labels
+from vision_backends.backends.vocabulary import joined, match_labels
 from vision_backends.clock import SYSTEM_CLOCK, Clock, Stopwatch, measured
 from vision_backends.config.found import FREELY
 from vision_backends.engine.machine_limits import processors
@@ -66,15 +66,30 @@ READING = "t1"
 JOINING = "j1"
 """Changes with anything that changes vectors of the joint space apart from the model files and the preprocessing."""
 
+NOT_LOCALISED = (
+    "The detector has no word for {}: a box is that of another of its words; the rest is of the whole image."
+)
+"""Said of answers to labels of any words."""
+
+LABELLING = "l1"
+"""Changes with anything that changes what labels of any words are found in, apart from all of these."""
+
+MOST_VOCABULARIES = 64
+"""Lists of labels that are remembered with what they mean."""
+
+CROPS_PX = 640
+"""Shorter side of an image of which parts are looked at."""
+
 A = TypeVar("A", Description, Embedding, Detections)
 
 
 class EmbeddedBackend(Backend):
     """NanoDet-g and EfficientNet-Lite0 on onnxruntime's CPU provider, and a table of word vectors.
 
-    It detects COCO's 80 objects, embeds images and describes them by template, in English. On request a description
-    also quotes the text in the image, which rapidocr reads. English texts have a vector space in which images can be
-    embedded as well, by what is recognised in them: pass it as ``space=`` to compare the two.
+    It detects COCO's 80 objects, and looks for other labels in their boxes and in the image as a whole; it embeds
+    images and describes them by template, in English. On request a description also quotes the text in the image, which
+    rapidocr reads. English texts have a vector space in which images can be embedded as well, by what is recognised in
+    them: pass it as ``space=`` to compare the two.
 
     Args:
         threads: Threads per model; by default one per core, four at most.
@@ -113,6 +128,7 @@ class EmbeddedBackend(Backend):
         self._models = {stem: self._open(self._cards[stem]) for stem in (DETECTOR, CLASSIFIER)}
         path, sha256 = self._file(self._cards[WORDS])
         self._words = WordVectors(path, sha256=sha256)
+        self._meanings = lru_cache(maxsize=MOST_VOCABULARIES)(self._match)  # asked for several times in each call
         self._renew()
         after_fork_in_child(self, EmbeddedBackend._renew)
 
@@ -128,7 +144,11 @@ class EmbeddedBackend(Backend):
             return Model(name=name, revision=revision, fingerprint=fingerprint, space=self._joint_space)
         if isinstance(request, DetectRequest):
             fingerprint = f"{PREPROCESSING}-{self._min_score:g}"
-            return Model(name=detector.name, revision=detector.revision, fingerprint=fingerprint)
+            if not self._free(request):
+                return Model(name=detector.name, revision=detector.revision, fingerprint=fingerprint)
+            name = f"{detector.name}+{classifier.name}+{words.name}"
+            revision = f"{detector.revision}+{classifier.revision}+{words.revision}"
+            return Model(name=name, revision=revision, fingerprint=f"{fingerprint}-{JOINING}-{LABELLING}")
         if isinstance(request, EmbedRequest):
             space = f"embedded/{classifier.name}@{classifier.revision}-{PREPROCESSING}"
             return Model(name=classifier.name, revision=classifier.revision, fingerprint=PREPROCESSING, space=space)
@@ -152,8 +172,6 @@ class EmbeddedBackend(Backend):
             case DescribeRequest(language=str(language)) if language.lower().split("-")[0] != "en":
                 message = f"The embedded backend writes English only, not {language!r}."
                 raise NotSupportedError(message, remedy='Ask for language="en".', backend=self.name)
-            case DetectRequest():
-                self._wanted(request)
             case EmbedRequest(space=str(space)) | EmbedTextRequest(space=str(space)) if space not in (
                 own := self.spaces(request)
             ):
@@ -187,7 +205,9 @@ class EmbeddedBackend(Backend):
         vector as one that was not, but for a cosine distance of at most 0.002.
         """
         if isinstance(request, DescribeRequest):
-            return 640 if self._reader is None else READING_PX
+            return CROPS_PX if self._reader is None else READING_PX
+        if isinstance(request, DetectRequest) and self._free(request):
+            return CROPS_PX
         if isinstance(request, DetectRequest):
             return self._cards[DETECTOR].input_px
         side_px = self._cards[CLASSIFIER].input_px
@@ -233,17 +253,32 @@ class EmbeddedBackend(Backend):
         return embeddings
 
     def detect(self, images: Sequence[Image], request: DetectRequest, *, timeout_s: float) -> list[Detections]:
-        """Find COCO's 80 objects, or those of them that the request names."""
-        wanted = self._wanted(request)
+        """Find COCO's 80 objects, or what the request names: as boxes where the detector has one, else in the whole."""
+        wanted, free = self._wanted(request), self._free(request)
         min_score = self._min_score if request.min_score is None else request.min_score
 
         def detect(image: Image, pixels: PILImage.Image) -> partial[Detections]:
             width, height = image.width, image.height
             found = self._detector.detect(pixels, width=width, height=height, min_score=min_score)
-            items = tuple(replace(item, label=wanted[item.label]) for item in found if item.label in wanted)
-            return partial(Detections, items=items, width=width, height=height)
+            items = [replace(item, label=wanted[item.label]) for item in found if item.label in wanted]
+            if not free:
+                return partial(Detections, items=tuple(items), width=width, height=height)
+            from vision_backends.backends.embedded.free_labels import find_labels
 
-        return self._answer(images, request, detect, timeout_s=timeout_s)
+            scale = (pixels.width / width, pixels.height / height)
+            boxes, whole = find_labels(
+                pixels,
+                free,
+                joint=self._joint,
+                objects=found,
+                scale=scale,
+                min_score=min_score,
+                truncate=request.truncate,
+            )
+            return partial(Detections, items=(*items, *boxes), width=width, height=height, image_labels=tuple(whole))
+
+        notes = (NOT_LOCALISED.format(quote(joined([repr(label) for label in free]))),) if free else ()
+        return self._answer(images, request, detect, timeout_s=timeout_s, notes=notes)
 
     def status(self) -> Mapping[str, Any]:
         """Return which models are loaded, and their number of threads."""
@@ -316,13 +351,16 @@ class EmbeddedBackend(Backend):
         """Return the detector's words to report, each with the word that the caller used for it."""
         if request.labels is None:
             return {word: word for word in self._categories}
-        meanings = match_labels(request.labels, known=self._categories)
-        unknown = [label for label, word in meanings.items() if word is None]
-        if unknown:
-            message = f"The embedded backend knows only COCO's 80 objects, not {quote(', '.join(map(repr, unknown)))}."
-            remedy = "Use a rung with an open vocabulary, or leave labels= out."
-            raise NotSupportedError(message, remedy=remedy, backend=self.name)
-        return {word: label for label, word in reversed(meanings.items()) if word is not None}
+        return {word: label for label, word in reversed(self._meanings(request.labels).items()) if word is not None}
+
+    def _free(self, request: DetectRequest) -> list[str]:
+        """Return the labels that the detector has no word for."""
+        if request.labels is None:
+            return []
+        return [label for label, word in self._meanings(request.labels).items() if word is None]
+
+    def _match(self, labels: tuple[str, ...]) -> dict[str, str | None]:
+        return match_labels(labels, known=self._categories)
 
     @property
     def _joint_space(self) -> str:
@@ -338,7 +376,7 @@ class EmbeddedBackend(Backend):
         """Return what an answer is made with."""
         if isinstance(request, EmbedTextRequest):
             return (self._words,)
-        if self._joins(request):
+        if self._joins(request) or (isinstance(request, DetectRequest) and self._free(request)):
             return (self._words, *self._models.values())
         return (self._models[stem] for stem in self._models if request.task in self._cards[stem].tasks)
 
@@ -383,6 +421,7 @@ class EmbeddedBackend(Backend):
         answer: Callable[[Image, PILImage.Image], partial[A]],
         *,
         timeout_s: float,
+        notes: tuple[str, ...] = (),
     ) -> list[A]:
         """Answer image after image while there is time; one takes milliseconds, so none is interrupted.
 
@@ -391,6 +430,7 @@ class EmbeddedBackend(Backend):
             request: What is asked about each.
             answer: Computes everything but the trace from an image and its pixels.
             timeout_s: Seconds for all of them.
+            notes: What there is to say about each answer.
 
         Raises:
             TimedOutError: The time has passed.
@@ -405,6 +445,6 @@ class EmbeddedBackend(Backend):
                 with measured("decode"):
                     pixels = image.rgb(min_side_px=min_side_px)
                 untraced = answer(image, pixels)
-            trace = Trace(model=model.name, revision=model.revision, usage=FREE, timing=watch.timing)
+            trace = Trace(model=model.name, revision=model.revision, usage=FREE, timing=watch.timing, notes=notes)
             answers.append(untraced(trace=trace))
         return answers

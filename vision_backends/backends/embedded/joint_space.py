@@ -9,11 +9,12 @@ This module decides how images get there. It must not know what is searched for 
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vision_backends.backends.embedded.evidence import SURE_SCORE
+from vision_backends.backends.embedded.evidence import CENTRE_SHARE, SURE_SCORE
 from vision_backends.backends.embedded.label_knowledge import GENERA, KINDS
 from vision_backends.backends.embedded.session import Lazy
 
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 
     from vision_backends.backends.embedded.models import Classifier, Detector
     from vision_backends.backends.embedded.word_vectors import WordVectors
+    from vision_backends.types import Detection
 
+    Box = tuple[float, float, float, float]
     Floats = npt.NDArray[np.float32]
 
 __all__ = ["JointSpace"]
@@ -66,25 +69,52 @@ class JointSpace:
         self._place = {label: len(names) + index for index, label in enumerate(categories)}
         self._vectors: Lazy[tuple[Floats, Floats]] = Lazy()
 
-    def embed(self, image: PILImage.Image) -> Floats:
+    def embed(self, image: PILImage.Image, *, looks: int = 1) -> Floats:
         """Return the L2-normalised vector of an image, [D].
 
         Each class weighs its probability, each object that is sure its score times the square root of its share of the
-        area; the mean of all words, which says nothing, is subtracted.
+        area.
 
         Args:
             image: RGB pixels, at any scale.
+            looks: With 2 the classifier looks at the image's centre as well, for the mean of both; such vectors are not
+                those of the space as others know it.
 
         Raises:
             NotReadyError: A file is missing or damaged.
         """
-        vectors, mean = self._vectors.get(self._embed_names)
         width, height = image.size
+        side = CENTRE_SHARE * min(width, height)
+        left, top = (width - side) / 2, (height - side) / 2
+        views = [(0.0, 0.0, float(width), float(height)), (left, top, left + side, top + side)][:looks]
+        probabilities: Floats = np.mean([self._classifier.classify(image, box=box) for box in views], axis=0)
+        found = self._detector.detect(image, width=width, height=height, min_score=SURE_SCORE)
+        return self._mixed(probabilities, [(item.label, _weight(item, width * height)) for item in found])
+
+    def embed_part(self, image: PILImage.Image, box: Box, item: Detection) -> Floats:
+        """Return the L2-normalised vector of a part of an image in which an object was found, [D].
+
+        Args:
+            image: RGB pixels, at any scale.
+            box: The part, in pixels of ``image``.
+            item: The object, which fills it.
+
+        Raises:
+            NotReadyError: A file is missing or damaged.
+        """
+        return self._mixed(self._classifier.classify(image, box=box), [(item.label, item.score)])
+
+    def embed_text(self, text: str, *, truncate: bool = False) -> Floats:
+        """Return the L2-normalised vector of a text, [D]. Errors as in `WordVectors.embed`."""
+        return self._words.embed(text, truncate=truncate)[0]
+
+    def _mixed(self, probabilities: Floats, objects: Sequence[tuple[str, float]]) -> Floats:
+        """Return the mean of the vectors of what is seen without the mean of all, which says nothing; normalised."""
+        vectors, mean = self._vectors.get(self._embed_names)
         weights = np.zeros(len(self._names), dtype=np.float32)
-        probabilities = self._classifier.classify(image, box=(0.0, 0.0, float(width), float(height)))
         weights[: len(probabilities)] = probabilities
-        for item in self._detector.detect(image, width=width, height=height, min_score=SURE_SCORE):
-            weights[self._place[item.label]] += item.score * np.sqrt(item.area_px / (width * height))
+        for label, weight in objects:
+            weights[self._place[label]] += weight
         # einsum, since a matrix product may wake BLAS threads that then spin beside the models.
         vector: Floats = np.einsum("n,nd->d", weights / weights.sum(), vectors) - mean
         vector /= np.linalg.norm(vector)
@@ -98,3 +128,7 @@ class JointSpace:
                 vectors[list(classes)] += SORT_WEIGHT * self._words.embed(sort)[0]
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         return vectors, vectors.mean(axis=0)
+
+
+def _weight(item: Detection, area_px: int) -> float:
+    return item.score * math.sqrt(item.area_px / area_px)

@@ -26,12 +26,21 @@ from vision_backends.backends.local.runtime.precision import Dtype  # noqa: TC00
 from vision_backends.backends.local.runtime.timed_lookup import TimedLookup
 from vision_backends.backends.local.runtime.torch_environment import check_packages
 from vision_backends.backends.local.runtime.tuning_cache import TuningCache
-from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest, Model
+from vision_backends.backends.requests import (
+    AskRequest,
+    DescribeRequest,
+    DetectRequest,
+    EmbedRequest,
+    EmbedTextRequest,
+    Model,
+)
+from vision_backends.backends.structured import ask_again, in_words, read_data
 from vision_backends.clock import SYSTEM_CLOCK, Clock, Deadline, Stopwatch
 from vision_backends.config.found import FREELY, ordered
+from vision_backends.engine.event_loop import engine_loop
 from vision_backends.engine.threads import awaited_at_exit
-from vision_backends.errors import ConfigError, NotReadyError
-from vision_backends.types import FREE, Description, Detections, Embedding, Trace
+from vision_backends.errors import ConfigError, InvalidReplyError, NotReadyError, NotSupportedError
+from vision_backends.types import FREE, Description, Detections, Embedding, Reply, Trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -48,7 +57,7 @@ __all__ = ["LocalBackend"]
 NUMBERS = "p5"
 """Changes with anything that changes answers, apart from the checkpoint."""
 
-EXPECTED_S = {"describe": 2.0, "embed": 0.2, "embed_text": 0.1, "detect": 1.0}
+EXPECTED_S = {"describe": 2.0, "ask": 2.0, "embed": 0.2, "embed_text": 0.1, "detect": 1.0}
 LOADING_S = 5.0
 """Rough times on two cores; the first call also imports torch and reads the weights. Measured with random weights of
 the default sizes: 0.08 s for an embedding, 1.4 s for a caption of 20 tokens, 3.4 s more for a first call that finds its
@@ -184,7 +193,7 @@ class LocalBackend(AsyncBackend):
         fingerprint = f"{NUMBERS}-{self._dtype}-{self._engine}"
         if isinstance(request, DetectRequest):
             fingerprint += f"-{self._min_score:g}"
-        elif isinstance(request, DescribeRequest):
+        elif isinstance(request, DescribeRequest | AskRequest):
             fingerprint += f"-{self._caption_beams}-{self._caption_seed}"
         return Model(
             name=model.name,
@@ -287,6 +296,28 @@ class LocalBackend(AsyncBackend):
             for image, items in zip(images, found, strict=True)
         ]
 
+    async def ask(  # type: ignore[override]
+        self, questions: Sequence[Sequence[Image]], request: AskRequest, *, timeout_s: float
+    ) -> list[Reply]:
+        """Answer a question about one image; one that does not follow the schema is asked once more."""
+        deadline = Deadline(self._clock, timeout_s)
+        self._check_request(request)
+        return [await self._answer(image, request, deadline) for (image,) in questions]
+
+    async def _answer(self, image: Image, request: AskRequest, deadline: Deadline) -> Reply:
+        (said,) = await self.describe([image], _instruction(request), timeout_s=deadline.remaining_s)
+        read = engine_loop().compute.start
+        try:
+            data = await read(partial(read_data, said.text, request))
+        except InvalidReplyError as error:
+            again = ask_again(request, said.text, error)
+            try:
+                (said,) = await self.describe([image], _instruction(again), timeout_s=deadline.remaining_s)
+            except NotSupportedError:  # a small model does not read as much
+                raise error from None
+            data = await read(partial(read_data, said.text, request))
+        return Reply(text=said.text, data=data, complete=said.complete, trace=said.trace)
+
     def status(self) -> Mapping[str, Any]:
         """Return which models are loaded, where and how large, and why others are not."""
         return {role: model.status() for role, model in self._models.items()}
@@ -307,7 +338,7 @@ class LocalBackend(AsyncBackend):
             yield watch
 
     def _model(self, request: Request) -> LocalModel:
-        if isinstance(request, DescribeRequest):
+        if isinstance(request, DescribeRequest | AskRequest):
             role: Role = "caption"
         elif isinstance(request, DetectRequest):
             role = "open_vocabulary" if request.labels and "open_vocabulary" in self._models else "detection"
@@ -380,7 +411,16 @@ class LocalBackend(AsyncBackend):
             check_space(request, self._model(request).space)
         elif isinstance(request, DetectRequest):
             self._wanted(request)
-        elif (checkpoint := self._model(request).checkpoint) is not None:
+            return
+        if isinstance(request, AskRequest):
+            if request.images > 1:
+                raise NotSupportedError(
+                    f"The {self.name} backend answers questions about one image, not about {request.images}.",
+                    remedy="Ask about one image, or put a backend on the ladder that takes several.",
+                    backend=self.name,
+                )
+            request = _instruction(request)
+        if isinstance(request, DescribeRequest) and (checkpoint := self._model(request).checkpoint) is not None:
             check_caption(request, checkpoint)
 
     def _wanted(self, request: DetectRequest) -> dict[str, str] | None:
@@ -396,6 +436,12 @@ class LocalBackend(AsyncBackend):
         """Return the trace of what an engine has answered; by now the model may be loaded from other files."""
         revision = engine.loaded.checkpoint.revision
         return Trace(model=self._model(request).name, revision=revision, usage=FREE, timing=watch.timing)
+
+
+def _instruction(request: AskRequest) -> DescribeRequest:
+    """Return a question as the instruction that a chat template takes, which may know no system's words."""
+    form = None if request.schema is None else in_words(request.schema)
+    return DescribeRequest(prompt="\n\n".join(filter(None, (request.system, request.prompt, form))))
 
 
 def _free(models: Sequence[LocalModel], idle: IdleWatch | None) -> None:

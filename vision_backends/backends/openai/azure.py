@@ -19,7 +19,7 @@ from vision_backends.errors import ConfigError, NotSupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
-    from typing import ClassVar
+    from typing import Any, ClassVar
 
     from vision_backends.backends.openai.settings import BaseUrl
     from vision_backends.backends.requests import Request
@@ -30,7 +30,7 @@ __all__ = ["AzureBackend"]
 V1 = "/openai/v1"
 """Where the API begins that has no version of its own (learn.microsoft.com/azure/foundry/openai, 2026-11)."""
 
-_NAME = re.compile(r"[A-Za-z0-9._-]+")
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 """What deployments and versions are made of; nothing that an address would read otherwise."""
 
 
@@ -139,6 +139,11 @@ class AzureBackend(OpenAIBackend):
             clock=clock,
         )
 
+    @classmethod
+    def defaults_for(cls, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return what follows from the deployments."""
+        return {"model": settings.get("deployment"), "embedding_model": settings.get("embedding_deployment")}
+
     def with_model(self, model: str, request: Request) -> Self:
         """Return the same resource as it answers with another deployment, whose model nobody has named."""
         if not _NAME.fullmatch(model):
@@ -155,9 +160,8 @@ class AzureBackend(OpenAIBackend):
         """Return the resource, and how its API is addressed."""
         server = super()._place(base_url, row)
         query = f"?api-version={self._api_version}" if self._api_version else ""
-        if server.url.endswith(V1):
-            return replace(server, query=query)
-        root = server.url.removesuffix("/openai")
-        if self._api_version is None:
+        root = server.url.removesuffix("/v1").removesuffix("/openai")
+        server = replace(server, query=query, resource=root)
+        if server.url.endswith(V1) or self._api_version is None:
             return replace(server, url=f"{root}{V1}")
-        return replace(server, url=f"{root}/openai", query=query, by_deployment=True)
+        return replace(server, url=f"{root}/openai", by_deployment=True)

@@ -25,6 +25,7 @@ from vision_backends.backends.openai.conversation import Conversation
 from vision_backends.backends.openai.dialect import Dialect
 from vision_backends.backends.openai.embeddings import Embedder
 from vision_backends.backends.openai.errors import Secret, Taxonomy
+from vision_backends.backends.openai.findings import day_of
 from vision_backends.backends.openai.models import (
     DEFAULT_EMBEDDING_MODEL,
     DEFAULT_MODEL,
@@ -40,6 +41,7 @@ from vision_backends.backends.openai.models import (
 )
 from vision_backends.backends.openai.probing import Probe, identity_of
 from vision_backends.backends.openai.prompts import (
+    ask_about,
     ask_for_boxes,
     ask_for_description,
     encode_url,
@@ -48,7 +50,15 @@ from vision_backends.backends.openai.prompts import (
 )
 from vision_backends.backends.openai.protocol import Chat, Responses
 from vision_backends.backends.openai.settings import BaseUrl, Settings
-from vision_backends.backends.requests import Account, DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest
+from vision_backends.backends.requests import (
+    Account,
+    AskRequest,
+    DescribeRequest,
+    DetectRequest,
+    EmbedRequest,
+    EmbedTextRequest,
+)
+from vision_backends.backends.structured import ask_again, read_data
 from vision_backends.clock import SYSTEM_CLOCK, Clock, Deadline, Stopwatch
 from vision_backends.config.found import ONLY_LOWER, OnlyIf, ordered
 from vision_backends.config.presets import find_preset, presets
@@ -67,7 +77,7 @@ from vision_backends.errors import (
     UnavailableError,
     VisionError,
 )
-from vision_backends.types import FREE, Description, Detections, Embedding, ProbeReport, Trace, Usage
+from vision_backends.types import FREE, Description, Detections, Embedding, ProbeReport, Reply, Trace, Usage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
@@ -92,7 +102,7 @@ DEFAULT_BASE_URL = "https://api.openai.com/v1"
 TEXTS_PER_CALL = 256
 """Of the 2,048 that OpenAI takes, so that one failure costs little."""
 
-A = TypeVar("A", Description, Embedding, Detections)
+A = TypeVar("A", Description, Embedding, Detections, Reply)
 
 OTHER_MODELS = 64
 """How many models that calls have named are remembered with what was learned about them."""
@@ -115,7 +125,7 @@ _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,99}")
 _PROVES = re.compile(r"key|token|secret|auth|cookie|organization|project", re.IGNORECASE)
 """Names of headers that say who pays."""
 
-EXPECTED_S = {"describe": 3.0, "embed": 4.0, "embed_text": 0.5, "detect": 6.0}
+EXPECTED_S = {"describe": 3.0, "ask": 3.0, "embed": 4.0, "embed_text": 0.5, "detect": 6.0}
 
 
 class OpenAIBackend(AsyncBackend):
@@ -242,7 +252,9 @@ class OpenAIBackend(AsyncBackend):
             wanted_effort=reasoning_effort,
         )
         payer = secret if self._token is None else Secret(self._token.identity)
-        self.credential = _payer(server.url, payer, hidden, organization=organization, project=project)
+        self.credential = _payer(
+            server.resource or server.url, payer, hidden, organization=organization, project=project
+        )
         self.account = Account(
             server="\0".join((server.url, organization or "", project or "")),
             secret=hashlib.sha256(repr((payer.reveal(), _revealed(hidden))).encode()).hexdigest()[:32],
@@ -342,6 +354,12 @@ class OpenAIBackend(AsyncBackend):
             other = self._others.setdefault((role, model), other)
         return other
 
+    def spaces(self, request: Request) -> tuple[str, ...]:
+        """Return the spaces that may be pinned: for a text also that of described images."""
+        spaces = super().spaces(request)
+        query = self._models["query"].space
+        return (*spaces, query) if isinstance(request, EmbedTextRequest) and query is not None else spaces
+
     def check(self, request: Request) -> None:
         """Return if the server can be asked."""
         if self._lacks_key:
@@ -381,7 +399,7 @@ class OpenAIBackend(AsyncBackend):
     def diagnose(self, *, timeout_s: float) -> None:
         """Return if the server is there and lists its models, which costs nothing."""
         server = self._settings.base_url
-        if self._lacks_key:
+        if self._lacks_key or not self._models:  # nobody will ask it anything
             return
         deadline = Deadline(self._clock, timeout_s)
         status, content_type = engine_loop().run(partial(self._client.look, deadline=deadline))
@@ -443,7 +461,7 @@ class OpenAIBackend(AsyncBackend):
         rung can still be asked, or after it, when the caller holds the text so far. Errors as in `describe`.
         """
         deadline = Deadline(self._clock, min(timeout_s, self._timeout_s))
-        ask = _with_digest(image, partial(ask_for_description, self._settings, request, image))
+        ask = _with_digest([image], partial(ask_for_description, self._settings, request, image))
         with self._measured() as watch:
             question = await self._conversation.prepare(ask, stream=True, deadline=deadline)
         pieces = self._conversation.stream(question, ask, deadline=deadline)
@@ -498,15 +516,30 @@ class OpenAIBackend(AsyncBackend):
             detected = [await self._detect(image, request, deadline) for image in images]
         return _timed(detected, watch)
 
+    async def ask(  # type: ignore[override]
+        self, questions: Sequence[Sequence[Image]], request: AskRequest, *, timeout_s: float
+    ) -> list[Reply]:
+        """Answer a question about the images of each input; one that does not follow the schema is asked once more."""
+        deadline = Deadline(self._clock, min(timeout_s, self._timeout_s))
+        with self._measured() as watch:
+            answered = [await self._answer(images, request, deadline) for images in questions]
+        return _timed(answered, watch)
+
     def learned(self, request: Request) -> Sequence[str]:
         """Return what was found out about the model, and which fields of such a request the server has refused."""
         found = self.found() if self._settings.looks(request.task) else None
         return [f"{found}."] * (found is not None) + [
-            f"Its server refuses {', '.join(sorted(fields))} of {endpoint}, so requests are written without; "
+            f"Its server refuses {', '.join(sorted(fields))} of {endpoint}{self._learned_on(endpoint, model)}, "
+            "so requests are written without; "
             f"`vision reset {self.name}` asks it again."
             for endpoint, model in self._asked(request)
             if (fields := self._client.dialect.known(endpoint, model))
         ]
+
+    def _learned_on(self, endpoint: str, model: str) -> str:
+        """Return the day on which the latest refusal was met, as a sentence has it."""
+        at = self._client.dialect.learned_at(endpoint, model)
+        return "" if at is None else f" (found out on {day_of(at)})"
 
     def unpriced(self, request: Request) -> Sequence[str]:
         """Return the models that would be asked and are neither in the user's nor in the shipped list of prices."""
@@ -518,7 +551,7 @@ class OpenAIBackend(AsyncBackend):
         """Return which endpoints such a request takes, and which model it asks there."""
         settings = self._settings
         words, vectors = (settings.api, settings.model), ("embeddings", settings.embedding_model)
-        if request.task in {"describe", "detect"}:
+        if request.task in {"describe", "detect", "ask"}:
             return [words]
         by_words = request.task == "embed" and settings.image_embeddings == "describe"
         return [words, vectors] if by_words else [vectors]
@@ -686,7 +719,7 @@ class OpenAIBackend(AsyncBackend):
         return BaseUrl.parse(base_url)
 
     async def _describe(self, image: Image, request: DescribeRequest, deadline: Deadline) -> Description:
-        ask = _with_digest(image, partial(ask_for_description, self._settings, request, image))
+        ask = _with_digest([image], partial(ask_for_description, self._settings, request, image))
         with self._fair_to(image):
             said = await self._conversation.ask(ask, deadline=deadline)
         return self._description(said, request)
@@ -707,8 +740,8 @@ class OpenAIBackend(AsyncBackend):
             raise
 
     @contextmanager
-    def _fair_to(self, image: Image) -> Iterator[None]:
-        """Blame no image that this server has looked at before.
+    def _fair_to(self, *images: Image) -> Iterator[None]:
+        """Blame no images that this server has looked at before.
 
         Raises:
             RefusedError: In place of the error that blames it.
@@ -716,12 +749,12 @@ class OpenAIBackend(AsyncBackend):
         try:
             yield
         except InvalidImageError as error:
-            if image.digest not in self._seen:
+            if not all(image.digest in self._seen for image in images):
                 raise
             remedy = "The image is fine: this server has read it before."
             raise RefusedError(error.message, remedy=remedy, code="image_blamed") from error
-        self._seen[image.digest] = None
-        if len(self._seen) > SEEN_IMAGES:
+        self._seen.update(dict.fromkeys(image.digest for image in images))
+        while len(self._seen) > SEEN_IMAGES:
             del self._seen[next(iter(self._seen))]
 
     def _description(self, said: Said, request: DescribeRequest) -> Description:
@@ -735,7 +768,7 @@ class OpenAIBackend(AsyncBackend):
     async def _detect(self, image: Image, request: DetectRequest, deadline: Deadline) -> Detections:
         categories = coco_categories()
         labels = request.labels or tuple(categories)
-        ask = _with_digest(image, partial(ask_for_boxes, self._settings, labels, image))
+        ask = _with_digest([image], partial(ask_for_boxes, self._settings, labels, image))
         with self._fair_to(image):
             said = await self._conversation.ask(ask, deadline=deadline)
         trace = self._trace(said)
@@ -749,6 +782,47 @@ class OpenAIBackend(AsyncBackend):
         kept = tuple(item for item in boxes.found if item.score >= (request.min_score or 0.0))
         trace = replace(trace, flawed_boxes=boxes.flawed)
         return Detections(items=kept, width=image.width, height=image.height, trace=trace)
+
+    async def _answer(self, images: Sequence[Image], request: AskRequest, deadline: Deadline) -> Reply:
+        said = await self._say(images, request, deadline)
+        spent = self._trace(said).usage
+        try:
+            data = await self._read(said, request, spent)
+        except InvalidReplyError as error:
+            if error.code != "schema_violation":
+                raise
+            again = ask_again(request, said.text, error)
+            try:
+                said = await self._say(images, again, deadline)
+            except VisionError as failed:
+                billed = Usage() if isinstance(failed, InvalidReplyError | TimedOutError | UnavailableError) else FREE
+                failed.usage = spent + (failed.usage or billed)
+                raise
+            spent += self._trace(said).usage
+            data = await self._read(said, request, spent)
+        trace = replace(self._trace(said), usage=spent)
+        return Reply(text=said.text.strip(), data=data, complete=said.finish == "stop", trace=trace)
+
+    async def _say(self, images: Sequence[Image], request: AskRequest, deadline: Deadline) -> Said:
+        ask = _with_digest(images, partial(ask_about, self._settings, request, images))
+        with self._fair_to(*images):
+            return await self._conversation.ask(ask, deadline=deadline)
+
+    async def _read(self, said: Said, request: AskRequest, spent: Usage) -> Any:  # noqa: ANN401 — any JSON
+        """Return what the schema describes, read where a caller's own code may run.
+
+        Raises:
+            InvalidReplyError: It is not in the answer.
+        """
+        if request.schema is None:
+            return None
+        if said.finish == "length":
+            raise _cut("The answer", spent)
+        try:
+            return await engine_loop().compute.start(partial(read_data, said.text, request))
+        except InvalidReplyError as error:
+            error.usage = spent
+            raise
 
     async def _embed_descriptions(self, images: Sequence[Image], space: str, deadline: Deadline) -> list[Embedding]:
         self._embedder.check_texts()  # before captions are paid for
@@ -824,11 +898,12 @@ def _revealed(headers: Mapping[str, Secret]) -> list[tuple[str, str]]:
     return sorted((name.lower(), value.reveal()) for name, value in headers.items())
 
 
-def _with_digest(image: Image, ask: Callable[[], Ask]) -> Callable[[], Ask]:
-    """Return what makes a question in a thread, and computes there by what its image is known again."""
+def _with_digest(images: Sequence[Image], ask: Callable[[], Ask]) -> Callable[[], Ask]:
+    """Return what makes a question in a thread, and computes there by what its images are known again."""
 
     def make() -> Ask:
-        _ = image.digest
+        for image in images:
+            _ = image.digest
         return ask()
 
     return make

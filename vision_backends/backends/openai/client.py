@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 __all__ = ["Client", "Endpoint", "PreparedRequest", "Reply"]
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 Endpoint = Literal["chat", "responses", "embeddings"]
 
@@ -313,6 +316,8 @@ class Client:
     async def _note(self, refusal: RefusedError, request: PreparedRequest, deadline: Deadline) -> None:
         """Keep what a refusal says of the model, so that nobody has to be refused again."""
         if refusal.blind:
+            said = refusal.message.rstrip(".")
+            _log.warning("%s. It is asked about none for a week, or until it is probed anew.", said)
             note = partial(self.findings.note, request.model, "blind")
             with suppress(BackendError):
                 await self._limited(engine_loop().compute.start(note), None, deadline)

@@ -54,9 +54,15 @@ IMAGE = "image"
 IMAGE_ONCE = "image of this request"
 """The same for one request that is longer than the model can read; the next may not be."""
 
+SCHEMA_ONCE = "schema of this request"
+"""A schema that a caller has given and the server cannot keep to; the next may be simpler."""
+
 SMALLEST_BYTES = 20_000
 """A request that is no larger than this is not refused for its size."""
 
+_FORMATS = ("response_format", "text")
+_BAD_SCHEMA = re.compile(r"invalid schema for|invalid_json_schema|schema is (?:invalid|not valid)", re.IGNORECASE)
+"""How a refusal reads that is about one schema, and not about all."""
 JSON_OBJECT = "json_object"
 """What a server is asked for that knows JSON, but no schemas."""
 
@@ -104,6 +110,8 @@ class Dialect:
                 return None
             field = IMAGE_ONCE if refusal.code == TOO_LONG else IMAGE
             value: object = len(content) // 2
+        elif field in _FORMATS and _BAD_SCHEMA.search(f"{refusal.code} {refusal.message}"):
+            field, value = SCHEMA_ONCE, None
         else:
             value = _value(field, refusal, body.get(field))
         before = json.dumps(body)
@@ -115,7 +123,7 @@ class Dialect:
     def learn(self, endpoint: str, model: str, changes: Changes) -> None:
         """Remember changes that have helped."""
         subject = self._subject(endpoint, model)
-        changes = {field: value for field, value in changes.items() if field != IMAGE_ONCE}
+        changes = {field: value for field, value in changes.items() if field not in {IMAGE_ONCE, SCHEMA_ONCE}}
         self._learned[subject] = self._learned.get(subject, {}) | changes
         if self.notes is not None:
             self.notes.note(subject, changes)
@@ -138,6 +146,11 @@ class Dialect:
         """Return the changes that requests for a model need, by the field that is changed."""
         subject = self._subject(endpoint, model)
         return self._learned.get(subject, {}) if self.notes is None else self.notes.about(subject)
+
+    def learned_at(self, endpoint: str, model: str) -> float | None:
+        """Return when the latest of these changes was learned, in seconds since 1970 UTC; may read the store."""
+        noted = {} if self.notes is None else self.notes.dated(self._subject(endpoint, model))
+        return max((at for _, at in noted.values()), default=None)
 
     def _subject(self, endpoint: str, model: str) -> str:
         return f"{self._server} {endpoint} {model}"
@@ -173,6 +186,10 @@ def _change(body: Body, field: str, value: Any) -> None:  # noqa: ANN401 — any
     """Change one field of a body where it is there."""
     if field in {IMAGE, IMAGE_ONCE} and isinstance(value, int):
         _shrink(body, value)
+    elif field == SCHEMA_ONCE:
+        for name in _FORMATS:
+            if name in body:
+                _say_schema(body, name, None)
     elif field == "detail":
         for holder, _ in _images(body):
             holder.pop("detail", None)
@@ -258,12 +275,14 @@ def _items(value: object) -> list[dict[str, Any]]:
 
 
 def _shrink(body: Body, max_bytes: int) -> None:
-    """Scale the images of a body down until it has no more than so many bytes."""
-    for holder, name in _images(body):
+    """Scale the images of a body down, the larger ones more, until it has no more than so many bytes."""
+    images = list(_images(body))
+    sent = sum(len(holder[name]) for holder, name in images)
+    share = (max_bytes - len(json.dumps(body)) + sent) / max(1, sent)
+    for holder, name in images:
         url = holder[name]
-        rest = len(json.dumps(body)) - len(url)
         data = url.partition(",")[2]
-        room = (max_bytes - rest) * 3 // 4
+        room = int(len(url) * share) * 3 // 4
         if len(data) * 3 // 4 > room > 0:
             smaller = base64.b64encode(_smaller(base64.b64decode(data), room)).decode()
             holder[name] = f"data:image/jpeg;base64,{smaller}"

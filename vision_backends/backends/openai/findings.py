@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vision_backends.clock import Clock
     from vision_backends.storage.notes import Notes
 
-__all__ = ["Finding", "Findings", "Sight"]
+__all__ = ["Finding", "Findings", "Sight", "day_of"]
 
 Sight = Literal["sees", "blind", "unclear"]
 """Whether a model sees images; ``"unclear"`` where it was asked and its answers say neither."""
@@ -48,7 +48,12 @@ class Finding:
     @property
     def day(self) -> str:
         """The day on which it was found, in UTC."""
-        return f"{datetime.fromtimestamp(self.at, UTC):%Y-%m-%d}"
+        return day_of(self.at)
+
+
+def day_of(at: float) -> str:
+    """Return the day of a time in UTC, as ``2026-11-23``."""
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d}"
 
 
 class Findings:

@@ -117,7 +117,7 @@ class Probe:
             model=settings.model,
             instructions=LOOK,
             question=QUESTION if self.by_schema else f"{QUESTION} {AS_JSON}",
-            image_url=_picture(COLOURS[self.asked[-1]][0]),
+            image_urls=(_picture(COLOURS[self.asked[-1]][0]),),
             detail=settings.detail,
             max_tokens=ANSWER_TOKENS + thinking,
             effort=settings.effort,

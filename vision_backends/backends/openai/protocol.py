@@ -43,27 +43,31 @@ TGI, Together, watsonx, Cohere, Anthropic, Bedrock, Gemini and Z.ai (2026-11).""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """One question about one image.
+    """One question about some images.
 
     Attributes:
         model: Who is asked.
         instructions: What holds for the whole answer.
         question: What is asked.
-        image_url: The image as a data URL.
+        image_urls: The images as data URLs.
         detail: How closely to look.
         max_tokens: Limit of the answer.
         effort: How much to think; None leaves it to the model.
         schema: JSON schema that the answer must follow; None for prose.
+        schema_name: What that is called.
+        strict: Whether the server is to keep the answer to it by force.
     """
 
     model: str
     instructions: str
     question: str
-    image_url: str
+    image_urls: tuple[str, ...]
     detail: Detail
     max_tokens: int
     effort: str | None = None
     schema: Mapping[str, Any] | None = None
+    schema_name: str = "objects"
+    strict: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,12 +110,12 @@ class Chat:
 
     def body(self, ask: Ask, *, stream: bool) -> dict[str, Any]:
         """Return the body of the request."""
-        image = {"type": "image_url", "image_url": {"url": ask.image_url, "detail": ask.detail}}
+        images = [{"type": "image_url", "image_url": {"url": url, "detail": ask.detail}} for url in ask.image_urls]
         body: dict[str, Any] = {
             "model": ask.model,
             "messages": [
                 {"role": "system", "content": ask.instructions},
-                {"role": "user", "content": [{"type": "text", "text": ask.question}, image]},
+                {"role": "user", "content": [{"type": "text", "text": ask.question}, *images]},
             ],
             "stream": stream,
             "max_completion_tokens" if self._official else "max_tokens": ask.max_tokens,
@@ -123,7 +127,7 @@ class Chat:
         if ask.effort is not None:
             body["reasoning_effort"] = ask.effort
         if ask.schema is not None:
-            schema = {"name": "objects", "strict": True, "schema": ask.schema}
+            schema = {"name": ask.schema_name, "strict": ask.strict, "schema": ask.schema}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         return body
 
@@ -232,7 +236,7 @@ class Responses:
         """Return the body of the request."""
         content = [
             {"type": "input_text", "text": ask.question},
-            {"type": "input_image", "image_url": ask.image_url, "detail": ask.detail},
+            *({"type": "input_image", "image_url": url, "detail": ask.detail} for url in ask.image_urls),
         ]
         body: dict[str, Any] = {
             "model": ask.model,
@@ -245,7 +249,8 @@ class Responses:
         if ask.effort is not None:
             body["reasoning"] = {"effort": ask.effort}
         if ask.schema is not None:
-            body["text"] = {"format": {"type": "json_schema", "name": "objects", "strict": True, "schema": ask.schema}}
+            schema = {"name": ask.schema_name, "strict": ask.strict, "schema": ask.schema}
+            body["text"] = {"format": {"type": "json_schema", **schema}}
         return body
 
     def read(self, payload: Mapping[str, Any]) -> Said:

@@ -37,6 +37,7 @@ class BaseUrl:
         origin: The server as keys belong to it.
         query: What stands behind every address, with its question mark.
         by_deployment: Whether addresses name the deployment that is asked, as Azure's do that are dated.
+        resource: Who counts, where several addresses lead to one resource.
     """
 
     url: str
@@ -45,6 +46,7 @@ class BaseUrl:
     origin: Origin
     query: str = ""
     by_deployment: bool = False
+    resource: str = ""
 
     @property
     def is_this_machine(self) -> bool:
@@ -144,7 +146,7 @@ class Settings:
 
     def looks(self, task: str) -> bool:
         """Return whether a task is one of the model that looks at images."""
-        return task in {"describe", "detect"} or (task == "embed" and self.image_embeddings == "describe")
+        return task in {"describe", "detect", "ask"} or (task == "embed" and self.image_embeddings == "describe")
 
     def models(self, *, probe_first: bool = True) -> dict[str, Model]:
         """Return who answers each task, and in which space; ``"query"`` is a text to search described images with.
@@ -169,6 +171,7 @@ class Settings:
         models = {
             "describe": seer,
             "detect": seer,
+            "ask": seer,
             "embed": Model(name=self.embedding_model, fingerprint=seen, space=images, probe_first=by_words),
             "embed_text": Model(name=self.embedding_model, fingerprint=server, space=texts),
             "query": Model(name=self.embedding_model, fingerprint=server, space=images),

@@ -1,9 +1,10 @@
-"""``vision describe``, ``detect`` and ``embed``.
+"""``vision describe``, ``ask``, ``detect`` and ``embed``.
 
 This module decides how options become a question to the router, and a long list becomes several. It must not know
 any backend.
 """
 
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypedDict, TypeVar, 
 
 import typer
 
-from vision_backends.cli.inputs import Input, find_images, texts
+from vision_backends.cli.inputs import Input, find_images, folders_left_out, texts
 from vision_backends.cli.options import (
     AskOptions,
     Images,
@@ -35,6 +36,7 @@ from vision_backends.cli.rendering.answers import (
     print_embedding,
     print_json,
     print_pieces,
+    print_reply,
 )
 from vision_backends.cli.rendering.exits import at_terminal, tell
 from vision_backends.cli.rendering.outputs import check_vector_file, drawing_paths, save_drawing, save_vectors
@@ -42,17 +44,21 @@ from vision_backends.cli.rendering.progress import progress_bar
 from vision_backends.cli.servers import tell_prices, tell_servers
 from vision_backends.errors import InvalidRequestError, VisionError
 from vision_backends.images import ImageLimits
-from vision_backends.types import Description, Detections, Embedding, Task
+from vision_backends.regular_file import read_regular
+from vision_backends.types import Description, Detections, Embedding, Reply, Task
 
 if TYPE_CHECKING:
     from vision_backends.config.settings import Settings
     from vision_backends.reports import Explanation, Verdict
     from vision_backends.router import Router
 
-__all__ = ["describe", "detect", "embed"]
+__all__ = ["ask", "describe", "detect", "embed"]
 
-A = TypeVar("A", Description, Embedding, Detections)
-A_co = TypeVar("A_co", Description, Embedding, Detections, covariant=True)
+A = TypeVar("A", Description, Embedding, Detections, Reply)
+A_co = TypeVar("A_co", Description, Embedding, Detections, Reply, covariant=True)
+
+MOST_SCHEMA_BYTES = 1_000_000
+"""Of a file with a JSON schema."""
 
 PART = 64
 """How many inputs of a long list are asked about before their answers are printed."""
@@ -100,7 +106,7 @@ def describe(
 ) -> None:
     """Describe images in words."""
     with _open_router(options, "describe", prompt=prompt, language=language) as (router, settings):
-        inputs = find_images(paths, max_bytes=settings.images.max_bytes)
+        inputs = _images(paths, options, settings)
         keywords = options.keywords()
         if stream:
             only = _only_input(inputs, options)
@@ -124,6 +130,36 @@ def describe(
 
 
 @command
+def ask(
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="The question or instruction.")],
+    paths: Images,
+    *,
+    system: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="What holds for the whole answer, such as a role or a style.")
+    ] = None,
+    schema: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A JSON schema that the answer follows; it is then printed as JSON."),
+    ] = None,
+    options: AskOptions,
+) -> None:
+    """Ask one question about one or several images together."""
+    form = None if schema is None else _read_schema(schema)
+    with _open_router(options, "ask", prompt=question) as (router, settings):
+        inputs = _images(paths, options, settings)
+        name = ", ".join(each.name for each in inputs)
+        outcome: Reply | VisionError
+        try:
+            sources = [_readable(each).source for each in inputs]
+            keywords = options.keywords()
+            keywords["deadline_s"] = options.deadline
+            outcome = router.ask(sources, question, system=system, schema=form, **keywords)
+        except VisionError as error:
+            outcome = error
+        _present(iter([(Input(name=name, source=""), outcome)]), print_reply, options, Tally(total=1))
+
+
+@command
 def detect(
     paths: Images,
     *,
@@ -137,7 +173,7 @@ def detect(
 ) -> None:
     """Find objects in images, each with a box and a score."""
     with _open_router(options, "detect", labels=label) as (router, settings):
-        inputs = find_images(paths, max_bytes=settings.images.max_bytes)
+        inputs = _images(paths, options, settings)
         drawings = None if draw is None else drawing_paths(draw, inputs)
         question: dict[str, Any] = {"labels": label, "min_score": min_score, "truncate": truncate, **options.keywords()}
         each, many = partial(router.detect_each, **question), partial(router.detect_many, **question)
@@ -164,7 +200,7 @@ def embed(
 ) -> None:
     """Turn images or texts into vectors that can be compared."""
     with _open_router(options, "embed_text" if text else "embed", space=space) as (router, settings):
-        inputs = _embeddable(paths or (), text or (), max_bytes=settings.images.max_bytes)
+        inputs = _embeddable(paths or (), text or (), options, settings)
         if out is not None:
             check_vector_file(out, inputs, as_json=options.as_json)
         if truncate and not text:
@@ -175,11 +211,41 @@ def embed(
             if text
             else partial(router.embed_many, space=space, **keywords)
         )
-        answers = _answers(inputs, ask, options, in_parts=False)  # parts might end up in two vector spaces
+        if space is None or text or _shares_time(options):
+            answers = _answers(inputs, ask, options, in_parts=False)  # parts might end up in two vector spaces
+        else:
+            answers = _as_they_come(inputs, partial(router.embed_each, space=space, **keywords))
         show: Callable[[str, Embedding], None] | None = partial(print_embedding, many=len(inputs) > 1)
         if out is not None:
             answers, show = _saved(answers, out), None
         _present(answers, show, options, Tally(total=len(inputs)))
+
+
+def _readable(given: Input) -> Input:
+    """Return an input that can be asked about.
+
+    Raises:
+        InvalidRequestError: It cannot.
+    """
+    if given.error is not None:
+        raise given.error
+    return given
+
+
+def _read_schema(path: Path) -> dict[str, Any]:
+    """Return the JSON schema in a file.
+
+    Raises:
+        InvalidRequestError: There is none.
+    """
+    try:
+        value = json.loads(read_regular(path, max_bytes=MOST_SCHEMA_BYTES))
+    except (OSError, ValueError, RecursionError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise InvalidRequestError(f"{path} holds no JSON schema: {why}.", remedy="Name a file of JSON.") from error
+    if not isinstance(value, dict):
+        raise InvalidRequestError(f"{path} holds no JSON schema, which is an object.", remedy="Name a file of JSON.")
+    return value
 
 
 @contextmanager
@@ -231,18 +297,24 @@ def _only_input(inputs: Sequence[Input], options: AskOptions) -> Input:
             raise InvalidRequestError(f"{option} {why}.", remedy="Leave out --stream.")
     if len(inputs) != 1:
         raise InvalidRequestError(f"--stream shows one text, not {len(inputs)}.", remedy="Name one image.")
-    if inputs[0].error is not None:
-        raise inputs[0].error
-    return inputs[0]
+    return _readable(inputs[0])
 
 
-def _embeddable(paths: Sequence[str], text: Sequence[str], *, max_bytes: int) -> list[Input]:
+def _embeddable(paths: Sequence[str], text: Sequence[str], options: AskOptions, settings: "Settings") -> list[Input]:
     if bool(paths) == bool(text):
         raise InvalidRequestError(
             "Images and --text were both given." if text else "There is nothing to embed.",
             remedy="Name images, or pass --text.",
         )
-    return texts(text) if text else find_images(paths, max_bytes=max_bytes)
+    return texts(text) if text else _images(paths, options, settings)
+
+
+def _images(paths: Sequence[str], options: AskOptions, settings: "Settings") -> list[Input]:
+    """Return the images that a command names, and tell which folders were left out."""
+    for folder, count in ({} if options.recursive else folders_left_out(paths)).items():
+        which = "a folder in it was" if count == 1 else f"{count} folders in it were"
+        tell(f"{folder}: {which} left out; -r takes the images of all folders below")
+    return find_images(paths, max_bytes=settings.images.max_bytes, recursive=options.recursive)
 
 
 def _shares_time(options: AskOptions) -> bool:

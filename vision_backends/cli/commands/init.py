@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vision_backends.cli.options import ReportOptions, Yes, command
-from vision_backends.cli.rendering.exits import agreed, answer, at_terminal, tell
+from vision_backends.cli.rendering.exits import agreed, answer, at_terminal, tell, tell_error
 from vision_backends.cli.rendering.text import bytes_text, dump_json, one_line, short_path
-from vision_backends.errors import InvalidRequestError
+from vision_backends.errors import InvalidRequestError, VisionError
 from vision_backends.foreign_text import printable
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ __all__ = ["init"]
 WIDTH = 80
 
 STDOUT = Path("-")
+
+MOST_MODELS = 8
+"""How many models of a server are named on the screen."""
 
 
 @command
@@ -64,12 +67,17 @@ def init(
     found = look_around(server or ())
     _say("What is here", *_findings(found))
     rungs = _proposal(found, asks=asks, with_keys=with_keys)
+    typer.echo(err=True)
     left_out = [*unused(found, rungs)]
     _say("Proposed ladder, best first", *_ladder(rungs))
     if left_out:
+        typer.echo(err=True)
         _say("Without a rung", *_hanging("-", left_out, width=1))
+    typer.echo(err=True)
     if asks and not agreed("Take this ladder (n: choose rung by rung)?", yes=False, otherwise=True):
         rungs = [*_chosen(rungs, found)]
+    if asks:
+        rungs = _seeing(rungs)
     text = to_file(rungs, about=_about(), left_out=left_out)
     if path == STDOUT:
         typer.echo(text, nl=False)
@@ -94,7 +102,7 @@ def _findings(found: "Surroundings") -> Iterator[str]:
     """Yield what was found, a line or more for each kind of thing."""
     keys = [variable for _, variable in found.keys]
     yield from _hanging("keys", [", ".join(keys) or "no variable holds one"])
-    servers = [f"{_title(each)} at {each.url}: {', '.join(map(one_line, each.models))}" for each in found.servers]
+    servers = [f"{_title(each)} at {each.url}: {_some(each.models)}" for each in found.servers]
     silent = [f"nothing at {', '.join(url.split('/')[2] for url in found.silent)}"] if found.silent else []
     yield from _hanging("servers", [*servers, *silent])
     free = "unknown memory" if found.free_bytes is None else f"{bytes_text(found.free_bytes)} of memory free"
@@ -124,11 +132,21 @@ def _proposal(found: "Surroundings", *, asks: bool, with_keys: bool) -> "list[Ru
     return [*rungs, *([local] if local else []), embedded_rung()]
 
 
+def _some(models: Sequence[str]) -> str:
+    """Return the first models, and how many more there are."""
+    more = [f"{len(models) - MOST_MODELS} more"] if len(models) > MOST_MODELS else []
+    return ", ".join([*map(one_line, models[:MOST_MODELS]), *more])
+
+
 def _model_of(preset: "Preset", variable: str, *, asks: bool) -> str | None:
     if not asks:
         return None
-    question = f"{variable} is set. Which model of {preset.title} sees images? Enter leaves it out"
-    return answer(question) or None
+    what = "deployment" if preset.base_url is None else "model"
+    typer.echo(f"{variable} is set. Which {what} of {preset.title} sees images?", err=True)
+    said = answer("Its name, or Enter to leave it out")
+    if not said.isprintable():
+        raise InvalidRequestError(f"{said!r} is not the name of a model.", remedy="Type it in plain characters.")
+    return said or None
 
 
 def _chosen(rungs: "Sequence[Rung]", found: "Surroundings") -> "Iterator[Rung]":
@@ -148,10 +166,46 @@ def _chosen(rungs: "Sequence[Rung]", found: "Surroundings") -> "Iterator[Rung]":
 
 def _one_of(models: Sequence[str]) -> str:
     while True:
-        said = answer(f"Its model, one of {', '.join(models)} [{models[0]}]") or models[0]
+        said = answer(f"Its model, one of {_some(models)} [{models[0]}]") or models[0]
         if said in models:
             return said
         tell(f"there is no {said} there")
+
+
+def _seeing(rungs: "list[Rung]") -> "list[Rung]":
+    """Return the rungs without those that were shown a picture and saw none, if a person lets them be shown one."""
+    own = [rung for rung in rungs if rung.server == "own"]
+    paid = [rung for rung in rungs if rung.server == "paid"]
+    asked = []
+    if own and agreed(f"Show {_names(own)} a small picture, to be sure of it?", yes=False, otherwise=True):
+        asked += own
+    if paid and agreed(f"Show {_names(paid)} one, for a fraction of a cent?", yes=False):
+        asked += paid
+    blind = _blind(asked) if asked else set()
+    return [rung for rung in rungs if rung.name not in blind]
+
+
+def _blind(rungs: "Sequence[Rung]") -> set[str]:
+    """Return the names of the rungs that see no images, after telling what was found out about each."""
+    from vision_backends.router import Router
+
+    others = {rung.name: rung.table for rung in rungs if "kind" in rung.table}
+    own = next((rung.table for rung in rungs if "kind" not in rung.table), {})
+    try:
+        with Router.from_config(
+            os.devnull, ladder=[rung.name for rung in rungs], openai=own, backends=others
+        ) as router:
+            reports = router.probe()
+    except VisionError as error:  # for instance, of the file that is to be replaced
+        tell_error(error)
+        return set()
+    for name, report in reports.items():
+        tell(f"{name}: {report.message if isinstance(report, VisionError) else report}")
+    return {name for name, report in reports.items() if not isinstance(report, VisionError) and report.sees is False}
+
+
+def _names(rungs: "Sequence[Rung]") -> str:
+    return " and ".join(rung.name for rung in rungs)
 
 
 def _ladder(rungs: "Sequence[Rung]") -> Iterator[str]:
@@ -214,5 +268,5 @@ def _hanging(name: str, texts: Sequence[str], *, width: int = 8) -> Iterator[str
 
 def _say(title: str, *lines: str) -> None:
     """Show what is no answer yet; standard output is for the file."""
-    for line in (f"{title}:", *lines, ""):
+    for line in (f"{title}:", *lines):
         typer.echo(line, err=True)

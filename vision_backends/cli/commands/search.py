@@ -20,7 +20,7 @@ from vision_backends.cli.options import BackendName, JsonOptions, command
 from vision_backends.cli.rendering.exits import exit_code_of, tell
 from vision_backends.cli.rendering.progress import progress_bar
 from vision_backends.cli.rendering.text import bytes_text, dollars, dump_json, print_table
-from vision_backends.cli.servers import tell_servers
+from vision_backends.cli.servers import tell_prices, tell_servers
 from vision_backends.config.user_folders import user_folder
 from vision_backends.errors import InvalidRequestError
 from vision_backends.foreign_text import printable
@@ -59,6 +59,7 @@ class IndexOptions(JsonOptions):
         with self.open_router(caching=caching) as (router, settings):
             if backend is not None:
                 tell_servers(settings, [backend])
+                tell_prices(router.explain("embed", backend=backend))
             limits = ImageLimits(**settings.images.model_dump())
             yield ImageIndex(self.index or _usual_place(), router=router, backend=backend, limits=limits), limits
 

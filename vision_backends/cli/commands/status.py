@@ -43,6 +43,7 @@ OPTIONS_OF: dict[Task, frozenset[str]] = {
     "embed": frozenset({"space"}),
     "embed_text": frozenset({"space"}),
     "detect": frozenset({"labels"}),
+    "ask": frozenset({"prompt"}),
 }
 """Which of the router's options have an effect on which task; the others affect all of them."""
 

@@ -19,9 +19,9 @@ from vision_backends.foreign_text import printable
 
 if TYPE_CHECKING:
     from vision_backends.routing.streaming import DescriptionStream
-    from vision_backends.types import Description, Detections, Embedding, Trace
+    from vision_backends.types import Description, Detections, Embedding, Reply, Trace
 
-    Answer = Description | Embedding | Detections
+    Answer = Description | Embedding | Detections | Reply
 
 __all__ = [
     "NOT_FETCHED",
@@ -31,11 +31,15 @@ __all__ = [
     "print_embedding",
     "print_json",
     "print_pieces",
+    "print_reply",
     "to_json",
 ]
 
 NOT_FETCHED = "not_fetched"
 """Code of an attempt whose model has to be fetched with a command."""
+
+NO_SIDES = ("-",) * 4
+"""Printed in the place of a box."""
 
 SHOWN_COMPONENTS = 4
 """Components of a vector that a person is shown."""
@@ -64,12 +68,21 @@ def print_description(name: str, description: Description, *, many: bool) -> Non
         typer.echo(printable(description.text, keep="\n\t"))
 
 
+def print_reply(_name: str, reply: Reply) -> None:
+    """Print what was said, or the data where a form was asked for."""
+    typer.echo(printable(reply.text, keep="\n\t") if reply.data is None else dump_json(reply.data))
+
+
 def print_detections(name: str, found: Detections, *, many: bool) -> None:
-    """Print one object per line, as ``score x1 y1 x2 y2 label``; on a terminal as a table."""
+    """Print one object per line, as ``score x1 y1 x2 y2 label``; on a terminal as a table.
+
+    What is known of the whole image only has a ``-`` for each side.
+    """
     if sys.stdout.isatty():
         if many:
-            typer.echo(f"{printable(name)}: {len(found) or 'nothing'} found")
+            typer.echo(f"{printable(name)}: {len(found) + len(found.image_labels) or 'nothing'} found")
         rows = [(item.label, f"{item.score:.2f}", *(f"{side:.0f}" for side in item.xyxy)) for item in found]
+        rows += [(item.label, f"{item.score:.2f}", *NO_SIDES) for item in found.image_labels]
         if rows:
             print_table(("label", "score", "left", "top", "right", "bottom"), rows)
         return
@@ -77,6 +90,8 @@ def print_detections(name: str, found: Detections, *, many: bool) -> None:
     for item in found:
         box = " ".join(f"{side:.1f}" for side in item.xyxy)
         typer.echo(f"{prefix}{item.score:.3f} {box} {one_line(item.label)}")
+    for known in found.image_labels:
+        typer.echo(f"{prefix}{known.score:.3f} {' '.join(NO_SIDES)} {one_line(known.label)}")
 
 
 def print_embedding(name: str, embedding: Embedding, *, many: bool) -> None:
@@ -121,7 +136,7 @@ class Tally:
         for note in trace.notes:
             named = self.total == 1 or name in note
             self._notes[note if named else f"{name}: {note}"] = None
-        self._empty += getattr(outcome, "items", None) == ()
+        self._empty += getattr(outcome, "items", None) == () == getattr(outcome, "image_labels", None)
         self._cut += getattr(outcome, "complete", True) is False
 
     def conclude(self, *, interrupted: bool = False) -> None:

@@ -14,7 +14,7 @@ from vision_backends.backends.local import LocalBackend
 from vision_backends.backends.local.hub.checkpoint import read_checkpoint
 from vision_backends.backends.local.models.captioner import PLAIN_PROMPT, Captioner, decode, repeats_itself
 from vision_backends.backends.local.runtime.loader import LoaderSettings, load, placement_for
-from vision_backends.backends.requests import DescribeRequest
+from vision_backends.backends.requests import AskRequest, DescribeRequest
 from vision_backends.backends.texts import spoken
 from vision_backends.clock import Deadline
 from vision_backends.errors import ConfigError, InvalidReplyError, NotReadyError, NotSupportedError, TimedOutError
@@ -44,6 +44,33 @@ def test_a_model_with_a_chat_template_takes_prompts_and_languages(make_backend, 
     assert plain == asked
     (german,) = answer(backend.describe, [make_image()], DescribeRequest(language="de", max_words=3), timeout_s=60)
     assert german.language == "de"
+
+
+def test_a_question_is_an_instruction_about_one_image(make_backend, model, make_image):
+    """Its system's words come first; several images are for other rungs, and so is a model that writes captions."""
+    backend = make_backend(caption_model=model("llava"))
+    image = make_image()
+    (reply,) = answer(backend.ask, [[image]], AskRequest(prompt="What is it?", system="Be brief."), timeout_s=60)
+    request = DescribeRequest(prompt="Be brief.\n\nWhat is it?")
+    (described,) = answer(backend.describe, [image], request, timeout_s=60)
+    assert (reply.text, reply.data, reply.complete) == (described.text, None, described.complete)
+    assert reply.trace.model == described.trace.model
+    assert backend.model_for(AskRequest(prompt="?")) == backend.model_for(DescribeRequest(prompt="?"))
+    two = AskRequest(prompt="Which?", images=2)
+    for refuse in (backend.check, lambda two: answer(backend.ask, [[image, image]], two, timeout_s=60)):
+        with pytest.raises(NotSupportedError, match="about one image, not about 2"):
+            refuse(two)
+    with pytest.raises(NotSupportedError, match="cannot follow a prompt"):
+        make_backend(caption_model=model("blip")).check(AskRequest(prompt="What is it?"))
+
+
+def test_a_local_answer_has_the_form_that_was_asked_for_or_is_none(make_backend, model, make_image):
+    """It is asked for in words, and once more."""
+    backend = make_backend(caption_model=model("llava"))
+    form = '{"type": "object", "properties": {"a": {"type": "integer"}}}'
+    with pytest.raises(InvalidReplyError) as caught:
+        answer(backend.ask, [[make_image()]], AskRequest(prompt="What is it?", schema=form), timeout_s=60)
+    assert caught.value.code == "schema_violation"
 
 
 def test_a_prompt_of_a_megabyte_is_not_tokenized(make_backend, model, make_image):
