@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from vision_backends.cli.rendering.exits import exit_codes, tell
+from vision_backends.cli.rendering.outputs import ROW_SUFFIXES
 from vision_backends.errors import InvalidRequestError, VisionError
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ __all__ = [
     "JsonOptions",
     "Label",
     "Language",
+    "ListOptions",
     "LocalOnly",
     "ModelName",
     "ModelNames",
@@ -203,6 +205,44 @@ class AskOptions(JsonOptions):
             "priority": "batch" if self.batch else "interactive",
             "max_wait_s": self.max_wait,
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListOptions(AskOptions):
+    """The options of every command that asks about each image by itself."""
+
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write one row for each answer to FILE.jsonl, FILE.csv or FILE.parquet, and go on with what is there.",
+        ),
+    ] = None
+    redo: Annotated[
+        Literal["degraded"] | None,
+        typer.Option(metavar="degraded", help="With --out: ask again about what has a degraded answer."),
+    ] = None
+
+    def check_out(self, *others: str) -> None:
+        """Return if answers can be written where these options say, as far as that can be known of the name.
+
+        Args:
+            others: Endings that the command also knows.
+
+        Raises:
+            InvalidRequestError: They cannot.
+        """
+        if self.out is None:
+            if self.redo:
+                raise InvalidRequestError("--redo needs --out.", remedy="Name the file of an earlier run.")
+            return
+        if self.as_json:
+            raise InvalidRequestError("--out and --json are two places for the answers.", remedy="Pass one of them.")
+        endings = [*others, *ROW_SUFFIXES]
+        if self.out.suffix.lower() not in endings:
+            raise InvalidRequestError(
+                f"--out {self.out} says no format.", remedy=f"End it in {', '.join(endings[:-1])} or {endings[-1]}."
+            )
 
 
 def rungs_of(given: list[str] | None) -> list[str] | None:

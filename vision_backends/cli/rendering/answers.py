@@ -6,6 +6,7 @@ This module decides how an answer reads. It must not know how it was asked for.
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -147,10 +148,13 @@ class Tally:
         """
         if interrupted and self.total > 1:
             tell(f"interrupted after {self._counted} of {self.total}")
+        told: Counter[str] = Counter()
         for count, trace in self._degraded.values():
             fetches = {each.remedy: None for each in trace.attempts if each.code == NOT_FETCHED and each.remedy}
             reason = ". ".join([trace.reason or "", *fetches])
-            tell(f"{self._of(count)}{trace.backend} answered, because {one_line(reason)}")
+            told[f"{trace.backend} answered, because {one_line(reason)}"] += count
+        for why, count in told.items():
+            tell(f"{self._of(count)}{why}")
         for note in self._notes:
             tell(note)
         if self._cut:
