@@ -77,7 +77,7 @@ def test_an_npy_file_has_a_row_per_image_and_a_file_that_says_which(vision, make
 def test_an_npy_file_has_no_row_for_what_failed_but_says_why(vision, make_photo, fresh_user):
     """Rows and sources stay aligned; the exit code tells that something is missing."""
     result = vision("embed", "missing.png", make_photo("a.png"), "--out", "v.NPY")
-    assert result.exit_code == 2
+    assert result.exit_code == 4
     assert "vision: 1 vector written to v.NPY\n" in result.stderr
     assert np.load(fresh_user / "v.NPY").shape == (1, 8)
     about = json.loads((fresh_user / "v.NPY.json").read_text(encoding="utf-8"))

@@ -261,7 +261,7 @@ def test_the_vectors_of_a_file_are_of_one_space(vision, photos, use_ladder):
     assert [row["trace"]["degraded"] for row in read_rows("rows.jsonl")] == [True, True]
     use_ladder("vision_backends.testing.fake:FakeBackend")
     result = vision("embed", *photos, "--out", "rows.jsonl")
-    assert result.exit_code == 3
+    assert result.exit_code == 4
     assert "other/vectors@1" in result.stderr
     assert vision("embed", "c.png", "--space", "fake/vectors@1", "--out", "rows.jsonl").exit_code == 2
     result = vision("embed", *photos, "--out", "rows.jsonl", "--redo", "degraded")

@@ -41,7 +41,6 @@ __all__ = [
     "ModelNames",
     "OfModel",
     "OptionalBackend",
-    "OptionalImages",
     "Prompt",
     "ReportOptions",
     "Space",
@@ -68,14 +67,13 @@ def _model_names(begun: str) -> list[str]:
     return complete_names(begun)
 
 
-LAST = ("as_json", "config", "debug")
+LAST = ("as_json", "quiet", "config", "debug")
 """The options that end every help text."""
 
 _IMAGES = typer.Argument(metavar="PATHS", help="Images, folders of images, patterns, or - for standard input.")
 _MODEL_HELP = "Short or full name of a model in the list, or any model on the hub."
 
-Images = Annotated[list[str], _IMAGES]
-OptionalImages = Annotated[list[str] | None, _IMAGES]
+Images = Annotated[list[str] | None, _IMAGES]
 BackendName = Annotated[
     str | None,
     typer.Option("--backend", metavar="NAME", autocompletion=_backend_names, help="Ask only this backend."),
@@ -178,6 +176,13 @@ class AskOptions(JsonOptions):
     """The options of every command that asks about images."""
 
     recursive: Recursive = False
+    paths_from: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also take the paths in FILE, one a line; - for standard input."),
+    ] = None
+    null: Annotated[
+        bool, typer.Option("--null", "-0", help="With --paths-from: they end in NUL, as find -print0 writes them.")
+    ] = False
     backends: BackendNames = None
     model: OfModel = None
     local_only: LocalOnly = False
@@ -189,6 +194,8 @@ class AskOptions(JsonOptions):
         float | None,
         typer.Option(metavar="SECONDS", help="With --batch: wait at most this long for each input; 600 by default."),
     ] = None
+
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Tell nothing but errors on standard error.")] = False
 
     def keywords(self) -> "CallKeywords":
         """Return the keywords of the router's methods that these options stand for, without the deadline.

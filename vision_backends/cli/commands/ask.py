@@ -18,14 +18,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypedDict, TypeVar, 
 
 import typer
 
-from vision_backends.cli.inputs import Input, find_images, folders_left_out, texts
+from vision_backends.cli.inputs import Input, find_images, folders_left_out, read_paths, texts
 from vision_backends.cli.options import (
     AskOptions,
     Images,
     Label,
     Language,
     ListOptions,
-    OptionalImages,
     Prompt,
     Space,
     Truncate,
@@ -101,7 +100,7 @@ class Ask(Protocol[A_co]):
 
 @command
 def describe(
-    paths: Images,
+    paths: Images = None,
     *,
     prompt: Prompt = None,
     language: Language = None,
@@ -116,7 +115,7 @@ def describe(
     """Describe images in words."""
     options.check_out()
     with _open_router(options, "describe", prompt=prompt, language=language) as (router, settings):
-        inputs = _images(paths, options, settings)
+        inputs = _images(paths or (), options, settings)
         keywords = options.keywords()
         if stream:
             only = _only_input(inputs, options)
@@ -136,15 +135,19 @@ def describe(
         each = partial(router.describe_each, **asked, **keywords)
         many = partial(router.describe_many, **asked, **keywords)
         with _rows(inputs, "describe", asked, options, settings) as (left, rows):
-            answers = _answers(left, many, options, rows) if _shares_time(options) else _as_they_come(left, each, rows)
+            answers = (
+                _answers(left, many, options, rows)
+                if _shares_time(options)
+                else _as_they_come(left, each, options, rows)
+            )
             show = partial(print_description, many=len(inputs) > 1)
-            _present(answers, show, options, Tally(total=len(left)), rows)
+            _present(answers, show, options, _tally(inputs, left, options), rows)
 
 
 @command
 def ask(
     question: Annotated[str, typer.Argument(metavar="QUESTION", help="The question or instruction.")],
-    paths: Images,
+    paths: Images = None,
     *,
     system: Annotated[
         str | None, typer.Option(metavar="TEXT", help="What holds for the whole answer, such as a role or a style.")
@@ -158,7 +161,7 @@ def ask(
     """Ask one question about one or several images together."""
     form = None if schema is None else _read_schema(schema)
     with _open_router(options, "ask", prompt=question) as (router, settings):
-        inputs = _images(paths, options, settings)
+        inputs = _images(paths or (), options, settings)
         name = ", ".join(each.name for each in inputs)
         outcome: Reply | VisionError
         try:
@@ -168,12 +171,14 @@ def ask(
             outcome = router.ask(sources, question, system=system, schema=form, **keywords)
         except VisionError as error:
             outcome = error
-        _present(iter([(Input(name=name, source=""), outcome)]), print_reply, options, Tally(total=1))
+        _present(
+            iter([(Input(name=name, source=""), outcome)]), print_reply, options, Tally(total=1, quiet=options.quiet)
+        )
 
 
 @command
 def detect(
-    paths: Images,
+    paths: Images = None,
     *,
     label: Label = None,
     min_score: Annotated[float | None, typer.Option(metavar="SCORE", help="Lowest score to report, 0 to 1.")] = None,
@@ -187,14 +192,18 @@ def detect(
     """Find objects in images, each with a box and a score."""
     options.check_out()
     with _open_router(options, "detect", labels=label) as (router, settings):
-        inputs = _images(paths, options, settings)
+        inputs = _images(paths or (), options, settings)
         drawings = None if draw is None else drawing_paths(draw, inputs)
         asked: dict[str, Any] = {"labels": label, "min_score": min_score, "truncate": truncate}
         each = partial(router.detect_each, **asked, **options.keywords())
         many = partial(router.detect_many, **asked, **options.keywords())
         with _rows(inputs, "detect", asked, options, settings) as (left, rows):
-            answers = _answers(left, many, options, rows) if _shares_time(options) else _as_they_come(left, each, rows)
-            tally = Tally(total=len(left))
+            answers = (
+                _answers(left, many, options, rows)
+                if _shares_time(options)
+                else _as_they_come(left, each, options, rows)
+            )
+            tally = _tally(inputs, left, options)
             if drawings is not None:
                 answers = _drawn(answers, drawings, ImageLimits(**settings.images.model_dump()), tally)
             _present(answers, partial(print_detections, many=len(inputs) > 1), options, tally, rows)
@@ -202,7 +211,7 @@ def detect(
 
 @command
 def embed(
-    paths: OptionalImages = None,
+    paths: Images = None,
     *,
     text: Annotated[
         list[str] | None, typer.Option(metavar="TEXT", help="Embed this text instead of an image; can be repeated.")
@@ -231,14 +240,14 @@ def embed(
                 many = partial(router.embed_many, **keywords)
                 answers = _answers(left, many, options, rows, in_parts=False)  # parts might be of two spaces
             else:
-                answers = _as_they_come(left, partial(_in_one_space, router, pinned, options.keywords()), rows)
+                answers = _as_they_come(left, partial(_in_one_space, router, pinned, options.keywords()), options, rows)
             if rows is not None and space is None:
                 answers = _honest(answers, rows)
             if options.out is not None and rows is None:
                 refuse_inputs([options.out], inputs)
-                answers = _saved(answers, options.out)
+                answers = _saved(answers, options.out, quiet=options.quiet)
             show = None if options.out else partial(print_embedding, many=len(inputs) > 1)
-            _present(answers, show, options, Tally(total=len(left)), rows)
+            _present(answers, show, options, _tally(inputs, left, options), rows)
 
 
 def _one_space(space: str | None, rows: Rows | None) -> str | None:
@@ -310,7 +319,8 @@ def _rows(
         finally:
             there = len(inputs) - len(left)
             told = f"; {there} of {len(inputs)} inputs had theirs" if there else ""
-            tell(f"{rows.written} {'row' if rows.written == 1 else 'rows'} written to {options.out}{told}")
+            if not options.quiet:
+                tell(f"{rows.written} {'row' if rows.written == 1 else 'rows'} written to {options.out}{told}")
 
 
 def _readable(given: Input) -> Input:
@@ -350,11 +360,12 @@ def _open_router(options: AskOptions, task: Task, **question: Unpack[_Question])
     with options.open_router() as opened:
         chosen: dict[str, Any] = {"backends": rungs_of(options.backends), "model": options.model}
         explanation = opened[0].explain(task, **question, **chosen, local_only=options.local_only)
-        tell_servers(opened[1], (verdict.backend for verdict in explanation.verdicts))
-        tell_prices(explanation)
+        if not options.quiet:
+            tell_servers(opened[1], (verdict.backend for verdict in explanation.verdicts))
+            tell_prices(explanation)
         missing = _missing_model(explanation)
         download = opened[1].table(missing.backend).get("download", "background") if missing else "never"
-        waits, may_ask = download == "wait", download == "background" and at_terminal()
+        waits, may_ask = download == "wait", download == "background" and at_terminal() and not options.quiet
         if missing is None or missing.model is None or not (waits or may_ask):
             yield opened
             return
@@ -394,7 +405,7 @@ def _only_input(inputs: Sequence[Input], options: ListOptions) -> Input:
 
 
 def _embeddable(paths: Sequence[str], text: Sequence[str], options: AskOptions, settings: "Settings") -> list[Input]:
-    if bool(paths) == bool(text):
+    if bool(paths or options.paths_from) == bool(text):
         raise InvalidRequestError(
             "Images and --text were both given." if text else "There is nothing to embed.",
             remedy="Name images, or pass --text.",
@@ -403,11 +414,30 @@ def _embeddable(paths: Sequence[str], text: Sequence[str], options: AskOptions, 
 
 
 def _images(paths: Sequence[str], options: AskOptions, settings: "Settings") -> list[Input]:
-    """Return the images that a command names, and tell which folders were left out."""
-    for folder, count in ({} if options.recursive else folders_left_out(paths)).items():
+    """Return the images that a command names, and tell which folders were left out.
+
+    Raises:
+        InvalidRequestError: It names none.
+    """
+    if options.paths_from is None:
+        if options.null:
+            raise InvalidRequestError("--null needs --paths-from.", remedy="Pass --paths-from - for standard input.")
+        if not paths:
+            raise InvalidRequestError("No image is named.", remedy="Name images, folders or patterns, or - for a pipe.")
+    listed = [] if options.paths_from is None else read_paths(options.paths_from, null=options.null)
+    if paths or listed:
+        found = find_images(paths, max_bytes=settings.images.max_bytes, recursive=options.recursive, listed=listed)
+    else:
+        raise InvalidRequestError(f"--paths-from {options.paths_from} names nothing.")
+    skips = not options.recursive and not options.quiet
+    for folder, count in (folders_left_out([*paths, *listed]) if skips else {}).items():
         which = "a folder in it was" if count == 1 else f"{count} folders in it were"
         tell(f"{folder}: {which} left out; -r takes the images of all folders below")
-    return find_images(paths, max_bytes=settings.images.max_bytes, recursive=options.recursive)
+    return found
+
+
+def _tally(inputs: Sequence[Input], left: Sequence[Input], options: AskOptions) -> Tally:
+    return Tally(total=len(left), quiet=options.quiet, answered=len(inputs) - len(left))
 
 
 def _shares_time(options: AskOptions) -> bool:
@@ -416,12 +446,12 @@ def _shares_time(options: AskOptions) -> bool:
 
 
 def _as_they_come(
-    inputs: Sequence[Input], ask: Callable[..., Iterator[A | VisionError]], rows: Rows | None
+    inputs: Sequence[Input], ask: Callable[..., Iterator[A | VisionError]], options: AskOptions, rows: Rows | None
 ) -> Outcomes[A]:
     """Yield each input with its answer or error as soon as there is one, in order."""
     source = attrgetter("source") if rows is None else rows.note
     coming = ask(source(each) for each in inputs if each.error is None)
-    with progress_bar(len(inputs)) as bar:
+    with progress_bar(len(inputs), quiet=options.quiet) as bar:
         for done, each in enumerate(inputs, start=1):
             outcome = each.error or next(coming)
             with bar.hidden():
@@ -439,7 +469,7 @@ def _answers(
     if options.batch and deadline_s is not None:
         in_parts = False  # only the router knows how long it has waited
     size = PART if in_parts else max(1, len(inputs))
-    with progress_bar(len(inputs)) as bar:
+    with progress_bar(len(inputs), quiet=options.quiet) as bar:
         for start in range(0, len(inputs), size):
             part = inputs[start : start + size]
             left_s = deadline_s
@@ -468,16 +498,16 @@ def _drawn(
             try:
                 save_drawing(paths[each.name], each, outcome, limits=limits)
             except VisionError as error:
-                tally.fail(each.name, error)
+                tally.fail(each.name, error, unwritten=True)
 
 
 def _saved(
-    answers: Iterator[tuple[Input, Embedding | VisionError]], path: Path
+    answers: Iterator[tuple[Input, Embedding | VisionError]], path: Path, *, quiet: bool
 ) -> Iterator[tuple[Input, Embedding | VisionError]]:
     """Save all vectors, then pass them on."""
     outcomes = list(answers)
     saved = save_vectors(path, [(each.name, outcome) for each, outcome in outcomes])
-    if saved:
+    if saved and not quiet:
         tell(f"{saved} {'vector' if saved == 1 else 'vectors'} written to {path}")
     yield from outcomes
 
