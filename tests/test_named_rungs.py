@@ -230,6 +230,86 @@ class TestBudgets:
             assert router.describe(IMAGE).trace.model == "m"
 
 
+class TestSharedBudgets:
+    """An ``account`` that several rungs name has limits for all of them together."""
+
+    SAME = 'kind = "openai"\naccount = "work"\nmodel = "m"\nprices = { m = { input = 1, output = 1 } }\n'
+
+    @pytest.fixture
+    def ladder(self, servers, tmp_path):
+        """A maker of the text of a configuration with two servers, one account and some limits of it."""
+
+        def text(limits: str, *, names=("first", "second"), more: str = "") -> str:
+            lines = [f'ladder = {json.dumps([*names, "embedded"])}\nstate = "{tmp_path / "state.db"}"\n{more}']
+            for name, server in zip(names, servers.values(), strict=False):
+                at = f'base_url = "{server.url}"\napi_key = "{server.api_key}"\n'
+                lines.append(f"[backends.{name}]\n{at}{self.SAME}")
+            return "".join([*lines, f"[accounts.work]\n{limits}\n"])
+
+        return text
+
+    def test_what_one_rung_has_spent_is_missing_to_the_other(self, servers, from_toml, ladder):
+        """The trace names each rung, and the key that has to be raised; the ledger knows who has spent what."""
+        text = ladder("daily_budget_tokens = 5000", more="cache.enabled = false\n")
+        with from_toml(text) as router:
+            assert router.describe(IMAGE, backend="first").trace.backend == "first"
+        router = from_toml(text.replace("5000", "700"))
+        trace = router.describe(IMAGE).trace
+        assert trace.backend == "embedded"
+        assert [(each.backend, each.outcome, each.code) for each in trace.attempts[:2]] == [
+            ("first", "skipped", "budget_exhausted"),
+            ("second", "skipped", "budget_exhausted"),
+        ]
+        assert all("accounts.work.daily_budget_tokens" in each.remedy for each in trace.attempts[:2])
+        (spending,) = router.spending()
+        assert (spending.backend, spending.backends) == ("accounts.work", ("first", "second"))
+        assert spending.spent == sum(
+            row.input_tokens + row.output_tokens for row in router.ledger() if row.input_tokens
+        )
+        assert [len(server.requests) for server in servers.values()] == [1, 0, 0, 0, 0]
+
+    def test_it_stays_spent_when_a_rung_gets_another_name(self, from_toml, ladder):
+        """The budget is the account's."""
+        more = "cache.enabled = false\n"
+        with from_toml(ladder("daily_budget_tokens = 5000", more=more)) as router:
+            router.describe(IMAGE, backend="first")
+        renamed = from_toml(ladder("daily_budget_tokens = 5000", names=("other", "second"), more=more))
+        assert renamed.spending()[0].spent > 0
+
+    def test_a_variable_sets_a_limit_of_it(self, monkeypatch, from_toml, ladder):
+        """As of any table."""
+        monkeypatch.setenv("VISION_ACCOUNTS__WORK__DAILY_BUDGET_USD", "0.25")
+        (spending,) = from_toml(ladder("")).spending()
+        assert (spending.budget, spending.limit) == ("daily_budget_usd", 0.25)
+
+    @pytest.mark.parametrize(
+        ("before", "after", "message"),
+        [
+            ("[accounts.work]", "[accounts.wrok]", r"first.account = 'work' .*\[accounts.work\].*Did you mean 'wrok'"),
+            ("[accounts.work]", "[backends.x]", r"there is no table \[accounts.work\]. Write \[accounts.work\]"),
+            ("daily", "dayly", r"\[accounts.work\] has an unknown key 'dayly_budget_usd'. Did you mean 'daily_"),
+            ("= 5", "= 0", r"daily_budget_usd = 0.0 must be positive"),
+            ("[accounts.work]", '[accounts.work]\naccount = "x"', r"\[accounts.work\] names an account, and is one"),
+            ("[accounts.work]", '[accounts."A B"]', r"'A B' is no name"),
+        ],
+    )
+    def test_what_has_no_meaning_is_an_error(self, from_toml, ladder, before, after, message):
+        """Before anything is sent."""
+        text = ladder("daily_budget_usd = 5").replace(before, after)
+        with pytest.raises(ConfigError, match=message):
+            from_toml(text)
+
+    def test_a_model_without_a_price_is_one_where_dollars_are_counted(self, from_toml, ladder):
+        """Whichever rung of the account it is; by configuration, and by a call's ``model=``."""
+        text = ladder("daily_budget_usd = 5")
+        unpriced = text.replace('model = "m"', 'model = "unpriced"', 1)
+        with pytest.raises(ConfigError, match=r"accounts\.work\.daily_budget_usd cannot count what 'unpriced' costs"):
+            from_toml(unpriced)
+        from_toml(unpriced.replace("= 5", "= 5\nallow_unpriced = true"))
+        with pytest.raises(InvalidRequestError, match=r"accounts\.work\.daily_budget_usd cannot count what 'x' costs"):
+            from_toml(text).describe(IMAGE, model="second/x")
+
+
 class TestAccounts:
     """Gates for quota and keys belong to who pays, not to the rung."""
 

@@ -10,6 +10,7 @@ nor what a blocked gate or a cache key is made of.
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 import sys
@@ -38,7 +39,7 @@ from vision_backends.engine.event_loop import engine_loop
 from vision_backends.engine.pools import Pool
 from vision_backends.errors import ConfigError, InvalidRequestError, VisionError
 from vision_backends.health.admission import AdmissionControl
-from vision_backends.health.budgets import Limits
+from vision_backends.health.budgets import ACCOUNTS, Limits
 from vision_backends.images import DEFAULT_LIMITS, ImageLimits
 from vision_backends.observability.alerts import Alerts
 from vision_backends.observability.events import Events
@@ -132,7 +133,8 @@ class Router:
             ``"p95"`` for what 95 % of its answers did not need. At most one call in twenty is hedged.
         warm_standby: Whether the first sign of trouble with a rung makes the next one ready in the background: it
             loads the models of what this process has asked for so far, which take their memory from then on.
-        limits: What the user allows, by name of the backend: calls and tokens per minute, budgets.
+        limits: What the user allows, by name of the backend: calls and tokens per minute, budgets; under
+            ``"accounts.NAME"`` what all backends share whose limits name that account.
         alerts: Who tells people of trouble and recovery; by default only the log ``vision_backends.alerts``.
         image_limits: What images may cost to read.
         clock: Where time comes from.
@@ -140,7 +142,8 @@ class Router:
 
     Raises:
         InvalidRequestError: The ladder is empty, names two backends alike or the deadline is not positive.
-        ConfigError: A budget in US dollars cannot count a model whose price is unknown.
+        ConfigError: A budget in US dollars cannot count a model whose price is unknown, or limits name an account that
+            is not given.
     """
 
     def __init__(
@@ -161,7 +164,7 @@ class Router:
     ) -> None:
         self._ladders = _ladders(ladder)
         _check_parts(store=store, limits=limits, alerts=alerts, image_limits=image_limits)
-        self._limits = dict(limits or {})
+        self._limits = _limits_of(limits or {})
         _check_prices(self._ladders, self._limits)
         self._clock = clock
         self._deadline_s = positive_seconds(deadline_s)
@@ -281,7 +284,11 @@ class Router:
             tenant=settings.cache.tenant,
             hedge_after_s=settings.hedge_after_s,
             warm_standby=settings.warm_standby,
-            limits={name: allowed for name, allowed in limits.items() if allowed.are_any},
+            limits={name: allowed for name, allowed in limits.items() if allowed.are_any or allowed.account}
+            | {
+                ACCOUNTS + name: Limits(**parse_table(Limits, table, section=f"[{ACCOUNTS}{name}]"))
+                for name, table in settings.accounts.items()
+            },
             alerts=Alerts(webhook=Webhook(webhook.get_secret_value()) if webhook else None),
             image_limits=ImageLimits(**settings.images.model_dump()),
         )
@@ -985,8 +992,8 @@ class Router:
             InvalidRequestError: Its price is unknown.
         """
         for backend in backends:
-            if backend.name in self._limits:
-                self._limits[backend.name].check_priced(backend, [request], error=InvalidRequestError)
+            for name, allowed in self._limits.get(backend.name, {}).items():
+                allowed.check_priced(backend, [request], name=name, error=InvalidRequestError)
 
     async def _close_on_loop(self) -> None:
         """Release what backends have on the engine's loop."""
@@ -1118,16 +1125,41 @@ def _check_parts(
             )
 
 
-def _check_prices(ladders: Mapping[Task, Sequence[Backend]], limits: Mapping[str, Limits]) -> None:
+def _limits_of(limits: Mapping[str, Limits]) -> dict[str, dict[str, Limits]]:
+    """Return what limits each backend, by whose it is: its own name, and that of its account.
+
+    Raises:
+        ConfigError: It names an account that is not there, or an account names another.
+    """
+    found: dict[str, dict[str, Limits]] = {}
+    for name, allowed in limits.items():
+        found[name] = {name: allowed}
+        if allowed.account is None:
+            continue
+        if name.startswith(ACCOUNTS):
+            message = f"[{name}] names an account, and is one."
+            raise ConfigError(message, remedy="Write account into the tables of rungs.")
+        account = ACCOUNTS + allowed.account
+        if account not in limits:
+            known = [each.removeprefix(ACCOUNTS) for each in limits if each.startswith(ACCOUNTS)]
+            near = difflib.get_close_matches(allowed.account, known, n=1)
+            message = f"{name}.account = {shown(allowed.account)} is no account: there is no table [{account}]."
+            otherwise = f"Write [{account}], with the limits that its rungs share."
+            raise ConfigError(message, remedy=f"Did you mean {near[0]!r}?" if near else otherwise)
+        found[name][account] = limits[account]
+    return found
+
+
+def _check_prices(ladders: Mapping[Task, Sequence[Backend]], limits: Mapping[str, Mapping[str, Limits]]) -> None:
     """Return if budgets in US dollars can count what the plain request of each task costs.
 
     Raises:
         ConfigError: The price of a model is unknown.
     """
     for backend in {id(each): each for ladder in ladders.values() for each in ladder}.values():
-        if backend.name in limits:
-            requests = [PLAIN_REQUESTS[task] for task, ladder in ladders.items() if backend in ladder]
-            limits[backend.name].check_priced(backend, requests, error=ConfigError)
+        requests = [PLAIN_REQUESTS[task] for task, ladder in ladders.items() if backend in ladder]
+        for name, allowed in limits.get(backend.name, {}).items():
+            allowed.check_priced(backend, requests, name=name, error=ConfigError)
 
 
 def _labels(labels: Sequence[str] | None) -> tuple[str, ...] | None:

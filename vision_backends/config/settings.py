@@ -125,6 +125,13 @@ def _without_built_in(tables: dict[str, dict[str, Any]]) -> dict[str, dict[str, 
     return tables
 
 
+def _with_plain_names(tables: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    for name in tables:
+        if not RUNG_NAME.fullmatch(name):
+            raise ValueError(f'{name!r} is no name of small letters, digits, "-" and "_"')
+    return tables
+
+
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -208,6 +215,7 @@ class Settings(BaseModel):
         local: The ``[local]`` table, as keywords of the backend.
         embedded: The ``[embedded]`` table, as keywords of the backend.
         backends: ``[backends.<name>]`` tables, as keywords of other backends; ``kind`` says of which.
+        accounts: ``[accounts.<name>]`` tables: limits that the rungs share whose tables name the ``account``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
@@ -230,6 +238,7 @@ class Settings(BaseModel):
     backends: Annotated[dict[str, dict[str, Any]], AfterValidator(_without_built_in)] = Field(
         default_factory=dict, repr=False
     )
+    accounts: Annotated[dict[str, dict[str, Any]], AfterValidator(_with_plain_names)] = Field(default_factory=dict)
 
     @property
     def state_file(self) -> Path | None:
@@ -541,7 +550,7 @@ def _refused_in_table(name: str, table: Mapping[str, Any], before: Mapping[str, 
         values = parse_table(make, own, section=f"[{name}]", beside=limited)
         without = parse_table(make, earlier, section=f"[{name}]", beside=limited)
         for key, (default, metadata) in declared(make, own).items():
-            rules = (*metadata, ONLY_LOWER) if is_limit else metadata
+            rules = (*metadata, ONLY_LOWER) if is_limit and isinstance(values[key], int | float) else metadata
             refusal = refusal_of((name, key), rules, values[key], without.get(key, default))
             yield from [refusal] if refusal else []
 
