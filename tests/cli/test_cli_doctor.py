@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 import threading
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -120,7 +121,7 @@ def test_a_model_file_that_is_gone_or_damaged_is_broken(change, why):
     assert check.state == "broken"
     assert why in check.detail
     assert check.remedy is not None
-    assert check.remedy.startswith("pip install")
+    assert check.remedy.startswith(f"{sys.executable} -m pip install --force-reinstall")
 
 
 class Page(BaseHTTPRequestHandler):
