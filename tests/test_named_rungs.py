@@ -9,6 +9,7 @@ from PIL import Image as PILImage
 
 from vision_backends import (
     AllBackendsFailedError,
+    AzureBackend,
     ConfigError,
     EmbeddedBackend,
     InvalidRequestError,
@@ -560,6 +561,26 @@ class TestMessages:
         assert error.args == (error.message,) == ("The folder in [backends.tiny] is empty.",)
         assert error.remedy == "Run: pip install 'vision-backends[local]', or see [backends.tiny.x]"
         assert error.backend == "tiny"
+
+    @pytest.mark.parametrize("base", [OpenAIBackend, AzureBackend])
+    def test_a_variety_of_a_kind_names_its_own_table(self, base):
+        """In what is wrong with its keywords, and with its calls; however it is called later."""
+
+        class Mine(base):
+            """A server of somebody else's."""
+
+            name = "mine"
+
+        given = {"endpoint": "https://127.0.0.1:9", "deployment": "d"} if base is AzureBackend else {}
+        with pytest.raises(ConfigError) as caught:
+            Mine(**given, timeout_s=-1)
+        assert caught.value.message.startswith("[backends.mine] timeout_s = -1")
+        for name in ("mine", "second"):
+            backend = Mine(**given, api_key_env="NO_SUCH_KEY").named(name)
+            with pytest.raises(AllBackendsFailedError) as failed, Router([backend]) as router:
+                router.describe(IMAGE)
+            (attempt,) = failed.value.attempts
+            assert f"api_key in [backends.{name}] of vision.toml" in attempt.remedy
 
     @pytest.mark.parametrize(
         ("kind", "line", "message"),
