@@ -231,6 +231,28 @@ class TestBudgets:
             assert router.describe(IMAGE).trace.model == "m"
 
 
+class TestLaddersOfTasks:
+    """A file may have one for each task."""
+
+    def test_questions_have_one_of_their_own(self, servers, from_toml):
+        """Or that of descriptions."""
+        text = ladder_of(servers).replace("ladder = ", "ladder.describe = ").replace("cache.enabled = false", "")
+        asked = [from_toml(text).ask(IMAGE, "What?").trace.backend]
+        asked += [from_toml(text.replace("state", 'ladder.ask = ["azure"]\nstate')).ask(IMAGE, "What?").trace.backend]
+        assert asked == ["openai", "azure"]
+
+    def test_a_rung_that_only_answers_questions_is_made_and_shown(self, servers, from_toml):
+        """And its server is asked for nothing else."""
+        text = ladder_of({"azure": servers["azure"]}).replace(
+            'ladder = ["azure", ', 'ladder.ask = ["azure"]\nladder.describe = ['
+        )
+        router = from_toml(text)
+        assert router.describe(IMAGE).trace.backend == "embedded"
+        assert router.ask(IMAGE, "What?").trace.backend == "azure"
+        assert len(servers["azure"].requests) == 1
+        assert router.explain("ask").verdicts[0].ready
+
+
 class TestSharedBudgets:
     """An ``account`` that several rungs name has limits for all of them together."""
 

@@ -260,9 +260,8 @@ class Router:
 
         settings = load_settings(config, overrides=cast("Mapping[str, Any]", overrides))
         names = settings.ladder
-        if not isinstance(names, TaskLadders):
-            names = TaskLadders(describe=names, embed=names, embed_text=names, detect=names)
-        wanted = sorted({name for task in TASKS for name in getattr(names, task)})
+        ladders = names.by_task if isinstance(names, TaskLadders) else dict.fromkeys((*TASKS, "ask"), names)
+        wanted = sorted(set(settings.on_ladders))
         limit_keys = [spec.name for spec in fields(Limits)]
         made: dict[str, Backend] = {}
         limits: dict[str, Limits] = {}
@@ -275,7 +274,7 @@ class Router:
             _close_remote(made)
         webhook = settings.alerts.webhook
         return cls(
-            {task: [made[name] for name in getattr(names, task) if name in made] for task in TASKS},
+            {task: [made[name] for name in ladder if name in made] for task, ladder in ladders.items()},
             deadline_s=settings.deadline_s,
             store=open_store(
                 settings.state_file, max_cache_bytes=settings.cache.max_bytes, is_ours=settings.state == "auto"

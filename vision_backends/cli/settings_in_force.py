@@ -91,7 +91,7 @@ def _with_defaults(settings: Settings) -> tuple[dict[str, Any], dict[Keys, Any]]
     plain = SettingsType.model_construct().model_dump(mode="json", exclude=rungs)
     defaults = {keys: reduce(getitem, keys, plain) for keys in leaves(plain)}
     if isinstance(values["ladder"], dict):
-        defaults |= {("ladder", task): plain["ladder"] for task in values["ladder"]}
+        defaults |= {("ladder", task): plain["ladder"] for task in values["ladder"] if task != "ask"}
     configured = [name for name in BUILT_IN if settings.table(name)]
     for name in dict.fromkeys([*settings.on_ladders, *configured, *settings.backends]):
         table, keys = settings.table(name), _defaults_of_rung(settings, name)
