@@ -60,14 +60,21 @@ class Setting:
 
 
 def settings_in_force(configuration: Configuration) -> list[Setting]:
-    """Return every key that is in force, table by table: the core's own, then those of each rung, best first."""
+    """Return every key that is in force, table by table: the core's own, then those of each rung, best first.
+
+    What a user calls a rung or an account says nothing of what is in its table.
+    """
     from vision_backends.config.lines import lines_of
     from vision_backends.config.places import leaves
 
     origins = configuration.origins
     values, defaults = _with_defaults(configuration.settings)
     lines = {str(place.path): lines_of(place) for place in configuration.places if place.path is not None}
-    shown = mask(values)
+    shown = mask(values) | {
+        above: {name: mask(table) for name, table in values[above].items()}
+        for above in ("backends", "accounts")
+        if above in values
+    }
     return [
         Setting(
             keys=keys,
