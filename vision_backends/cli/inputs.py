@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vision_backends.errors import InvalidRequestError
-from vision_backends.search.folders import Walk, is_image_name
+from vision_backends.image_files import Walk, is_image_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -31,6 +31,7 @@ __all__ = [
     "GIVE_BACK_S",
     "Alert",
     "Amount",
+    "BudgetReservedError",
     "BudgetState",
     "Limits",
     "Spending",
@@ -63,7 +64,14 @@ PROCESSES = 16
 GIVE_BACK_S = 5.0
 """What a process has not used for so long it gives back."""
 
+ALIVE_S = 30.0
+"""What a process has drawn and not spoken of for so long is not waited for: it may have died."""
+
 MONTH = len("2026-11")
+
+
+class BudgetReservedError(QuotaExhaustedError):
+    """A call does not fit in only because of what calls under way have reserved; it may as soon as they are settled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,6 +279,7 @@ class BudgetState:
         reserved: End of the lease and amount of each running call, by its id.
         drawn: What processes have drawn and neither booked nor given back, by day and by process. It counts as spent
             until they do: one that has died has spent it.
+        drawn_at: When each of these processes has last said so, to within 5 s, in seconds since 1970 UTC.
         levels: What was left of the minute's requests and tokens, and when.
         backends: The rungs whose calls are counted here.
     """
@@ -281,6 +290,7 @@ class BudgetState:
     told: dict[str, list[str]] = field(default_factory=dict)
     reserved: dict[str, tuple[float, Amount]] = field(default_factory=dict)
     drawn: dict[str, dict[str, Amount]] = field(default_factory=dict)
+    drawn_at: dict[str, float] = field(default_factory=dict)
     levels: dict[str, tuple[float, float]] = field(default_factory=dict)
     backends: tuple[str, ...] = ()
 
@@ -303,6 +313,7 @@ class BudgetState:
                     day: {process: _amount(values) for process, values in drawn.items()}
                     for day, drawn in state.get("drawn", {}).items()
                 },
+                drawn_at={process: float(at) for process, at in state.get("drawn_at", {}).items()},
                 levels={what: (float(level), float(at)) for what, (level, at) in state["levels"].items()},
             )
         except (ValueError, TypeError, KeyError, AttributeError):
@@ -318,7 +329,7 @@ class BudgetState:
             "levels": self.levels,
         }
         if self.drawn:
-            state["drawn"] = self.drawn
+            state["drawn"], state["drawn_at"] = self.drawn, self.drawn_at
         return json.dumps(state, separators=(",", ":"))
 
     def obstacle(self, amount: Amount, *, now: float) -> BackendError | None:
@@ -385,12 +396,17 @@ class BudgetState:
             del self.spent[period]
         self.told = {period: told for period, told in self.told.items() if period in self.spent}
 
-    def hold(self, process: str, day: str, amount: Amount) -> None:
+    def hold(self, process: str, day: str, amount: Amount, *, now: float) -> None:
         """Note what a process holds of a day, in place of what it has held; that of other days is given back."""
         for held in self.drawn.values():
             held.pop(process, None)
         if amount != Amount():
             self.drawn.setdefault(day, {})[process] = amount
+            self.drawn_at[process] = (
+                now // GIVE_BACK_S * GIVE_BACK_S
+            )  # the state is written only when something changes
+        holding = {each for held in self.drawn.values() for each in held}
+        self.drawn_at = {each: at for each, at in self.drawn_at.items() if each in holding}
         self.drawn = {day: held for day, held in self.drawn.items() if held}
         for old in sorted(self.drawn)[:-KEPT_PERIODS]:
             for lost in self.drawn.pop(old).values():  # by processes that have died: it stays spent
@@ -461,21 +477,25 @@ class BudgetState:
         for budget, limit, period, spent in self._limited(now):
             needed = max(1, budget.of(amount))  # a call of unknown price must not get past a budget that is spent
             if spent + self._held(budget, period) + self._reserved(budget, now) + needed > limit:
-                return self._spent(budget, limit, spent, needed, now=now)
+                return self._spent(budget, limit, spent, self._lost(budget, period, now), needed, now=now)
         return None
 
-    def _spent(self, budget: Budget, limit: int, spent: int, needed: int, *, now: float) -> QuotaExhaustedError:
+    def _spent(
+        self, budget: Budget, limit: int, spent: int, lost: int, needed: int, *, now: float
+    ) -> QuotaExhaustedError:
         key = f"{self.backend}.{budget.key}"
-        if spent + needed <= limit:  # running calls may turn out cheaper than they were estimated
+        if spent + lost + needed <= limit:  # calls under way may turn out cheaper than they were estimated
             ends = self._running(now)
-            return QuotaExhaustedError(
-                f"Running calls have reserved the rest of {key} = {budget.show(limit)}.",
+            return BudgetReservedError(
+                f"Calls under way have reserved the rest of {key} = {budget.show(limit)}.",
+                remedy="A call waits for them to be settled, as long as its deadline allows.",
                 backend=self.backend,
                 code="budget_reserved",
                 retry_after_s=max(0.0, min((until for until, _ in ends.values()), default=now + GIVE_BACK_S) - now),
             )
         this = "today" if budget.period == "day" else "this month"
-        more = f", and this call may take {budget.show(needed)}" if spent < limit else ""
+        more = f", {budget.show(lost)} drawn by a process that was not heard of again" if lost else ""
+        more += f", and this call may take {budget.show(needed)}" if spent + lost < limit else ""
         return QuotaExhaustedError(
             f"{budget.show(spent)} of {this}'s budget of {budget.show(limit)} is spent{more}.",
             remedy=f"Raise {key}, or wait for the next {budget.period} (UTC).",
@@ -496,8 +516,20 @@ class BudgetState:
 
     def _held(self, budget: Budget, period: str) -> int:
         """Return what processes have drawn of a day or month."""
-        days = [held for day, held in self.drawn.items() if day.startswith(period)]
-        return sum(budget.of(amount) for held in days for amount in held.values())
+        return sum(budget.of(amount) for _process, amount in self._drawn(period))
+
+    def _lost(self, budget: Budget, period: str, now: float) -> int:
+        """Return what of that was drawn by processes that have not been heard of for long."""
+        silent = [amount for process, amount in self._drawn(period) if not self._is_heard_of(process, now)]
+        return sum(map(budget.of, silent))
+
+    def _drawn(self, period: str) -> Iterator[tuple[str, Amount]]:
+        for day, held in self.drawn.items():
+            if day.startswith(period):
+                yield from held.items()
+
+    def _is_heard_of(self, process: str, now: float) -> bool:
+        return abs(now - self.drawn_at.get(process, -ALIVE_S)) < ALIVE_S
 
     def _level(self, key: str, limit: int, now: float) -> float:
         """Return what is left of a minute's allowance, which comes back steadily up to the whole of it."""
