@@ -12,6 +12,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import vision_backends
+import vision_backends.results
 import vision_backends.testing
 from vision_backends.cli.config_schema import config_schema
 from vision_backends.config.found import FREELY, ONLY_LOWER, OnlyIf
@@ -54,7 +55,7 @@ TITLES = {
     "azure": ('`[backends.NAME]` with `kind = "azure"`', "Azure OpenAI."),
     "limits": (
         "Limits and budgets of any backend",
-        "The table of any backend may hold them. None is set by default. They hold for all processes of the machine.",
+        "The table of any backend may hold them, and `[accounts.NAME]` all but `account`. They hold for all processes.",
     ),
 }
 """What stands above the keys of a table; the others are called by their name."""
@@ -67,6 +68,9 @@ def pages() -> dict[str, str]:
         "reference/commands.md": commands_page(),
         **{f"reference/{file}.md": names_page(*of) for file, of in HOMES.items()},
         "reference/records.md": listed("Records of state and events", "vision_backends", RECORDS),
+        "reference/results.md": listed(
+            "Tables and data sets", "vision_backends.results", vision_backends.results.__all__
+        ),
         "reference/testing.md": listed("Testing", "vision_backends.testing", vision_backends.testing.__all__),
     }
 
@@ -143,7 +147,7 @@ def _told(table: str, name: str, key: dict[str, Any]) -> Iterator[str]:
 def _allowed(table: str, name: str) -> str:
     """Return what a file may set that was only found."""
     if table == "limits":
-        return f"only {ONLY_LOWER.words}"
+        return "not allowed" if name == "account" else f"only {ONLY_LOWER.words}"
     if table in BUILT_IN:
         default, metadata = declared(class_at(KINDS[table]), [name])[name]
     elif table in KINDS:

@@ -34,10 +34,25 @@ def test_each_day_and_model_has_a_row_with_its_calls_tokens_cost_and_misses(visi
     today = f"{datetime.now(UTC):%Y-%m-%d}"
     assert (result.exit_code, result.stderr) == (0, "")
     assert rows[1] == ["day", "model", "calls", "cached", "fallbacks", "tokens", "in", "out", "cost", "mean"]
-    assert rows[2] == [today, "broke-model", "1", "0", "3", "0", "0", "$0", "-"]
-    assert rows[3][:-2] == [today, "costly-model", "2", "1", "0", "2,400", "60", "$0.5000"]
+    assert rows[2] == [today, "broke-model", "1", "0", "0", "0", "0", "$0", "-"]
+    assert rows[3][:-2] == [today, "costly-model", "2", "1", "3", "2,400", "60", "$0.5000"]
     assert rows[4][:8] == ["total", "3", "1", "3", "2,400", "60", "$0.5000", rows[3][-2]]
-    assert rows[5] == ["Fallbacks:", "quota_exhausted", "3"]
+    assert rows[5] == ["Rungs", "that", "did", "not", "answer:", "quota_exhausted", "3"]
+
+
+def test_an_answer_is_one_fallback_however_many_rungs_are_not_there(vision, kept_ladder, make_photo):
+    """A rung that was never asked has no row of its own; that it did not answer is said below."""
+    kept_ladder("openai", "local", FAKE)
+    vision("describe", make_photo("a.png"), make_photo("b.png"))
+    lines = vision("usage").stdout.splitlines()
+    assert [line.split()[1:5] for line in lines[2:3]] == [["fake-model", "2", "0", "2"]]
+    assert lines[3:] == ["Rungs that did not answer: not_ready 4"]
+    (answered,) = [
+        total
+        for total in map(json.loads, vision("usage", "--json", "--by", "backend").stdout.splitlines())
+        if total["calls"]
+    ]
+    assert (answered["backend"], answered["fallbacks"]) == ("fake", 2)
 
 
 def test_an_unknown_cost_is_told_apart_from_the_known_part(vision, kept_ladder, make_photo):

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from vision_backends.config.presets import Preset
     from vision_backends.config.trusted_files import Verdict
     from vision_backends.config.web_address import Origin
+    from vision_backends.types import Task
 
 __all__ = [
     "BUILT_IN",
@@ -137,12 +138,32 @@ class _Table(BaseModel):
 
 
 class TaskLadders(_Table):
-    """One ladder per task; a task that is left out takes the default."""
+    """One ladder per task; a task that is left out takes the default.
+
+    Attributes:
+        describe: Who describes.
+        embed: Who embeds images.
+        embed_text: Who embeds texts.
+        detect: Who detects.
+        ask: Who answers questions; by default those who describe.
+    """
 
     describe: Names = DEFAULT_LADDER
     embed: Names = DEFAULT_LADDER
     embed_text: Names = DEFAULT_LADDER
     detect: Names = DEFAULT_LADDER
+    ask: Names | None = None
+
+    @property
+    def by_task(self) -> dict[Task, tuple[str, ...]]:
+        """The ladder of each task."""
+        return {
+            "describe": self.describe,
+            "embed": self.embed,
+            "embed_text": self.embed_text,
+            "detect": self.detect,
+            "ask": self.describe if self.ask is None else self.ask,
+        }
 
 
 class CacheSettings(_Table):
@@ -192,8 +213,8 @@ class AlertSettings(_Table):
     webhook: Annotated[SecretStr, AfterValidator(_web_address)] | None = None
 
 
-def _all_built_in(value: object, _without: object) -> bool:
-    ladders = [value] if isinstance(value, tuple) else [getattr(value, task) for task in TaskLadders.model_fields]
+def _all_built_in(value: TaskLadders | tuple[str, ...], _without: object) -> bool:
+    ladders = value.by_task.values() if isinstance(value, TaskLadders) else [value]
     return all(name in BUILT_IN for ladder in ladders for name in ladder)
 
 
@@ -265,7 +286,7 @@ class Settings(BaseModel):
         """The names of all rungs on any ladder, best first."""
         if isinstance(self.ladder, tuple):
             return [*self.ladder]
-        return [*dict.fromkeys(name for task in TaskLadders.model_fields for name in getattr(self.ladder, task))]
+        return [*dict.fromkeys(name for ladder in self.ladder.by_task.values() for name in ladder)]
 
     def rungs_of(self, kind: str) -> list[str]:
         """Return the names of all rungs of a built-in kind, configured or on a ladder; the built-in one first."""

@@ -15,10 +15,10 @@ from vision_backends.backends.base import tell_rung
 from vision_backends.errors import last_of_each
 from vision_backends.health.policy import MAYBE_BILLED
 from vision_backends.storage.base import LedgerRow
-from vision_backends.types import FREE, Attempt, Timing, Trace, Usage
+from vision_backends.types import FREE, Attempt, Reply, Timing, Trace, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Container, Iterable, Sequence
 
     from vision_backends.errors import VisionError
     from vision_backends.routing.call import Answer, Item, Rung
@@ -116,7 +116,9 @@ def complete(item: Item) -> Answer | None:
         notes=(*item.notes, *item.answer.trace.notes),
         timing=None if last.outcome == "cached" else _with_opening(item.answer.trace.timing, item),
     )
-    return replace(item.answer, trace=trace)
+    if isinstance(item.answer, Reply):
+        return replace(item.answer, trace=trace, sources=item.names)
+    return replace(item.answer, trace=trace, source=item.names[0] if item.names else None)
 
 
 def _with_opening(timing: Timing | None, item: Item) -> Timing | None:
@@ -137,8 +139,17 @@ def _misses(attempts: Sequence[Attempt]) -> list[Attempt]:
     return last_of_each(attempt for attempt in before if attempt.is_miss and attempt.backend != last.backend)
 
 
-def ledger_rows(attempts: Iterable[Attempt], *, task: Purpose, call_id: str) -> list[LedgerRow]:
-    """Return the attempts of a call as they are booked, without rungs that could never have answered."""
+def ledger_rows(
+    attempts: Iterable[Attempt], *, task: Purpose, call_id: str, degraded: Container[int] = ()
+) -> list[LedgerRow]:
+    """Return the attempts of a call as they are booked, without rungs that could never have answered.
+
+    Args:
+        attempts: What was tried, for one input after the other.
+        task: What for.
+        call_id: The call's.
+        degraded: The identities of those that have answered in place of a better rung.
+    """
     return [
         LedgerRow(
             at=attempt.at,
@@ -154,6 +165,7 @@ def ledger_rows(attempts: Iterable[Attempt], *, task: Purpose, call_id: str) -> 
             input_tokens=attempt.usage.input_tokens,
             output_tokens=attempt.usage.output_tokens,
             cost_usd=attempt.usage.cost_usd,
+            degraded=None if attempt.error is not None else id(attempt) in degraded,
         )
         for attempt in attempts
         if attempt.is_miss or attempt.error is None

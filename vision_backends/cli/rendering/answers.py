@@ -49,7 +49,7 @@ SHOWN_COMPONENTS = 4
 def to_json(name: str, outcome: Answer | VisionError) -> dict[str, Any]:
     """Return an answer or an error as one JSON-able object that names its source."""
     if not isinstance(outcome, VisionError):
-        return {"source": name, **outcome.to_dict()}
+        return {"source": name} | outcome.to_dict() | {"source": name}
     error: dict[str, Any] = {"kind": outcome.kind, "message": outcome.message, "remedy": outcome.remedy}
     if isinstance(outcome, WITH_TABLE):
         error["attempts"] = [attempt.to_dict() for attempt in outcome.attempts]
