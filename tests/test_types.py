@@ -422,12 +422,28 @@ def supervision(monkeypatch, tmp_path):
 
 @pytest.mark.usefixtures("supervision")
 def test_supervision_gets_arrays():
-    """Boxes, scores, ids and names of n objects are arrays of n rows; an unknown id is -1."""
+    """Boxes, scores, ids and names of n objects are arrays of n rows; a label that is not COCO's has an id above."""
     found = detections(detection(score=0.9), detection(score=0.2, label="scooter", category_id=None)).to_supervision()
     assert found.xyxy.tolist() == [[1, 2, 30, 40], [1, 2, 30, 40]]
     assert found.confidence.tolist() == pytest.approx([0.9, 0.2])
-    assert found.class_id.tolist() == [17, -1]
+    assert found.class_id.tolist() == [17, 91]
     assert found.data["class_name"].tolist() == ["cat", "scooter"]
+
+
+@pytest.mark.usefixtures("supervision")
+def test_labels_of_any_words_have_ids_of_their_own_for_supervision():
+    """Its colours and metrics go by the id, so no two labels share one."""
+    found = detections(*(detection(label=label, category_id=None) for label in ("scooter", "kite", "scooter")))
+    assert found.to_supervision().class_id.tolist() == [92, 91, 92]
+    assert found.to_supervision(classes=["scooter", "swan", "kite"]).class_id.tolist() == [0, 2, 0]
+
+
+@pytest.mark.parametrize("classes", [["scooter"], ["kite", "scooter", "kite"], "kite"])
+def test_a_label_that_is_none_of_the_classes_is_the_callers_error(classes):
+    """No id is made up."""
+    found = detections(detection(label="kite", category_id=None))
+    with pytest.raises(InvalidRequestError, match=r"none of the classes|twice|single str"):
+        found.to_supervision(classes=classes)
 
 
 @pytest.mark.usefixtures("supervision")

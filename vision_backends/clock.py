@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Literal, Protocol, Self, TypeVar
 
 from vision_backends.errors import TimedOutError
-from vision_backends.types import Timing
+from vision_backends.traces import Timing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator

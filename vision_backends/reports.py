@@ -6,13 +6,15 @@ judged.
 
 from __future__ import annotations
 
+from collections.abc import Mapping  # noqa: TC003 — the same
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from vision_backends.serialization import read_record
+from vision_backends.traces import Task  # noqa: TC001 — `read_record` looks annotations up
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from vision_backends.types import Task
+    from collections.abc import Iterator
 
 __all__ = ["Explanation", "RungStatus", "Verdict", "WarmUp", "WarmUpReport"]
 
@@ -56,6 +58,11 @@ class Verdict:
         lists = {"spaces": list(self.spaces), "notes": list(self.notes), "unpriced": list(self.unpriced)}
         return asdict(self) | lists
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read again what `to_dict` returned; errors as in `Description.from_dict`."""
+        return read_record(cls, values)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
@@ -98,6 +105,11 @@ class Explanation:
             "verdicts": [verdict.to_dict() for verdict in self.verdicts],
         }
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read again what `to_dict` returned; errors as in `Description.from_dict`."""
+        return read_record(cls, values)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RungStatus:
@@ -129,6 +141,11 @@ class RungStatus:
             "facts": dict(self.facts),
         }
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read again what `to_dict` returned; errors as in `Description.from_dict`."""
+        return read_record(cls, values)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WarmUp:
@@ -155,6 +172,11 @@ class WarmUp:
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON-able values."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read again what `to_dict` returned; errors as in `Description.from_dict`."""
+        return read_record(cls, values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +210,11 @@ class WarmUpReport:
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON-able values."""
         return {"warm_ups": [each.to_dict() for each in self.warm_ups]}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read again what `to_dict` returned; errors as in `Description.from_dict`."""
+        return read_record(cls, values)
 
 
 def _cells(warm_up: WarmUp) -> tuple[str, str]:

@@ -1,27 +1,46 @@
-"""The records that callers receive: answers, and an account of where each came from.
+"""The answers that callers receive.
 
-This module decides the shape of results and what makes one valid. It must not know how any of them is made:
-no backend, no file format, no configuration. Arrays are numpy's, which is imported only when one is touched.
+This module decides the shape of answers and what makes one valid. It must not know how any of them is made: no backend,
+no configuration. How they look and which files they become is in `results`; the accounts in them are in `traces`.
+Arrays are numpy's, which is imported only when one is touched.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
-from datetime import UTC, datetime
+from collections.abc import Mapping  # noqa: TC003 — `read_record` looks annotations up
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Self, overload
 
-from vision_backends.arguments import shown
+from vision_backends.arguments import check_number, check_text, iterate, shown
 from vision_backends.errors import InvalidRequestError, SpaceMismatchError
+from vision_backends.results import selection
+from vision_backends.serialization import read_record, to_values, to_versioned
+from vision_backends.traces import (
+    FREE,
+    TASKS,
+    UNTRACED,
+    Attempt,
+    Outcome,
+    ProbeReport,
+    Purpose,
+    Task,
+    Timing,
+    Trace,
+    Usage,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    import os
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import numpy as np
     import numpy.typing as npt
     from PIL import Image as PILImage
+
+    from vision_backends.images import ImageSource
+    from vision_backends.results.selection import Places
 
 __all__ = [
     "FREE",
@@ -42,213 +61,6 @@ __all__ = [
     "Usage",
 ]
 
-Task = Literal["describe", "embed", "embed_text", "detect", "ask"]
-"""What can be asked of a backend."""
-
-TASKS: tuple[Task, ...] = ("describe", "embed", "embed_text", "detect")
-"""The tasks that every ladder has; ``ask`` goes down that of ``describe`` to the rungs that follow instructions."""
-
-Purpose = Literal["describe", "embed", "embed_text", "detect", "ask", "probe"]
-"""What a backend is asked for, as the ledger has it: a task of the user's, or finding out what its server can do."""
-
-Outcome = Literal["answered", "cached", "failed", "skipped"]
-"""How one attempt ended; ``skipped`` means that the backend was not asked at all."""
-
-
-MAX_TOKENS = 10**12
-MAX_USD = 1e9
-"""More than the whole world asks in a day: a count beyond is none."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
-    """What an answer consumed; ``None`` means unknown, never 0.
-
-    Numbers that nobody can have consumed, such as negative ones or NaN, become unknown.
-
-    Attributes:
-        input_tokens: Billed tokens sent.
-        output_tokens: Billed tokens received.
-        cost_usd: Money in US dollars.
-    """
-
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cost_usd: float | None = None
-
-    def __post_init__(self) -> None:
-        for name, most in (("input_tokens", MAX_TOKENS), ("output_tokens", MAX_TOKENS), ("cost_usd", MAX_USD)):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= most:
-                object.__setattr__(self, name, None)
-
-    def __add__(self, other: Usage) -> Usage:
-        """Add two usages; what is unknown in either is unknown in the sum."""
-        return Usage(
-            input_tokens=_sum(self.input_tokens, other.input_tokens),
-            output_tokens=_sum(self.output_tokens, other.output_tokens),
-            cost_usd=_sum(self.cost_usd, other.cost_usd),
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON-able values."""
-        return _fields_to_dict(self)
-
-
-FREE = Usage(input_tokens=0, output_tokens=0, cost_usd=0.0)
-"""The usage of a backend that costs nothing."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
-    """The outcome of asking, or of not asking, one rung.
-
-    Attributes:
-        backend: Name of the backend.
-        outcome: How it ended.
-        model: The model that was or would have been asked.
-        error: Kind of the error, such as ``"quota_exhausted"`` (see ``VisionError.kind``); None on success.
-        message: What happened, in a sentence.
-        remedy: What the reader can do about it.
-        code: The provider's own error code.
-        status: HTTP status.
-        request_id: The provider's id of the request.
-        at: When it ended, in seconds since 1970 UTC.
-        elapsed_s: Seconds spent on this attempt.
-        usage: What it consumed; a failed attempt may have been billed, and its cost is then unknown (None).
-        retry_after_s: Seconds after which the rung may be asked again, where that is known.
-    """
-
-    backend: str
-    outcome: Outcome
-    model: str | None = None
-    error: str | None = None
-    message: str | None = None
-    remedy: str | None = None
-    code: str | None = None
-    status: int | None = None
-    request_id: str | None = None
-    at: float = 0.0
-    elapsed_s: float = 0.0
-    usage: Usage = FREE
-    retry_after_s: float | None = None
-
-    @property
-    def is_miss(self) -> bool:
-        """Whether the rung should have answered and has not; one that cannot do it at all is not even asked."""
-        return self.error is not None and not (self.outcome == "skipped" and self.error == "not_supported")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON-able values."""
-        return _fields_to_dict(self)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeReport:
-    """What was found out about a model of a server.
-
-    Attributes:
-        model: The model that looks at images.
-        sees: Whether it does; None where its answers say neither.
-        at: When that was found out, in seconds since 1970 UTC.
-        follows_schemas: Whether it answers in JSON that follows a schema without being told so in words; None where
-            that is not known.
-        refuses: The fields of requests that the server refuses, or does not follow.
-        questions: How many questions were asked for it now; 0 for what was known before.
-        usage: What they have consumed.
-    """
-
-    model: str
-    sees: bool | None
-    at: float
-    follows_schemas: bool | None = None
-    refuses: tuple[str, ...] = ()
-    questions: int = 0
-    usage: Usage = FREE
-
-    def __str__(self) -> str:
-        sight = "answers neither like one that sees images nor like one that does not"
-        if self.sees is not None:
-            sight = "sees images" if self.sees else "sees no images"
-        day = f"{datetime.fromtimestamp(self.at, UTC):%Y-%m-%d}"
-        parts = [f"{self.model} {sight} (found out on {day})"]
-        if self.follows_schemas is not None:
-            parts.append("follows JSON schemas" if self.follows_schemas else "is asked for JSON in words")
-        if self.refuses:
-            parts.append(f"its server refuses {', '.join(self.refuses)}")
-        return ", ".join(parts)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON-able values."""
-        return _fields_to_dict(self)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timing:
-    """Where the time of an answer went, as far as it was measured; ``None`` means unknown, never 0.
-
-    Time that the inputs of one batch shared counts in full for each of them. Parts may overlap, and some time belongs
-    to none, such as loading a model: their sum is not the elapsed time.
-
-    Attributes:
-        decode_s: Seconds from the file to what the model or the server takes: reading, decoding, scaling, encoding.
-        queue_s: Seconds spent waiting for other callers of the same model.
-        model_s: Seconds of computing on this machine.
-        wire_s: Seconds from sending requests to having read the replies.
-    """
-
-    decode_s: float | None = None
-    queue_s: float | None = None
-    model_s: float | None = None
-    wire_s: float | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON-able values."""
-        return _fields_to_dict(self)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trace:
-    """Who gave an answer, and what it took to get it.
-
-    A backend fills in ``model``, ``revision``, ``usage``, ``flawed_boxes``, ``timing`` and ``notes`` of its own; the
-    router fills in the rest.
-
-    Attributes:
-        backend: Name of the backend that answered.
-        model: The model that answered.
-        revision: The exact version of that model, where it has one, or what the server calls the model that answered.
-        degraded: True when a better rung could have been asked for this but did not answer.
-        reason: Why it is degraded, in one line; None when it is not.
-        cached: True when the answer came from the cache.
-        attempts: Every rung that was considered, best first; the last one answered.
-        usage: What this answer cost, failed attempts included; a cached answer costs nothing.
-        elapsed_s: Seconds from the call to the answer.
-        flawed_boxes: How many boxes of the reply were mended or left out, because they were inside out, outside of the
-            image, of a label that was not asked for, or no boxes at all.
-        notes: What was wrong with the input although it was answered, in a sentence each: a little of an image was
-            missing, or it was wholly transparent; a text was cut off.
-        timing: Where the time of the attempt that answered went; None for a cached answer, and where the backend
-            does not measure it. It is ignored when traces are compared.
-    """
-
-    backend: str = ""
-    model: str | None = None
-    revision: str | None = None
-    degraded: bool = False
-    reason: str | None = None
-    cached: bool = False
-    attempts: tuple[Attempt, ...] = ()
-    usage: Usage = Usage()
-    elapsed_s: float = 0.0
-    flawed_boxes: int = 0
-    notes: tuple[str, ...] = ()
-    timing: Timing | None = field(default=None, compare=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON-able values."""
-        return _fields_to_dict(self)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
@@ -261,6 +73,8 @@ class Description:
         evidence: JSON-able facts that the text was made from; None for free captions.
         informative: False when the rung recognised nothing and the text says only that, and colours. A rung that cannot
             tell is taken to have recognised something.
+        source: Path or name of the image as the caller gave it; None for bytes and pixels, which have none. The image
+            itself is not kept.
         trace: Who said it.
     """
 
@@ -269,14 +83,59 @@ class Description:
     complete: bool = True
     evidence: Mapping[str, Any] | None = None
     informative: bool = True
-    trace: Trace = Trace()
+    source: str | None = None
+    trace: Trace = UNTRACED
 
     def __str__(self) -> str:
         return self.text
 
+    def __repr__(self) -> str:
+        return f"<Description {_cut(self.text)}{_said_by(self)}>"
+
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON-able values."""
-        return _fields_to_dict(self)
+        return to_versioned(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read again what `to_dict` returned, from JSON too; keys that the record does not have are passed over.
+
+        Raises:
+            InvalidRequestError: A field is missing or cannot have its value, or a later version wrote it.
+        """
+        return read_record(cls, values)
+
+    def _repr_html_(self) -> str:
+        from vision_backends.results.cards import card
+
+        return card(self)
+
+    def save(self, path: str | os.PathLike[str], *, image: ImageSource | None = None) -> None:
+        """Write the answer to a file whose name ends in .json (read again by `from_dict`) or .html (with its picture).
+
+        Args:
+            path: The file; one that is there is replaced.
+            image: What it was asked about, where that has no path or has moved.
+
+        Raises:
+            InvalidRequestError: The name says another format, or is that of the image; the file cannot be written.
+        """
+        from vision_backends.results.files import save
+
+        save(self, path, image=image)
+
+    def show(self, *, image: ImageSource | None = None) -> None:
+        """Show the answer with its picture: in a notebook below the cell, otherwise in a viewer of pictures.
+
+        Args:
+            image: What it was asked about, where that has no path or has moved.
+
+        Raises:
+            InvalidRequestError: There is no image to show it with.
+        """
+        from vision_backends.results.display import show
+
+        show(self, image=image)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -288,21 +147,69 @@ class Reply:
         data: What the schema describes, read and validated: JSON values, or an instance of the class that was given.
             None where none was given.
         complete: False when the text was cut at the model's length limit, or nobody says that it was not.
+        sources: Paths or names of the images in their order, as the caller gave them; None for bytes and pixels. The
+            images themselves are not kept.
         trace: Who said it.
     """
 
     text: str
     data: Any = None
     complete: bool = True
-    trace: Trace = Trace()
+    sources: tuple[str | None, ...] = ()
+    trace: Trace = UNTRACED
 
     def __str__(self) -> str:
         return self.text
 
+    def __repr__(self) -> str:
+        return f"<Reply {_cut(self.text if self.data is None else repr(self.data))}{_said_by(self)}>"
+
+    @property
+    def source(self) -> str | None:
+        """Path or name of the image, where there was only one."""
+        return self.sources[0] if len(self.sources) == 1 else None
+
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON-able values."""
         dump = getattr(self.data, "model_dump", None)  # of an instance of pydantic's
-        return _fields_to_dict(self) | {"data": self.data if dump is None else dump(mode="json")}
+        return to_versioned(self) | {"source": self.source} | {"data": self.data if dump is None else dump(mode="json")}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read again what `to_dict` returned; `data` is of JSON values then. Errors as in `Description.from_dict`."""
+        return read_record(cls, values)
+
+    def _repr_html_(self) -> str:
+        from vision_backends.results.cards import card
+
+        return card(self)
+
+    def save(self, path: str | os.PathLike[str], *, image: ImageSource | None = None) -> None:
+        """Write the answer to a file whose name ends in .json (read again by `from_dict`) or .html (with its picture).
+
+        Args:
+            path: The file; one that is there is replaced.
+            image: What it was asked about, where that has no path or has moved.
+
+        Raises:
+            InvalidRequestError: The name says another format, or is that of the image; the file cannot be written.
+        """
+        from vision_backends.results.files import save
+
+        save(self, path, image=image)
+
+    def show(self, *, image: ImageSource | None = None) -> None:
+        """Show the answer with its picture: in a notebook below the cell, otherwise in a viewer of pictures.
+
+        Args:
+            image: What it was asked about, where that has no path or has moved.
+
+        Raises:
+            InvalidRequestError: There is no image to show it with.
+        """
+        from vision_backends.results.display import show
+
+        show(self, image=image)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -312,6 +219,7 @@ class Embedding:
     Attributes:
         vector: float32 array of shape [D], L2-normalised, read-only.
         space: Name of the vector space; vectors of different spaces cannot be compared.
+        source: Path or name of the image as the caller gave it; None for bytes and pixels, and for texts.
         trace: Who made it.
 
     Raises:
@@ -320,7 +228,8 @@ class Embedding:
 
     vector: npt.NDArray[np.float32]
     space: str
-    trace: Trace = Trace()
+    source: str | None = None
+    trace: Trace = UNTRACED
 
     def __post_init__(self) -> None:
         import numpy as np
@@ -338,6 +247,9 @@ class Embedding:
     def dimension(self) -> int:
         """D, the number of components."""
         return int(self.vector.size)
+
+    def __repr__(self) -> str:
+        return f"<Embedding of {self.dimension} components in {self.space!r}{_said_by(self)}>"
 
     def similarity(self, other: Embedding) -> float:
         """Return the cosine similarity to another embedding of the same space, in [-1, 1].
@@ -368,23 +280,29 @@ class Embedding:
             return NotImplemented
         import numpy as np
 
-        same = self.space == other.space and self.trace == other.trace
+        same = (self.space, self.source, self.trace) == (other.space, other.source, other.trace)
         return same and np.array_equal(self.vector, other.vector)
 
     __hash__ = None  # type: ignore[assignment]  # holds an array
 
     def __reduce__(self) -> tuple[Callable[[], Embedding], tuple[()]]:
         """Copy and unpickle through the constructor, because numpy forgets that an array is read-only."""
-        return partial(type(self), vector=self.vector, space=self.space, trace=self.trace), ()
+        again = partial(type(self), vector=self.vector, space=self.space, source=self.source, trace=self.trace)
+        return again, ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON-able values; the vector is a list of D floats."""
-        return {
-            "vector": self.vector.tolist(),
-            "space": self.space,
-            "dimension": self.dimension,
-            "trace": self.trace.to_dict(),
-        }
+        return to_versioned(self) | {"vector": self.vector.tolist(), "dimension": self.dimension}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read again what `to_dict` returned; errors as in `Description.from_dict`."""
+        return read_record(cls, values, hints={"vector": list[float]})
+
+    def _repr_html_(self) -> str:
+        from vision_backends.results.cards import card
+
+        return card(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -423,7 +341,12 @@ class Detection:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON-able values."""
-        return _fields_to_dict(self)
+        return to_values(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read again what `to_dict` returned; errors as in `Description.from_dict`."""
+        return read_record(cls, values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -448,12 +371,21 @@ class ImageLabel:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON-able values."""
-        return _fields_to_dict(self)
+        return to_values(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read again what `to_dict` returned; errors as in `Description.from_dict`."""
+        return read_record(cls, values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detections:
     """The objects of one image, best score first; iterates over its ``Detection`` records.
+
+    ``found[0]`` is the best of them. A slice, a mask or places (``found[:3]``, ``found[found.scores > 0.5]``,
+    ``found[[0, 2]]``) give `Detections` of these objects, and ``found + other`` those of both. What is known of the
+    whole image has no place in the sequence, so it stays with each part.
 
     Attributes:
         items: The objects, sorted by falling score.
@@ -461,6 +393,8 @@ class Detections:
         height: Height of the upright image in pixels.
         image_labels: Labels asked for that fit the image as a whole and have no box, sorted by falling score; only a
             rung that cannot localise everything has any.
+        source: Path or name of the image as the caller gave it; None for bytes and pixels, which have none. The image
+            itself is not kept.
         trace: Who found them.
 
     Raises:
@@ -471,7 +405,8 @@ class Detections:
     width: int
     height: int
     image_labels: tuple[ImageLabel, ...] = ()
-    trace: Trace = Trace()
+    source: str | None = None
+    trace: Trace = UNTRACED
 
     def __post_init__(self) -> None:
         for item in self.items:
@@ -490,15 +425,106 @@ class Detections:
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index: int) -> Detection:
-        return self.items[index]
+    def __repr__(self) -> str:
+        found = [f"{item.label} {item.score:.2f}" for item in self.items[:_SHOWN_ITEMS]]
+        found += ["…"] * (len(self.items) > _SHOWN_ITEMS)
+        whole = f"; of the whole: {', '.join(item.label for item in self.image_labels)}" if self.image_labels else ""
+        size = f"in {self.width}×{self.height} px"
+        return f"<Detections: {len(self)} {size}{': ' if found else ''}{', '.join(found)}{whole}{_said_by(self)}>"
+
+    @overload
+    def __getitem__(self, index: int) -> Detection: ...
+
+    @overload
+    def __getitem__(self, index: slice | Places) -> Self: ...
+
+    def __getitem__(self, index: int | slice | Places) -> Detection | Self:
+        places = selection.places(index, len(self.items))
+        if isinstance(places, int):
+            return self.items[places]
+        return replace(self, items=tuple(self.items[place] for place in places))
+
+    def __add__(self, other: Detections) -> Detections:
+        return selection.merged([self, other])
+
+    @staticmethod
+    def merge(parts: Iterable[Detections]) -> Detections:
+        """Return the objects of several answers about one image; equal ones are kept as often as they come.
+
+        Of several labels of the whole image that are the same the best score counts, and one with a box has none. Where
+        the parts are of several answers, the trace adds these up.
+
+        Raises:
+            InvalidRequestError: There are none, or they are of different images.
+        """
+        return selection.merged(parts)
+
+    @property
+    def xyxy(self) -> npt.NDArray[np.float32]:
+        """float32 array [N, 4]: left, top, right and bottom of each box in pixels of the upright image."""
+        import numpy as np
+
+        return np.array([item.xyxy for item in self.items], dtype=np.float32).reshape(-1, 4)
+
+    @property
+    def scores(self) -> npt.NDArray[np.float32]:
+        """float32 array [N]: the confidence of each box."""
+        import numpy as np
+
+        return np.array([item.score for item in self.items], dtype=np.float32)
+
+    @property
+    def labels(self) -> npt.NDArray[np.str_]:
+        """Array [N] of strings: the label of each box, so that ``found[found.labels == "cat"]`` are the cats."""
+        import numpy as np
+
+        return np.array([item.label for item in self.items], dtype=np.str_)
+
+    def filter(
+        self,
+        labels: str | Iterable[str] | None = None,
+        *,
+        min_score: float = 0.0,
+        max_score: float = 1.0,
+        min_area_px: float = 0.0,
+    ) -> Self:
+        """Return what has one of these labels and a score in this range, of the whole image as well.
+
+        Args:
+            labels: One label or several; None for all.
+            min_score: Least score.
+            max_score: Largest score.
+            min_area_px: Least area of a box in square pixels; labels of the whole image have none.
+
+        Raises:
+            InvalidRequestError: An argument is of the wrong type.
+        """
+        wanted = _wanted(labels)
+        for name, number in (("min_score", min_score), ("max_score", max_score), ("min_area_px", min_area_px)):
+            check_number(name, number, example=0.5, optional=False)
+
+        def fits(item: Detection | ImageLabel) -> bool:
+            return (wanted is None or item.label in wanted) and min_score <= item.score <= max_score
+
+        return replace(
+            self,
+            items=tuple(item for item in self.items if fits(item) and item.area_px >= min_area_px),
+            image_labels=tuple(filter(fits, self.image_labels)),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON-able values."""
-        return _fields_to_dict(self)
+        return to_versioned(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read again what `to_dict` returned; errors as in `Description.from_dict`."""
+        return read_record(cls, values)
 
     def to_coco(self, *, image_id: int, categories: Mapping[str, int] | None = None) -> list[dict[str, Any]]:
         """Return COCO result rows: ``{"image_id", "category_id", "bbox": [x, y, w, h], "score"}``.
+
+        `vision_backends.results.to_coco` makes a data set of several.
 
         Args:
             image_id: The image's id in the COCO file that the results belong to.
@@ -507,79 +533,134 @@ class Detections:
         Raises:
             InvalidRequestError: A label has no category id, or the categories are no mapping.
         """
-        if categories is not None and not isinstance(categories, Mapping):
-            raise InvalidRequestError(
-                f"categories={shown(categories)} gives no label an id.", remedy='Pass categories={"cat": 17}.'
-            )
-        rows = []
-        for item in self.items:
-            category = item.category_id if categories is None else categories.get(item.label)
-            if category is None:
-                raise InvalidRequestError(
-                    f"The label {item.label!r} has no COCO category.",
-                    remedy="Pass categories={label: id} to to_coco.",
-                )
-            x1, y1, x2, y2 = item.xyxy
-            box = [x1, y1, x2 - x1, y2 - y1]
-            rows.append({"image_id": image_id, "category_id": category, "bbox": box, "score": item.score})
-        return rows
+        from vision_backends.results.datasets import coco_rows
 
-    def to_supervision(self) -> Any:  # noqa: ANN401 — supervision is not a dependency
+        return coco_rows(self, image_id=image_id, categories=categories)
+
+    def to_supervision(self, *, classes: Sequence[str] | None = None) -> Any:  # noqa: ANN401 — supervision is not a dependency
         """Return a ``supervision.Detections`` with ``data["class_name"]``.
 
-        Raises:
-            ModuleNotFoundError: supervision is not installed.
-        """
-        import numpy as np
-        import supervision
-
-        unknown = -1
-        return supervision.Detections(
-            xyxy=np.array([item.xyxy for item in self.items], dtype=np.float32).reshape(-1, 4),
-            confidence=np.array([item.score for item in self.items], dtype=np.float32),
-            class_id=np.array([item.category_id or unknown for item in self.items], dtype=int),
-            data={"class_name": np.array([item.label for item in self.items], dtype=str)},
-        )
-
-    def draw(self, image: PILImage.Image) -> PILImage.Image:
-        """Return an RGB copy of an upright image with the boxes drawn on it.
-
-        The image may have any size; boxes are scaled from ``width`` × ``height`` to it.
+        Args:
+            classes: The labels in the order of their ids, from 0, such as those that were asked for: the ids of several
+                images then agree. By default a label of COCO's has COCO's id (1 to 90), and the others have 91 and more
+                in the order of the alphabet.
 
         Raises:
-            InvalidRequestError: It is no PIL image.
+            ConfigError: supervision is not installed.
+            InvalidRequestError: A label is none of the classes.
         """
-        from PIL import Image as PILImage
+        from vision_backends.results.tables import to_supervision
 
-        from vision_backends.drawing import draw_boxes
+        return to_supervision(self, classes=classes)
 
-        if not isinstance(image, PILImage.Image):
-            raise InvalidRequestError(
-                f"draw() takes a PIL image, not {shown(image)}.",
-                remedy="Pass PIL.Image.open(path), or open_image(…).rgb(), which is upright.",
-            )
-        sx, sy = image.width / self.width, image.height / self.height
-        boxes = [
-            (f"{item.label} {item.score:.2f}", (x1 * sx, y1 * sy, x2 * sx, y2 * sy))
-            for item in self.items
-            for x1, y1, x2, y2 in (item.xyxy,)
-        ]
-        return draw_boxes(image, boxes)
+    def to_pandas(self) -> Any:  # noqa: ANN401 — pandas is not a dependency
+        """Return a ``pandas.DataFrame`` with a row for each object, as `vision_backends.results.to_rows` has them.
+
+        Raises:
+            ConfigError: pandas is not installed.
+        """
+        from vision_backends.results.tables import to_pandas
+
+        return to_pandas(self)
+
+    def to_polars(self) -> Any:  # noqa: ANN401 — polars is not a dependency
+        """Return a ``polars.DataFrame`` with a row for each object, as `vision_backends.results.to_rows` has them.
+
+        Raises:
+            ConfigError: polars is not installed.
+        """
+        from vision_backends.results.tables import to_polars
+
+        return to_polars(self)
+
+    def draw(self, image: ImageSource | None = None) -> PILImage.Image:
+        """Return an upright RGB copy of the image with the boxes drawn on it.
+
+        Args:
+            image: What to draw on, in any size: boxes are scaled to it. By default it is opened again from
+                `source`.
+
+        Raises:
+            InvalidRequestError: There is no image to draw on, it cannot be opened, or the file has another size now.
+        """
+        from vision_backends.results.pictures import drawn
+
+        return drawn(self, image)
+
+    def plot(self, *, image: ImageSource | None = None, ax: Any = None) -> Any:  # noqa: ANN401 — matplotlib is not a dependency
+        """Draw the image with its boxes on axes of matplotlib's, and return these.
+
+        Args:
+            image: As for `draw`.
+            ax: The axes; by default those of a new figure.
+
+        Raises:
+            ConfigError: matplotlib is not installed.
+            InvalidRequestError: As for `draw`.
+        """
+        from vision_backends.results.display import plot
+
+        return plot(self, image=image, ax=ax)
+
+    def _repr_html_(self) -> str:
+        from vision_backends.results.cards import card
+
+        return card(self)
+
+    def save(self, path: str | os.PathLike[str], *, image: ImageSource | None = None) -> None:
+        """Write the answer to a file that ends in .json (read again by `from_dict`), .html, .jpg, .png or .webp.
+
+        The last three are the image with its boxes.
+
+        Args:
+            path: The file; one that is there is replaced.
+            image: What it was asked about, where that has no path or has moved.
+
+        Raises:
+            InvalidRequestError: The name says another format, or is that of the image; the file cannot be written.
+        """
+        from vision_backends.results.files import save
+
+        save(self, path, image=image)
+
+    def show(self, *, image: ImageSource | None = None) -> None:
+        """Show the answer with its picture: in a notebook below the cell, otherwise in a viewer of pictures.
+
+        Args:
+            image: What it was asked about, where that has no path or has moved.
+
+        Raises:
+            InvalidRequestError: There is no image to show it with.
+        """
+        from vision_backends.results.display import show
+
+        show(self, image=image)
 
 
-def _sum(a: float | None, b: float | None) -> Any:  # noqa: ANN401 — int stays int, float stays float
-    return None if a is None or b is None else a + b
+_SHOWN_ITEMS = 4
+_SHOWN_CHARS = 60
+"""What of an answer its ``repr`` shows."""
 
 
-def _fields_to_dict(record: Any) -> dict[str, Any]:  # noqa: ANN401 — any of the records above
-    return {spec.name: _jsonable(getattr(record, spec.name)) for spec in fields(record)}
+def _cut(text: str) -> str:
+    """Return a text in quotes, on one line and cut if it is long."""
+    line = " ".join(text.split())
+    return repr(line if len(line) <= _SHOWN_CHARS else line[: _SHOWN_CHARS - 1] + "…")
 
 
-def _jsonable(value: Any) -> Any:  # noqa: ANN401 — whatever a record holds
-    if is_dataclass(value) and not isinstance(value, type):
-        return value.to_dict()  # type: ignore[attr-defined]  # every record has it
-    if isinstance(value, tuple):
-        return [_jsonable(item) for item in value]
-    if isinstance(value, Mapping):
-        return {key: _jsonable(item) for key, item in value.items()}
-    return value
+def _said_by(answer: Description | Reply | Embedding | Detections) -> str:
+    """Return who gave an answer, for its ``repr``."""
+    trace = answer.trace
+    source = f" of {answer.source!r}" if answer.source else ""
+    by = f" by {trace.backend}" if trace.backend else ""
+    return f"{source}{by}{', degraded' if trace.degraded else ''}"
+
+
+def _wanted(labels: str | Iterable[str] | None) -> frozenset[str] | None:
+    """Return the labels to keep; None for all."""
+    if labels is None or isinstance(labels, str):
+        return None if labels is None else frozenset({labels})
+    wanted = iterate("labels", labels, remedy='Write for example: labels=["cat", "dog"]')
+    for label in wanted:
+        check_text("labels", label, example='["cat", "dog"]')
+    return frozenset(wanted)

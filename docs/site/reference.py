@@ -12,6 +12,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import vision_backends
+import vision_backends.results
 import vision_backends.testing
 from vision_backends.cli.config_schema import config_schema
 from vision_backends.config.found import FREELY, ONLY_LOWER, OnlyIf
@@ -67,6 +68,9 @@ def pages() -> dict[str, str]:
         "reference/commands.md": commands_page(),
         **{f"reference/{file}.md": names_page(*of) for file, of in HOMES.items()},
         "reference/records.md": listed("Records of state and events", "vision_backends", RECORDS),
+        "reference/results.md": listed(
+            "Tables and data sets", "vision_backends.results", vision_backends.results.__all__
+        ),
         "reference/testing.md": listed("Testing", "vision_backends.testing", vision_backends.testing.__all__),
     }
 

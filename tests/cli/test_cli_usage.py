@@ -99,6 +99,21 @@ def test_one_group_alone_needs_no_total(vision, kept_ladder, make_photo):
     assert "total" not in vision("usage").stdout
 
 
+def test_limits_that_rungs_share_have_one_bar(vision, kept_ladder, make_photo):
+    """Named as their table; `vision status` shows the same, and `vision reset` says what is spent for each rung."""
+    work = 'kind = "rungs:Costly"\naccount = "work"\n'
+    more = f"[backends.first]\n{work}[backends.second]\n{work}[accounts.work]\ndaily_budget_usd = 0.5\n"
+    kept_ladder("first", "second", FAKE, more=more)
+    vision("describe", make_photo())
+    bar = ["accounts.work.daily_budget_usd", "[########........]", "50", "%", "$0.25", "of", "$0.50"]
+    for command in ("usage", "status"):
+        assert bar in [line.split() for line in vision(command).stdout.splitlines()]
+    vision("describe", make_photo("b.png"), "--backend", "second")
+    for name in ("first", "second"):
+        assert "accounts.work.daily_budget_usd = 0.5 is spent" in vision("reset", name).stderr
+    assert "is spent" not in vision("reset", "fake").stderr
+
+
 def test_a_renamed_rung_is_said_to_begin_its_budgets_anew(vision, kept_ladder, make_photo):
     """Where budgets are shown; nobody is told who has none, or whose calls were all booked under names of today."""
     limits = 'kind = "rungs:Costly"\ndaily_budget_usd = 1\n'
@@ -107,8 +122,8 @@ def test_a_renamed_rung_is_said_to_begin_its_budgets_anew(vision, kept_ladder, m
     assert "anew" not in vision("usage").stdout
     kept_ladder("second", more=f"[backends.second]\n{limits}")
     said = (
-        "first has used $0.25 and 1,230 tokens this month and is no rung now. If it has got another name, its budgets "
-        "begin anew under that.\n"
+        "first has used $0.25 and 1,230 tokens this month and is no rung now. If it has got another name, its own "
+        "budgets begin anew under that.\n"
     )
     for command in ("usage", "status"):
         assert said in vision(command).stdout

@@ -59,6 +59,8 @@ HARMFUL = [
     ("logs.enabled = true", "logs.enabled"),
     ("logs.max_bytes = 1", "logs.max_bytes"),
     ('alerts.webhook = "https://x.test/hook"', "alerts.webhook"),
+    ('openai.account = "work"', "openai.account"),
+    ("accounts.work.daily_budget_usd = 1", "accounts.work.daily_budget_usd"),
     ('backends."a:B".colour = "red"', "backends.a:B.colour"),
     ('backends.second.kind = "openai"', "backends.second.kind"),
     ('backends.second = {kind = "openai", model = "gpt-4o"}', "backends.second.model"),

@@ -64,6 +64,9 @@ def test_prompt_answer_and_trace_are_kept_once_for_each_input(log):
     assert len({each["call_id"] for each in said}) == 4
     assert said[4]["answer"]["dimension"] == 8
     assert "vector" not in said[4]["answer"]
+    written = log.path.read_text()
+    assert "iVBORw0KGgo" not in written
+    assert "PNG" not in written
 
 
 def test_what_nobody_could_answer_is_kept_with_what_was_tried(log):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from vision_backends.types import Usage
 
 __all__ = [
+    "ACCOUNTS",
     "GIVE_BACK_S",
     "Alert",
     "Amount",
@@ -39,6 +40,9 @@ __all__ = [
 ]
 
 NANO_USD = 1_000_000_000
+
+ACCOUNTS = "accounts."
+"""How the names of what several rungs share begin, in messages and in the store, as their tables do."""
 
 VERSION = 1
 """Of the format in which a state is written down."""
@@ -72,7 +76,7 @@ class BudgetReservedError(QuotaExhaustedError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How much all processes of this machine together may ask of one backend; None means no limit.
+    """How much all processes of this machine together may ask of one backend, or of an account; None means no limit.
 
     Attributes:
         requests_per_minute: Calls that may begin per minute; as many may begin together after a quiet minute.
@@ -84,6 +88,7 @@ class Limits:
         monthly_budget_tokens: Tokens, sent and received, per month of UTC.
         allow_unpriced: Whether a model whose price is unknown may be asked under a budget in US dollars, which cannot
             count it.
+        account: The account whose limits hold for the backend besides its own, together with all that name it.
 
     Raises:
         ConfigError: A limit is not positive, or no number.
@@ -97,11 +102,15 @@ class Limits:
     daily_budget_tokens: int | None = None
     monthly_budget_tokens: int | None = None
     allow_unpriced: bool = False
+    account: str | None = None
 
     def __post_init__(self) -> None:
+        account: object = self.account
+        if account is not None and not (isinstance(account, str) and account):
+            raise ConfigError(f"account={shown(account)} is no name.", remedy='Write for example: account = "work".')
         if not isinstance(self.allow_unpriced, bool):
             raise ConfigError(f"allow_unpriced={shown(self.allow_unpriced)} is neither true nor false.")
-        for spec in fields(self)[:-1]:
+        for spec in fields(self)[:-2]:
             value: float | None = getattr(self, spec.name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
                 raise ConfigError(f"{spec.name}={shown(value)} is no number.", remedy="Leave it out for no limit.")
@@ -111,14 +120,17 @@ class Limits:
     @property
     def are_any(self) -> bool:
         """Whether anything is limited."""
-        return replace(self, allow_unpriced=False) != Limits()
+        return replace(self, allow_unpriced=False, account=None) != Limits()
 
-    def check_priced(self, backend: Backend, requests: Iterable[Request], *, error: type[VisionError]) -> None:
+    def check_priced(
+        self, backend: Backend, requests: Iterable[Request], *, name: str, error: type[VisionError]
+    ) -> None:
         """Return if the budgets can count what some requests of a backend cost, or need not.
 
         Args:
             backend: Who is asked.
             requests: What it may be asked.
+            name: Whose budgets they are: the backend's, or its account's.
             error: What to raise where they cannot: a `ConfigError` for what is configured, the caller's error for what
                 a call has chosen.
         """
@@ -128,7 +140,7 @@ class Limits:
             names, kind = " and ".join(map(repr, models)), getattr(type(backend), "name", "")
             table = table_of(backend.name, kind=kind if isinstance(kind, str) else "")
             raise error(
-                f"{backend.name}.{keys[0]} cannot count what {names} costs: the price is unknown.",
+                f"{name}.{keys[0]} cannot count what {names} costs: the price is unknown.",
                 remedy=f"{remedy_of_unpriced(table)}, or allow_unpriced = true.",
             )
 
@@ -214,11 +226,12 @@ class Alert:
 
     Attributes:
         at: When it happened, in seconds since 1970 UTC.
-        backend: Whose budget it is.
+        backend: Whose budget it is; ``"accounts.work"`` for an account.
         budget: The key that sets it, such as ``"daily_budget_usd"``.
         percent: 80 or 100.
         period: The day or month, such as ``"2026-11-23"`` or ``"2026-11"``.
         message: All of this in a sentence.
+        backends: The rungs whose calls it counts.
     """
 
     at: float
@@ -227,6 +240,7 @@ class Alert:
     percent: int
     period: str
     message: str
+    backends: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,13 +248,14 @@ class Spending:
     """How far a budget is spent.
 
     Attributes:
-        backend: Whose budget it is.
+        backend: Whose budget it is; ``"accounts.work"`` for an account.
         budget: The key that sets it.
         period: The day or month.
         spent: What has been booked, in dollars or tokens, as the key says, and what other processes have drawn for
             their next calls.
         reserved: What running calls are expected to add.
         limit: What may be spent.
+        backends: The rungs whose calls it counts.
     """
 
     backend: str
@@ -249,14 +264,15 @@ class Spending:
     spent: float
     reserved: float
     limit: float
+    backends: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
 class BudgetState:
-    """What one backend has spent and reserved; lives within one update or one look.
+    """What one backend, or the rungs of an account, have spent and reserved; lives within one update or one look.
 
     Attributes:
-        backend: Its name.
+        backend: Its name; ``"accounts.work"`` for an account.
         limits: What is allowed.
         spent: Amounts booked, by day and by month.
         told: Alerts that have been raised, as ``"<budget> <percent>"``, by day and by month.
@@ -265,6 +281,7 @@ class BudgetState:
             until they do: one that has died has spent it.
         drawn_at: When each of these processes has last said so, to within 5 s, in seconds since 1970 UTC.
         levels: What was left of the minute's requests and tokens, and when.
+        backends: The rungs whose calls are counted here.
     """
 
     backend: str
@@ -275,19 +292,20 @@ class BudgetState:
     drawn: dict[str, dict[str, Amount]] = field(default_factory=dict)
     drawn_at: dict[str, float] = field(default_factory=dict)
     levels: dict[str, tuple[float, float]] = field(default_factory=dict)
+    backends: tuple[str, ...] = ()
 
     @classmethod
-    def parse(cls, text: str | None, *, backend: str, limits: Limits) -> Self:
+    def parse(cls, text: str | None, *, backend: str, limits: Limits, backends: tuple[str, ...] = ()) -> Self:
         """Read a state; one that cannot be read starts from nothing."""
+        nothing = cls(backend, limits, backends=backends)
         if text is None:
-            return cls(backend, limits)
+            return nothing
         try:
             state = json.loads(text)
             if state["version"] != VERSION:
-                return cls(backend, limits)
-            return cls(
-                backend,
-                limits,
+                return nothing
+            return replace(
+                nothing,
                 spent={period: _amount(values) for period, values in state["spent"].items()},
                 told={period: [str(each) for each in told] for period, told in state["told"].items()},
                 reserved={caller: (float(until), _amount(values)) for caller, until, values in state["reserved"]},
@@ -299,7 +317,7 @@ class BudgetState:
                 levels={what: (float(level), float(at)) for what, (level, at) in state["levels"].items()},
             )
         except (ValueError, TypeError, KeyError, AttributeError):
-            return cls(backend, limits)
+            return nothing
 
     def dump(self, *, now: float) -> str:
         """Write the state down, without the reservations whose leases have ended."""
@@ -427,6 +445,7 @@ class BudgetState:
                     percent=due[-1],
                     period=period,
                     message=f"{part} is spent ({key}, {period}).",
+                    backends=self.backends,
                 )
                 alerts.append(alert)
         return alerts
@@ -441,6 +460,7 @@ class BudgetState:
                 spent=(spent + self._held(budget, period)) / budget.scale,
                 reserved=self._reserved(budget, now) / budget.scale,
                 limit=limit / budget.scale,
+                backends=self.backends,
             )
             for budget, limit, period, spent in self._limited(now)
         ]

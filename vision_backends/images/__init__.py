@@ -6,6 +6,7 @@ They must not know what the image is for, nor any backend. Importing them import
 
 from vision_backends.images.image import Image, ImageSource, open_image
 from vision_backends.images.limits import DEFAULT_LIMITS, ImageLimits
+from vision_backends.images.sources import name_of
 from vision_backends.images.wire import WireImage, WireRule, encode_for_wire
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "WireImage",
     "WireRule",
     "encode_for_wire",
+    "name_of",
     "open_image",
 ]

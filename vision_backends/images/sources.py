@@ -19,7 +19,7 @@ from vision_backends.regular_file import FileTooLargeError, NotRegularFileError,
 if TYPE_CHECKING:
     from vision_backends.images.limits import ImageLimits
 
-__all__ = ["read_source"]
+__all__ = ["name_of", "read_source"]
 
 _CHUNK_BYTES = 1 << 20
 _MOST_READS = 500_000
@@ -50,6 +50,27 @@ def read_source(source: object, *, limits: ImageLimits) -> Encoded:
         return Encoded(name=name, data=_read_file(source, name=name, limits=limits))
     kind = type(source)
     raise InvalidImageError(f"A {kind.__module__}.{kind.__qualname__} is not an image.", remedy=ACCEPTED)
+
+
+def name_of(source: object) -> str | None:
+    """Return the path or name of an image as its caller gave it; None where it has none, as bytes and pixels have.
+
+    Of a web address, what may be shown.
+    """
+    if isinstance(source, str):
+        if source[:5].lower() == "data:":
+            return None
+        if _URL.match(source):
+            from vision_backends.images.urls import without_query
+
+            return without_query(source)
+        return source
+    name: object = None
+    if isinstance(source, os.PathLike):
+        name = os.fspath(source)
+    elif not isinstance(source, bytes | bytearray | memoryview):
+        name = getattr(source, "name", None) or getattr(source, "filename", None)  # of a file; of a PIL image
+    return os.fsdecode(name) or None if isinstance(name, str | bytes) else None
 
 
 def _read_url(url: str, *, limits: ImageLimits) -> Encoded:

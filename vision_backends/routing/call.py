@@ -39,6 +39,7 @@ class Item:
 
     Attributes:
         source: As the caller gave it; for a question, a tuple of its images.
+        names: Paths or names of its images, as the caller gave them, None for those that have none; of a text nothing.
         content: The opened image, those of a question, or the text; None until it is opened, and when it is settled.
         opening: An image that was read and not yet decoded.
         keys: Its cache key for each rung that may answer, by the rung's name.
@@ -55,6 +56,7 @@ class Item:
     """
 
     source: ImageSource | tuple[ImageSource, ...] | str
+    names: tuple[str | None, ...] = ()
     content: Image | Images | str | None = None
     opening: Opening | SeveralOpenings | None = None
     keys: dict[str, str] = field(default_factory=dict)

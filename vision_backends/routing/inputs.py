@@ -22,6 +22,7 @@ from vision_backends.errors import CallerError, InvalidReplyError, InvalidReques
 from vision_backends.images.image import Opening, begin_opening
 from vision_backends.images.room import ROOM
 from vision_backends.images.several import SeveralOpenings
+from vision_backends.images.sources import name_of
 from vision_backends.routing.explain import survey
 from vision_backends.routing.opening import Opener, kind_of
 from vision_backends.storage.cache import cache_keys, decode
@@ -181,6 +182,8 @@ class Inputs:
                 self._look_up(item, request, rungs, recalls=recalls)
                 return
             if item.opening is None:
+                given = item.source
+                item.names = item.names or tuple(map(name_of, given if isinstance(given, tuple) else (given,)))
                 if is_embedding(request):
                     self._rewind(item)
                 given, limits = item.source, self._limits

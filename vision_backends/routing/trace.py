@@ -15,7 +15,7 @@ from vision_backends.backends.base import tell_rung
 from vision_backends.errors import last_of_each
 from vision_backends.health.policy import MAYBE_BILLED
 from vision_backends.storage.base import LedgerRow
-from vision_backends.types import FREE, Attempt, Timing, Trace, Usage
+from vision_backends.types import FREE, Attempt, Reply, Timing, Trace, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Sequence
@@ -116,7 +116,9 @@ def complete(item: Item) -> Answer | None:
         notes=(*item.notes, *item.answer.trace.notes),
         timing=None if last.outcome == "cached" else _with_opening(item.answer.trace.timing, item),
     )
-    return replace(item.answer, trace=trace)
+    if isinstance(item.answer, Reply):
+        return replace(item.answer, trace=trace, sources=item.names)
+    return replace(item.answer, trace=trace, source=item.names[0] if item.names else None)
 
 
 def _with_opening(timing: Timing | None, item: Item) -> Timing | None:

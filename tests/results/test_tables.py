@@ -1,0 +1,149 @@
+"""Answers as rows: of lists, CSV files and frames."""
+
+import csv
+import json
+import sys
+from types import ModuleType
+
+import pytest
+
+from vision_backends import (
+    ConfigError,
+    Description,
+    Detection,
+    Detections,
+    Embedding,
+    ImageLabel,
+    InvalidImageError,
+    InvalidRequestError,
+    Reply,
+    Trace,
+    Usage,
+)
+from vision_backends.results import save_csv, to_pandas, to_polars, to_rows
+
+TRACE = Trace(backend="openai", model="m", usage=Usage(input_tokens=10, output_tokens=2, cost_usd=0.5), elapsed_s=1.5)
+FOUND = Detections(
+    items=(
+        Detection(label="cat", score=0.75, xyxy=(1, 2, 30, 40), category_id=17),
+        Detection(label='a "big", dog', score=0.5, xyxy=(5, 6, 70, 45)),
+    ),
+    width=100,
+    height=50,
+    image_labels=(ImageLabel(label="garden", score=0.25),),
+    source="a.jpg",
+    trace=TRACE,
+)
+SAID = Description(
+    text="Ein Hund.\nEr schläft.", language="de", evidence={"objects": ["dog"]}, source="b.jpg", trace=TRACE
+)
+ERROR = InvalidImageError("c.jpg cannot be read.")
+
+
+def test_detections_are_a_row_for_each_object():
+    """And one without sides for what is known of the whole image."""
+    rows = to_rows(FOUND)
+    assert [(row["label"], row["score"], row["x1"], row["y2"], row["category_id"]) for row in rows] == [
+        ("cat", 0.75, 1.0, 40.0, 17),
+        ('a "big", dog', 0.5, 5.0, 45.0, None),
+        ("garden", 0.25, None, None, None),
+    ]
+    assert {(row["source"], row["width"], row["backend"], row["degraded"]) for row in rows} == {
+        ("a.jpg", 100, "openai", False)
+    }
+
+
+def test_other_answers_are_one_row_each_with_what_they_cost():
+    """With their fields and their account, but without the list of attempts."""
+    reply = Reply(text="2", data={"dogs": 2}, sources=("a.jpg",), trace=TRACE)
+    vector = Embedding(vector=[1.0], space="toy", trace=TRACE)
+    rows = to_rows([SAID, reply, vector])
+    assert [row["source"] for row in rows] == ["b.jpg", "a.jpg", None]
+    assert [row["text"] for row in rows] == [SAID.text, "2", None]
+    assert (rows[1]["data"], rows[2]["vector"], rows[2]["dimension"]) == ({"dogs": 2}, [1.0], 1)
+    assert {(row["backend"], row["cost_usd"], row["input_tokens"]) for row in rows} == {("openai", 0.5, 10)}
+    assert len({tuple(row) for row in rows}) == 1
+
+
+def test_an_error_among_answers_is_a_row():
+    """The methods that take lists return some, and a row that is missing would go unnoticed."""
+    rows = to_rows([SAID, ERROR])
+    assert [row["error"] for row in rows] == [None, ERROR.kind]
+    assert rows[1]["message"] == "c.jpg cannot be read."
+
+
+@pytest.mark.parametrize("answers", [5, "a.jpg", [SAID, "a.jpg"], None])
+def test_what_is_no_answer_is_refused(answers):
+    """Before anything is written."""
+    with pytest.raises(InvalidRequestError):
+        to_rows(answers)
+
+
+def test_a_csv_file_has_the_rows(tmp_path):
+    """Quoted, in UTF-8, with lists and mappings as JSON."""
+    path = tmp_path / "new" / "answers.csv"
+    save_csv([FOUND, SAID, ERROR], path)
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["label"] for row in rows] == ["cat", 'a "big", dog', "garden", "", ""]
+    assert rows[3]["text"] == SAID.text
+    assert json.loads(rows[3]["evidence"]) == {"objects": ["dog"]}
+    assert rows[2]["x1"] == ""
+
+
+def test_a_csv_file_of_nothing_found_has_its_columns(tmp_path):
+    """Programs that read it find them."""
+    save_csv(FOUND.filter([]), tmp_path / "none.csv")
+    save_csv(FOUND, tmp_path / "some.csv")
+    none, some = ((tmp_path / name).read_text(encoding="utf-8").splitlines() for name in ("none.csv", "some.csv"))
+    assert none == some[:1]
+
+
+def test_a_csv_file_never_takes_the_place_of_an_image(tmp_path):
+    """Its name may have been mistaken."""
+    photo = tmp_path / "photo"
+    photo.write_bytes(b"pixels")
+    with pytest.raises(InvalidRequestError, match="the image itself"):
+        save_csv(Description(text="A cat.", source=str(photo)), photo)
+    assert photo.read_bytes() == b"pixels"
+
+
+def test_a_pandas_frame_has_the_rows():
+    """Also of nothing, with the columns."""
+    pytest.importorskip("pandas")
+    frame = FOUND.to_pandas()
+    assert frame["label"].tolist() == ["cat", 'a "big", dog', "garden"]
+    assert frame["x1"].isna().tolist() == [False, False, True]
+    assert FOUND.filter([]).to_pandas().columns.tolist() == frame.columns.tolist()
+    assert to_pandas([SAID, FOUND, ERROR]).shape[0] == 5
+    assert to_pandas([]).shape == (0, 0)
+
+
+def test_a_polars_frame_has_the_rows():
+    """Also of nothing, and where values of a column come late or differ in shape."""
+    pytest.importorskip("polars")
+    assert FOUND.to_polars()["label"].to_list() == ["cat", 'a "big", dog', "garden"]
+    assert FOUND.filter([]).to_polars().columns == FOUND.to_polars().columns
+    frame = to_polars([*[ERROR] * 200, SAID, FOUND])
+    assert frame.height == 204
+    assert json.loads(frame["evidence"][200]) == {"objects": ["dog"]}
+
+
+def test_polars_gets_plain_values(monkeypatch):
+    """By its documented constructor: rows of values, and all of them looked at for the types."""
+    polars = ModuleType("polars")
+    polars.DataFrame = lambda data, infer_schema_length=100: (data, infer_schema_length)
+    monkeypatch.setitem(sys.modules, "polars", polars)
+    rows, looked_at = to_polars([SAID, FOUND])
+    assert looked_at is None
+    assert rows[0]["evidence"] == '{"objects": ["dog"]}'
+    assert list(FOUND.filter([]).to_polars()[0]) == list(FOUND.to_polars()[0][0])
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars", "supervision"])
+def test_a_missing_library_says_how_to_install_it(monkeypatch, library):
+    """For the interpreter that runs, and only when it is asked for."""
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ConfigError, match=f"needs {library}, which is not installed") as caught:
+        getattr(FOUND, f"to_{library}")()
+    assert caught.value.remedy == f"Run: {sys.executable} -m pip install {library}"
