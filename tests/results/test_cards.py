@@ -128,6 +128,15 @@ def test_boxes_are_drawn_on_whatever_is_an_image(photo):
             assert found(None).draw(image).tobytes() == drawn.tobytes()
 
 
+def test_boxes_are_drawn_on_a_picture_above_the_limits_of_files():
+    """It is in memory, by the leave of whoever has opened it."""
+    wide = PILImage.new("L", (41_000_000, 1), "grey")
+    answer = Detections(items=(), width=41_000_000, height=1)
+    with pytest.raises(InvalidRequestError, match="cannot be opened"):
+        answer.draw(wide.tobytes())
+    assert answer.draw(wide).size == wide.size
+
+
 def test_boxes_are_drawn_on_the_upright_image(tmp_path):
     """A phone stores it on its side."""
     path = tmp_path / "phone.jpg"
@@ -212,6 +221,10 @@ def test_in_a_notebook_the_card_is_shown(photo, monkeypatch):
 def test_a_plot_has_the_picture_on_its_axes(photo):
     """On those of the caller, or on new ones."""
     figure = pytest.importorskip("matplotlib.figure")
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pyplot.switch_backend("Agg")
+    assert found(photo).plot().get_title() == "embedded"
+    pyplot.close("all")
     ax = figure.Figure().subplots()
     assert dataclasses.replace(found(photo), trace=DEGRADED).plot(ax=ax) is ax
     assert ax.images[0].get_array().shape == (600, 900, 3)

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vision_backends.errors import InvalidRequestError
-from vision_backends.results.cards import card
-from vision_backends.results.pictures import picture
 
 if TYPE_CHECKING:
     from vision_backends.images import ImageSource
@@ -34,21 +32,25 @@ def save(answer: Any, path: str | os.PathLike[str], *, image: ImageSource | None
     if suffix == ".json":
         written(file, json.dumps(answer.to_dict(), allow_nan=False, indent=2) + "\n")
     elif suffix == ".html":
+        from vision_backends.results.cards import card
+
         head = '<!doctype html><meta charset="utf-8"><title>vision-backends</title>'
         written(file, f"{head}\n{card(answer, image=image)}\n")
     else:
+        from vision_backends.results.pictures import picture
+
         _save_picture(picture(answer, image), file, PICTURES[suffix])
 
 
 def written(path: Path, text: str) -> None:
-    """Write a file, and make its folder.
+    """Write a file in UTF-8, and make its folder; the name of an image may hold what is no character.
 
     Raises:
         InvalidRequestError: It cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8", newline="")
+        path.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
     except OSError as error:
         raise _unwritable(path, error) from error
 

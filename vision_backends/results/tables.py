@@ -174,20 +174,26 @@ def _rows_of(answer: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 — an an
         yield {"source": None, "error": answer.kind, "message": answer.message}
         return
     trace = answer.trace
+    source = _name(answer.source)
     account = {name: getattr(trace, name) for name in ACCOUNT}
     if hasattr(answer, "items"):
         size = {"width": answer.width, "height": answer.height}
         for item in (*answer.items, *answer.image_labels):
             sides = dict(zip(SIDES, getattr(item, "xyxy", (None,) * 4), strict=True))
             category = {"category_id": getattr(item, "category_id", None)}
-            yield (
-                {"source": answer.source, "label": item.label, "score": item.score} | sides | category | size | account
-            )
+            yield {"source": source, "label": item.label, "score": item.score} | sides | category | size | account
         return
     told = answer.to_dict()
-    for name in ("schema_version", "trace", "sources"):
+    for name in ("schema_version", "trace", "source"):
         told.pop(name, None)
-    yield {"source": told.pop("source")} | told | account | {name: getattr(trace.usage, name) for name in USAGE}
+    if "sources" in told:
+        told["sources"] = list(map(_name, told["sources"]))
+    yield {"source": source} | told | account | {name: getattr(trace.usage, name) for name in USAGE}
+
+
+def _name(source: str | None) -> str | None:
+    """Return the name of an image as valid Unicode, which a file of an old camera need not have."""
+    return source and source.encode("utf-8", "backslashreplace").decode()
 
 
 def _columns(listed: Sequence[Any], rows: Sequence[Mapping[str, Any]]) -> list[str]:
