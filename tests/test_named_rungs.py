@@ -3,12 +3,14 @@
 import json
 import logging
 from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
 from PIL import Image as PILImage
 
 from vision_backends import (
     AllBackendsFailedError,
+    AzureBackend,
     ConfigError,
     EmbeddedBackend,
     InvalidRequestError,
@@ -20,6 +22,7 @@ from vision_backends import (
 )
 from vision_backends.config.settings import load_settings
 from vision_backends.testing import FakeBackend, FakeClock, SandboxServer
+from vision_backends.testing.sandbox import FAULTS as SANDBOX
 from vision_backends.testing.sandbox import Fault
 
 IMAGE = PILImage.new("RGB", (64, 48), "teal")
@@ -161,6 +164,126 @@ class TestFiveServers:
         assert all(f"  {name} " in str(caught.value) for name in NAMES)
 
 
+TEXT_ONLY = {"error": {"message": "This model does not support image input.", "type": "invalid_request_error"}}
+
+MIXED = """
+ladder = ["openai", "second", "openrouter", "deepseek", "texts", "ollama", "vllm", "embedded"]
+state = "memory"
+cache.enabled = false
+
+[openai]
+base_url = "{openai.url}"
+api_key = "sk-first-0123456789"
+model = "of-first"
+
+[backends.second]
+kind = "openai"
+base_url = "{openai.url}"
+api_key = "sk-second-0123456789"
+model = "of-second"
+
+[backends.openrouter]
+kind = "openai"
+preset = "openrouter"
+base_url = "{openrouter.url}"
+api_key = "{openrouter.api_key}"
+model = "vendor/model"
+
+[backends.deepseek]
+kind = "openai"
+preset = "deepseek"
+base_url = "{azure.url}"
+api_key = "{azure.api_key}"
+model = "deepseek-flash"
+
+[backends.texts]
+kind = "openai"
+preset = "groq"
+base_url = "{azure.url}"
+api_key = "{azure.api_key}"
+model = "texts"
+
+[backends.ollama]
+kind = "openai"
+preset = "ollama"
+base_url = "{ollama.url}"
+api_key = "{ollama.api_key}"
+model = "qwen3-vl:4b"
+
+[backends.vllm]
+kind = "openai"
+preset = "vllm"
+base_url = "{vllm.url}"
+api_key = "{vllm.api_key}"
+model = "local-model"
+timeout_s = 1
+"""
+"""Two accounts of one server, two models that only read, and three servers more, as their presets know them."""
+
+
+class TestMixedLadder:
+    """Presets that point at servers here: what fails below what has failed, until nobody but the wheel is left."""
+
+    @pytest.fixture
+    def servers(self):
+        """The servers; that of two accounts takes either key."""
+        with ExitStack() as stack:
+            keyed = {name: SandboxServer(api_key=f"sk-{name}-0123456789", only_key=True) for name in NAMES[1:]}
+            yield {name: stack.enter_context(each) for name, each in {"openai": SandboxServer(), **keyed}.items()}
+
+    @pytest.mark.parametrize("how", ["describe", "describe_stream", "ask"])
+    def test_one_after_the_other_fails_in_its_own_way(self, servers, from_toml, how):
+        """Each trace names who answered and who was passed by; nobody who was found unable is asked again."""
+        router = from_toml(MIXED.format(**servers))
+        servers["azure"].play(Fault(name="text_only", status=400, body=TEXT_ONLY))
+        failures = (
+            ("openai", "openai", replace(SANDBOX["quota_gone"], models=("of-first",)), "quota_exhausted"),
+            ("second", "openai", replace(SANDBOX["invalid_api_key"], models=("of-second",)), "authentication"),
+            ("openrouter", "openrouter", SANDBOX["payment_required"], "quota_exhausted"),
+            ("deepseek", None, None, "not_supported"),
+            ("texts", None, None, "not_supported"),
+            ("ollama", "ollama", SANDBOX["model_not_found"], "model_not_found"),
+            ("vllm", "vllm", SANDBOX["unsupported_country_region_territory"], "authentication"),
+        )
+        failed: dict[str, str] = {}
+        for name, server, fault, error in failures:
+            if server is not None:
+                assert self.answered(router, how).backend == name
+                servers[server].play(fault)
+            failed[name] = error
+            if name in {"openrouter", "deepseek"}:
+                continue  # what only reads is passed by as well
+            for _ in range(2):
+                before = self.asked(servers)
+                trace = self.answered(router, how) if how != "ask" or name != "vllm" else self.failed(router)
+            missed = [(each.backend, each.error) for each in trace.attempts if each.outcome != "answered"]
+            assert [each for each in missed if each[0] != "embedded"] == list(failed.items())
+            assert len(self.asked(servers)) - len(before) == (name != "vllm")
+        assert [each.model for each in servers["openai"].requests].count("of-first") == 2
+        assert [each.model for each in servers["azure"].requests] == ["texts"]
+        assert {gate.backend for gate in router.gates()} == {"openai", "second", "openrouter", "ollama", "vllm"}
+
+    def answered(self, router, how):
+        """Return the trace of an answer."""
+        if how == "ask":
+            return router.ask(IMAGE, "What is this?").trace
+        if how == "describe":
+            return router.describe(IMAGE).trace
+        with router.describe_stream(IMAGE) as stream:
+            assert "".join(stream)
+            return stream.description.trace
+
+    def failed(self, router):
+        """Return the error of a question that nobody can answer; it has attempts as a trace has."""
+        with pytest.raises(AllBackendsFailedError) as caught:
+            router.ask(IMAGE, "What is this?")
+        return caught.value
+
+    def asked(self, servers):
+        """Return everything that was sent to anybody."""
+        return [request for server in servers.values() for request in server.requests]
+
+
 class TestOneCall:
     """Names its rungs, their order and their model."""
 
@@ -228,6 +351,108 @@ class TestBudgets:
             assert not server.requests
             assert router.describe(IMAGE, model="paid/free").trace.backend == "paid"
             assert router.describe(IMAGE).trace.model == "m"
+
+
+class TestLaddersOfTasks:
+    """A file may have one for each task."""
+
+    def test_questions_have_one_of_their_own(self, servers, from_toml):
+        """Or that of descriptions."""
+        text = ladder_of(servers).replace("ladder = ", "ladder.describe = ").replace("cache.enabled = false", "")
+        asked = [from_toml(text).ask(IMAGE, "What?").trace.backend]
+        asked += [from_toml(text.replace("state", 'ladder.ask = ["azure"]\nstate')).ask(IMAGE, "What?").trace.backend]
+        assert asked == ["openai", "azure"]
+
+    def test_a_rung_that_only_answers_questions_is_made_and_shown(self, servers, from_toml):
+        """And its server is asked for nothing else."""
+        text = ladder_of({"azure": servers["azure"]}).replace(
+            'ladder = ["azure", ', 'ladder.ask = ["azure"]\nladder.describe = ['
+        )
+        router = from_toml(text)
+        assert router.describe(IMAGE).trace.backend == "embedded"
+        assert router.ask(IMAGE, "What?").trace.backend == "azure"
+        assert len(servers["azure"].requests) == 1
+        assert router.explain("ask").verdicts[0].ready
+
+
+class TestSharedBudgets:
+    """An ``account`` that several rungs name has limits for all of them together."""
+
+    SAME = 'kind = "openai"\naccount = "work"\nmodel = "m"\nprices = { m = { input = 1, output = 1 } }\n'
+
+    @pytest.fixture
+    def ladder(self, servers, tmp_path):
+        """A maker of the text of a configuration with two servers, one account and some limits of it."""
+
+        def text(limits: str, *, names=("first", "second"), more: str = "") -> str:
+            lines = [f'ladder = {json.dumps([*names, "embedded"])}\nstate = "{tmp_path / "state.db"}"\n{more}']
+            for name, server in zip(names, servers.values(), strict=False):
+                at = f'base_url = "{server.url}"\napi_key = "{server.api_key}"\n'
+                lines.append(f"[backends.{name}]\n{at}{self.SAME}")
+            return "".join([*lines, f"[accounts.work]\n{limits}\n"])
+
+        return text
+
+    def test_what_one_rung_has_spent_is_missing_to_the_other(self, servers, from_toml, ladder):
+        """The trace names each rung, and the key that has to be raised; the ledger knows who has spent what."""
+        text = ladder("daily_budget_tokens = 5000", more="cache.enabled = false\n")
+        with from_toml(text) as router:
+            assert router.describe(IMAGE, backend="first").trace.backend == "first"
+        router = from_toml(text.replace("5000", "700"))
+        trace = router.describe(IMAGE).trace
+        assert trace.backend == "embedded"
+        assert [(each.backend, each.outcome, each.code) for each in trace.attempts[:2]] == [
+            ("first", "skipped", "budget_exhausted"),
+            ("second", "skipped", "budget_exhausted"),
+        ]
+        assert all("accounts.work.daily_budget_tokens" in each.remedy for each in trace.attempts[:2])
+        (spending,) = router.spending()
+        assert (spending.backend, spending.backends) == ("accounts.work", ("first", "second"))
+        assert spending.spent == sum(
+            row.input_tokens + row.output_tokens for row in router.ledger() if row.input_tokens
+        )
+        assert [len(server.requests) for server in servers.values()] == [1, 0, 0, 0, 0]
+
+    def test_it_stays_spent_when_a_rung_gets_another_name(self, from_toml, ladder):
+        """The budget is the account's."""
+        more = "cache.enabled = false\n"
+        with from_toml(ladder("daily_budget_tokens = 5000", more=more)) as router:
+            router.describe(IMAGE, backend="first")
+        renamed = from_toml(ladder("daily_budget_tokens = 5000", names=("other", "second"), more=more))
+        assert renamed.spending()[0].spent > 0
+
+    def test_a_variable_sets_a_limit_of_it(self, monkeypatch, from_toml, ladder):
+        """As of any table."""
+        monkeypatch.setenv("VISION_ACCOUNTS__WORK__DAILY_BUDGET_USD", "0.25")
+        (spending,) = from_toml(ladder("")).spending()
+        assert (spending.budget, spending.limit) == ("daily_budget_usd", 0.25)
+
+    @pytest.mark.parametrize(
+        ("before", "after", "message"),
+        [
+            ("[accounts.work]", "[accounts.wrok]", r"first.account = 'work' .*\[accounts.work\].*Did you mean 'wrok'"),
+            ("[accounts.work]", "[backends.x]", r"there is no table \[accounts.work\]. Write \[accounts.work\]"),
+            ("daily", "dayly", r"\[accounts.work\] has an unknown key 'dayly_budget_usd'. Did you mean 'daily_"),
+            ("= 5", "= 0", r"daily_budget_usd = 0.0 must be positive"),
+            ("[accounts.work]", '[accounts.work]\naccount = "x"', r"\[accounts.work\] names an account, and is one"),
+            ("[accounts.work]", '[accounts."A B"]', r"'A B' is no name"),
+        ],
+    )
+    def test_what_has_no_meaning_is_an_error(self, from_toml, ladder, before, after, message):
+        """Before anything is sent."""
+        text = ladder("daily_budget_usd = 5").replace(before, after)
+        with pytest.raises(ConfigError, match=message):
+            from_toml(text)
+
+    def test_a_model_without_a_price_is_one_where_dollars_are_counted(self, from_toml, ladder):
+        """Whichever rung of the account it is; by configuration, and by a call's ``model=``."""
+        text = ladder("daily_budget_usd = 5")
+        unpriced = text.replace('model = "m"', 'model = "unpriced"', 1)
+        with pytest.raises(ConfigError, match=r"accounts\.work\.daily_budget_usd cannot count what 'unpriced' costs"):
+            from_toml(unpriced)
+        from_toml(unpriced.replace("= 5", "= 5\nallow_unpriced = true"))
+        with pytest.raises(InvalidRequestError, match=r"accounts\.work\.daily_budget_usd cannot count what 'x' costs"):
+            from_toml(text).describe(IMAGE, model="second/x")
 
 
 class TestAccounts:
@@ -480,6 +705,26 @@ class TestMessages:
         assert error.args == (error.message,) == ("The folder in [backends.tiny] is empty.",)
         assert error.remedy == "Run: pip install 'vision-backends[local]', or see [backends.tiny.x]"
         assert error.backend == "tiny"
+
+    @pytest.mark.parametrize("base", [OpenAIBackend, AzureBackend])
+    def test_a_variety_of_a_kind_names_its_own_table(self, base):
+        """In what is wrong with its keywords, and with its calls; however it is called later."""
+
+        class Mine(base):
+            """A server of somebody else's."""
+
+            name = "mine"
+
+        given = {"endpoint": "https://127.0.0.1:9", "deployment": "d"} if base is AzureBackend else {}
+        with pytest.raises(ConfigError) as caught:
+            Mine(**given, timeout_s=-1)
+        assert caught.value.message.startswith("[backends.mine] timeout_s = -1")
+        for name in ("mine", "second"):
+            backend = Mine(**given, api_key_env="NO_SUCH_KEY").named(name)
+            with pytest.raises(AllBackendsFailedError) as failed, Router([backend]) as router:
+                router.describe(IMAGE)
+            (attempt,) = failed.value.attempts
+            assert f"api_key in [backends.{name}] of vision.toml" in attempt.remedy
 
     @pytest.mark.parametrize(
         ("kind", "line", "message"),

@@ -90,7 +90,7 @@ def test_a_router_made_in_code_is_as_strict():
 def test_what_a_call_has_chosen_is_the_callers_error():
     """The same check, for whoever lets calls choose a model."""
     with pytest.raises(InvalidRequestError, match="'mine'"):
-        DOLLARS.check_priced(OpenAIBackend(model="mine"), [DescribeRequest()], error=InvalidRequestError)
+        DOLLARS.check_priced(OpenAIBackend(model="mine"), [DescribeRequest()], name="openai", error=InvalidRequestError)
 
 
 def test_leave_that_is_no_leave_is_refused():

@@ -234,7 +234,7 @@ def test_an_option_that_a_method_does_not_have_is_a_type_error(make_router, imag
         router.describe_stream(image, priority="batch")
 
 
-def test_a_coroutine_method_that_is_none_is_a_crash_of_its_backend(make_router, image):
+def test_a_coroutine_method_that_is_none_is_no_answer_of_its_backend(make_router, image):
     """The next rung answers."""
 
     class Wrong(FakeAsyncBackend):
@@ -242,7 +242,7 @@ def test_a_coroutine_method_that_is_none_is_a_crash_of_its_backend(make_router, 
             return [Description(text="not awaited")]
 
     answer = make_router(Wrong("wrong"), FakeBackend("spare")).describe(image)
-    assert outcomes(answer) == [("wrong", "failed", "unavailable"), ("spare", "answered", None)]
+    assert outcomes(answer) == [("wrong", "failed", "invalid_reply"), ("spare", "answered", None)]
 
 
 @pytest.mark.parametrize("labels", [[], [""], "cat", ["cat", "cat"]])

@@ -11,10 +11,8 @@ nor what a blocked gate or a cache key is made of.
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import weakref
-from collections.abc import Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from functools import partial
@@ -22,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, Unpack, cast
 
 from vision_backends.arguments import check_iterable, check_number, iterate, shown
 from vision_backends.backends.base import AsyncBackend, Backend, tell_rung
-from vision_backends.backends.conformance import fault_of
 from vision_backends.backends.requests import (
     AskRequest,
     DescribeRequest,
@@ -36,9 +33,9 @@ from vision_backends.clock import SYSTEM_CLOCK, Deadline
 from vision_backends.engine.cancellation import RunningCalls
 from vision_backends.engine.event_loop import engine_loop
 from vision_backends.engine.pools import Pool
-from vision_backends.errors import ConfigError, InvalidRequestError, VisionError
+from vision_backends.errors import InvalidRequestError, VisionError
 from vision_backends.health.admission import AdmissionControl
-from vision_backends.health.budgets import Limits
+from vision_backends.health.budgets import ACCOUNTS, Limits
 from vision_backends.images import DEFAULT_LIMITS, ImageLimits
 from vision_backends.observability.alerts import Alerts
 from vision_backends.observability.events import Events
@@ -47,6 +44,14 @@ from vision_backends.routing.attempts import Attempts
 from vision_backends.routing.call import Call, Item
 from vision_backends.routing.callers import caller_of
 from vision_backends.routing.cold_starts import ColdStarts
+from vision_backends.routing.composition import (
+    check_parts,
+    check_prices,
+    close_remote,
+    ladders_of,
+    limits_of,
+    plain_request,
+)
 from vision_backends.routing.each import Room, answer_each
 from vision_backends.routing.explain import explain
 from vision_backends.routing.hedging import Hedges
@@ -70,7 +75,8 @@ from vision_backends.storage.notes import Notes
 from vision_backends.types import TASKS, Description, Detections, Embedding, ProbeReport, Reply, Task
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator, Sequence
+    import os
+    from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
     from random import Random
     from types import TracebackType
 
@@ -109,14 +115,6 @@ PROBE_S = 60.0
 
 RequestTypes = (DescribeRequest, EmbedRequest, EmbedTextRequest, DetectRequest, AskRequest)
 
-PLAIN_REQUESTS: dict[Task, Request] = {
-    "describe": DescribeRequest(),
-    "embed": EmbedRequest(),
-    "embed_text": EmbedTextRequest(),
-    "detect": DetectRequest(),
-    "ask": AskRequest(prompt="What is this?"),
-}
-
 
 class Router:
     """Answers with the best backend that can answer right now. Safe to share between threads.
@@ -132,7 +130,8 @@ class Router:
             ``"p95"`` for what 95 % of its answers did not need. At most one call in twenty is hedged.
         warm_standby: Whether the first sign of trouble with a rung makes the next one ready in the background: it
             loads the models of what this process has asked for so far, which take their memory from then on.
-        limits: What the user allows, by name of the backend: calls and tokens per minute, budgets.
+        limits: What the user allows, by name of the backend: calls and tokens per minute, budgets; under
+            ``"accounts.NAME"`` what all backends share whose limits name that account.
         alerts: Who tells people of trouble and recovery; by default only the log ``vision_backends.alerts``.
         image_limits: What images may cost to read.
         clock: Where time comes from.
@@ -140,7 +139,8 @@ class Router:
 
     Raises:
         InvalidRequestError: The ladder is empty, names two backends alike or the deadline is not positive.
-        ConfigError: A budget in US dollars cannot count a model whose price is unknown.
+        ConfigError: A budget in US dollars cannot count a model whose price is unknown, or limits name an account that
+            is not given.
     """
 
     def __init__(
@@ -159,10 +159,10 @@ class Router:
         clock: Clock = SYSTEM_CLOCK,
         random: Random | None = None,
     ) -> None:
-        self._ladders = _ladders(ladder)
-        _check_parts(store=store, limits=limits, alerts=alerts, image_limits=image_limits)
-        self._limits = dict(limits or {})
-        _check_prices(self._ladders, self._limits)
+        self._ladders = ladders_of(ladder)
+        check_parts(store=store, limits=limits, alerts=alerts, image_limits=image_limits)
+        self._limits = limits_of(limits or {})
+        check_prices(self._ladders, self._limits)
         self._clock = clock
         self._deadline_s = positive_seconds(deadline_s)
         self._stores = GuardedStores(store if isinstance(store, Stores) else Stores.of(store or MemoryStore()))
@@ -257,9 +257,8 @@ class Router:
 
         settings = load_settings(config, overrides=cast("Mapping[str, Any]", overrides))
         names = settings.ladder
-        if not isinstance(names, TaskLadders):
-            names = TaskLadders(describe=names, embed=names, embed_text=names, detect=names)
-        wanted = sorted({name for task in TASKS for name in getattr(names, task)})
+        ladders = names.by_task if isinstance(names, TaskLadders) else dict.fromkeys((*TASKS, "ask"), names)
+        wanted = sorted(set(settings.on_ladders))
         limit_keys = [spec.name for spec in fields(Limits)]
         made: dict[str, Backend] = {}
         limits: dict[str, Limits] = {}
@@ -269,10 +268,10 @@ class Router:
             made[name] = make_backend(name, table, beside=limit_keys, known=settings.backends)
             limits[made[name].name] = Limits(**parse_table(Limits, allowed, section=section_of(name)))
         if settings.local_only:
-            _close_remote(made)
+            close_remote(made)
         webhook = settings.alerts.webhook
         return cls(
-            {task: [made[name] for name in getattr(names, task) if name in made] for task in TASKS},
+            {task: [made[name] for name in ladder if name in made] for task, ladder in ladders.items()},
             deadline_s=settings.deadline_s,
             store=open_store(
                 settings.state_file, max_cache_bytes=settings.cache.max_bytes, is_ours=settings.state == "auto"
@@ -281,7 +280,11 @@ class Router:
             tenant=settings.cache.tenant,
             hedge_after_s=settings.hedge_after_s,
             warm_standby=settings.warm_standby,
-            limits={name: allowed for name, allowed in limits.items() if allowed.are_any},
+            limits={name: allowed for name, allowed in limits.items() if allowed.are_any or allowed.account}
+            | {
+                ACCOUNTS + name: Limits(**parse_table(Limits, table, section=f"[{ACCOUNTS}{name}]"))
+                for name, table in settings.accounts.items()
+            },
             alerts=Alerts(webhook=Webhook(webhook.get_secret_value()) if webhook else None),
             image_limits=ImageLimits(**settings.images.model_dump()),
         )
@@ -597,7 +600,7 @@ class Router:
             raise InvalidRequestError(f"tasks={tasks!r} is one string.", remedy=f"Pass a list: [{tasks!r}].")
         check_number("wait_s", wait_s, example=60)
         asked = iterate("tasks", tasks, remedy=f"Pass a list of tasks, such as {list(TASKS)}, or of requests.")
-        requests = [task if isinstance(task, RequestTypes) else _plain_request(task) for task in asked]
+        requests = [task if isinstance(task, RequestTypes) else plain_request(task) for task in asked]
         options = CallOptions(backend=backend, backends=backends, model=model)
         pairs = options.choose_for_each(self._ladders, requests)
         jobs = [self._warm_ups.begin(rung, request) for rung, request in pairs]
@@ -629,14 +632,14 @@ class Router:
             "detect": lambda: DetectRequest(labels=_labels(labels)),
             "ask": lambda: AskRequest(prompt="What is this?" if prompt is None else prompt),
         }
-        _plain_request(task)
+        plain_request(task)
         request = requests[task]()
         options = CallOptions(backend=backend, backends=backends, model=model, local_only=local_only)
         return explain(options.choose(self._ladders[task], request), request, self._attempts)
 
     def status(self) -> list[RungStatus]:
         """Return how each backend stands now for each task that has it on its ladder."""
-        explained = {task: explain(self._ladders[task], PLAIN_REQUESTS[task], self._attempts) for task in TASKS}
+        explained = {task: explain(self._ladders[task], plain_request(task), self._attempts) for task in TASKS}
         return [
             RungStatus(
                 backend=backend.name,
@@ -985,8 +988,8 @@ class Router:
             InvalidRequestError: Its price is unknown.
         """
         for backend in backends:
-            if backend.name in self._limits:
-                self._limits[backend.name].check_priced(backend, [request], error=InvalidRequestError)
+            for name, allowed in self._limits.get(backend.name, {}).items():
+                allowed.check_priced(backend, [request], name=name, error=InvalidRequestError)
 
     async def _close_on_loop(self) -> None:
         """Release what backends have on the engine's loop."""
@@ -1037,17 +1040,6 @@ def _close_backend(backend: Backend) -> None:
         _log.exception("The %s backend failed to close.", backend.name)
 
 
-def _plain_request(task: object) -> Request:
-    """Return the request of a task without options.
-
-    Raises:
-        InvalidRequestError: There is no such task.
-    """
-    if not isinstance(task, str) or task not in PLAIN_REQUESTS:
-        raise InvalidRequestError(f"There is no task {task!r}.", remedy=f"Tasks: {', '.join(TASKS)}.")
-    return PLAIN_REQUESTS[task]
-
-
 def _tell(standby: Standby | None, events: Events, alerts: Alerts, event: Transition | Alert) -> None:
     """Tell listeners, people and the standby."""
     if standby is not None:
@@ -1074,104 +1066,7 @@ def _release(engine: EventLoop, health: AdmissionControl, stores: GuardedStores,
     engine.detach()
 
 
-def _rungs(ladder: Iterable[object]) -> tuple[Backend, ...]:
-    """Return the backends of a ladder.
-
-    Raises:
-        InvalidRequestError: One is something else, or lacks what a backend must have.
-    """
-    remedy = 'Pass backends, as Router([EmbeddedBackend()]); for names, write ladder = ["embedded"] in vision.toml.'
-    rungs: list[Backend] = []
-    for rung in iterate("The ladder", ladder, remedy=remedy):
-        if not isinstance(rung, Backend):
-            raise InvalidRequestError(f"{shown(rung)} on the ladder is not a backend.", remedy=remedy)
-        fault = fault_of(rung)
-        if fault is not None:
-            raise InvalidRequestError(f"A {type(rung).__name__} on the ladder {fault.words}.", remedy=fault.remedy)
-        rungs.append(rung)
-    return tuple(rungs)
-
-
-def _check_parts(
-    *,
-    store: object,
-    limits: Mapping[str, object] | None,
-    alerts: object,
-    image_limits: object,
-) -> None:
-    """Return if the parts of a router are what their names say.
-
-    Raises:
-        InvalidRequestError: One is something else.
-    """
-    if store is not None and (isinstance(store, str | os.PathLike) or not hasattr(store, "close")):
-        remedy = "Pass open_store(path), of vision_backends.storage."
-        raise InvalidRequestError(f"store={shown(store)} is no store.", remedy=remedy)
-    for backend, allowed in (limits or {}).items():
-        if not isinstance(allowed, Limits):
-            remedy = f"Pass limits={{{backend!r}: Limits(requests_per_minute=60)}}."
-            raise InvalidRequestError(f"The limits of {backend!r} are {shown(allowed)}.", remedy=remedy)
-    for name, value, kind in (("alerts", alerts, Alerts), ("image_limits", image_limits, ImageLimits)):
-        if value is not None and not isinstance(value, kind):
-            raise InvalidRequestError(
-                f"{name}={shown(value)} is no {kind.__name__}.", remedy=f"Pass {kind.__name__}(…)."
-            )
-
-
-def _check_prices(ladders: Mapping[Task, Sequence[Backend]], limits: Mapping[str, Limits]) -> None:
-    """Return if budgets in US dollars can count what the plain request of each task costs.
-
-    Raises:
-        ConfigError: The price of a model is unknown.
-    """
-    for backend in {id(each): each for ladder in ladders.values() for each in ladder}.values():
-        if backend.name in limits:
-            requests = [PLAIN_REQUESTS[task] for task, ladder in ladders.items() if backend in ladder]
-            limits[backend.name].check_priced(backend, requests, error=ConfigError)
-
-
 def _labels(labels: Sequence[str] | None) -> tuple[str, ...] | None:
     if isinstance(labels, str):
         raise InvalidRequestError(f"labels={labels!r} is one string.", remedy=f"Pass a list: labels=[{labels!r}].")
     return None if labels is None else tuple(iterate("labels", labels, remedy='Pass a list: labels=["a dog"].'))
-
-
-def _close_remote(made: dict[str, Backend]) -> None:
-    """Leave out the backends that send images elsewhere.
-
-    Raises:
-        ConfigError: No other is left.
-    """
-    for name in [name for name, backend in made.items() if not backend.is_private]:
-        made.pop(name).close()
-    if not made:
-        raise ConfigError("local_only = true leaves no backend on any ladder.", remedy='Add "embedded" to a ladder.')
-
-
-def _ladders(
-    ladder: Sequence[Backend] | Mapping[Task, Sequence[Backend]],
-) -> dict[Task, Sequence[Backend]]:
-    """Return one ladder per task; a task that a mapping leaves out has no backends."""
-    if isinstance(ladder, Mapping):
-        for task in ladder:
-            _plain_request(task)
-        ladders: dict[Task, Sequence[Backend]] = {task: _rungs(ladder.get(task, ())) for task in (*TASKS, *ladder)}
-    else:
-        ladders = dict.fromkeys(TASKS, _rungs(ladder))
-    if "ask" not in ladders:
-        ladders["ask"] = ladders["describe"]
-    if not any(ladders.values()):
-        raise InvalidRequestError("The ladder is empty.", remedy="Pass at least one backend.")
-    for task, backends in ladders.items():
-        names = [backend.name for backend in backends]
-        twice = {name for name in names if names.count(name) > 1}
-        if twice:
-            message = f"The ladder for {task} names {sorted(twice)} twice."
-            raise InvalidRequestError(message, remedy='Give each a name: OpenAIBackend(…).named("second").')
-    rungs = {id(backend): backend for backends in ladders.values() for backend in backends}.values()
-    names = [backend.name for backend in rungs]
-    alike = sorted({name for name in names if names.count(name) > 1})
-    if alike:
-        message = f"Two backends, on ladders of different tasks, are named {alike[0]!r}."
-        raise InvalidRequestError(message, remedy='Give each a name: OpenAIBackend(…).named("second").')
-    return ladders

@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from contextlib import closing, contextmanager
+from copy import deepcopy
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -121,7 +122,7 @@ def tensors_alone(what: str, model: Any, inputs: dict[str, Any], device: str, *,
 
     figures = []
     for dtype in (torch.float32, torch.bfloat16):
-        plain = model.to(device=device, dtype=dtype)
+        plain = deepcopy(model).to(device=device, dtype=dtype)  # the reference's own weights stay exact
         placed = {
             name: each.to(device=device, dtype=dtype if each.is_floating_point() else None)
             for name, each in inputs.items()
@@ -135,7 +136,6 @@ def tensors_alone(what: str, model: Any, inputs: dict[str, Any], device: str, *,
         count = len(next(iter(placed.values())))
         found = rates({"": run}, count=count, rounds=rounds)[""]
         figures.append(measure(f"{what}: tensors alone, {str(dtype).removeprefix('torch.')}", found, "/s"))
-    model.to(device=device, dtype=torch.float32)
     return figures
 
 
@@ -375,7 +375,11 @@ def main() -> None:
         figures += measure_neighbours(device, images=given.images)
     print_table(figures)
     rows = [asdict(figure) | {"ok": figure.ok} for figure in figures]
-    facts = {"device": device_facts(device), "machine": asdict(look_at_machine()), "python": platform.python_version()}
+    facts = {
+        "device": device_facts(device),
+        "machine": look_at_machine().model_dump(mode="json"),
+        "python": platform.python_version(),
+    }
     given.out.write_text(json.dumps({**facts, **sizes, "figures": rows}, indent=2, default=str), encoding="utf-8")
     print(f"\n{given.out}: {statistics.fmean(figure.ok is not False for figure in figures):.0%} of targets reached")
 

@@ -15,9 +15,9 @@ from PIL import ImageEnhance
 from timing import ROOT, Figure, cost_in_turns, measure, show
 
 from vision_backends import EmbeddedBackend, Embedding, Router
+from vision_backends.image_files import FoundFile
 from vision_backends.search import ImageIndex
 from vision_backends.search.database import Database
-from vision_backends.search.folders import FoundFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

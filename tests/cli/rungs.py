@@ -263,3 +263,15 @@ class Throttled(FakeBackend):
         with Path("asked").open("a", encoding="utf-8") as file:
             file.write("asked\n")
         raise RateLimitedError("Too many requests.", retry_after_s=0.6)
+
+
+class Overwriting(FakeBackend):
+    """Finds that its image has been replaced meanwhile."""
+
+    def __init__(self):
+        super().__init__("overwriting")
+
+    def describe(self, images, request, *, timeout_s):
+        """Write over the file."""
+        Path("photo.png").write_bytes(Path("photo.png").read_bytes() + b"more")
+        return super().describe(images, request, timeout_s=timeout_s)

@@ -205,6 +205,21 @@ def test_tables_of_named_rungs_are_shown_without_secrets(vision, use_ladder, mon
     assert json.loads(report)["keys"]["backends.azure.api_key"]["origin"] == str(path)
 
 
+@pytest.mark.parametrize("name", ["keyless", "tokens", "authors", "secret-server"])
+def test_what_a_rung_or_an_account_is_called_makes_nothing_of_it_a_secret(vision, use_ladder, name):
+    """Only what its own keys say."""
+    more = f'[backends.{name}]\nkind = "openai"\nbase_url = "http://127.0.0.1:9/v1"\napi_key = "sk-canary-0123456789"\n'
+    more += f'account = "{name}"\n[accounts.{name}]\ndaily_budget_tokens = 5\n'
+    use_ladder(name, "embedded", more=more)
+    out = vision("config").stdout
+    assert 'kind = "openai"' in out
+    assert 'base_url = "http://127.0.0.1:9/v1"' in out
+    assert "daily_budget_tokens = 5" in out
+    assert "canary" not in out
+    given = json.loads(vision("config", "--json").stdout)["settings"]["backends"][name]
+    assert (given["kind"], given["api_key"]) == ("openai", "***")
+
+
 def test_every_key_of_every_rung_is_shown_with_its_default(vision, use_ladder):
     """Those of the constructor and the limits; what has no value is named."""
     use_ladder("tiny", "embedded", more='[backends.tiny]\nkind = "local"\nmin_score = 0.75\nrequests_per_minute = 5\n')

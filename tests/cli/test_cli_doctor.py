@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
+import ssl
+import subprocess
 import threading
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -320,6 +323,82 @@ def test_servers_are_probed_on_request_and_what_was_found_is_shown(vision, fresh
         assert "→ Set a model that sees images for second." in result.stdout
         assert "second: ready for embed_text" in vision("doctor").stdout
         assert "probe" in vision("usage", "--by", "task").stdout
+
+
+LADDER = """
+[backends.down]
+kind = "openai"
+base_url = "http://127.0.0.1:9/v1"
+model = "m"
+[backends.keyless]
+kind = "openai"
+preset = "groq"
+model = "m"
+[backends.texts]
+kind = "openai"
+base_url = "{texts.url}"
+model = "reader"
+[backends.secured]
+kind = "openai"
+base_url = "https://127.0.0.1:{port}/v1"
+model = "m"
+[backends.fine]
+kind = "openai"
+base_url = "{fine.url}"
+model = "m"
+"""
+
+
+@pytest.fixture
+def secured(tmp_path):
+    """A server whose certificate nobody vouches for but a file; that, and its port."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl makes the certificate")
+    command = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=127.0.0.1"
+    files = "-addext subjectAltName=IP:127.0.0.1 -keyout key.pem -out cert.pem"
+    arguments = [openssl, *command.split(), *files.split()]
+    subprocess.run(arguments, cwd=tmp_path, check=True, capture_output=True, timeout=30)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.answer, server.asked = (200, "application/json"), []
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield tmp_path / "cert.pem", server.server_port
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_five_servers_are_each_told_what_they_lack(vision, use_ladder, monkeypatch, secured):
+    """One is off, one has no key, one only reads, one has a certificate of its own, one is fine, and answers."""
+    for name in ("GROQ_API_KEY", "SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    certificate, port = secured
+    with SandboxServer(keyless=True) as texts, SandboxServer(keyless=True) as fine:
+        refusal = {"error": {"message": "This model does not support image input"}}
+        texts.play(Fault(status=400, body=refusal, paths=("/v1/chat/completions",)))
+        more = LADDER.format(texts=texts, fine=fine, port=port)
+        use_ladder("down", "keyless", "texts", "secured", "fine", "embedded", more=more)
+        found = json.loads(vision("doctor", "--probe", "--json").stdout)
+        checks = {each["name"]: (each["state"], each["detail"], each["remedy"]) for each in found["checks"]}
+        assert checks["server of down"][0] == "broken"
+        state, detail, remedy = checks["server of secured"]
+        assert (state, f"127.0.0.1:{port} cannot be trusted: " in detail) == ("broken", True)
+        assert "SSL_CERT_FILE, or check base_url in [backends.secured]" in remedy
+        assert checks["probe of texts"][0] == "missing"
+        assert checks["probe of texts"][1].startswith("reader sees no images")
+        assert "by 1 question for" in checks["probe of texts"][1]
+        assert (checks["server of fine"][0], checks["probe of fine"][0]) == ("ok", "ok")
+        assert found["answers"] == dict.fromkeys(("describe", "embed", "detect"), "fine")
+        assert "server of keyless" not in checks
+        assert checks["key of keyless"] == ("missing", "not set", "export GROQ_API_KEY=...")
+        assert checks["probe of keyless"][1] == "There is no API key for api.groq.com."
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        out = vision("doctor").stdout
+        assert re.search(r"^ok +server of secured +nothing hinders the way to it$", out, re.MULTILINE)
 
 
 def test_a_server_that_cannot_be_probed_is_no_fault_of_the_installation(vision, use_ladder):

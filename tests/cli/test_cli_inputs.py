@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 import pytest
@@ -134,7 +136,7 @@ def test_standard_input_is_read_once(vision, make_photo, fresh_user):
     """A second - would be empty, hence it is an error of its own."""
     data = (fresh_user / make_photo()).read_bytes()
     result = vision("describe", "-", "photo.png", "-", stdin=data)
-    assert result.exit_code == 2
+    assert result.exit_code == 4
     assert result.stdout == "-: fake says: 64×48 px\nphoto.png: fake says: 64×48 px\n"
     assert "can be read only once" in result.stderr
 
@@ -157,3 +159,71 @@ def test_a_web_address_is_no_pattern_and_refused_by_default(vision):
     result = vision("describe", "https://example.org/a.png?size=1")
     assert result.exit_code == 2
     assert "allow_urls = true" in result.stderr
+
+
+@pytest.mark.parametrize(("end", "options"), [(b"\n", ()), (b"\r\n", ()), (b"\0", ("-0",)), (b"\0", ("--null",))])
+def test_paths_are_read_from_standard_input(vision, make_photo, end, options):
+    """Beside those of the command line; patterns have no meaning there, and each file is asked about once."""
+    names = [make_photo(name) for name in ("a.png", "two words.png", "[1]*.png", "folder/b.png")]
+    given = end.join([b"two words.png", b"[1]*.png", b"folder", b"", b"a.png"])
+    result = vision("describe", "a.png", "--paths-from", "-", *options, stdin=given)
+    assert result.exit_code == 0
+    assert [line.partition(": ")[0] for line in result.stdout.splitlines()] == names
+
+
+def test_paths_are_read_from_a_file(vision, make_photo, fresh_user):
+    """Also those whose bytes are no text, and without an end after the last."""
+    name = make_photo(os.fsdecode(b"caf\xe9\n.png"))
+    (fresh_user / "list").write_bytes(os.fsencode(name) + b"\0missing.png")
+    result = vision("describe", "--paths-from", "list", "-0", "--json")
+    assert json.loads(result.stdout.splitlines()[0])["source"] == name
+    assert (result.exit_code, "missing.png" in result.stderr) == (4, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "why"),
+    [
+        ([], b"", "No image is named. Name images"),
+        (["--paths-from", "-"], b"\n", "--paths-from - names nothing."),
+        (["--paths-from", "nowhere"], b"", "nowhere cannot be read: No such file or directory."),
+        (["--paths-from", "-"], b"a.png\0b.png\0", "Pass --null (-0)."),
+        (["--null", "a.png"], b"", "--null needs --paths-from."),
+        (["-"], b"a.png\nb.png\n", "- stands for one image. Pass --paths-from - for paths, and -0 if"),
+        (["-"], b"a.png\0b.png\0", "Pass --paths-from - for paths"),
+    ],
+)
+def test_what_names_no_images_is_refused(vision, make_photo, arguments, stdin, why):
+    """Also paths where an image belongs: what is piped in never names files by itself."""
+    make_photo("a.png")
+    result = vision("describe", *arguments, stdin=stdin)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert why in result.stderr
+
+
+def test_the_exit_code_says_all_some_or_none(vision, make_photo, use_ladder):
+    """For folders as for files."""
+    make_photo("good/a.png")
+    make_photo("mixed/a.png")
+    for broken in ("mixed/b.png", "bad/b.png", "bad/c.png"):
+        Path(broken).parent.mkdir(exist_ok=True)
+        Path(broken).write_bytes(b"no image")
+    assert [vision("describe", folder).exit_code for folder in ("good", "mixed", "bad")] == [0, 4, 2]
+    assert vision("detect", "mixed/a.png", "mixed/b.png").exit_code == 4
+    assert vision("embed", "mixed/a.png", "nothing*.png").exit_code == 4
+    assert vision("describe", "mixed", "--out", "rows.csv").exit_code == 4
+    assert vision("describe", "mixed", "--out", "rows.csv").exit_code == 4, "the other has its row"
+    use_ladder("rungs:Dead")
+    assert vision("describe", "good", "bad").exit_code == 3
+
+
+def test_quiet_leaves_errors_only(vision, make_photo, use_ladder):
+    """Neither folders that were left out nor reasons are told."""
+    use_ladder("rungs:Dead", "vision_backends.testing.fake:FakeBackend")
+    make_photo("photos/a.png")
+    make_photo("photos/below/b.png")
+    loud, quiet = vision("describe", "photos"), vision("describe", "photos", "--quiet")
+    assert (len(loud.stderr.splitlines()), quiet.stderr) == (2, "")
+    assert quiet.stdout == loud.stdout
+    assert vision("embed", "photos", "-q", "--out", "v.npy").stderr == ""
+    assert vision("embed", "photos", "-q", "--out", "v.csv").stderr == ""
+    assert "missing.png" in vision("describe", "missing.png", "-q").stderr

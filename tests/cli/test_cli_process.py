@@ -44,7 +44,7 @@ def test_a_name_of_any_bytes_is_opened_shown_and_handed_on(vision_process, make_
     """It stays on its line, and JSON has it so that programs can open the file again."""
     make_photo(os.fsdecode(SECRET_NAME))
     many = vision_process("describe", SECRET_NAME, b"missing\xff.png")
-    assert many.returncode == 2
+    assert many.returncode == 4
     assert many.stdout.decode().splitlines() == ["caf\\udce9\\n[red].png: fake says: 64×48 px"]
     assert "missing\\udcff.png" in many.stderr.decode()
     source = json.loads(vision_process("describe", SECRET_NAME, "--json").stdout)["source"]

@@ -34,10 +34,25 @@ def test_each_day_and_model_has_a_row_with_its_calls_tokens_cost_and_misses(visi
     today = f"{datetime.now(UTC):%Y-%m-%d}"
     assert (result.exit_code, result.stderr) == (0, "")
     assert rows[1] == ["day", "model", "calls", "cached", "fallbacks", "tokens", "in", "out", "cost", "mean"]
-    assert rows[2] == [today, "broke-model", "1", "0", "3", "0", "0", "$0", "-"]
-    assert rows[3][:-2] == [today, "costly-model", "2", "1", "0", "2,400", "60", "$0.5000"]
+    assert rows[2] == [today, "broke-model", "1", "0", "0", "0", "0", "$0", "-"]
+    assert rows[3][:-2] == [today, "costly-model", "2", "1", "3", "2,400", "60", "$0.5000"]
     assert rows[4][:8] == ["total", "3", "1", "3", "2,400", "60", "$0.5000", rows[3][-2]]
-    assert rows[5] == ["Fallbacks:", "quota_exhausted", "3"]
+    assert rows[5] == ["Rungs", "that", "did", "not", "answer:", "quota_exhausted", "3"]
+
+
+def test_an_answer_is_one_fallback_however_many_rungs_are_not_there(vision, kept_ladder, make_photo):
+    """A rung that was never asked has no row of its own; that it did not answer is said below."""
+    kept_ladder("openai", "local", FAKE)
+    vision("describe", make_photo("a.png"), make_photo("b.png"))
+    lines = vision("usage").stdout.splitlines()
+    assert [line.split()[1:5] for line in lines[2:3]] == [["fake-model", "2", "0", "2"]]
+    assert lines[3:] == ["Rungs that did not answer: not_ready 4"]
+    (answered,) = [
+        total
+        for total in map(json.loads, vision("usage", "--json", "--by", "backend").stdout.splitlines())
+        if total["calls"]
+    ]
+    assert (answered["backend"], answered["fallbacks"]) == ("fake", 2)
 
 
 def test_an_unknown_cost_is_told_apart_from_the_known_part(vision, kept_ladder, make_photo):
@@ -84,6 +99,21 @@ def test_one_group_alone_needs_no_total(vision, kept_ladder, make_photo):
     assert "total" not in vision("usage").stdout
 
 
+def test_limits_that_rungs_share_have_one_bar(vision, kept_ladder, make_photo):
+    """Named as their table; `vision status` shows the same, and `vision reset` says what is spent for each rung."""
+    work = 'kind = "rungs:Costly"\naccount = "work"\n'
+    more = f"[backends.first]\n{work}[backends.second]\n{work}[accounts.work]\ndaily_budget_usd = 0.5\n"
+    kept_ladder("first", "second", FAKE, more=more)
+    vision("describe", make_photo())
+    bar = ["accounts.work.daily_budget_usd", "[########........]", "50", "%", "$0.25", "of", "$0.50"]
+    for command in ("usage", "status"):
+        assert bar in [line.split() for line in vision(command).stdout.splitlines()]
+    vision("describe", make_photo("b.png"), "--backend", "second")
+    for name in ("first", "second"):
+        assert "accounts.work.daily_budget_usd = 0.5 is spent" in vision("reset", name).stderr
+    assert "is spent" not in vision("reset", "fake").stderr
+
+
 def test_a_renamed_rung_is_said_to_begin_its_budgets_anew(vision, kept_ladder, make_photo):
     """Where budgets are shown; nobody is told who has none, or whose calls were all booked under names of today."""
     limits = 'kind = "rungs:Costly"\ndaily_budget_usd = 1\n'
@@ -92,8 +122,8 @@ def test_a_renamed_rung_is_said_to_begin_its_budgets_anew(vision, kept_ladder, m
     assert "anew" not in vision("usage").stdout
     kept_ladder("second", more=f"[backends.second]\n{limits}")
     said = (
-        "first has used $0.25 and 1,230 tokens this month and is no rung now. If it has got another name, its budgets "
-        "begin anew under that.\n"
+        "first has used $0.25 and 1,230 tokens this month and is no rung now. If it has got another name, its own "
+        "budgets begin anew under that.\n"
     )
     for command in ("usage", "status"):
         assert said in vision(command).stdout

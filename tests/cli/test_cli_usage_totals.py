@@ -24,13 +24,17 @@ ANSWER = LedgerRow(
     input_tokens=100,
     output_tokens=10,
     cost_usd=0.5,
+    degraded=False,
 )
-MISS = replace(ANSWER, outcome="failed", error="unavailable", input_tokens=None, output_tokens=None, cost_usd=None)
+MISS = replace(
+    ANSWER, degraded=None, outcome="failed", error="unavailable", input_tokens=None, output_tokens=None, cost_usd=None
+)
 
 ROWS = st.builds(
     replace,
     st.sampled_from([ANSWER, MISS, replace(ANSWER, outcome="cached"), replace(MISS, outcome="skipped")]),
     at=st.floats(0, 4e9),
+    degraded=st.none() | st.booleans(),
     model=st.none() | st.sampled_from(["big", "small"]),
     cost_usd=st.none() | st.integers(0, 9),
 )
@@ -39,14 +43,15 @@ ROWS = st.builds(
 def test_attempts_are_counted_by_their_outcome():
     """A skipped rung was not called; the mean is that of the answers."""
     cached = replace(ANSWER, outcome="cached", elapsed_s=0.0, input_tokens=0, output_tokens=0, cost_usd=0.0)
-    skipped = replace(cached, outcome="skipped", error="quota_exhausted")
+    skipped = replace(cached, outcome="skipped", error="quota_exhausted", degraded=None)
     slower = replace(ANSWER, elapsed_s=4.0)
-    (sums,) = sum_up(add_up([ANSWER, slower, cached, skipped]), by=["backend"]).values()
+    (sums,) = sum_up(add_up([ANSWER, replace(slower, degraded=True), cached, skipped]), by=["backend"]).values()
     assert sums.to_dict() == {
         "calls": 2,
         "answered": 2,
         "cached": 1,
         "fallbacks": 1,
+        "fallbacks_known": 1,
         "errors": {"quota_exhausted": 1},
         "input_tokens": 200,
         "input_tokens_known": 200,
@@ -72,8 +77,18 @@ def test_errors_of_the_caller_are_no_fallbacks():
         replace(MISS, error=kind) for kind in ("content_rejected", "invalid_image", "stream_interrupted", "timed_out")
     ]
     (sums,) = sum_up(add_up(rows), by=["task"]).values()
-    assert sums.fallbacks == {"timed_out": 1}
+    assert sums.missed == {"timed_out": 1}
+    assert sums.fallbacks == Figure(0)
     assert sums.errors.total() == 4
+
+
+def test_answers_booked_by_an_earlier_version_may_have_been_fallbacks():
+    """It did not say; a row without an answer was none."""
+    (sums,) = sum_up(
+        add_up([replace(ANSWER, degraded=None), MISS, replace(ANSWER, degraded=True)]), by=["day"]
+    ).values()
+    assert sums.fallbacks == Figure(1, unknown=1)
+    assert (sums.to_dict()["fallbacks"], sums.to_dict()["fallbacks_known"]) == (None, 1)
 
 
 def test_a_day_ends_at_midnight_of_utc():

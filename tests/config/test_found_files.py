@@ -57,6 +57,8 @@ HARMFUL = [
     ("images.allow_urls = true", "images.allow_urls"),
     ("images.allow_private_urls = true", "images.allow_private_urls"),
     ('alerts.webhook = "https://x.test/hook"', "alerts.webhook"),
+    ('openai.account = "work"', "openai.account"),
+    ("accounts.work.daily_budget_usd = 1", "accounts.work.daily_budget_usd"),
     ('backends."a:B".colour = "red"', "backends.a:B.colour"),
     ('backends.second.kind = "openai"', "backends.second.kind"),
     ('backends.second = {kind = "openai", model = "gpt-4o"}', "backends.second.model"),

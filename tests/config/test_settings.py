@@ -217,11 +217,11 @@ def test_state_lives_where_it_is_told_to(write, fresh_user):
             "zzz = 1",
             "zzz",
             (
-                "Valid keys: alerts, backends, cache, deadline_s, embedded, hedge_after_s, images, ladder, local, "
-                "local_only, openai, state, warm_standby."
+                "Valid keys: accounts, alerts, backends, cache, deadline_s, embedded, hedge_after_s, images, ladder, "
+                "local, local_only, openai, state, warm_standby."
             ),
         ),
-        ("_env_file = 'x'", "_env_file", "Valid keys: alerts, backends,"),
+        ("_env_file = 'x'", "_env_file", "Valid keys: accounts, alerts, backends,"),
     ],
 )
 def test_an_unknown_key_is_an_error_that_names_the_nearest_valid_one(text, key, remedy, write):

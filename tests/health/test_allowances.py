@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
 from random import Random
@@ -13,7 +14,15 @@ from hypothesis import strategies as st
 from vision_backends.errors import QuotaExhaustedError
 from vision_backends.health.admission import AdmissionControl
 from vision_backends.health.allowances import CALLS, Allowance
-from vision_backends.health.budgets import GIVE_BACK_S, PROCESSES, Amount, BudgetState, Limits
+from vision_backends.health.budgets import (
+    ALIVE_S,
+    GIVE_BACK_S,
+    PROCESSES,
+    Amount,
+    BudgetReservedError,
+    BudgetState,
+    Limits,
+)
 from vision_backends.storage.base import StoreError
 from vision_backends.storage.memory import MemoryStore
 from vision_backends.types import Usage
@@ -147,6 +156,33 @@ def test_a_process_that_dies_has_spent_what_it_had_drawn(make_control, scope, cl
     assert spent(other) == (CALLS, 0)
     clock.advance(DAY_S)
     assert spent(other) == (0, 0)
+
+
+def test_what_a_silent_process_has_drawn_is_not_waited_for(make_control, store, scope, clock):
+    """It may have died; one that is heard of has calls under way, or gives back what it does not need."""
+    one, other = make_control(0.02), make_control(0.02)
+    admit(one, scope)
+    one_more = admit(one, scope)
+    assert isinstance(other.peek(scope), BudgetReservedError)
+    clock.advance(ALIVE_S - GIVE_BACK_S - 1)
+    assert isinstance(other.peek(scope), BudgetReservedError)
+    one_more.succeeded(usage=CENT, elapsed_s=0.1)
+    clock.advance(2 * GIVE_BACK_S)
+    assert isinstance(other.peek(scope), BudgetReservedError)
+    clock.advance(ALIVE_S)
+    refused = other.peek(scope)
+    assert (refused.code, type(refused)) == ("budget_exhausted", QuotaExhaustedError)
+    assert "$0.0100 drawn by a process that was not heard of again" in refused.message
+
+
+def test_an_allowance_drawn_by_an_earlier_version_is_not_waited_for(make_control, store, scope):
+    """It does not say when that was."""
+    one, other = make_control(0.01), make_control(0.01)
+    admit(one, scope)
+    state = json.loads(store.read("book/openai"))
+    del state["drawn_at"]
+    store.update("book/openai", lambda _old: (json.dumps(state), None))
+    assert other.peek(scope).code == "budget_exhausted"
 
 
 def test_a_process_draws_a_small_part_of_what_is_left(make_control, scope):

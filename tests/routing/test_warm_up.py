@@ -257,9 +257,9 @@ def test_the_embedded_rung_loads_what_the_task_needs():
     """Its sessions are there before the first picture comes."""
     backend = EmbeddedBackend(threads=1)
     backend.warm_up(DetectRequest())
-    assert sorted(backend.status()["models"].values()) == ["loaded", "on disk", "on disk"]
+    assert sorted(backend.status()["models"].values()) == ["loaded", "on disk", "on disk", "on disk"]
     backend.warm_up(DescribeRequest())
-    assert sorted(backend.status()["models"].values()) == ["loaded", "loaded", "on disk"]
+    assert sorted(backend.status()["models"].values()) == ["loaded", "loaded", "loaded", "on disk"]
     backend.warm_up(EmbedTextRequest())
     assert set(backend.status()["models"].values()) == {"loaded"}
     backend.close()

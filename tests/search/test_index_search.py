@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from vision_backends import Embedding, InvalidRequestError, SpaceMismatchError
+from vision_backends.image_files import FoundFile
 from vision_backends.search import BrokenIndexError, ImageIndexError
 from vision_backends.search.database import Database
-from vision_backends.search.folders import FoundFile
 from vision_backends.testing import FakeBackend
 
 

@@ -11,6 +11,7 @@ import sqlite3
 import stat
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from vision_backends.storage import open_store
 from vision_backends.storage.base import LedgerRow, StoreError
 from vision_backends.storage.memory import MemoryStore
 from vision_backends.storage.sqlite import KEEP_LEDGER_S, PRUNE_EVERY_S, SQLiteStore
+from vision_backends.storage.sqlite_schema import MIGRATIONS
 from vision_backends.testing import FakeClock
 
 DESCRIPTORS = Path("/proc/self/fd")
@@ -145,6 +147,24 @@ def test_a_newer_file_is_left_alone(open_it, path):
         open_it()
     with pytest.raises(ConfigError):
         open_store(path)
+
+
+def test_a_file_of_the_first_version_is_brought_up_to_date_and_keeps_its_rows(open_it, path, clock):
+    """Whether an answer was a fallback is unknown where it was not booked, and known from then on."""
+    path.parent.mkdir()
+    db = sqlite3.connect(path)
+    for statement in MIGRATIONS[0]:
+        db.execute(statement)
+    first = "INSERT INTO ledger (at, call_id, task, backend, outcome, elapsed_s) VALUES (?, 'c', 'x', 'b', 'cached', 0)"
+    db.execute(first, (clock.time(),))
+    db.execute("PRAGMA user_version=1")
+    db.commit()
+    db.close()
+    store = open_it()
+    store.record([replace(row(clock.time()), degraded=degraded) for degraded in (True, False)])
+    assert [each.degraded for each in store.rows()] == [None, True, False]
+    totals = sorted((total.outcome, total.attempts, total.degraded, total.unknown_degraded) for total in store.totals())
+    assert totals == [("answered", 2, 1, 0), ("cached", 1, 0, 1)]
 
 
 def test_an_empty_file_is_a_new_one(open_it, path):

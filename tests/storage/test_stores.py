@@ -156,6 +156,7 @@ def test_the_ledger_returns_what_was_booked_by_time(store):
         input_tokens=3,
         output_tokens=0,
         cost_usd=0.1,
+        degraded=True,
     )
     store.record([row(30.0), full])
     store.record([row(10.0)])
@@ -188,6 +189,7 @@ def test_totals_are_those_of_the_rows(store, clock):
             input_tokens=None if number % 3 == 0 else number,
             output_tokens=number,
             cost_usd=None if number % 2 else 0.25,
+            degraded=None if number % 3 == 0 or number % 4 == 0 else number % 2 == 0,
         )
         for number, at in enumerate(
             first + after for after in (0.0, day - 0.01, day, day + 1, day + 2, 5 * day, 5 * day + 7, 9 * day)

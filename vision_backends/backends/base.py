@@ -11,26 +11,27 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from dataclasses import replace
-from functools import partial
+from functools import partial, wraps
 from json import dumps
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, ParamSpec, Self
 
 from vision_backends.arguments import check_text
 from vision_backends.backends.requests import Account, AskRequest, DescribeRequest, EmbedTextRequest
-from vision_backends.errors import BackendError, InvalidRequestError, NotSupportedError
+from vision_backends.errors import BackendError, InvalidRequestError, NotSupportedError, VisionError
 from vision_backends.types import FREE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 
     from vision_backends.backends.requests import DetectRequest, EmbedRequest, Model, RateLimits, Request
-    from vision_backends.errors import VisionError
     from vision_backends.images import Image, WireRule
     from vision_backends.storage.notes import Notes
     from vision_backends.types import Description, Detections, Embedding, ProbeReport, Reply, Usage
 
-__all__ = ["AsyncBackend", "Backend", "rehearse", "table_of", "tell_rung", "tell_table"]
+__all__ = ["AsyncBackend", "Backend", "in_own_words", "rehearse", "table_of", "tell_rung", "tell_table"]
+
+P = ParamSpec("P")
 
 REHEARSAL_S = 120.0
 
@@ -52,13 +53,11 @@ class Backend(ABC):
     Attributes:
         name: The rung's name in ladders, traces and configuration; that of its kind, unless it is `named`.
         local: True when neither pixels nor texts leave this machine.
-        messages_of: The kind whose table and keys stand in its messages, where it is a variety of another.
-        renamed_keys: Keys of that table that have another name in its own.
+        renamed_keys: Keys that have another name in its table than in that of the kind of which it is a variety.
     """
 
     name: str
     local: bool = True
-    messages_of: ClassVar[str | None] = None
     renamed_keys: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     @classmethod
@@ -428,10 +427,38 @@ def tell_rung(error: VisionError, backend: Backend) -> None:
     """
     if isinstance(error, BackendError):
         error.backend = backend.name
-    made = type(backend)
-    kind = made.messages_of or getattr(made, "name", None)
-    if isinstance(kind, str):
-        tell_table(error, made, table=table_of(backend.name, kind=kind))
+    kinds = _kinds(type(backend))
+    if kinds:
+        tell_table(error, type(backend), table=table_of(backend.name, kind=kinds[-1]))
+
+
+def in_own_words(initialize: Callable[P, None]) -> Callable[P, None]:
+    """Have the errors of a constructor speak of the table of the class that is made, which may be a variety of its own.
+
+    No ladder has given it a name yet.
+    """
+
+    @wraps(initialize)
+    def told(*args: P.args, **keywords: P.kwargs) -> None:
+        try:
+            initialize(*args, **keywords)
+        except VisionError as error:
+            made = type(args[0])
+            if issubclass(made, Backend) and _kinds(made):
+                tell_table(error, made, table=_own_table(made))
+            raise
+
+    return told
+
+
+def _kinds(made: type[Backend]) -> list[str]:
+    """Return the name of a class and of those that it is a variety of, as ``azure`` of ``openai``, its own first."""
+    return list(dict.fromkeys(name for each in made.__mro__ if isinstance(name := vars(each).get("name"), str)))
+
+
+def _own_table(made: type[Backend]) -> str:
+    kinds = _kinds(made)
+    return table_of(kinds[0], kind=kinds[-1])
 
 
 def tell_table(error: VisionError, made: type[Backend], *, table: str) -> None:
@@ -442,10 +469,11 @@ def tell_table(error: VisionError, made: type[Backend], *, table: str) -> None:
         made: Of which class the backend is.
         table: The user's own table.
     """
-    kind = made.messages_of or getattr(made, "name", None)
-    if not isinstance(kind, str) or table == f"[{kind}]":
+    kinds = _kinds(made)
+    if not kinds or table == f"[{kinds[0]}]":
         return
-    mention = re.compile(rf"(?<![\w.-])\[{re.escape(kind)}(?=[].])")
+    tables = "|".join(map(re.escape, (*kinds, _own_table(made)[1:-1])))
+    mention = re.compile(rf"(?<![\w.-])\[(?:{tables})(?=[].])")
     keys = re.compile(rf"\b({'|'.join(made.renamed_keys)})\b(?=,| and | in \[| = )") if made.renamed_keys else None
 
     def told(words: str) -> str:

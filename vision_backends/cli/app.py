@@ -67,7 +67,7 @@ app = typer.Typer(
         for name, module, sentence in rows
     ),
     help="Describe, embed and detect images with the best backend that can answer right now.",
-    epilog="Exit codes: 0 answered, 2 usage or bad input, 3 no backend could answer.",
+    epilog="Exit codes: 0 answered, 2 usage or bad input, 3 no backend could answer, 4 only some inputs were answered.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

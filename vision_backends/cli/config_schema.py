@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from vision_backends.config import settings
 from vision_backends.config.declarations import described, keys_of, without_null
-from vision_backends.config.settings import BUILT_IN, KINDS, LIMITS, Settings, class_at
+from vision_backends.config.settings import BUILT_IN, KINDS, LIMITS, RUNG_NAME, Settings, class_at
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pydantic import BaseModel
 
     from vision_backends.config.declarations import Key
@@ -46,7 +48,12 @@ def config_schema() -> dict[str, Any]:
         "title": "vision.toml",
         "description": ABOUT,
         "type": "object",
-        "properties": {**_with_texts(schema["properties"], Settings), **built_in, "backends": named},
+        "properties": {
+            **_with_texts(schema["properties"], Settings),
+            **built_in,
+            "backends": named,
+            "accounts": _accounts(),
+        },
         "additionalProperties": False,
         "$defs": {**{name: _described(name, each) for name, each in schema["$defs"].items()}, **tables}
         | {"rung": _rung(tables)},
@@ -55,8 +62,28 @@ def config_schema() -> dict[str, Any]:
 
 def backend_keys(make: type) -> tuple[Key, ...]:
     """Return the keys of a backend's table: those of its constructor, and the limits that any may have."""
-    limits = [replace(key, schema={**key.schema, "exclusiveMinimum": 0}) for key in keys_of(class_at(LIMITS))]
-    return (*keys_of(make), *limits)
+    return (*keys_of(make), *_limit_keys())
+
+
+def _limit_keys() -> Iterator[Key]:
+    for key in keys_of(class_at(LIMITS)):
+        is_amount = key.schema.get("type") in {"integer", "number"}
+        yield replace(key, schema={**key.schema, "exclusiveMinimum": 0}) if is_amount else key
+
+
+def _accounts() -> dict[str, Any]:
+    """Return the schema of the limits that several rungs share; an account has none itself."""
+    return {
+        "description": "Limits that several rungs share: a table [accounts.NAME], which rungs name as their account.",
+        "type": "object",
+        "propertyNames": {"pattern": f"^{RUNG_NAME.pattern}$"},
+        "additionalProperties": {
+            "description": "What all rungs together may take that name this account.",
+            "type": "object",
+            "properties": {key.name: _property(key) for key in _limit_keys() if key.name != "account"},
+            "additionalProperties": False,
+        },
+    }
 
 
 def _table_of(kind: str, place: str) -> dict[str, Any]:

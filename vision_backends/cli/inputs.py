@@ -9,18 +9,24 @@ import glob
 import os
 import re
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vision_backends.errors import InvalidRequestError
-from vision_backends.search.folders import Walk, is_image_name
+from vision_backends.image_files import Walk, is_image_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-__all__ = ["Input", "find_images", "folders_left_out", "texts"]
+__all__ = ["Input", "find_images", "folders_left_out", "read_paths", "texts"]
 
+MOST_LIST_BYTES = 256_000_000
+"""Of a list of paths; a million long ones have less."""
+
+
+LONGEST_PATH_BYTES = 4096
 
 _WEB_URL = re.compile(r"https?://", re.IGNORECASE)
 
@@ -40,7 +46,9 @@ class Input:
     error: InvalidRequestError | None = None
 
 
-def find_images(arguments: Iterable[str], *, max_bytes: int, recursive: bool = False) -> list[Input]:
+def find_images(
+    arguments: Iterable[str], *, max_bytes: int, recursive: bool = False, listed: Iterable[str] = ()
+) -> list[Input]:
     """Return the images that arguments name, in their order, each file once.
 
     An argument is a file, a folder (its images, sorted), a pattern such as ``"*.jpg"`` that the shell has not expanded,
@@ -50,6 +58,7 @@ def find_images(arguments: Iterable[str], *, max_bytes: int, recursive: bool = F
         arguments: As the shell gave them.
         max_bytes: Nothing is read from standard input beyond this and one byte more.
         recursive: Whether a folder also stands for the images of all folders below it.
+        listed: More files, folders and web addresses; patterns and ``-`` have no meaning there.
     """
     images_of = _images_below if recursive else _images_of
     found: list[Input] = []
@@ -65,7 +74,35 @@ def find_images(arguments: Iterable[str], *, max_bytes: int, recursive: bool = F
             found += [] if matches else [_refuse(argument, "matches no file")]
         else:
             found += _named(argument, images_of)
+    for name in listed:
+        found += [Input(name=name, source=name)] if _WEB_URL.match(name) else _named(name, images_of)
     return _once(found)
+
+
+def read_paths(file: Path, *, null: bool) -> list[str]:
+    """Return the paths in a file, or on standard input if that is ``-``.
+
+    Args:
+        file: What holds them.
+        null: Whether each ends in NUL instead of a line break.
+
+    Raises:
+        InvalidRequestError: It cannot be read.
+    """
+    is_stdin = str(file) == "-"
+    shown = "Standard input" if is_stdin else str(file)
+    if is_stdin and sys.stdin.isatty():
+        raise InvalidRequestError("Standard input is the terminal: pipe paths into it.")
+    try:
+        with nullcontext(sys.stdin.buffer) if is_stdin else file.open("rb") as opened:
+            data = opened.read(MOST_LIST_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise InvalidRequestError(f"{shown} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+    if len(data) > MOST_LIST_BYTES:
+        raise InvalidRequestError(f"{shown} has more than {MOST_LIST_BYTES / 1e6:g} MB of paths.")
+    if b"\0" in data and not null:
+        raise InvalidRequestError(f"{shown} has paths that end in NUL, or none at all.", remedy="Pass --null (-0).")
+    return [os.fsdecode(path) for path in (data.split(b"\0") if null else data.splitlines()) if path]
 
 
 def folders_left_out(arguments: Iterable[str]) -> dict[str, int]:
@@ -129,9 +166,14 @@ def _read_stdin(max_bytes: int) -> Input:
     if sys.stdin.isatty():
         return _refuse("-", "is the terminal: pipe an image into it")
     try:
-        return Input(name="-", source=sys.stdin.buffer.read(max_bytes + 1))
+        data = sys.stdin.buffer.read(max_bytes + 1)
     except OSError as error:
         return _refuse("-", f"cannot be read: {error.strerror or error}")
+    first = re.split(rb"[\0\r\n]", data[:LONGEST_PATH_BYTES], maxsplit=1)[0]
+    if first and os.path.lexists(first):  # an upload that was piped in must not name files of this machine
+        remedy = "Pass --paths-from - for paths, and -0 if they end in NUL."
+        return _refuse("-", "holds paths, and - stands for one image", remedy=remedy)
+    return Input(name="-", source=data)
 
 
 def _refuse(name: str, why: str, *, remedy: str | None = None) -> Input:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from vision_backends.cli.rendering.exits import exit_codes, tell
+from vision_backends.cli.rendering.outputs import ROW_SUFFIXES
 from vision_backends.errors import InvalidRequestError, VisionError
 
 if TYPE_CHECKING:
@@ -34,12 +35,12 @@ __all__ = [
     "JsonOptions",
     "Label",
     "Language",
+    "ListOptions",
     "LocalOnly",
     "ModelName",
     "ModelNames",
     "OfModel",
     "OptionalBackend",
-    "OptionalImages",
     "Prompt",
     "ReportOptions",
     "Space",
@@ -66,14 +67,13 @@ def _model_names(begun: str) -> list[str]:
     return complete_names(begun)
 
 
-LAST = ("as_json", "config", "debug")
+LAST = ("as_json", "quiet", "config", "debug")
 """The options that end every help text."""
 
 _IMAGES = typer.Argument(metavar="PATHS", help="Images, folders of images, patterns, or - for standard input.")
 _MODEL_HELP = "Short or full name of a model in the list, or any model on the hub."
 
-Images = Annotated[list[str], _IMAGES]
-OptionalImages = Annotated[list[str] | None, _IMAGES]
+Images = Annotated[list[str] | None, _IMAGES]
 BackendName = Annotated[
     str | None,
     typer.Option("--backend", metavar="NAME", autocompletion=_backend_names, help="Ask only this backend."),
@@ -176,6 +176,13 @@ class AskOptions(JsonOptions):
     """The options of every command that asks about images."""
 
     recursive: Recursive = False
+    paths_from: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also take the paths in FILE, one a line; - for standard input."),
+    ] = None
+    null: Annotated[
+        bool, typer.Option("--null", "-0", help="With --paths-from: they end in NUL, as find -print0 writes them.")
+    ] = False
     backends: BackendNames = None
     model: OfModel = None
     local_only: LocalOnly = False
@@ -187,6 +194,8 @@ class AskOptions(JsonOptions):
         float | None,
         typer.Option(metavar="SECONDS", help="With --batch: wait at most this long for each input; 600 by default."),
     ] = None
+
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Tell nothing but errors on standard error.")] = False
 
     def keywords(self) -> "CallKeywords":
         """Return the keywords of the router's methods that these options stand for, without the deadline.
@@ -203,6 +212,44 @@ class AskOptions(JsonOptions):
             "priority": "batch" if self.batch else "interactive",
             "max_wait_s": self.max_wait,
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListOptions(AskOptions):
+    """The options of every command that asks about each image by itself."""
+
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write one row for each answer to FILE.jsonl, FILE.csv or FILE.parquet, and go on with what is there.",
+        ),
+    ] = None
+    redo: Annotated[
+        Literal["degraded"] | None,
+        typer.Option(metavar="degraded", help="With --out: ask again about what has a degraded answer."),
+    ] = None
+
+    def check_out(self, *others: str) -> None:
+        """Return if answers can be written where these options say, as far as that can be known of the name.
+
+        Args:
+            others: Endings that the command also knows.
+
+        Raises:
+            InvalidRequestError: They cannot.
+        """
+        if self.out is None:
+            if self.redo:
+                raise InvalidRequestError("--redo needs --out.", remedy="Name the file of an earlier run.")
+            return
+        if self.as_json:
+            raise InvalidRequestError("--out and --json are two places for the answers.", remedy="Pass one of them.")
+        endings = [*others, *ROW_SUFFIXES]
+        if self.out.suffix.lower() not in endings:
+            raise InvalidRequestError(
+                f"--out {self.out} says no format.", remedy=f"End it in {', '.join(endings[:-1])} or {endings[-1]}."
+            )
 
 
 def rungs_of(given: list[str] | None) -> list[str] | None:

@@ -60,14 +60,21 @@ class Setting:
 
 
 def settings_in_force(configuration: Configuration) -> list[Setting]:
-    """Return every key that is in force, table by table: the core's own, then those of each rung, best first."""
+    """Return every key that is in force, table by table: the core's own, then those of each rung, best first.
+
+    What a user calls a rung or an account says nothing of what is in its table.
+    """
     from vision_backends.config.lines import lines_of
     from vision_backends.config.places import leaves
 
     origins = configuration.origins
     values, defaults = _with_defaults(configuration.settings)
     lines = {str(place.path): lines_of(place) for place in configuration.places if place.path is not None}
-    shown = mask(values)
+    shown = mask(values) | {
+        above: {name: mask(table) for name, table in values[above].items()}
+        for above in ("backends", "accounts")
+        if above in values
+    }
     return [
         Setting(
             keys=keys,
@@ -91,7 +98,7 @@ def _with_defaults(settings: Settings) -> tuple[dict[str, Any], dict[Keys, Any]]
     plain = SettingsType.model_construct().model_dump(mode="json", exclude=rungs)
     defaults = {keys: reduce(getitem, keys, plain) for keys in leaves(plain)}
     if isinstance(values["ladder"], dict):
-        defaults |= {("ladder", task): plain["ladder"] for task in values["ladder"]}
+        defaults |= {("ladder", task): plain["ladder"] for task in values["ladder"] if task != "ask"}
     configured = [name for name in BUILT_IN if settings.table(name)]
     for name in dict.fromkeys([*settings.on_ladders, *configured, *settings.backends]):
         table, keys = settings.table(name), _defaults_of_rung(settings, name)

@@ -83,6 +83,7 @@ class Sums:
         calls: Attempts in which the backend was asked.
         answered: Calls that were answered.
         cached: Answers that came from the cache.
+        fallbacks: Answers in place of a better rung; unknown where an earlier version has booked them.
         errors: Attempts without an answer, by the kind of the error.
         input_tokens: Tokens sent.
         output_tokens: Tokens received.
@@ -93,6 +94,7 @@ class Sums:
     calls: int = 0
     answered: int = 0
     cached: int = 0
+    fallbacks: Figure = field(default_factory=Figure)
     errors: Counter[str] = field(default_factory=Counter)
     input_tokens: Figure = field(default_factory=Figure)
     output_tokens: Figure = field(default_factory=Figure)
@@ -108,6 +110,7 @@ class Sums:
         if total.outcome == "answered":
             self.answered += total.attempts
             self.elapsed_s += total.elapsed_s
+        self.fallbacks.include(Figure(total.degraded, total.unknown_degraded))
         if total.error is not None:
             self.errors[total.error] += total.attempts
         self.input_tokens.include(Figure(total.input_tokens, total.unknown_input))
@@ -119,6 +122,7 @@ class Sums:
         self.calls += other.calls
         self.answered += other.answered
         self.cached += other.cached
+        self.fallbacks.include(other.fallbacks)
         self.errors += other.errors
         self.input_tokens.include(other.input_tokens)
         self.output_tokens.include(other.output_tokens)
@@ -126,7 +130,7 @@ class Sums:
         self.elapsed_s += other.elapsed_s
 
     @property
-    def fallbacks(self) -> Counter[str]:
+    def missed(self) -> Counter[str]:
         """Attempts after which somebody else had to be asked, by the kind of the error."""
         return Counter({kind: count for kind, count in self.errors.items() if kind not in OF_THE_CALLER})
 
@@ -141,7 +145,8 @@ class Sums:
             "calls": self.calls,
             "answered": self.answered,
             "cached": self.cached,
-            "fallbacks": self.fallbacks.total(),
+            "fallbacks": self.fallbacks.total,
+            "fallbacks_known": self.fallbacks.known,
             "errors": dict(self.errors.most_common()),
             "input_tokens": self.input_tokens.total,
             "input_tokens_known": self.input_tokens.known,

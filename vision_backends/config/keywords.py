@@ -34,6 +34,7 @@ class ConfigKeywords(TypedDict, total=False):
         local: Keys of the ``[local]`` table.
         embedded: Keys of the ``[embedded]`` table.
         backends: The tables of other rungs, by name; a table has a ``kind``.
+        accounts: Limits that the rungs share whose tables name an account, by its name.
     """
 
     ladder: Sequence[str] | Mapping[Task, Sequence[str]]
@@ -49,3 +50,4 @@ class ConfigKeywords(TypedDict, total=False):
     local: Mapping[str, Any]
     embedded: Mapping[str, Any]
     backends: Mapping[str, Mapping[str, Any]]
+    accounts: Mapping[str, Mapping[str, Any]]

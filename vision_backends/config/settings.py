@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from vision_backends.config.presets import Preset
     from vision_backends.config.trusted_files import Verdict
     from vision_backends.config.web_address import Origin
+    from vision_backends.types import Task
 
 __all__ = [
     "BUILT_IN",
@@ -125,17 +126,44 @@ def _without_built_in(tables: dict[str, dict[str, Any]]) -> dict[str, dict[str, 
     return tables
 
 
+def _with_plain_names(tables: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    for name in tables:
+        if not RUNG_NAME.fullmatch(name):
+            raise ValueError(f'{name!r} is no name of small letters, digits, "-" and "_"')
+    return tables
+
+
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class TaskLadders(_Table):
-    """One ladder per task; a task that is left out takes the default."""
+    """One ladder per task; a task that is left out takes the default.
+
+    Attributes:
+        describe: Who describes.
+        embed: Who embeds images.
+        embed_text: Who embeds texts.
+        detect: Who detects.
+        ask: Who answers questions; by default those who describe.
+    """
 
     describe: Names = DEFAULT_LADDER
     embed: Names = DEFAULT_LADDER
     embed_text: Names = DEFAULT_LADDER
     detect: Names = DEFAULT_LADDER
+    ask: Names | None = None
+
+    @property
+    def by_task(self) -> dict[Task, tuple[str, ...]]:
+        """The ladder of each task."""
+        return {
+            "describe": self.describe,
+            "embed": self.embed,
+            "embed_text": self.embed_text,
+            "detect": self.detect,
+            "ask": self.describe if self.ask is None else self.ask,
+        }
 
 
 class CacheSettings(_Table):
@@ -185,8 +213,8 @@ class AlertSettings(_Table):
     webhook: Annotated[SecretStr, AfterValidator(_web_address)] | None = None
 
 
-def _all_built_in(value: object, _without: object) -> bool:
-    ladders = [value] if isinstance(value, tuple) else [getattr(value, task) for task in TaskLadders.model_fields]
+def _all_built_in(value: TaskLadders | tuple[str, ...], _without: object) -> bool:
+    ladders = value.by_task.values() if isinstance(value, TaskLadders) else [value]
     return all(name in BUILT_IN for ladder in ladders for name in ladder)
 
 
@@ -208,6 +236,7 @@ class Settings(BaseModel):
         local: The ``[local]`` table, as keywords of the backend.
         embedded: The ``[embedded]`` table, as keywords of the backend.
         backends: ``[backends.<name>]`` tables, as keywords of other backends; ``kind`` says of which.
+        accounts: ``[accounts.<name>]`` tables: limits that the rungs share whose tables name the ``account``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
@@ -230,6 +259,7 @@ class Settings(BaseModel):
     backends: Annotated[dict[str, dict[str, Any]], AfterValidator(_without_built_in)] = Field(
         default_factory=dict, repr=False
     )
+    accounts: Annotated[dict[str, dict[str, Any]], AfterValidator(_with_plain_names)] = Field(default_factory=dict)
 
     @property
     def state_file(self) -> Path | None:
@@ -256,7 +286,7 @@ class Settings(BaseModel):
         """The names of all rungs on any ladder, best first."""
         if isinstance(self.ladder, tuple):
             return [*self.ladder]
-        return [*dict.fromkeys(name for task in TaskLadders.model_fields for name in getattr(self.ladder, task))]
+        return [*dict.fromkeys(name for ladder in self.ladder.by_task.values() for name in ladder)]
 
     def rungs_of(self, kind: str) -> list[str]:
         """Return the names of all rungs of a built-in kind, configured or on a ladder; the built-in one first."""
@@ -541,7 +571,7 @@ def _refused_in_table(name: str, table: Mapping[str, Any], before: Mapping[str, 
         values = parse_table(make, own, section=f"[{name}]", beside=limited)
         without = parse_table(make, earlier, section=f"[{name}]", beside=limited)
         for key, (default, metadata) in declared(make, own).items():
-            rules = (*metadata, ONLY_LOWER) if is_limit else metadata
+            rules = (*metadata, ONLY_LOWER) if is_limit and isinstance(values[key], int | float) else metadata
             refusal = refusal_of((name, key), rules, values[key], without.get(key, default))
             yield from [refusal] if refusal else []
 

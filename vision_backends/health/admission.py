@@ -64,7 +64,7 @@ class GateSnapshot:
     Attributes:
         accounts: The gates, by account.
         moved: The gates as this process had last moved any of them by then, by account.
-        budgets: What is spent and reserved, by name of the backend, where the user has set limits.
+        budgets: What is spent and reserved, by name of the backend or account, where the user has set limits.
     """
 
     accounts: Mapping[str, AccountGates]
@@ -83,7 +83,7 @@ class AdmissionControl:
         states: Where the shared states live.
         clock: Where time comes from.
         random: Jitter of the gates.
-        limits: What the user has allowed, by name of the backend.
+        limits: What the user has allowed, by name of the backend, or of an account: ``"accounts.work"``.
         on_event: Told whenever a gate moves, and when 80 % and 100 % of a budget are spent, once among all processes,
             in the thread of the call that caused it.
 
@@ -118,11 +118,11 @@ class AdmissionControl:
         self._lock = threading.Lock()
 
     def look(self, scopes: Iterable[Scope]) -> GateSnapshot:
-        """Read what concerns some scopes: one read for each account, and one for each backend with limits."""
+        """Read what concerns some scopes: one read for the gates of each account, and one for each counter."""
         scopes = list(scopes)
         moved = {scope.account: self._moved.get(scope.account) for scope in scopes}  # before the store is read
-        limited = {scope.backend for scope in scopes if self._reservations.is_limited(scope.backend)}
-        keys = [GATES + account for account in moved] + [BUDGETS + backend for backend in limited]
+        limited = {name for scope in scopes for name in self._reservations.counters(scope.backend)}
+        keys = [GATES + account for account in moved] + [BUDGETS + name for name in limited]
         states = self._states.read_many(keys)
         accounts = {account: AccountGates.parse(states[GATES + account]) for account in moved}
         for scope in scopes:
@@ -131,7 +131,7 @@ class AdmissionControl:
                 self._counted.add(scope)
             else:
                 self._counted.discard(scope)
-        budgets = {backend: self._reservations.parse(backend, states[BUDGETS + backend]) for backend in limited}
+        budgets = {name: self._reservations.parse(name, states[BUDGETS + name]) for name in limited}
         return GateSnapshot(accounts=accounts, moved=moved, budgets=budgets)
 
     def may_block(self, scope: Scope, snapshot: GateSnapshot) -> bool:
@@ -154,10 +154,7 @@ class AdmissionControl:
         snapshot = snapshot or self.look([scope])
         blocked = self._gates(scope, snapshot).refusal(scope, now=now)
         throttled = blocked or self._throttling.obstacle(scope, now=self._clock.monotonic())
-        budget = snapshot.budgets.get(scope.backend)
-        if throttled or budget is None:
-            return throttled
-        return self._reservations.obstacle(scope.backend, budget, now=now)
+        return throttled or self._reservations.obstacle(scope.backend, snapshot.budgets, now=now)
 
     def admit(
         self,

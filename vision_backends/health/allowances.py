@@ -181,7 +181,7 @@ class Allowance:
         """Book in the shared state what calls have taken, and say what is still held."""
         with self._lock:
             booked, held = self._booked_in(state), self._held()
-            state.hold(self._process, self._day, held)
+            state.hold(self._process, self._day, held, now=now)
         alerts = state.alerts(now=now)
         return Drawn(booked=booked, held=held, is_scarce=self._is_scarce, alerts=alerts)
 
@@ -191,17 +191,17 @@ class Allowance:
         with self._lock:
             booked = self._booked_in(state)
             left = self._left.at_least(NOTHING) if self._day == day else NOTHING
-            state.hold(self._process, day, self._running)  # what is left is there to be drawn again
+            state.hold(self._process, day, self._running, now=now)  # what is left is there to be drawn again
             refused = state.obstacle(amount, now=now)
             if refused is not None:
                 held = self._running.plus(left)
-                state.hold(self._process, day, held)
+                state.hold(self._process, day, held, now=now)
                 alerts = state.alerts(now=now, refused=amount)
                 return Drawn(booked=booked, held=held, refused=refused, is_scarce=True, alerts=alerts)
             calls = min(CALLS, state.calls(amount, now=now))
             extra = amount.times(max(1, calls)).minus(left).at_least(NOTHING)
             held = self._running.plus(left).plus(extra)
-            state.hold(self._process, day, held)
+            state.hold(self._process, day, held, now=now)
         return Drawn(
             booked=booked,
             held=held,
@@ -235,7 +235,7 @@ class Allowance:
         """Return a shared state as it is for this process: what it has left is free, what it runs is reserved."""
         with self._lock:
             self._booked_in(state)
-            state.hold(self._process, self._day, NOTHING)
+            state.hold(self._process, self._day, NOTHING, now=now)
             if self._running != NOTHING:
                 state.reserved[self._process] = (now + MAX_LEASE_S, self._running)
         return state

@@ -26,9 +26,23 @@ if TYPE_CHECKING:
     from vision_backends.errors import VisionError
     from vision_backends.types import Usage
 
-__all__ = ["GIVE_BACK_S", "Alert", "Amount", "BudgetState", "Limits", "Spending", "day_of", "remedy_of_unpriced"]
+__all__ = [
+    "ACCOUNTS",
+    "GIVE_BACK_S",
+    "Alert",
+    "Amount",
+    "BudgetReservedError",
+    "BudgetState",
+    "Limits",
+    "Spending",
+    "day_of",
+    "remedy_of_unpriced",
+]
 
 NANO_USD = 1_000_000_000
+
+ACCOUNTS = "accounts."
+"""How the names of what several rungs share begin, in messages and in the store, as their tables do."""
 
 VERSION = 1
 """Of the format in which a state is written down."""
@@ -50,12 +64,19 @@ PROCESSES = 16
 GIVE_BACK_S = 5.0
 """What a process has not used for so long it gives back."""
 
+ALIVE_S = 30.0
+"""What a process has drawn and not spoken of for so long is not waited for: it may have died."""
+
 MONTH = len("2026-11")
+
+
+class BudgetReservedError(QuotaExhaustedError):
+    """A call does not fit in only because of what calls under way have reserved; it may as soon as they are settled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How much all processes of this machine together may ask of one backend; None means no limit.
+    """How much all processes of this machine together may ask of one backend, or of an account; None means no limit.
 
     Attributes:
         requests_per_minute: Calls that may begin per minute; as many may begin together after a quiet minute.
@@ -67,6 +88,7 @@ class Limits:
         monthly_budget_tokens: Tokens, sent and received, per month of UTC.
         allow_unpriced: Whether a model whose price is unknown may be asked under a budget in US dollars, which cannot
             count it.
+        account: The account whose limits hold for the backend besides its own, together with all that name it.
 
     Raises:
         ConfigError: A limit is not positive, or no number.
@@ -80,11 +102,15 @@ class Limits:
     daily_budget_tokens: int | None = None
     monthly_budget_tokens: int | None = None
     allow_unpriced: bool = False
+    account: str | None = None
 
     def __post_init__(self) -> None:
+        account: object = self.account
+        if account is not None and not (isinstance(account, str) and account):
+            raise ConfigError(f"account={shown(account)} is no name.", remedy='Write for example: account = "work".')
         if not isinstance(self.allow_unpriced, bool):
             raise ConfigError(f"allow_unpriced={shown(self.allow_unpriced)} is neither true nor false.")
-        for spec in fields(self)[:-1]:
+        for spec in fields(self)[:-2]:
             value: float | None = getattr(self, spec.name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
                 raise ConfigError(f"{spec.name}={shown(value)} is no number.", remedy="Leave it out for no limit.")
@@ -94,14 +120,17 @@ class Limits:
     @property
     def are_any(self) -> bool:
         """Whether anything is limited."""
-        return replace(self, allow_unpriced=False) != Limits()
+        return replace(self, allow_unpriced=False, account=None) != Limits()
 
-    def check_priced(self, backend: Backend, requests: Iterable[Request], *, error: type[VisionError]) -> None:
+    def check_priced(
+        self, backend: Backend, requests: Iterable[Request], *, name: str, error: type[VisionError]
+    ) -> None:
         """Return if the budgets can count what some requests of a backend cost, or need not.
 
         Args:
             backend: Who is asked.
             requests: What it may be asked.
+            name: Whose budgets they are: the backend's, or its account's.
             error: What to raise where they cannot: a `ConfigError` for what is configured, the caller's error for what
                 a call has chosen.
         """
@@ -111,7 +140,7 @@ class Limits:
             names, kind = " and ".join(map(repr, models)), getattr(type(backend), "name", "")
             table = table_of(backend.name, kind=kind if isinstance(kind, str) else "")
             raise error(
-                f"{backend.name}.{keys[0]} cannot count what {names} costs: the price is unknown.",
+                f"{name}.{keys[0]} cannot count what {names} costs: the price is unknown.",
                 remedy=f"{remedy_of_unpriced(table)}, or allow_unpriced = true.",
             )
 
@@ -197,11 +226,12 @@ class Alert:
 
     Attributes:
         at: When it happened, in seconds since 1970 UTC.
-        backend: Whose budget it is.
+        backend: Whose budget it is; ``"accounts.work"`` for an account.
         budget: The key that sets it, such as ``"daily_budget_usd"``.
         percent: 80 or 100.
         period: The day or month, such as ``"2026-11-23"`` or ``"2026-11"``.
         message: All of this in a sentence.
+        backends: The rungs whose calls it counts.
     """
 
     at: float
@@ -210,6 +240,7 @@ class Alert:
     percent: int
     period: str
     message: str
+    backends: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,13 +248,14 @@ class Spending:
     """How far a budget is spent.
 
     Attributes:
-        backend: Whose budget it is.
+        backend: Whose budget it is; ``"accounts.work"`` for an account.
         budget: The key that sets it.
         period: The day or month.
         spent: What has been booked, in dollars or tokens, as the key says, and what other processes have drawn for
             their next calls.
         reserved: What running calls are expected to add.
         limit: What may be spent.
+        backends: The rungs whose calls it counts.
     """
 
     backend: str
@@ -232,21 +264,24 @@ class Spending:
     spent: float
     reserved: float
     limit: float
+    backends: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
 class BudgetState:
-    """What one backend has spent and reserved; lives within one update or one look.
+    """What one backend, or the rungs of an account, have spent and reserved; lives within one update or one look.
 
     Attributes:
-        backend: Its name.
+        backend: Its name; ``"accounts.work"`` for an account.
         limits: What is allowed.
         spent: Amounts booked, by day and by month.
         told: Alerts that have been raised, as ``"<budget> <percent>"``, by day and by month.
         reserved: End of the lease and amount of each running call, by its id.
         drawn: What processes have drawn and neither booked nor given back, by day and by process. It counts as spent
             until they do: one that has died has spent it.
+        drawn_at: When each of these processes has last said so, to within 5 s, in seconds since 1970 UTC.
         levels: What was left of the minute's requests and tokens, and when.
+        backends: The rungs whose calls are counted here.
     """
 
     backend: str
@@ -255,20 +290,22 @@ class BudgetState:
     told: dict[str, list[str]] = field(default_factory=dict)
     reserved: dict[str, tuple[float, Amount]] = field(default_factory=dict)
     drawn: dict[str, dict[str, Amount]] = field(default_factory=dict)
+    drawn_at: dict[str, float] = field(default_factory=dict)
     levels: dict[str, tuple[float, float]] = field(default_factory=dict)
+    backends: tuple[str, ...] = ()
 
     @classmethod
-    def parse(cls, text: str | None, *, backend: str, limits: Limits) -> Self:
+    def parse(cls, text: str | None, *, backend: str, limits: Limits, backends: tuple[str, ...] = ()) -> Self:
         """Read a state; one that cannot be read starts from nothing."""
+        nothing = cls(backend, limits, backends=backends)
         if text is None:
-            return cls(backend, limits)
+            return nothing
         try:
             state = json.loads(text)
             if state["version"] != VERSION:
-                return cls(backend, limits)
-            return cls(
-                backend,
-                limits,
+                return nothing
+            return replace(
+                nothing,
                 spent={period: _amount(values) for period, values in state["spent"].items()},
                 told={period: [str(each) for each in told] for period, told in state["told"].items()},
                 reserved={caller: (float(until), _amount(values)) for caller, until, values in state["reserved"]},
@@ -276,10 +313,11 @@ class BudgetState:
                     day: {process: _amount(values) for process, values in drawn.items()}
                     for day, drawn in state.get("drawn", {}).items()
                 },
+                drawn_at={process: float(at) for process, at in state.get("drawn_at", {}).items()},
                 levels={what: (float(level), float(at)) for what, (level, at) in state["levels"].items()},
             )
         except (ValueError, TypeError, KeyError, AttributeError):
-            return cls(backend, limits)
+            return nothing
 
     def dump(self, *, now: float) -> str:
         """Write the state down, without the reservations whose leases have ended."""
@@ -291,7 +329,7 @@ class BudgetState:
             "levels": self.levels,
         }
         if self.drawn:
-            state["drawn"] = self.drawn
+            state["drawn"], state["drawn_at"] = self.drawn, self.drawn_at
         return json.dumps(state, separators=(",", ":"))
 
     def obstacle(self, amount: Amount, *, now: float) -> BackendError | None:
@@ -358,12 +396,17 @@ class BudgetState:
             del self.spent[period]
         self.told = {period: told for period, told in self.told.items() if period in self.spent}
 
-    def hold(self, process: str, day: str, amount: Amount) -> None:
+    def hold(self, process: str, day: str, amount: Amount, *, now: float) -> None:
         """Note what a process holds of a day, in place of what it has held; that of other days is given back."""
         for held in self.drawn.values():
             held.pop(process, None)
         if amount != Amount():
             self.drawn.setdefault(day, {})[process] = amount
+            self.drawn_at[process] = (
+                now // GIVE_BACK_S * GIVE_BACK_S
+            )  # the state is written only when something changes
+        holding = {each for held in self.drawn.values() for each in held}
+        self.drawn_at = {each: at for each, at in self.drawn_at.items() if each in holding}
         self.drawn = {day: held for day, held in self.drawn.items() if held}
         for old in sorted(self.drawn)[:-KEPT_PERIODS]:
             for lost in self.drawn.pop(old).values():  # by processes that have died: it stays spent
@@ -402,6 +445,7 @@ class BudgetState:
                     percent=due[-1],
                     period=period,
                     message=f"{part} is spent ({key}, {period}).",
+                    backends=self.backends,
                 )
                 alerts.append(alert)
         return alerts
@@ -416,6 +460,7 @@ class BudgetState:
                 spent=(spent + self._held(budget, period)) / budget.scale,
                 reserved=self._reserved(budget, now) / budget.scale,
                 limit=limit / budget.scale,
+                backends=self.backends,
             )
             for budget, limit, period, spent in self._limited(now)
         ]
@@ -432,21 +477,25 @@ class BudgetState:
         for budget, limit, period, spent in self._limited(now):
             needed = max(1, budget.of(amount))  # a call of unknown price must not get past a budget that is spent
             if spent + self._held(budget, period) + self._reserved(budget, now) + needed > limit:
-                return self._spent(budget, limit, spent, needed, now=now)
+                return self._spent(budget, limit, spent, self._lost(budget, period, now), needed, now=now)
         return None
 
-    def _spent(self, budget: Budget, limit: int, spent: int, needed: int, *, now: float) -> QuotaExhaustedError:
+    def _spent(
+        self, budget: Budget, limit: int, spent: int, lost: int, needed: int, *, now: float
+    ) -> QuotaExhaustedError:
         key = f"{self.backend}.{budget.key}"
-        if spent + needed <= limit:  # running calls may turn out cheaper than they were estimated
+        if spent + lost + needed <= limit:  # calls under way may turn out cheaper than they were estimated
             ends = self._running(now)
-            return QuotaExhaustedError(
-                f"Running calls have reserved the rest of {key} = {budget.show(limit)}.",
+            return BudgetReservedError(
+                f"Calls under way have reserved the rest of {key} = {budget.show(limit)}.",
+                remedy="A call waits for them to be settled, as long as its deadline allows.",
                 backend=self.backend,
                 code="budget_reserved",
                 retry_after_s=max(0.0, min((until for until, _ in ends.values()), default=now + GIVE_BACK_S) - now),
             )
         this = "today" if budget.period == "day" else "this month"
-        more = f", and this call may take {budget.show(needed)}" if spent < limit else ""
+        more = f", {budget.show(lost)} drawn by a process that was not heard of again" if lost else ""
+        more += f", and this call may take {budget.show(needed)}" if spent + lost < limit else ""
         return QuotaExhaustedError(
             f"{budget.show(spent)} of {this}'s budget of {budget.show(limit)} is spent{more}.",
             remedy=f"Raise {key}, or wait for the next {budget.period} (UTC).",
@@ -467,8 +516,20 @@ class BudgetState:
 
     def _held(self, budget: Budget, period: str) -> int:
         """Return what processes have drawn of a day or month."""
-        days = [held for day, held in self.drawn.items() if day.startswith(period)]
-        return sum(budget.of(amount) for held in days for amount in held.values())
+        return sum(budget.of(amount) for _process, amount in self._drawn(period))
+
+    def _lost(self, budget: Budget, period: str, now: float) -> int:
+        """Return what of that was drawn by processes that have not been heard of for long."""
+        silent = [amount for process, amount in self._drawn(period) if not self._is_heard_of(process, now)]
+        return sum(map(budget.of, silent))
+
+    def _drawn(self, period: str) -> Iterator[tuple[str, Amount]]:
+        for day, held in self.drawn.items():
+            if day.startswith(period):
+                yield from held.items()
+
+    def _is_heard_of(self, process: str, now: float) -> bool:
+        return abs(now - self.drawn_at.get(process, -ALIVE_S)) < ALIVE_S
 
     def _level(self, key: str, limit: int, now: float) -> float:
         """Return what is left of a minute's allowance, which comes back steadily up to the whole of it."""

@@ -9,24 +9,23 @@ from __future__ import annotations
 
 import logging
 import threading
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 
 from vision_backends.engine.pools import Pool
 from vision_backends.engine.threads import after_fork_in_child, make_queue
-from vision_backends.errors import OverloadedError, QuotaExhaustedError
+from vision_backends.errors import BackendError, OverloadedError, QuotaExhaustedError
 from vision_backends.health.allowances import SPARE_CALLS, Allowance
-from vision_backends.health.budgets import GIVE_BACK_S, Amount, BudgetState
+from vision_backends.health.budgets import ACCOUNTS, GIVE_BACK_S, Amount, BudgetState
 from vision_backends.storage.base import StoreError
 from vision_backends.storage.bounded import RETRY_S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from vision_backends.clock import Clock
-    from vision_backends.errors import BackendError
     from vision_backends.health.allowances import Drawn
     from vision_backends.health.budgets import Limits, Spending
     from vision_backends.health.shared_states import Event, SharedStates
@@ -49,21 +48,29 @@ _log = logging.getLogger(__name__)
 
 
 class Reservations:
-    """What the calls of each backend with limits have reserved and taken. Safe for many threads.
+    """What calls have reserved and taken of the limits of their backend, and of its account. Safe for many threads.
+
+    Each of these is a counter, with a name, limits and a state of its own; a call has to fit in all that concern it.
 
     Args:
         states: Where the shared states live, and who is told of alerts.
         clock: Where time comes from.
-        limits: What the user has allowed, by name of the backend.
+        limits: What the user has allowed, by name of the backend, or of an account: ``"accounts.work"``.
     """
 
     def __init__(self, states: SharedStates, *, clock: Clock, limits: Mapping[str, Limits]) -> None:
         self._states = states
         self._clock = clock
-        self._limits = dict(limits)
+        self._counters = {
+            backend: tuple(_counters_of(backend, allowed))
+            for backend, allowed in limits.items()
+            if not backend.startswith(ACCOUNTS)
+        }
+        used = dict.fromkeys(counter for counters in self._counters.values() for counter in counters)
+        self._limits = {counter: limits[counter] for counter in used}
         self._allowances = {
-            backend: Allowance(clock=clock)
-            for backend, allowed in self._limits.items()
+            counter: Allowance(clock=clock)
+            for counter, allowed in self._limits.items()
             if states.blocking and Allowance.suits(allowed)
         }
         self._keeper = Pool("allowances", size=1, may_hang=False)
@@ -80,47 +87,73 @@ class Reservations:
             allowance.begin()
 
     def is_limited(self, backend: str) -> bool:
-        """Return whether the user has set limits for a backend."""
-        return backend in self._limits
+        """Return whether the user has set limits for a backend, or for its account."""
+        return backend in self._counters
+
+    def counters(self, backend: str) -> tuple[str, ...]:
+        """Return the names of all counters that count the calls of a backend."""
+        return self._counters.get(backend, ())
 
     def most_running(self, backend: str) -> int | None:
         """Return how many calls of a backend the user lets run concurrently; None for any number."""
-        limits = self._limits.get(backend)
-        return None if limits is None else limits.max_concurrency
+        allowed = [self._limits[counter].max_concurrency for counter in self.counters(backend)]
+        return min((each for each in allowed if each is not None), default=None)
 
     def may_block(self, backend: str) -> bool:
         """Return whether `reserve` may have to wait for the store, if that is one that blocks."""
-        allowance = self._allowances.get(backend)
-        return backend in self._limits and not (allowance is not None and allowance.has(SPARE_CALLS))
+        for counter in self.counters(backend):
+            allowance = self._allowances.get(counter)
+            if allowance is None or not allowance.has(SPARE_CALLS):
+                return True
+        return False
 
     def settle_may_block(self, backend: str, estimate: Amount) -> bool:
         """Return whether `settle` may have to wait for the store, if that is one that blocks."""
-        allowance = self._allowances.get(backend)
-        return backend in self._limits and (allowance is None or _is_booked_at_once(allowance, estimate))
+        for counter in self.counters(backend):
+            allowance = self._allowances.get(counter)
+            if allowance is None or _is_booked_at_once(allowance, estimate):
+                return True
+        return False
 
-    def parse(self, backend: str, text: str | None) -> BudgetState:
+    def parse(self, counter: str, text: str | None) -> BudgetState:
         """Return what is spent and reserved, as this process sees it."""
-        state, allowance = self._parse(backend, text), self._allowances.get(backend)
+        state, allowance = self._parse(counter, text), self._allowances.get(counter)
         return state if allowance is None else allowance.show(state, now=self._clock.time())
 
-    def obstacle(self, backend: str, budget: BudgetState, *, now: float) -> BackendError | None:
-        """Return what would keep out a small call now, or None; asks no store."""
-        allowance, trouble = self._allowances.get(backend), self._states.trouble
-        if trouble is not None and not (allowance is not None and allowance.has()):
-            return self._unknown(backend, trouble)
-        return budget.obstacle(Amount(), now=now)
+    def obstacle(self, backend: str, budgets: Mapping[str, BudgetState], *, now: float) -> BackendError | None:
+        """Return what would keep out a small call of a backend now, or None; asks no store.
+
+        Args:
+            backend: Which one is to be called.
+            budgets: What is spent and reserved, for each of its counters.
+            now: The time.
+        """
+        trouble = self._states.trouble
+        for counter in self.counters(backend):
+            allowance = self._allowances.get(counter)
+            if trouble is not None and not (allowance is not None and allowance.has()):
+                found: BackendError | None = self._unknown(counter, trouble)
+            else:
+                found = budgets[counter].obstacle(Amount(), now=now)
+            if found is not None:
+                found.backend = backend
+                return found
+        return None
 
     def spending(self) -> list[Spending]:
         """Return how far each budget is spent."""
         now, states = self._clock.time(), self._states.all(BUDGETS) if self._limits else {}
-        budgets = [self.parse(backend, states.get(BUDGETS + backend)) for backend in self._limits]
+        budgets = [self.parse(counter, states.get(BUDGETS + counter)) for counter in self._limits]
         return [spending for budget in budgets for spending in budget.spending(now=now)]
 
     def warn_of_unpriced(self, backend: str, model: str) -> None:
         """Say in the log, once, that a budget in dollars cannot count the calls of a model."""
-        limits = self._limits[backend]
-        has_budget = limits.daily_budget_usd is not None or limits.monthly_budget_usd is not None
-        if has_budget and not limits.allow_unpriced and model not in self._unpriced:
+        limits = [self._limits[counter] for counter in self.counters(backend)]
+        has_budget = any(
+            not each.allow_unpriced and (each.daily_budget_usd, each.monthly_budget_usd) != (None, None)
+            for each in limits
+        )
+        if has_budget and model not in self._unpriced:
             self._unpriced.add(model)
             _log.warning("The price of %r is unknown: budgets in US dollars cannot count it.", model)
 
@@ -137,17 +170,32 @@ class Reservations:
         Raises:
             BackendError: It does not fit in; says when it will.
         """
-        allowance = self._allowances.get(backend)
+        with ExitStack() as undo:
+            for counter in self._counters[backend]:
+                try:
+                    self._reserve(counter, amount, caller=caller, lease_s=lease_s, now=now)
+                except BackendError as error:
+                    error.backend = backend
+                    raise
+                undo.callback(self._cancel, counter, amount, caller=caller, now=now)
+            undo.pop_all()
+
+    def _reserve(self, counter: str, amount: Amount, *, caller: str, lease_s: float, now: float) -> None:
+        allowance = self._allowances.get(counter)
         if allowance is None:
-            self._reserve_alone(backend, amount, caller=caller, lease_s=lease_s, now=now)
+            self._reserve_alone(counter, amount, caller=caller, lease_s=lease_s, now=now)
         elif not allowance.take(amount, now=now):
-            self._draw(backend, amount, allowance, now=now)
+            self._draw(counter, amount, allowance, now=now)
         elif allowance.is_low:
             self._wake.put(None)
 
     def cancel(self, backend: str, reserved: Amount, *, caller: str, now: float) -> None:
         """Undo `reserve` for a call that was not made after all."""
-        allowance = self._allowances.get(backend)
+        for counter in self._counters[backend]:
+            self._cancel(counter, reserved, caller=caller, now=now)
+
+    def _cancel(self, counter: str, reserved: Amount, *, caller: str, now: float) -> None:
+        allowance = self._allowances.get(counter)
         if allowance is not None:
             allowance.put_back(reserved)
             return
@@ -156,7 +204,7 @@ class Reservations:
             state.cancel(reserved, caller=caller, now=now)
             return []
 
-        self._book(backend, act)
+        self._book(counter, act)
 
     def settle(
         self,
@@ -178,36 +226,45 @@ class Reservations:
             reserved: What of that is still reserved.
             ended_at: When the call ended, in whose day and month it is booked; by default now.
         """
-        now, allowance = self._clock.time(), self._allowances.get(backend)
-        if allowance is not None:
-            ended_at = now if ended_at is None else ended_at
+        now = self._clock.time()
+        ended_at = now if ended_at is None else ended_at
+        for counter in self._counters[backend]:
+            allowance = self._allowances.get(counter)
+            if allowance is None:
+                self._settle_alone(counter, amount, caller=caller, reserved=reserved, now=now, ended_at=ended_at)
+                continue
             is_more = allowance.settle(amount, reserved=reserved, ended_at=ended_at)
             is_at_once = _is_booked_at_once(allowance, estimate)
             if is_more or is_at_once:
-                self._book_allowance(backend, allowance, waits=is_at_once)
+                self._book_allowance(counter, allowance, waits=is_at_once)
             self._keep()
-            return
+
+    def _settle_alone(
+        self, counter: str, amount: Amount, *, caller: str, reserved: Amount, now: float, ended_at: float
+    ) -> None:
+        """Book in the store what one call has taken."""
 
         def act(state: BudgetState) -> Sequence[Event]:
             state.settle(amount, caller=caller, reserved=reserved, now=now, ended_at=ended_at)
             return state.alerts(now=now)
 
-        self._book(backend, act)
+        self._book(counter, act)
 
     def close(self) -> None:
         """Give back what was drawn; harmless twice."""
         self._is_closed = True
         self._wake.put(None)
-        for backend, allowance in self._allowances.items():
+        for counter, allowance in self._allowances.items():
             allowance.give_back()
             if allowance.is_used:
-                self._book_allowance(backend, allowance, waits=True)
+                self._book_allowance(counter, allowance, waits=True)
         self._keeper.close()
 
-    def _parse(self, backend: str, text: str | None) -> BudgetState:
-        return BudgetState.parse(text, backend=backend, limits=self._limits[backend])
+    def _parse(self, counter: str, text: str | None) -> BudgetState:
+        backends = tuple(backend for backend, counters in self._counters.items() if counter in counters)
+        return BudgetState.parse(text, backend=counter, limits=self._limits[counter], backends=backends)
 
-    def _reserve_alone(self, backend: str, amount: Amount, *, caller: str, lease_s: float, now: float) -> None:
+    def _reserve_alone(self, counter: str, amount: Amount, *, caller: str, lease_s: float, now: float) -> None:
         """Set aside in the store what one call is estimated to take; errors as for `reserve`."""
 
         def act(state: BudgetState) -> tuple[Sequence[Event], BackendError | None]:
@@ -219,34 +276,34 @@ class Reservations:
 
         def undo(result: tuple[Sequence[Event], BackendError | None]) -> None:
             if result[1] is None:
-                self.cancel(backend, amount, caller=caller, now=now)
+                self._cancel(counter, amount, caller=caller, now=now)
 
         try:
             events, refused = self._states.update_now(
-                BUDGETS + backend, partial(self._parse, backend), act, on_late=undo
+                BUDGETS + counter, partial(self._parse, counter), act, on_late=undo
             )
         except OSError as error:
-            raise self._unknown(backend, error) from error
+            raise self._unknown(counter, error) from error
         self._states.tell(events)
         if refused is not None:
             raise refused
 
-    def _draw(self, backend: str, amount: Amount, allowance: Allowance, *, now: float) -> None:
+    def _draw(self, counter: str, amount: Amount, allowance: Allowance, *, now: float) -> None:
         """Draw an allowance for this call and some more, and take from it; errors as for `reserve`."""
         if not allowance.drawing.acquire(timeout=DRAW_S):
-            raise self._unknown(backend, self._states.trouble or StoreError("The store has not written in time."))
+            raise self._unknown(counter, self._states.trouble or StoreError("The store has not written in time."))
         try:
             while not allowance.take(amount, now=now):
                 drawn = self._states.update_now(
-                    BUDGETS + backend,
-                    partial(self._parse, backend),
+                    BUDGETS + counter,
+                    partial(self._parse, counter),
                     lambda state: allowance.draw(state, amount, now=now),
                     on_made=lambda drawn: self._drawn(allowance, drawn, now=now),
                 )
                 if drawn.refused is not None:
                     raise drawn.refused
         except OSError as error:
-            raise self._unknown(backend, error) from error
+            raise self._unknown(counter, error) from error
         finally:
             allowance.drawing.release()
         self._keep()
@@ -256,11 +313,11 @@ class Reservations:
         allowance.made(drawn, now=now)
         self._states.tell(drawn.alerts)
 
-    def _book(self, backend: str, act: Callable[[BudgetState], Sequence[Event]]) -> None:
-        """Change what a backend has spent and reserved."""
-        self._states.tell(self._states.update(BUDGETS + backend, partial(self._parse, backend), act) or [])
+    def _book(self, counter: str, act: Callable[[BudgetState], Sequence[Event]]) -> None:
+        """Change what a counter has spent and reserved."""
+        self._states.tell(self._states.update(BUDGETS + counter, partial(self._parse, counter), act) or [])
 
-    def _book_allowance(self, backend: str, allowance: Allowance, *, ahead: bool = False, waits: bool = False) -> None:
+    def _book_allowance(self, counter: str, allowance: Allowance, *, ahead: bool = False, waits: bool = False) -> None:
         """Say in the store what calls have taken, and draw more where it is time; not twice at a time."""
         if not (allowance.ask_to_book() or waits):
             return
@@ -274,8 +331,8 @@ class Reservations:
             self._drawn(allowance, drawn, now=now if ahead else None)
 
         self._states.update_later(
-            BUDGETS + backend,
-            partial(self._parse, backend),
+            BUDGETS + counter,
+            partial(self._parse, counter),
             act,
             on_made=made,
             on_lost=allowance.is_booked,
@@ -296,27 +353,34 @@ class Reservations:
             with suppress(Empty):
                 self._wake.get(timeout=BOOK_S)
             is_open = False
-            for backend, allowance in self._allowances.items():
+            for counter, allowance in self._allowances.items():
                 unused_s = allowance.unused_s
                 if unused_s >= GIVE_BACK_S:
                     allowance.give_back()
                 if allowance.is_open and unused_s < FORGET_S:
                     is_open = True
-                    self._book_allowance(backend, allowance, ahead=allowance.is_low)
+                    self._book_allowance(counter, allowance, ahead=allowance.is_low)
             with self._lock:
                 if not is_open or self._is_closed:
                     self._is_kept = False
                     return
 
-    def _unknown(self, backend: str, error: OSError) -> BackendError:
+    def _unknown(self, counter: str, error: OSError) -> BackendError:
         """Return the error for a call that cannot be counted."""
         return QuotaExhaustedError(
-            f"What is left of the limits of {backend} is not known: {error}",
+            f"What is left of the limits of {counter} is not known: {error}",
             remedy="See to it that the state can be written. Backends without limits are asked meanwhile.",
-            backend=backend,
+            backend=counter,
             code="limits_unknown",
             retry_after_s=RETRY_S,
         )
+
+
+def _counters_of(backend: str, limits: Limits) -> Iterator[str]:
+    if limits.are_any or limits.account is None:
+        yield backend
+    if limits.account is not None:
+        yield ACCOUNTS + limits.account
 
 
 def _is_booked_at_once(allowance: Allowance, estimate: Amount) -> bool:

@@ -25,13 +25,15 @@ from vision_backends.errors import (
     UnavailableError,
     VisionError,
 )
+from vision_backends.health.budgets import BudgetReservedError
+from vision_backends.routing.lines import Settlements
 from vision_backends.routing.single_flight import Flight, SingleFlight
 from vision_backends.routing.trace import note, settle
 from vision_backends.storage.cache import decode, encode
 from vision_backends.types import FREE, Description, Detections, Embedding, Reply, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from vision_backends.clock import Clock
     from vision_backends.engine.pools import Pool
@@ -92,6 +94,7 @@ class Attempts:
         self._recorder = recorder
         self._store_pool = store_pool
         self._flights = SingleFlight()
+        self._settlements = Settlements(clock=clock)
         self.clock = clock
 
     def most_running(self, rung: Rung) -> int | None:
@@ -129,11 +132,17 @@ class Attempts:
         if isinstance(refusal, NotReadyError):
             self._warm_ups.begin_unless_tried(turn.rung.backend, turn.call.request)
 
-    async def make(self, turn: Turn, items: Sequence[Item]) -> BackendError | None:
+    async def make(self, turn: Turn, items: Sequence[Item], *, waits: bool = True) -> BackendError | None:
         """Ask a backend once, or join an identical call that is under way; settle the items, or note why not.
 
+        Args:
+            turn: Whose turn it is.
+            items: What it is asked about.
+            waits: Whether to wait while calls under way have reserved the rest of a budget.
+
         Returns:
-            What it failed with; None when it answered, was not asked, or the fault was the caller's.
+            What it failed with; None when it answered, was not asked, or the fault was the caller's. Without waiting
+            also what says that a budget is reserved, of which nothing is noted.
 
         Raises:
             CancelledError: The caller was cancelled; what was tried is noted all the same.
@@ -161,12 +170,27 @@ class Attempts:
             self.note(items, turn, "failed", late, elapsed_s=timeout_s, usage=FREE)
             return late
         _take_over(items, flight)
-        turn.call.on_admitted()
         if flight.task.cancelled():  # at the deadline
+            turn.call.on_admitted()
             if not flight.items[0].attempts:
                 self.note(items, turn, "skipped", self._late(turn, timeout_s))
             return None
         error = flight.task.result()
+        if error is not None:
+            return await self._failed(turn, items, error, waits=waits)
+        turn.call.on_admitted()
+        turn.call.on_settled([item for item in items if item.settled])
+        return None
+
+    async def _failed(
+        self, turn: Turn, items: Sequence[Item], error: VisionError, *, waits: bool
+    ) -> BackendError | None:
+        """Go on after an attempt that has failed with an error; otherwise as `make`."""
+        if isinstance(error, BudgetReservedError):
+            if not waits:
+                return error
+            return await self.once_it_fits(turn, items, partial(self.make, items=items, waits=False), error)
+        turn.call.on_admitted()
         if _concerns_one(error) and len(items) > 1:
             # One is at fault: each is asked for again, alone, or in halves where a batch may be of hundreds of texts.
             size = 1 if isinstance(error, CallerError) else (len(items) + 1) // 2
@@ -175,6 +199,39 @@ class Attempts:
             return None
         turn.call.on_settled([item for item in items if item.settled])
         return error if isinstance(error, BackendError) else None
+
+    async def once_it_fits(
+        self,
+        turn: Turn,
+        items: Sequence[Item],
+        ask: Callable[[Turn], Awaitable[BackendError | None]],
+        refused: BudgetReservedError,
+    ) -> BackendError | None:
+        """Ask once enough of a reserved budget is settled; note why not when that would leave too little time.
+
+        Args:
+            turn: Whose turn it is.
+            items: What it is asked about.
+            ask: Asks in such a turn, and returns what `make` does without waiting.
+            refused: What it has returned.
+        """
+        needed_s = self.cold_starts.expected_s(turn.rung, turn.call.request)
+        until = self.clock.monotonic() + turn.call.deadline.share(turn.kept_s) - needed_s
+        on_admitted = turn.call.on_admitted
+
+        async def ask_in_turn(leave: Callable[[], None]) -> BackendError | None:
+            def admitted() -> None:
+                leave()
+                on_admitted()
+
+            return await ask(replace(turn, call=replace(turn.call, on_admitted=admitted)))
+
+        name = turn.rung.backend.name
+        error = await self._settlements.until_it_fits(name, ask_in_turn, refused, until=until)
+        if not isinstance(error, BudgetReservedError):
+            return error
+        self.note(items, turn, "skipped", error)
+        return None
 
     async def _was_answered_meanwhile(self, turn: Turn, item: Item, key: str) -> bool:
         """Settle an item whose answer another call has kept after this one had looked for it."""
@@ -187,7 +244,11 @@ class Attempts:
         return not self.recall(turn, [item])
 
     async def admit(self, turn: Turn, items: Sequence[Item], *, timeout_s: float) -> tuple[Permit, Usage] | None:
-        """Return leave to ask and what that is estimated to cost, or note on the items why there is none."""
+        """Return leave to ask and what that is estimated to cost, or note on the items why there is none.
+
+        Raises:
+            BudgetReservedError: There is none only because of calls under way; that is not noted.
+        """
         scope, backend = turn.rung.scope, turn.rung.backend
         estimate = backend.estimate(turn.call.request, [item.opened for item in items])  # type: ignore[arg-type]
         gates = turn.call.gates
@@ -201,6 +262,8 @@ class Attempts:
         )
         try:
             permit = await self._in_store(admit, may_block=self._health.may_block(scope, gates), on_late=_release)
+        except BudgetReservedError:
+            raise
         except BackendError as blocked:
             self.note(items, turn, "skipped", blocked)
             return None
@@ -218,6 +281,8 @@ class Attempts:
             ending.result()
         else:
             end()
+        if self._settlements.awaited:
+            self._settlements.tell()
 
     def ended_by_cancelling(self, end: Callable[[], object]) -> None:
         """End a permit without awaiting, as a coroutine must that is being cancelled."""
@@ -229,7 +294,10 @@ class Attempts:
     async def _ask(self, turn: Turn, timeout_s: float, flight: Flight) -> VisionError | None:
         """Ask once, for all callers who wait for the flight, and note on its items what became of it."""
         items = flight.items
-        admitted = await self.admit(turn, items, timeout_s=timeout_s)
+        try:
+            admitted = await self.admit(turn, items, timeout_s=timeout_s)
+        except BudgetReservedError as reserved:
+            return reserved
         if admitted is None:
             return None
         permit, estimate = admitted
@@ -407,7 +475,7 @@ class Attempts:
         return await self._store_pool.start(action, on_late=on_late) if may_block else action()
 
 
-def _concerns_one(error: VisionError | None) -> bool:
+def _concerns_one(error: VisionError) -> bool:
     """Return whether an error is about one of the inputs, so that the others can be answered without it."""
     return isinstance(error, CallerError) or getattr(error, "code", None) in ABOUT_ONE_INPUT
 

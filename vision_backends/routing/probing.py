@@ -95,12 +95,13 @@ class Probing:
         """Probe a rung of which anything may be known, and return what was found out.
 
         Raises:
-            BackendError: It did not answer, or may not be asked now.
+            BackendError: It did not answer, or cannot be asked now.
         """
         until = self._clock.monotonic() + timeout_s
         request, usage, questions = DescribeRequest(), FREE, 0
         async with self._lock(backend, until=until):
             backend.probe_again()
+            backend.check(request)
             while backend.found() is None and questions < MOST_QUESTIONS:
                 usage += await self._ask_once(backend, request, until=until)
                 questions += 1

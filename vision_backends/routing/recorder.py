@@ -15,7 +15,7 @@ from vision_backends.observability.events import AttemptEvent, CallEvent
 from vision_backends.routing.trace import is_degraded, ledger_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 
     from vision_backends.clock import Clock
     from vision_backends.observability.events import Events
@@ -71,7 +71,9 @@ class CallRecorder:
             attempts = [attempt for item in settled for attempt in item.attempts[written[id(item)] :]]
             for item in settled:
                 written[id(item)] = len(item.attempts)
-            self.book(attempts, task=task, call_id=call_id)
+            fallen = [item for item in settled if item.attempts[1:] and is_degraded(item)]
+            degraded = [id(item.attempts[-1]) for item in fallen] if fallen else ()
+            self.book(attempts, task=task, call_id=call_id, degraded=degraded)
             for attempt in attempts:
                 if self._standby is not None:
                     self._standby.judge(attempt, task)
@@ -85,9 +87,16 @@ class CallRecorder:
             if self._events.has_listeners:
                 self._tell(call_id, task, items, elapsed_s=self._clock.monotonic() - started)
 
-    def book(self, attempts: Sequence[Attempt], *, task: Purpose, call_id: str | None = None) -> None:
-        """Put attempts into the ledger, without those that say nothing."""
-        rows = ledger_rows(attempts, task=task, call_id=call_id or self._identifiers.new())
+    def book(
+        self,
+        attempts: Sequence[Attempt],
+        *,
+        task: Purpose,
+        call_id: str | None = None,
+        degraded: Container[int] = (),
+    ) -> None:
+        """Put attempts into the ledger, without those that say nothing; arguments as for `ledger_rows`."""
+        rows = ledger_rows(attempts, task=task, call_id=call_id or self._identifiers.new(), degraded=degraded)
         if rows:
             self._ledger.record(rows)
 

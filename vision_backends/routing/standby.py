@@ -82,7 +82,9 @@ class Standby:
         for shape, request in tuple(self._asked.items()):
             if isinstance(event, Alert) or self._is_blocked_for(event, request):
                 reason = event.budget if isinstance(event, Alert) else event.reason
-                self._stand_by(event.backend, request, shape, reason)
+                names = (isinstance(event, Alert) and event.backends) or (event.backend,)
+                for name in names:
+                    self._stand_by(name, request, shape, reason)
 
     def judge(self, attempt: Attempt, task: Task) -> None:
         """Make the next rung ready if an attempt is a sign of trouble."""

@@ -21,6 +21,7 @@ from vision_backends.errors import (
     TimedOutError,
     VisionError,
 )
+from vision_backends.health.budgets import BudgetReservedError
 from vision_backends.types import FREE, Description, Usage
 
 if TYPE_CHECKING:
@@ -270,11 +271,10 @@ class StreamLadder:
             elif not await self._may_ask(turn, item):
                 continue
             else:
-                timeout_s = turn.timeout_s([item])
-                admitted = await self._attempts.admit(turn, [item], timeout_s=timeout_s)
-                if admitted is not None:
-                    with self._attempts.cold_starts.loading(turn.last, call.request):
-                        await self._attempt(turn, item, *admitted, timeout_s=timeout_s, queue=queue)
+                ask = partial(self._ask, item=item, queue=queue)
+                reserved = await ask(turn)
+                if reserved is not None:
+                    await self._attempts.once_it_fits(turn, [item], ask, reserved)
             if item.settled:
                 return
 
@@ -283,6 +283,18 @@ class StreamLadder:
         if turn.rung.model is None or not turn.rung.model.probe_first:
             return True
         return await self._ladder.probing.lets_ask(turn, [item], self._attempts)
+
+    async def _ask(self, turn: Turn, *, item: Item, queue: PieceQueue) -> BudgetReservedError | None:
+        """Ask one rung if it lets the call in; return what says that a budget is reserved."""
+        timeout_s = turn.timeout_s([item])
+        try:
+            admitted = await self._attempts.admit(turn, [item], timeout_s=timeout_s)
+        except BudgetReservedError as reserved:
+            return reserved
+        if admitted is not None:
+            with self._attempts.cold_starts.loading(turn.last, turn.call.request):
+                await self._attempt(turn, item, *admitted, timeout_s=timeout_s, queue=queue)
+        return None
 
     async def _attempt(
         self, turn: Turn, item: Item, permit: Permit, estimate: Usage, *, timeout_s: float, queue: PieceQueue

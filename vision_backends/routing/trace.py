@@ -18,7 +18,7 @@ from vision_backends.storage.base import LedgerRow
 from vision_backends.types import FREE, Attempt, Reply, Timing, Trace, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Container, Iterable, Sequence
 
     from vision_backends.errors import VisionError
     from vision_backends.routing.call import Answer, Item, Rung
@@ -139,8 +139,17 @@ def _misses(attempts: Sequence[Attempt]) -> list[Attempt]:
     return last_of_each(attempt for attempt in before if attempt.is_miss and attempt.backend != last.backend)
 
 
-def ledger_rows(attempts: Iterable[Attempt], *, task: Purpose, call_id: str) -> list[LedgerRow]:
-    """Return the attempts of a call as they are booked, without rungs that could never have answered."""
+def ledger_rows(
+    attempts: Iterable[Attempt], *, task: Purpose, call_id: str, degraded: Container[int] = ()
+) -> list[LedgerRow]:
+    """Return the attempts of a call as they are booked, without rungs that could never have answered.
+
+    Args:
+        attempts: What was tried, for one input after the other.
+        task: What for.
+        call_id: The call's.
+        degraded: The identities of those that have answered in place of a better rung.
+    """
     return [
         LedgerRow(
             at=attempt.at,
@@ -156,6 +165,7 @@ def ledger_rows(attempts: Iterable[Attempt], *, task: Purpose, call_id: str) -> 
             input_tokens=attempt.usage.input_tokens,
             output_tokens=attempt.usage.output_tokens,
             cost_usd=attempt.usage.cost_usd,
+            degraded=None if attempt.error is not None else id(attempt) in degraded,
         )
         for attempt in attempts
         if attempt.is_miss or attempt.error is None

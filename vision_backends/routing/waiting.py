@@ -6,18 +6,16 @@ the walk down the ladder begins, so the last rung always has its turn. It must n
 
 from __future__ import annotations
 
-import asyncio
-from collections import defaultdict, deque
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vision_backends.clock import pause
-from vision_backends.engine.threads import after_fork_in_child
 from vision_backends.errors import BackendError, NotSupportedError
+from vision_backends.health.budgets import BudgetReservedError
+from vision_backends.routing.lines import Lines
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+    from collections.abc import Callable, Sequence
 
     from vision_backends.backends.requests import Request
     from vision_backends.clock import Clock
@@ -43,8 +41,7 @@ class Waiting:
 
     def __init__(self, *, clock: Clock) -> None:
         self._clock = clock
-        self._lines: defaultdict[Hashable, deque[asyncio.Future[None]]] = defaultdict(deque)
-        after_fork_in_child(self, lambda own: own._lines.clear())  # noqa: SLF001 — its own
+        self._lines = Lines(clock=clock)
 
     async def for_better(
         self,
@@ -70,7 +67,7 @@ class Waiting:
         ends = self._clock.monotonic() + patience_s
         pause_s = SHORT_PAUSE_S
         while pending := [item for item in items if not item.settled]:
-            async with self._in_line(better[0].scope, until=ends) as leave:
+            async with self._lines.in_line(better[0].scope, until=ends) as leave:
                 if not await self._until_one_passes(ladder, better, ends):
                     return
                 call = make_call(await ladder.attempts.look_again(rungs))
@@ -93,37 +90,12 @@ class Waiting:
             pause_s = MAX_PAUSE_S
             for rung in better:
                 blocked = ladder.attempts.blocked(rung, gates)
-                if blocked is None:
+                if blocked is None or isinstance(blocked, BudgetReservedError):  # its turn waits for that
                     return True
                 pause_s = min(pause_s, blocked.retry_after_s or SHORT_PAUSE_S)
             if self._clock.monotonic() + pause_s > ends:
                 return False
             await pause(self._clock, pause_s)
-
-    @asynccontextmanager
-    async def _in_line(self, key: Hashable, *, until: float) -> AsyncIterator[Callable[[], None]]:
-        """Stand in line until everybody who came before has left it, or patience ends; yield what leaves the line."""
-        line, turn = self._lines[key], asyncio.get_running_loop().create_future()
-        line.append(turn)
-
-        def leave() -> None:
-            if turn in line:
-                line.remove(turn)
-                if line:
-                    _wake(line[0])
-                else:
-                    self._lines.pop(key, None)
-
-        _wake(line[0])
-        try:
-            try:
-                async with self._clock.timeout_at(until):
-                    await turn
-            except TimeoutError:
-                leave()
-            yield leave
-        finally:
-            leave()
 
 
 def _is_able(rung: Rung, request: Request) -> bool:
@@ -135,8 +107,3 @@ def _is_able(rung: Rung, request: Request) -> bool:
     except BackendError:  # which passes
         return True
     return True
-
-
-def _wake(turn: asyncio.Future[None]) -> None:
-    if not turn.done():
-        turn.set_result(None)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vision_backends.errors import VisionError
-    from vision_backends.search.folders import FoundFile
+    from vision_backends.image_files import FoundFile
     from vision_backends.search.records import Purpose
     from vision_backends.types import Embedding
 

@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vision_backends.errors import CallerError, VisionError
+from vision_backends.image_files import Walk
 from vision_backends.regular_file import FileTooLargeError, read_regular
 from vision_backends.search.database import StoredError
-from vision_backends.search.folders import Walk
 from vision_backends.search.records import IndexReport, UnreadableImage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from vision_backends.image_files import FoundFile
     from vision_backends.images import ImageLimits
     from vision_backends.router import Router
     from vision_backends.search.database import KnownFile, Session
-    from vision_backends.search.folders import FoundFile
     from vision_backends.search.records import Purpose
     from vision_backends.types import Embedding
 

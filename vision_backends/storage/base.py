@@ -70,6 +70,8 @@ class LedgerRow:
         input_tokens: Billed tokens sent; None means unknown.
         output_tokens: Billed tokens received; None means unknown.
         cost_usd: US dollars; None means unknown.
+        degraded: Whether it has answered in place of a better rung; None where it has not answered, and in rows of
+            versions that did not book that.
     """
 
     at: float
@@ -85,6 +87,12 @@ class LedgerRow:
     input_tokens: int | None = None
     output_tokens: int | None = None
     cost_usd: float | None = None
+    degraded: bool | None = None
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether the attempt has given an answer, fresh or kept."""
+        return self.outcome in {"answered", "cached"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +114,8 @@ class LedgerTotal:
         unknown_output: Attempts of which those are not known.
         cost_usd: US dollars, as far as they are known.
         unknown_cost: Attempts of which those are not known.
+        degraded: Answers in place of a better rung, as far as that is known.
+        unknown_degraded: Answers of which it is not known.
     """
 
     at: float
@@ -122,6 +132,8 @@ class LedgerTotal:
     unknown_output: int
     cost_usd: float
     unknown_cost: int
+    degraded: int = 0
+    unknown_degraded: int = 0
 
 
 def add_up(rows: Iterable[LedgerRow]) -> list[LedgerTotal]:
@@ -146,6 +158,8 @@ def add_up(rows: Iterable[LedgerRow]) -> list[LedgerTotal]:
             unknown_output=sum(row.output_tokens is None for row in group),
             cost_usd=sum(row.cost_usd or 0.0 for row in group),
             unknown_cost=sum(row.cost_usd is None for row in group),
+            degraded=sum(row.degraded or 0 for row in group),
+            unknown_degraded=sum(row.is_answer and row.degraded is None for row in group),
         )
         for (at, task, backend, outcome, model, error), group in alike.items()
     ]

@@ -64,7 +64,7 @@ _store_time: ContextVar[_StoreTime | None] = ContextVar("time for stores", defau
 
 
 @contextmanager
-def store_time(*, inputs: int = 1, at_most_s: float | None = None) -> Iterator[None]:
+def store_time(*, inputs: int = 1, at_most_s: float | None = None, anew: bool = False) -> Iterator[None]:
     """Limit what is waited for stores in the block, and in all tasks and pool threads that it begins.
 
     Within another such block, that one's time counts.
@@ -72,8 +72,9 @@ def store_time(*, inputs: int = 1, at_most_s: float | None = None) -> Iterator[N
     Args:
         inputs: For how many the call is.
         at_most_s: What it has for everything.
+        anew: Whether its own time counts within another such block as well: the call has waited for something else.
     """
-    if _store_time.get() is not None:
+    if not anew and _store_time.get() is not None:
         yield
         return
     seconds = CALL_S * max(1, inputs)

@@ -54,13 +54,24 @@ INSERT_ROW = f"INSERT INTO ledger ({COLUMNS}) VALUES ({', '.join('?' for _ in fi
 ALIKE = ("task", "backend", "outcome", "model", "error")
 """What attempts of one total have in common, beside the day."""
 
-AMOUNTS = ("input_tokens", "output_tokens", "cost_usd")
+SUMS = {
+    "attempts": "count(*)",
+    "elapsed_s": "total(elapsed_s)",
+    "input_tokens": "CAST(total(input_tokens) AS INTEGER)",
+    "unknown_input": "count(*) - count(input_tokens)",
+    "output_tokens": "CAST(total(output_tokens) AS INTEGER)",
+    "unknown_output": "count(*) - count(output_tokens)",
+    "cost_usd": "total(cost_usd)",
+    "unknown_cost": "count(*) - count(cost_usd)",
+    "degraded": "CAST(total(degraded) AS INTEGER)",
+    "unknown_degraded": "sum(outcome IN ('answered', 'cached') AND degraded IS NULL)",
+}
+"""What is added up of them."""
 
 FIRST_ROW = "SELECT at FROM ledger WHERE at >= ? AND at < ? ORDER BY at LIMIT 1"
 
 DAY_TOTALS = (
-    f"SELECT {', '.join(ALIKE)}, count(*), total(elapsed_s),"  # noqa: S608 — the names of our own columns
-    f" {', '.join(f'total({name}), count({name})' for name in AMOUNTS)}"
+    f"SELECT {', '.join((*ALIKE, *SUMS.values()))}"  # noqa: S608 — the names of our own columns
     f" FROM ledger WHERE at >= ? AND at < ? GROUP BY {', '.join(ALIKE)}"
 )
 
@@ -70,6 +81,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("model", "error", "code", "request_id"), (str, NoneType)),
     **dict.fromkeys(("input_tokens", "output_tokens"), (int, NoneType)),
     "cost_usd": (float, NoneType),
+    "degraded": (int, NoneType),
 }
 """What a column of the ledger may hold; a row that is damaged may hold anything, and is passed over."""
 
@@ -178,7 +190,8 @@ class SQLiteStore:
             for _, *values in page:
                 row = dict(zip(LedgerRow.__slots__, values, strict=True))
                 if all(isinstance(value, KINDS[name]) for name, value in row.items()):
-                    yield LedgerRow(**row)
+                    degraded = row.pop("degraded")
+                    yield LedgerRow(**row, degraded=None if degraded is None else bool(degraded))
             if len(page) < PAGE_ROWS:
                 return
             after = (page[-1][1], page[-1][0])
@@ -193,21 +206,10 @@ class SQLiteStore:
                 day = first[0] // DAY_S * DAY_S
                 ends = min(day + DAY_S, until)
                 found = db.execute(DAY_TOTALS, (since, ends)).fetchall()
-            for *alike, attempts, elapsed_s, sent, known_sent, received, known_received, cost_usd, known_cost in found:
-                kept = dict(zip(ALIKE, alike, strict=True))
-                if all(isinstance(value, KINDS[name]) for name, value in kept.items()):
-                    yield LedgerTotal(
-                        **kept,
-                        at=day,
-                        attempts=attempts,
-                        elapsed_s=elapsed_s,
-                        input_tokens=int(sent),
-                        unknown_input=attempts - known_sent,
-                        output_tokens=int(received),
-                        unknown_output=attempts - known_received,
-                        cost_usd=cost_usd,
-                        unknown_cost=attempts - known_cost,
-                    )
+            for values in found:
+                total = dict(zip((*ALIKE, *SUMS), values, strict=True))
+                if all(isinstance(total[name], KINDS[name]) for name in ALIKE):
+                    yield LedgerTotal(at=day, **total)
             if ends <= since:  # so late that a day is less than a step of its number
                 return
             since = ends

@@ -59,6 +59,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """,
         "CREATE INDEX ledger_at ON ledger (at)",
     ),
+    ("ALTER TABLE ledger ADD COLUMN degraded INTEGER",),
 )
 """The n-th entry makes version n + 1 out of version n. Entries are only ever added."""
 

@@ -420,17 +420,24 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
-            ({"deployment": "a/b"}, "[openai] deployment = 'a/b'"),
-            ({"embedding_deployment": "a?b"}, "[openai] embedding_deployment = 'a?b'"),
-            ({"api_version": "2024&x=1"}, "[openai] api_version"),
-            ({"endpoint": "x.openai.azure.com"}, "is not an http:// or https:// address"),
+            ({"deployment": "a/b"}, "[backends.azure] deployment = 'a/b'"),
+            ({"embedding_deployment": "a?b"}, "[backends.azure] embedding_deployment = 'a?b'"),
+            ({"api_version": "2024&x=1"}, "[backends.azure] api_version"),
+            ({"endpoint": "x.openai.azure.com"}, "[backends.azure] endpoint = 'x.openai.azure.com' is not an http"),
+            ({"timeout_s": -1}, "[backends.azure] timeout_s = -1"),
+            ({"api_key_env": "small"}, "[backends.azure] api_key_env is not the name"),
+            ({"prices": {"d": {"input": -1, "output": 1}}}, "[backends.azure"),
+            ({"error_codes": {"x": "y"}}, "[backends.azure.error_codes]"),
+            ({"azure_ad_token_provider": "no:such"}, "[backends.azure] azure_ad_token_provider"),
         ],
     )
     def test_values_that_an_address_cannot_hold_are_refused(self, settings, message):
-        """They would lead elsewhere."""
+        """They would lead elsewhere. In a program as well, the table that is named is Azure's."""
+        key = {} if {"api_key_env", "azure_ad_token_provider"} & settings.keys() else {"api_key": KEY}
         with pytest.raises(ConfigError) as caught:
-            AzureBackend(**{"endpoint": "https://x.test", "deployment": "d", "api_key": KEY, **settings})
+            AzureBackend(**{"endpoint": "https://x.test", "deployment": "d", **key, **settings})
         assert message in caught.value.message
+        assert "[openai" not in str(caught.value)
 
 
 class TestOnALadder:

@@ -14,7 +14,7 @@ from pathlib import Path  # noqa: TC003 — the configuration reads the construc
 from queue import Empty
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
-from vision_backends.backends.base import Backend, rehearse
+from vision_backends.backends.base import Backend, in_own_words, rehearse
 from vision_backends.backends.embedded.rapid_ocr import RapidOcr
 from vision_backends.backends.embedded.reading import Reader
 from vision_backends.backends.embedded.session import OnnxModel, default_threads
@@ -117,6 +117,7 @@ class EmbeddedBackend(Backend):
 
     name = "embedded"
 
+    @in_own_words
     def __init__(
         self,
         *,

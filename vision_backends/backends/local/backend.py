@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from vision_backends.backends.base import AsyncBackend, rehearse
+from vision_backends.backends.base import AsyncBackend, in_own_words, rehearse
 from vision_backends.backends.local.capabilities import ClosedVocabulary, check_caption, check_space
 from vision_backends.backends.local.configured_model import LocalModel, Role
 from vision_backends.backends.local.hub.hub import Hub, HuggingFaceHub
@@ -115,6 +115,7 @@ class LocalBackend(AsyncBackend):
 
     name = "local"
 
+    @in_own_words
     def __init__(  # noqa: PLR0913 — each is a key of its table
         self,
         *,

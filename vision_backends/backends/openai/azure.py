@@ -11,6 +11,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, Self
 
+from vision_backends.backends.base import in_own_words
 from vision_backends.backends.openai.backend import OpenAIBackend
 from vision_backends.backends.openai.models import Detail  # noqa: TC001 — a key of the table is read by its type
 from vision_backends.backends.openai.tokens import Token
@@ -71,12 +72,12 @@ class AzureBackend(OpenAIBackend):
     """
 
     name = "azure"
-    messages_of: ClassVar[str | None] = "openai"
     renamed_keys: ClassVar[Mapping[str, str]] = MappingProxyType(
         {"base_url": "endpoint", "embedding_model": "embedding_deployment", "model": "deployment"}
     )
     _key_header = "api-key"
 
+    @in_own_words
     def __init__(  # noqa: PLR0913 — one keyword for each key of its table
         self,
         *,

@@ -18,7 +18,7 @@ from random import Random
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
-from vision_backends.backends.base import AsyncBackend, tell_rung
+from vision_backends.backends.base import AsyncBackend, in_own_words, tell_rung
 from vision_backends.backends.model_cards import coco_categories
 from vision_backends.backends.openai.client import Client
 from vision_backends.backends.openai.conversation import Conversation
@@ -178,6 +178,7 @@ class OpenAIBackend(AsyncBackend):
     account: Account = Account()
     """Server, organization and project, and a hash of key and headers."""
 
+    @in_own_words
     def __init__(  # noqa: PLR0913 — one keyword for each key of the [openai] table
         self,
         *,

@@ -64,6 +64,14 @@ OK = 200
 LARGE_BYTES = 100_000
 """JSON of this size takes about a millisecond to parse, so it is parsed in a thread."""
 
+NOT_REACHED = ("reached", "Check the network and base_url in [openai].", "connection_failed")
+NOT_TRUSTED = (
+    "trusted",
+    "Name all certificates to trust, that of its issuer among them, in SSL_CERT_FILE, or check base_url in [openai].",
+    "bad_certificate",
+)
+"""What could not be done with a server, what to do about it, and its code."""
+
 USER_AGENT = "vision-backends"
 
 MAX_CHANGES = 3
@@ -458,7 +466,7 @@ class Client:
 
     def _translate(self, error: Exception, exchange: Exchange | None) -> BackendError:
         """Return our error for one of aiohttp or of the network, of which only the words are kept."""
-        from vision_backends.backends.openai.connections import failed_proxy, reason_of
+        from vision_backends.backends.openai.connections import failed_proxy, is_of_certificates, reason_of
 
         host = self._base_url.host
         if isinstance(error, TimeoutError):
@@ -477,11 +485,8 @@ class Client:
                 remedy=f"Unset {proxy.source}, or add the host to NO_PROXY.",
                 code="proxy_failed",
             )
-        return UnavailableError(
-            f"{host} cannot be reached: {reason}",
-            remedy="Check the network and base_url in [openai].",
-            code="connection_failed",
-        )
+        done, remedy, code = NOT_TRUSTED if is_of_certificates(error) else NOT_REACHED
+        return UnavailableError(f"{host} cannot be {done}: {reason}", remedy=remedy, code=code)
 
 
 def _read_payloads(blocks: Sequence[bytearray]) -> tuple[dict[str, Any], ...]:

@@ -443,6 +443,13 @@ def reason_of(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
+def is_of_certificates(error: Exception) -> bool:
+    """Return whether a server was reached whose certificate nobody vouches for."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return isinstance(error.os_error, ssl.SSLCertVerificationError)
+    return isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError)
+
+
 def failed_proxy(error: Exception, network: Network | None) -> Proxy | None:
     """Return the proxy if it is to blame for an exception."""
     is_proxy_error = isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError)

@@ -6,7 +6,7 @@ This module decides what a sound installation is made of. It must not judge any 
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -19,8 +19,8 @@ from vision_backends.cli.rendering.exits import NOTHING_ANSWERED
 from vision_backends.cli.rendering.status import print_reasons
 from vision_backends.cli.rendering.text import dollars, dump_json, one_line
 from vision_backends.config.credentials import SERVER_KEYS
-from vision_backends.errors import NotReadyError, VisionError
-from vision_backends.reports import RungStatus
+from vision_backends.errors import NotReadyError, NotSupportedError, VisionError
+from vision_backends.reports import Explanation, RungStatus
 from vision_backends.types import Task
 
 if TYPE_CHECKING:
@@ -35,6 +35,12 @@ EXTRAS = {"local": ("torch", "transformers", "sentence-transformers"), "ocr": ("
 
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 """Variables that name whom to trust."""
+
+SERVER_OF = "server of "
+"""How the names of the checks of servers begin."""
+
+NOT_ASKED = frozenset({NotReadyError.kind, NotSupportedError.kind})
+"""A rung that has nothing else to say of its tasks is asked nothing, so that the way to its server is not known."""
 
 REINSTALL = "pip install --force-reinstall vision-backends"
 
@@ -89,7 +95,8 @@ def doctor(
                 checks += [*_server(configuration, name), _api_key(configuration, name)]
             checks += [*_certificates(), *_connections(router), *_accounts(router)]
             checks += [*(probes or _learned(rungs)), *_prices(rungs)]
-            answers = {task: router.explain(task).chosen for task in NEEDED}
+            broken = {check.name for check in checks if check.state == "broken"}
+            answers = {task: _who_answers(router.explain(task), broken=broken) for task in NEEDED}
     except VisionError as error:
         checks.append(Check(name="configuration", state="broken", detail=error.message, remedy=error.remedy))
     sound = all(check.state != "broken" for check in checks) and all(answers.values())
@@ -231,10 +238,10 @@ def _connections(router: "Router") -> Iterator[Check]:
     servers = {
         rung.backend
         for rung in router.status()
-        if not rung.local and any(each.error != NotReadyError.kind for each in rung.tasks.values())
+        if not rung.local and any(each.error not in NOT_ASKED for each in rung.tasks.values())
     }
     for backend, error in router.diagnose().items():
-        name = f"server of {backend}"
+        name = f"{SERVER_OF}{backend}"
         if error is not None:
             yield Check(name=name, state="broken", detail=error.message, remedy=error.remedy)
         elif backend in servers:
@@ -249,7 +256,7 @@ def _probes(router: "Router") -> Iterator[Check]:
             yield Check(name=name, state="blocked", detail=found.message, remedy=found.remedy)
             continue
         cost = "a cost that is unknown" if found.usage.cost_usd is None else dollars(found.usage.cost_usd, decimals=6)
-        detail = f"{found}, by {found.questions} questions for {cost}"
+        detail = f"{found}, by {found.questions} {'question' if found.questions == 1 else 'questions'} for {cost}"
         remedy = None if found.sees is not False else f"Set a model that sees images for {backend}."
         yield Check(name=name, state="ok" if found.sees else "missing", detail=detail, remedy=remedy)
 
@@ -258,7 +265,13 @@ def _learned(rungs: "Sequence[RungStatus]") -> Iterator[Check]:
     """Tell what is remembered about how servers must be asked."""
     notes = {note: rung.backend for rung in rungs for verdict in rung.tasks.values() for note in verdict.notes}
     for note, backend in notes.items():
-        yield Check(name=f"server of {backend}", state="ok", detail=note)
+        yield Check(name=f"{SERVER_OF}{backend}", state="ok", detail=note)
+
+
+def _who_answers(explanation: Explanation, *, broken: Collection[str]) -> str | None:
+    """Return the first rung that would be asked, and whose server is there as far as is known."""
+    names = [verdict.backend for verdict in explanation.verdicts if verdict.ready]
+    return next((name for name in names if f"{SERVER_OF}{name}" not in broken), None)
 
 
 def _prices(rungs: "Sequence[RungStatus]") -> Iterator[Check]:

@@ -30,7 +30,7 @@ def reset(backend: OptionalBackend = None, *, options: CommonOptions) -> None:
         if not lines:
             typer.echo(f"No gate {f'of {backend} ' if backend else ''}is blocked.")
         for budget in router.spending():
-            if backend in {None, budget.backend} and is_spent(budget):
+            if (backend is None or backend in budget.backends) and is_spent(budget):
                 name = f"{budget.backend}.{budget.budget}"
                 tell(f"{name} = {budget.limit:g} is spent for {budget.period} (UTC): raise it in vision.toml, or wait")
 

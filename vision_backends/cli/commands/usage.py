@@ -106,12 +106,14 @@ def _print_groups(keys: Sequence[Key], groups: Mapping[tuple[str | None, ...], S
     total = Sums()
     for sums in groups.values():
         total.include(sums)
-    rows = [[*(part or "-" for part in group), *_cells(sums)] for group, sums in groups.items()]
-    if len(groups) > 1:
+    asked = {group: sums for group, sums in groups.items() if sums.calls or sums.cached or "error" in keys} or groups
+    rows = [[*(part or "-" for part in group), *_cells(sums)] for group, sums in asked.items()]
+    if len(asked) > 1:
         rows.append(["total", *("" for _ in keys[1:]), *_cells(total)])
     print_table((*keys, *COLUMNS), rows)
-    if total.fallbacks:
-        typer.echo(f"Fallbacks: {', '.join(f'{kind} {count}' for kind, count in total.fallbacks.most_common())}")
+    if total.missed:
+        missed = ", ".join(f"{kind} {count:,}" for kind, count in total.missed.most_common())
+        typer.echo(f"Rungs that did not answer: {missed}")
 
 
 def _print_unpriced(rungs: Sequence[RungStatus], totals: Sequence[LedgerTotal]) -> None:
@@ -126,7 +128,7 @@ def _cells(sums: Sums) -> list[str]:
     return [
         f"{sums.calls:,}",
         f"{sums.cached:,}",
-        f"{sums.fallbacks.total():,}",
+        sums.fallbacks.show("{:,}".format),
         sums.input_tokens.show("{:,}".format),
         sums.output_tokens.show("{:,}".format),
         sums.cost_usd.show(partial(dollars, decimals=4)),

@@ -6,13 +6,14 @@ This module decides how an answer reads. It must not know how it was asked for.
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from vision_backends.cli.rendering.exits import WITH_TABLE, exit_code_of, tell, tell_error
+from vision_backends.cli.rendering.exits import SOME_ANSWERED, WITH_TABLE, exit_code_of, tell, tell_error
 from vision_backends.cli.rendering.text import dump_json, one_line, print_table
 from vision_backends.errors import AllBackendsFailedError, SpaceUnavailableError, VisionError
 from vision_backends.foreign_text import printable
@@ -110,11 +111,15 @@ class Tally:
 
     Attributes:
         total: How many inputs there are.
-        exit_code: The worst so far.
+        quiet: Whether nothing is told but errors.
+        answered: How many inputs have an answer.
     """
 
     total: int
-    exit_code: int = 0
+    quiet: bool = False
+    answered: int = 0
+    _worst: int = 0
+    _is_unwritten: bool = False
     _degraded: dict[tuple[object, ...], tuple[int, Trace]] = field(default_factory=dict)
     _failures: dict[tuple[object, ...], AllBackendsFailedError | SpaceUnavailableError] = field(default_factory=dict)
     _notes: dict[str, None] = field(default_factory=dict)
@@ -128,6 +133,7 @@ class Tally:
         if isinstance(outcome, VisionError):
             self.fail(name, outcome)
             return
+        self.answered += 1
         trace = outcome.trace
         if trace.degraded:
             key = (trace.backend, *((missed.backend, missed.error) for missed in trace.attempts[:-1]))
@@ -147,22 +153,41 @@ class Tally:
         """
         if interrupted and self.total > 1:
             tell(f"interrupted after {self._counted} of {self.total}")
+        if not self.quiet:
+            self._tell_flaws()
+        for error in self._failures.values():
+            tell_error(error)
+
+    def _tell_flaws(self) -> None:
+        told: Counter[str] = Counter()
         for count, trace in self._degraded.values():
             fetches = {each.remedy: None for each in trace.attempts if each.code == NOT_FETCHED and each.remedy}
             reason = ". ".join([trace.reason or "", *fetches])
-            tell(f"{self._of(count)}{trace.backend} answered, because {one_line(reason)}")
+            told[f"{trace.backend} answered, because {one_line(reason)}"] += count
+        for why, count in told.items():
+            tell(f"{self._of(count)}{why}")
         for note in self._notes:
             tell(note)
         if self._cut:
             tell(f"{self._of(self._cut)}the text was cut off at the model's length limit")
         if self._empty:
             tell(f"{self._of(self._empty)}nothing was found")
-        for error in self._failures.values():
-            tell_error(error)
 
-    def fail(self, name: str, error: VisionError) -> None:
-        """Tell an error, and end with its exit code."""
-        self.exit_code = max(self.exit_code, exit_code_of(error))
+    @property
+    def exit_code(self) -> int:
+        """What says whether all inputs were answered, some, or none and why."""
+        return SOME_ANSWERED if self._worst and self.answered and not self._is_unwritten else self._worst
+
+    def fail(self, name: str, error: VisionError, *, unwritten: bool = False) -> None:
+        """Tell an error, and count it.
+
+        Args:
+            name: The input's.
+            error: What was wrong.
+            unwritten: Whether there was an answer, which could not be written down.
+        """
+        self._worst = max(self._worst, exit_code_of(error))
+        self._is_unwritten |= unwritten
         if isinstance(error, WITH_TABLE):
             key = (error.kind, *((attempt.backend, attempt.error) for attempt in error.attempts))
             self._failures.setdefault(key, error)  # the table of rungs is told once, in the end

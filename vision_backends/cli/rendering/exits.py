@@ -7,6 +7,7 @@ command.
     1    a bug in this program
     2    usage, configuration, an input or an output is at fault
     3    no backend could answer
+    4    some inputs were answered, and others not
     130  interrupted with Ctrl-C
     141  the reader of the output has gone away
     143  ended by SIGTERM, after printing and booking what was done
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = [
+    "SOME_ANSWERED",
     "WITH_TABLE",
     "agreed",
     "answer",
@@ -53,6 +55,7 @@ __all__ = [
 BUG = 1
 BAD_INPUT = 2
 NOTHING_ANSWERED = 3
+SOME_ANSWERED = 4
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 TERMINATED = 143

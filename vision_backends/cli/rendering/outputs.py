@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from vision_backends.images import ImageLimits
     from vision_backends.types import Detections, Embedding
 
-__all__ = ["check_vector_file", "drawing_paths", "save_drawing", "save_vectors"]
+__all__ = ["ROW_SUFFIXES", "drawing_paths", "refuse_inputs", "save_drawing", "save_vectors"]
+
+ROW_SUFFIXES = (".jsonl", ".csv", ".parquet")
+"""Of files that `cli.rows` writes."""
 
 DRAWING_SUFFIXES = frozenset({".jpeg", ".jpg", ".png", ".webp"})
 
@@ -40,7 +43,7 @@ def drawing_paths(out: Path, inputs: Sequence[Input]) -> dict[str, Path]:
         paths = {each.name: out for each in inputs}
     else:
         paths = _paths_in(out, inputs)
-    _refuse_inputs(paths.values(), inputs)
+    refuse_inputs(paths.values(), inputs)
     return paths
 
 
@@ -58,26 +61,11 @@ def save_drawing(path: Path, each: Input, found: Detections, *, limits: ImageLim
         drawing.save(path)
 
 
-def check_vector_file(path: Path, inputs: Sequence[Input], *, as_json: bool) -> None:
-    """Return if vectors can be saved there.
-
-    Raises:
-        InvalidRequestError: The name says neither .npy nor .jsonl, an input would be overwritten, or the vectors
-            are to be printed as well.
-    """
-    if as_json:
-        raise InvalidRequestError("--out and --json are two places for the vectors.", remedy="Pass one of them.")
-    if path.suffix.lower() not in {".npy", ".jsonl"}:
-        raise InvalidRequestError(f"--out {path} says no format.", remedy="End it in .npy or .jsonl.")
-    _refuse_inputs([path], inputs)
-
-
 def save_vectors(path: Path, outcomes: Sequence[tuple[str, Embedding | VisionError]]) -> int:
-    """Write vectors to a file and return how many there are; without any, nothing is written.
+    """Write vectors to a ``.npy`` file and return how many there are; without any, nothing is written.
 
-    A ``.npy`` file holds float32 [N, D], one row per input that was answered; the file beside it, which ends in
-    ``.npy.json``, says which row is which, and which inputs have none and why. A ``.jsonl`` file holds the lines
-    that ``--json`` prints.
+    The file holds float32 [N, D], one row per input that was answered; the file beside it, which ends in
+    ``.npy.json``, says which row is which, and which inputs have none and why.
 
     Raises:
         InvalidRequestError: The file cannot be written.
@@ -86,10 +74,6 @@ def save_vectors(path: Path, outcomes: Sequence[tuple[str, Embedding | VisionErr
     if not answered:
         return 0
     with _writing(path):
-        if path.suffix.lower() == ".jsonl":
-            lines = (json.dumps(to_json(name, outcome)) + "\n" for name, outcome in outcomes)
-            path.write_text("".join(lines), encoding="utf-8")
-            return len(answered)
         import numpy as np
 
         failed = [to_json(name, outcome) for name, outcome in outcomes if isinstance(outcome, VisionError)]
@@ -124,7 +108,7 @@ def _paths_in(folder: Path, inputs: Sequence[Input]) -> dict[str, Path]:
     return paths
 
 
-def _refuse_inputs(paths: Iterable[Path], inputs: Sequence[Input]) -> None:
+def refuse_inputs(paths: Iterable[Path], inputs: Sequence[Input]) -> None:
     """Return if none of the paths is an input, under this or another name."""
     read = {_identity(each.source) for each in inputs if isinstance(each.source, Path) and each.source.exists()}
     for path in paths:

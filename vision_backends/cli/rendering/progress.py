@@ -63,9 +63,9 @@ class Bar:
 
 
 @contextmanager
-def progress_bar(total: int) -> Iterator[Bar]:
-    """Show a bar for many inputs if standard error is a terminal."""
-    if total < MANY or not sys.stderr.isatty():
+def progress_bar(total: int, *, quiet: bool = False) -> Iterator[Bar]:
+    """Show a bar for many inputs if standard error is a terminal, and nobody wants it quiet."""
+    if quiet or total < MANY or not sys.stderr.isatty():
         yield Bar()
         return
     from rich.console import Console

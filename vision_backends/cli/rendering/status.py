@@ -160,7 +160,7 @@ def print_begun_anew(router: Router) -> None:
     for name, cost_usd, tokens in _booked_for_others(router):
         typer.echo(
             f"{one_line(name)} has used {dollars(cost_usd)} and {tokens:,} tokens this month and is no rung now. If it "
-            "has got another name, its budgets begin anew under that."
+            "has got another name, its own budgets begin anew under that."
         )
 
 
