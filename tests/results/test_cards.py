@@ -23,6 +23,7 @@ from vision_backends import (
     Reply,
     Trace,
 )
+from vision_backends.installing import pip_command
 
 EVIL = '<script>alert("1")</script>\'&\x00\u202e'
 TRACE = Trace(backend="embedded", model="nanodet", elapsed_s=0.25)
@@ -237,7 +238,7 @@ def test_without_matplotlib_a_plot_says_what_to_install(photo, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     with pytest.raises(ConfigError, match="plot\\(\\) needs matplotlib") as caught:
         found(photo).plot()
-    assert caught.value.remedy == f"Run: {sys.executable} -m pip install matplotlib"
+    assert caught.value.remedy == f"Run: {pip_command('matplotlib')}"
 
 
 @pytest.mark.parametrize(

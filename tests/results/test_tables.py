@@ -21,6 +21,7 @@ from vision_backends import (
     Trace,
     Usage,
 )
+from vision_backends.installing import pip_command
 from vision_backends.results import save_csv, to_pandas, to_polars, to_rows
 
 TRACE = Trace(backend="openai", model="m", usage=Usage(input_tokens=10, output_tokens=2, cost_usd=0.5), elapsed_s=1.5)
@@ -158,4 +159,4 @@ def test_a_missing_library_says_how_to_install_it(monkeypatch, library):
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(ConfigError, match=f"needs {library}, which is not installed") as caught:
         getattr(FOUND, f"to_{library}")()
-    assert caught.value.remedy == f"Run: {sys.executable} -m pip install {library}"
+    assert caught.value.remedy == f"Run: {pip_command(library)}"
