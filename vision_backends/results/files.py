@@ -10,19 +10,20 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vision_backends.arguments import shown
 from vision_backends.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from vision_backends.images import ImageSource
 
-__all__ = ["refuse_source", "save", "written"]
+__all__ = ["path_of", "refuse_source", "save", "written"]
 
 PICTURES = {".jpeg": "JPEG", ".jpg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
 
 
 def save(answer: Any, path: str | os.PathLike[str], *, image: ImageSource | None) -> None:  # noqa: ANN401 — any answer
     """Write an answer to a file. Arguments and errors as in `Description.save` and `Detections.save`."""
-    file = Path(path)
+    file = path_of(path)
     suffix = file.suffix.lower()
     has_boxes = hasattr(answer, "items")
     if suffix not in {".json", ".html"} and not (has_boxes and suffix in PICTURES):
@@ -40,6 +41,17 @@ def save(answer: Any, path: str | os.PathLike[str], *, image: ImageSource | None
         from vision_backends.results.pictures import picture
 
         _save_picture(picture(answer, image), file, PICTURES[suffix])
+
+
+def path_of(path: object) -> Path:
+    """Return where a file or folder goes.
+
+    Raises:
+        InvalidRequestError: It is no path.
+    """
+    if not isinstance(path, str | os.PathLike) or "\0" in os.fsdecode(path):
+        raise InvalidRequestError(f"{shown(path)} is no path.", remedy='Write for example: "answers/photo.json"')
+    return Path(os.fsdecode(path))
 
 
 def written(path: Path, text: str) -> None:

@@ -8,12 +8,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from io import StringIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from vision_backends.arguments import iterate, shown
 from vision_backends.errors import InvalidRequestError, VisionError
-from vision_backends.results.files import refuse_source, written
+from vision_backends.results.files import path_of, refuse_source, written
 from vision_backends.results.libraries import load
 
 if TYPE_CHECKING:
@@ -63,7 +62,8 @@ def save_csv(answers: Answer | Iterable[Answer | VisionError], path: str | os.Pa
         InvalidRequestError: The file cannot be written, or there is something else than answers among them.
     """
     listed = each_of(answers, errors=True)
-    refuse_source(Path(path), *(getattr(answer, "source", None) for answer in listed))
+    file = path_of(path)
+    refuse_source(file, *(getattr(answer, "source", None) for answer in listed))
     rows = to_rows(listed)
     import csv
 
@@ -72,7 +72,7 @@ def save_csv(answers: Answer | Iterable[Answer | VisionError], path: str | os.Pa
     table.writeheader()
     for row in rows:
         table.writerow({name: _cell(value) for name, value in row.items()})
-    written(Path(path), text.getvalue())
+    written(file, text.getvalue())
 
 
 def to_pandas(answers: Answer | Iterable[Answer | VisionError]) -> Any:  # noqa: ANN401 — pandas is not a dependency
