@@ -55,7 +55,7 @@ TITLES = {
     "azure": ('`[backends.NAME]` with `kind = "azure"`', "Azure OpenAI."),
     "limits": (
         "Limits and budgets of any backend",
-        "The table of any backend may hold them. None is set by default. They hold for all processes of the machine.",
+        "The table of any backend may hold them, and `[accounts.NAME]` all but `account`. They hold for all processes.",
     ),
 }
 """What stands above the keys of a table; the others are called by their name."""
@@ -147,7 +147,7 @@ def _told(table: str, name: str, key: dict[str, Any]) -> Iterator[str]:
 def _allowed(table: str, name: str) -> str:
     """Return what a file may set that was only found."""
     if table == "limits":
-        return f"only {ONLY_LOWER.words}"
+        return "not allowed" if name == "account" else f"only {ONLY_LOWER.words}"
     if table in BUILT_IN:
         default, metadata = declared(class_at(KINDS[table]), [name])[name]
     elif table in KINDS:

@@ -63,10 +63,10 @@ def make_router(store):
     """A maker of routers with a budget of tokens for the best rung, and a spare one."""
     made = []
 
-    def make(tokens, *, best=None, **options):
+    def make(tokens=MOST, *, best=None, ladder=None, **options):
         limits = {"best": Limits(daily_budget_tokens=tokens)}
         settings = {"limits": limits, "store": store, "caching": False, "warm_standby": False} | options
-        made.append(Router([best or Metered(), FakeBackend("spare")], **settings))
+        made.append(Router(ladder or [best or Metered(), FakeBackend("spare")], **settings))
         return made[-1]
 
     yield make
@@ -118,6 +118,25 @@ def test_calls_that_are_gathered_wait_for_each_other(make_router):
         return await asyncio.gather(*[AsyncRouter(router).describe(image) for image in IMAGES])
 
     assert answerers(asyncio.run(work())) == {"best"}
+
+
+def test_a_call_waits_for_one_of_another_rung_of_its_account(make_router):
+    """The budget that they share has room for one estimate at a time; each rung's own has room for both."""
+    large, small = Metered(answers=False), Metered()
+    own = Limits(account="work", daily_budget_tokens=10 * MOST)
+    limits = {"large": own, "small": own, "accounts.work": Limits(daily_budget_tokens=MOST + TRUE)}
+    router = make_router(ladder=[large.named("large"), small.named("small")], limits=limits)
+    running = in_thread(lambda: router.describe(IMAGE, backend="large"))
+    until(lambda: large.running)
+    waiting = in_thread(lambda: router.describe(IMAGES[0], backend="small"))
+    assert not small.calls
+    large.answers.set()
+    assert [wait().trace.backend for wait in (running, waiting)] == ["large", "small"]
+    assert {each.backend: (each.spent, each.reserved) for each in router.spending()} == {
+        "large": (TRUE, 0),
+        "small": (TRUE, 0),
+        "accounts.work": (2 * TRUE, 0),
+    }
 
 
 def test_a_stream_waits_as_well(make_router):

@@ -291,10 +291,14 @@ class TestBeforeAnythingFails:
         assert make_router([best, spare]).describe(PICTURE).trace.backend == "best"
         assert warmed(spare, times=int(sign)) == [DescribeRequest()] * sign
 
-    def test_four_fifths_of_a_budget_are_spent(self, make_router, spare):
-        """For every task that this process has asked for."""
+    @pytest.mark.parametrize("whose", ["best", "accounts.work"])
+    def test_four_fifths_of_a_budget_are_spent(self, make_router, spare, whose):
+        """For every task that this process has asked for; the budget is the rung's, or its account's."""
         best = FakeBackend("best", local=False, usage=Usage(input_tokens=10, output_tokens=0, cost_usd=0.01))
-        router = make_router([best, spare], limits={"best": Limits(daily_budget_usd=0.05)})
+        router = make_router(
+            [best, spare],
+            limits={"best": Limits(account="work"), "accounts.work": Limits()} | {whose: Limits(daily_budget_usd=0.05)},
+        )
         router.embed(PICTURE)
         for _ in range(2):
             router.describe(PICTURE)
