@@ -13,6 +13,7 @@ from PIL import Image as PILImage
 from PIL import ImageShow
 
 from vision_backends import (
+    Attempt,
     ConfigError,
     Description,
     Detection,
@@ -253,6 +254,8 @@ def test_without_matplotlib_a_plot_says_what_to_install(photo, monkeypatch):
         (Detections(items=(), width=9, height=8), "<Detections: 0 in 9×8 px>"),
         (Trace(), "<Trace>"),
         (DEGRADED, "<Trace: embedded, nanodet, degraded, 0 attempts, 0.25 s>"),
+        (dataclasses.replace(TRACE, attempts=(Attempt(backend="embedded", outcome="answered"),)),
+         "<Trace: embedded, nanodet, 1 attempt, 0.25 s>"),
     ],
 )  # fmt: skip
 def test_an_answer_is_one_short_line_in_a_log(answer, shown):
