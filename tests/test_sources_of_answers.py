@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
-from vision_backends import Description, Router
+from vision_backends import Description, Router, UnavailableError
 from vision_backends.testing import FakeBackend
 
 
@@ -118,18 +118,23 @@ def test_a_backend_does_not_decide_what_the_source_is(photo):
         assert router.describe(photo.read_bytes()).source is None
 
 
-def test_a_pipe_that_is_embedded_in_a_list_keeps_its_name(router, photo):
-    """Although it can be read only once, and is kept as bytes for another space."""
+def test_a_pipe_that_is_embedded_in_another_space_keeps_its_name(photo):
+    """Although it can be read only once, and is kept as bytes for the next rung."""
 
     class Pipe(Named):
-        def seekable(self):
-            return False
-
         def tell(self):
             raise OSError
 
-    answers = router.embed_many([Pipe(photo.read_bytes()), photo])
-    assert [answer.source for answer in answers] == ["upload.png", str(photo)]
+    pipes = []
+    for colour in ("red", "blue"):
+        PILImage.new("RGB", (64, 48), colour).save(photo)
+        pipes.append(Pipe(photo.read_bytes()))
+    best, spare = FakeBackend("best", space="a"), FakeBackend("spare", space="b")
+    best.play(0.0, UnavailableError("It is down."))
+    with Router([best, spare]) as router:
+        answers = router.embed_many(pipes)
+    assert {answer.space for answer in answers} == {"b"}
+    assert [answer.source for answer in answers] == ["upload.png", "upload.png"]
 
 
 def test_an_embedded_text_has_no_source(router):

@@ -38,6 +38,7 @@ from vision_backends.health.admission import AdmissionControl
 from vision_backends.health.budgets import ACCOUNTS, Limits
 from vision_backends.images import DEFAULT_LIMITS, ImageLimits
 from vision_backends.observability.alerts import Alerts
+from vision_backends.observability.call_log import CallLog
 from vision_backends.observability.events import Events
 from vision_backends.reports import RungStatus, WarmUpReport
 from vision_backends.routing.attempts import Attempts
@@ -270,7 +271,7 @@ class Router:
         if settings.local_only:
             close_remote(made)
         webhook = settings.alerts.webhook
-        return cls(
+        router = cls(
             {task: [made[name] for name in ladder if name in made] for task, ladder in ladders.items()},
             deadline_s=settings.deadline_s,
             store=open_store(
@@ -288,6 +289,10 @@ class Router:
             alerts=Alerts(webhook=Webhook(webhook.get_secret_value()) if webhook else None),
             image_limits=ImageLimits(**settings.images.model_dump()),
         )
+        log_file = settings.log_file
+        if log_file is not None:
+            router._recorder.log = CallLog(log_file, max_bytes=settings.logs.max_bytes)
+        return router
 
     def describe(
         self,
@@ -959,7 +964,7 @@ class Router:
             seconds = (self._deadline_s if options.deadline_s is None else options.deadline_s) - item.opening_s
             call = Call(request=request, gates=gates, deadline=Deadline(self._clock, seconds), each_s=seconds)
             try:
-                with self._recorder.call(request.task, [item]):
+                with self._recorder.call(request, [item]):
                     await self._stream_ladder.walk(rungs, call, item, queue)
             except VisionError:
                 await self._written_and_told()

@@ -253,7 +253,8 @@ class Trace:
 
     def __repr__(self) -> str:
         said = [self.backend, self.model, "degraded" if self.degraded else None, "cached" if self.cached else None]
-        said += [f"{len(self.attempts)} attempts", f"{self.elapsed_s:.2g} s"] if self.backend else []
+        count = len(self.attempts)
+        said += [f"{count} attempt{'' if count == 1 else 's'}", f"{self.elapsed_s:.2g} s"] if self.backend else []
         return f"<Trace{': ' if self.backend else ''}{', '.join(each for each in said if each)}>"
 
     def to_dict(self) -> dict[str, Any]:

@@ -25,6 +25,7 @@ COMMANDS = (
         "dedupe",
         "status",
         "usage",
+        "logs",
         "reset",
         "cache",
         "cache info",

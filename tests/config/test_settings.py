@@ -218,7 +218,7 @@ def test_state_lives_where_it_is_told_to(write, fresh_user):
             "zzz",
             (
                 "Valid keys: accounts, alerts, backends, cache, deadline_s, embedded, hedge_after_s, images, ladder, "
-                "local, local_only, openai, state, warm_standby."
+                "local, local_only, logs, openai, state, warm_standby."
             ),
         ),
         ("_env_file = 'x'", "_env_file", "Valid keys: accounts, alerts, backends,"),

@@ -421,3 +421,12 @@ def test_what_was_not_estimated_is_booked_at_once(make_control, store, scope):
         assert control.end_may_block(permit)
         permit.succeeded(usage=CENT, elapsed_s=0.1)
         assert spent(other) == (number + 1, 0)
+
+
+def test_a_call_that_finds_another_one_drawing_may_be_let_in_as_soon_as_that_is_done(make_control, scope):
+    """On a busy machine that takes a moment, in which nothing is wrong with the store."""
+    control = make_control()
+    drawing = control._reservations._allowances["openai"].drawing
+    with drawing, pytest.raises(BudgetReservedError, match="being counted"):
+        control.admit(scope, timeout_s=20, estimate=CENT)
+    assert admit(control, scope) is not None

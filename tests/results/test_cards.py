@@ -13,6 +13,7 @@ from PIL import Image as PILImage
 from PIL import ImageShow
 
 from vision_backends import (
+    Attempt,
     ConfigError,
     Description,
     Detection,
@@ -23,6 +24,7 @@ from vision_backends import (
     Reply,
     Trace,
 )
+from vision_backends.installing import pip_command
 
 EVIL = '<script>alert("1")</script>\'&\x00\u202e'
 TRACE = Trace(backend="embedded", model="nanodet", elapsed_s=0.25)
@@ -128,6 +130,15 @@ def test_boxes_are_drawn_on_whatever_is_an_image(photo):
             assert found(None).draw(image).tobytes() == drawn.tobytes()
 
 
+def test_boxes_are_drawn_on_a_picture_above_the_limits_of_files():
+    """It is in memory, by the leave of whoever has opened it."""
+    wide = PILImage.new("L", (41_000_000, 1), "grey")
+    answer = Detections(items=(), width=41_000_000, height=1)
+    with pytest.raises(InvalidRequestError, match="cannot be opened"):
+        answer.draw(wide.tobytes())
+    assert answer.draw(wide).size == wide.size
+
+
 def test_boxes_are_drawn_on_the_upright_image(tmp_path):
     """A phone stores it on its side."""
     path = tmp_path / "phone.jpg"
@@ -212,6 +223,10 @@ def test_in_a_notebook_the_card_is_shown(photo, monkeypatch):
 def test_a_plot_has_the_picture_on_its_axes(photo):
     """On those of the caller, or on new ones."""
     figure = pytest.importorskip("matplotlib.figure")
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pyplot.switch_backend("Agg")
+    assert found(photo).plot().get_title() == "embedded"
+    pyplot.close("all")
     ax = figure.Figure().subplots()
     assert dataclasses.replace(found(photo), trace=DEGRADED).plot(ax=ax) is ax
     assert ax.images[0].get_array().shape == (600, 900, 3)
@@ -224,7 +239,7 @@ def test_without_matplotlib_a_plot_says_what_to_install(photo, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     with pytest.raises(ConfigError, match="plot\\(\\) needs matplotlib") as caught:
         found(photo).plot()
-    assert caught.value.remedy == f"Run: {sys.executable} -m pip install matplotlib"
+    assert caught.value.remedy == f"Run: {pip_command('matplotlib')}"
 
 
 @pytest.mark.parametrize(
@@ -239,6 +254,8 @@ def test_without_matplotlib_a_plot_says_what_to_install(photo, monkeypatch):
         (Detections(items=(), width=9, height=8), "<Detections: 0 in 9×8 px>"),
         (Trace(), "<Trace>"),
         (DEGRADED, "<Trace: embedded, nanodet, degraded, 0 attempts, 0.25 s>"),
+        (dataclasses.replace(TRACE, attempts=(Attempt(backend="embedded", outcome="answered"),)),
+         "<Trace: embedded, nanodet, 1 attempt, 0.25 s>"),
     ],
 )  # fmt: skip
 def test_an_answer_is_one_short_line_in_a_log(answer, shown):

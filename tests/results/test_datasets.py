@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vision_backends import Detection, Detections, InvalidImageError, InvalidRequestError
-from vision_backends.results import save_coco, save_voc, save_yolo, to_coco
+from vision_backends.results import save_coco, save_csv, save_voc, save_yolo, to_coco
 
 
 def box(label, xyxy=(10, 5, 60, 45), score=0.5, category_id=None):
@@ -128,6 +128,21 @@ def test_no_file_of_a_data_set_takes_the_place_of_another(tmp_path, save, result
     """Nothing is written then, nor left out in silence."""
     with pytest.raises(InvalidRequestError, match=says):
         save(results, tmp_path / "set")
+    assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize("save", [save_coco, save_yolo, save_voc, save_csv, Detections.save])
+@pytest.mark.parametrize("path", [None, 5, "a\0.json", b"a.json", ["a.json"]])
+def test_what_is_no_path_is_refused(save, path):
+    """As any other argument that has no meaning."""
+    with pytest.raises(InvalidRequestError, match="is no path"):
+        save(RESULTS[0], path)
+
+
+def test_one_class_is_no_list_of_letters(tmp_path):
+    """It would make a class of each."""
+    with pytest.raises(InvalidRequestError, match="single str"):
+        save_yolo(found("a.jpg"), tmp_path / "set", classes="cat")
     assert not (tmp_path / "set").exists()
 
 

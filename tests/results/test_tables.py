@@ -1,6 +1,7 @@
 """Answers as rows: of lists, CSV files and frames."""
 
 import csv
+import dataclasses
 import json
 import sys
 from types import ModuleType
@@ -20,6 +21,7 @@ from vision_backends import (
     Trace,
     Usage,
 )
+from vision_backends.installing import pip_command
 from vision_backends.results import save_csv, to_pandas, to_polars, to_rows
 
 TRACE = Trace(backend="openai", model="m", usage=Usage(input_tokens=10, output_tokens=2, cost_usd=0.5), elapsed_s=1.5)
@@ -59,6 +61,7 @@ def test_other_answers_are_one_row_each_with_what_they_cost():
     vector = Embedding(vector=[1.0], space="toy", trace=TRACE)
     rows = to_rows([SAID, reply, vector])
     assert [row["source"] for row in rows] == ["b.jpg", "a.jpg", None]
+    assert [row["sources"] for row in rows] == [None, ["a.jpg"], None]
     assert [row["text"] for row in rows] == [SAID.text, "2", None]
     assert (rows[1]["data"], rows[2]["vector"], rows[2]["dimension"]) == ({"dogs": 2}, [1.0], 1)
     assert {(row["backend"], row["cost_usd"], row["input_tokens"]) for row in rows} == {("openai", 0.5, 10)}
@@ -89,6 +92,16 @@ def test_a_csv_file_has_the_rows(tmp_path):
     assert rows[3]["text"] == SAID.text
     assert json.loads(rows[3]["evidence"]) == {"objects": ["dog"]}
     assert rows[2]["x1"] == ""
+
+
+def test_a_name_that_is_no_text_is_written_with_its_bytes_escaped(tmp_path):
+    """A file of an old camera may be called anything, and tables are of valid Unicode."""
+    answers = [dataclasses.replace(answer, source="f\udce9te.jpg") for answer in (SAID, FOUND)]
+    save_csv(answers, tmp_path / "answers.csv")
+    assert r"f\udce9te.jpg" in (tmp_path / "answers.csv").read_text(encoding="utf-8")
+    assert {row["source"] for row in to_rows(answers)} == {r"f\udce9te.jpg"}
+    assert "f\\udce9te" in repr(answers[0])
+    assert Description.from_dict(json.loads(json.dumps(answers[0].to_dict()))) == answers[0]
 
 
 def test_a_csv_file_of_nothing_found_has_its_columns(tmp_path):
@@ -146,4 +159,4 @@ def test_a_missing_library_says_how_to_install_it(monkeypatch, library):
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(ConfigError, match=f"needs {library}, which is not installed") as caught:
         getattr(FOUND, f"to_{library}")()
-    assert caught.value.remedy == f"Run: {sys.executable} -m pip install {library}"
+    assert caught.value.remedy == f"Run: {pip_command(library)}"

@@ -110,6 +110,16 @@ def test_a_list_waits_for_its_own_calls_instead_of_degrading(make_router):
     assert (spending.spent, spending.reserved) == (TRUE * len(IMAGES), 0)
 
 
+def test_the_budget_of_an_account_is_waited_for_as_well(make_router):
+    """Whichever of its rungs the calls under way have asked."""
+    limits = {
+        "best": Limits(account="work"),
+        "accounts.work": Limits(daily_budget_tokens=MOST + TRUE * len(IMAGES)),
+    }
+    router = make_router(MOST, limits=limits)
+    assert answerers(router.describe_many(IMAGES)) == {"best"}
+
+
 def test_calls_that_are_gathered_wait_for_each_other(make_router):
     """Each is a call of its own, without the places of a list."""
     router = make_router(MOST + TRUE * len(IMAGES))
@@ -212,8 +222,9 @@ def test_a_waiting_call_that_is_cancelled_lets_the_next_one_in(make_router):
 
     async def work():
         asked = AsyncRouter(router)
-        first, second, third = (asyncio.create_task(asked.describe(image)) for image in IMAGES[:3])
+        first = asyncio.create_task(asked.describe(IMAGE))
         await asyncio.to_thread(until, lambda: best.running)
+        second, third = (asyncio.create_task(asked.describe(image)) for image in IMAGES[:2])
         await asyncio.sleep(0.05)
         second.cancel()
         await asyncio.wait([second])

@@ -36,6 +36,7 @@ COMMANDS = {
             "usage",
             "Show calls, tokens, cost, cache hits and fallbacks by day (UTC) and model, and how far budgets are spent.",
         ),
+        ("logs", "logs", "Show what was asked and said, where logs.enabled = true keeps it."),
         ("reset", "reset", "Ask a backend, or all of them, again immediately: after topping up or correcting a key."),
         ("doctor", "doctor", "Check the installation, and name the command that fixes what is missing."),
         (

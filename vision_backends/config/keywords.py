@@ -30,6 +30,7 @@ class ConfigKeywords(TypedDict, total=False):
         cache: Keys of the ``[cache]`` table.
         images: Keys of the ``[images]`` table.
         alerts: Keys of the ``[alerts]`` table.
+        logs: Keys of the ``[logs]`` table.
         openai: Keys of the ``[openai]`` table.
         local: Keys of the ``[local]`` table.
         embedded: Keys of the ``[embedded]`` table.
@@ -46,6 +47,7 @@ class ConfigKeywords(TypedDict, total=False):
     cache: Mapping[str, Any]
     images: Mapping[str, Any]
     alerts: Mapping[str, Any]
+    logs: Mapping[str, Any]
     openai: Mapping[str, Any]
     local: Mapping[str, Any]
     embedded: Mapping[str, Any]

@@ -213,6 +213,18 @@ class AlertSettings(_Table):
     webhook: Annotated[SecretStr, AfterValidator(_web_address)] | None = None
 
 
+class LogSettings(_Table):
+    """The ``[logs]`` table: whether it is kept what was asked and said.
+
+    Attributes:
+        enabled: Whether prompts and answers with their traces are written to a file that only the user can read.
+        max_bytes: Size from which a new file is begun; the one before it is kept.
+    """
+
+    enabled: Annotated[bool, ONLY_LOWER] = False
+    max_bytes: PositiveInt = 10_000_000
+
+
 def _all_built_in(value: TaskLadders | tuple[str, ...], _without: object) -> bool:
     ladders = value.by_task.values() if isinstance(value, TaskLadders) else [value]
     return all(name in BUILT_IN for ladder in ladders for name in ladder)
@@ -232,6 +244,7 @@ class Settings(BaseModel):
         cache: The ``[cache]`` table.
         images: The ``[images]`` table.
         alerts: The ``[alerts]`` table.
+        logs: The ``[logs]`` table.
         openai: The ``[openai]`` table, as keywords of the backend.
         local: The ``[local]`` table, as keywords of the backend.
         embedded: The ``[embedded]`` table, as keywords of the backend.
@@ -253,6 +266,7 @@ class Settings(BaseModel):
     cache: CacheSettings = CacheSettings()
     images: ImageSettings = ImageSettings()
     alerts: AlertSettings = AlertSettings()
+    logs: LogSettings = LogSettings()
     openai: dict[str, Any] = Field(default_factory=dict, repr=False)
     local: dict[str, Any] = Field(default_factory=dict)
     embedded: dict[str, Any] = Field(default_factory=dict)
@@ -270,6 +284,12 @@ class Settings(BaseModel):
             return self.state.expanduser()
         folder = user_folder("cache")
         return folder and folder / "state.sqlite"
+
+    @property
+    def log_file(self) -> Path | None:
+        """Where it is written what was asked and said; None where that is switched off, or the user has no home."""
+        folder = user_folder("data") if self.logs.enabled else None
+        return folder and folder / "calls.jsonl"
 
     def table(self, name: str) -> dict[str, Any]:
         """Return the table of a backend, empty where the file has none."""

@@ -30,7 +30,7 @@ from vision_backends.errors import (
     RefusedError,
     UnavailableError,
 )
-from vision_backends.health.policy import RULES, GateKey, GateReport, Transition, duration
+from vision_backends.health.policy import RULES, GateKey, GateReport, Transition, duration, gate_keys
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -254,8 +254,7 @@ class AccountGates:
         """Return the gates that calls of a scope must pass and that are not passing."""
         if not self.gates:
             return []
-        keys = [*(scope.gate_key(kind) for kind in RULES), scope.gate_key("outage", own=True)]
-        return [(key, self.gates[key]) for key in keys if key in self.gates]
+        return [(key, self.gates[key]) for key in gate_keys(scope) if key in self.gates]
 
     def refusal(self, scope: Scope, *, now: float) -> BackendError | None:
         """Return the error of the gate that blocks a scope for the longest; None when it may pass or probe."""

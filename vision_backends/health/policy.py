@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from vision_backends.errors import BackendError, RefusedError
@@ -31,6 +32,7 @@ __all__ = [
     "Scope",
     "Transition",
     "duration",
+    "gate_keys",
     "gate_kind",
 ]
 
@@ -149,6 +151,12 @@ class Scope:
         or answers it with what cannot be read, may be well for another.
         """
         return self.gate_key("outage"), self.gate_key("outage", own=True)
+
+
+@lru_cache(maxsize=256)
+def gate_keys(scope: Scope) -> tuple[GateKey, ...]:
+    """Return the keys of all gates that calls of a scope must pass, the account's first."""
+    return (*(scope.gate_key(kind) for kind in RULES), scope.gate_key("outage", own=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,8 +18,7 @@ from vision_backends.engine.pools import Pool
 from vision_backends.engine.threads import after_fork_in_child, make_queue
 from vision_backends.errors import BackendError, OverloadedError, QuotaExhaustedError
 from vision_backends.health.allowances import SPARE_CALLS, Allowance
-from vision_backends.health.budgets import ACCOUNTS, GIVE_BACK_S, Amount, BudgetState
-from vision_backends.storage.base import StoreError
+from vision_backends.health.budgets import ACCOUNTS, GIVE_BACK_S, Amount, BudgetReservedError, BudgetState
 from vision_backends.storage.bounded import RETRY_S
 
 if TYPE_CHECKING:
@@ -291,7 +290,16 @@ class Reservations:
     def _draw(self, counter: str, amount: Amount, allowance: Allowance, *, now: float) -> None:
         """Draw an allowance for this call and some more, and take from it; errors as for `reserve`."""
         if not allowance.drawing.acquire(timeout=DRAW_S):
-            raise self._unknown(counter, self._states.trouble or StoreError("The store has not written in time."))
+            trouble = self._states.trouble
+            if trouble is not None:
+                raise self._unknown(counter, trouble)
+            raise BudgetReservedError(
+                f"Calls that have just begun are being counted for the limits of {counter}.",
+                remedy="A call waits for that, as long as its deadline allows.",
+                backend=counter,
+                code="budget_reserved",
+                retry_after_s=DRAW_S,
+            )
         try:
             while not allowance.take(amount, now=now):
                 drawn = self._states.update_now(

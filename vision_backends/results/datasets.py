@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from vision_backends.arguments import shown
 from vision_backends.errors import InvalidRequestError
 from vision_backends.foreign_text import printable
-from vision_backends.results.files import written
+from vision_backends.results.files import path_of, written
 from vision_backends.results.tables import class_ids, each_of
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def save_coco(
     categories: Mapping[str, int] | None = None,
 ) -> None:
     """Write a COCO data set to a JSON file; one that is there is replaced. Arguments and errors as in `to_coco`."""
-    written(Path(path), json.dumps(to_coco(results, categories=categories)) + "\n")
+    written(path_of(path), json.dumps(to_coco(results, categories=categories)) + "\n")
 
 
 def save_yolo(
@@ -106,10 +106,10 @@ def save_yolo(
             the results, or a file cannot be written.
     """
     listed = _detections(results)
-    names = sorted({item.label for found in listed for item in found.items}) if classes is None else list(classes)
-    ids = class_ids(listed, names)
+    every = sorted({item.label for found in listed for item in found.items})
+    ids = class_ids(listed, every if classes is None else classes)
     files = _named(listed)
-    root = Path(folder)
+    root = path_of(folder)
     for stem, found in files.items():
         lines = [_yolo_line(ids[item.label], item, found) for item in found.items]
         written(root / "labels" / f"{stem}.txt", "".join(f"{line}\n" for line in lines))
@@ -130,6 +130,7 @@ def save_voc(results: Detections | Iterable[Detections], folder: str | os.PathLi
     """
     from xml.etree import ElementTree as ET
 
+    root = path_of(folder)
     for stem, found in _named(_detections(results)).items():
         tree = ET.Element("annotation")
         _add(tree, "filename", PurePath(found.source or "").name)
@@ -139,7 +140,7 @@ def save_voc(results: Detections | Iterable[Detections], folder: str | os.PathLi
         for item in found.items:
             _add_voc_object(tree, item)
         ET.indent(tree)
-        written(Path(folder) / f"{stem}.xml", ET.tostring(tree, encoding="unicode") + "\n")
+        written(root / f"{stem}.xml", ET.tostring(tree, encoding="unicode") + "\n")
 
 
 def _add_voc_object(tree: ET.Element, item: Detection) -> None:

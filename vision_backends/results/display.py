@@ -30,11 +30,12 @@ def show(answer: WithPicture, *, image: ImageSource | None) -> None:
 
 def plot(answer: WithPicture, *, image: ImageSource | None, ax: Any) -> Any:  # noqa: ANN401 — axes of matplotlib's
     """Draw an answer's picture on axes. Arguments and errors as in `Detections.plot`."""
+    shown = picture(answer, image)  # before there is a figure
     if ax is None:
         pyplot = load("matplotlib.pyplot", purpose="plot()")
         _, ax = pyplot.subplots()
     trace = answer.trace
-    ax.imshow(picture(answer, image))
+    ax.imshow(shown)
     ax.set_axis_off()
     ax.set_title(f"{trace.backend}{' (degraded)' if trace.degraded else ''}", parse_math=False)
     return ax

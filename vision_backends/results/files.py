@@ -10,21 +10,20 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vision_backends.arguments import shown
 from vision_backends.errors import InvalidRequestError
-from vision_backends.results.cards import card
-from vision_backends.results.pictures import picture
 
 if TYPE_CHECKING:
     from vision_backends.images import ImageSource
 
-__all__ = ["refuse_source", "save", "written"]
+__all__ = ["path_of", "refuse_source", "save", "written"]
 
 PICTURES = {".jpeg": "JPEG", ".jpg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
 
 
 def save(answer: Any, path: str | os.PathLike[str], *, image: ImageSource | None) -> None:  # noqa: ANN401 — any answer
     """Write an answer to a file. Arguments and errors as in `Description.save` and `Detections.save`."""
-    file = Path(path)
+    file = path_of(path)
     suffix = file.suffix.lower()
     has_boxes = hasattr(answer, "items")
     if suffix not in {".json", ".html"} and not (has_boxes and suffix in PICTURES):
@@ -34,21 +33,36 @@ def save(answer: Any, path: str | os.PathLike[str], *, image: ImageSource | None
     if suffix == ".json":
         written(file, json.dumps(answer.to_dict(), allow_nan=False, indent=2) + "\n")
     elif suffix == ".html":
+        from vision_backends.results.cards import card
+
         head = '<!doctype html><meta charset="utf-8"><title>vision-backends</title>'
         written(file, f"{head}\n{card(answer, image=image)}\n")
     else:
+        from vision_backends.results.pictures import picture
+
         _save_picture(picture(answer, image), file, PICTURES[suffix])
 
 
+def path_of(path: object) -> Path:
+    """Return where a file or folder goes.
+
+    Raises:
+        InvalidRequestError: It is no path.
+    """
+    if not isinstance(path, str | os.PathLike) or "\0" in os.fsdecode(path):
+        raise InvalidRequestError(f"{shown(path)} is no path.", remedy='Write for example: "answers/photo.json"')
+    return Path(os.fsdecode(path))
+
+
 def written(path: Path, text: str) -> None:
-    """Write a file, and make its folder.
+    """Write a file in UTF-8, and make its folder; the name of an image may hold what is no character.
 
     Raises:
         InvalidRequestError: It cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8", newline="")
+        path.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
     except OSError as error:
         raise _unwritable(path, error) from error
 

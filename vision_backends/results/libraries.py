@@ -5,11 +5,11 @@ This module decides what is said where one is missing. It must not know what it 
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
 from typing import Any
 
 from vision_backends.errors import ConfigError
+from vision_backends.installing import pip_command
 
 __all__ = ["load"]
 
@@ -31,5 +31,5 @@ def load(name: str, *, purpose: str) -> Any:  # noqa: ANN401 — a module
         missing = isinstance(error, ModuleNotFoundError) and error.name == package
         state = "is not installed" if missing else f"cannot be imported: {error}"
         raise ConfigError(
-            f"{purpose} needs {package}, which {state}.", remedy=f"Run: {sys.executable} -m pip install {package}"
+            f"{purpose} needs {package}, which {state}.", remedy=f"Run: {pip_command(package)}"
         ) from error

@@ -6,16 +6,17 @@ drawn.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from vision_backends.drawing import draw_boxes
 from vision_backends.errors import CallerError, InvalidRequestError
-from vision_backends.images import open_image
+from vision_backends.images import DEFAULT_LIMITS, open_image
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage
 
-    from vision_backends.images import ImageSource
+    from vision_backends.images import ImageLimits, ImageSource
     from vision_backends.types import Description, Detections, Reply
 
 __all__ = ["WithPicture", "drawn", "picture"]
@@ -57,10 +58,17 @@ def _open(answer: Any, image: ImageSource | None, *, min_side_px: int | None) ->
     if given is None:
         raise InvalidRequestError("The answer does not know a file of its image.", remedy=REMEDY)
     try:
-        opened = open_image(given, min_side_px=min_side_px)
+        opened = open_image(given, min_side_px=min_side_px, limits=_limits_for(given))
         return opened.rgb(min_side_px=min_side_px), (opened.width, opened.height)
     except CallerError as error:
         raise InvalidRequestError(f"The image cannot be opened: {error.message}", remedy=REMEDY) from error
+
+
+def _limits_for(image: object) -> ImageLimits:
+    """Return what an image may cost to open: one of Pillow's has passed its limits, and those of its caller."""
+    width, height = getattr(image, "size", (0, 0)) if hasattr(image, "getbands") else (0, 0)
+    most, side = max(DEFAULT_LIMITS.max_pixels, width * height), max(DEFAULT_LIMITS.max_side_px, width, height)
+    return replace(DEFAULT_LIMITS, max_pixels=most, max_side_px=side)
 
 
 def _with_boxes(found: Detections, image: PILImage.Image) -> PILImage.Image:

@@ -8,12 +8,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from io import StringIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from vision_backends.arguments import iterate, shown
 from vision_backends.errors import InvalidRequestError, VisionError
-from vision_backends.results.files import refuse_source, written
+from vision_backends.results.files import path_of, refuse_source, written
 from vision_backends.results.libraries import load
 
 if TYPE_CHECKING:
@@ -63,7 +62,8 @@ def save_csv(answers: Answer | Iterable[Answer | VisionError], path: str | os.Pa
         InvalidRequestError: The file cannot be written, or there is something else than answers among them.
     """
     listed = each_of(answers, errors=True)
-    refuse_source(Path(path), *(getattr(answer, "source", None) for answer in listed))
+    file = path_of(path)
+    refuse_source(file, *(getattr(answer, "source", None) for answer in listed))
     rows = to_rows(listed)
     import csv
 
@@ -72,7 +72,7 @@ def save_csv(answers: Answer | Iterable[Answer | VisionError], path: str | os.Pa
     table.writeheader()
     for row in rows:
         table.writerow({name: _cell(value) for name, value in row.items()})
-    written(Path(path), text.getvalue())
+    written(file, text.getvalue())
 
 
 def to_pandas(answers: Answer | Iterable[Answer | VisionError]) -> Any:  # noqa: ANN401 — pandas is not a dependency
@@ -174,20 +174,26 @@ def _rows_of(answer: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 — an an
         yield {"source": None, "error": answer.kind, "message": answer.message}
         return
     trace = answer.trace
+    source = _name(answer.source)
     account = {name: getattr(trace, name) for name in ACCOUNT}
     if hasattr(answer, "items"):
         size = {"width": answer.width, "height": answer.height}
         for item in (*answer.items, *answer.image_labels):
             sides = dict(zip(SIDES, getattr(item, "xyxy", (None,) * 4), strict=True))
             category = {"category_id": getattr(item, "category_id", None)}
-            yield (
-                {"source": answer.source, "label": item.label, "score": item.score} | sides | category | size | account
-            )
+            yield {"source": source, "label": item.label, "score": item.score} | sides | category | size | account
         return
     told = answer.to_dict()
-    for name in ("schema_version", "trace", "sources"):
+    for name in ("schema_version", "trace", "source"):
         told.pop(name, None)
-    yield {"source": told.pop("source")} | told | account | {name: getattr(trace.usage, name) for name in USAGE}
+    if "sources" in told:
+        told["sources"] = list(map(_name, told["sources"]))
+    yield {"source": source} | told | account | {name: getattr(trace.usage, name) for name in USAGE}
+
+
+def _name(source: str | None) -> str | None:
+    """Return the name of an image as valid Unicode, which a file of an old camera need not have."""
+    return source and source.encode("utf-8", "backslashreplace").decode()
 
 
 def _columns(listed: Sequence[Any], rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -99,7 +99,7 @@ class Pipeline:
             places: Those of the list that these inputs are a part of; by default they are all of it.
         """
         budget = _TimeBudget(clock=self._clock, each_s=self._deadline_s, whole_s=deadline_s, patience_s=patience_s)
-        with self._recorder.call(request.task, items) as write, _closing(items):
+        with self._recorder.call(request, items) as write, _closing(items):
             done = _Done(len(items), write=write, progress=progress)
             if len(items) == 1:
                 run = _Run(request=request, budget=budget, done=done, places=places)

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from vision_backends.engine.identifiers import Identifiers
 from vision_backends.observability.events import AttemptEvent, CallEvent
+from vision_backends.routing.logged import logged
 from vision_backends.routing.trace import is_degraded, ledger_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 
+    from vision_backends.backends.requests import Request
     from vision_backends.clock import Clock
+    from vision_backends.observability.call_log import CallLog
     from vision_backends.observability.events import Events
     from vision_backends.routing.call import Item
     from vision_backends.routing.standby import Standby
@@ -43,6 +47,7 @@ class CallRecorder:
 
     Attributes:
         blocking: Whether answers may have to be waited for.
+        log: Where it is written what was asked and said, if anywhere.
     """
 
     def __init__(self, stores: GuardedStores, *, events: Events, standby: Standby | None, clock: Clock) -> None:
@@ -52,23 +57,26 @@ class CallRecorder:
         self.blocking = stores.answers.blocking
         self._events = events
         self._standby = standby
+        self.log: CallLog | None = None
         self._clock = clock
         self._identifiers = Identifiers()
         self._latest: deque[str] = deque(maxlen=LATEST)
 
     @contextmanager
-    def call(self, task: Task, items: Sequence[Item]) -> Iterator[Callable[[Sequence[Item]], None]]:
+    def call(self, request: Request, items: Sequence[Item]) -> Iterator[Callable[[Sequence[Item]], None]]:
         """Write down what becomes of some items while the block runs, also when it is interrupted.
 
         Yields:
             A function that writes down those that are settled already, so that a long list is written as it goes.
         """
-        call_id = self._identifiers.new()
+        call_id, task = self._identifiers.new(), request.task
         started = self._clock.monotonic()
         written = dict.fromkeys(map(id, items), 0)
 
         def write(settled: Sequence[Item]) -> None:
             attempts = [attempt for item in settled for attempt in item.attempts[written[id(item)] :]]
+            if self.log is not None:
+                self._log_calls([item for item in settled if item.attempts[written[id(item)] :]], request, call_id)
             for item in settled:
                 written[id(item)] = len(item.attempts)
             fallen = [item for item in settled if item.attempts[1:] and is_degraded(item)]
@@ -116,6 +124,13 @@ class CallRecorder:
     def recall(self, keys: Sequence[str], *, every: bool = False) -> Mapping[str, bytes]:
         """Return the first of some answers that is in the cache, or every one, by its key; may block."""
         return self._answers.first_of(keys, every=every)
+
+    def _log_calls(self, items: Sequence[Item], request: Request, call_id: str) -> None:
+        """Have it written down what was asked and said, in the thread of the listeners."""
+        if items and self.log is not None:
+            at = self._clock.time()
+            lines = [logged(item, request, call_id=call_id, at=at) for item in items]
+            self._events.call_later(partial(self.log.append, lines))
 
     def _tell(self, call_id: str, task: Task, items: Sequence[Item], *, elapsed_s: float) -> None:
         self._events.publish(

@@ -1,0 +1,87 @@
+"""``vision logs``: what was asked and said, from the log that a user has switched on.
+
+This module decides which lines are shown, and how they read. It must not know who has written them.
+"""
+
+import json
+import time
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from vision_backends.cli.commands.usage import since_of
+from vision_backends.cli.options import JsonOptions, command
+from vision_backends.cli.rendering.exits import tell
+from vision_backends.cli.rendering.text import dump_json, one_line, print_table
+
+__all__ = ["logs"]
+
+ANSWER_CHARACTERS = 100
+"""How much of an answer a line of the table has room for."""
+
+
+@command
+def logs(
+    *,
+    since: Annotated[
+        str, typer.Option(metavar="WHEN", help="First day: a date such as 2026-11-01, or days ago such as 7d.")
+    ] = "30d",
+    last: Annotated[int, typer.Option("-n", "--last", min=1, metavar="COUNT", help="Only the last ones.")] = 20,
+    options: JsonOptions,
+) -> None:
+    """Show what was asked and said, where logs.enabled = true keeps it.
+
+    With --json each line is a whole record, with its prompt and its trace.
+    """
+    from vision_backends.config.settings import load_settings
+    from vision_backends.observability.call_log import CallLog
+
+    begin = since_of(since, now=time.time())
+    settings = load_settings(options.config)
+    path = settings.log_file
+    if path is None:
+        tell(
+            "nothing is kept: set logs.enabled = true, or VISION_LOGS__ENABLED=true, to keep what is asked from then on"
+        )
+        return
+    records = [record for line in CallLog(path).lines() if (record := _read(line)) and record["at"] >= begin][-last:]
+    if options.as_json:
+        for record in records:
+            typer.echo(dump_json(record))
+    elif records:
+        print_table(("at (UTC)", "task", "input", "by", "answer"), [_row(record) for record in records])
+    else:
+        typer.echo("Nothing was asked in that time since the log is kept.")
+
+
+def _read(line: str) -> dict[str, Any] | None:
+    """Return a record, or None for a line that was cut or is none."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    is_one = isinstance(record, dict) and isinstance(record.get("at"), int | float) and "task" in record
+    return record if is_one else None
+
+
+def _row(record: dict[str, Any]) -> list[str]:
+    answer, error = record.get("answer") or {}, record.get("error") or {}
+    trace = answer.get("trace") or {}
+    by = f"{trace.get('backend') or '-'}{' (degraded)' if trace.get('degraded') else ''}"
+    said = _said(answer) if answer else error.get("message") or "no backend could answer"
+    asked = record.get("input")
+    named = ", ".join(map(str, asked)) if isinstance(asked, list) else str(asked)
+    at = datetime.fromtimestamp(record["at"], UTC)
+    cells = (f"{at:%Y-%m-%d %H:%M:%S}", record["task"], named, by, str(said))
+    return [one_line(str(cell))[:ANSWER_CHARACTERS] for cell in cells]
+
+
+def _said(answer: dict[str, Any]) -> str:
+    """Return the text of an answer, or what it consists of."""
+    if "text" in answer:
+        return str(answer["text"])
+    if "dimension" in answer:
+        return f"{answer['dimension']} numbers in {answer.get('space')}"
+    items = answer.get("items") or answer.get("detections") or []
+    return ", ".join(str(each.get("label")) for each in items) or "nothing found"
