@@ -99,14 +99,16 @@ class Measured:
     @property
     def needs_limits(self) -> bool:
         """Whether more may be in it than was counted, so that it has to be decoded where memory and time end."""
-        return self.container is not None and (not self.container.is_certain or _is_of_plugin(self.kind))
+        return self.container is not None and (
+            not self.container.is_certain or (self.kind == "HEIF" and _is_of_plugin())
+        )
 
 
-def _is_of_plugin(kind: str) -> bool:
-    """Return whether only a plugin can decode it that is installed, and that the program has not registered itself."""
+def _is_of_plugin() -> bool:
+    """Return whether a plugin for HEIF is installed that the program has not registered itself."""
     from PIL import Image as PILImage
 
-    return kind == "HEIF" and kind not in PILImage.OPEN and find_spec(HEIF_PLUGIN) is not None
+    return "HEIF" not in PILImage.OPEN and find_spec(HEIF_PLUGIN) is not None
 
 
 def measure(
