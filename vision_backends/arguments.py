@@ -12,7 +12,7 @@ from typing import TypeVar, cast
 
 from vision_backends.errors import InvalidRequestError
 
-__all__ = ["check_flag", "check_iterable", "check_number", "check_text", "iterate", "shown"]
+__all__ = ["check_flag", "check_iterable", "check_number", "check_text", "did_you_mean", "iterate", "shown"]
 
 T = TypeVar("T")
 
@@ -27,6 +27,20 @@ def shown(value: object) -> str:
     except Exception:  # noqa: BLE001 — a foreign object may raise anything
         written = "…"
     return f"{written if len(written) <= SHOWN else written[:SHOWN] + '…'} ({type(value).__name__})"
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """Return a question with the known name that is most like another one, and a space; nothing where none is.
+
+    Args:
+        name: What was written.
+        known: What has a meaning.
+    """
+    import difflib
+
+    by_lower = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(str(name).lower(), by_lower, n=1)
+    return f"Did you mean {by_lower[near[0]]!r}? " if near else ""
 
 
 def check_text(name: str, value: object, *, example: str) -> None:

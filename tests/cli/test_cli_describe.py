@@ -172,7 +172,9 @@ def test_an_unknown_backend_is_a_usage_error(vision, make_photo):
     """The ladder is named."""
     result = vision("describe", make_photo(), "--backend", "fkae")
     assert result.exit_code == 2
-    assert result.stderr == ("vision: There is no backend 'fkae' on the ladder for describe. The ladder has: fake.\n")
+    assert result.stderr == (
+        "vision: There is no backend 'fkae' on the ladder for describe. Did you mean 'fake'? The ladder has: fake.\n"
+    )
 
 
 def test_local_only_asks_nobody_who_sends_images_away(vision, make_photo, use_ladder):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import pytest
 from PIL import Image
 
 FAKE = "vision_backends.testing.fake:FakeBackend"
@@ -148,3 +150,15 @@ def test_at_a_terminal_nothing_found_is_said_for_each_image(vision_at_terminal, 
     assert "a.png: nothing found\nb.png: nothing found\n" in screen
     assert "score" not in screen
     assert "vision: 2 of 2: nothing was found" in screen
+
+
+@pytest.mark.parametrize("out", ["boxes.bmp", "boxes.pdf", "boxes.tiff"])
+def test_a_drawing_in_a_format_that_is_not_drawn_is_refused(vision, make_photo, out):
+    """Instead of a folder of that name; the error says what is accepted."""
+    result = vision("detect", make_photo(), "--draw", out)
+    assert result.exit_code == 2
+    assert "End it in .png, .jpg or .webp, or name a folder" in result.stderr
+    assert not Path(out).exists()
+    Path(out).mkdir()
+    assert vision("detect", "photo.png", "--draw", out).exit_code == 0
+    assert vision("detect", "photo.png", "--draw", "run.2").exit_code == 0

@@ -8,6 +8,7 @@ import re
 import shutil
 import ssl
 import subprocess
+import sys
 import threading
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -123,7 +124,7 @@ def test_a_model_file_that_is_gone_or_damaged_is_broken(change, why):
     assert check.state == "broken"
     assert why in check.detail
     assert check.remedy is not None
-    assert check.remedy.startswith("pip install")
+    assert check.remedy.startswith(f"{sys.executable} -m pip install --force-reinstall")
 
 
 class Page(BaseHTTPRequestHandler):

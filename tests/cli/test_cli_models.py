@@ -434,3 +434,25 @@ def test_models_of_every_local_rung_are_configured_ones(run, fresh_user):
     assert found["acme/tiny"]["configured_as"] == ["caption_model"]
     assert found["acme/second"]["configured_as"] == ["backends.small.caption_model"]
     assert "as [backends.small] caption_model" in run("show", "acme/second")[1]
+
+
+def test_names_can_be_copied_from_a_terminal_of_80_columns(vision_at_terminal, monkeypatch):
+    """Each stands whole on one line, and so does what a model is configured as."""
+    monkeypatch.setenv("COLUMNS", "80")
+    _, screen = vision_at_terminal("models")
+    table, _, below = screen.partition("caption_model = ")
+    assert {line.split()[0] for line in table.splitlines()[2:] if line[0] != " "} == {
+        each.name for each in model_cards()
+    }
+    assert max(map(len, table.splitlines())) <= 80
+    assert below.startswith("Salesforce/blip-image-captioning-base\n")
+    monkeypatch.setenv("COLUMNS", "200")
+    assert "configured as" in vision_at_terminal("models")[1]
+
+
+def test_a_name_that_is_nearly_that_of_a_model_is_asked_about(vision):
+    """A model of the hub may be called so nevertheless."""
+    result = vision("models", "show", "dfine-smal")
+    assert result.exit_code == 0
+    assert "dfine-smal is no model in the list. Did you mean ustc-community/dfine-small-coco?" in result.stderr
+    assert "Did you mean" not in vision("models", "show", "nanodet-g-416").stderr

@@ -70,6 +70,7 @@ def test_what_it_plays_is_written_down(sandbox_until_ctrl_c, fresh_user):
     ("options", "why"),
     [
         (["--play", "nothing_like_it"], "There is no fault 'nothing_like_it'"),
+        (["--play", "qouta_gone"], "Did you mean 'quota_gone'?"),
         (["--script", "absent.json"], "absent.json"),
         (["--rate", "0.5"], "--rate needs --seed."),
         (["--rate", "2", "--seed", "1"], "--rate"),

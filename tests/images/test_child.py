@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from io import BytesIO
 
 import pytest
 from pictures import FORMATS, encode, make_scene, mean_difference
@@ -130,3 +131,38 @@ def test_a_process_that_cannot_be_started_is_no_fault_of_the_image(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(OverloadedError, match=r"No process could be started.*ulimit"):
         decode_apart(measured(encode(SCENE, "PNG")))
+
+
+HEIF_PLUGIN = """
+from PIL import Image
+
+def decode(file, name):
+    return Image.new("RGB", (30, 20), "red")
+
+def register_heif_opener():
+    Image.register_open("HEIF", decode)
+"""
+"""Stands for pillow-heif, which is not everywhere."""
+
+
+def test_a_plugin_for_heic_that_is_installed_is_used_where_memory_and_time_end(tmp_path, monkeypatch):
+    """Nothing has to be registered, and its decoder is never let into this process."""
+    (tmp_path / "pillow_heif.py").write_text(HEIF_PLUGIN, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    image = open_image(b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00heicmif1" + bytes(100))
+    assert (image.width, image.height, image.rgb().getpixel((0, 0))) == (30, 20, (255, 0, 0))
+    assert "pillow_heif" not in sys.modules
+
+
+def test_a_photo_of_a_phone_is_upright():
+    """As pillow-heif itself reads it."""
+    plugin = pytest.importorskip("pillow_heif")
+    exif = PILImage.Exif()
+    exif[0x112] = 6  # to be turned by a quarter
+    file = BytesIO()
+    scene = PILImage.new("RGB", (120, 80), "red")
+    scene.paste("blue", (0, 0, 60, 80))
+    plugin.from_pillow(scene).save(file, exif=exif.tobytes())
+    image = open_image(file.getvalue())
+    assert (image.width, image.height) == (80, 120)
+    assert image.rgb().getpixel((5, 5))[2] > 200

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from vision_backends.backends.model_cards import ModelCard, asset, flaw_of_asset, model_cards
 from vision_backends.errors import InvalidRequestError, NotReadyError
+from vision_backends.installing import pip_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,7 +139,9 @@ class Inventory:
         """
         if not self.hub.usable:
             message = "Models of the hub need huggingface_hub, which is not installed."
-            raise NotReadyError(message, remedy="Run: pip install 'vision-backends[local]'", code="missing_packages")
+            raise NotReadyError(
+                message, remedy=f"Run: {pip_command('vision-backends[local]')}", code="missing_packages"
+            )
 
     def nearest(self, name: str) -> str | None:
         """Return the known name that is most like another one."""

@@ -16,6 +16,7 @@ from vision_backends.cli.rendering.text import bytes_text
 from vision_backends.cli.rendering.toml import dotted, toml_value, wrapped
 from vision_backends.config.web_address import origin_of
 from vision_backends.foreign_text import quote
+from vision_backends.installing import pip_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -151,7 +152,7 @@ def unused(found: Surroundings, rungs: Sequence[Rung]) -> Iterator[str]:
             yield f"{origin_of(served.url)} has no model that is known to see images.{hint}"
     if "local" not in names:
         if not found.extras.get("local"):
-            yield "Better models on this machine need: pip install 'vision-backends[local]'"
+            yield f"Better models on this machine need: {pip_command('vision-backends[local]')}"
         elif found.free_bytes is not None:
             yield f"No local model fits into the {bytes_text(found.free_bytes)} of memory that are free."
 

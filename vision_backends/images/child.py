@@ -19,7 +19,7 @@ from importlib import import_module
 from typing import IO, TYPE_CHECKING, Any
 
 from vision_backends.errors import ImageTooLargeError, InvalidImageError, OverloadedError
-from vision_backends.images.decoding import Measured, decode, measure
+from vision_backends.images.decoding import HEIF_PLUGIN, Measured, decode, measure
 from vision_backends.images.limits import Encoded, ImageLimits
 from vision_backends.images.pixels import Decoded
 
@@ -87,7 +87,7 @@ def serve() -> None:
     asked, data = _read(sys.stdin.buffer)
     limits = ImageLimits(**asked["limits"])
     with suppress(ImportError):
-        import_module("pillow_heif").register_heif_opener()
+        import_module(HEIF_PLUGIN).register_heif_opener()
     _limit(asked["room_bytes"])
     try:
         encoded = Encoded(name=asked["name"], data=data)

@@ -12,6 +12,7 @@ import zlib
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from importlib import import_module
+from importlib.util import find_spec
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from vision_backends.images.container import Container, ExcessError
 from vision_backends.images.formats import ACCEPTED, identify, strip, with_end
 from vision_backends.images.pixels import Decoded, translated_errors, upright_rgb, visible
 from vision_backends.images.tiff import exif_orientation
+from vision_backends.installing import pip_command
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage
@@ -27,7 +29,10 @@ if TYPE_CHECKING:
     from vision_backends.images.limits import Encoded, ImageLimits
     from vision_backends.images.wire import WireRule
 
-__all__ = ["Measured", "decode", "measure", "pixels_of_pil"]
+__all__ = ["HEIF_PLUGIN", "Measured", "decode", "measure", "pixels_of_pil"]
+
+HEIF_PLUGIN = "pillow_heif"
+"""What decodes HEIC: only where memory and time end, because nobody has counted what it takes."""
 
 _PLUGINS = {
     "JPEG": "PIL.JpegImagePlugin",
@@ -94,7 +99,14 @@ class Measured:
     @property
     def needs_limits(self) -> bool:
         """Whether more may be in it than was counted, so that it has to be decoded where memory and time end."""
-        return self.container is not None and not self.container.is_certain
+        return self.container is not None and (not self.container.is_certain or _is_of_plugin(self.kind))
+
+
+def _is_of_plugin(kind: str) -> bool:
+    """Return whether only a plugin can decode it that is installed, and that the program has not registered itself."""
+    from PIL import Image as PILImage
+
+    return kind == "HEIF" and kind not in PILImage.OPEN and find_spec(HEIF_PLUGIN) is not None
 
 
 def measure(
@@ -203,7 +215,8 @@ def _decode(
     plugin, accepts = PILImage.OPEN.get(kind, (None, None))
     if plugin is None or (accepts is not None and accepts(container.data[:16]) is not True):
         raise InvalidImageError(
-            f"{name} is {kind} of a variant that the installed Pillow cannot open.", remedy=ACCEPTED
+            f"{name} is {kind} of a variant that the installed Pillow cannot open.",
+            remedy=f"With pillow-heif it can: {pip_command('vision-backends[heic]')}" if kind == "HEIF" else ACCEPTED,
         )
     limits.check_pixels(container.size or (0, 0), name=name)
     image: Any = plugin(BytesIO(container.data), "")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict
 
-from vision_backends.arguments import check_flag, check_number, check_text, iterate, shown
+from vision_backends.arguments import check_flag, check_number, check_text, did_you_mean, iterate, shown
 from vision_backends.backends.base import tell_rung
 from vision_backends.errors import BackendError, InvalidRequestError
 
@@ -161,8 +161,9 @@ class CallOptions:
         for name in self.backends or ():
             if not any(name in each for each in names.values()):
                 message = f"There is no backend {name!r} for {', '.join(names)}."
+                known = sorted({*chain(*names.values())})
                 raise InvalidRequestError(
-                    message, remedy=f"The ladders have: {', '.join(sorted({*chain(*names.values())}))}."
+                    message, remedy=f"{did_you_mean(name, known)}The ladders have: {', '.join(known)}."
                 )
         pairs: list[tuple[Backend, Request]] = []
         missed: InvalidRequestError | None = None
@@ -227,9 +228,10 @@ def _rung(name: str, ladder: Sequence[Backend], request: Request) -> Backend:
     for rung in ladder:
         if rung.name == name:
             return rung
+    known = [rung.name for rung in ladder]
     raise InvalidRequestError(
         f"There is no backend {name!r} on the ladder for {request.task}.",
-        remedy=f"The ladder has: {', '.join(rung.name for rung in ladder)}.",
+        remedy=f"{did_you_mean(name, known)}The ladder has: {', '.join(known)}.",
     )
 
 
@@ -257,12 +259,14 @@ def _with_model(model: str, ladder: Sequence[Backend], request: Request, *, are_
     chosen = [rung for rung in ladder if _model_of(rung, request) == model]
     if chosen:
         return chosen
-    known = [f"{name} ({rung.name})" for rung in ladder if (name := _model_of(rung, request))]
+    models = {rung.name: name for rung in ladder if (name := _model_of(rung, request))}
+    known = [f"{name} ({rung})" for rung, name in models.items()]
+    near = did_you_mean(model, [*models.values(), *(f"{rung}/{rest}" for rung in models)])
     server = next((rung.name for rung in ladder if not rung.local), None)
     other = "" if server is None else f" For another model of a server, name its rung: model='{server}/{model}'."
     raise InvalidRequestError(
         f"No rung on the ladder for {request.task} is configured with the model {model!r}.",
-        remedy=f"They have: {', '.join(known)}.{other}",
+        remedy=f"{near}They have: {', '.join(known)}.{other}",
     )
 
 

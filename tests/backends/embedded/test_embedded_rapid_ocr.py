@@ -235,7 +235,7 @@ def test_without_rapidocr_a_backend_that_should_read_is_not_ready():
     done = run_python(NOT_READY.format(before='sys.modules["rapidocr"] = None'))
     said = (
         '[embedded] ocr = "rapidocr" needs rapidocr, which is not installed. '
-        "Run: pip install 'vision-backends[ocr]', or leave ocr out of [embedded].\n"
+        f"Run: {sys.executable} -m pip install 'vision-backends[ocr]', or leave ocr out of [embedded].\n"
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, said * 2, "")
 

@@ -18,6 +18,7 @@ from vision_backends.backends.embedded.session import LONGEST_EXIT_S, Lazy, impo
 from vision_backends.clock import measured
 from vision_backends.engine.threads import awaited_at_exit
 from vision_backends.errors import NotReadyError, UnavailableError
+from vision_backends.installing import pip_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,7 +84,7 @@ class RapidOcr:
         missing = [name for name in MODELS.values() if not (folder / name).is_file()]
         if missing:
             message = f"rapidocr {self.version} does not contain {', '.join(missing)}."
-            raise NotReadyError(message, remedy="Run: pip install --force-reinstall 'rapidocr==3.10.*'")
+            raise NotReadyError(message, remedy=f"Run: {pip_command('--force-reinstall', 'rapidocr==3.10.*')}")
 
     def window(self, image: PILImage.Image) -> Box:
         """Return the part of an image that is worth searching: all of it."""
@@ -137,7 +138,9 @@ class RapidOcr:
             return _Engine(ocr=RapidOCR(params=settings), lock=threading.Lock())
         except Exception as error:  # an import may fail for its libraries, a setting for its version
             message = f"rapidocr {self.version} cannot be loaded: {error}"
-            raise NotReadyError(message, remedy="Run: pip install --force-reinstall 'rapidocr==3.10.*'") from error
+            raise NotReadyError(
+                message, remedy=f"Run: {pip_command('--force-reinstall', 'rapidocr==3.10.*')}"
+            ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +175,6 @@ def _models_folder() -> Path:
     """
     found = find_spec("rapidocr")
     if found is None or found.origin is None:
-        remedy = "Run: pip install 'vision-backends[ocr]', or leave ocr out of [embedded]."
+        remedy = f"Run: {pip_command('vision-backends[ocr]')}, or leave ocr out of [embedded]."
         raise NotReadyError('[embedded] ocr = "rapidocr" needs rapidocr, which is not installed.', remedy=remedy)
     return Path(found.origin).parent / "models"

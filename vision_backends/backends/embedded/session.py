@@ -15,6 +15,7 @@ from vision_backends.clock import measured
 from vision_backends.engine.machine_limits import processors
 from vision_backends.engine.threads import awaited_at_exit
 from vision_backends.errors import NotReadyError, UnavailableError
+from vision_backends.installing import pip_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +44,7 @@ MOST_THREADS = 4
 LONGEST_EXIT_S = 10.0
 """How long the interpreter's exit waits for a model that is being loaded or run."""
 
-REINSTALL = "Reinstall it: pip install --force-reinstall vision-backends"
+REINSTALL = f"Reinstall it: {pip_command('--force-reinstall', 'vision-backends')}"
 
 
 def default_threads() -> int:

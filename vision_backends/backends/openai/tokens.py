@@ -15,6 +15,7 @@ from vision_backends.backends.openai.errors import Secret
 from vision_backends.engine.pools import Pool
 from vision_backends.errors import AuthenticationError, ConfigError
 from vision_backends.foreign_text import quote
+from vision_backends.installing import pip_command
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -54,7 +55,7 @@ class Token:
         if self._provider is None and not _has_azure_identity():
             raise ConfigError(
                 "[openai] azure_ad_token_provider needs the package azure-identity, which is not installed.",
-                remedy='Run: pip install azure-identity, or name a callable: "package.module:callable".',
+                remedy=f'Run: {pip_command("azure-identity")}, or name a callable: "package.module:callable".',
             )
         # Two callables of a program may be two identities, though they have one name.
         self.identity = f"token of {provider if isinstance(provider, str) else secrets.token_hex(8)}"

@@ -15,6 +15,7 @@ import typer
 
 from vision_backends.cli.rendering.exits import exit_codes
 from vision_backends.errors import ConfigError
+from vision_backends.installing import pip_command
 
 __all__ = ["bench"]
 
@@ -40,7 +41,7 @@ def _find_benchmark() -> Callable[..., Any]:
     beside = package.parent / "benchmarks"
     if not (package / "benchmarks").is_dir():
         if not (beside / "command.py").is_file():
-            raise ConfigError("The benchmark is not installed.", remedy="Run: pip install 'vision-backends[bench]'")
+            raise ConfigError("The benchmark is not installed.", remedy=f"Run: {pip_command('vision-backends[bench]')}")
         _import_from(beside)
     main: Callable[..., Any] = importlib.import_module(f"{NAME}.command").main
     return main

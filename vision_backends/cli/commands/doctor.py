@@ -20,6 +20,7 @@ from vision_backends.cli.rendering.status import print_reasons
 from vision_backends.cli.rendering.text import dollars, dump_json, one_line
 from vision_backends.config.credentials import SERVER_KEYS
 from vision_backends.errors import NotReadyError, NotSupportedError, VisionError
+from vision_backends.installing import pip_command
 from vision_backends.reports import Explanation, RungStatus
 from vision_backends.types import Task
 
@@ -42,7 +43,7 @@ SERVER_OF = "server of "
 NOT_ASKED = frozenset({NotReadyError.kind, NotSupportedError.kind})
 """A rung that has nothing else to say of its tasks is asked nothing, so that the way to its server is not known."""
 
-REINSTALL = "pip install --force-reinstall vision-backends"
+REINSTALL = pip_command("--force-reinstall", "vision-backends")
 
 NEEDED: tuple[Task, ...] = ("describe", "embed", "detect")
 """The tasks that some backend must be able to do; texts are embedded only by rungs that are not always there."""
@@ -117,7 +118,7 @@ def _python() -> Check:
 def _packages() -> Iterator[Check]:
     yield _installed("packages", REQUIRED, absent="broken", remedy=REINSTALL)
     for extra, names in EXTRAS.items():
-        yield _installed(f"extra {extra}", names, absent="missing", remedy=f"pip install 'vision-backends[{extra}]'")
+        yield _installed(f"extra {extra}", names, absent="missing", remedy=pip_command(f"vision-backends[{extra}]"))
 
 
 def _installed(name: str, packages: Sequence[str], *, absent: State, remedy: str) -> Check:

@@ -73,6 +73,9 @@ def show(*, name: ModelName, options: JsonOptions) -> None:
     inventory = Inventory(options.config)
     entry = inventory.find(name)
     held = inventory.hold(entry)
+    nearest = inventory.nearest(name)
+    if entry.card is None and not entry.roles and held.state == "absent" and nearest is not None:
+        tell(f"{name} is no model in the list. Did you mean {nearest}?")
     if options.as_json:
         typer.echo(dump_json(about_json(entry, held)))
         return

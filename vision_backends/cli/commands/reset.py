@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from vision_backends.arguments import did_you_mean
 from vision_backends.cli.options import CommonOptions, OptionalBackend, command
 from vision_backends.cli.rendering.exits import tell
 from vision_backends.cli.rendering.status import is_spent
@@ -39,7 +40,9 @@ def _check_name(router: "Router", backend: str | None) -> None:
     """Refuse a backend that is on no ladder and has blocked no gate."""
     known = dict.fromkeys([*(rung.backend for rung in router.status()), *(gate.backend for gate in router.gates())])
     if backend is not None and backend not in known:
-        raise InvalidRequestError(f"There is no backend {backend!r}.", remedy=f"There are: {', '.join(known)}.")
+        raise InvalidRequestError(
+            f"There is no backend {backend!r}.", remedy=f"{did_you_mean(backend, known)}There are: {', '.join(known)}."
+        )
 
 
 def _reset_gates(router: "Router", backend: str | None) -> list[str]:

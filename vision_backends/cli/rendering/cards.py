@@ -5,6 +5,8 @@ This module decides what people and programs are told of a model. It must not kn
 
 from __future__ import annotations
 
+import shutil
+import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,9 @@ __all__ = ["SHORT_REVISION", "about_json", "print_models", "print_paragraph"]
 
 SHORT_REVISION = 12
 
+WIDE = 130
+"""Columns of a terminal that shows all columns of the table of models side by side."""
+
 WIDTH = 12
 
 Lines = list[tuple[str, str]]
@@ -30,22 +35,31 @@ Lines = list[tuple[str, str]]
 
 
 def print_models(models: Sequence[tuple[Entry, Holding]]) -> None:
-    """Print one row per model; what licences forbid comes below the table."""
-    print_table(
-        ("model", "tasks", "licence", "size", "here", "revision", "configured as"),
-        [
-            (
-                entry.name,
-                ", ".join(entry.card.tasks) if entry.card else "-",
-                _licence(entry),
-                _size(entry, held),
-                _here(entry, held),
-                (held.revision or "-")[:SHORT_REVISION],
-                ", ".join(entry.roles) or "-",
-            )
-            for entry, held in models
-        ],
-    )
+    """Print one row per model, and below the table what licences forbid.
+
+    On a narrow terminal names stay whole, so that they can be copied; what they are configured as comes below, and
+    revisions are left to ``vision models show``.
+    """
+    is_narrow = sys.stdout.isatty() and shutil.get_terminal_size().columns < WIDE
+    header = ("model", "tasks", "licence", "size", "here", "revision", "configured as")
+    rows = [
+        (
+            entry.name,
+            ", ".join(entry.card.tasks) if entry.card else "-",
+            _licence(entry),
+            _size(entry, held),
+            _here(entry, held) if not is_narrow or entry.source else "yes",
+            (held.revision or "-")[:SHORT_REVISION],
+            ", ".join(entry.roles) or "-",
+        )
+        for entry, held in models
+    ]
+    columns = slice(5 if is_narrow else None)
+    print_table(header[columns], [row[columns] for row in rows], whole=("model",))
+    if is_narrow:
+        for entry, _ in models:
+            for role in entry.roles:
+                typer.echo(one_line(f"{role} = {entry.name}"))
     cards = {entry.card.name: entry.card for entry, _ in models if entry.card and entry.card.restriction}
     for card in cards.values():
         typer.echo(f"* {card.name}: {card.restriction}")

@@ -6,6 +6,7 @@ This module decides where they go, and that no input is overwritten. It must not
 from __future__ import annotations
 
 import json
+import re
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,12 +28,15 @@ ROW_SUFFIXES = (".jsonl", ".csv", ".parquet")
 
 DRAWING_SUFFIXES = frozenset({".jpeg", ".jpg", ".png", ".webp"})
 
+_SUFFIX = re.compile(r"\.[A-Za-z]{3,4}\d?")
+"""What looks like the ending of a file, rather than a part of a folder's name."""
+
 
 def drawing_paths(out: Path, inputs: Sequence[Input]) -> dict[str, Path]:
     """Return where the drawing of each input goes: a file for one input, else a folder with one file for each.
 
     Raises:
-        InvalidRequestError: A file was named for several inputs, or an input would be overwritten.
+        InvalidRequestError: A file was named for several inputs, or ends otherwise, or an input would be overwritten.
     """
     if out.suffix.lower() in DRAWING_SUFFIXES and not out.is_dir():
         if len(inputs) > 1:
@@ -41,6 +45,11 @@ def drawing_paths(out: Path, inputs: Sequence[Input]) -> dict[str, Path]:
                 remedy="Name a folder, such as --draw boxes; it is made if it is not there.",
             )
         paths = {each.name: out for each in inputs}
+    elif _SUFFIX.fullmatch(out.suffix) and not out.is_dir():
+        raise InvalidRequestError(
+            f"--draw {out} ends in no format that is drawn.",
+            remedy="End it in .png, .jpg or .webp, or name a folder, such as --draw boxes.",
+        )
     else:
         paths = _paths_in(out, inputs)
     refuse_inputs(paths.values(), inputs)

@@ -17,7 +17,7 @@ import typer
 from vision_backends.foreign_text import UNPRINTABLE, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Container, Iterable, Sequence
 
 __all__ = ["bytes_text", "dollars", "dump_json", "one_line", "print_table", "short_path"]
 
@@ -63,17 +63,18 @@ def bytes_text(size_bytes: int) -> str:
     return f"{size_bytes / 1e9:,.1f} GB"
 
 
-def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, whole: Container[str] = ()) -> None:
     """Print rows with a header: as a table on a terminal, else as aligned plain text.
 
     Args:
         header: Names of the columns.
         rows: One text per column; a column of numbers and amounts is aligned to the right.
+        whole: The columns whose cells stay on one line, as names that people copy.
     """
     cells = [[one_line(cell) for cell in row] for row in rows]
     right = [bool(cells) and all(_is_number(row[place]) for row in cells) for place in range(len(header))]
     if sys.stdout.isatty():
-        _print_rich_table(header, cells, right)
+        _print_rich_table(header, cells, right, whole)
         return
     widths = [max(len(row[place]) for row in [header, *cells]) for place in range(len(header))]
     for row in [header, *cells]:
@@ -84,7 +85,9 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         typer.echo("  ".join(padded).rstrip())
 
 
-def _print_rich_table(header: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence[bool]) -> None:
+def _print_rich_table(
+    header: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence[bool], whole: Container[str]
+) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -92,7 +95,7 @@ def _print_rich_table(header: Sequence[str], cells: Sequence[Sequence[str]], rig
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for place, (name, numeric) in enumerate(zip(header, right, strict=True)):
-        short = all(len(row[place]) <= SHORT for row in cells)
+        short = name in whole or all(len(row[place]) <= SHORT for row in cells)
         table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=short)
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))  # Text: a file called "[red]" is not markup

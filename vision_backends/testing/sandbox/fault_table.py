@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from vision_backends.arguments import did_you_mean
 from vision_backends.testing.sandbox.api_errors import ERRORS
 from vision_backends.testing.sandbox.faults import HEALTHY, Fault
 
@@ -105,7 +106,8 @@ def parse_fault(value: object) -> Fault:
         return value
     if isinstance(value, str):
         if value not in FAULTS:
-            raise ValueError(f"There is no fault {value!r}; the faults are {', '.join(FAULTS)}.")
+            near = did_you_mean(value, FAULTS)
+            raise ValueError(f"There is no fault {value!r}. {near}The faults are {', '.join(FAULTS)}.")
         return FAULTS[value]
     if not isinstance(value, dict):
         raise ValueError(f"A fault is a name or an object, not {value!r}.")  # noqa: TRY004 — one error for all bad JSON

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from vision_backends.engine.machine_limits import processors
 from vision_backends.errors import BackendError, CallerError, NotReadyError, OverloadedError, UnavailableError
+from vision_backends.installing import pip_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,8 +34,8 @@ __all__ = [
 ]
 
 NEEDED = ("torch", "transformers", "huggingface_hub", "safetensors")
-INSTALL = "pip install 'vision-backends[local]'"
-INSTALL_OPENVINO = "pip install 'vision-backends[openvino]'"
+INSTALL = pip_command("vision-backends[local]")
+INSTALL_OPENVINO = pip_command("vision-backends[openvino]")
 
 THREADS_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 """What tells torch how many threads to use: https://docs.pytorch.org/docs/stable/threading_environment_variables.html."""
