@@ -14,7 +14,6 @@ import logging
 import sys
 import weakref
 from contextlib import ExitStack, contextmanager
-from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, Unpack, cast
 
@@ -35,7 +34,6 @@ from vision_backends.engine.event_loop import engine_loop
 from vision_backends.engine.pools import Pool
 from vision_backends.errors import InvalidRequestError, VisionError
 from vision_backends.health.admission import AdmissionControl
-from vision_backends.health.budgets import ACCOUNTS, Limits
 from vision_backends.images import DEFAULT_LIMITS, ImageLimits
 from vision_backends.observability.alerts import Alerts
 from vision_backends.observability.call_log import CallLog
@@ -48,7 +46,6 @@ from vision_backends.routing.cold_starts import ColdStarts
 from vision_backends.routing.composition import (
     check_parts,
     check_prices,
-    close_remote,
     ladders_of,
     limits_of,
     plain_request,
@@ -85,7 +82,7 @@ if TYPE_CHECKING:
     from vision_backends.config.keywords import ConfigKeywords
     from vision_backends.config.settings import Settings
     from vision_backends.engine.event_loop import EventLoop
-    from vision_backends.health.budgets import Alert, Spending
+    from vision_backends.health.budgets import Alert, Limits, Spending
     from vision_backends.health.policy import GateReport, Transition
     from vision_backends.images import ImageSource
     from vision_backends.observability.events import Event
@@ -250,48 +247,13 @@ class Router:
             ConfigError: A file, key, value or backend name has no meaning, or a file that was only found sets what it
                 may not. Nothing has been opened or sent then.
         """
-        from vision_backends.backends.registry import make_backend, section_of
-        from vision_backends.config.settings import TaskLadders, load_settings
-        from vision_backends.config.validation import parse_table
-        from vision_backends.observability.webhook import Webhook
-        from vision_backends.storage import open_store
+        from vision_backends.config.settings import load_settings
+        from vision_backends.routing.configured import parts_of
 
         settings = load_settings(config, overrides=cast("Mapping[str, Any]", overrides))
-        names = settings.ladder
-        ladders = names.by_task if isinstance(names, TaskLadders) else dict.fromkeys((*TASKS, "ask"), names)
-        wanted = sorted(set(settings.on_ladders))
-        limit_keys = [spec.name for spec in fields(Limits)]
-        made: dict[str, Backend] = {}
-        limits: dict[str, Limits] = {}
-        for name in wanted:
-            table = settings.table(name)
-            allowed = {key: table.pop(key) for key in limit_keys if key in table}
-            made[name] = make_backend(name, table, beside=limit_keys, known=settings.backends)
-            limits[made[name].name] = Limits(**parse_table(Limits, allowed, section=section_of(name)))
-        if settings.local_only:
-            close_remote(made)
-        webhook = settings.alerts.webhook
-        router = cls(
-            {task: [made[name] for name in ladder if name in made] for task, ladder in ladders.items()},
-            deadline_s=settings.deadline_s,
-            store=open_store(
-                settings.state_file, max_cache_bytes=settings.cache.max_bytes, is_ours=settings.state == "auto"
-            ),
-            caching=settings.cache.enabled,
-            tenant=settings.cache.tenant,
-            hedge_after_s=settings.hedge_after_s,
-            warm_standby=settings.warm_standby,
-            limits={name: allowed for name, allowed in limits.items() if allowed.are_any or allowed.account}
-            | {
-                ACCOUNTS + name: Limits(**parse_table(Limits, table, section=f"[{ACCOUNTS}{name}]"))
-                for name, table in settings.accounts.items()
-            },
-            alerts=Alerts(webhook=Webhook(webhook.get_secret_value()) if webhook else None),
-            image_limits=ImageLimits(**settings.images.model_dump()),
-        )
-        log_file = settings.log_file
-        if log_file is not None:
-            router._recorder.log = CallLog(log_file, max_bytes=settings.logs.max_bytes)
+        router = cls(**parts_of(settings))
+        if settings.log_file is not None:
+            router._recorder.log = CallLog(settings.log_file, max_bytes=settings.logs.max_bytes)
         return router
 
     def describe(

@@ -31,7 +31,7 @@ from vision_backends.types import TASKS, Task
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["check_parts", "check_prices", "close_remote", "ladders_of", "limits_of", "plain_request"]
+__all__ = ["check_parts", "check_prices", "ladders_of", "limits_of", "plain_request"]
 
 PLAIN_REQUESTS: dict[Task, Request] = {
     "describe": DescribeRequest(),
@@ -161,15 +161,3 @@ def plain_request(task: object) -> Request:
     if not isinstance(task, str) or task not in PLAIN_REQUESTS:
         raise InvalidRequestError(f"There is no task {task!r}.", remedy=f"Tasks: {', '.join(TASKS)}.")
     return PLAIN_REQUESTS[task]
-
-
-def close_remote(made: dict[str, Backend]) -> None:
-    """Leave out the backends that send images elsewhere.
-
-    Raises:
-        ConfigError: No other is left.
-    """
-    for name in [name for name, backend in made.items() if not backend.is_private]:
-        made.pop(name).close()
-    if not made:
-        raise ConfigError("local_only = true leaves no backend on any ladder.", remedy='Add "embedded" to a ladder.')
