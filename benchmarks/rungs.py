@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vision_backends import Router
-from vision_backends.backends.model_cards import model_cards
+from vision_backends.backends.model_cards import ModelCard, model_cards
 
 from .records import Contestant, Published
 
@@ -72,8 +72,9 @@ def introduce(
     rung = next(rung for rung in router.status() if rung.backend == backend)
     model = model or rung.tasks[task].model
     parts = (model or "").split("+")
-    cards = [card for card in model_cards() if card.name in parts and card.backend == backend]
-    known = len(cards) == len(parts)
+    found = [_cards_of(part, backend) for part in parts]
+    cards = [card for some in found for card in some]
+    known = all(found)
     counts = [card.parameters for card in cards if card.parameters is not None]
     facts = _facts_of(rung.facts, model)
     return Contestant(
@@ -103,6 +104,12 @@ def _with_budget(settings: Settings, name: str, *, usd: float) -> Settings:
     if name in {"openai", "local", "embedded"}:
         return settings.model_copy(update={name: table})
     return settings.model_copy(update={"backends": {**settings.backends, name: table}})
+
+
+def _cards_of(part: str, backend: str) -> list[ModelCard]:
+    """Return the card of a model, or those of the files that it consists of."""
+    cards = [card for card in model_cards() if card.backend == backend]
+    return [card for card in cards if card.name == part] or [card for card in cards if card.name.startswith(f"{part}-")]
 
 
 def _facts_of(facts: Mapping[str, Any], model: str | None) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from benchmarks.command import app
 from vision_backends.cli import main
+from vision_backends.testing import SandboxServer
 
 ROOT = Path(__file__).parents[2]
 
@@ -136,10 +137,12 @@ def test_a_missing_extra_is_named_with_the_command_that_brings_it(config, lines)
     assert "pip install 'vision-backends[bench]'" in done.stderr
 
 
-def test_a_server_that_is_not_openais_is_named_once(bench, fresh_user, lines, monkeypatch):
+def test_a_server_that_is_not_openais_is_named_once(bench, fresh_user, lines):
     """It gets the pictures."""
-    (fresh_user / "named.toml").write_text('[openai]\nbase_url = "http://127.0.0.1:9/v1"\n')
-    words = "openai is http://127.0.0.1:9, not a server of OpenAI"
-    quality = ("quality", "--dataset", str(lines), "--tasks", "detect", "--limit", "1", "--config", "named.toml")
-    for backends, times in (("openai,embedded", 1), ("embedded", 0)):
-        assert bench(*quality, "--backends", backends, "--out", f"{times}.json").stderr.count(words) == times
+    with SandboxServer() as server:
+        words = f"openai is {server.url.removesuffix('/v1')}, not a server of OpenAI"
+        table = f'[openai]\nbase_url = "{server.url}"\napi_key = "{server.api_key}"\n'
+        (fresh_user / "named.toml").write_text(table)
+        quality = ("quality", "--dataset", str(lines), "--tasks", "detect", "--limit", "1", "--config", "named.toml")
+        for backends, times in (("openai,embedded", 1), ("embedded", 0)):
+            assert bench(*quality, "--backends", backends, "--out", f"{times}.json").stderr.count(words) == times
