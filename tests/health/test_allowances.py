@@ -232,6 +232,16 @@ def test_where_little_is_left_each_call_draws_for_itself(make_control, scope):
     assert one.peek(scope).code == "budget_exhausted"
 
 
+def test_nothing_is_drawn_ahead_by_one_that_is_closed_meanwhile(make_control, scope):
+    """What it had just decided to draw would never be given back."""
+    control = make_control(20)
+    admit(control, scope).succeeded(usage=CENT, elapsed_s=0.1)
+    control.close()
+    ((counter, allowance),) = control._reservations._allowances.items()
+    control._reservations._book_allowance(counter, allowance, ahead=True, waits=True)
+    assert spent(make_control(20)) == (1, 0)
+
+
 @pytest.mark.parametrize("dollars", [1, 20])
 @pytest.mark.parametrize("seed", range(4))
 def test_processes_together_never_spend_more_and_in_the_end_all_of_it(make_control, scope, seed, dollars):

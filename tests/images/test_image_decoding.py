@@ -153,8 +153,9 @@ class TestNotAnImage:
             open_image(data)
 
     @pytest.mark.parametrize("brand", [b"heic", b"mif1"])
-    def test_a_heic_without_its_plugin_names_the_plugin(self, brand: bytes):
+    def test_a_heic_without_its_plugin_names_the_plugin(self, brand: bytes, monkeypatch):
         """The photos of many phones need a package that is not there by default."""
+        monkeypatch.setattr("vision_backends.images.decoding.HEIF_PLUGIN", "a_plugin_that_is_not_there")
         data = b"\x00\x00\x00\x18ftyp" + brand + b"\x00\x00\x00\x00heicmif1" + b"\x00" * 100
         with pytest.raises(
             InvalidImageError, match=r"HEIF.*cannot open.*pillow-heif.* -m pip install 'vision-backends\[heic\]'"

@@ -332,7 +332,11 @@ class Reservations:
         now = self._clock.time()
 
         def act(state: BudgetState) -> Drawn:
-            return allowance.draw_ahead(state, now=now) if ahead else allowance.book(state, now=now)
+            if self._is_closed:
+                allowance.give_back()  # also what was drawn ahead while it was closed
+            elif ahead:
+                return allowance.draw_ahead(state, now=now)
+            return allowance.book(state, now=now)
 
         def made(drawn: Drawn) -> None:
             allowance.is_booked()
