@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping  # noqa: TC003 — the same
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
-from vision_backends.serialization import read_record
+from vision_backends.serialization import Record
 from vision_backends.traces import Task  # noqa: TC001 — `read_record` looks annotations up
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ __all__ = ["Explanation", "RungStatus", "Verdict", "WarmUp", "WarmUpReport"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Verdict(Record):
     """The state of one rung for one request, now.
 
     Attributes:
@@ -58,14 +58,9 @@ class Verdict:
         lists = {"spaces": list(self.spaces), "notes": list(self.notes), "unpriced": list(self.unpriced)}
         return asdict(self) | lists
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read again what `to_dict` returned; errors as in `Description.from_dict`."""
-        return read_record(cls, values)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Explanation:
+class Explanation(Record):
     """What would happen if the task were asked now; ``str(explanation)`` is a small table.
 
     Attributes:
@@ -105,14 +100,9 @@ class Explanation:
             "verdicts": [verdict.to_dict() for verdict in self.verdicts],
         }
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read again what `to_dict` returned; errors as in `Description.from_dict`."""
-        return read_record(cls, values)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RungStatus:
+class RungStatus(Record):
     """One backend, and its state for each task that has it on its ladder.
 
     Attributes:
@@ -141,14 +131,9 @@ class RungStatus:
             "facts": dict(self.facts),
         }
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read again what `to_dict` returned; errors as in `Description.from_dict`."""
-        return read_record(cls, values)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WarmUp:
+class WarmUp(Record):
     """How far one rung is ready for one task.
 
     Attributes:
@@ -173,14 +158,9 @@ class WarmUp:
         """Return the record as JSON-able values."""
         return asdict(self)
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read again what `to_dict` returned; errors as in `Description.from_dict`."""
-        return read_record(cls, values)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WarmUpReport:
+class WarmUpReport(Record):
     """The result of `Router.warm_up`; ``str(report)`` is a small table, iterating gives each `WarmUp`.
 
     Attributes:
@@ -210,11 +190,6 @@ class WarmUpReport:
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON-able values."""
         return {"warm_ups": [each.to_dict() for each in self.warm_ups]}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read again what `to_dict` returned; errors as in `Description.from_dict`."""
-        return read_record(cls, values)
 
 
 def _cells(warm_up: WarmUp) -> tuple[str, str]:

@@ -1,7 +1,7 @@
 """Records as JSON-able values, and back.
 
 This module decides how a record is written down, that what was written says in which version, and what is refused when
-it is read again. It must not know any record: it goes by their fields and annotations.
+it is read again. It must not know any particular record: it goes by their fields and annotations.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import partial
 from types import NoneType, SimpleNamespace, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from vision_backends.arguments import shown
 from vision_backends.errors import InvalidRequestError
 
-__all__ = ["SCHEMA_VERSION", "read_record", "to_values", "to_versioned"]
+__all__ = ["SCHEMA_VERSION", "Record", "VersionedRecord", "read_record", "to_versioned"]
 
 SCHEMA_VERSION = 1
 """Raise it when what was written before can no longer be read as it is, or would be misread by older releases."""
@@ -43,6 +43,35 @@ class _UnreadableError(ValueError):
         """Return the error with one more step of the way to the value."""
         self.path = f"{name}{'' if self.path.startswith('[') or not self.path else '.'}{self.path}"
         return self
+
+
+class Record:
+    """A dataclass whose instances are written down, and read again."""
+
+    __slots__ = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as JSON-able values."""
+        return to_values(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read again what `to_dict` returned, from JSON too; keys that the record does not have are passed over.
+
+        Raises:
+            InvalidRequestError: A field is missing or cannot have its value, or a later version wrote it.
+        """
+        return read_record(cls, values)
+
+
+class VersionedRecord(Record):
+    """A record that is stored by itself, and so says in which version it was written."""
+
+    __slots__ = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as JSON-able values, with the version of how they are written: ``schema_version``."""
+        return to_versioned(self)
 
 
 def to_values(record: Any) -> dict[str, Any]:  # noqa: ANN401 — any dataclass

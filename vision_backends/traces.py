@@ -7,12 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal
 
-from vision_backends.serialization import read_record, to_values, to_versioned
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from vision_backends.serialization import Record, VersionedRecord
 
 __all__ = [
     "FREE",
@@ -47,7 +44,7 @@ MAX_USD = 1e9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
+class Usage(Record):
     """What an answer consumed; ``None`` means unknown, never 0.
 
     Numbers that nobody can have consumed, such as negative ones or NaN, become unknown.
@@ -76,22 +73,13 @@ class Usage:
             cost_usd=_sum(self.cost_usd, other.cost_usd),
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON-able values."""
-        return to_values(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read again what `to_dict` returned; errors as in `Description.from_dict`."""
-        return read_record(cls, values)
-
 
 FREE = Usage(input_tokens=0, output_tokens=0, cost_usd=0.0)
 """The usage of a backend that costs nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
+class Attempt(Record):
     """The outcome of asking, or of not asking, one rung.
 
     Attributes:
@@ -129,18 +117,9 @@ class Attempt:
         """Whether the rung should have answered and has not; one that cannot do it at all is not even asked."""
         return self.error is not None and not (self.outcome == "skipped" and self.error == "not_supported")
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON-able values."""
-        return to_values(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read again what `to_dict` returned; errors as in `Description.from_dict`."""
-        return read_record(cls, values)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeReport:
+class ProbeReport(VersionedRecord):
     """What was found out about a model of a server.
 
     Attributes:
@@ -174,18 +153,9 @@ class ProbeReport:
             parts.append(f"its server refuses {', '.join(self.refuses)}")
         return ", ".join(parts)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON-able values."""
-        return to_versioned(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read again what `to_dict` returned; errors as in `Description.from_dict`."""
-        return read_record(cls, values)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Timing:
+class Timing(Record):
     """Where the time of an answer went, as far as it was measured; ``None`` means unknown, never 0.
 
     Time that the inputs of one batch shared counts in full for each of them. Parts may overlap, and some time belongs
@@ -203,18 +173,9 @@ class Timing:
     model_s: float | None = None
     wire_s: float | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON-able values."""
-        return to_values(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read again what `to_dict` returned; errors as in `Description.from_dict`."""
-        return read_record(cls, values)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trace:
+class Trace(VersionedRecord):
     """Who gave an answer, and what it took to get it.
 
     A backend fills in ``model``, ``revision``, ``usage``, ``flawed_boxes``, ``timing`` and ``notes`` of its own; the
@@ -256,15 +217,6 @@ class Trace:
         count = len(self.attempts)
         said += [f"{count} attempt{'' if count == 1 else 's'}", f"{self.elapsed_s:.2g} s"] if self.backend else []
         return f"<Trace{': ' if self.backend else ''}{', '.join(each for each in said if each)}>"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON-able values."""
-        return to_versioned(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read again what `to_dict` returned; errors as in `Description.from_dict`."""
-        return read_record(cls, values)
 
 
 UNTRACED = Trace()

@@ -11,12 +11,12 @@ import math
 from collections.abc import Mapping  # noqa: TC003 — `read_record` looks annotations up
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, cast, overload
 
 from vision_backends.arguments import check_number, check_text, iterate, shown
 from vision_backends.errors import InvalidRequestError, SpaceMismatchError
 from vision_backends.results import selection
-from vision_backends.serialization import read_record, to_values, to_versioned
+from vision_backends.serialization import Record, VersionedRecord, read_record, to_versioned
 from vision_backends.traces import (
     FREE,
     TASKS,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from PIL import Image as PILImage
 
     from vision_backends.images import ImageSource
+    from vision_backends.results.pictures import WithPicture
     from vision_backends.results.selection import Places
 
 __all__ = [
@@ -62,8 +63,48 @@ __all__ = [
 ]
 
 
+class _Answer(VersionedRecord):
+    """What all answers about images have in common: they are kept, and shown with their picture."""
+
+    __slots__ = ()
+
+    def save(self, path: str | os.PathLike[str], *, image: ImageSource | None = None) -> None:
+        """Write the answer to a file whose name ends in .json (read again by `from_dict`) or .html (with its picture).
+
+        Detections also go to .jpg, .png or .webp: the image with its boxes.
+
+        Args:
+            path: The file; one that is there is replaced.
+            image: What it was asked about, where that has no path or has moved.
+
+        Raises:
+            InvalidRequestError: The name says another format, or is that of the image; the file cannot be written.
+        """
+        from vision_backends.results.files import save
+
+        save(self, path, image=image)
+
+    def show(self, *, image: ImageSource | None = None) -> None:
+        """Show the answer with its picture: in a notebook below the cell, otherwise in a viewer of pictures.
+
+        Args:
+            image: What it was asked about, where that has no path or has moved.
+
+        Raises:
+            InvalidRequestError: There is no image to show it with.
+        """
+        from vision_backends.results.display import show
+
+        show(cast("WithPicture", self), image=image)
+
+    def _repr_html_(self) -> str:
+        from vision_backends.results.cards import card
+
+        return card(self)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Description:
+class Description(_Answer):
     """A text about an image; ``str(description)`` is the text.
 
     Attributes:
@@ -92,60 +133,15 @@ class Description:
     def __repr__(self) -> str:
         return f"<Description {_cut(self.text)}{_said_by(self)}>"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON-able values."""
-        return to_versioned(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read again what `to_dict` returned, from JSON too; keys that the record does not have are passed over.
-
-        Raises:
-            InvalidRequestError: A field is missing or cannot have its value, or a later version wrote it.
-        """
-        return read_record(cls, values)
-
-    def _repr_html_(self) -> str:
-        from vision_backends.results.cards import card
-
-        return card(self)
-
-    def save(self, path: str | os.PathLike[str], *, image: ImageSource | None = None) -> None:
-        """Write the answer to a file whose name ends in .json (read again by `from_dict`) or .html (with its picture).
-
-        Args:
-            path: The file; one that is there is replaced.
-            image: What it was asked about, where that has no path or has moved.
-
-        Raises:
-            InvalidRequestError: The name says another format, or is that of the image; the file cannot be written.
-        """
-        from vision_backends.results.files import save
-
-        save(self, path, image=image)
-
-    def show(self, *, image: ImageSource | None = None) -> None:
-        """Show the answer with its picture: in a notebook below the cell, otherwise in a viewer of pictures.
-
-        Args:
-            image: What it was asked about, where that has no path or has moved.
-
-        Raises:
-            InvalidRequestError: There is no image to show it with.
-        """
-        from vision_backends.results.display import show
-
-        show(self, image=image)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class Reply(_Answer):
     """The answer to a question about images; ``str(reply)`` is the text.
 
     Attributes:
         text: What was said; where a schema was given, the JSON of it and whatever stood around that.
         data: What the schema describes, read and validated: JSON values, or an instance of the class that was given.
-            None where none was given.
+            None where none was given. What `from_dict` reads has JSON values.
         complete: False when the text was cut at the model's length limit, or nobody says that it was not.
         sources: Paths or names of the images in their order, as the caller gave them; None for bytes and pixels. The
             images themselves are not kept.
@@ -174,46 +170,9 @@ class Reply:
         dump = getattr(self.data, "model_dump", None)  # of an instance of pydantic's
         return to_versioned(self) | {"source": self.source} | {"data": self.data if dump is None else dump(mode="json")}
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read again what `to_dict` returned; `data` is of JSON values then. Errors as in `Description.from_dict`."""
-        return read_record(cls, values)
-
-    def _repr_html_(self) -> str:
-        from vision_backends.results.cards import card
-
-        return card(self)
-
-    def save(self, path: str | os.PathLike[str], *, image: ImageSource | None = None) -> None:
-        """Write the answer to a file whose name ends in .json (read again by `from_dict`) or .html (with its picture).
-
-        Args:
-            path: The file; one that is there is replaced.
-            image: What it was asked about, where that has no path or has moved.
-
-        Raises:
-            InvalidRequestError: The name says another format, or is that of the image; the file cannot be written.
-        """
-        from vision_backends.results.files import save
-
-        save(self, path, image=image)
-
-    def show(self, *, image: ImageSource | None = None) -> None:
-        """Show the answer with its picture: in a notebook below the cell, otherwise in a viewer of pictures.
-
-        Args:
-            image: What it was asked about, where that has no path or has moved.
-
-        Raises:
-            InvalidRequestError: There is no image to show it with.
-        """
-        from vision_backends.results.display import show
-
-        show(self, image=image)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Embedding:
+class Embedding(VersionedRecord):
     """One vector and its vector space.
 
     Attributes:
@@ -306,7 +265,7 @@ class Embedding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Detection:
+class Detection(Record):
     """One object in an image.
 
     Attributes:
@@ -339,18 +298,9 @@ class Detection:
         x1, y1, x2, y2 = self.xyxy
         return (x2 - x1) * (y2 - y1)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON-able values."""
-        return to_values(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read again what `to_dict` returned; errors as in `Description.from_dict`."""
-        return read_record(cls, values)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ImageLabel:
+class ImageLabel(Record):
     """Something that is known of an image as a whole, not where in it.
 
     Attributes:
@@ -369,18 +319,9 @@ class ImageLabel:
         if not 0.0 <= self.score <= 1.0:
             raise ValueError(f"The score {self.score} is not in [0, 1].")
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON-able values."""
-        return to_values(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read again what `to_dict` returned; errors as in `Description.from_dict`."""
-        return read_record(cls, values)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Detections:
+class Detections(_Answer):
     """The objects of one image, best score first; iterates over its ``Detection`` records.
 
     ``found[0]`` is the best of them. A slice, a mask or places (``found[:3]``, ``found[found.scores > 0.5]``,
@@ -512,15 +453,6 @@ class Detections:
             image_labels=tuple(filter(fits, self.image_labels)),
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON-able values."""
-        return to_versioned(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read again what `to_dict` returned; errors as in `Description.from_dict`."""
-        return read_record(cls, values)
-
     def to_coco(self, *, image_id: int, categories: Mapping[str, int] | None = None) -> list[dict[str, Any]]:
         """Return COCO result rows: ``{"image_id", "category_id", "bbox": [x, y, w, h], "score"}``.
 
@@ -601,40 +533,6 @@ class Detections:
         from vision_backends.results.display import plot
 
         return plot(self, image=image, ax=ax)
-
-    def _repr_html_(self) -> str:
-        from vision_backends.results.cards import card
-
-        return card(self)
-
-    def save(self, path: str | os.PathLike[str], *, image: ImageSource | None = None) -> None:
-        """Write the answer to a file that ends in .json (read again by `from_dict`), .html, .jpg, .png or .webp.
-
-        The last three are the image with its boxes.
-
-        Args:
-            path: The file; one that is there is replaced.
-            image: What it was asked about, where that has no path or has moved.
-
-        Raises:
-            InvalidRequestError: The name says another format, or is that of the image; the file cannot be written.
-        """
-        from vision_backends.results.files import save
-
-        save(self, path, image=image)
-
-    def show(self, *, image: ImageSource | None = None) -> None:
-        """Show the answer with its picture: in a notebook below the cell, otherwise in a viewer of pictures.
-
-        Args:
-            image: What it was asked about, where that has no path or has moved.
-
-        Raises:
-            InvalidRequestError: There is no image to show it with.
-        """
-        from vision_backends.results.display import show
-
-        show(self, image=image)
 
 
 _SHOWN_ITEMS = 4

@@ -22,7 +22,7 @@ PICTURES = {".jpeg": "JPEG", ".jpg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
 
 
 def save(answer: Any, path: str | os.PathLike[str], *, image: ImageSource | None) -> None:  # noqa: ANN401 — any answer
-    """Write an answer to a file. Arguments and errors as in `Description.save` and `Detections.save`."""
+    """Write an answer to a file. Arguments and errors as in `Description.save`."""
     file = path_of(path)
     suffix = file.suffix.lower()
     has_boxes = hasattr(answer, "items")
