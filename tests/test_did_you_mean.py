@@ -18,6 +18,14 @@ def test_the_most_similar_name_is_asked_about(name, question):
     assert did_you_mean(name, ["OpenAI", "local"]) == question
 
 
+def test_a_maker_that_is_like_no_rung_is_not_taken_for_one():
+    """However much of the name is equal: what stands behind the slash is repeated in every proposal."""
+    with Router([FakeBackend("first"), FakeBackend("second")]) as router:
+        with pytest.raises(InvalidRequestError) as caught:
+            router.describe(b"", model="foo/some-long-name")
+        assert "Did you mean" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("keywords", "meant"),
     [

@@ -6,12 +6,12 @@ This module decides where backends are looked up: built in, in the entry point g
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vision_backends.arguments import did_you_mean
 from vision_backends.backends.base import Backend, table_of, tell_table
 from vision_backends.backends.conformance import fault_of
 from vision_backends.config.settings import BUILT_IN, KINDS, RUNG_NAME
@@ -135,10 +135,10 @@ def _offered() -> dict[str, EntryPoint]:
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
+    near = did_you_mean(name, known).rstrip()
     if "." in name and not near:
         return f"A class is written with a colon: {':'.join(name.rsplit('.', 1))!r}."
-    return f"Did you mean {near[0]!r}?" if near else f"Known are {', '.join(known)} and package.module:Class."
+    return near or f"Known are {', '.join(known)} and package.module:Class."
 
 
 def _import(name: str, path: str) -> object:

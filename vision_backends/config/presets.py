@@ -6,7 +6,6 @@ becomes of what it refuses.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import tomllib
@@ -14,7 +13,7 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Literal
 
-from vision_backends.arguments import shown
+from vision_backends.arguments import did_you_mean, shown
 from vision_backends.config.web_address import goes_in_the_clear, is_same_server, origin_of
 from vision_backends.errors import ConfigError
 
@@ -128,9 +127,11 @@ def find_preset(name: object) -> Preset:
     known = presets()
     if isinstance(name, str) and name in known:
         return known[name]
-    near = difflib.get_close_matches(str(name).lower(), known, n=1)
-    remedy = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(known)}. Any other has a base_url."
-    raise ConfigError(f"[openai] preset = {shown(name)} is unknown.", remedy=remedy)
+    written = repr(name) if isinstance(name, str) else shown(name)
+    otherwise = f"There are: {', '.join(known)}. Any other has a base_url."
+    raise ConfigError(
+        f"[openai] preset = {written} is unknown.", remedy=did_you_mean(name, known).rstrip() or otherwise
+    )
 
 
 def _read(name: str, row: dict[str, Any]) -> Preset:

@@ -7,7 +7,6 @@ secret. It must not know which tables there are, nor where their values come fro
 from __future__ import annotations
 
 import collections.abc
-import difflib
 import inspect
 import types
 import typing
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import SchemaError
 
+from vision_backends.arguments import did_you_mean
 from vision_backends.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -132,8 +132,8 @@ def wrong_table(
 
 def unknown_key(key: str, valid: Sequence[str], *, where: str) -> ConfigError:
     """Return the error that says that a key is unknown, and names the nearest valid one."""
-    near = difflib.get_close_matches(key.rpartition(".")[2], valid, n=1)
-    remedy = f"Did you mean {near[0]!r}?" if near else f"Valid keys: {', '.join(sorted(valid)) or 'none'}."
+    near = did_you_mean(key.rpartition(".")[2], valid).rstrip()
+    remedy = near or f"Valid keys: {', '.join(sorted(valid)) or 'none'}."
     return ConfigError(f"{where} has an unknown key {key!r}.", remedy=remedy)
 
 

@@ -6,12 +6,11 @@ what a router does with them.
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from vision_backends.arguments import iterate, shown
+from vision_backends.arguments import did_you_mean, iterate, shown
 from vision_backends.backends.base import Backend
 from vision_backends.backends.conformance import fault_of
 from vision_backends.backends.requests import (
@@ -132,10 +131,10 @@ def limits_of(limits: Mapping[str, Limits]) -> dict[str, dict[str, Limits]]:
         account = ACCOUNTS + allowed.account
         if account not in limits:
             known = [each.removeprefix(ACCOUNTS) for each in limits if each.startswith(ACCOUNTS)]
-            near = difflib.get_close_matches(allowed.account, known, n=1)
+            near = did_you_mean(allowed.account, known).rstrip()
             message = f"{name}.account = {shown(allowed.account)} is no account: there is no table [{account}]."
             otherwise = f"Write [{account}], with the limits that its rungs share."
-            raise ConfigError(message, remedy=f"Did you mean {near[0]!r}?" if near else otherwise)
+            raise ConfigError(message, remedy=near or otherwise)
         found[name][account] = limits[account]
     return found
 

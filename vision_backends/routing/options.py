@@ -261,7 +261,8 @@ def _with_model(model: str, ladder: Sequence[Backend], request: Request, *, are_
         return chosen
     models = {rung.name: name for rung in ladder if (name := _model_of(rung, request))}
     known = [f"{name} ({rung})" for rung, name in models.items()]
-    near = did_you_mean(model, [*models.values(), *(f"{rung}/{rest}" for rung in models)])
+    named_alike = [f"{rung}/{rest}" for rung in models if slash and did_you_mean(first, [rung])]
+    near = did_you_mean(model, [*models.values(), *named_alike])
     server = next((rung.name for rung in ladder if not rung.local), None)
     other = "" if server is None else f" For another model of a server, name its rung: model='{server}/{model}'."
     raise InvalidRequestError(
