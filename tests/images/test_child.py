@@ -80,6 +80,18 @@ def test_it_ends_when_that_is_asked_for():
     thread.join()
 
 
+@pytest.mark.parametrize("side_px", [20, 400, 4_000])
+def test_it_may_have_ended_before_it_is_told_anything(side_px):
+    """What is still in the buffer of the pipe then is nobody's error."""
+
+    def end_at_once(kill):
+        kill()
+        kill.__self__.wait(30)
+
+    with pytest.raises(InvalidImageError, match="its decoder ended with status -9"):
+        decode_apart(measured(encode(PILImage.effect_noise((side_px, side_px), 50), "PNG")), started=end_at_once)
+
+
 def test_an_avif_that_nobody_can_count_is_decoded_where_memory_ends():
     """An animation need not have a still picture beside it; its first picture is seen all the same."""
     others = [PILImage.new("RGB", SCENE.size, colour) for colour in ("blue", "red")]

@@ -61,9 +61,8 @@ def decode_apart(measured: Measured, *, started: Callable[[Callable[[], None]], 
     }
     with _start() as process:
         started(process.kill)
-        with suppress(BrokenPipeError):
-            _write(_pipe(process.stdin), asked, measured.encoded.data)
-            _pipe(process.stdin).close()
+        with suppress(BrokenPipeError), _pipe(process.stdin) as stdin:  # closing it writes as well
+            _write(stdin, asked, measured.encoded.data)
         try:
             answer, pixels = _read(_pipe(process.stdout))
         except EOFError:
