@@ -116,15 +116,22 @@ class Attempts:
 
     def recall(self, turn: Turn, items: Sequence[Item]) -> list[Item]:
         """Settle the items that this rung has answered before; return the others."""
-        pending = [item for item in items if not item.settled]
         name = turn.rung.backend.name
-        for item in pending:
+        settled: list[Item] = []
+        pending: list[Item] = []
+        for item in items:
+            if item.settled:
+                continue
             kept = item.recalled.pop(name, None)
             answer = None if kept is None else decode(kept)
             if isinstance(answer, ANSWER_TYPES[turn.call.request.task]):
                 settle(item, turn.rung, answer, "cached", at=self.clock.time())
-        turn.call.on_settled([item for item in pending if item.settled])
-        return [item for item in pending if not item.settled]
+                settled.append(item)
+            else:
+                pending.append(item)
+        if settled:
+            turn.call.on_settled(settled)
+        return pending
 
     def pass_by(self, items: Sequence[Item], turn: Turn, refusal: BackendError) -> None:
         """Note why a rung is not asked; one that is not ready is made so for the next time, if it can be."""
@@ -498,7 +505,7 @@ def _for_nothing(attempt: Attempt) -> Attempt:
 
 
 def _usage(answers: Sequence[Answer]) -> Usage:
-    return reduce(add, (answer.trace.usage for answer in answers))
+    return reduce(add, [answer.trace.usage for answer in answers])
 
 
 def _share(usage: Usage, items: Sequence[Item]) -> Usage:
