@@ -145,6 +145,10 @@ class AdmissionControl:
         is_limited = self._reservations.may_block(scope.backend)
         return self.blocking and (is_limited or bool(self._gates(scope, snapshot).concerning(scope)))
 
+    def refusal(self, scope: Scope, snapshot: GateSnapshot) -> BackendError | None:
+        """Return the error of the gate that would keep out any call now, or None; asks no store."""
+        return self._gates(scope, snapshot).refusal(scope, now=self._clock.time())
+
     def peek(self, scope: Scope, snapshot: GateSnapshot | None = None) -> BackendError | None:
         """Return what would keep out a small call now, or None; changes nothing.
 
@@ -154,7 +158,7 @@ class AdmissionControl:
         """
         now = self._clock.time()
         snapshot = snapshot or self.look([scope])
-        blocked = self._gates(scope, snapshot).refusal(scope, now=now)
+        blocked = self.refusal(scope, snapshot)
         throttled = blocked or self._throttling.obstacle(scope, now=self._clock.monotonic())
         return throttled or self._reservations.obstacle(scope.backend, snapshot.budgets, now=now)
 
