@@ -11,7 +11,7 @@ from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING
 
-from vision_backends.backends.base import tell_rung
+from vision_backends.backends.rung_names import tell_rung
 from vision_backends.errors import last_of_each
 from vision_backends.health.policy import MAYBE_BILLED
 from vision_backends.storage.base import LedgerRow

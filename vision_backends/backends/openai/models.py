@@ -113,12 +113,6 @@ class ImageTokenRule:
         tiles = math.ceil(width / TILE_PX) * math.ceil(height / TILE_PX)
         return math.ceil(self.base_tokens + self.tile_tokens * tiles + self.patch_tokens * _patches(width, height))
 
-    @property
-    def longest_short_side_px(self) -> int:
-        """The longest that the shorter side of any image can be when it is sent."""
-        limits = [self.max_side_px, self.short_side_px, self.max_patches and math.isqrt(self.max_patches) * PATCH_PX]
-        return min(limit for limit in limits if limit)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
