@@ -24,15 +24,8 @@ from vision_backends.backends.openai.dialect import Dialect
 from vision_backends.backends.openai.embeddings import Embedder
 from vision_backends.backends.openai.errors import Taxonomy
 from vision_backends.backends.openai.findings import day_of
-from vision_backends.backends.openai.models import (
-    DEFAULT_EMBEDDING_MODEL,
-    DEFAULT_MODEL,
-    Detail,
-    PriceList,
-    Tokens,
-    is_openai_model,
-    split_usage,
-)
+from vision_backends.backends.openai.models import DEFAULT_EMBEDDING_MODEL, DEFAULT_MODEL, Detail, is_openai_model
+from vision_backends.backends.openai.prices import PriceList, Tokens, split_usage
 from vision_backends.backends.openai.prompts import (
     ask_about,
     ask_for_boxes,
