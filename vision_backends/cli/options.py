@@ -53,7 +53,8 @@ __all__ = [
 
 
 def _backend_names() -> list[str]:
-    from vision_backends.config.settings import BUILT_IN, load_settings  # only when a shell asks
+    from vision_backends.config.loading import load_settings  # only when a shell asks
+    from vision_backends.config.settings import BUILT_IN  # only when a shell asks
 
     try:
         return [*BUILT_IN, *load_settings().backends]
@@ -150,7 +151,7 @@ class CommonOptions:
         Raises:
             ConfigError: A file, key, value or backend name has no meaning.
         """
-        from vision_backends.config.settings import read_configuration
+        from vision_backends.config.loading import read_configuration
         from vision_backends.router import Router
 
         configuration = read_configuration(self.config)
