@@ -313,7 +313,7 @@ def _rows(
         redo_degraded=options.redo == "degraded",
         max_bytes=settings.images.max_bytes,
     ) as rows:
-        left = rows.remaining(inputs)
+        left = rows.remaining(inputs, bar=partial(progress_bar, quiet=options.quiet, doing="comparing with the rows"))
         try:
             yield left, rows
         finally:
