@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar, Unpack
@@ -239,7 +240,7 @@ def rows_of(
         redo_degraded=options.redo == "degraded",
         max_bytes=settings.images.max_bytes,
     ) as rows:
-        left = rows.remaining(inputs)
+        left = rows.remaining(inputs, bar=partial(progress_bar, quiet=options.quiet, doing="comparing with the rows"))
         try:
             yield left, rows
         finally:
