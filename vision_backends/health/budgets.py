@@ -17,6 +17,7 @@ from vision_backends.arguments import shown
 from vision_backends.backends.base import table_of
 from vision_backends.errors import BackendError, ConfigError, OverloadedError, QuotaExhaustedError, RateLimitedError
 from vision_backends.health.circuit_breaker import MAX_LEASE_S, SLACK_S
+from vision_backends.serialization import VersionedRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -221,7 +222,7 @@ BUDGETS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Alert:
+class Alert(VersionedRecord):
     """A budget is nearly or wholly spent. Reported once per budget and period, among all processes.
 
     Attributes:
@@ -244,7 +245,7 @@ class Alert:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spending:
+class Spending(VersionedRecord):
     """How far a budget is spent.
 
     Attributes:
