@@ -20,7 +20,7 @@ from vision_backends import (
     Router,
     UnavailableError,
 )
-from vision_backends.config.settings import load_settings
+from vision_backends.config.loading import load_settings
 from vision_backends.testing import FakeBackend, FakeClock, SandboxServer
 from vision_backends.testing.sandbox import FAULTS as SANDBOX
 from vision_backends.testing.sandbox import Fault

@@ -247,7 +247,7 @@ class Router:
             ConfigError: A file, key, value or backend name has no meaning, or a file that was only found sets what it
                 may not. Nothing has been opened or sent then.
         """
-        from vision_backends.config.settings import load_settings
+        from vision_backends.config.loading import load_settings
         from vision_backends.routing.configured import parts_of
 
         settings = load_settings(config, overrides=cast("Mapping[str, Any]", overrides))

@@ -11,7 +11,7 @@ import sys
 import pytest
 from conftest import process_env
 
-from vision_backends.config.settings import load_settings
+from vision_backends.config.loading import load_settings
 from vision_backends.observability.call_log import CallLog
 
 FAKE = "vision_backends.testing.fake:FakeBackend"

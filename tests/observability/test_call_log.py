@@ -11,7 +11,7 @@ import pytest
 from PIL import Image as PILImage
 
 from vision_backends import Router, UnavailableError, VisionError
-from vision_backends.config.settings import load_settings
+from vision_backends.config.loading import load_settings
 from vision_backends.observability.call_log import CallLog
 
 IMAGE = PILImage.new("RGB", (64, 48), "teal")

@@ -435,7 +435,7 @@ def tell_rung(error: VisionError, backend: Backend) -> None:
 def in_own_words(initialize: Callable[P, None]) -> Callable[P, None]:
     """Have the errors of a constructor speak of the table of the class that is made, which may be a variety of its own.
 
-    No ladder has given it a name yet.
+    No ladder has given it a name yet. Their tracebacks end here, as the variables of the frames below may hold keys.
     """
 
     @wraps(initialize)
@@ -446,7 +446,8 @@ def in_own_words(initialize: Callable[P, None]) -> Callable[P, None]:
             made = type(args[0])
             if issubclass(made, Backend) and _kinds(made):
                 tell_table(error, made, table=_own_table(made))
-            raise
+            del args, keywords
+            raise error.with_traceback(None) from error.__cause__
 
     return told
 

@@ -56,7 +56,8 @@ __all__ = [
 
 def backend_names() -> list[str]:
     """Return the names of backends that a shell completes: the built-in ones, and those of the configuration."""
-    from vision_backends.config.settings import BUILT_IN, load_settings  # only when a shell asks
+    from vision_backends.config.loading import load_settings  # only when a shell asks
+    from vision_backends.config.settings import BUILT_IN
 
     try:
         return [*BUILT_IN, *load_settings().backends]
@@ -163,7 +164,7 @@ class CommonOptions:
         Raises:
             ConfigError: A file, key, value or backend name has no meaning.
         """
-        from vision_backends.config.settings import read_configuration
+        from vision_backends.config.loading import read_configuration
         from vision_backends.router import Router
 
         configuration = read_configuration(self.config)

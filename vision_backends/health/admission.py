@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from vision_backends.backends.requests import RateLimits
     from vision_backends.clock import Clock
     from vision_backends.errors import BackendError, VisionError
-    from vision_backends.health.budgets import BudgetState, Limits, Spending
+    from vision_backends.health.budget_state import BudgetState
+    from vision_backends.health.budgets import Limits, Spending
     from vision_backends.health.policy import GateReport
     from vision_backends.health.shared_states import Event
     from vision_backends.storage.base import States

@@ -18,7 +18,8 @@ from vision_backends.engine.pools import Pool
 from vision_backends.engine.threads import after_fork_in_child, make_queue
 from vision_backends.errors import BackendError, OverloadedError, QuotaExhaustedError
 from vision_backends.health.allowances import SPARE_CALLS, Allowance
-from vision_backends.health.budgets import ACCOUNTS, GIVE_BACK_S, Amount, BudgetReservedError, BudgetState
+from vision_backends.health.budget_state import GIVE_BACK_S, BudgetReservedError, BudgetState
+from vision_backends.health.budgets import ACCOUNTS, Amount
 from vision_backends.storage.bounded import RETRY_S
 
 if TYPE_CHECKING:

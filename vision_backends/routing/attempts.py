@@ -25,7 +25,7 @@ from vision_backends.errors import (
     UnavailableError,
     VisionError,
 )
-from vision_backends.health.budgets import BudgetReservedError
+from vision_backends.health.budget_state import BudgetReservedError
 from vision_backends.routing.lines import Settlements
 from vision_backends.routing.single_flight import Flight, SingleFlight
 from vision_backends.routing.trace import note, settle

@@ -45,7 +45,7 @@ def logs(
 
     With --json each line is a whole record, with its prompt and its trace.
     """
-    from vision_backends.config.settings import load_settings
+    from vision_backends.config.loading import load_settings
     from vision_backends.observability.call_log import CallLog
 
     begin = since_of(since, now=time.time())
