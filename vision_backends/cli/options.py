@@ -57,7 +57,7 @@ __all__ = [
 def backend_names() -> list[str]:
     """Return the names of backends that a shell completes: the built-in ones, and those of the configuration."""
     from vision_backends.config.loading import load_settings  # only when a shell asks
-    from vision_backends.config.settings import BUILT_IN
+    from vision_backends.config.settings import BUILT_IN  # only when a shell asks
 
     try:
         return [*BUILT_IN, *load_settings().backends]
