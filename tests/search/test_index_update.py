@@ -312,6 +312,21 @@ def test_photos_get_a_vector_in_the_space_of_words_and_one_in_that_of_photos(mak
     assert index.search_like(path).space == "two/images@1"
 
 
+def test_a_photo_is_opened_once_for_all_spaces(make_index, photos, make_photo):
+    """Both spaces are asked about the very same open image."""
+    backend = TwoSpaceBackend(TwoSpaces())
+    seen = []
+    backend.embed = lambda images, request, *, timeout_s: (
+        seen.append(images) or TwoSpaceBackend.embed(backend, images, request, timeout_s=timeout_s)
+    )
+    for seed in range(3):
+        make_photo(f"{seed}.png", seed)
+    make_index(backend).update(photos)
+    one, other = ({image.digest: image for image in images} for images in seen)
+    assert one.keys() == other.keys()
+    assert all(one[digest] is other[digest] for digest in one)
+
+
 def test_photos_that_were_embedded_for_one_purpose_get_the_vectors_of_the_other(make_index, photos, make_photo):
     """Only those."""
     backend = TwoSpaceBackend(TwoSpaces())
