@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from .comparison import DIFFERENT, UNLIKE
 from .contents import QUESTION
 from .palette import PARTS, assign_marks, css_variables
 from .pictures import arrange_pictures
@@ -49,6 +50,8 @@ def write_page(contents: Contents) -> str:
         question=QUESTION,
         date=show_date(contents.runs[-1].started_at),
         contents=contents,
+        unlike=UNLIKE,
+        different=DIFFERENT,
         marks=marks,
         legend=[name for name in [*filter(None, marks), None] if name in seen],
         css=Markup(f"{css_variables()}\n{(_FOLDER / 'page.css').read_text(encoding='utf-8')}"),  # noqa: S704 — our own
