@@ -31,7 +31,12 @@ DIFFERENT = "What else is not the same: a change may come of it"
 
 NOTHING_ALIKE = "No figure of these runs can be compared."
 
-_RULE = "Better or worse is what lies outside of both 95 % intervals; without intervals a change may be chance."
+_RULE = (
+    "▲ and ▼: the two 95 % intervals do not overlap. ≈: they do, so the change may be chance. "
+    "?: nobody can say, because there is no interval."
+)
+
+_GAP = "\u00a0"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +46,7 @@ class Comparison:
     Attributes:
         number: The later run's.
         heading: Which runs these are.
-        changes: The figures that matter most and have changed; None where none has.
-        unchanged: Those that are the same, or that no figure can be compared.
+        changes: The figures that matter most: a row for each rung and task, and one for each library of the played day.
         figures: All figures that can be compared; None where there are none.
         obstacles: What cannot be compared, and why: one sentence each.
         differences: What else is not the same, so that a change may come of it.
@@ -50,8 +54,7 @@ class Comparison:
 
     number: int
     heading: str
-    changes: Table | None
-    unchanged: str | None
+    changes: tuple[Table, ...]
     figures: Table | None
     obstacles: tuple[str, ...]
     differences: tuple[str, ...]
@@ -75,12 +78,17 @@ def _compare_run(first: Run, later: Run, number: int, absences: Sequence[Absence
     kept = max((key.size for key in top), default=0)
     top = [key for key in top if key.size in {0, kept}]
     heading = f"Run {number} beside run 1"
-    changed = [key for key in top if before[key].value != after[key].value]
+    if not any(side[key].value for key in top if key.topic == "cost" for side in (before, after)):
+        top = [key for key in top if key.topic != "cost"]
+    rungs, days = ([key for key in top if (key.backend is None) is of_day] for of_day in (False, True))
     return Comparison(
         number=number,
         heading=f"{heading} ({show_date(first.started_at)} → {show_date(later.started_at)})",
-        changes=_tabulate_changes(changed, before, after, caption=heading, number=number) if changed else None,
-        unchanged=_name_unchanged([key for key in top if key not in changed]) if alike else NOTHING_ALIKE,
+        changes=tuple(
+            _tabulate_changes(keys, before, after, caption=f"{heading}: {what}", subject=subject)
+            for keys, what, subject in ((rungs, "rungs", "rung"), (days, "the day of trouble", "library"))
+            if keys
+        ),
         figures=_tabulate_all(alike, before, after, caption=f"All figures: {heading}", number=number)
         if alike
         else None,
@@ -93,38 +101,37 @@ def _compare_run(first: Run, later: Run, number: int, absences: Sequence[Absence
     )
 
 
-def _name_unchanged(keys: Sequence[Key]) -> str | None:
-    """Say which of the figures that matter most are the same; None where there are none."""
-    names = _Grouped()
-    for key in keys:
-        names.add(key.name, key.spoken)
-    told = [f"{name} of {join_words(spoken)}" for name, spoken in names.items()]
-    return f"Equal in both: {'; '.join(told)}." if told else None
-
-
 def _tabulate_changes(
-    keys: Sequence[Key], before: Mapping[Key, Figure], after: Mapping[Key, Figure], *, caption: str, number: int
+    keys: Sequence[Key], before: Mapping[Key, Figure], after: Mapping[Key, Figure], *, caption: str, subject: str
 ) -> Table:
-    """Return a short row for each figure."""
+    """Return a row for each rung and task, or library, and a column for each kind of figure."""
+    columns = list(dict.fromkeys(_column(key) for key in keys))
+    rows: dict[tuple[str, str | None], dict[str, Cell]] = {}
+    for key in keys:
+        rows.setdefault((key.who, key.backend), {})[_column(key)] = _change_cell(key, before[key], after[key])
     return Table(
         caption=caption,
-        columns=(
-            Column("rung", is_number=False),
-            Column(f"run 1 → run {number}"),
-            Column("change"),
-            Column("better or worse?", is_number=False),
-        ),
+        columns=(Column(subject, is_number=False), *map(Column, columns)),
         rows=tuple(
-            (
-                Cell(key.who, key.name, backend=key.backend),
-                Cell(f"{before[key].shown} → {after[key].shown}"),
-                Cell(_change(before[key], after[key])),
-                _verdict(before[key], after[key]),
-            )
-            for key in keys
+            (Cell(who, backend=backend), *(cells.get(column, Cell(detail="not in both")) for column in columns))
+            for (who, backend), cells in rows.items()
         ),
-        notes=(_RULE,),
+        notes=(_RULE,) if any(key.backend is not None for key in keys) else (),
     )
+
+
+def _column(key: Key) -> str:
+    return "quality" if key.topic == "quality" else key.name.removeprefix("day: ")
+
+
+def _change_cell(key: Key, before: Figure, after: Figure) -> Cell:
+    """Return both figures in a line, and what that means beneath it."""
+    verdict = _verdict(before, after)
+    name = f"{key.name}: " if key.topic == "quality" else ""
+    if after.value == before.value:
+        return Cell(after.shown, f"{name}{verdict.text}")
+    detail = f"{name}{_change(before, after)}, {verdict.text}"
+    return Cell(f"{before.shown} → {after.shown}", detail, tone=verdict.tone)
 
 
 def _tabulate_all(
@@ -159,20 +166,21 @@ def _change(before: Figure, after: Figure) -> str:
     if delta == 0:
         return "none"
     sign = "+" if delta > 0 else "−"
-    share = f" ({sign}{show_share(abs(delta / before.value))})" if before.value else ""
-    return f"{sign}{before.show(abs(delta))}{share}"
+    share = show_share(abs(delta / before.value)) if before.value else ""
+    signed = share if share.startswith(("under", "over")) else f"{sign}{share}"
+    return f"{sign}{before.show(abs(delta))}{f' ({signed})' if share else ''}"
 
 
 def _verdict(before: Figure, after: Figure) -> Cell:
     if after.value == before.value:
-        return Cell("= equal")
+        return Cell(f"={_GAP}equal")
     first, second = before.interval, after.interval
     direction = "better" if (after.value > before.value) == after.higher_is_better else "worse"
     if first is None or second is None:
-        return Cell(f"? {direction}, or chance: no interval", tone="open")
+        return Cell(f"?{_GAP}{direction}, no interval", tone="open")
     if first.low <= second.high and second.low <= first.high:
-        return Cell("≈ may be chance: the intervals overlap", tone="open")
-    return Cell("▲ better", tone="better") if direction == "better" else Cell("▼ worse", tone="worse")
+        return Cell(f"≈{_GAP}{direction}, may be chance", tone="open")
+    return Cell(f"▲{_GAP}better", tone="better") if direction == "better" else Cell(f"▼{_GAP}worse", tone="worse")
 
 
 def _list_unlike(keys: Sequence[Key], before: Mapping[Key, Figure], after: Mapping[Key, Figure]) -> Iterator[str]:

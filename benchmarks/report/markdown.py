@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from .comparison import DIFFERENT, UNLIKE
+from .comparison import DIFFERENT, NOTHING_ALIKE, UNLIKE
 from .contents import QUESTION
 from .wording import split_links
 
@@ -50,12 +50,10 @@ def _write_lines(contents: Contents) -> Iterator[str]:
 
 
 def _write_comparison(comparison: Comparison) -> Iterator[str]:
-    if comparison.changes is None:
-        yield from ("", f"## Run {comparison.number} beside run 1")
-    else:
-        yield from write_table(comparison.changes)
-    if comparison.unchanged:
-        yield from ("", _escape(comparison.unchanged))
+    for table in comparison.changes:
+        yield from write_table(table)
+    if not comparison.changes:
+        yield from ("", f"## Run {comparison.number} beside run 1", "", NOTHING_ALIKE)
     for heading, sentences in ((UNLIKE, comparison.obstacles), (DIFFERENT, comparison.differences)):
         if sentences:
             yield from ("", f"**{heading}**", "")

@@ -10,6 +10,7 @@ from benchmarks.datasets import open_dataset
 from benchmarks.report import write_report
 from benchmarks.report.comparison import compare_runs
 from benchmarks.report.contents import gather_contents
+from benchmarks.report.markdown import write_markdown
 
 
 def compare(before, after):
@@ -39,32 +40,31 @@ def test_better_or_worse_is_what_lies_outside_of_both_intervals():
     )
     rows = rows_of(compare(before, after).figures)
     assert rows["CIDEr-D"]["change"][0] == "+0.200 (+21 %)"
-    assert rows["CIDEr-D"]["better or worse?"][0] == "≈ may be chance: the intervals overlap"
+    assert rows["CIDEr-D"]["better or worse?"][0] == "≈ better, may be chance"
     assert rows["BLEU-4"]["better or worse?"][0] == "▲ better"
     assert rows["warm call, median"]["better or worse?"][0] == "▼ worse"
     assert rows["warm call, median"]["change"][0] == "+403 ms (+100 %)"
-    assert rows["images a second, 4 callers"]["better or worse?"][0] == "? worse, or chance: no interval"
+    assert rows["images a second, 4 callers"]["better or worse?"][0] == "? worse, no interval"
     assert rows["peak memory"]["better or worse?"][0] == "= equal"
 
 
 def test_the_top_of_the_page_is_what_has_changed_beside_what_cannot_be_compared(tmp_path):
-    """Only the figures that matter most, and only those that differ; the others are named in one sentence."""
+    """A row for each rung and task with the figures that matter most, old and new, and what that means in words."""
     before, after = make_pair(
         latency=(synthetic.make_latency("local", "describe", slower=2.0),),
         machine=synthetic.MACHINE.model_copy(update={"packages": {"vision-backends": "0.2.0"}}),
-        quality=(
-            synthetic.make_quality("local", "describe"),
-            synthetic.make_quality("embedded", "describe"),
-        ),
+        quality=(synthetic.make_quality("local", "describe"), synthetic.make_quality("embedded", "describe")),
     )
     comparison = compare(before, after)
-    figures = [row["rung"] for row in read_table(comparison.changes)]
-    assert figures == [
-        ("local: describe", "warm call, median"),
-        ("local: describe", "first answer, median"),
-        ("local: describe", "images a second, 16 callers"),
-    ]
-    assert comparison.unchanged == "Equal in both: CIDEr-D of local at describe."
+    [table] = comparison.changes
+    [row] = read_table(table)
+    assert row == {
+        "rung": ("local: describe", None),
+        "quality": ("0.940", "CIDEr-D: =\u00a0equal"),
+        "warm call, median": ("403 ms → 806 ms", "+403\u00a0ms (+100\u00a0%), ▼\u00a0worse"),
+        "first answer, median": ("2.6 s → 3.4 s", "+820\u00a0ms (+32\u00a0%), ?\u00a0worse, no interval"),
+        "images a second, 16 callers": ("3.902 → 1.951", "−1.951 (−50\u00a0%), ?\u00a0worse, no interval"),
+    }
     assert comparison.obstacles == ("embedded at describe: not in run 1 (it was not measured).",)
     assert comparison.differences[0].startswith("Versions: vision-backends 0.1.0 → 0.2.0")
     markdown, html = write_report([before, after], tmp_path)
@@ -72,10 +72,20 @@ def test_the_top_of_the_page_is_what_has_changed_beside_what_cannot_be_compared(
     first = page.all("section")[0]
     assert text_of(first.find("h2")) == "What has changed"
     shown, written = text_of(first), markdown.read_text(encoding="utf-8")
-    for sentence in (*comparison.obstacles, comparison.unchanged):
+    for sentence in (*comparison.obstacles, *comparison.differences):
         assert sentence in shown
-        assert sentence in written
+        assert sentence.split("; ")[0] in written
     assert written.index("Run 2 beside run 1") < written.index("describe on synthetic-24")
+
+
+def test_prices_are_compared_where_anything_has_one():
+    """A column of zeros says nothing; beside a price, free is a figure."""
+    results = [synthetic.make_latency(name, "describe") for name in ("openai", "local")]
+    dear, free = synthetic.make_part(*results), synthetic.make_part(results[1])
+    [table] = compare(dear, dear).changes
+    assert [row["cost of 1,000"][0] for row in read_table(table)] == ["$0.42", "$0"]
+    [table] = compare(free, free).changes
+    assert "cost of 1,000" not in read_table(table)[0]
 
 
 def test_runs_of_different_machines_share_quality_but_no_times():
@@ -172,8 +182,10 @@ def test_days_of_another_length_are_not_compared():
     longer = day.model_copy(update={"phases": tuple(each.model_copy(update={"calls": 9}) for each in day.phases)})
     before = synthetic.make_part(failover=(day,))
     comparison = compare(before, before.model_copy(update={"failover": (longer,)}))
-    assert comparison.changes is None
-    assert comparison.unchanged == "No figure of these runs can be compared."
+    assert (comparison.changes, comparison.figures) == ((), None)
+    assert "No figure of these runs can be compared." in write_markdown(
+        gather_contents([before, before.model_copy(update={"failover": (longer,)})])
+    )
     assert comparison.obstacles == (
         "The played day and times of the played day: another day (360 calls in 90 s → 36 calls in 90 s).",
     )
