@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 from vision_backends.errors import VisionError
+from vision_backends.serialization import VersionedRecord
+from vision_backends.traces import Outcome, Purpose  # noqa: TC001 — `read_record` looks annotations up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-
-    from vision_backends.types import Outcome, Purpose
 
 __all__ = [
     "DAY_S",
@@ -53,7 +53,7 @@ class StoreClosedError(StoreError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LedgerRow:
+class LedgerRow(VersionedRecord):
     """One attempt, as it is booked.
 
     Attributes:
@@ -96,7 +96,7 @@ class LedgerRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LedgerTotal:
+class LedgerTotal(VersionedRecord):
     """Attempts of one day of UTC that are alike, added up.
 
     Attributes:
@@ -166,7 +166,7 @@ def add_up(rows: Iterable[LedgerRow]) -> list[LedgerTotal]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CacheInfo:
+class CacheInfo(VersionedRecord):
     """How full the cache is.
 
     Attributes:
