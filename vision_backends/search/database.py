@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vision_backends.errors import CallerError, ContentRejectedError, ImageTooLargeError, InvalidImageError
+from vision_backends.errors import caller_error
 from vision_backends.search.errors import ImageIndexError, LockedIndexError
 from vision_backends.search.vectors import VectorFile, checksum
 
@@ -78,8 +78,7 @@ class StoredError:
 
     def restored(self) -> VisionError:
         """Return the error, of its own class."""
-        kinds = {kind.kind: kind for kind in (InvalidImageError, ImageTooLargeError, ContentRejectedError)}
-        return kinds.get(self.kind, CallerError)(self.message, remedy=self.remedy)
+        return caller_error(self.kind, self.message, remedy=self.remedy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from queue import Empty
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 from weakref import WeakKeyDictionary
 
-from vision_backends.backends.base import Backend, in_own_words, rehearse
+from vision_backends.backends.base import Backend, rehearse
 from vision_backends.backends.embedded.rapid_ocr import RapidOcr
 from vision_backends.backends.embedded.reading import Reader
 from vision_backends.backends.embedded.session import OnnxModel, default_threads
@@ -29,6 +29,7 @@ from vision_backends.backends.requests import (
     EmbedTextRequest,
     Model,
 )
+from vision_backends.backends.rung_names import in_own_words
 from vision_backends.backends.vocabulary import joined, match_labels
 from vision_backends.clock import SYSTEM_CLOCK, Clock, Stopwatch, measured
 from vision_backends.config.found import FREELY
