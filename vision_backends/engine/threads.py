@@ -15,6 +15,7 @@ import threading
 import time
 import weakref
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from queue import Empty
@@ -286,6 +287,7 @@ def _is_patched() -> bool:
     return monkey is not None and bool(monkey.is_module_patched("threading"))
 
 
+@cache
 def _original(module: str, name: str) -> Any:  # noqa: ANN401 — whatever is found there
     if "gevent.monkey" in sys.modules and _is_patched():
         return sys.modules["gevent.monkey"].get_original(module, name)

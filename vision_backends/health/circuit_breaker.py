@@ -258,11 +258,7 @@ class AccountGates:
 
     def refusal(self, scope: Scope, *, now: float) -> BackendError | None:
         """Return the error of the gate that blocks a scope for the longest; None when it may pass or probe."""
-        waiting = [(key, gate) for key, gate in self.concerning(scope) if gate.wait_s(now) > 0]
-        if not waiting:
-            return None
-        key, gate = max(waiting, key=lambda each: each[1].wait_s(now))
-        return refusal(key, gate, now=now)
+        return longest_refusal(self.concerning(scope), now=now)
 
     def take_probe(self, scope: Scope, *, caller: str, lease_s: float, now: float) -> list[Transition]:
         """Let a call probe every gate that concerns a scope; all of them are due."""
@@ -431,6 +427,15 @@ def refusal(key: GateKey, gate: Gate, *, now: float) -> BackendError:
         code=gate.reason,
         retry_after_s=wait_s,
     )
+
+
+def longest_refusal(gates: Sequence[tuple[GateKey, Gate]], *, now: float) -> BackendError | None:
+    """Return the error of that one of some gates which blocks for the longest; None where none does."""
+    waiting = [(key, gate) for key, gate in gates if gate.wait_s(now) > 0]
+    if not waiting:
+        return None
+    key, gate = max(waiting, key=lambda each: each[1].wait_s(now))
+    return refusal(key, gate, now=now)
 
 
 def report(key: GateKey, gate: Gate, *, now: float) -> GateReport:

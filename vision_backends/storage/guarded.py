@@ -49,6 +49,7 @@ class GuardedAnswers(Guard):
 
     def __init__(self, answers: Answers, threads: Threads | None = None) -> None:
         self._answers = answers
+        self._look_up = getattr(answers, "first_of", None) or partial(_found, answers.get)
         super().__init__(answers, threads)
 
     def begin(self) -> None:
@@ -65,19 +66,18 @@ class GuardedAnswers(Guard):
     def first_of(self, keys: Sequence[str], *, every: bool = False) -> Mapping[str, bytes]:
         """Return the answer of the first of some keys that has one, or of every one, by its key; in one go."""
         if not self.blocking:
-            return _found(self._answers.get, keys, every=every)
+            return self._look_up(keys, every=every)
         with self._lock:
             pending = {key: self._pending[key] for key in keys if key in self._pending}
-        if len(pending) == len(keys) or (not every and keys[0] in pending):
-            return _found(pending.get, keys, every=every)
-
-        def get(key: str) -> bytes | None:
-            return pending.get(key) or self._answers.get(key)
-
+        if pending and not every:
+            first = next(iter(pending))
+            pending, keys = {first: pending[first]}, keys[: keys.index(first)]
+        asked = [key for key in keys if key not in pending]
         try:
-            return self._reader.ask(lambda: _found(get, keys, every=every))
+            kept = self._reader.ask(partial(self._look_up, asked, every=every)) if asked else {}
         except StoreError:
-            return _found(pending.get, keys, every=every)
+            kept = {}
+        return {**kept, **pending} if every else kept or pending
 
     def put(self, key: str, value: bytes) -> None:
         """Keep an answer, soon."""

@@ -128,21 +128,34 @@ class SQLiteStore:
 
     def get(self, key: str) -> bytes | None:
         """Return a cached answer and mark it as used, or None."""
-        with self._file.connection() as db:
-            row = db.execute("SELECT value, used FROM cache WHERE key = ?", (key,)).fetchone()
-        if row is None:
-            return None
-        value, used = row
+        return self.first_of([key]).get(key)
+
+    def first_of(self, keys: Sequence[str], *, every: bool = False) -> Mapping[str, bytes]:
+        """Return the answer of the first of some keys that has one, or of every one, and mark it as used."""
+        found: dict[str, bytes] = {}
+        stale: list[str] = []
         now = self._clock.time()
-        if not isinstance(used, float) or abs(now - used) > TOUCH_AFTER_S:
-            self._touch(key, now)
-        return value if isinstance(value, bytes) else None
+        with self._file.connection() as db:
+            for key in keys:
+                row = db.execute("SELECT value, used FROM cache WHERE key = ?", (key,)).fetchone()
+                if row is None:
+                    continue
+                value, used = row
+                if not isinstance(used, float) or abs(now - used) > TOUCH_AFTER_S:
+                    stale.append(key)
+                if isinstance(value, bytes):
+                    found[key] = value
+                    if not every:
+                        break
+        if stale:
+            self._touch(stale, now)
+        return found
 
     def put(self, key: str, value: bytes) -> None:
         """Keep an answer; the least recently used ones make room."""
         if len(value) > min(MAX_ENTRY_BYTES, self._max_cache_bytes):
             return
-        with self._file.transaction() as db:
+        with self._file.connection(writes=True) as db:
             db.execute(
                 "INSERT INTO cache (key, used, value) VALUES (?, ?, ?)"
                 " ON CONFLICT (key) DO UPDATE SET used = excluded.used, value = excluded.value",
@@ -171,7 +184,7 @@ class SQLiteStore:
         """Book attempts, all or none of them."""
         if not rows:
             return
-        with self._file.transaction() as db:
+        with self._file.connection(writes=True) as db:
             db.executemany(INSERT_ROW, map(astuple, rows))
             if self._clock.monotonic() >= self._prune_at:
                 self._prune_at = self._clock.monotonic() + PRUNE_EVERY_S
@@ -227,7 +240,7 @@ class SQLiteStore:
 
     def update(self, key: str, change: Callable[[str | None], tuple[str | None, T]]) -> T:
         """Replace a state atomically, as `States.update` says; ``change`` is called once, in a transaction."""
-        with self._file.transaction() as db:
+        with self._file.connection(writes=True) as db:
             row = db.execute("SELECT value FROM state WHERE key = ?", (key,)).fetchone()
             old = None if row is None else row[0]
             new, value = change(old)
@@ -249,12 +262,13 @@ class SQLiteStore:
         """Close the connections of all threads; calling it twice is harmless."""
         self._file.close()
 
-    def _touch(self, key: str, now: float) -> None:
-        """Mark an entry as used, unless that has to be waited for or cannot be written now."""
+    def _touch(self, keys: Sequence[str], now: float) -> None:
+        """Mark entries as used, unless that has to be waited for or cannot be written now."""
         with suppress(StoreError), self._file.connection() as db:
             db.execute("PRAGMA busy_timeout=0")
             try:
-                db.execute("UPDATE cache SET used = ? WHERE key = ?", (now, key))
+                marks = ", ".join("?" * len(keys))
+                db.execute(f"UPDATE cache SET used = ? WHERE key IN ({marks})", (now, *keys))  # noqa: S608 — only marks
             finally:
                 db.execute(f"PRAGMA busy_timeout={BUSY_S * 1000:.0f}")
 
