@@ -231,7 +231,8 @@ class Ledger(Protocol):
     """Keeps one row for each attempt. Safe for many threads.
 
     A router records behind its calls, in one thread, and waits for one that blocks for 50 ms in a call. One that adds
-    rows up faster than they can be read may have a method ``totals`` beside `rows`, with its arguments.
+    rows up faster than they can be read may have a method ``totals`` beside `rows`, with its arguments. One that keeps
+    answers too may have a method ``put_and_record``, which takes answers by their keys and rows, and keeps all or none.
 
     Attributes:
         blocking: As for `Answers`.

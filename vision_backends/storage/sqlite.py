@@ -51,6 +51,11 @@ PAGE_ROWS = 1_000
 
 INSERT_ROW = f"INSERT INTO ledger ({COLUMNS}) VALUES ({', '.join('?' for _ in fields(LedgerRow))})"  # noqa: S608 — the names of our own columns
 
+INSERT_ANSWER = (
+    "INSERT INTO cache (key, used, value) VALUES (?, ?, ?)"
+    " ON CONFLICT (key) DO UPDATE SET used = excluded.used, value = excluded.value"
+)
+
 ALIKE = ("task", "backend", "outcome", "model", "error")
 """What attempts of one total have in common, beside the day."""
 
@@ -153,17 +158,7 @@ class SQLiteStore:
 
     def put(self, key: str, value: bytes) -> None:
         """Keep an answer; the least recently used ones make room."""
-        if len(value) > min(MAX_ENTRY_BYTES, self._max_cache_bytes):
-            return
-        with self._file.connection(writes=True) as db:
-            db.execute(
-                "INSERT INTO cache (key, used, value) VALUES (?, ?, ?)"
-                " ON CONFLICT (key) DO UPDATE SET used = excluded.used, value = excluded.value",
-                (key, self._clock.time(), value),
-            )
-            (size,) = db.execute("SELECT bytes FROM cache_total").fetchone()
-            if size > self._max_cache_bytes:
-                self._evict(db, size, keep=key)
+        self.put_and_record({key: value}, ())
 
     def cache_info(self) -> CacheInfo:
         """Return how full the cache is."""
@@ -182,13 +177,25 @@ class SQLiteStore:
 
     def record(self, rows: Sequence[LedgerRow]) -> None:
         """Book attempts, all or none of them."""
-        if not rows:
+        self.put_and_record({}, rows)
+
+    def put_and_record(self, answers: Mapping[str, bytes], rows: Sequence[LedgerRow]) -> None:
+        """Keep answers and book attempts, all or none of them."""
+        most = min(MAX_ENTRY_BYTES, self._max_cache_bytes)
+        kept = [(key, self._clock.time(), value) for key, value in answers.items() if len(value) <= most]
+        if not (kept or rows):
             return
         with self._file.connection(writes=True) as db:
-            db.executemany(INSERT_ROW, map(astuple, rows))
-            if self._clock.monotonic() >= self._prune_at:
-                self._prune_at = self._clock.monotonic() + PRUNE_EVERY_S
-                db.execute("DELETE FROM ledger WHERE at < ?", (self._clock.time() - KEEP_LEDGER_S,))
+            if kept:
+                db.executemany(INSERT_ANSWER, kept)
+                (size,) = db.execute("SELECT bytes FROM cache_total").fetchone()
+                if size > self._max_cache_bytes:
+                    self._evict(db, size, keep=kept[-1][0])
+            if rows:
+                db.executemany(INSERT_ROW, map(astuple, rows))
+                if self._clock.monotonic() >= self._prune_at:
+                    self._prune_at = self._clock.monotonic() + PRUNE_EVERY_S
+                    db.execute("DELETE FROM ledger WHERE at < ?", (self._clock.time() - KEEP_LEDGER_S,))
 
     def rows(self, *, since: float = 0.0, until: float = float("inf")) -> Iterator[LedgerRow]:
         """Return the booked attempts with ``since <= at < until``, oldest first; a page of them at a time."""
