@@ -143,11 +143,13 @@ class AdmissionControl:
         the scope is not passing.
         """
         is_limited = scope.backend in self._reservations.counters and self._reservations.may_block(scope.backend)
-        return self.blocking and (is_limited or bool(self._gates(scope, snapshot).concerning(scope)))
+        gates = self._gates(scope, snapshot)
+        return self.blocking and (is_limited or (gates is not None and bool(gates.concerning(scope))))
 
     def refusal(self, scope: Scope, snapshot: GateSnapshot) -> BackendError | None:
         """Return the error of the gate that would keep out any call now, or None; asks no store."""
-        return self._gates(scope, snapshot).refusal(scope, now=self._clock.time())
+        gates = self._gates(scope, snapshot)
+        return None if gates is None else gates.refusal(scope, now=self._clock.time())
 
     def peek(self, scope: Scope, snapshot: GateSnapshot | None = None) -> BackendError | None:
         """Return what would keep out a small call now, or None; changes nothing.
@@ -187,7 +189,8 @@ class AdmissionControl:
             BackendError: The kind of trouble for which it may not pass, with ``retry_after_s`` and a remedy.
         """
         now = self._clock.time()
-        concerning = self._gates(scope, snapshot or self.look([scope])).concerning(scope)
+        gates = self._gates(scope, snapshot or self.look([scope]))
+        concerning = [] if gates is None else gates.concerning(scope)
         blocked = longest_refusal(concerning, now=now) if concerning else None
         if blocked is not None:
             raise blocked
@@ -355,11 +358,12 @@ class AdmissionControl:
         """Give back what was drawn of budgets; harmless twice."""
         self._reservations.close()
 
-    def _gates(self, scope: Scope, snapshot: GateSnapshot) -> AccountGates:
-        """Return the gates of a snapshot, or as this process has moved them since."""
+    def _gates(self, scope: Scope, snapshot: GateSnapshot) -> AccountGates | None:
+        """Return the gates of a snapshot, or as this process has moved them since; None where all of them pass."""
         account = scope.account
         moved = self._moved.get(account)
-        return snapshot.accounts[account] if moved is None or moved is snapshot.moved[account] else moved
+        gates = snapshot.accounts[account] if moved is None or moved is snapshot.moved[account] else moved
+        return gates if gates.gates else None
 
     def _take_probe(self, permit: Permit, *, now: float) -> None:
         """Take the one place for a probe.

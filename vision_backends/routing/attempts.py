@@ -115,6 +115,19 @@ class Attempts:
         """Return why a rung would not be asked now, or None when it would."""
         return rung.refusal or self._health.peek(rung.scope, gates)
 
+    def refusal(self, turn: Turn, items: Sequence[Item]) -> BackendError | None:
+        """Return why a rung is not asked about some items, where that is known before anything is begun; else None.
+
+        A blocked gate keeps nobody from the answer that another call has just got, or is about to.
+        """
+        rung = turn.rung
+        blocked = rung.refusal or self._health.refusal(rung.scope, turn.call.gates)
+        if blocked is None or blocked is rung.refusal or len(items) > 1:
+            return blocked
+        key = items[0].keys.get(rung.backend.name)
+        is_shared = key is not None and (self._recorder.was_just_kept(key) or self._flights.is_under_way(key))
+        return None if is_shared else blocked
+
     def recall(self, turn: Turn, items: Sequence[Item]) -> list[Item]:
         """Settle the items that this rung has answered before; return the others."""
         name = turn.rung.backend.name

@@ -73,8 +73,9 @@ class Ladder:
             pending = self.attempts.recall(turn, items)
             if not pending:
                 return
-            if turn.rung.refusal is not None:
-                self.attempts.pass_by(pending, turn, turn.rung.refusal)
+            refusal = self.attempts.refusal(turn, pending)
+            if refusal is not None:
+                self.attempts.pass_by(pending, turn, refusal)
                 continue
             model = turn.rung.model
             unknown = model is not None and model.probe_first

@@ -101,6 +101,10 @@ class SingleFlight:
                 flight.task.add_done_callback(partial(self._forget, key, flight))
         return flight
 
+    def is_under_way(self, key: str) -> bool:
+        """Return whether there is a flight of a key."""
+        return key in self._flights
+
     def _forget(self, key: str, flight: Flight, _task: object) -> None:
         if self._flights.get(key) is flight:
             del self._flights[key]
