@@ -13,8 +13,9 @@ from typing import Annotated
 
 import typer
 
-from vision_backends.cli.options import ConfigFile, Debug
+from vision_backends.cli.options import ConfigFile, Debug, several_of
 from vision_backends.cli.rendering.exits import exit_codes, tell
+from vision_backends.errors import InvalidRequestError
 
 from .options import (
     Backends,
@@ -49,6 +50,17 @@ MEASURE = "Measure"
 SHOW = "Show"
 
 ALL_TASKS = "describe,embed,detect"
+
+
+def _subject_names() -> list[str]:
+    try:
+        check_checkout("speed")
+    except InvalidRequestError:
+        return []
+    from .speed.run import SUBJECTS  # only when a shell asks
+
+    return [subject.name for subject in SUBJECTS]
+
 
 app = typer.Typer(
     name="bench",
@@ -131,7 +143,12 @@ def failover(
 def speed(
     *,
     only: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="Measure only these subjects, as lists,one,photo.")
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            autocompletion=several_of(_subject_names),
+            help="Measure only these subjects, as lists,one,photo.",
+        ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Take less than a minute; figures are rough.")] = False,
     local: Annotated[bool, typer.Option("--local", help="Measure the local rung as well: ten more minutes.")] = False,
@@ -210,12 +227,11 @@ def schema(*, debug: Debug = False) -> None:
         typer.echo(json.dumps(Run.model_json_schema(), indent=2))
 
 
-def main(arguments: Sequence[str] | None = None, *, name: str = "python -m benchmarks") -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit code.
 
     Args:
         arguments: What stands after the program's name; by default what the shell gave.
-        name: What the program is called in its help.
 
     Raises:
         SystemExit: Always.
@@ -223,4 +239,4 @@ def main(arguments: Sequence[str] | None = None, *, name: str = "python -m bench
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    app(arguments, prog_name=name)
+    app(arguments, prog_name="python -m benchmarks")
