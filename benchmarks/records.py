@@ -296,6 +296,7 @@ class Run(_Record):
         started_at: ISO 8601 in UTC.
         finished_at: The same; None while it is unfinished, so that it can be resumed.
         commit: Of the checkout, with ``-dirty`` where files differ; None outside one.
+        program: What was typed to start it, such as ``"vision bench"``.
         command: The arguments, such as ``["quality", "--limit", "20"]``.
         seed: Of every random choice.
         settings: All options in force, and the configuration without secrets.
@@ -313,6 +314,7 @@ class Run(_Record):
     started_at: str
     finished_at: str | None = None
     commit: str | None = None
+    program: str = "vision bench"
     command: tuple[str, ...]
     seed: int
     settings: dict[str, object]

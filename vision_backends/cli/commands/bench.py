@@ -33,7 +33,7 @@ def run_benchmark(context: typer.Context) -> None:
     """Measure how much worse, slower and cheaper the fallback is, on your own images."""
     with exit_codes(debug=False):
         run = _find_benchmark()
-    run(context.args, name="vision bench")
+    run(context.args, name=context.command_path)
 
 
 def _find_benchmark() -> Callable[..., Any]:
