@@ -61,6 +61,13 @@ class Explanation(VersionedRecord):
     Attributes:
         task: What would be asked.
         verdicts: The state of each rung, best first.
+
+    Examples:
+        >>> explanation = router.explain("describe", prompt="What does the sign say?")
+        >>> print(explanation.chosen)
+        None
+        >>> explanation.verdicts[0].error
+        'not_supported'
     """
 
     task: Task

@@ -53,6 +53,11 @@ class Usage(Record):
         input_tokens: Billed tokens sent.
         output_tokens: Billed tokens received.
         cost_usd: Money in US dollars.
+
+    Examples:
+        >>> from vision_backends import Usage
+        >>> Usage(input_tokens=100, output_tokens=20) + Usage(input_tokens=10, output_tokens=2)
+        Usage(input_tokens=110, output_tokens=22, cost_usd=None)
     """
 
     input_tokens: int | None = None
@@ -197,6 +202,11 @@ class Trace(VersionedRecord):
             missing, or it was wholly transparent; a text was cut off.
         timing: Where the time of the attempt that answered went; None for a cached answer, and where the backend
             does not measure it. It is ignored when traces are compared.
+
+    Examples:
+        >>> trace = router.describe("cat.jpg").trace
+        >>> trace.backend, trace.degraded, [(attempt.backend, attempt.outcome) for attempt in trace.attempts]
+        ('embedded', False, [('embedded', '...')])
     """
 
     backend: str = ""

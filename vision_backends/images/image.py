@@ -201,6 +201,12 @@ def open_image(source: ImageSource, *, min_side_px: int | None = None, limits: I
     Raises:
         InvalidImageError: It cannot be read, or is not an image that can be used.
         ImageTooLargeError: It has more bytes or pixels than the limits allow.
+
+    Examples:
+        >>> from vision_backends import open_image
+        >>> image = open_image("cat.jpg")
+        >>> image.width, image.height
+        (451, 300)
     """
     opening = begin_opening(source, min_side_px=min_side_px, limits=limits)
     taken = wait_for(opening.room_bytes)

@@ -57,6 +57,11 @@ def to_rows(answers: Answer | Iterable[Answer | VisionError]) -> list[dict[str, 
 
     Raises:
         InvalidRequestError: There is something else among them.
+
+    Examples:
+        >>> from vision_backends.results import to_rows
+        >>> [(row["label"], row["backend"]) for row in to_rows(router.detect("cat.jpg"))]
+        [('cat', 'embedded')]
     """
     listed = each_of(answers, errors=True)
     rows = [row for answer in listed for row in _rows_of(answer)]

@@ -65,6 +65,15 @@ class ImageIndex:
         backend: The rung that does; by default the one that the index was made with, and for a new index the lowest
             that keeps images on this machine.
         limits: How long image files may be.
+
+    Examples:
+        >>> from vision_backends.search import ImageIndex
+        >>> index = ImageIndex("index", router=router)
+        >>> report = index.update(".", purposes=("like",))
+        >>> report.new, report.unreadable
+        (8, [])
+        >>> index.search_like("cat.jpg", n=1)[0].path.name
+        'cat.jpg'
     """
 
     def __init__(

@@ -89,6 +89,16 @@ class FakeBackend(Backend):
         calls: Every call received, in order.
         cancelled: Every call that was abandoned before its end: its stream was closed or its coroutine cancelled.
         warm_ups: Every request that it was warmed up for, in order.
+
+    Examples:
+        >>> from vision_backends import RateLimitedError
+        >>> from vision_backends.testing import FakeBackend
+        >>> best = FakeBackend("best")
+        >>> best.play(RateLimitedError("Too many requests.", retry_after_s=5))
+        >>> with Router([best, FakeBackend("last")]) as ladder:
+        ...     answer = ladder.describe("cat.jpg")
+        >>> answer.trace.backend, answer.trace.degraded, len(best.calls)
+        ('last', True, 1)
     """
 
     def __init__(
