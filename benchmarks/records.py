@@ -112,6 +112,7 @@ class QualityResult(_Record):
         images: How many images were asked about.
         answered: How many were answered.
         declined: Error kind by how often it was the reason for no answer.
+        reason: Why the first image that got no answer got none, in a sentence.
         metrics: The figures, over answered images; the notes say how declined ones count.
         cost_usd: What all answers cost; None where the provider does not say.
         median_s: Median seconds of an answer, one at a time.
@@ -122,6 +123,7 @@ class QualityResult(_Record):
     images: int
     answered: int
     declined: dict[str, int] = {}
+    reason: str | None = None
     metrics: tuple[Metric, ...] = ()
     cost_usd: float | None = None
     median_s: float | None = None
@@ -298,6 +300,7 @@ class Run(_Record):
         seed: Of every random choice.
         settings: All options in force, and the configuration without secrets.
         machine: Where.
+        photos: Tells the photos that were asked about from all others, by their names and contents; None without any.
         quality: One result per rung and task.
         latency: The same.
         failover: One result per library.
@@ -314,6 +317,7 @@ class Run(_Record):
     seed: int
     settings: dict[str, object]
     machine: Machine
+    photos: str | None = None
     quality: tuple[QualityResult, ...] = ()
     latency: tuple[LatencyResult, ...] = ()
     failover: tuple[FailoverResult, ...] = ()

@@ -102,6 +102,10 @@ class RunFile:
         """The options of the run's plan."""
         return cast("Mapping[str, Any]", self.run.settings["options"])
 
+    def name_photos(self, photos: str) -> None:
+        """Write which photos are asked about, as `Dataset.fingerprint` has it."""
+        self._change(photos=photos)
+
     def add_quality(self, result: QualityResult) -> None:
         """Write a result; one of the same rung, task and data set is replaced."""
 

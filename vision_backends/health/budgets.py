@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from vision_backends.arguments import shown
-from vision_backends.backends.base import table_of
+from vision_backends.backends.rung_names import table_of
 from vision_backends.errors import ConfigError
 from vision_backends.serialization import VersionedRecord
 

@@ -10,11 +10,13 @@ import hashlib
 import io
 import os
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vision_backends.errors import CallerError, VisionError
 from vision_backends.image_files import Walk
+from vision_backends.images import KeptImage
 from vision_backends.regular_file import FileTooLargeError, read_regular
 from vision_backends.search.database import StoredError
 from vision_backends.search.records import IndexReport, UnreadableImage
@@ -43,7 +45,7 @@ STEP_BYTES = 64_000_000
 """Files of more bytes than these are not held in memory together."""
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(kw_only=True)
 class _Content:
     """What was read of files of one content, and what has come of it."""
 
@@ -53,11 +55,12 @@ class _Content:
     vectors: list[Embedding] = field(default_factory=list)
     error: VisionError | None = None
 
-    def open(self) -> io.BytesIO:
-        """Return a file of what was read, which is called as the first of the files is."""
+    @cached_property
+    def image(self) -> KeptImage:
+        """What was read, called as the first of the files is; opened once for all spaces."""
         file = io.BytesIO(self.data)
         file.name = self.files[0].path  # as files that are opened by their names have
-        return file
+        return KeptImage(file)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +183,7 @@ class Update:
             lacking = [each for each in lacking if name not in {vector.space for vector in each.vectors}]
             if not lacking:
                 continue
-            images = [each.open() for each in lacking]
+            images = [each.image for each in lacking]
             outcomes = self.router.embed_many(
                 images, space=name, backend=self.backend, priority="batch", max_wait_s=PATIENCE_S
             )
