@@ -101,6 +101,13 @@ class Attempt(Record):
         elapsed_s: Seconds spent on this attempt.
         usage: What it consumed; a failed attempt may have been billed, and its cost is then unknown (None).
         retry_after_s: Seconds after which the rung may be asked again, where that is known.
+
+    Examples:
+        >>> from vision_backends.testing import FakeBackend
+        >>> with Router([FakeBackend("best", tasks=["describe"]), FakeBackend("last")]) as ladder:
+        ...     for attempt in ladder.describe("cat.jpg").trace.attempts:
+        ...         print(attempt.backend, attempt.outcome, attempt.error)
+        best answered None
     """
 
     backend: str

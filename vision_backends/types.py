@@ -153,6 +153,12 @@ class Reply(_Answer):
         sources: Paths or names of the images in their order, as the caller gave them; None for bytes and pixels. The
             images themselves are not kept.
         trace: Who said it.
+
+    Examples:
+        >>> from vision_backends import Reply
+        >>> reply = Reply(text='{"cats": 2}', data={"cats": 2}, sources=("cat.jpg",))
+        >>> reply.data["cats"], str(reply), reply.source
+        (2, '{"cats": 2}', 'cat.jpg')
     """
 
     text: str

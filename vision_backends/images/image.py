@@ -59,6 +59,12 @@ class Image:
         width: Width of the whole upright image in pixels, however few of them were decoded.
         height: Height of the whole upright image in pixels, however few of them were decoded.
         notes: What a viewer would want to know, in a sentence each: that a little of it is missing, or all transparent.
+
+    Examples:
+        >>> from vision_backends import open_image
+        >>> image = open_image("cat.jpg")
+        >>> image.rgb().size, image.digest == open_image("cat.jpg").digest
+        ((451, 300), True)
     """
 
     width: int
@@ -215,6 +221,12 @@ class KeptImage:
 
     Args:
         source: As for `open_image`; a file is read once.
+
+    Examples:
+        >>> from vision_backends import KeptImage
+        >>> cat = KeptImage("cat.jpg")
+        >>> router.detect(cat).labels.tolist(), router.embed(cat).dimension
+        (['cat'], 1280)
     """
 
     def __init__(self, source: ImageSource) -> None:

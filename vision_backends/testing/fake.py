@@ -330,6 +330,15 @@ class FakeAsyncBackend(FakeBackend, AsyncBackend):
 
     A delay is a timer of the clock: with a `FakeClock` it ends when the test advances that far, and until then the call
     can be cancelled.
+
+    Examples:
+        >>> from vision_backends import UnavailableError
+        >>> from vision_backends.testing import FakeAsyncBackend
+        >>> hosted = FakeAsyncBackend("hosted", local=False)
+        >>> hosted.play(UnavailableError("The server is down."))
+        >>> with Router([hosted, FakeAsyncBackend("last")]) as ladder:
+        ...     print(ladder.detect("cat.jpg").trace.backend)
+        last
     """
 
     async def describe(  # type: ignore[override]  # the same methods as coroutines, here and below
