@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 
 import numpy as np
@@ -36,6 +37,19 @@ def test_every_kind_of_image_can_be_kept(data, tmp_path):
         assert (image.digest, image.width, image.height) == (plain.digest, plain.width, plain.height)
 
 
+def test_what_is_kept_may_be_kept_once_more(data):
+    """It is the same image."""
+    kept = KeptImage(data)
+    assert open_image(KeptImage(kept)) is open_image(kept)
+
+
+def test_any_number_of_threads_may_open_it_first(data):
+    """A file is read by one of them, and all get what is in it."""
+    kept = KeptImage(BytesIO(data))
+    with ThreadPoolExecutor(8) as pool:
+        assert {image.digest for image in pool.map(open_image, [kept] * 32)} == {open_image(data).digest}
+
+
 def test_more_pixels_are_decoded_when_they_are_needed(data):
     """A small answer first does not make a later one coarse."""
     kept = KeptImage(data)
@@ -48,7 +62,7 @@ def test_of_a_large_image_the_file_is_kept_and_not_the_pixels():
     kept = KeptImage(BytesIO(encode(make_scene(1300, 900), "PNG")))
     assert open_image(kept) is not open_image(kept)
     assert kept.image is None
-    assert kept.is_read
+    assert kept.unread is None
 
 
 def test_the_limits_of_each_opening_hold(data):

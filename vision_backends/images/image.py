@@ -12,7 +12,7 @@ import sys
 import threading
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from vision_backends.images.child import decode_apart
 from vision_backends.images.decoding import decode, measure, pixels_of_pil
@@ -222,6 +222,9 @@ class KeptImage:
     Args:
         source: As for `open_image`; a file is read once.
 
+    Attributes:
+        name: Its path or name as the caller gave it; None where it has none.
+
     Examples:
         >>> from vision_backends import KeptImage
         >>> cat = KeptImage("cat.jpg")
@@ -230,24 +233,16 @@ class KeptImage:
     """
 
     def __init__(self, source: ImageSource) -> None:
-        self._source = source
+        self.name = name_of(source)
+        self._source: ImageSource | None = source
         self._encoded: Encoded | None = None
         self._image: Image | None = None
+        self._lock = threading.Lock()
 
     @property
-    def source(self) -> ImageSource:
-        """The image as the caller gave it."""
-        return self._source
-
-    @property
-    def name(self) -> str | None:
-        """Its path or name; None where it has none."""
-        return name_of(self._source)
-
-    @property
-    def is_read(self) -> bool:
-        """Whether nothing has to be read any more to open it."""
-        return self._encoded is not None or self._image is not None
+    def unread(self) -> ImageSource | None:
+        """What has to be read to open it; None once that was done."""
+        return self._source if self._image is None else None
 
     @property
     def image(self) -> Image | None:
@@ -261,18 +256,22 @@ class KeptImage:
 
     def begin_opening(self, *, min_side_px: int | None, wire: WireRule | None, limits: ImageLimits) -> Opening:
         """Return the open image as one that is quickly opened, or begin to open it. Errors as in `begin_opening`."""
-        image, encoded = self._image, self._encoded
-        if encoded is not None:
-            limits.check_bytes(len(encoded.data), name=encoded.name)
-        if image is not None:
-            limits.check_pixels((image.width, image.height), name=encoded.name if encoded else "The image")
-            return Opening(room_bytes=0, is_quick=True, _decode=image.as_decoded, _keeper=self)
-        if encoded is None:
-            opening = begin_opening(self._source, min_side_px=min_side_px, wire=wire, limits=limits)
-            self._encoded = opening.measured.encoded if opening.measured else None
-        else:
-            opening = _opening_of(measure(encoded, limits=limits, min_side_px=min_side_px, wire=wire))
-        return replace(opening, _keeper=self)
+        with self._lock:
+            image, encoded, source = self._image, self._encoded, self._source
+            if isinstance(source, KeptImage):
+                return source.begin_opening(min_side_px=min_side_px, wire=wire, limits=limits)
+            if encoded is not None:
+                limits.check_bytes(len(encoded.data), name=encoded.name)
+            if image is not None:
+                limits.check_pixels((image.width, image.height), name=encoded.name if encoded else "The image")
+                return Opening(room_bytes=0, is_quick=True, _decode=image.as_decoded, _keeper=self)
+            if source is None and encoded is not None:
+                opening = _opening_of(measure(encoded, limits=limits, min_side_px=min_side_px, wire=wire))
+            else:
+                opening = begin_opening(cast("ImageSource", source), min_side_px=min_side_px, wire=wire, limits=limits)
+                if opening.measured is not None:
+                    self._encoded, self._source = opening.measured.encoded, None
+            return replace(opening, _keeper=self)
 
 
 def open_image(source: ImageSource, *, min_side_px: int | None = None, limits: ImageLimits = DEFAULT_LIMITS) -> Image:

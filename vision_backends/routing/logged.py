@@ -53,7 +53,8 @@ def _named(source: object, *, is_text: bool) -> Any:  # noqa: ANN401 — a text,
     """Return what an input is called: a path or the text itself; of anything else only what it is."""
     if isinstance(source, tuple):
         return [_named(each, is_text=is_text) for each in source]
-    source = source.source if isinstance(source, KeptImage) else source
+    if isinstance(source, KeptImage) and source.name is not None:
+        source = source.name
     if isinstance(source, os.PathLike):
         return os.fsdecode(source)
     if not isinstance(source, str):

@@ -271,6 +271,6 @@ def kind_of(source: Any) -> Kind:  # noqa: ANN401 — whatever callers pass
             return "memory"
         return "url" if begun.startswith(("http://", "https://")) else "path"
     if isinstance(source, KeptImage):
-        return "memory" if source.is_read else kind_of(source.source)
+        return "memory" if source.unread is None else kind_of(source.unread)
     has_file = getattr(source, "fp", None) is not None  # a picture of Pillow's that is not loaded yet
     return "object" if has_file or hasattr(source, "read") else "memory"

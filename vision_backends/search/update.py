@@ -10,7 +10,6 @@ import hashlib
 import io
 import os
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,22 +44,15 @@ STEP_BYTES = 64_000_000
 """Files of more bytes than these are not held in memory together."""
 
 
-@dataclass(kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class _Content:
-    """What was read of files of one content, and what has come of it."""
+    """What was read of files of one content, opened once for all spaces, and what has come of it."""
 
     digest: bytes
-    data: bytes
+    image: KeptImage
     files: list[FoundFile] = field(default_factory=list)
     vectors: list[Embedding] = field(default_factory=list)
     error: VisionError | None = None
-
-    @cached_property
-    def image(self) -> KeptImage:
-        """What was read, called as the first of the files is; opened once for all spaces."""
-        file = io.BytesIO(self.data)
-        file.name = self.files[0].path  # as files that are opened by their names have
-        return KeptImage(file)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +163,11 @@ class Update:
                 self._tell(file, CallerError(f"{file.path} cannot be read: {reason.strerror or reason}."))
                 continue
             digest = hashlib.sha256(data).digest()
-            contents.setdefault(digest, _Content(digest=digest, data=data)).files.append(file)
+            if digest not in contents:
+                read = io.BytesIO(data)
+                read.name = file.path  # as files that are opened by their names have
+                contents[digest] = _Content(digest=digest, image=KeptImage(read))
+            contents[digest].files.append(file)
         return list(contents.values())
 
     def _ask(self, contents: Sequence[_Content]) -> None:
