@@ -115,6 +115,12 @@ class EmbeddedBackend(Backend):
 
     Raises:
         ConfigError: A value has no meaning.
+
+    Examples:
+        >>> from vision_backends import EmbeddedBackend
+        >>> with Router([EmbeddedBackend(min_score=0.5)]) as offline:
+        ...     offline.detect("cat.jpg").labels.tolist()
+        ['cat']
     """
 
     name = "embedded"
