@@ -8,6 +8,7 @@ import io
 import json
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -189,7 +190,7 @@ def everything(
     with exit_codes(debug=debug):
         check_folder(folder)
         run_file = run(context, PARTS, out=out, resume=resume)
-        write_report([run_file.run], folder or report_folder(run_file.path))
+        write_report([run_file.run], folder or report_folder(run_file.path, at=datetime.now(UTC)))
 
 
 @app.command(rich_help_panel=SHOW)
@@ -203,7 +204,7 @@ def report(
     with exit_codes(debug=debug):
         check_extra()
         check_folder(folder)
-        write_report([read_run(path) for path in runs], folder or report_folder(runs[0]))
+        write_report([read_run(path) for path in runs], folder or report_folder(runs[0], at=datetime.now(UTC)))
 
 
 @app.command(rich_help_panel=SHOW)

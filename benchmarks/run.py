@@ -236,9 +236,9 @@ def typed_command(context: typer.Context) -> str:
     return f"{typed_program(context)} {shlex.join(_words(context))}"
 
 
-def report_folder(run: Path) -> Path:
-    """Return a new folder beside a run for its report, named by date and time."""
-    name = f"report-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+def report_folder(run: Path, *, at: datetime) -> Path:
+    """Return a folder beside a run that is not there yet, for its report of that date and time."""
+    name = f"report-{at:%Y%m%d-%H%M%S}"
     names = chain([name], (f"{name}-{number}" for number in count(2)))
     return next(folder for each in names if not (folder := run.with_name(each)).exists())
 
