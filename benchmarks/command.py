@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from vision_backends.cli.options import ConfigFile, Debug
+from vision_backends.cli.options import ConfigFile, Debug, several_of
 from vision_backends.cli.rendering.exits import exit_codes, tell
 
 from .options import (
@@ -41,7 +41,7 @@ from .options import (
 )
 from .plan import PARTS
 from .records import Run
-from .run import check_checkout, check_extra, check_folder, report_folder, run, typed_command, write_report
+from .run import check_checkout, check_extra, check_folder, is_here, report_folder, run, typed_command, write_report
 from .run_file import read_run
 
 __all__ = ["app", "main"]
@@ -50,6 +50,15 @@ MEASURE = "Measure"
 SHOW = "Show"
 
 ALL_TASKS = "describe,embed,detect"
+
+
+def _subject_names() -> list[str]:
+    if not is_here("speed"):
+        return []
+    from .speed.run import SUBJECTS  # only when a shell asks
+
+    return [subject.name for subject in SUBJECTS]
+
 
 app = typer.Typer(
     name="bench",
@@ -133,7 +142,12 @@ def speed(
     context: typer.Context,
     *,
     only: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="Measure only these subjects, as lists,one,photo.")
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            autocompletion=several_of(_subject_names),
+            help="Measure only these subjects, as lists,one,photo.",
+        ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Take less than a minute; figures are rough.")] = False,
     local: Annotated[bool, typer.Option("--local", help="Measure the local rung as well: ten more minutes.")] = False,

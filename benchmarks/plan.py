@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
-from vision_backends.config.settings import CacheSettings, Settings, TaskLadders, load_settings
+from vision_backends.config.loading import load_settings
+from vision_backends.config.settings import CacheSettings, Settings, TaskLadders
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -188,7 +188,7 @@ def test_every_example_is_tested_and_belongs_to_a_recipe():
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_the_notebook_runs(name):
-    """Its cells in order, in its folder; what a cell ends with is shown as a notebook would."""
+    """Its cells in order, in its folder; what a cell ends with is shown as a notebook would, cards too."""
     cells = json.loads((ROOT / f"docs/notebooks/{name}.ipynb").read_text(encoding="utf-8"))["cells"]
     program = ""
     for cell in cells:
@@ -199,6 +199,8 @@ def test_the_notebook_runs(name):
                 tree.body[-1] = ast.Expr(shown)
             program += ast.unparse(ast.fix_missing_locations(tree)) + "\n"
     printed = run("-c", program, cwd=ROOT / "docs" / "notebooks")
+    shown = [each["data"] for cell in cells for each in cell.get("outputs", []) if "data" in each]
+    assert any("<figure" in "".join(data.get("text/html", [])) for data in shown)
     said = [line for cell in cells for each in cell.get("outputs", []) for line in each.get("text", ["picture"])]
     assert len(said) > 5
     assert len(printed.splitlines()) >= len(said)

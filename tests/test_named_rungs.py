@@ -20,7 +20,7 @@ from vision_backends import (
     Router,
     UnavailableError,
 )
-from vision_backends.config.settings import load_settings
+from vision_backends.config.loading import load_settings
 from vision_backends.testing import FakeBackend, FakeClock, SandboxServer
 from vision_backends.testing.sandbox import FAULTS as SANDBOX
 from vision_backends.testing.sandbox import Fault
@@ -695,7 +695,7 @@ class TestMessages:
 
     def test_an_extra_of_the_package_is_no_table(self):
         """``pip install 'vision-backends[local]'`` is right for any local rung."""
-        from vision_backends.backends.base import tell_rung
+        from vision_backends.backends.rung_names import tell_rung
 
         error = NotReadyError(
             "The folder in [local] is empty.", remedy="Run: pip install 'vision-backends[local]', or see [local.x]"

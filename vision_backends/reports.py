@@ -7,10 +7,10 @@ judged.
 from __future__ import annotations
 
 from collections.abc import Mapping  # noqa: TC003 — the same
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from vision_backends.serialization import Record
+from vision_backends.serialization import Record, VersionedRecord, to_versioned
 from vision_backends.traces import Task  # noqa: TC001 — `read_record` looks annotations up
 
 if TYPE_CHECKING:
@@ -53,14 +53,9 @@ class Verdict(Record):
     notes: tuple[str, ...] = ()
     unpriced: tuple[str, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON-able values."""
-        lists = {"spaces": list(self.spaces), "notes": list(self.notes), "unpriced": list(self.unpriced)}
-        return asdict(self) | lists
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Explanation(Record):
+class Explanation(VersionedRecord):
     """What would happen if the task were asked now; ``str(explanation)`` is a small table.
 
     Attributes:
@@ -93,16 +88,12 @@ class Explanation(Record):
         return "\n".join(rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON-able values."""
-        return {
-            "task": self.task,
-            "chosen": self.chosen,
-            "verdicts": [verdict.to_dict() for verdict in self.verdicts],
-        }
+        """Return the record as JSON-able values, with the backend that would be asked first."""
+        return to_versioned(self) | {"chosen": self.chosen}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RungStatus(Record):
+class RungStatus(VersionedRecord):
     """One backend, and its state for each task that has it on its ladder.
 
     Attributes:
@@ -121,15 +112,6 @@ class RungStatus(Record):
     def unpriced(self) -> tuple[str, ...]:
         """The models that it would ask for some task and whose price is unknown."""
         return tuple(dict.fromkeys(model for verdict in self.tasks.values() for model in verdict.unpriced))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON-able values."""
-        return {
-            "backend": self.backend,
-            "local": self.local,
-            "tasks": {task: verdict.to_dict() for task, verdict in self.tasks.items()},
-            "facts": dict(self.facts),
-        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,13 +136,9 @@ class WarmUp(Record):
     remedy: str | None = None
     elapsed_s: float | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON-able values."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WarmUpReport(Record):
+class WarmUpReport(VersionedRecord):
     """The result of `Router.warm_up`; ``str(report)`` is a small table, iterating gives each `WarmUp`.
 
     Attributes:
@@ -186,10 +164,6 @@ class WarmUpReport(Record):
             rows.append(f"{named}  {each.error or each.state}{took}{f': {each.reason}' if each.reason else ''}")
             rows += [f"{' ' * (sum(widths) + 2)}  → {each.remedy}"] if each.remedy else []
         return "\n".join(rows)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON-able values."""
-        return {"warm_ups": [each.to_dict() for each in self.warm_ups]}
 
 
 def _cells(warm_up: WarmUp) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, Unpack, cast
 
 from vision_backends.arguments import check_iterable, check_number, iterate, shown
-from vision_backends.backends.base import AsyncBackend, Backend, tell_rung
+from vision_backends.backends.base import AsyncBackend, Backend
 from vision_backends.backends.requests import (
     AskRequest,
     DescribeRequest,
@@ -27,6 +27,7 @@ from vision_backends.backends.requests import (
     EmbedTextRequest,
     Request,
 )
+from vision_backends.backends.rung_names import tell_rung
 from vision_backends.backends.structured import form_of, with_instance
 from vision_backends.clock import SYSTEM_CLOCK, Deadline
 from vision_backends.engine.cancellation import RunningCalls
@@ -247,7 +248,7 @@ class Router:
             ConfigError: A file, key, value or backend name has no meaning, or a file that was only found sets what it
                 may not. Nothing has been opened or sent then.
         """
-        from vision_backends.config.settings import load_settings
+        from vision_backends.config.loading import load_settings
         from vision_backends.routing.configured import parts_of
 
         settings = load_settings(config, overrides=cast("Mapping[str, Any]", overrides))

@@ -158,7 +158,7 @@ def _run(rung: str, task: str, most: str, longest_s: str, *, url: str) -> list[S
 def grow(rung: str, task: str, most: int, longest_s: float) -> list[Step]:
     """Ask one rung about longer and longer lists of files, each of which it has never seen."""
     from vision_backends import Router
-    from vision_backends.config.settings import load_settings
+    from vision_backends.config.loading import load_settings
 
     steps: list[Step] = []
     photo, begun = make_photo(SIZE), 0

@@ -16,8 +16,9 @@ import vision_backends.results
 import vision_backends.testing
 from vision_backends.cli.config_schema import config_schema
 from vision_backends.config.found import FREELY, ONLY_LOWER, OnlyIf
+from vision_backends.config.loading import ENV_PREFIX
 from vision_backends.config.places import OPENAI_VARIABLES
-from vision_backends.config.settings import BUILT_IN, ENV_PREFIX, KINDS, Settings, class_at
+from vision_backends.config.settings import BUILT_IN, KINDS, Settings, class_at
 from vision_backends.config.validation import declared
 from vision_backends.health.budgets import Limits
 

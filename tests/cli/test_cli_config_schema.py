@@ -11,7 +11,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from vision_backends.config.settings import Settings, load_settings
+from vision_backends.config.loading import load_settings
+from vision_backends.config.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 

@@ -22,7 +22,7 @@ from vision_backends.cli.config_file import write_config_file
 from vision_backends.cli.proposal import embedded_rung, local_rung, to_file
 from vision_backends.cli.rendering.exits import BAD_INPUT, INTERRUPTED
 from vision_backends.cli.surroundings import Surroundings, looks_at_images
-from vision_backends.config.settings import load_settings, read_configuration
+from vision_backends.config.loading import load_settings, read_configuration
 from vision_backends.errors import InvalidRequestError
 from vision_backends.testing import SandboxServer
 from vision_backends.testing.sandbox import Fault

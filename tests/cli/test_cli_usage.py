@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 
 import pytest
@@ -130,6 +131,25 @@ def test_a_renamed_rung_is_said_to_begin_its_budgets_anew(vision, kept_ladder, m
         assert "second.daily_budget_usd  [................]" in vision(command).stdout
     kept_ladder("second", more='backends.second.kind = "rungs:Costly"\n')
     assert "anew" not in vision("usage").stdout
+
+
+def test_a_budget_that_was_set_or_renamed_later_says_what_it_leaves_out(vision, kept_ladder, make_photo):
+    """An account's as a rung's own; nothing is said of one that has counted everything."""
+    work = 'kind = "rungs:Costly"\naccount = "%s"\n'
+    kept_ladder("first", more=f"[backends.first]\n{work % 'work'}[accounts.work]\ndaily_budget_usd = 1\n")
+    vision("describe", make_photo())
+    assert "does not count" not in vision("usage").stdout
+    more = f"[backends.first]\n{work % 'desk'}monthly_budget_tokens = 3000\n[accounts.desk]\ndaily_budget_usd = 1\n"
+    kept_ladder("first", more=more)
+    for command in ("usage", "status"):
+        shown = vision(command).stdout
+        for said in (
+            r"accounts\.desk\.daily_budget_usd does not count \$0\.25 that first used in \d{4}-\d\d-\d\d",
+            r"first\.monthly_budget_tokens does not count 1,230 tokens that first used in \d{4}-\d\d",
+        ):
+            assert re.search(f"^{said} before it was set or got its name\\.$", shown, re.MULTILINE)
+    vision("describe", make_photo("b.png"))
+    assert "does not count $0.25 that" in vision("usage").stdout
 
 
 def test_budgets_stand_below_as_bars(vision, kept_ladder, make_photo):

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from vision_backends.config.settings import load_settings
+from vision_backends.config.loading import load_settings
 from vision_backends.config.web_address import origin_of
 
 

@@ -13,7 +13,8 @@ import pytest
 from vision_backends import ConfigError, Router
 from vision_backends.backends.openai import OpenAIBackend
 from vision_backends.config.found import OnlyIf
-from vision_backends.config.settings import Settings, load_settings, read_configuration
+from vision_backends.config.loading import load_settings, read_configuration
+from vision_backends.config.settings import Settings
 from vision_backends.config.trusted_files import TrustedFiles
 from vision_backends.config.validation import declared
 
@@ -287,7 +288,7 @@ class TestTrust:
             os.chown(path, 12_345, 12_345)
         program = (
             "import os, sys\n"
-            "from vision_backends.config.settings import load_settings\n"
+            "from vision_backends.config.loading import load_settings\n"
             "load_settings()\n"
             "os.chdir(sys.argv[1])\n"
             "os.setuid(12345)\n"

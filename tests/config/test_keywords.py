@@ -7,7 +7,8 @@ import pytest
 
 from vision_backends import AsyncRouter, ConfigError, Router
 from vision_backends.config.keywords import ConfigKeywords
-from vision_backends.config.settings import Settings, load_settings, read_configuration
+from vision_backends.config.loading import load_settings, read_configuration
+from vision_backends.config.settings import Settings
 
 CANARY = "sk-canary-0123456789"
 

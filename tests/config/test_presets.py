@@ -11,8 +11,8 @@ import pytest
 
 from vision_backends.backends.openai.dialect import FIELDS
 from vision_backends.backends.openai.errors import RULES
+from vision_backends.config.loading import read_configuration
 from vision_backends.config.presets import find_preset, presets
-from vision_backends.config.settings import read_configuration
 from vision_backends.config.web_address import is_web_address, origin_of
 from vision_backends.errors import ConfigError
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from vision_backends import ConfigError
+from vision_backends.config.loading import load_settings
 from vision_backends.config.private_file import MAX_BYTES
-from vision_backends.config.settings import load_settings
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,14 +6,8 @@ from pathlib import Path
 import pytest
 
 from vision_backends import ConfigError, Router
-from vision_backends.config.settings import (
-    DEFAULT_LADDER,
-    Settings,
-    TaskLadders,
-    find_config,
-    load_settings,
-    read_configuration,
-)
+from vision_backends.config.loading import find_config, load_settings, read_configuration
+from vision_backends.config.settings import DEFAULT_LADDER, Settings, TaskLadders
 
 CANARY = "sk-canary-0123456789"
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from vision_backends.backends.local.hub.checkpoint import read_checkpoint
-from vision_backends.config.settings import load_settings
+from vision_backends.config.loading import load_settings
 from vision_backends.config.text_file import read_text
 from vision_backends.errors import ConfigError
 from vision_backends.testing.sandbox.script import Script

@@ -14,15 +14,8 @@ from hypothesis import strategies as st
 from vision_backends.errors import QuotaExhaustedError
 from vision_backends.health.admission import AdmissionControl
 from vision_backends.health.allowances import CALLS, Allowance
-from vision_backends.health.budgets import (
-    ALIVE_S,
-    GIVE_BACK_S,
-    PROCESSES,
-    Amount,
-    BudgetReservedError,
-    BudgetState,
-    Limits,
-)
+from vision_backends.health.budget_state import ALIVE_S, GIVE_BACK_S, PROCESSES, BudgetReservedError, BudgetState
+from vision_backends.health.budgets import Amount, Limits
 from vision_backends.storage.base import StoreError
 from vision_backends.storage.memory import MemoryStore
 from vision_backends.types import Usage

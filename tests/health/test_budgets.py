@@ -19,7 +19,8 @@ from vision_backends.errors import (
     TimedOutError,
     UnavailableError,
 )
-from vision_backends.health.budgets import Amount, BudgetState, Limits
+from vision_backends.health.budget_state import BudgetState
+from vision_backends.health.budgets import Amount, Limits
 from vision_backends.storage.memory import MemoryStore
 from vision_backends.types import FREE, Usage
 

@@ -10,7 +10,7 @@ from PIL import Image as PILImage
 
 from vision_backends import AuthenticationError, ModelNotFoundError, QuotaExhaustedError, Router, UnavailableError
 from vision_backends.backends.openai import OpenAIBackend
-from vision_backends.config.settings import load_settings
+from vision_backends.config.loading import load_settings
 from vision_backends.errors import ConfigError, OverloadedError, RateLimitedError
 from vision_backends.health.budgets import Limits
 from vision_backends.observability.alerts import Alerts, Notice, notice_of

@@ -31,7 +31,7 @@ from vision_backends import (
     Usage,
 )
 from vision_backends.backends.openai import OpenAIBackend
-from vision_backends.config.settings import load_settings
+from vision_backends.config.loading import load_settings
 from vision_backends.health.budgets import Limits
 from vision_backends.routing.standby import SIGNS
 from vision_backends.storage import open_store

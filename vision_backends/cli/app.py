@@ -14,10 +14,10 @@ __all__ = ["app"]
 
 COMMANDS = {
     "Ask about images": (
-        ("describe", "ask", "Describe images in words."),
+        ("describe", "describe", "Describe images in words."),
         ("ask", "ask", "Ask one question about one or several images together."),
-        ("detect", "ask", "Find objects in images, each with a box and a score."),
-        ("embed", "ask", "Turn images or texts into vectors that can be compared."),
+        ("detect", "detect", "Find objects in images, each with a box and a score."),
+        ("embed", "embed", "Turn images or texts into vectors that can be compared."),
     ),
     "Find photos": (
         ("index", "search", "Make photos searchable: those in folders and all folders below them."),

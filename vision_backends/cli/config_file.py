@@ -11,7 +11,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from vision_backends.config.settings import CONFIG_FILE
+from vision_backends.config.loading import CONFIG_FILE
 from vision_backends.config.trusted_files import TrustedFiles
 from vision_backends.config.user_folders import user_folder
 from vision_backends.errors import ConfigError, InvalidRequestError

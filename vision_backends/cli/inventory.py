@@ -168,7 +168,7 @@ def complete_names(begun: str) -> list[str]:
 def _configured_models(config: Path | None) -> dict[str, list[str]]:
     """Return the models of all local rungs, defaults included, each with the keys that name it."""
     from vision_backends.backends.registry import make_backend
-    from vision_backends.config.settings import load_settings
+    from vision_backends.config.loading import load_settings
     from vision_backends.health.budgets import Limits
 
     found: dict[str, list[str]] = {}

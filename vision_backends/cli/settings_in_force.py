@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from vision_backends.errors import ConfigError
 
 if TYPE_CHECKING:
+    from vision_backends.config.loading import Configuration
     from vision_backends.config.places import Keys
-    from vision_backends.config.settings import Configuration, Settings
+    from vision_backends.config.settings import Settings
 
 __all__ = ["Setting", "is_masked", "mask", "settings_in_force"]
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from vision_backends.clock import Clock
     from vision_backends.errors import BackendError
-    from vision_backends.health.budgets import Alert, BudgetState
+    from vision_backends.health.budget_state import BudgetState
+    from vision_backends.health.budgets import Alert
 
 __all__ = ["SPARE_CALLS", "Allowance", "Drawn"]
 

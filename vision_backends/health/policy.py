@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from vision_backends.errors import BackendError, RefusedError
+from vision_backends.serialization import VersionedRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -160,7 +161,7 @@ def gate_keys(scope: Scope) -> tuple[GateKey, ...]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Transition:
+class Transition(VersionedRecord):
     """A gate was blocked, admitted a probe, or passes again. Reported once, by the process in which it happened.
 
     Attributes:
@@ -192,7 +193,7 @@ class Transition:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GateReport:
+class GateReport(VersionedRecord):
     """A gate that is not passing, for ``vision status``.
 
     Attributes:

@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from vision_backends.clock import SYSTEM_CLOCK
 from vision_backends.engine.pools import Pool
 from vision_backends.engine.threads import after_fork_in_child
+from vision_backends.serialization import VersionedRecord
+from vision_backends.traces import Attempt, Task  # noqa: TC001 — `read_record` looks annotations up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from vision_backends.health.budgets import Alert
     from vision_backends.health.policy import Transition
-    from vision_backends.types import Attempt, Task
 
 __all__ = ["AttemptEvent", "CallEvent", "Event", "Events"]
 
@@ -32,7 +33,7 @@ _log = logging.getLogger("vision_backends.events")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptEvent:
+class AttemptEvent(VersionedRecord):
     """One rung was asked, or skipped.
 
     Attributes:
@@ -47,7 +48,7 @@ class AttemptEvent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CallEvent:
+class CallEvent(VersionedRecord):
     """A call of the router ended.
 
     Attributes:

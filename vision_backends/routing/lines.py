@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from vision_backends.engine.threads import after_fork_in_child
-from vision_backends.health.budgets import BudgetReservedError
+from vision_backends.health.budget_state import BudgetReservedError
 from vision_backends.storage.bounded import store_time
 
 if TYPE_CHECKING:

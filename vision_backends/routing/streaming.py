@@ -21,7 +21,7 @@ from vision_backends.errors import (
     TimedOutError,
     VisionError,
 )
-from vision_backends.health.budgets import BudgetReservedError
+from vision_backends.health.budget_state import BudgetReservedError
 from vision_backends.types import FREE, Description, Usage
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from vision_backends.clock import pause
 from vision_backends.errors import BackendError, NotSupportedError
-from vision_backends.health.budgets import BudgetReservedError
+from vision_backends.health.budget_state import BudgetReservedError
 from vision_backends.routing.lines import Lines
 
 if TYPE_CHECKING:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from vision_backends.images import ImageSource
     from vision_backends.router import Router
     from vision_backends.search.database import Session, Space
-    from vision_backends.search.vectors import Vectors
+    from vision_backends.search.vectors import Codes, Vectors
     from vision_backends.types import Embedding, Task
 
     StrPath = str | os.PathLike[str]
@@ -76,7 +76,7 @@ class ImageIndex:
         self._backend = backend
         self._limits = limits
         self._database = Database(self.place)
-        self._mapped: tuple[Space, Vectors] | None = None
+        self._mapped: tuple[Space, Vectors, Codes | None] | None = None
 
     def update(
         self,
@@ -184,7 +184,8 @@ class ImageIndex:
             if space is None:
                 return Hits(items=(), space=query.space)
             below = None if folder is None else os.path.realpath(folder)
-            return nearest(session, space, self._rows_of(space), query.vector, n=int(n), below=below)
+            vectors, codes = self._rows_of(space)
+            return nearest(session, space, vectors, codes, query.vector, n=int(n), below=below)
 
     def duplicates(self, folder: StrPath | None = None, *, min_similarity: float | None = NEAR) -> list[DuplicateGroup]:
         """Return the files that show the same picture, those first whose duplicates take most; none is touched.
@@ -248,15 +249,15 @@ class ImageIndex:
                 size_bytes=sum(path.stat().st_size for path in self.place.iterdir() if path.is_file()),
             )
 
-    def _rows_of(self, space: Space) -> Vectors:
-        """Return the vectors of a space; mapping a file costs about as much as a search, so that is done once."""
+    def _rows_of(self, space: Space) -> tuple[Vectors, Codes | None]:
+        """Return the vectors of a space and their codes; mapping a file costs about as much as a search, so once."""
         mapped = self._mapped
         if mapped is not None and mapped[0] == space:
             space.file.check(space.rows)
-            return mapped[1]
-        rows = space.file.rows(space.rows)
-        self._mapped = space, rows
-        return rows
+            return mapped[1:]
+        rows, codes = space.file.rows(space.rows), space.file.codes(space.rows)
+        self._mapped = space, rows, codes
+        return rows, codes
 
     def _backend_of(self, session: Session) -> str:
         """Return who makes the vectors.

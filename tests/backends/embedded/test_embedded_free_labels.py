@@ -60,6 +60,14 @@ def test_the_lowest_score_is_the_callers(router, photos):
     assert router.detect(photos["rocket"], labels=labels, min_score=0.99).image_labels == ()
 
 
+def test_a_doubtful_box_does_not_stand_for_the_whole_image(router, photos):
+    """Asked for everything, the detector has weak boxes for a clock that the whole image is sure of."""
+    clock = photos["cat"].parents[1] / "sample" / "photos" / "clock.jpg"
+    found = router.detect(clock, labels=["wall clock", "castle"], min_score=0.0)
+    assert 0.0 <= max(box.score for box in found if box.label == "wall clock") < 0.5
+    assert {known.label: known.score > 0.9 for known in found.image_labels}["wall clock"]
+
+
 def test_the_trace_says_what_was_localised(router, photos):
     """Three models took part; the note names the labels, and closed questions have none."""
     trace = router.detect(photos["cat"], labels=["a kitten", "a cat"]).trace

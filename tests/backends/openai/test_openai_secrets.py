@@ -8,8 +8,8 @@ import traceback
 
 import pytest
 
-from vision_backends.backends.openai import OpenAIBackend
-from vision_backends.backends.openai.errors import Secret, scrub
+from vision_backends.backends.openai import AzureBackend, OpenAIBackend
+from vision_backends.backends.openai.secret import Secret, scrub
 from vision_backends.backends.requests import DescribeRequest, EmbedRequest
 from vision_backends.errors import AuthenticationError, ConfigError, VisionError
 from vision_backends.testing.sandbox import FAULTS, Fault
@@ -54,6 +54,26 @@ def test_a_key_that_the_server_repeats_is_blotted_out(make_backend, sandbox, pho
     with pytest.raises(AuthenticationError) as caught:
         make_backend(api_key=KEY, headers={"X-Token": HEADER}).describe([photo], DescribeRequest(), timeout_s=5)
     assert_no_canary(everything_about(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong"),
+    [
+        (OpenAIBackend, {"base_url": "ftp://server"}),
+        (OpenAIBackend, {"preset": "none such"}),
+        (OpenAIBackend, {"timeout_s": 0}),
+        (OpenAIBackend, {"max_tokens": 0}),
+        (OpenAIBackend, {"api_key_env": KEY}),
+        (AzureBackend, {"endpoint": "ftp://server", "deployment": "d"}),
+        (AzureBackend, {"endpoint": "https://server", "deployment": "two words"}),
+    ],
+)
+def test_no_error_of_a_constructor_shows_the_key(kind, wrong):
+    """Whichever argument is wrong: crash reporters show the variables of the frames that an error has passed."""
+    with pytest.raises(ConfigError) as caught:
+        kind(**{"api_key": KEY, "headers": {"X-Token": HEADER}, **wrong})
+    frames = traceback.TracebackException.from_exception(caught.value, capture_locals=True).stack
+    assert_no_canary(str([frame.locals for frame in frames if frame.filename != __file__]))
 
 
 def test_a_backend_shows_and_pickles_no_key():

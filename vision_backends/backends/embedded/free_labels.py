@@ -27,8 +27,12 @@ if TYPE_CHECKING:
 
 __all__ = ["find_labels"]
 
+EVEN_SCORE = 0.5
+"""From here on a thing is seldom taken for another. A box that is less sure, where such are asked for, does not stand
+for what the image as a whole says of its label."""
+
 EVEN_LIKENESS = 0.35
-"""The cosine that counts as a score of 0.5. Of cut-outs of animals, food and things, 6 % are this like to the name of
+"""The cosine that counts as this score. Of cut-outs of animals, food and things, 6 % are this like to the name of
 another thing of their group, 0.4 % to one of another group, and 45 % to their own
 (``benchmarks/checks/joint_space.py``)."""
 
@@ -77,7 +81,7 @@ def find_labels(
         score = min(item.score, float(scores[best]))
         if score >= min_score:
             boxes.append(replace(item, label=labels[best], score=score, category_id=None))
-    placed = {box.label for box in boxes}
+    placed = {box.label for box in boxes if box.score >= EVEN_SCORE}
     scores = _scores(wanted @ joint.embed(image, looks=2)).tolist()
     return boxes, [
         ImageLabel(label=label, score=score)
@@ -87,5 +91,5 @@ def find_labels(
 
 
 def _scores(cosines: Floats) -> Floats:
-    """Return scores in [0, 1] for likenesses: 0.5 where `EVEN_LIKENESS` is, in two straight lines."""
-    return np.interp(cosines, [0.0, EVEN_LIKENESS, 1.0], [0.0, 0.5, 1.0]).astype(np.float32)
+    """Return scores in [0, 1] for likenesses: an even one where `EVEN_LIKENESS` is, in two straight lines."""
+    return np.interp(cosines, [0.0, EVEN_LIKENESS, 1.0], [0.0, EVEN_SCORE, 1.0]).astype(np.float32)

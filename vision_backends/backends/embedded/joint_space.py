@@ -69,7 +69,7 @@ class JointSpace:
         self._place = {label: len(names) + index for index, label in enumerate(categories)}
         self._vectors: Lazy[tuple[Floats, Floats]] = Lazy()
 
-    def embed(self, image: PILImage.Image, *, looks: int = 1) -> Floats:
+    def embed(self, image: PILImage.Image, *, whole: Floats | None = None, looks: int = 1) -> Floats:
         """Return the L2-normalised vector of an image, [D].
 
         Each class weighs its probability, each object that is sure its score times the square root of its share of the
@@ -77,6 +77,7 @@ class JointSpace:
 
         Args:
             image: RGB pixels, at any scale.
+            whole: The classifier's probabilities for all of it, where they are known.
             looks: With 2 the classifier looks at the image's centre as well, for the mean of both; such vectors are not
                 those of the space as others know it.
 
@@ -87,7 +88,9 @@ class JointSpace:
         side = CENTRE_SHARE * min(width, height)
         left, top = (width - side) / 2, (height - side) / 2
         views = [(0.0, 0.0, float(width), float(height)), (left, top, left + side, top + side)][:looks]
-        probabilities: Floats = np.mean([self._classifier.classify(image, box=box) for box in views], axis=0)
+        known = [] if whole is None else [whole]
+        seen = known + [self._classifier.classify(image, box=box) for box in views[len(known) :]]
+        probabilities: Floats = np.mean(seen, axis=0)
         found = self._detector.detect(image, width=width, height=height, min_score=SURE_SCORE)
         return self._mixed(probabilities, [(item.label, _weight(item, width * height)) for item in found])
 

@@ -6,40 +6,26 @@ error codes, the shape of requests, or how bytes travel.
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
 from contextlib import aclosing, contextmanager
 from copy import copy
 from dataclasses import replace
 from functools import partial, reduce
 from operator import add
-from random import Random
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
-from vision_backends.backends.base import AsyncBackend, in_own_words, tell_rung
+from vision_backends.backends.base import AsyncBackend
 from vision_backends.backends.model_cards import coco_categories
+from vision_backends.backends.openai.access import Given
 from vision_backends.backends.openai.client import Client
-from vision_backends.backends.openai.conversation import Conversation
+from vision_backends.backends.openai.conversation import Conversation, billed_for, cut_short
+from vision_backends.backends.openai.described_images import embed_described
 from vision_backends.backends.openai.dialect import Dialect
 from vision_backends.backends.openai.embeddings import Embedder
-from vision_backends.backends.openai.errors import Secret, Taxonomy
+from vision_backends.backends.openai.errors import Taxonomy
 from vision_backends.backends.openai.findings import day_of
-from vision_backends.backends.openai.models import (
-    DEFAULT_EMBEDDING_MODEL,
-    DEFAULT_MODEL,
-    NOTHING,
-    Detail,
-    PriceList,
-    Tokens,
-    effort_of,
-    image_token_rule,
-    is_openai_model,
-    split_usage,
-    wire_rule,
-)
-from vision_backends.backends.openai.probing import Probe, identity_of
+from vision_backends.backends.openai.models import DEFAULT_EMBEDDING_MODEL, DEFAULT_MODEL, Detail, is_openai_model
+from vision_backends.backends.openai.prices import PriceList, Tokens, split_usage
 from vision_backends.backends.openai.prompts import (
     ask_about,
     ask_for_boxes,
@@ -49,7 +35,8 @@ from vision_backends.backends.openai.prompts import (
     read_boxes,
 )
 from vision_backends.backends.openai.protocol import Chat, Responses
-from vision_backends.backends.openai.settings import BaseUrl, Settings
+from vision_backends.backends.openai.settings import DEFAULT_BASE_URL, BaseUrl, Settings, image_embeddings_of
+from vision_backends.backends.openai.sight import SightTest
 from vision_backends.backends.requests import (
     Account,
     AskRequest,
@@ -58,6 +45,7 @@ from vision_backends.backends.requests import (
     EmbedRequest,
     EmbedTextRequest,
 )
+from vision_backends.backends.rung_names import in_own_words, tell_rung
 from vision_backends.backends.structured import ask_again, read_data
 from vision_backends.clock import SYSTEM_CLOCK, Clock, Deadline, Stopwatch
 from vision_backends.config.found import ONLY_LOWER, OnlyIf, ordered
@@ -65,7 +53,6 @@ from vision_backends.config.presets import find_preset, presets
 from vision_backends.engine.event_loop import engine_loop
 from vision_backends.errors import (
     AuthenticationError,
-    CallerError,
     ConfigError,
     InvalidImageError,
     InvalidReplyError,
@@ -73,11 +60,9 @@ from vision_backends.errors import (
     NotReadyError,
     NotSupportedError,
     RefusedError,
-    TimedOutError,
-    UnavailableError,
     VisionError,
 )
-from vision_backends.types import FREE, Description, Detections, Embedding, ProbeReport, Reply, Trace, Usage
+from vision_backends.types import Description, Detections, Embedding, ProbeReport, Reply, Trace, Usage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
@@ -85,7 +70,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from vision_backends.backends.openai.findings import Sight
     from vision_backends.backends.openai.protocol import Ask, Said
     from vision_backends.backends.openai.tokens import Token
     from vision_backends.backends.requests import Model, RateLimits, Request
@@ -96,8 +80,6 @@ if TYPE_CHECKING:
     Vectors = npt.NDArray[np.float32]
 
 __all__ = ["OpenAIBackend"]
-
-DEFAULT_BASE_URL = "https://api.openai.com/v1"
 
 TEXTS_PER_CALL = 256
 """Of the 2,048 that OpenAI takes, so that one failure costs little."""
@@ -115,15 +97,6 @@ LESS_DETAIL = ordered("low", "high", "original", "auto")
 LESS_THINKING = ordered("none", "auto", "minimal", "low", "default", "medium", "high", "xhigh")
 SHORTER = OnlyIf("at most what it is without the file, or 1024", lambda most, without: most <= (without or 1024))
 """What a configuration file that was only found may do to a key; every other key it may not set."""
-
-_SCHEMA_FIELDS = {"chat": "response_format", "responses": "text"}
-"""The field of either API that asks for JSON by a schema."""
-
-_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,99}")
-"""Names of variables, which keys do not look like: one that was written here by mistake is not shown as a name."""
-
-_PROVES = re.compile(r"key|token|secret|auth|cookie|organization|project", re.IGNORECASE)
-"""Names of headers that say who pays."""
 
 EXPECTED_S = {"describe": 3.0, "ask": 3.0, "embed": 4.0, "embed_text": 0.5, "detect": 6.0}
 
@@ -206,25 +179,10 @@ class OpenAIBackend(AsyncBackend):
         headers: Mapping[str, str] | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
+        given = Given.hide(api_key=api_key, api_key_env=api_key_env, headers=headers)
         row = None if preset is None else find_preset(preset)
         server = self._place(base_url or (DEFAULT_BASE_URL if row is None else row.base_url), row)
-        variable = api_key_env if api_key_env and _VARIABLE.fullmatch(api_key_env) else None
-        misnamed, doubled = api_key_env is not None and not variable, bool(api_key_env and api_key)
-        is_named = variable is not None
-        if row is not None and not (api_key or is_named or self._token):
-            variable = row.key_variable_for(server.origin)
-        secret = Secret((api_key or os.environ.get(variable or "") or "").strip())
-        hidden = {name: Secret(value) for name, value in (headers or {}).items()}
-        del api_key, api_key_env, headers  # so that no traceback shows them; the second may be a key by mistake
-        if misnamed:
-            raise ConfigError(
-                "[openai] api_key_env is not the name of a variable in capital letters.",
-                remedy='Write for example: api_key_env = "SECOND_API_KEY"',
-            )
-        if doubled:
-            raise ConfigError("[openai] has both api_key and api_key_env.", remedy="Leave one of them out.")
-        if not secret.fits_a_header() or not all(value.fits_a_header() for value in hidden.values()):
-            raise ConfigError("[openai] api_key or a header has characters that a header cannot carry.")
+        access = given.access_to(server, row, organization=organization, project=project, token=self._token)
         if not timeout_s > 0 or concurrency < 1:
             raise ConfigError(f"[openai] timeout_s = {timeout_s} and concurrency = {concurrency} must be positive.")
         if private and not server.is_this_machine:
@@ -232,63 +190,50 @@ class OpenAIBackend(AsyncBackend):
                 f"[openai] private = true is for a server on this machine, and {server.host} is not on it.",
                 remedy='Leave it out, or write for example: base_url = "http://localhost:11434/v1"',
             )
-        model, embedding_model = _models_of(row, model, embedding_model)
-        image_embeddings = image_embeddings or ("direct" if row is not None and row.embeds == "images" else "describe")
-        seer = self._behind.get(model, model)
-        image_rule = image_token_rule(seer, detail, max_image_px=max_image_px)
-        settings = Settings(
-            base_url=server,
-            api=("responses" if server.official else "chat") if api == "auto" else api,
+        settings = Settings.of(
+            server,
+            row,
+            behind=self._behind,
+            api=api,
             model=model,
             embedding_model=embedding_model,
             embedding_dimensions=embedding_dimensions,
             image_embeddings=image_embeddings,
             detail=detail,
-            effort=effort_of(seer, reasoning_effort),
+            reasoning_effort=reasoning_effort,
             max_image_px=max_image_px,
-            image_rule=image_rule,
-            wire_rule=wire_rule(seer, image_rule, max_image_px=max_image_px),
             max_tokens=max_tokens,
-            preset=row,
-            wanted_effort=reasoning_effort,
         )
-        payer = secret if self._token is None else Secret(self._token.identity)
-        self.credential = _payer(
-            server.resource or server.url, payer, hidden, organization=organization, project=project
-        )
-        self.account = Account(
-            server="\0".join((server.url, organization or "", project or "")),
-            secret=hashlib.sha256(repr((payer.reveal(), _revealed(hidden))).encode()).hexdigest()[:32],
-        )
-        self._has_key, self._key_variable, self._private = bool(secret), variable, private
-        self._key_is_named = is_named
-        self._needs_key = is_named or server.official or (row is not None and row.demands_key_at(server.origin))
+        self.credential, self.account = access.credential_at(server), access.account_at(server)
+        self._access, self._private = access, private
         self._texts_per_call = (row and row.texts_per_call) or TEXTS_PER_CALL
-        self._timeout_s = timeout_s
-        self._concurrency = concurrency
-        self._clock = clock
-        is_free = row.is_free if row is not None and server.is_this_machine else None
-        flat = 0.0 if price is None and private else price
-        self._prices = PriceList.load(prices, flat=flat, is_free=is_free, host=server.host, behind=self._behind)
+        self._timeout_s, self._concurrency, self._clock = timeout_s, concurrency, clock
+        self._prices = PriceList.load(
+            prices,
+            flat=0.0 if price is None and private else price,
+            is_free=row.is_free if row is not None and server.is_this_machine else None,
+            host=server.host,
+            behind=self._behind,
+        )
         self._taxonomy = Taxonomy(
             host=server.host,
             official=server.official,
             extra={**(row.error_codes if row else {}), **(error_codes or {})},
-            secrets=(secret, *hidden.values()),
+            secrets=(access.key, *access.headers.values()),
         )
-        self._taxonomy.key_variable = variable or "OPENAI_API_KEY"
+        self._taxonomy.key_variable = access.variable_for(self.name, kind=self.name)
         self._client = Client(
             server,
-            api_key=secret,
+            api_key=access.key,
             taxonomy=self._taxonomy,
             prices=self._prices,
             dialect=Dialect(server.url, documented=None if row is None else row.refuses),
             direct=private,
             key_header=self._key_header,
-            token=None if self._token is None else self._token.fresh,
+            token=None if access.token is None else access.token.fresh,
             organization=organization,
             project=project,
-            headers=hidden,
+            headers=access.headers,
             clock=clock,
         )
         self._seen: dict[str, None] = {}
@@ -297,9 +242,7 @@ class OpenAIBackend(AsyncBackend):
 
     def _ask_by(self, settings: Settings) -> None:
         """Ask the models of these settings from now on; what is learned about them begins anew."""
-        self._settings, self._models = settings, settings.models()
-        self._probe: Probe | None = None
-        self._is_identified = False
+        self._settings = settings
         protocol = Responses() if settings.api == "responses" else Chat(official=settings.base_url.official)
         raises_limits = settings.max_tokens is None
         self._conversation = Conversation(self._client, protocol, self._prices, raises_limits=raises_limits)
@@ -310,6 +253,7 @@ class OpenAIBackend(AsyncBackend):
             dimensions=settings.dimensions,
             clock=self._clock,
         )
+        self._sight = SightTest(self._client, self._conversation, settings, self._prices)
 
     @classmethod
     def defaults_for(cls, settings: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -317,24 +261,22 @@ class OpenAIBackend(AsyncBackend):
         row = presets().get(str(settings.get("preset")))
         names_models = row is not None and not row.has_default_models
         models = {} if names_models else {"model": DEFAULT_MODEL, "embedding_model": DEFAULT_EMBEDDING_MODEL}
-        images = "direct" if row is not None and row.embeds == "images" else "describe"
-        return {"base_url": DEFAULT_BASE_URL if row is None else row.base_url, "image_embeddings": images, **models}
+        base_url = DEFAULT_BASE_URL if row is None else row.base_url
+        return {"base_url": base_url, "image_embeddings": image_embeddings_of(row), **models}
 
     def named(self, name: str) -> Self:
         """Give it a name of its own, under which it has a key of its own: `OPENAI_API_KEY` is for ``openai``."""
         super().named(name)
         self._others.clear()
         self._taxonomy.backend = name
-        if self._key_variable is None and name != type(self).name:
-            own = f"VISION_BACKENDS__{name.upper()}__API_KEY"
-            self._taxonomy.key_variable = own if _VARIABLE.fullmatch(own) else "api_key_env"
+        self._taxonomy.key_variable = self._access.variable_for(name, kind=type(self).name)
         return self
 
     def model_for(self, request: Request) -> Model:
         """Return the model that would answer; a text may be a query for described images, in their space."""
         try:
-            is_query = isinstance(request, EmbedTextRequest) and request.space == self._models["query"].space
-            return self._models["query" if is_query else request.task]
+            is_query = isinstance(request, EmbedTextRequest) and request.space == self._sight.models["query"].space
+            return self._sight.models["query" if is_query else request.task]
         except KeyError:
             obstacle = self._settings.obstacle(request.task)
         message, remedy = obstacle or (f"The {self.name} backend has no {request.task}.", None)
@@ -358,15 +300,15 @@ class OpenAIBackend(AsyncBackend):
     def spaces(self, request: Request) -> tuple[str, ...]:
         """Return the spaces that may be pinned: for a text also that of described images."""
         spaces = super().spaces(request)
-        query = self._models.get("query") if isinstance(request, EmbedTextRequest) else None
+        query = self._sight.models.get("query") if isinstance(request, EmbedTextRequest) else None
         return spaces if query is None or query.space is None or query.space in spaces else (*spaces, query.space)
 
     def check(self, request: Request) -> None:
         """Return if the server can be asked."""
-        if self._lacks_key:
-            server, variable = self._settings.base_url, self._key_variable
+        if self._access.is_missing:
+            server, variable = self._settings.base_url, self._access.variable
             named = f": [openai] api_key_env names the variable {variable}, which is not set"
-            why = named if self._key_is_named else ""
+            why = named if self._access.is_named else ""
             raise NotReadyError(
                 f"There is no API key for {'OpenAI' if server.official else server.host}{why}.",
                 remedy=f"Set {self._taxonomy.key_variable}, or api_key in [openai] of vision.toml.",
@@ -374,7 +316,7 @@ class OpenAIBackend(AsyncBackend):
                 code="no_api_key",
             )
         if self._client.findings.blind and self._settings.looks(request.task):
-            self._check_sight()
+            self._sight.check(backend=self.name)
         if isinstance(request, EmbedRequest | EmbedTextRequest):
             self._space(request)
             if request.task == "embed" and self._settings.image_embeddings == "direct":
@@ -400,7 +342,7 @@ class OpenAIBackend(AsyncBackend):
     def diagnose(self, *, timeout_s: float) -> None:
         """Return if the server is there and lists its models, which costs nothing."""
         server = self._settings.base_url
-        if self._lacks_key or not self._models:  # nobody will ask it anything
+        if self._access.is_missing or not self._sight.models:  # nobody will ask it anything
             return
         deadline = Deadline(self._clock, timeout_s)
         status, content_type = engine_loop().run(partial(self._client.look, deadline=deadline))
@@ -442,7 +384,7 @@ class OpenAIBackend(AsyncBackend):
 
     def rate_limits(self, request: Request) -> RateLimits | None:
         """Return what the latest reply for the answering model said."""
-        model = self._models.get(request.task)
+        model = self._sight.models.get(request.task)
         return None if model is None else self._client.rate_limits(model.name)
 
     async def describe(  # type: ignore[override]  # the same method as a coroutine
@@ -482,13 +424,16 @@ class OpenAIBackend(AsyncBackend):
         space = self._space(request)
         deadline = Deadline(self._clock, min(timeout_s, self._timeout_s))
         with self._measured() as watch:
+            spent: Sequence[Usage] = ()
             if self._settings.image_embeddings == "direct":
                 urls = [partial(encode_url, image, self._settings.wire_rule) for image in images]
                 vectors, tokens = await self._embedder.embed_images(urls, deadline=deadline)
-                embeddings = self._embeddings(vectors, tokens, space)
             else:
-                embeddings = await self._embed_descriptions(images, space, deadline)
-        return _timed(embeddings, watch)
+                describe = partial(self._describe, request=DescribeRequest(), deadline=deadline)
+                vectors, tokens, spent = await embed_described(
+                    images, describe=describe, embedder=self._embedder, deadline=deadline
+                )
+        return _timed(self._embeddings(vectors, tokens, space, spent), watch)
 
     async def embed_text(  # type: ignore[override]
         self, texts: Sequence[str], request: EmbedTextRequest, *, timeout_s: float
@@ -545,7 +490,7 @@ class OpenAIBackend(AsyncBackend):
 
     def unpriced(self, request: Request) -> Sequence[str]:
         """Return the models that would be asked and are neither in the user's nor in the shipped list of prices."""
-        if request.task not in self._models:
+        if request.task not in self._sight.models:
             return []
         return [model for _, model in self._asked(request) if self._prices.of(model) is None]
 
@@ -567,7 +512,7 @@ class OpenAIBackend(AsyncBackend):
             "api": settings.api,
             "model": settings.model,
             "embedding_model": settings.embedding_model,
-            "has_key": self._has_key,
+            "has_key": bool(self._access.key),
             "private": self._private,
             "left_out": self._client.dialect.facts(),
         }
@@ -575,119 +520,24 @@ class OpenAIBackend(AsyncBackend):
     @property
     def probing(self) -> Literal["never", "when told", "by itself"]:
         """By itself only where the server is on this machine, and is said to cost nothing."""
-        settings = self._settings
-        if "describe" not in settings.models():
-            return "never"
-        is_free = self._prices.of(settings.model) == NOTHING
-        return "by itself" if is_free and settings.base_url.is_this_machine else "when told"
+        return self._sight.mode
 
     def recall(self) -> None:
         """Take up whether the model sees, as any process has found out."""
-        finding = self._client.findings.recall(self._settings.model)
-        if finding is None:
-            is_settled = self.probing != "by itself"
-        else:
-            is_same = not finding.identity or self._is_identified or self.probing != "by itself"
-            is_settled = finding.sight != "blind" and is_same
-        self._models = self._settings.models(probe_first=not is_settled)
+        self._sight.recall()
 
     async def probe(self, *, timeout_s: float) -> Usage | None:
         """Show the model a picture of one colour, and learn from what it says of it."""
-        deadline = Deadline(self._clock, timeout_s)
         with self._without_secrets():
-            if self._probe is None:
-                self._probe = Probe(random=Random())  # noqa: S311 — colours, and no secret
-            probe = self._probe
-            if probe.identity is None:
-                probe.identity = await self._identity(deadline)
-                if self._is_still(probe.identity):
-                    self._settle(None)
-                    return None
-            usage = await self._ask_for_a_colour(probe, deadline)
-            sight = probe.sight
-            if sight is not None:
-                await engine_loop().compute.start(partial(self._settle, sight))
-            return usage
+            return await self._sight.test(Deadline(self._clock, timeout_s))
 
     def probe_again(self) -> None:
         """Forget in this process whether the model sees."""
-        self._client.findings.forget(self._settings.model)
-        self._probe, self._is_identified = None, False
-        self._models = self._settings.models()
+        self._sight.forget()
 
     def found(self) -> ProbeReport | None:
         """Return whether the model sees, follows schemas, and what its server refuses."""
-        settings = self._settings
-        finding = self._client.findings.known.get(settings.model)
-        if finding is None:
-            return None
-        refused = self._client.dialect.known(settings.api, settings.model)
-        field = _SCHEMA_FIELDS[settings.api]
-        return ProbeReport(
-            model=settings.model,
-            sees={"sees": True, "blind": False}.get(finding.sight),
-            at=finding.at,
-            follows_schemas=None if finding.sight != "sees" else field not in refused,
-            refuses=tuple(sorted(refused)),
-        )
-
-    async def _identity(self, deadline: Deadline) -> str:
-        """Return which weights the server has behind the model's name; empty where it does not say."""
-        listed = await self._client.models(deadline=deadline)
-        return next((identity_of(each) for each in listed if each.get("id") == self._settings.model), "")
-
-    def _is_still(self, identity: str) -> bool:
-        """Return whether something is known of just these weights."""
-        finding = self._client.findings.about(self._settings.model)
-        return finding is not None and finding.identity == identity
-
-    async def _ask_for_a_colour(self, probe: Probe, deadline: Deadline) -> Usage:
-        """Ask one question, and take the answer into account; one that is none says neither.
-
-        Raises:
-            BackendError: The server did not answer.
-        """
-        probe.go_on()
-        try:
-            said = await self._conversation.ask(partial(probe.ask, self._settings), deadline=deadline)
-        except RefusedError as refusal:
-            if not refusal.blind:
-                raise
-            probe.cannot()
-            return refusal.usage or FREE
-        except (InvalidReplyError, CallerError) as error:
-            return error.usage or Usage()
-        probe.hear(said.text)
-        return self._prices.usage(self._settings.model, said.tokens)
-
-    def _settle(self, sight: Sight | None) -> None:
-        """Keep what a probe has found out; None where that was known before. May write to a store."""
-        probe, model = self._probe, self._settings.model
-        self._probe, self._is_identified = None, True
-        if probe is not None and sight is not None:
-            self._client.findings.note(model, sight, identity=probe.identity or "")
-            if sight == "sees" and probe.is_json and not probe.by_schema:
-                api = self._settings.api
-                self._client.dialect.learn(api, model, {_SCHEMA_FIELDS[api]: None})
-        finding = self._client.findings.known.get(model)
-        is_blind = finding is not None and finding.sight == "blind"
-        self._models = self._settings.models(probe_first=is_blind)
-
-    def _check_sight(self) -> None:
-        """Return unless the model is known to see no images.
-
-        Raises:
-            NotSupportedError: It is.
-        """
-        model = self._settings.model
-        finding = self._client.findings.about(model)
-        if finding is not None and finding.sight == "blind":
-            raise NotSupportedError(
-                f"{model} of {self._settings.base_url.host} sees no images, as was found out on {finding.day}.",
-                remedy="Set a model that sees images in [openai], or have it probed again: vision doctor --probe.",
-                backend=self.name,
-                code="blind",
-            )
+        return self._sight.report()
 
     async def aclose(self) -> None:
         """Close the connections of the running loop; a later call opens new ones."""
@@ -701,11 +551,6 @@ class OpenAIBackend(AsyncBackend):
     def is_private(self) -> bool:
         """Whether the user has said that the server, on this machine, sends nothing elsewhere."""
         return self._private
-
-    @property
-    def _lacks_key(self) -> bool:
-        """Whether nothing is sent, as there is no key where one is needed or named."""
-        return not self._has_key and self._needs_key and self._token is None
 
     def _place(self, base_url: str | None, row: Preset | None) -> BaseUrl:
         """Return the server of an address.
@@ -775,7 +620,7 @@ class OpenAIBackend(AsyncBackend):
             said = await self._conversation.ask(ask, deadline=deadline)
         trace = self._trace(said)
         if said.finish == "length":
-            raise _cut("The list of boxes", trace.usage)
+            raise cut_short("The list of boxes", trace.usage)
         try:
             boxes = read_boxes(said.text, labels=labels, categories=categories, width=image.width, height=image.height)
         except InvalidReplyError as error:
@@ -797,8 +642,7 @@ class OpenAIBackend(AsyncBackend):
             try:
                 said = await self._say(images, again, deadline)
             except VisionError as failed:
-                billed = Usage() if isinstance(failed, InvalidReplyError | TimedOutError | UnavailableError) else FREE
-                failed.usage = spent + (failed.usage or billed)
+                failed.usage = spent + billed_for(failed)
                 raise
             spent += self._trace(said).usage
             data = await self._read(said, request, spent)
@@ -819,29 +663,12 @@ class OpenAIBackend(AsyncBackend):
         if request.schema is None:
             return None
         if said.finish == "length":
-            raise _cut("The answer", spent)
+            raise cut_short("The answer", spent)
         try:
             return await engine_loop().compute.start(partial(read_data, said.text, request))
         except InvalidReplyError as error:
             error.usage = spent
             raise
-
-    async def _embed_descriptions(self, images: Sequence[Image], space: str, deadline: Deadline) -> list[Embedding]:
-        self._embedder.check_texts()  # before captions are paid for
-        captions = [await self._describe(image, DescribeRequest(), deadline) for image in images]
-        spent = [caption.trace.usage for caption in captions]
-        if not all(caption.complete for caption in captions):  # half a description has another vector
-            raise _cut("The description to embed", reduce(add, spent))
-        texts = [caption.text for caption in captions]
-        try:
-            vectors, tokens = await self._embedder.embed_texts(texts, deadline=deadline)
-        except VisionError as error:
-            billed = Usage() if isinstance(error, InvalidReplyError | TimedOutError | UnavailableError) else FREE
-            error.usage = reduce(add, spent) + (error.usage or billed)
-            if isinstance(error, RefusedError):
-                error.lasting = True  # the words are those of a caption: the next would fare no better
-            raise
-        return self._embeddings(vectors, tokens, space, spent)
 
     def _embeddings(
         self, vectors: Vectors, tokens: Tokens | None, space: str, spent: Sequence[Usage] = ()
@@ -870,36 +697,6 @@ class OpenAIBackend(AsyncBackend):
         return Trace(model=model, revision=revision, usage=self._prices.usage(model, said.tokens))
 
 
-def _models_of(row: Preset | None, model: str | None, embedding_model: str | None) -> tuple[str, str]:
-    """Return the models that are asked; empty where none can be.
-
-    Raises:
-        ConfigError: A server has no model of its own, and none is named.
-    """
-    if row is None or row.has_default_models:
-        return model or DEFAULT_MODEL, embedding_model or DEFAULT_EMBEDDING_MODEL
-    key, wanted = ("model", model) if row.sees is not None else ("embedding_model", embedding_model)
-    if not wanted:
-        raise ConfigError(
-            f"[openai] preset = {row.name!r} names no {key}: {row.title} has none that everybody uses.",
-            remedy=f'Write the name of one that {"sees images" if key == "model" else "embeds"}: {key} = "…"',
-        )
-    return model or "", embedding_model or ""
-
-
-def _payer(
-    url: str, key: Secret, headers: Mapping[str, Secret], *, organization: str | None, project: str | None
-) -> str:
-    """Return a short hash of who pays, as far as it is configured; what is not does not count."""
-    who = f"\0{organization or ''}\0{project or ''}" if organization or project else ""
-    proofs = _revealed({name: value for name, value in headers.items() if not key or _PROVES.search(name)})
-    return hashlib.sha256(f"{url}\0{key.reveal()}{who}{proofs or ''}".encode()).hexdigest()[:16]
-
-
-def _revealed(headers: Mapping[str, Secret]) -> list[tuple[str, str]]:
-    return sorted((name.lower(), value.reveal()) for name, value in headers.items())
-
-
 def _with_digest(images: Sequence[Image], ask: Callable[[], Ask]) -> Callable[[], Ask]:
     """Return what makes a question in a thread, and computes there by what its images are known again."""
 
@@ -909,16 +706,6 @@ def _with_digest(images: Sequence[Image], ask: Callable[[], Ask]) -> Callable[[]
         return ask()
 
     return make
-
-
-def _cut(what: str, usage: Usage) -> InvalidReplyError:
-    error = InvalidReplyError(
-        f"{what} was cut at its length limit.",
-        remedy="Raise max_tokens in [openai] of vision.toml, or lower reasoning_effort there.",
-        code="limit_reached",
-    )
-    error.usage = usage
-    return error
 
 
 def _timed(answers: Sequence[A], watch: Stopwatch) -> list[A]:

@@ -11,7 +11,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vision_backends.backends.openai.models import Tokens
+from vision_backends.backends.openai.prices import Tokens
 from vision_backends.backends.openai.protocol import Transcript, read_all, whole
 from vision_backends.backends.texts import spoken
 from vision_backends.errors import (
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
     from vision_backends.backends.openai.client import Client, PreparedRequest
-    from vision_backends.backends.openai.models import PriceList
+    from vision_backends.backends.openai.prices import PriceList
     from vision_backends.backends.openai.protocol import Ask, Chat, Responses, Said
     from vision_backends.clock import Deadline
 
-__all__ = ["Conversation"]
+__all__ = ["Conversation", "billed_for", "cut_short"]
 
 MORE_TOKENS = 8192
 """By how much a limit is raised that thinking has used up."""
@@ -216,7 +216,7 @@ class Conversation:
         Raises:
             VisionError: What it has failed with, where the first answer is none and the limit is not to blame.
         """
-        billed = error.usage or (Usage() if isinstance(error, MAYBE_BILLED) else FREE)
+        billed = billed_for(error)
         if error.kind in TAKES_NO_MORE:
             self.more_tokens = 0
         elif isinstance(error, ContentRejectedError) or not first.text.strip():
@@ -242,3 +242,24 @@ def _both(first: Said, second: Said) -> Said:
     if first.tokens is None or second.tokens is None:
         return replace(second, tokens=None)
     return replace(second, tokens=first.tokens + second.tokens)
+
+
+def billed_for(error: VisionError) -> Usage:
+    """Return what a question has cost that ended in an error; unknown where the server may have answered it."""
+    return error.usage or (Usage() if isinstance(error, MAYBE_BILLED) else FREE)
+
+
+def cut_short(what: str, usage: Usage) -> InvalidReplyError:
+    """Return the error of an answer that is worth nothing as it was cut.
+
+    Args:
+        what: How the message calls it.
+        usage: What it has cost.
+    """
+    error = InvalidReplyError(
+        f"{what} was cut at its length limit.",
+        remedy="Raise max_tokens in [openai] of vision.toml, or lower reasoning_effort there.",
+        code="limit_reached",
+    )
+    error.usage = usage
+    return error

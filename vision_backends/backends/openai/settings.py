@@ -9,18 +9,30 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 from urllib.parse import urlsplit
 
-from vision_backends.backends.openai.models import EMBEDDING_DIMENSIONS, Detail, effort_of, image_token_rule, wire_rule
+from vision_backends.backends.openai.models import (
+    DEFAULT_EMBEDDING_MODEL,
+    DEFAULT_MODEL,
+    EMBEDDING_DIMENSIONS,
+    Detail,
+    effort_of,
+    image_token_rule,
+    wire_rule,
+)
 from vision_backends.backends.requests import Model
 from vision_backends.config.web_address import origin_of
 from vision_backends.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from vision_backends.backends.openai.models import ImageTokenRule
     from vision_backends.config.presets import Preset
     from vision_backends.config.web_address import Origin
     from vision_backends.images import WireRule
 
-__all__ = ["PROMPTS_VERSION", "BaseUrl", "Obstacle", "Settings"]
+__all__ = ["DEFAULT_BASE_URL", "PROMPTS_VERSION", "BaseUrl", "Obstacle", "Settings", "image_embeddings_of"]
+
+DEFAULT_BASE_URL = "https://api.openai.com/v1"
 
 PROMPTS_VERSION = "1"
 """Of the words in ``prompts.py``; part of every cache key and of the name of the space of described images."""
@@ -128,6 +140,62 @@ class Settings:
                 "[openai] OpenAI embeds texts only.", remedy='Set image_embeddings = "describe", or a base_url.'
             )
 
+    @classmethod
+    def of(
+        cls,
+        server: BaseUrl,
+        preset: Preset | None,
+        *,
+        behind: Mapping[str, str],
+        api: Literal["auto", "chat", "responses"],
+        model: str | None,
+        embedding_model: str | None,
+        embedding_dimensions: int | None,
+        image_embeddings: Literal["describe", "direct"] | None,
+        detail: Detail,
+        reasoning_effort: str,
+        max_image_px: int | None,
+        max_tokens: int | None,
+    ) -> Settings:
+        """Return what keys of the ``[openai]`` table mean for a server.
+
+        Args:
+            server: The server.
+            preset: What is known of it.
+            behind: The models of OpenAI's that are asked by another name.
+            api: The key of that name, as all that follow.
+            model: As there.
+            embedding_model: As there.
+            embedding_dimensions: As there.
+            image_embeddings: As there.
+            detail: As there.
+            reasoning_effort: As there.
+            max_image_px: As there.
+            max_tokens: As there.
+
+        Raises:
+            ConfigError: A value has no meaning there, or no model is named where the server has none of its own.
+        """
+        seer, embedder = _models_of(preset, model, embedding_model)
+        known = behind.get(seer, seer)
+        rule = image_token_rule(known, detail, max_image_px=max_image_px)
+        return cls(
+            base_url=server,
+            api=("responses" if server.official else "chat") if api == "auto" else api,
+            model=seer,
+            embedding_model=embedder,
+            embedding_dimensions=embedding_dimensions,
+            image_embeddings=image_embeddings or image_embeddings_of(preset),
+            detail=detail,
+            effort=effort_of(known, reasoning_effort),
+            max_image_px=max_image_px,
+            image_rule=rule,
+            wire_rule=wire_rule(known, rule, max_image_px=max_image_px),
+            max_tokens=max_tokens,
+            preset=preset,
+            wanted_effort=reasoning_effort,
+        )
+
     def with_model(self, model: str) -> Settings:
         """Return the same settings for another model that describes and detects."""
         rule = image_token_rule(model, self.detail, max_image_px=self.max_image_px)
@@ -209,3 +277,25 @@ class Obstacle(NamedTuple):
 
     message: str
     remedy: str
+
+
+def image_embeddings_of(preset: Preset | None) -> Literal["describe", "direct"]:
+    """Return how images get their vectors at a server where nothing else is configured."""
+    return "direct" if preset is not None and preset.embeds == "images" else "describe"
+
+
+def _models_of(row: Preset | None, model: str | None, embedding_model: str | None) -> tuple[str, str]:
+    """Return the models that are asked; empty where none can be.
+
+    Raises:
+        ConfigError: A server has no model of its own, and none is named.
+    """
+    if row is None or row.has_default_models:
+        return model or DEFAULT_MODEL, embedding_model or DEFAULT_EMBEDDING_MODEL
+    key, wanted = ("model", model) if row.sees is not None else ("embedding_model", embedding_model)
+    if not wanted:
+        raise ConfigError(
+            f"[openai] preset = {row.name!r} names no {key}: {row.title} has none that everybody uses.",
+            remedy=f'Write the name of one that {"sees images" if key == "model" else "embeds"}: {key} = "…"',
+        )
+    return model or "", embedding_model or ""

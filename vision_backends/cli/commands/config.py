@@ -19,7 +19,7 @@ from vision_backends.foreign_text import printable
 
 if TYPE_CHECKING:
     from vision_backends.cli.settings_in_force import Setting
-    from vision_backends.config.settings import Configuration
+    from vision_backends.config.loading import Configuration
 
 __all__ = ["config"]
 
@@ -45,7 +45,7 @@ def config(
         typer.echo(dump_json(config_schema(), indent=2))
         return
     from vision_backends.cli.settings_in_force import settings_in_force
-    from vision_backends.config.settings import read_configuration
+    from vision_backends.config.loading import read_configuration
 
     configuration = read_configuration(options.config)
     settings = settings_in_force(configuration)
@@ -57,7 +57,7 @@ def config(
 
 
 def _print_path(named: Path | None) -> None:
-    from vision_backends.config.settings import CONFIG_FILE, find_config
+    from vision_backends.config.loading import CONFIG_FILE, find_config
 
     target = (find_config(named) or Path(CONFIG_FILE)).absolute()
     if not target.exists():

@@ -25,7 +25,8 @@ from vision_backends.reports import Explanation, RungStatus
 from vision_backends.types import Task
 
 if TYPE_CHECKING:
-    from vision_backends.config.settings import Configuration, Settings
+    from vision_backends.config.loading import Configuration
+    from vision_backends.config.settings import Settings
     from vision_backends.router import Router
 
 __all__ = ["doctor"]
@@ -81,7 +82,7 @@ def doctor(
     options: JsonOptions,
 ) -> None:
     """Check the installation, and name the command that fixes what is missing."""
-    from vision_backends.config.settings import read_configuration
+    from vision_backends.config.loading import read_configuration
 
     checks = [_python(), *_packages(), *map(_model_file, _shipped())]
     rungs: list[RungStatus] = []

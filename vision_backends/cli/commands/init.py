@@ -89,7 +89,7 @@ def init(
 
 def _target(*, here: bool, out: Path | None) -> Path:
     from vision_backends.cli.config_file import own_config_file
-    from vision_backends.config.settings import CONFIG_FILE
+    from vision_backends.config.loading import CONFIG_FILE
 
     if here and out is not None:
         raise InvalidRequestError("--here and --out do not go together.", remedy="Pass one of them.")
@@ -229,7 +229,7 @@ def _is_wanted(path: Path, *, asks: bool, replace: bool) -> bool:
 
 
 def _report(path: Path, rungs: "Sequence[Rung]", *, as_json: bool) -> None:
-    from vision_backends.config.settings import find_config
+    from vision_backends.config.loading import find_config
 
     if as_json:
         ladder = [{"name": rung.name, "reason": rung.reason} for rung in rungs]

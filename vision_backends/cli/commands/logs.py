@@ -4,8 +4,11 @@ This module decides which lines are shown, and how they read. It must not know w
 """
 
 import json
+import sys
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +23,11 @@ __all__ = ["logs"]
 ANSWER_CHARACTERS = 100
 """How much of an answer a line of the table has room for."""
 
+LOOK_S = 0.5
+"""How often a log that is followed is looked at."""
+
+LONGEST_TASK = len("embed_text")
+
 
 @command
 def logs(
@@ -28,13 +36,16 @@ def logs(
         str, typer.Option(metavar="WHEN", help="First day: a date such as 2026-11-01, or days ago such as 7d.")
     ] = "30d",
     last: Annotated[int, typer.Option("-n", "--last", min=1, metavar="COUNT", help="Only the last ones.")] = 20,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with what is asked from now on, until Ctrl-C.")
+    ] = False,
     options: JsonOptions,
 ) -> None:
     """Show what was asked and said, where logs.enabled = true keeps it.
 
     With --json each line is a whole record, with its prompt and its trace.
     """
-    from vision_backends.config.settings import load_settings
+    from vision_backends.config.loading import load_settings
     from vision_backends.observability.call_log import CallLog
 
     begin = since_of(since, now=time.time())
@@ -45,14 +56,36 @@ def logs(
             "nothing is kept: set logs.enabled = true, or VISION_LOGS__ENABLED=true, to keep what is asked from then on"
         )
         return
-    records = [record for line in CallLog(path).lines() if (record := _read(line)) and record["at"] >= begin][-last:]
+    log = CallLog(path)
+    if follow:
+        show = _print_json if options.as_json else _print_line
+        for place, lines in enumerate(log.follow(wait=partial(time.sleep, LOOK_S))):
+            for record in _records(lines, begin=begin)[0 if place else -last :]:
+                show(record)
+            sys.stdout.flush()
+    records = _records(log.lines(), begin=begin)[-last:]
     if options.as_json:
         for record in records:
-            typer.echo(dump_json(record))
+            _print_json(record)
     elif records:
         print_table(("at (UTC)", "task", "input", "by", "answer"), [_row(record) for record in records])
     else:
         typer.echo("Nothing was asked in that time since the log is kept.")
+
+
+def _records(lines: Iterable[str], *, begin: float) -> list[dict[str, Any]]:
+    """Return the records of a time on."""
+    return [record for line in lines if (record := _read(line)) and record["at"] >= begin]
+
+
+def _print_json(record: dict[str, Any]) -> None:
+    typer.echo(dump_json(record))
+
+
+def _print_line(record: dict[str, Any]) -> None:
+    """Print a record by itself; nobody knows how wide the columns of later ones will be."""
+    at, task, *others = _row(record)
+    typer.echo("  ".join((at, task.ljust(LONGEST_TASK), *others)))
 
 
 def _read(line: str) -> dict[str, Any] | None:

@@ -84,7 +84,7 @@ def status(
             if budgets := router.spending():
                 typer.echo()
                 print_budgets(budgets)
-                print_begun_anew(router)
+                print_begun_anew(router, budgets)
 
 
 def _check_options(task: Task | None, given: set[str]) -> None:

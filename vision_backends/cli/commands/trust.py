@@ -45,7 +45,7 @@ def trust(
             raise InvalidRequestError(f"{str(file)!r} is not trusted.", remedy="Run: vision trust --list")
         tell(f"{file} is no longer trusted")
     else:
-        from vision_backends.config.settings import read_to_trust
+        from vision_backends.config.loading import read_to_trust
 
         place, needing = read_to_trust(file)
         trusted = files.add(file, place.sha256)

@@ -66,7 +66,7 @@ def usage(
         if spending:
             typer.echo()
             print_budgets(spending)
-            print_begun_anew(router)
+            print_begun_anew(router, spending)
 
 
 def since_of(text: str, *, now: float) -> float:

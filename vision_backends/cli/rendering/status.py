@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from vision_backends.cli.rendering.text import dollars, one_line, print_table
+from vision_backends.cli.usage_totals import utc_day
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from vision_backends.health.policy import GateReport
     from vision_backends.reports import RungStatus, Verdict
     from vision_backends.router import Router
+    from vision_backends.storage.base import LedgerTotal
     from vision_backends.types import Task
 
 __all__ = [
@@ -155,26 +157,42 @@ def print_budgets(budgets: Iterable[Spending]) -> None:
     print_table(("budget (in UTC)", "", "spent", ""), rows)
 
 
-def print_begun_anew(router: Router) -> None:
-    """Print which calls of this month no budget counts: those of a rung that has got another name, or is none now."""
-    for name, cost_usd, tokens in _booked_for_others(router):
+def print_begun_anew(router: Router, budgets: Iterable[Spending]) -> None:
+    """Print what no budget counts: calls of rungs that are none now, or from before a budget had its name."""
+    month = datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0).timestamp()
+    totals = router.ledger_totals(since=month)
+    for name, cost_usd, tokens in _booked_for_others(router, totals):
         typer.echo(
             f"{one_line(name)} has used {dollars(cost_usd)} and {tokens:,} tokens this month and is no rung now. If it "
             "has got another name, its own budgets begin anew under that."
         )
+    for each in budgets:
+        missing = _booked_for(each, totals) - each.spent
+        if missing > each.limit / 100:
+            typer.echo(
+                f"{each.backend}.{each.budget} does not count {_amount(each, missing)} that "
+                f"{' and '.join(map(one_line, each.backends))} used in {each.period} before it was set or got its name."
+            )
 
 
-def _booked_for_others(router: Router) -> Iterator[tuple[str, float, int]]:
-    """Yield what was booked in this month (UTC) for each backend that is no rung of a router."""
+def _booked_for_others(router: Router, totals: Iterable[LedgerTotal]) -> Iterator[tuple[str, float, int]]:
+    """Yield what was booked for each backend that is no rung of a router."""
     rungs = {rung.backend for rung in router.status()}
-    begin = datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0).timestamp()
-    totals = [each for each in router.ledger_totals(since=begin) if each.backend not in rungs]
-    for name in sorted({each.backend for each in totals}):
-        own = [each for each in totals if each.backend == name]
+    others = [each for each in totals if each.backend not in rungs]
+    for name in sorted({each.backend for each in others}):
+        own = [each for each in others if each.backend == name]
         tokens = sum(each.input_tokens + each.output_tokens for each in own)
         cost_usd = sum(each.cost_usd for each in own)
         if tokens or cost_usd:
             yield name, cost_usd, tokens
+
+
+def _booked_for(budget: Spending, totals: Iterable[LedgerTotal]) -> float:
+    """Return what was booked in a budget's period for the rungs that it counts."""
+    own = [each for each in totals if each.backend in budget.backends and utc_day(each.at).startswith(budget.period)]
+    if budget.budget.endswith("_usd"):
+        return sum(each.cost_usd for each in own)
+    return sum(each.input_tokens + each.output_tokens for each in own)
 
 
 def is_spent(budget: Spending) -> bool:
@@ -189,6 +207,8 @@ def _bar(budget: Spending) -> str:
 
 
 def _amounts(budget: Spending) -> str:
-    if budget.budget.endswith("_usd"):
-        return f"{dollars(budget.spent)} of {dollars(budget.limit)}"
-    return f"{budget.spent:,.0f} of {budget.limit:,.0f} tokens"
+    return f"{_amount(budget, budget.spent).removesuffix(' tokens')} of {_amount(budget, budget.limit)}"
+
+
+def _amount(budget: Spending, amount: float) -> str:
+    return dollars(amount) if budget.budget.endswith("_usd") else f"{amount:,.0f} tokens"
