@@ -8,7 +8,7 @@ import io
 import json
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -41,7 +41,7 @@ from .options import (
 )
 from .plan import PARTS
 from .records import Run
-from .run import check_checkout, check_extra, check_folder, report_folder, run, typed_command, write_report
+from .run import check_checkout, check_extra, check_folder, is_here, report_folder, run, typed_command, write_report
 from .run_file import read_run
 
 __all__ = ["app", "main"]
@@ -53,7 +53,7 @@ ALL_TASKS = "describe,embed,detect"
 
 
 def _subject_names() -> list[str]:
-    if find_spec(".speed", __package__) is None:  # the wheel leaves it out
+    if not is_here("speed"):
         return []
     from .speed.run import SUBJECTS  # only when a shell asks
 
@@ -204,7 +204,7 @@ def everything(
     with exit_codes(debug=debug):
         check_folder(folder)
         run_file = run(context, PARTS, out=out, resume=resume)
-        write_report([run_file.run], folder or report_folder(run_file.path))
+        write_report([run_file.run], folder or report_folder(run_file.path, at=datetime.now(UTC)))
 
 
 @app.command(rich_help_panel=SHOW)
@@ -218,7 +218,7 @@ def report(
     with exit_codes(debug=debug):
         check_extra()
         check_folder(folder)
-        write_report([read_run(path) for path in runs], folder or report_folder(runs[0]))
+        write_report([read_run(path) for path in runs], folder or report_folder(runs[0], at=datetime.now(UTC)))
 
 
 @app.command(rich_help_panel=SHOW)
@@ -228,7 +228,7 @@ def schema(*, debug: Debug = False) -> None:
         typer.echo(json.dumps(Run.model_json_schema(), indent=2))
 
 
-def main(arguments: Sequence[str] | None = None, *, name: str = "python -m benchmarks") -> None:
+def main(arguments: Sequence[str] | None = None, *, name: str = "vision bench") -> None:
     """Run the command line and leave with its exit code.
 
     Args:

@@ -35,6 +35,7 @@ __all__ = [
     "check_checkout",
     "check_extra",
     "check_folder",
+    "is_here",
     "report_folder",
     "run",
     "typed_command",
@@ -163,11 +164,16 @@ def _reopen(context: typer.Context, path: Path) -> tuple[Plan, RunFile]:
 
 def _check_peers(context: typer.Context, plan: Plan) -> None:
     """Return if the other libraries are not asked for, or what asks them is here: the wheel leaves it out."""
-    if (plan.peers or plan.install_peers) and find_spec(".peers", __package__) is None:
+    if (plan.peers or plan.install_peers) and not is_here("peers"):
         raise ConfigError(
             "Other libraries are compared in a checkout only: the installed package has no benchmarks/peers.",
             remedy=_remedy_of_checkout(context, "failover --peers"),
         )
+
+
+def is_here(part: str) -> bool:
+    """Tell whether a part is here that the wheel leaves out."""
+    return find_spec(f".{part}", __package__) is not None
 
 
 def check_checkout(context: typer.Context, part: str) -> None:
@@ -176,7 +182,7 @@ def check_checkout(context: typer.Context, part: str) -> None:
     Raises:
         ConfigError: It is not.
     """
-    if find_spec(f".{part}", __package__) is None:
+    if not is_here(part):
         raise ConfigError(
             f"The installed package has no benchmarks/{part}: it measures this project's own targets.",
             remedy=_remedy_of_checkout(context, part),
@@ -228,7 +234,8 @@ def _words(context: typer.Context) -> tuple[str, ...]:
 
 def typed_program(context: typer.Context) -> str:
     """Return what the reader has typed to start the benchmark, such as ``vision bench``: texts call it so."""
-    return context.command_path if context.parent is None else context.parent.command_path
+    group = context.parent
+    return str(context.info_name) if group is None else group.command_path
 
 
 def typed_command(context: typer.Context) -> str:
@@ -236,9 +243,9 @@ def typed_command(context: typer.Context) -> str:
     return f"{typed_program(context)} {shlex.join(_words(context))}"
 
 
-def report_folder(run: Path) -> Path:
-    """Return a new folder beside a run for its report, named by date and time."""
-    name = f"report-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+def report_folder(run: Path, *, at: datetime) -> Path:
+    """Return a folder beside a run that is not there yet, for its report of that date and time."""
+    name = f"report-{at:%Y%m%d-%H%M%S}"
     names = chain([name], (f"{name}-{number}" for number in count(2)))
     return next(folder for each in names if not (folder := run.with_name(each)).exists())
 

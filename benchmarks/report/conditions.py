@@ -29,6 +29,8 @@ __all__ = [
 
 _MAX_SETTINGS = 8
 
+_COMMIT_LETTERS = 10
+
 _TOLD_ELSEWHERE = {"parts", "tasks", "backends", "dataset", "limit", "sandbox", "day_s"}
 """Options that are told where they make figures unlike, or as what is missing."""
 
@@ -95,7 +97,8 @@ def day_conditions(day: FailoverResult) -> tuple[Condition, ...]:
 def punctuality_of(day: FailoverResult) -> tuple[Condition, ...]:
     """Return whether a day was played as planned, which its times depend on; a day that does not say may have been."""
     late = could_not_keep(day)
-    return (Condition("the plan of the day was not kept", "too late" if late else "in time", bars=late),)
+    shown = "too late" if late else "not measured" if day.lateness is None else "in time"
+    return (Condition("the plan of the day was not kept", shown, "late" if late else "kept", bars=late),)
 
 
 def list_differences(first: Run, later: Run) -> Iterator[str]:
@@ -105,11 +108,19 @@ def list_differences(first: Run, later: Run) -> Iterator[str]:
     if versions:
         yield f"Versions: {'; '.join(versions)}."
     if first.commit != later.commit:
-        yield f"Commit: {first.commit or 'none'} → {later.commit or 'none'}."
+        yield f"Commit: {_shorten_commit(first.commit)} → {_shorten_commit(later.commit)}."
     settings = _differ(_flat(_settings(first)), _flat(_settings(later)))
     if settings:
         more = len(settings) - _MAX_SETTINGS
         yield f"Settings: {'; '.join(settings[:_MAX_SETTINGS])}{f'; and {more} more' if more > 0 else ''}."
+
+
+def _shorten_commit(commit: str | None) -> str:
+    """Return as much of a commit as tells it from others, and whether files differed from it."""
+    if commit is None:
+        return "none"
+    name, dash, mark = commit.partition("-")
+    return f"{name[:_COMMIT_LETTERS]}{dash}{mark}"
 
 
 def _list_models(first: Run, later: Run) -> Iterator[str]:

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from jsonschema import Draft202012Validator
 from typer.testing import CliRunner
 
 from benchmarks.command import app
-from benchmarks.run import REPORT_FILES
+from benchmarks.run import REPORT_FILES, report_folder
 from benchmarks.sandbox_process import client_environment
 from vision_backends.cli import main
 from vision_backends.testing import SandboxServer
@@ -144,6 +145,16 @@ def test_each_report_has_a_folder_of_its_own(bench, runs):
         assert page.parent.parent == runs[0].parent
         assert {path.name for path in page.parent.iterdir()} == set(REPORT_FILES)
         assert page.name == REPORT_FILES[-1]
+
+
+def test_reports_of_the_same_second_have_folders_of_their_own(tmp_path):
+    """A number tells them apart."""
+    at = datetime(2026, 11, 28, 21, 46, 0, tzinfo=UTC)
+    folders = []
+    for _ in range(3):
+        folders.append(report_folder(tmp_path / "run.json", at=at))
+        folders[-1].mkdir()
+    assert [each.name for each in folders] == [f"report-20261128-214600{number}" for number in ("", "-2", "-3")]
 
 
 def test_a_report_never_takes_the_place_of_another(bench, config, runs, fresh_user, lines):

@@ -107,4 +107,7 @@ def test_the_times_of_such_a_day_are_not_compared():
         assert comparison.obstacles == (f"Times of the played day: the plan of the day was not kept ({values}).",)
         assert all("median" not in row["figure"][0] for row in read_table(comparison.figures))
         assert any("requests" in row["figure"][0] for row in read_table(comparison.figures))
-    assert gather_contents([kept, kept]).comparisons[0].obstacles == ()
+    unknown = synthetic.make_part(failover=(make_day(None),))
+    assert {gather_contents([unknown, other]).comparisons[0].obstacles for other in (kept, unknown)} == {()}
+    [comparison] = gather_contents([unknown, late]).comparisons
+    assert "(not measured → too late)" in comparison.obstacles[0]
