@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..lateness import could_not_keep
 from .wording import join_words, shorten
 
 if TYPE_CHECKING:
@@ -15,7 +16,16 @@ if TYPE_CHECKING:
 
     from ..records import Contestant, FailoverResult, QualityResult, Run
 
-__all__ = ["Condition", "day_conditions", "list_differences", "list_unlike", "machine_of", "photos_of", "server_of"]
+__all__ = [
+    "Condition",
+    "day_conditions",
+    "list_differences",
+    "list_unlike",
+    "machine_of",
+    "photos_of",
+    "punctuality_of",
+    "server_of",
+]
 
 _MAX_SETTINGS = 8
 
@@ -30,18 +40,21 @@ class Condition(NamedTuple):
         reason: Why figures cannot be compared that were measured under another one.
         shown: What it was, for readers.
         identity: What it was, exactly; None where that is not known.
+        bars: Whether nothing can be compared under it.
     """
 
     reason: str
     shown: str
     identity: str | None = None
+    bars: bool = False
 
 
 def list_unlike(before: Sequence[Condition], after: Sequence[Condition]) -> Iterator[tuple[Condition, Condition]]:
     """Yield the conditions of two figures that are not the same."""
     for first, second in zip(before, after, strict=True):
         exact = first.identity is not None and second.identity is not None
-        if first.identity != second.identity if exact else first.shown != second.shown:
+        differs = first.identity != second.identity if exact else first.shown != second.shown
+        if differs or first.bars or second.bars:
             yield first, second
 
 
@@ -77,6 +90,12 @@ def day_conditions(day: FailoverResult) -> tuple[Condition, ...]:
     length_s = max((phase.ends_s for phase in day.phases), default=0.0)
     calls = sum(phase.calls for phase in day.phases)
     return (Condition("another day", f"{calls} calls in {length_s:g} s"),)
+
+
+def punctuality_of(day: FailoverResult) -> tuple[Condition, ...]:
+    """Return whether a day was played as planned, which its times depend on; a day that does not say may have been."""
+    late = could_not_keep(day)
+    return (Condition("the plan of the day was not kept", "too late" if late else "in time", bars=late),)
 
 
 def list_differences(first: Run, later: Run) -> Iterator[str]:

@@ -156,7 +156,9 @@ def test_shells_complete_what_else_has_names(vision, monkeypatch, words, complet
 def test_bash_completes_with_the_script_that_the_command_gives_it(fresh_user):
     """In a shell as it is, the commands of the benchmark too."""
     command = fresh_user / "vision"
-    command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m vision_backends "$@"\n')
+    command.write_text(
+        f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -c "from vision_backends.cli import main; main()" "$@"\n'
+    )
     command.chmod(0o755)
     words = ("bench la", "bench latency --ro", "usage --by ta")
     program = 'eval "$(_VISION_COMPLETE=source_bash vision)"; declare -F _vision_completion\n' + "\n".join(

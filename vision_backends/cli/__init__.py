@@ -21,11 +21,12 @@ OBJECTS_PER_COLLECTION = 50_000
 """By default Python looks for cycles after every 700 objects; importing makes 200,000, which all stay."""
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None, *, program: str = "vision") -> None:
     """Run the command line and leave with its exit code, as `cli.rendering.exits` lists them.
 
     Args:
         arguments: What stands after the program's name; by default what the shell gave.
+        program: What the reader has typed to start it: help and usage errors call it so.
 
     Raises:
         SystemExit: Always.
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         from vision_backends.cli.app import app
 
-        app(arguments, prog_name="vision")
+        app(arguments, prog_name=program)
     except KeyboardInterrupt:  # while importing; Typer handles it from then on
         sys.exit(130)
     except OSError as error:  # help, the version and usage errors are printed outside of any command
