@@ -68,7 +68,7 @@ READING_PX = 1280
 PREPROCESSING = "p2"
 """Changes with anything that changes boxes or vectors apart from the model files."""
 
-WORDING = "w2"
+WORDING = "w3"
 """Changes with anything that changes descriptions apart from the model files."""
 
 READING = "t2"
@@ -396,9 +396,11 @@ class EmbeddedBackend(Backend):
     @cached_property
     def _observer(self) -> Observer:
         from vision_backends.backends.embedded.evidence import Observer
+        from vision_backends.backends.embedded.label_knowledge import read_sorts
 
         reader = None if self._ocr is None else Reader(self._ocr)
-        return Observer(self._detector, classifier=self._classifier, names=self._names, reader=reader)
+        sorts = read_sorts(asset("imagenet-sorts.tsv").read_text(encoding="utf-8"))
+        return Observer(self._detector, classifier=self._classifier, names=self._names, sorts=sorts, reader=reader)
 
     @cached_property
     def _categories(self) -> dict[str, int]:
