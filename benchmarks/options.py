@@ -80,4 +80,7 @@ Peers = Annotated[bool, typer.Option("--peers", help="Play the day to other libr
 InstallPeers = Annotated[
     bool, typer.Option("--install-peers", help="Install them first, each in an environment of its own.")
 ]
-Folder = Annotated[Path | None, typer.Option("--folder", metavar="FOLDER", help="Write the report here.")]
+Folder = Annotated[
+    Path | None,
+    typer.Option("--folder", metavar="FOLDER", help="Write the report here; into a new folder if left out."),
+]

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 import vision_backends
+import vision_backends.results
+import vision_backends.search
 import vision_backends.testing
 from vision_backends.testing import SandboxServer
 
@@ -253,7 +255,7 @@ def test_every_page_is_reached_from_the_navigation():
 def test_every_public_name_has_a_docstring_and_a_page(reference):
     """Of the package and of what it has for tests, and no page shows what is not there."""
     pages = "".join(reference.pages().values())
-    for module in (vision_backends, vision_backends.testing):
+    for module in (vision_backends, vision_backends.results, vision_backends.search, vision_backends.testing):
         for name in module.__all__:
             assert f"::: {module.__name__}.{name}\n" in pages, name
             thing = getattr(module, name)

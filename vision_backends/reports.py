@@ -61,6 +61,13 @@ class Explanation(VersionedRecord):
     Attributes:
         task: What would be asked.
         verdicts: The state of each rung, best first.
+
+    Examples:
+        >>> explanation = router.explain("describe", prompt="What does the sign say?")
+        >>> print(explanation.chosen)
+        None
+        >>> explanation.verdicts[0].error
+        'not_supported'
     """
 
     task: Task
@@ -101,6 +108,11 @@ class RungStatus(VersionedRecord):
         local: Whether images stay on this machine.
         tasks: Its state for a plain request of each task.
         facts: What the backend reports about itself: loaded models, device, versions.
+
+    Examples:
+        >>> for rung in router.status():
+        ...     print(rung.backend, rung.local, sorted(rung.tasks))
+        embedded True ['describe', 'detect', 'embed', 'embed_text']
     """
 
     backend: str
@@ -143,6 +155,12 @@ class WarmUpReport(VersionedRecord):
 
     Attributes:
         warm_ups: One for each rung of each task, best first.
+
+    Examples:
+        >>> for each in router.warm_up(["detect", "embed"], wait_s=30):
+        ...     print(each.backend, each.task, each.state)
+        embedded detect ready
+        embedded embed ready
     """
 
     warm_ups: tuple[WarmUp, ...]

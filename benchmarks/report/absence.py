@@ -119,7 +119,7 @@ def _guess_reason(run: Run, backend: str, task: str) -> str:
 def _was_there(result: QualityResult, *, is_timed: bool) -> bool:
     if result.images == 0:  # random weights have times, or nothing
         return is_timed
-    return result.answered > 0 or not result.declined or not result.declined.keys() <= _NOT_THERE
+    return result.answered > 0 or not result.declined.keys() <= _NOT_THERE
 
 
 def _has_times(result: LatencyResult) -> bool:

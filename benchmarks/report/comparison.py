@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from ..records import Run
     from .absence import Absence
+    from .conditions import Condition
     from .figures import Figure, Key
 
 __all__ = ["DIFFERENT", "NOTHING_ALIKE", "UNLIKE", "Comparison", "compare_runs"]
@@ -185,16 +186,21 @@ def _verdict(before: Figure, after: Figure) -> Cell:
 
 def _list_unlike(keys: Sequence[Key], before: Mapping[Key, Figure], after: Mapping[Key, Figure]) -> Iterator[str]:
     """Yield a sentence for each reason for which figures of both runs cannot be compared, and what it is about."""
-    found: dict[tuple[str, str, str], list[Key]] = {}
+    found: dict[tuple[str, str], list[Key]] = {}
     for key in keys:
         for first, second in list_unlike(before[key].conditions, after[key].conditions):
-            found.setdefault((first.reason, first.shown, second.shown), []).append(key)
-    for (reason, old, new), about in found.items():
+            found.setdefault((first.reason, _set_beside(first, second)), []).append(key)
+    for (reason, values), about in found.items():
         topics = dict.fromkeys(key.topic for key in about)
         everywhere = all(key in about for key in keys if key.topic in topics)
         whom = "" if everywhere else f" of {join_words(dict.fromkeys(key.spoken for key in about))}"
-        values = f"{old} → {new}" if old != new else f"{old}, of other contents"
         yield f"{_begin(join_words(topics))}{whom}: {reason} ({values})."
+
+
+def _set_beside(first: Condition, second: Condition) -> str:
+    if first.shown != second.shown:
+        return f"{first.shown} → {second.shown}"
+    return f"{first.shown} in both" if first.bars else f"{first.shown}, of other contents"
 
 
 def _list_missing(

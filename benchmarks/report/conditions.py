@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..lateness import could_not_keep
 from .wording import join_words, shorten
 
 if TYPE_CHECKING:
@@ -15,9 +16,20 @@ if TYPE_CHECKING:
 
     from ..records import Contestant, FailoverResult, QualityResult, Run
 
-__all__ = ["Condition", "day_conditions", "list_differences", "list_unlike", "machine_of", "photos_of", "server_of"]
+__all__ = [
+    "Condition",
+    "day_conditions",
+    "list_differences",
+    "list_unlike",
+    "machine_of",
+    "photos_of",
+    "punctuality_of",
+    "server_of",
+]
 
 _MAX_SETTINGS = 8
+
+_COMMIT_LETTERS = 10
 
 _TOLD_ELSEWHERE = {"parts", "tasks", "backends", "dataset", "limit", "sandbox", "day_s"}
 """Options that are told where they make figures unlike, or as what is missing."""
@@ -30,18 +42,21 @@ class Condition(NamedTuple):
         reason: Why figures cannot be compared that were measured under another one.
         shown: What it was, for readers.
         identity: What it was, exactly; None where that is not known.
+        bars: Whether nothing can be compared under it.
     """
 
     reason: str
     shown: str
     identity: str | None = None
+    bars: bool = False
 
 
 def list_unlike(before: Sequence[Condition], after: Sequence[Condition]) -> Iterator[tuple[Condition, Condition]]:
     """Yield the conditions of two figures that are not the same."""
     for first, second in zip(before, after, strict=True):
         exact = first.identity is not None and second.identity is not None
-        if first.identity != second.identity if exact else first.shown != second.shown:
+        differs = first.identity != second.identity if exact else first.shown != second.shown
+        if differs or first.bars or second.bars:
             yield first, second
 
 
@@ -79,6 +94,13 @@ def day_conditions(day: FailoverResult) -> tuple[Condition, ...]:
     return (Condition("another day", f"{calls} calls in {length_s:g} s"),)
 
 
+def punctuality_of(day: FailoverResult) -> tuple[Condition, ...]:
+    """Return whether a day was played as planned, which its times depend on; a day that does not say may have been."""
+    late = could_not_keep(day)
+    shown = "too late" if late else "not measured" if day.lateness is None else "in time"
+    return (Condition("the plan of the day was not kept", shown, "late" if late else "kept", bars=late),)
+
+
 def list_differences(first: Run, later: Run) -> Iterator[str]:
     """Yield what is not the same in two runs though figures can be compared: a change may come of it."""
     yield from _list_models(first, later)
@@ -86,11 +108,19 @@ def list_differences(first: Run, later: Run) -> Iterator[str]:
     if versions:
         yield f"Versions: {'; '.join(versions)}."
     if first.commit != later.commit:
-        yield f"Commit: {first.commit or 'none'} → {later.commit or 'none'}."
+        yield f"Commit: {_shorten_commit(first.commit)} → {_shorten_commit(later.commit)}."
     settings = _differ(_flat(_settings(first)), _flat(_settings(later)))
     if settings:
         more = len(settings) - _MAX_SETTINGS
         yield f"Settings: {'; '.join(settings[:_MAX_SETTINGS])}{f'; and {more} more' if more > 0 else ''}."
+
+
+def _shorten_commit(commit: str | None) -> str:
+    """Return as much of a commit as tells it from others, and whether files differed from it."""
+    if commit is None:
+        return "none"
+    name, dash, mark = commit.partition("-")
+    return f"{name[:_COMMIT_LETTERS]}{dash}{mark}"
 
 
 def _list_models(first: Run, later: Run) -> Iterator[str]:

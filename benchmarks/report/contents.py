@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..lateness import could_not_keep, tell_lateness
 from ..records import Run
 from .absence import leave_out_absent, tell_absences
 from .comparison import compare_runs
@@ -84,7 +85,11 @@ def gather_contents(runs: Sequence[Run]) -> Contents:
         groups=groups,
         summaries=(*map(summarize_group, groups), *([summarize_days(days)] if days else [])),
         days=days,
-        warnings=(*list_warnings(clean, groups), *tell_absences(absences, clean)),
+        warnings=(
+            *list_warnings(clean, groups),
+            *(tell_lateness(day) for day in days if could_not_keep(day)),
+            *tell_absences(absences, clean),
+        ),
         quality=tuple(tabulate_quality(group) for group in groups if group.dataset is not None),
         times=tuple(tabulate_times(group) for group in timed.values()),
         failover=tabulate_days(days) if days else None,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
-from .conditions import day_conditions, machine_of, photos_of, server_of
+from .conditions import day_conditions, machine_of, photos_of, punctuality_of, server_of
 from .standings import median_interval, rank_metric
 from .wording import show_bytes, show_count, show_figure, show_time, show_usd
 
@@ -144,7 +144,7 @@ def _list_times(result: LatencyResult, run: Run) -> Iterator[tuple[Key, Figure]]
 
 
 def _list_day(day: FailoverResult, run: Run) -> Iterator[tuple[Key, Figure]]:
-    counting, timing = day_conditions(day), (*machine_of(run), *day_conditions(day))
+    counting, timing = day_conditions(day), (*machine_of(run), *day_conditions(day), *punctuality_of(day))
     lost = {phase.name: phase.answered_by.get("nobody", 0) for phase in day.phases}
     sums = (
         ("calls without an answer", sum(lost.values())),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from ..lateness import could_not_keep
 from .comparison import DIFFERENT, NOTHING_ALIKE, UNLIKE
 from .contents import QUESTION
 from .palette import PARTS, assign_marks, css_variables
@@ -45,7 +46,11 @@ def write_page(contents: Contents) -> str:
     environment = Environment(
         loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"split_links": split_links, "show_settings": show_settings}
+    environment.filters |= {
+        "split_links": split_links,
+        "show_settings": show_settings,
+        "could_not_keep": could_not_keep,
+    }
     return environment.get_template("page.html.j2").render(
         question=QUESTION,
         date=show_date(contents.runs[-1].started_at),

@@ -85,7 +85,9 @@ def _shade_phases(axes: Axes, day: FailoverResult, *, letters_per_s: float) -> N
         if place % 2 == 0:
             axes.axvspan(phase.starts_s, phase.ends_s, color=_BAND, linewidth=0, zorder=0)
         letters = int((phase.ends_s - phase.starts_s) * letters_per_s)
-        requests = f"{show_count(phase.wire_requests)} request{'' if phase.wire_requests == 1 else 's'}"
+        count = show_count(phase.wire_requests)
+        words = f"{count} request{'' if phase.wire_requests == 1 else 's'}"
+        requests = words if len(words) <= letters else count
         for text, height, ink, weight in ((phase.name, 17, _INK, "bold"), (requests, 5, _SOFT, "normal")):
             if letters >= 3:
                 axes.annotate(

@@ -206,6 +206,16 @@ def test_settings_and_models_that_differ_are_told_but_hide_nothing():
     )
 
 
+def test_commits_are_told_from_one_another_in_few_letters():
+    """Files that differed from one are not forgotten."""
+    before, after = (
+        run.model_copy(update={"commit": name})
+        for run, name in zip(make_pair(), ("a" * 40, f"{'b' * 40}-dirty"), strict=True)
+    )
+    assert compare(before, after).differences == (f"Commit: {'a' * 10} → {'b' * 10}-dirty.",)
+    assert compare(before, before.model_copy(update={"commit": None})).differences == (f"Commit: {'a' * 10} → none.",)
+
+
 def test_each_later_run_is_set_beside_the_first():
     """Three runs make two comparisons, and runs that are alike say so."""
     run = synthetic.make_part(synthetic.make_latency("local", "describe"))

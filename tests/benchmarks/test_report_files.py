@@ -51,6 +51,18 @@ def test_a_report_of_nothing_is_refused(tmp_path):
         write_report([], tmp_path)
 
 
+def test_files_that_are_there_are_never_replaced(tmp_path):
+    """Neither of the two; what was there stays."""
+    run = synthetic.make_part(synthetic.make_quality("local", "describe"))
+    for name in ("report.md", "report.html"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / name).write_text("another")
+        with pytest.raises(FileExistsError):
+            write_report([run], folder)
+        assert (folder / name).read_text() == "another"
+
+
 def test_both_files_say_the_same(tmp_path):
     """The sentences about the rungs and all cells of the tables are in both."""
     run = synthetic.make_run(backends=("openai", "embedded"), examples=())

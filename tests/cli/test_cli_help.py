@@ -152,11 +152,25 @@ def test_shells_complete_what_else_has_names(vision, monkeypatch, words, complet
     assert vision().stdout == completed
 
 
+def test_help_calls_the_program_what_was_typed_and_completion_what_is_installed(fresh_user):
+    """As a module it has another name, under which no shell completes anything."""
+
+    def run(*words):
+        command = [sys.executable, "-m", "vision_backends", *words]
+        surroundings = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+        return subprocess.run(command, env=surroundings, capture_output=True, text=True, timeout=60, check=True).stdout
+
+    assert "Usage: python -m vision_backends status" in run("status", "--help")
+    assert "_VISION_COMPLETE=complete_bash" in run("--show-completion", "bash")
+
+
 @pytest.mark.skipif(BASH is None, reason="needs bash")
 def test_bash_completes_with_the_script_that_the_command_gives_it(fresh_user):
     """In a shell as it is, the commands of the benchmark too."""
     command = fresh_user / "vision"
-    command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m vision_backends "$@"\n')
+    command.write_text(
+        f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -c "from vision_backends.cli import main; main()" "$@"\n'
+    )
     command.chmod(0o755)
     words = ("bench la", "bench latency --ro", "usage --by ta")
     program = 'eval "$(_VISION_COMPLETE=source_bash vision)"; declare -F _vision_completion\n' + "\n".join(

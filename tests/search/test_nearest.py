@@ -43,13 +43,19 @@ def clustered(count, dimension):
     return unit(scenes[rng.integers(0, 7, count)] + 1e-4 * rng.standard_normal((count, dimension)))
 
 
+def alike(count, dimension):
+    """Return vectors of one scene, of which codes tell none from the others."""
+    rng = np.random.default_rng(2)
+    return unit(rng.standard_normal(dimension) + 1e-3 * rng.standard_normal((count, dimension)))
+
+
 def equal(count, dimension):
     """Return few different vectors, each many times."""
     return random(5, dimension)[np.arange(count) % 5]
 
 
 @pytest.mark.parametrize("with_codes", [True, False])
-@pytest.mark.parametrize("make", [random, clustered, equal])
+@pytest.mark.parametrize("make", [random, clustered, alike, equal])
 @pytest.mark.parametrize(("count", "dimension"), [(1, 8), (300, 128), (20_000, 64), (3_000, 1280)])
 def test_the_order_is_that_of_the_exact_scores(make, count, dimension, with_codes):
     """Random vectors, near ties and equal ones; with codes, and in an index that has none."""

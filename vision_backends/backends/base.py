@@ -47,6 +47,23 @@ class Backend(ABC):
         name: The rung's name in ladders, traces and configuration; that of its kind, unless it is `named`.
         local: True when neither pixels nor texts leave this machine.
         renamed_keys: Keys that have another name in its table than in that of the kind of which it is a variety.
+
+    Examples:
+        >>> from vision_backends import Backend, Description, Model, NotSupportedError
+        >>> class Polite(Backend):
+        ...     name = "polite"
+        ...     local = True
+        ...     def model_for(self, request):
+        ...         if request.task != "describe":
+        ...             raise NotSupportedError("Polite describes.", backend=self.name)
+        ...         return Model(name="please")
+        ...     def check(self, request):
+        ...         self.model_for(request)
+        ...     def describe(self, images, request, *, timeout_s):
+        ...         return [Description(text=f"{image.width} pixels wide, if you please.") for image in images]
+        >>> with Router([Polite()]) as polite:
+        ...     print(polite.describe("cat.jpg"))
+        451 pixels wide, if you please.
     """
 
     name: str

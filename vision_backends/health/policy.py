@@ -174,6 +174,18 @@ class Transition(VersionedRecord):
         after: The state after.
         reason: The provider's code or the kind of the error that blocked it.
         until: When it is due for a probe; None when it is passing.
+
+    Examples:
+        >>> from vision_backends import QuotaExhaustedError
+        >>> from vision_backends.health.policy import Transition
+        >>> from vision_backends.testing import FakeBackend
+        >>> paid, moved = FakeBackend("paid"), []
+        >>> paid.play(QuotaExhaustedError("The account has no quota left."))
+        >>> with Router([paid, FakeBackend("free")]) as two:
+        ...     _ = two.subscribe(lambda event: isinstance(event, Transition) and moved.append(event))
+        ...     _ = two.describe("cat.jpg")
+        >>> [(each.scope, each.gate, each.after) for each in moved]
+        [('paid', 'quota', 'blocked')]
     """
 
     at: float

@@ -59,6 +59,12 @@ class Image:
         width: Width of the whole upright image in pixels, however few of them were decoded.
         height: Height of the whole upright image in pixels, however few of them were decoded.
         notes: What a viewer would want to know, in a sentence each: that a little of it is missing, or all transparent.
+
+    Examples:
+        >>> from vision_backends import open_image
+        >>> image = open_image("cat.jpg")
+        >>> image.rgb().size, image.digest == open_image("cat.jpg").digest
+        ((451, 300), True)
     """
 
     width: int
@@ -218,6 +224,12 @@ class KeptImage:
 
     Attributes:
         name: Its path or name as the caller gave it; None where it has none.
+
+    Examples:
+        >>> from vision_backends import KeptImage
+        >>> cat = KeptImage("cat.jpg")
+        >>> router.detect(cat).labels.tolist(), router.embed(cat).dimension
+        (['cat'], 1280)
     """
 
     def __init__(self, source: ImageSource) -> None:
@@ -278,6 +290,12 @@ def open_image(source: ImageSource, *, min_side_px: int | None = None, limits: I
     Raises:
         InvalidImageError: It cannot be read, or is not an image that can be used.
         ImageTooLargeError: It has more bytes or pixels than the limits allow.
+
+    Examples:
+        >>> from vision_backends import open_image
+        >>> image = open_image("cat.jpg")
+        >>> image.width, image.height
+        (451, 300)
     """
     opening = begin_opening(source, min_side_px=min_side_px, limits=limits)
     taken = wait_for(opening.room_bytes)

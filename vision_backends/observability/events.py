@@ -59,6 +59,15 @@ class CallEvent(VersionedRecord):
         degraded: How many of the answers were not those of the best rung that could have given one.
         at: When it ended, in seconds since 1970 UTC.
         elapsed_s: How long it took.
+
+    Examples:
+        >>> from vision_backends.observability.events import CallEvent
+        >>> slow = []
+        >>> unsubscribe = router.subscribe(lambda event: isinstance(event, CallEvent) and slow.append(event.elapsed_s))
+        >>> _ = router.detect("rocket.jpg")
+        >>> unsubscribe()
+        >>> len(slow)
+        1
     """
 
     call_id: str

@@ -57,6 +57,11 @@ def to_rows(answers: Answer | Iterable[Answer | VisionError]) -> list[dict[str, 
 
     Raises:
         InvalidRequestError: There is something else among them.
+
+    Examples:
+        >>> from vision_backends.results import to_rows
+        >>> [(row["label"], row["backend"]) for row in to_rows(router.detect("cat.jpg"))]
+        [('cat', 'embedded')]
     """
     listed = each_of(answers, errors=True)
     rows = [row for answer in listed for row in _rows_of(answer)]
@@ -73,6 +78,13 @@ def save_csv(answers: Answer | Iterable[Answer | VisionError], path: str | os.Pa
 
     Raises:
         InvalidRequestError: The file cannot be written, or there is something else than answers among them.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from vision_backends.results import save_csv
+        >>> save_csv(router.detect("cat.jpg"), "boxes.csv")
+        >>> Path("boxes.csv").read_text(encoding="utf-8").splitlines()[0]
+        'source,label,score,x1,y1,x2,y2,...'
     """
     listed = each_of(answers, errors=True)
     file = path_of(path)

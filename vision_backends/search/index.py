@@ -65,6 +65,15 @@ class ImageIndex:
         backend: The rung that does; by default the one that the index was made with, and for a new index the lowest
             that keeps images on this machine.
         limits: How long image files may be.
+
+    Examples:
+        >>> from vision_backends.search import ImageIndex
+        >>> index = ImageIndex("index", router=router)
+        >>> report = index.update(".", purposes=("like",))
+        >>> report.new, report.unreadable
+        (8, [])
+        >>> index.search_like("cat.jpg", n=1)[0].path.name
+        'cat.jpg'
     """
 
     def __init__(
@@ -106,6 +115,11 @@ class ImageIndex:
             LockedIndexError: Another process is writing the index.
             OutdatedIndexError: Its backend makes other vectors now.
             SpaceUnavailableError: Nothing can be embedded now. What was embedded before is kept.
+
+        Examples:
+            >>> index = ImageIndex("index", router=router)
+            >>> index.update(".").new, index.update(".").unchanged
+            (8, 8)
         """
         roots = [_folder(folder) for folder in folders]
         if not roots:
@@ -151,6 +165,13 @@ class ImageIndex:
         Raises:
             ImageIndexError: There is no index, or none that words can be compared with.
             SpaceUnavailableError: The words cannot be embedded now.
+
+        Examples:
+            >>> index = ImageIndex("index", router=router)
+            >>> _ = index.update(".")
+            >>> for hit in index.search("a cup of coffee", n=1):
+            ...     print(hit.path.name)
+            coffee.jpg
         """
         check_text("words", words, example='"two dogs on a beach"')
         space, backend = self._pinned("words")
@@ -160,6 +181,12 @@ class ImageIndex:
         """Return the photos that are most like an image; one that is in the index itself comes first.
 
         Arguments and errors as for `search`; the image as for `Router.embed`.
+
+        Examples:
+            >>> index = ImageIndex("index", router=router)
+            >>> _ = index.update(".")
+            >>> [hit.path.name for hit in index.search_like("rocket.jpg", n=1)]
+            ['rocket.jpg']
         """
         space, backend = self._pinned("like")
         return self.nearest(self._router.embed(image, space=space, backend=backend), n=n, folder=folder)
@@ -197,6 +224,15 @@ class ImageIndex:
             folder: Only files in this folder and those below it.
             min_similarity: How alike two pictures are that count as the same, by the correlation of their pixels; None
                 for files of the very same content only.
+
+        Examples:
+            >>> import shutil
+            >>> _ = shutil.copy("cat.jpg", "copy of cat.jpg")
+            >>> index = ImageIndex("index", router=router)
+            >>> _ = index.update(".")
+            >>> for group in index.duplicates():
+            ...     print(sorted(file.path.name for file in group.files), group.is_exact)
+            ['cat.jpg', 'copy of cat.jpg'] True
         """
         check_number("min_similarity", min_similarity, example=NEAR)
         files: dict[bytes, list[DuplicateFile]] = {}
@@ -232,6 +268,12 @@ class ImageIndex:
 
         Raises:
             ImageIndexError: There is none.
+
+        Examples:
+            >>> index = ImageIndex("index", router=router)
+            >>> _ = index.update(".")
+            >>> index.info().files, index.info().backend
+            (8, 'embedded')
         """
         with self._database.reading() as session:
             files, contents, unreadable = session.counts()

@@ -47,7 +47,7 @@ MOST_THREADS = 4
 """More wait for the memory."""
 
 EXACT_ROWS = 4_096
-"""Vectors that are read together where codes are not enough."""
+"""Vectors that are read together where codes are not enough; where more are needed, all are read at once."""
 
 
 def nearest(
@@ -109,23 +109,36 @@ def best_first(
     """
     import numpy as np
 
-    scores, slack = _estimated(vectors, codes, query)
-    low, high = scores - slack, scores + slack
-    total = len(vectors)
-    if among is not None:
-        others = np.ones(total, dtype=bool)
-        others[among] = False
-        low[others] = high[others] = EXCLUDED
-        total -= int(others.sum())
+    low, high = _bounds(vectors, codes, query, among=among)
+    total = len(vectors) if among is None else len(among)
     given = 0
     while given < total:
         count = min(total, max(2 * n + 16, 8 * given))
         least = np.partition(low, len(low) - count)[len(low) - count]  # so many are as near as this for sure
         rows = np.flatnonzero(high >= least)
+        if codes is not None and len(rows) > EXACT_ROWS:  # vectors that are more alike than codes can tell
+            codes = None
+            low, high = _bounds(vectors, codes, query, among=among)
+            continue
         exact = _exact(vectors, rows, query)
         order = np.lexsort((rows, -exact))[given:count]
         yield from zip(rows[order].tolist(), exact[order].tolist(), strict=True)
         given = count
+
+
+def _bounds(
+    vectors: Vectors, codes: Codes | None, query: Vectors, *, among: list[int] | None
+) -> tuple[Vectors, Vectors]:
+    """Return the lowest and the highest score that each row may have; less than any for those that do not count."""
+    import numpy as np
+
+    scores, slack = _estimated(vectors, codes, query)
+    low, high = scores - slack, scores + slack
+    if among is not None:
+        others = np.ones(len(scores), dtype=bool)
+        others[among] = False
+        low[others] = high[others] = EXCLUDED
+    return low, high
 
 
 def _estimated(vectors: Vectors, codes: Codes | None, query: Vectors) -> tuple[Vectors, Vectors | float]:

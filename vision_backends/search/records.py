@@ -60,6 +60,13 @@ class Hits(VersionedRecord):
         items: The images.
         space: The vector space that they were compared in.
         missing: How many better ones were left out because their files are not there any more.
+
+    Examples:
+        >>> index = ImageIndex("index", router=router)
+        >>> _ = index.update(".")
+        >>> hits = index.search_like("cat.jpg", n=3)
+        >>> len(hits), hits[0].path.name, hits.space == index.info().spaces["like"]
+        (3, 'cat.jpg', True)
     """
 
     items: tuple[Hit, ...]

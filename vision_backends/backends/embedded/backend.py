@@ -68,7 +68,7 @@ READING_PX = 1280
 PREPROCESSING = "p2"
 """Changes with anything that changes boxes or vectors apart from the model files."""
 
-WORDING = "w2"
+WORDING = "w3"
 """Changes with anything that changes descriptions apart from the model files."""
 
 READING = "t2"
@@ -115,6 +115,12 @@ class EmbeddedBackend(Backend):
 
     Raises:
         ConfigError: A value has no meaning.
+
+    Examples:
+        >>> from vision_backends import EmbeddedBackend
+        >>> with Router([EmbeddedBackend(min_score=0.5)]) as offline:
+        ...     offline.detect("cat.jpg").labels.tolist()
+        ['cat']
     """
 
     name = "embedded"
@@ -294,9 +300,16 @@ class EmbeddedBackend(Backend):
         min_score = self._min_score if request.min_score is None else request.min_score
 
         def detect(image: Image, pixels: PILImage.Image) -> partial[Detections]:
+            from vision_backends.backends.embedded.evidence import SURE_SCORE
+
             width, height = image.width, image.height
-            found = self._detector.detect(pixels, width=width, height=height, min_score=min_score)
-            items = [replace(item, label=wanted[item.label]) for item in found if item.label in wanted]
+            lowest = min(min_score, SURE_SCORE) if free else min_score
+            found = self._detector.detect(pixels, width=width, height=height, min_score=lowest)
+            items = [
+                replace(item, label=wanted[item.label])
+                for item in found
+                if item.label in wanted and item.score >= min_score
+            ]
             if not free:
                 return partial(Detections, items=tuple(items), width=width, height=height)
             from vision_backends.backends.embedded.free_labels import find_labels
@@ -383,9 +396,11 @@ class EmbeddedBackend(Backend):
     @cached_property
     def _observer(self) -> Observer:
         from vision_backends.backends.embedded.evidence import Observer
+        from vision_backends.backends.embedded.label_knowledge import read_sorts
 
         reader = None if self._ocr is None else Reader(self._ocr)
-        return Observer(self._detector, classifier=self._classifier, names=self._names, reader=reader)
+        sorts = read_sorts(asset("imagenet-sorts.tsv").read_text(encoding="utf-8"))
+        return Observer(self._detector, classifier=self._classifier, names=self._names, sorts=sorts, reader=reader)
 
     @cached_property
     def _categories(self) -> dict[str, int]:

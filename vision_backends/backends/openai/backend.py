@@ -137,6 +137,14 @@ class OpenAIBackend(AsyncBackend):
 
     Raises:
         ConfigError: A value is invalid.
+
+    Examples:
+        >>> from vision_backends import OpenAIBackend
+        >>> from vision_backends.testing import SandboxServer
+        >>> with SandboxServer() as server:  # in production: no base_url, and the key from the environment
+        ...     with Router([OpenAIBackend(api_key=server.api_key, base_url=server.url)]) as hosted:
+        ...         print(hosted.describe("cat.jpg"))
+        The sandbox sees a 451×300 px JPEG image ...
     """
 
     name = "openai"

@@ -16,7 +16,8 @@ import typer
 from vision_backends.cli.commands.usage import since_of
 from vision_backends.cli.options import JsonOptions, command
 from vision_backends.cli.rendering.exits import tell
-from vision_backends.cli.rendering.text import dump_json, one_line, print_table
+from vision_backends.cli.rendering.text import dump_json, print_table
+from vision_backends.foreign_text import printable
 
 __all__ = ["logs"]
 
@@ -106,8 +107,8 @@ def _row(record: dict[str, Any]) -> list[str]:
     asked = record.get("input")
     named = ", ".join(map(str, asked)) if isinstance(asked, list) else str(asked)
     at = datetime.fromtimestamp(record["at"], UTC)
-    cells = (f"{at:%Y-%m-%d %H:%M:%S}", record["task"], named, by, str(said))
-    return [one_line(str(cell))[:ANSWER_CHARACTERS] for cell in cells]
+    cells = (f"{at:%Y-%m-%d %H:%M:%S}", record["task"], named, by, " ".join(str(said).split()))
+    return [printable(str(cell))[:ANSWER_CHARACTERS] for cell in cells]
 
 
 def _said(answer: dict[str, Any]) -> str:
