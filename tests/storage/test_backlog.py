@@ -55,6 +55,7 @@ def test_an_answer_is_written_with_the_attempts_of_its_call(stores, store):
     """In one go, and found meanwhile."""
     stores.answers.put("k", b"v")
     assert stores.answers.get("k") == b"v"
+    time.sleep(0.1)  # in which a writer that does not wait for them would write it
     stores.ledger.record([row(1)])
     until(lambda: store.given == [({"k": b"v"}, [row(1)])])
     until(lambda: stores.answers.get("k") == b"v")
