@@ -27,6 +27,9 @@ __all__ = ["Pool"]
 
 T = TypeVar("T")
 
+SLOW_S = 0.02
+"""Where no call has ended for so long, they wait for something else than the processor."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -39,10 +42,15 @@ class Pool:
         may_hang: Whether its work may never end. Where it always does, a job waits for threads that are still in work
             that was left behind, instead of being refused.
         idle_s: Seconds after which an idle thread ends, so that an owner that is never closed leaves nothing behind.
+        eager: How many of them are started as soon as all others are busy, for work that is quick unless it waits for
+            something: more would only contend for the processor, and are started once no call has ended for a moment.
     """
 
-    def __init__(self, name: str, *, size: int, may_hang: bool = True, idle_s: float = 3.0) -> None:
-        self._new_crew = partial(_Crew, name, size, may_hang=may_hang, idle_s=idle_s)
+    def __init__(
+        self, name: str, *, size: int, may_hang: bool = True, idle_s: float = 3.0, eager: int | None = None
+    ) -> None:
+        eager = size if eager is None else min(eager, size)
+        self._new_crew = partial(_Crew, name, size, may_hang=may_hang, idle_s=idle_s, eager=eager)
         self._renewing = make_lock()
         self._crew = self._new_crew()
 
@@ -64,7 +72,8 @@ class Pool:
         future: asyncio.Future[T] = loop.create_future()
         crew = self._crew_of_process()
         job = _Awaited(call, on_late, crew, future)
-        crew.put(job)
+        if crew.put(job):
+            crew.grow_if_slow(loop)
         future.add_done_callback(job.leave_behind_if_cancelled)
         return future
 
@@ -182,22 +191,28 @@ class _Awaited(Generic[T]):
 class _Crew:
     """The threads of one process."""
 
-    def __init__(self, name: str, size: int, *, may_hang: bool, idle_s: float) -> None:
+    def __init__(self, name: str, size: int, *, may_hang: bool, idle_s: float, eager: int) -> None:
         self.pid = os.getpid()
         self.stuck = 0
         self._name = name
         self._may_hang = may_hang
         self._size = size
         self._idle_s = idle_s
+        self._eager = eager
         self._lock = make_lock()
         self._jobs = make_queue()
         self._threads = 0
         self._unfinished = 0
+        self._ended = 0
+        self._watched_by: asyncio.AbstractEventLoop | None = None
         self._is_closed = False
         self._running: dict[_Awaited[Any], float] = {}
 
-    def put(self, job: _Awaited[Any] | _Background) -> None:
-        """Have a thread do a job, after those that came before. Errors as in `Pool.start`."""
+    def put(self, job: _Awaited[Any] | _Background) -> bool:
+        """Have a thread do a job, after those that came before; return whether more threads could do it sooner.
+
+        Errors as in `Pool.start`.
+        """
         with self._lock:
             if self._is_closed:
                 raise RuntimeError(f"The pool {self._name!r} is closed.")
@@ -206,10 +221,31 @@ class _Crew:
                     f"All {self._size} threads for {self._name} are in earlier calls that have not returned.",
                     remedy="Find out what they wait for: a dead connection, a blocked device.",
                 )
-            if self._unfinished >= self._threads and self._threads < self._size:
+            if self._unfinished >= self._threads < self._size and self._threads - self.stuck < self._eager:
                 self._start_thread()
             self._unfinished += 1
             self._jobs.put(job)
+            return self._is_short()
+
+    def grow_if_slow(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have a loop start more threads whenever no call has ended for a moment, as long as calls wait for one."""
+        if self._watched_by is None or self._watched_by.is_closed():
+            self._watched_by = loop
+            loop.call_later(SLOW_S, self._grow, loop, self._ended)
+
+    def _grow(self, loop: asyncio.AbstractEventLoop, ended: int) -> None:
+        with self._lock:
+            self._watched_by = None
+            if not self._is_short():
+                return
+            if ended == self._ended:
+                with suppress(OverloadedError):  # those that are there go on
+                    for _ in range(min(self._threads, self._size - self._threads)):
+                        self._start_thread()
+        self.grow_if_slow(loop)
+
+    def _is_short(self) -> bool:
+        return self._unfinished > self._threads and self._threads < self._size
 
     def begin(self, job: _Awaited[Any]) -> bool:
         """Note that a call begins; return whether it still should."""
@@ -242,6 +278,7 @@ class _Crew:
         """Note that a call has ended; return whether it is waited for."""
         with self._lock:
             self._unfinished -= 1
+            self._ended += 1
             del self._running[job]
             if job.state == "left":
                 self.stuck -= 1
