@@ -20,8 +20,10 @@ from vision_backends import (
     UnavailableError,
     VisionError,
 )
+from vision_backends.backends.requests import DescribeRequest
 from vision_backends.images.room import ROOM
 from vision_backends.routing.cold_starts import MAX_COLD_S
+from vision_backends.routing.explain import survey
 from vision_backends.routing.opening import READERS
 from vision_backends.storage import open_store
 from vision_backends.testing import FakeBackend, FakeClock
@@ -230,6 +232,33 @@ def test_the_last_rung_is_loaded_while_a_better_one_is_waited_for(time_passes):
             assert router.describe(IMAGE).trace.backend == "best"
         assert len(last.warm_ups) == 1
         assert middle.warm_ups == []
+
+
+def test_calls_that_only_wait_for_each_other_load_nothing():
+    """As long as one of them ends every now and then; once none has for more than a moment, the rung is loaded."""
+    clock = FakeClock()
+    best, last = FakeBackend("best", local=False, clock=clock), FakeBackend("last")
+    request = DescribeRequest()
+    with Router([best, last], clock=clock) as router:
+        cold, rung = router._attempts.cold_starts, survey([last], request)[0]
+
+        async def pass_time(seconds):
+            clock.advance(seconds)
+            for _ in range(5):  # what is due then has its turn
+                await asyncio.sleep(0)
+
+        async def ask():
+            with cold.loading(rung, request):
+                for _ in range(4):
+                    with cold.loading(rung, request):
+                        await pass_time(0.45)
+                assert not cold._warm_ups._jobs
+                await pass_time(0.1)
+                assert not cold._warm_ups._jobs
+                await pass_time(0.45)
+                assert cold._warm_ups._jobs
+
+        asyncio.run(ask())
 
 
 def test_nothing_is_loaded_ahead_where_that_is_not_wanted(time_passes):

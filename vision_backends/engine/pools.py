@@ -27,7 +27,7 @@ __all__ = ["Pool"]
 
 T = TypeVar("T")
 
-SLOW_S = 0.02
+SLOW_S = 0.05
 """Where no call has ended for so long, they wait for something else than the processor."""
 
 _log = logging.getLogger(__name__)

@@ -76,6 +76,7 @@ class ColdStarts:
         self._first_s: dict[Scope, float] = {}
         self._unanswered: defaultdict[str, dict[object, float]] = defaultdict(dict)
         self._loading: dict[str, asyncio.Task[None]] = {}
+        self._ended_at: dict[str, float] = {}
         after_fork_in_child(self, lambda own: own._unanswered.clear())  # noqa: SLF001 — its own
 
     def look(self, rungs: Sequence[Rung]) -> None:
@@ -106,19 +107,24 @@ class ColdStarts:
 
     @contextmanager
     def loading(self, rung: Rung | None, request: Request) -> Iterator[None]:
-        """Have a rung loaded that has not answered in this process yet, if the block takes more than a moment."""
+        """Have a rung loaded that has not answered in this process yet, if the block takes more than a moment.
+
+        That is a sign only where no other call ends meanwhile: many that were begun together wait for each other.
+        """
         if rung is None or not self._loads_ahead or self._health.was_well(rung.scope) is not None:
             yield
             return
         name, call = rung.backend.name, object()
         unanswered = self._unanswered[name]
         if not unanswered:
+            self._ended_at[name] = self._clock.monotonic()
             self._loading[name] = asyncio.create_task(self._load(rung, request, unanswered))
         unanswered[call] = self._clock.monotonic()
         try:
             yield
         finally:
             del unanswered[call]
+            self._ended_at[name] = self._clock.monotonic()
             if not unanswered:
                 self._loading.pop(name).cancel()
 
@@ -138,10 +144,10 @@ class ColdStarts:
                 self._store_pool.submit(partial(self._notes[rung.backend.name].note, FIRST_ANSWERS, values))
 
     async def _load(self, rung: Rung, request: Request, unanswered: Mapping[object, float]) -> None:
-        """Load a rung once one of the calls that may need it has been unanswered for more than a moment."""
+        """Load a rung once a call that may need it is unanswered for more than a moment, in which none has ended."""
         while unanswered:
-            oldest = min(unanswered.values())
-            left_s = oldest + LOADS_AFTER_S - self._clock.monotonic()
+            since = max(min(unanswered.values()), self._ended_at[rung.backend.name])
+            left_s = since + LOADS_AFTER_S - self._clock.monotonic()
             if left_s <= 0:
                 self._warm_ups.begin_unless_tried(rung.backend, request)
                 return

@@ -73,7 +73,7 @@ class Opener:
         sizes: dict[Kind, int] = {"path": READERS, "url": READERS, "object": READERS, "memory": 2 * self.at_once}
         eager = {kind: size if kind == "url" else self.at_once for kind, size in sizes.items()}
         self._readers = {kind: Pool(f"read-{kind}", size=size, eager=eager[kind]) for kind, size in sizes.items()}
-        self._decoders = Pool("decode", size=self.decoders)
+        self._decoders = Pool("decode", size=self.decoders, eager=self.at_once)
         self._children = Pool("decode-apart", size=self.at_once)
 
     def start(self, call: Callable[[], T]) -> asyncio.Future[T]:
