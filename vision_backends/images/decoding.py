@@ -356,13 +356,16 @@ def _has_flat_end(pixels: PILImage.Image) -> bool:
     """Return whether one edge of an image has one colour, as all that a JPEG lacks is grey, however it is turned."""
     width, height = pixels.size
     across, down = max(1, width // 8), max(1, height // 8)
-    edges = (
-        (0, 0, width, down),
-        (0, height - down, width, height),
-        (0, 0, across, height),
-        (width - across, 0, width, height),
+    first, second, third, last = map(
+        pixels.getpixel, ((0, 0), (width - 1, 0), (0, height - 1), (width - 1, height - 1))
     )
-    return any(pixels.crop(edge).getcolors(maxcolors=1) for edge in edges)
+    edges = (
+        (first == second, (0, 0, width, down)),
+        (third == last, (0, height - down, width, height)),
+        (first == third, (0, 0, across, height)),
+        (second == last, (width - across, 0, width, height)),
+    )
+    return any(may_be and pixels.crop(edge).getcolors(maxcolors=1) for may_be, edge in edges)
 
 
 def _missing_share(first: PILImage.Image, second: PILImage.Image, *, is_in_rows: bool) -> float:
