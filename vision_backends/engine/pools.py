@@ -17,7 +17,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from vision_backends.engine.threads import make_lock, make_queue, start_thread
+from vision_backends.engine.threads import doorbell_of, make_lock, make_queue, start_thread
 from vision_backends.errors import OverloadedError
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class _Background:
 class _Awaited(Generic[T]):
     """A call whose outcome a future on a loop waits for, until that is cancelled."""
 
-    __slots__ = ("_call", "_context", "_crew", "_future", "_loop", "_on_late", "state")
+    __slots__ = ("_call", "_context", "_crew", "_doorbell", "_future", "_on_late", "state")
 
     def __init__(
         self, call: Callable[[], T], on_late: Callable[[T], object] | None, crew: _Crew, future: asyncio.Future[T]
@@ -131,7 +131,7 @@ class _Awaited(Generic[T]):
         self._call: Callable[[], T] | None = call
         self._on_late = on_late
         self._crew = crew
-        self._loop = future.get_loop()
+        self._doorbell = doorbell_of(future.get_loop())
         self._future: asyncio.Future[T] | None = future
         self._context = contextvars.copy_context()
         self.state = "waiting"
@@ -151,7 +151,7 @@ class _Awaited(Generic[T]):
                 error = caught
             if self._crew.finish(self):
                 with suppress(RuntimeError):  # the loop has ended
-                    self._loop.call_soon_threadsafe(self._deliver, result, error)
+                    self._doorbell.call_soon(partial(self._deliver, result, error))
                     return
             self._deliver_late(result, error)
         finally:
