@@ -1,6 +1,6 @@
-"""``python -m benchmarks``, from a checkout."""
+"""``python -m benchmarks`` in a checkout, and ``python -m vision_backends.benchmarks`` where it is installed."""
 
 from .command import main
 
 if __name__ == "__main__":
-    main()
+    main(name=f"python -m {__package__}")

@@ -8,12 +8,13 @@ import io
 import json
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vision_backends.cli.options import ConfigFile, Debug
+from vision_backends.cli.options import ConfigFile, Debug, several_of
 from vision_backends.cli.rendering.exits import exit_codes, tell
 
 from .options import (
@@ -40,7 +41,7 @@ from .options import (
 )
 from .plan import PARTS
 from .records import Run
-from .run import check_checkout, check_extra, report_folder, run, write_report
+from .run import check_checkout, check_extra, check_folder, is_here, report_folder, run, typed_command, write_report
 from .run_file import read_run
 
 __all__ = ["app", "main"]
@@ -49,6 +50,15 @@ MEASURE = "Measure"
 SHOW = "Show"
 
 ALL_TASKS = "describe,embed,detect"
+
+
+def _subject_names() -> list[str]:
+    if not is_here("speed"):
+        return []
+    from .speed.run import SUBJECTS  # only when a shell asks
+
+    return [subject.name for subject in SUBJECTS]
+
 
 app = typer.Typer(
     name="bench",
@@ -129,9 +139,15 @@ def failover(
 
 @app.command(rich_help_panel=MEASURE)
 def speed(
+    context: typer.Context,
     *,
     only: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="Measure only these subjects, as lists,one,photo.")
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            autocompletion=several_of(_subject_names),
+            help="Measure only these subjects, as lists,one,photo.",
+        ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Take less than a minute; figures are rough.")] = False,
     local: Annotated[bool, typer.Option("--local", help="Measure the local rung as well: ten more minutes.")] = False,
@@ -144,7 +160,7 @@ def speed(
     """Measure this package beside what people would otherwise write, and against its targets; in a checkout."""
     with exit_codes(debug=debug):
         check_extra()
-        check_checkout("speed")
+        check_checkout(context, "speed")
         from .speed.page import show_targets, write_page
         from .speed.run import choose_subjects, measure_speed
 
@@ -152,7 +168,7 @@ def speed(
         found = measure_speed(choose_subjects(names, quick=quick, local=local), quick=quick, tell=tell)
         for line in show_targets(found):
             typer.echo(line)
-        for path, text in ((json_file, found.to_json()), (out, write_page(found))):
+        for path, text in ((json_file, found.to_json()), (out, write_page(found, command=typed_command(context)))):
             if path is not None:
                 path.write_text(text, encoding="utf-8", newline="\n")
 
@@ -186,8 +202,9 @@ def everything(
 ) -> None:
     """Quality, latency and failover in one run, and the report of it."""
     with exit_codes(debug=debug):
+        check_folder(folder)
         run_file = run(context, PARTS, out=out, resume=resume)
-        write_report([run_file.run], folder or report_folder(run_file.path))
+        write_report([run_file.run], folder or report_folder(run_file.path, at=datetime.now(UTC)))
 
 
 @app.command(rich_help_panel=SHOW)
@@ -200,7 +217,8 @@ def report(
     """Write a run as a table and a page, or compare runs."""
     with exit_codes(debug=debug):
         check_extra()
-        write_report([read_run(path) for path in runs], folder or report_folder(runs[0]))
+        check_folder(folder)
+        write_report([read_run(path) for path in runs], folder or report_folder(runs[0], at=datetime.now(UTC)))
 
 
 @app.command(rich_help_panel=SHOW)
@@ -210,12 +228,12 @@ def schema(*, debug: Debug = False) -> None:
         typer.echo(json.dumps(Run.model_json_schema(), indent=2))
 
 
-def main(arguments: Sequence[str] | None = None, *, name: str = "python -m benchmarks") -> None:
+def main(arguments: Sequence[str] | None = None, *, name: str = "vision bench") -> None:
     """Run the command line and leave with its exit code.
 
     Args:
         arguments: What stands after the program's name; by default what the shell gave.
-        name: What the program is called in its help.
+        name: What the reader has typed to start it: all texts call it so.
 
     Raises:
         SystemExit: Always.

@@ -9,6 +9,11 @@ from typing import Annotated
 
 import typer
 
+from vision_backends.cli.options import backend_names, several_of
+
+from .datasets import SAMPLE
+from .plan import TASKS
+
 __all__ = [
     "Backends",
     "BudgetUsd",
@@ -35,14 +40,20 @@ __all__ = [
 Backends = Annotated[
     str | None,
     typer.Option(
-        metavar="NAMES", help="Rungs, best first, as openai,embedded; those of the configuration if left out."
+        metavar="NAMES",
+        autocompletion=several_of(backend_names),
+        help="Rungs, best first, as openai,embedded; those of the configuration if left out.",
     ),
 ]
-Tasks = Annotated[str, typer.Option(metavar="NAMES", help="In which tasks they are compared.")]
+Tasks = Annotated[
+    str,
+    typer.Option(metavar="NAMES", autocompletion=several_of(lambda: TASKS), help="In which tasks they are compared."),
+]
 Dataset = Annotated[
     str,
     typer.Option(
         metavar="NAME",
+        autocompletion=lambda: [SAMPLE],
         help="Folder of images (captions and boxes in a .jsonl, COCO, Flickr), hf:ID#SPLIT, or the bundled sample.",
     ),
 ]
@@ -69,4 +80,7 @@ Peers = Annotated[bool, typer.Option("--peers", help="Play the day to other libr
 InstallPeers = Annotated[
     bool, typer.Option("--install-peers", help="Install them first, each in an environment of its own.")
 ]
-Folder = Annotated[Path | None, typer.Option("--folder", metavar="FOLDER", help="Write the report here.")]
+Folder = Annotated[
+    Path | None,
+    typer.Option("--folder", metavar="FOLDER", help="Write the report here; into a new folder if left out."),
+]

@@ -19,6 +19,7 @@ __all__ = [
     "FailoverResult",
     "Interval",
     "LatencyResult",
+    "Lateness",
     "Load",
     "Machine",
     "Metric",
@@ -112,6 +113,7 @@ class QualityResult(_Record):
         images: How many images were asked about.
         answered: How many were answered.
         declined: Error kind by how often it was the reason for no answer.
+        reason: Why the first image that got no answer got none, in a sentence.
         metrics: The figures, over answered images; the notes say how declined ones count.
         cost_usd: What all answers cost; None where the provider does not say.
         median_s: Median seconds of an answer, one at a time.
@@ -122,6 +124,7 @@ class QualityResult(_Record):
     images: int
     answered: int
     declined: dict[str, int] = {}
+    reason: str | None = None
     metrics: tuple[Metric, ...] = ()
     cost_usd: float | None = None
     median_s: float | None = None
@@ -174,13 +177,39 @@ class LatencyResult(_Record):
 
 
 class CallPoint(_Record):
-    """One call of the played day: when it began, who answered (None: nobody) and how long it took."""
+    """One call of the played day.
+
+    Attributes:
+        at_s: When it was due, from the start of the day.
+        phase: The part of the day.
+        backend: Who answered; None for nobody.
+        elapsed_s: How long it took, from when it was due.
+        late_s: How much of that passed before it was issued; None where that was not measured.
+        error: Why nobody answered.
+    """
 
     at_s: float
     phase: str
     backend: str | None
     elapsed_s: float
+    late_s: float | None = None
     error: str | None = None
+
+
+class Lateness(_Record):
+    """How late a day was played, beside its plan.
+
+    Attributes:
+        p50_s: Median of how long after it was due a call was issued.
+        p99_s: Ninety-ninth percentile.
+        max_s: The latest call.
+        turns_max_s: How long after it was due the upper server did what it was to do, at most.
+    """
+
+    p50_s: float
+    p99_s: float
+    max_s: float
+    turns_max_s: float
 
 
 class Phase(_Record):
@@ -219,6 +248,7 @@ class FailoverResult(_Record):
         version: Its version.
         settings: How it was set up, in words.
         phases: The day's parts in order.
+        lateness: How late it was played; None where that was not measured.
         calls: Every call, for the time line; may be thinned out evenly.
     """
 
@@ -226,6 +256,7 @@ class FailoverResult(_Record):
     version: str
     settings: str
     phases: tuple[Phase, ...]
+    lateness: Lateness | None = None
     calls: tuple[CallPoint, ...] = ()
 
 
@@ -294,10 +325,12 @@ class Run(_Record):
         started_at: ISO 8601 in UTC.
         finished_at: The same; None while it is unfinished, so that it can be resumed.
         commit: Of the checkout, with ``-dirty`` where files differ; None outside one.
+        program: What was typed to start it, such as ``"vision bench"``.
         command: The arguments, such as ``["quality", "--limit", "20"]``.
         seed: Of every random choice.
         settings: All options in force, and the configuration without secrets.
         machine: Where.
+        photos: Tells the photos that were asked about from all others, by their names and contents; None without any.
         quality: One result per rung and task.
         latency: The same.
         failover: One result per library.
@@ -310,10 +343,12 @@ class Run(_Record):
     started_at: str
     finished_at: str | None = None
     commit: str | None = None
+    program: str = "vision bench"
     command: tuple[str, ...]
     seed: int
     settings: dict[str, object]
     machine: Machine
+    photos: str | None = None
     quality: tuple[QualityResult, ...] = ()
     latency: tuple[LatencyResult, ...] = ()
     failover: tuple[FailoverResult, ...] = ()

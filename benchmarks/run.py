@@ -6,9 +6,11 @@ called on a command line.
 
 from __future__ import annotations
 
+import shlex
 from datetime import UTC, datetime
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,7 @@ from vision_backends import ConfigError, InvalidRequestError, VisionError
 from vision_backends.cli.rendering.exits import INTERRUPTED, tell
 from vision_backends.cli.servers import tell_servers
 from vision_backends.cli.settings_in_force import mask
+from vision_backends.installing import pip_command
 
 from .plan import TASKS, Part, Plan, resumed_plan, settings_to_measure
 from .run_file import BudgetReached, RunFile
@@ -28,10 +31,23 @@ if TYPE_CHECKING:
 
     from .records import Run
 
-__all__ = ["check_checkout", "check_extra", "report_folder", "run", "write_report"]
+__all__ = [
+    "check_checkout",
+    "check_extra",
+    "check_folder",
+    "is_here",
+    "report_folder",
+    "run",
+    "typed_command",
+    "typed_program",
+    "write_report",
+]
 
 NEEDED = ("jinja2", "matplotlib", "pycocoevalcap", "pycocotools", "scipy")
 """What the extra ``[bench]`` brings."""
+
+REPORT_FILES = ("report.md", "report.html")
+"""What a report consists of; the page comes last."""
 
 MODULES: dict[Part, str] = {"quality": "quality", "latency": "latency", "failover": "day"}
 """Who measures each part; each has a function ``measure(plan, run_file)``, and is imported when its turn comes."""
@@ -48,12 +64,18 @@ def run(
     check_extra()
     if resume is not None:
         _check_alone(context)
-        plan, run_file = _reopen(resume)
+        plan, run_file = _reopen(context, resume)
     else:
         plan = _plan(context, parts)
         begun = datetime.now(UTC)
         path = out or Path(f"benchmark-{begun:%Y%m%d-%H%M%S}.json")
-        run_file = RunFile.begin(path, plan, command=_words(context), configuration=_configuration(plan))
+        run_file = RunFile.begin(
+            path,
+            plan,
+            program=typed_program(context),
+            command=_words(context),
+            configuration=_configuration(plan),
+        )
     tell_servers(plan.settings, plan.backends)
     try:
         for part in plan.parts:
@@ -62,8 +84,8 @@ def run(
                 run_file.note(f"part/{part}", value=True)
     except KeyboardInterrupt:
         run_file.stop("It was interrupted.")
-        command = context.command_path.rpartition(" ")[0]
-        tell(f"interrupted; go on with: {command} {plan.parts[0]} --resume {run_file.path}")
+        again = shlex.join([str(context.info_name), "--resume", str(run_file.path)])
+        tell(f"interrupted; go on with: {typed_program(context)} {again}")
         raise typer.Exit(INTERRUPTED) from None
     except VisionError:
         run_file.forget_if_empty()
@@ -102,7 +124,7 @@ def _plan(context: typer.Context, parts: tuple[Part, ...]) -> Plan:
         raise InvalidRequestError(
             f"{option} {first['input']!r} is not valid: {first['msg']}.", remedy=_remedy(str(first["loc"][0]))
         ) from None
-    _check_peers(plan)
+    _check_peers(context, plan)
     return plan
 
 
@@ -123,7 +145,7 @@ def _configuration(plan: Plan) -> dict[str, object]:
     return masked
 
 
-def _reopen(path: Path) -> tuple[Plan, RunFile]:
+def _reopen(context: typer.Context, path: Path) -> tuple[Plan, RunFile]:
     """Return an interrupted run and its plan.
 
     Raises:
@@ -131,7 +153,7 @@ def _reopen(path: Path) -> tuple[Plan, RunFile]:
     """
     run_file = RunFile.resume(path)
     plan = resumed_plan(run_file.options)
-    _check_peers(plan)
+    _check_peers(context, plan)
     if _configuration(plan) != run_file.run.settings["configuration"]:
         raise InvalidRequestError(
             f"The configuration has changed since {str(path)!r} was begun.",
@@ -140,26 +162,36 @@ def _reopen(path: Path) -> tuple[Plan, RunFile]:
     return plan, run_file
 
 
-def _check_peers(plan: Plan) -> None:
+def _check_peers(context: typer.Context, plan: Plan) -> None:
     """Return if the other libraries are not asked for, or what asks them is here: the wheel leaves it out."""
-    if (plan.peers or plan.install_peers) and find_spec(".peers", __package__) is None:
+    if (plan.peers or plan.install_peers) and not is_here("peers"):
         raise ConfigError(
             "Other libraries are compared in a checkout only: the installed package has no benchmarks/peers.",
-            remedy="Run in a checkout: python -m benchmarks failover --peers",
+            remedy=_remedy_of_checkout(context, "failover --peers"),
         )
 
 
-def check_checkout(part: str) -> None:
+def is_here(part: str) -> bool:
+    """Tell whether a part is here that the wheel leaves out."""
+    return find_spec(f".{part}", __package__) is not None
+
+
+def check_checkout(context: typer.Context, part: str) -> None:
     """Return if a part is here that the wheel leaves out.
 
     Raises:
         ConfigError: It is not.
     """
-    if find_spec(f".{part}", __package__) is None:
+    if not is_here(part):
         raise ConfigError(
             f"The installed package has no benchmarks/{part}: it measures this project's own targets.",
-            remedy=f"Run in a checkout: python -m benchmarks {part}",
+            remedy=_remedy_of_checkout(context, part),
         )
+
+
+def _remedy_of_checkout(context: typer.Context, words: str) -> str:
+    install = pip_command("-e", ".[bench]")
+    return f"Install the package in a checkout ({install}), and run there: {typed_program(context)} {words}"
 
 
 def _check_alone(context: typer.Context) -> None:
@@ -187,7 +219,7 @@ def check_extra() -> None:
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         raise ConfigError(
-            f"The benchmark needs {', '.join(missing)}.", remedy="Run: pip install 'vision-backends[bench]'"
+            f"The benchmark needs {', '.join(missing)}.", remedy=f"Run: {pip_command('vision-backends[bench]')}"
         )
 
 
@@ -200,14 +232,51 @@ def _words(context: typer.Context) -> tuple[str, ...]:
     return tuple(words)
 
 
-def report_folder(run: Path) -> Path:
-    """Return where the report of a run is written unless another folder is named."""
-    return run.with_name(f"{run.stem}-report")
+def typed_program(context: typer.Context) -> str:
+    """Return what the reader has typed to start the benchmark, such as ``vision bench``: texts call it so."""
+    group = context.parent
+    return str(context.info_name) if group is None else group.command_path
+
+
+def typed_command(context: typer.Context) -> str:
+    """Return the whole command, with the options that were given."""
+    return f"{typed_program(context)} {shlex.join(_words(context))}"
+
+
+def report_folder(run: Path, *, at: datetime) -> Path:
+    """Return a folder beside a run that is not there yet, for its report of that date and time."""
+    name = f"report-{at:%Y%m%d-%H%M%S}"
+    names = chain([name], (f"{name}-{number}" for number in count(2)))
+    return next(folder for each in names if not (folder := run.with_name(each)).exists())
+
+
+def check_folder(folder: Path | None) -> None:
+    """Return if a report can be written into a folder that was named: no other one may be lost.
+
+    Raises:
+        InvalidRequestError: It holds a report, or is none.
+    """
+    if folder is None:
+        return
+    if folder.exists() and not folder.is_dir():
+        raise InvalidRequestError(f"{str(folder)!r} is a file, not a folder.", remedy="Name another --folder.")
+    taken = [path for name in REPORT_FILES if (path := folder / name).exists()]
+    if taken:
+        raise InvalidRequestError(
+            f"{str(taken[0])!r} already exists.", remedy="Name another --folder, or leave it out: it is a new one then."
+        )
 
 
 def write_report(runs: Sequence[Run], folder: Path) -> None:
-    """Write the report of some runs into a folder, and print the paths of its files."""
+    """Write the report of some runs into a folder, and print the path of the page to open.
+
+    Raises:
+        InvalidRequestError: It cannot be written.
+    """
     from . import report
 
-    for path in report.write_report(runs, folder):
-        typer.echo(str(path))
+    try:
+        *_, page = report.write_report(runs, folder)
+    except OSError as error:
+        raise InvalidRequestError(f"No report can be written into {str(folder)!r}: {error.strerror}.") from error
+    typer.echo(str(page))

@@ -55,7 +55,15 @@ class RunFile:
         self._read_partial()
 
     @classmethod
-    def begin(cls, path: Path, plan: Plan, *, command: Sequence[str], configuration: Mapping[str, object]) -> Self:
+    def begin(
+        cls,
+        path: Path,
+        plan: Plan,
+        *,
+        command: Sequence[str],
+        configuration: Mapping[str, object],
+        program: str = "vision bench",
+    ) -> Self:
         """Begin a run in a new file.
 
         Args:
@@ -63,6 +71,7 @@ class RunFile:
             plan: The options.
             command: The arguments as the user gave them.
             configuration: The settings in force without secrets.
+            program: What the user typed to start it.
 
         Raises:
             InvalidRequestError: The file exists already, or cannot be written.
@@ -70,6 +79,7 @@ class RunFile:
         run = Run(
             started_at=_now(),
             commit=commit_of_checkout(),
+            program=program,
             command=tuple(command),
             seed=plan.seed,
             settings={"options": plan.model_dump(mode="json"), "configuration": dict(configuration)},
@@ -101,6 +111,10 @@ class RunFile:
     def options(self) -> Mapping[str, Any]:
         """The options of the run's plan."""
         return cast("Mapping[str, Any]", self.run.settings["options"])
+
+    def name_photos(self, photos: str) -> None:
+        """Write which photos are asked about, as `Dataset.fingerprint` has it."""
+        self._change(photos=photos)
 
     def add_quality(self, result: QualityResult) -> None:
         """Write a result; one of the same rung, task and data set is replaced."""

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 import vision_backends
+import vision_backends.results
+import vision_backends.search
 import vision_backends.testing
 from vision_backends.testing import SandboxServer
 
@@ -188,7 +190,7 @@ def test_every_example_is_tested_and_belongs_to_a_recipe():
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_the_notebook_runs(name):
-    """Its cells in order, in its folder; what a cell ends with is shown as a notebook would."""
+    """Its cells in order, in its folder; what a cell ends with is shown as a notebook would, cards too."""
     cells = json.loads((ROOT / f"docs/notebooks/{name}.ipynb").read_text(encoding="utf-8"))["cells"]
     program = ""
     for cell in cells:
@@ -199,6 +201,8 @@ def test_the_notebook_runs(name):
                 tree.body[-1] = ast.Expr(shown)
             program += ast.unparse(ast.fix_missing_locations(tree)) + "\n"
     printed = run("-c", program, cwd=ROOT / "docs" / "notebooks")
+    shown = [each["data"] for cell in cells for each in cell.get("outputs", []) if "data" in each]
+    assert any("<figure" in "".join(data.get("text/html", [])) for data in shown)
     said = [line for cell in cells for each in cell.get("outputs", []) for line in each.get("text", ["picture"])]
     assert len(said) > 5
     assert len(printed.splitlines()) >= len(said)
@@ -251,7 +255,7 @@ def test_every_page_is_reached_from_the_navigation():
 def test_every_public_name_has_a_docstring_and_a_page(reference):
     """Of the package and of what it has for tests, and no page shows what is not there."""
     pages = "".join(reference.pages().values())
-    for module in (vision_backends, vision_backends.testing):
+    for module in (vision_backends, vision_backends.results, vision_backends.search, vision_backends.testing):
         for name in module.__all__:
             assert f"::: {module.__name__}.{name}\n" in pages, name
             thing = getattr(module, name)

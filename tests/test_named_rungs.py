@@ -695,7 +695,7 @@ class TestMessages:
 
     def test_an_extra_of_the_package_is_no_table(self):
         """``pip install 'vision-backends[local]'`` is right for any local rung."""
-        from vision_backends.backends.base import tell_rung
+        from vision_backends.backends.rung_names import tell_rung
 
         error = NotReadyError(
             "The folder in [local] is empty.", remedy="Run: pip install 'vision-backends[local]', or see [local.x]"

@@ -84,6 +84,7 @@ def test_a_status_is_json():
     status = RungStatus(backend="embedded", local=True, tasks={"detect": READY}, facts={"threads": 2})
     report = json.loads(json.dumps(status.to_dict()))
     assert report == {
+        "schema_version": 1,
         "backend": "embedded",
         "local": True,
         "tasks": {"detect": READY.to_dict()},

@@ -5,7 +5,6 @@ import dataclasses
 import json
 import math
 import pickle
-import sys
 from types import MappingProxyType
 
 import numpy as np
@@ -402,56 +401,12 @@ def test_a_label_without_a_category_is_the_callers_error(categories):
     assert "categories=" in caught.value.remedy
 
 
-SUPERVISION = """
-class Detections:
-    def __init__(self, *, xyxy, confidence, class_id, data):
-        assert xyxy.ndim == 2 and xyxy.shape[1] == 4
-        self.xyxy, self.confidence, self.class_id, self.data = xyxy, confidence, class_id, data
-"""
-
-
-@pytest.fixture
-def supervision(monkeypatch, tmp_path):
-    """A module of that name, whose Detections insists on the shapes that the real one insists on."""
-    monkeypatch.delitem(sys.modules, "supervision", raising=False)
-    (tmp_path / "supervision.py").write_text(SUPERVISION, encoding="utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
-    yield
-    sys.modules.pop("supervision", None)
-
-
-@pytest.mark.usefixtures("supervision")
-def test_supervision_gets_arrays():
-    """Boxes, scores, ids and names of n objects are arrays of n rows; a label that is not COCO's has an id above."""
-    found = detections(detection(score=0.9), detection(score=0.2, label="scooter", category_id=None)).to_supervision()
-    assert found.xyxy.tolist() == [[1, 2, 30, 40], [1, 2, 30, 40]]
-    assert found.confidence.tolist() == pytest.approx([0.9, 0.2])
-    assert found.class_id.tolist() == [17, 91]
-    assert found.data["class_name"].tolist() == ["cat", "scooter"]
-
-
-@pytest.mark.usefixtures("supervision")
-def test_labels_of_any_words_have_ids_of_their_own_for_supervision():
-    """Its colours and metrics go by the id, so no two labels share one."""
-    found = detections(*(detection(label=label, category_id=None) for label in ("scooter", "kite", "scooter")))
-    assert found.to_supervision().class_id.tolist() == [92, 91, 92]
-    assert found.to_supervision(classes=["scooter", "swan", "kite"]).class_id.tolist() == [0, 2, 0]
-
-
 @pytest.mark.parametrize("classes", [["scooter"], ["kite", "scooter", "kite"], "kite"])
 def test_a_label_that_is_none_of_the_classes_is_the_callers_error(classes):
     """No id is made up."""
     found = detections(detection(label="kite", category_id=None))
     with pytest.raises(InvalidRequestError, match=r"none of the classes|twice|single str"):
         found.to_supervision(classes=classes)
-
-
-@pytest.mark.usefixtures("supervision")
-def test_supervision_gets_empty_arrays_of_the_right_shape():
-    """Nothing found is still a table of boxes."""
-    found = detections().to_supervision()
-    assert found.xyxy.shape == (0, 4)
-    assert len(found.data["class_name"]) == 0
 
 
 @pytest.mark.parametrize("scale", [1, 3])

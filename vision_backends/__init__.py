@@ -60,7 +60,7 @@ if TYPE_CHECKING:
         UnavailableError,
         VisionError,
     )
-    from vision_backends.images import Image, ImageLimits, open_image
+    from vision_backends.images import Image, ImageLimits, KeptImage, open_image
     from vision_backends.reports import Explanation, RungStatus, Verdict, WarmUp, WarmUpReport
     from vision_backends.router import Router
     from vision_backends.types import (
@@ -114,6 +114,7 @@ __all__ = [
     "InvalidImageError",
     "InvalidReplyError",
     "InvalidRequestError",
+    "KeptImage",
     "LocalBackend",
     "Model",
     "ModelNotFoundError",
@@ -180,6 +181,7 @@ _HOMES = {
     "InvalidImageError": "errors",
     "InvalidReplyError": "errors",
     "InvalidRequestError": "errors",
+    "KeptImage": "images",
     "LocalBackend": "backends.local",
     "Model": "backends.requests",
     "ModelNotFoundError": "errors",

@@ -3,4 +3,4 @@
 from vision_backends.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(program=f"python -m {__package__}")

@@ -140,6 +140,18 @@ class AsyncRouter:
 
     Args:
         router: Who does the work; closed together with this.
+
+    Examples:
+        >>> import asyncio
+        >>> from vision_backends import AsyncRouter
+        >>> async def main():
+        ...     async with AsyncRouter.from_config(ladder=["embedded"]) as router:
+        ...         cat, found = await asyncio.gather(router.describe("cat.jpg"), router.detect("astronaut.jpg"))
+        ...         print(cat)
+        ...         print(found[0].label)
+        >>> asyncio.run(main())
+        The ... cat ...
+        person
     """
 
     def __init__(self, router: Router) -> None:

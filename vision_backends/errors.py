@@ -155,6 +155,12 @@ class SpaceMismatchError(CallerError):
     kind = "space_mismatch"
 
 
+def caller_error(kind: object, message: str, *, remedy: str | None) -> CallerError:
+    """Return an error again of which these were kept; of its own class where that is one of the package's."""
+    kinds = {each.kind: each for each in CallerError.__subclasses__()}
+    return kinds.get(str(kind), CallerError)(message, remedy=remedy)
+
+
 class ClosedError(CallerError, RuntimeError):
     """The router was asked for something after it had been closed."""
 

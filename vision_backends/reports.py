@@ -7,10 +7,10 @@ judged.
 from __future__ import annotations
 
 from collections.abc import Mapping  # noqa: TC003 — the same
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from vision_backends.serialization import Record
+from vision_backends.serialization import Record, VersionedRecord, to_versioned
 from vision_backends.traces import Task  # noqa: TC001 — `read_record` looks annotations up
 
 if TYPE_CHECKING:
@@ -53,19 +53,21 @@ class Verdict(Record):
     notes: tuple[str, ...] = ()
     unpriced: tuple[str, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON-able values."""
-        lists = {"spaces": list(self.spaces), "notes": list(self.notes), "unpriced": list(self.unpriced)}
-        return asdict(self) | lists
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Explanation(Record):
+class Explanation(VersionedRecord):
     """What would happen if the task were asked now; ``str(explanation)`` is a small table.
 
     Attributes:
         task: What would be asked.
         verdicts: The state of each rung, best first.
+
+    Examples:
+        >>> explanation = router.explain("describe", prompt="What does the sign say?")
+        >>> print(explanation.chosen)
+        None
+        >>> explanation.verdicts[0].error
+        'not_supported'
     """
 
     task: Task
@@ -93,16 +95,12 @@ class Explanation(Record):
         return "\n".join(rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON-able values."""
-        return {
-            "task": self.task,
-            "chosen": self.chosen,
-            "verdicts": [verdict.to_dict() for verdict in self.verdicts],
-        }
+        """Return the record as JSON-able values, with the backend that would be asked first."""
+        return to_versioned(self) | {"chosen": self.chosen}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RungStatus(Record):
+class RungStatus(VersionedRecord):
     """One backend, and its state for each task that has it on its ladder.
 
     Attributes:
@@ -110,6 +108,11 @@ class RungStatus(Record):
         local: Whether images stay on this machine.
         tasks: Its state for a plain request of each task.
         facts: What the backend reports about itself: loaded models, device, versions.
+
+    Examples:
+        >>> for rung in router.status():
+        ...     print(rung.backend, rung.local, sorted(rung.tasks))
+        embedded True ['describe', 'detect', 'embed', 'embed_text']
     """
 
     backend: str
@@ -121,15 +124,6 @@ class RungStatus(Record):
     def unpriced(self) -> tuple[str, ...]:
         """The models that it would ask for some task and whose price is unknown."""
         return tuple(dict.fromkeys(model for verdict in self.tasks.values() for model in verdict.unpriced))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON-able values."""
-        return {
-            "backend": self.backend,
-            "local": self.local,
-            "tasks": {task: verdict.to_dict() for task, verdict in self.tasks.items()},
-            "facts": dict(self.facts),
-        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,17 +148,19 @@ class WarmUp(Record):
     remedy: str | None = None
     elapsed_s: float | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON-able values."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WarmUpReport(Record):
+class WarmUpReport(VersionedRecord):
     """The result of `Router.warm_up`; ``str(report)`` is a small table, iterating gives each `WarmUp`.
 
     Attributes:
         warm_ups: One for each rung of each task, best first.
+
+    Examples:
+        >>> for each in router.warm_up(["detect", "embed"], wait_s=30):
+        ...     print(each.backend, each.task, each.state)
+        embedded detect ready
+        embedded embed ready
     """
 
     warm_ups: tuple[WarmUp, ...]
@@ -186,10 +182,6 @@ class WarmUpReport(Record):
             rows.append(f"{named}  {each.error or each.state}{took}{f': {each.reason}' if each.reason else ''}")
             rows += [f"{' ' * (sum(widths) + 2)}  → {each.remedy}"] if each.remedy else []
         return "\n".join(rows)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON-able values."""
-        return {"warm_ups": [each.to_dict() for each in self.warm_ups]}
 
 
 def _cells(warm_up: WarmUp) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, Unpack, cast
 
 from vision_backends.arguments import check_iterable, check_number, iterate, shown
-from vision_backends.backends.base import AsyncBackend, Backend, tell_rung
+from vision_backends.backends.base import AsyncBackend, Backend
 from vision_backends.backends.requests import (
     AskRequest,
     DescribeRequest,
@@ -27,6 +27,7 @@ from vision_backends.backends.requests import (
     EmbedTextRequest,
     Request,
 )
+from vision_backends.backends.rung_names import tell_rung
 from vision_backends.backends.structured import form_of, with_instance
 from vision_backends.clock import SYSTEM_CLOCK, Deadline
 from vision_backends.engine.cancellation import RunningCalls
@@ -139,6 +140,12 @@ class Router:
         InvalidRequestError: The ladder is empty, names two backends alike or the deadline is not positive.
         ConfigError: A budget in US dollars cannot count a model whose price is unknown, or limits name an account that
             is not given.
+
+    Examples:
+        >>> from vision_backends import Router
+        >>> with Router.from_config() as router:
+        ...     print(router.describe("cat.jpg"))
+        The ... cat ...
     """
 
     def __init__(
@@ -246,6 +253,11 @@ class Router:
         Raises:
             ConfigError: A file, key, value or backend name has no meaning, or a file that was only found sets what it
                 may not. Nothing has been opened or sent then.
+
+        Examples:
+            >>> with Router.from_config(ladder=["embedded"], deadline_s=20) as offline:
+            ...     print([rung.backend for rung in offline.status()])
+            ['embedded']
         """
         from vision_backends.config.loading import load_settings
         from vision_backends.routing.configured import parts_of
@@ -278,6 +290,13 @@ class Router:
         Raises:
             CallerError: The image or an option is at fault.
             AllBackendsFailedError: Nothing could answer; says why, rung by rung.
+
+        Examples:
+            >>> answer = router.describe("cat.jpg")
+            >>> print(answer)
+            The ... cat ...
+            >>> answer.trace.backend, answer.trace.usage.cost_usd
+            ('embedded', 0.0)
         """
         request = DescribeRequest(prompt=prompt, language=language, max_words=max_words)
         return self._one(image, request, Description, options)
@@ -297,6 +316,12 @@ class Router:
         `StreamInterruptedError` with the text so far. ``stream.description`` is the whole record at the end. Leaving
         the loop and dropping the stream, or closing it, ends the request.
         Arguments as for `describe`; errors of the image come immediately, all others while iterating.
+
+        Examples:
+            >>> with router.describe_stream("cat.jpg") as stream:
+            ...     text = "".join(stream)
+            >>> stream.description.text == text
+            True
         """
         request = DescribeRequest(prompt=prompt, language=language, max_words=max_words)
         return self._open_stream(image, request, CallOptions.of(options, ChoiceKeywords))
@@ -324,6 +349,12 @@ class Router:
 
         Raises:
             InvalidRequestError: An option has no meaning.
+
+        Examples:
+            >>> for answer in router.describe_many(["cat.jpg", "missing.jpg"]):
+            ...     print(type(answer).__name__)
+            Description
+            InvalidImageError
         """
         request = DescribeRequest(prompt=prompt, language=language, max_words=max_words)
         return self._many(images, request, Description, options, progress)
@@ -352,6 +383,13 @@ class Router:
 
         Raises:
             InvalidRequestError: An option has no meaning.
+
+        Examples:
+            >>> from pathlib import Path
+            >>> for answer in router.describe_each(sorted(Path().glob("c*.jpg"))):
+            ...     print(answer.source, answer.complete)
+            cat.jpg True
+            coffee.jpg True
         """
         request = DescribeRequest(prompt=prompt, language=language, max_words=max_words)
         return self._each(images, request, Description, options)
@@ -368,6 +406,13 @@ class Router:
             CallerError: The image or an option is at fault.
             SpaceUnavailableError: A space was asked for and no rung can produce it now.
             AllBackendsFailedError: Nothing could answer.
+
+        Examples:
+            >>> vector = router.embed("cat.jpg")
+            >>> vector.dimension, vector.vector.dtype
+            (1280, dtype('float32'))
+            >>> vector.similarity(router.embed("raccoon.jpg")) > vector.similarity(router.embed("rocket.jpg"))
+            True
         """
         return self._one(image, EmbedRequest(space=space), Embedding, options)
 
@@ -383,6 +428,11 @@ class Router:
 
         When a backend fails in the middle, the next one starts over, since two spaces cannot be mixed; what
         was already answered stays in the cache. Arguments and errors as for `embed` and `describe_many`.
+
+        Examples:
+            >>> cat, raccoon = router.embed_many(["cat.jpg", "raccoon.jpg"])
+            >>> cat.space == raccoon.space
+            True
         """
         return self._many(images, EmbedRequest(space=space), Embedding, options, progress)
 
@@ -397,6 +447,10 @@ class Router:
 
         That is the space of the first answer, unless one is given: what cannot be had there is a
         `SpaceUnavailableError`. Otherwise as `describe_each`; arguments as for `embed`.
+
+        Examples:
+            >>> [vector.source for vector in router.embed_each(["cat.jpg", "rocket.jpg"])]
+            ['cat.jpg', 'rocket.jpg']
         """
         request = EmbedRequest(space=space)
         return self._each(images, request, Embedding, options)
@@ -413,6 +467,12 @@ class Router:
             space: As for `embed`; a text that is too long for its model is then the caller's error.
             truncate: Whether the end of a long text may be left out; ``trace.notes`` says what was.
             **options: As for `describe`.
+
+        Examples:
+            >>> words = router.embed_text("a cup of coffee")
+            >>> photos = router.embed_many(["cat.jpg", "coffee.jpg"], space=words.space)
+            >>> max(photos, key=words.similarity).source
+            'coffee.jpg'
         """
         return self._one(text, EmbedTextRequest(space=space, truncate=truncate), Embedding, options)
 
@@ -425,7 +485,13 @@ class Router:
         progress: Progress | None = None,
         **options: Unpack[CallKeywords],
     ) -> list[Embedding | VisionError]:
-        """Return a vector or an error for each text, in order and in one space, as `embed_many` does."""
+        """Return a vector or an error for each text, in order and in one space, as `embed_many` does.
+
+        Examples:
+            >>> cat, dog = router.embed_text_many(["a cat", "a dog"])
+            >>> cat.space == dog.space
+            True
+        """
         request = EmbedTextRequest(space=space, truncate=truncate)
         return self._many(texts, request, Embedding, options, progress)
 
@@ -451,6 +517,12 @@ class Router:
         Raises:
             CallerError: The image or an option is at fault.
             AllBackendsFailedError: Nothing could answer.
+
+        Examples:
+            >>> found = router.detect("astronaut.jpg")
+            >>> for box in found:
+            ...     print(box.label, f"{box.score:.1f}", [round(side) for side in box.xyxy])
+            person 0.7 [...]
         """
         request = DetectRequest(labels=_labels(labels), min_score=min_score, truncate=truncate)
         return self._one(image, request, Detections, options)
@@ -465,7 +537,12 @@ class Router:
         progress: Progress | None = None,
         **options: Unpack[CallKeywords],
     ) -> list[Detections | VisionError]:
-        """Return the objects of each image or an error, in order, as `describe_many` does; arguments as `detect`."""
+        """Return the objects of each image or an error, in order, as `describe_many` does; arguments as `detect`.
+
+        Examples:
+            >>> [found.labels.tolist() for found in router.detect_many(["astronaut.jpg", "cat.jpg"], min_score=0.5)]
+            [['person'], ['cat']]
+        """
         request = DetectRequest(labels=_labels(labels), min_score=min_score, truncate=truncate)
         return self._many(images, request, Detections, options, progress)
 
@@ -481,6 +558,10 @@ class Router:
         """Yield the objects of each image or an error, in order, as they come.
 
         Otherwise as `describe_each`; arguments as for `detect`.
+
+        Examples:
+            >>> sum(len(found) for found in router.detect_each(["astronaut.jpg", "cat.jpg"], min_score=0.5))
+            2
         """
         request = DetectRequest(labels=_labels(labels), min_score=min_score, truncate=truncate)
         return self._each(images, request, Detections, options)
@@ -510,6 +591,13 @@ class Router:
         Raises:
             CallerError: An image or an option is at fault.
             AllBackendsFailedError: Nothing could answer; says why, rung by rung.
+
+        Examples:
+            >>> from vision_backends.testing import FakeBackend
+            >>> with Router([FakeBackend()]) as asked:  # in production a model that follows instructions
+            ...     reply = asked.ask(["cat.jpg", "raccoon.jpg"], "Which of the two is a cat?")
+            >>> reply.sources
+            ('cat.jpg', 'raccoon.jpg')
         """
         sources = tuple(cast("Sequence[ImageSource]", images)) if isinstance(images, list | tuple) else (images,)
         form, reader = (None, None) if schema is None else form_of(schema)
@@ -562,6 +650,10 @@ class Router:
 
         Raises:
             InvalidRequestError: A task, or a backend or model on their ladders, does not exist.
+
+        Examples:
+            >>> router.warm_up(["detect"], wait_s=30).done
+            True
         """
         if isinstance(tasks, str):
             raise InvalidRequestError(f"tasks={tasks!r} is one string.", remedy=f"Pass a list: [{tasks!r}].")
@@ -591,6 +683,11 @@ class Router:
 
         Raises:
             InvalidRequestError: The task or an option has no meaning.
+
+        Examples:
+            >>> print(router.explain("detect"))
+            detect: embedded would answer
+              embedded  answers: nanodet-g-416...
         """
         requests: dict[Task, Callable[[], Request]] = {
             "describe": lambda: DescribeRequest(prompt=prompt, language=language),
@@ -605,7 +702,12 @@ class Router:
         return explain(options.choose(self._ladders[task], request), request, self._attempts)
 
     def status(self) -> list[RungStatus]:
-        """Return how each backend stands now for each task that has it on its ladder."""
+        """Return how each backend stands now for each task that has it on its ladder.
+
+        Examples:
+            >>> [(rung.backend, rung.local, rung.tasks["detect"].ready) for rung in router.status()]
+            [('embedded', True, True)]
+        """
         explained = {task: explain(self._ladders[task], plain_request(task), self._attempts) for task in TASKS}
         return [
             RungStatus(
@@ -629,6 +731,10 @@ class Router:
 
         Args:
             timeout_s: Seconds for each backend.
+
+        Examples:
+            >>> router.diagnose()
+            {'embedded': None}
         """
         seconds = positive_seconds(timeout_s)
         found: dict[str, VisionError | None] = {}
@@ -701,7 +807,19 @@ class Router:
         return count
 
     def gates(self) -> list[GateReport]:
-        """Return every gate that is blocked or probing now, the oldest trouble first."""
+        """Return every gate that is blocked or probing now, the oldest trouble first.
+
+        Examples:
+            >>> from vision_backends import QuotaExhaustedError
+            >>> from vision_backends.testing import FakeBackend
+            >>> paid = FakeBackend("paid")
+            >>> paid.play(QuotaExhaustedError("The account has no quota left."))
+            >>> with Router([paid, FakeBackend("free")]) as two:
+            ...     print(two.describe("cat.jpg").trace.backend, [gate.backend for gate in two.gates()])
+            ...     print(two.reset("paid"), two.describe("coffee.jpg").trace.backend)
+            free ['paid']
+            1 paid
+        """
         return self._health.gates()
 
     def spending(self) -> list[Spending]:
@@ -709,7 +827,15 @@ class Router:
         return self._health.spending()
 
     def ledger(self, *, since: float = 0.0, until: float = float("inf")) -> Iterator[LedgerRow]:
-        """Return the booked attempts that ended in ``since <= at < until`` (seconds since 1970 UTC), oldest first."""
+        """Return the booked attempts that ended in ``since <= at < until`` (seconds since 1970 UTC), oldest first.
+
+        Examples:
+            >>> import time
+            >>> begun = time.time()
+            >>> _ = router.describe("flower.jpg")
+            >>> [(row.task, row.backend, row.outcome) for row in router.ledger(since=begun)]
+            [('describe', 'embedded', 'answered')]
+        """
         check_number("since", since, example=1_795_435_200)
         check_number("until", until, example=1_795_521_600)
         self._stores.written()
@@ -720,6 +846,10 @@ class Router:
         """Return what the attempts of `ledger` add up to, by day of UTC, task, backend, outcome, model and error.
 
         A million attempts take about a second, and far less than one by one.
+
+        Examples:
+            >>> sum(total.cost_usd for total in router.ledger_totals())
+            0.0
         """
         check_number("since", since, example=1_795_435_200)
         check_number("until", until, example=1_795_521_600)
@@ -728,13 +858,25 @@ class Router:
             return list(self._stores.ledger.totals(since=since, until=until))
 
     def cache_info(self) -> CacheInfo:
-        """Return how full the cache is."""
+        """Return how full the cache is.
+
+        Examples:
+            >>> _ = router.describe("temple.jpg")
+            >>> router.cache_info().entries > 0
+            True
+        """
         self._stores.written()
         with self._open_store():
             return self._stores.answers.cache_info()
 
     def clear_cache(self) -> int:
-        """Forget every cached answer and return how many there were."""
+        """Forget every cached answer and return how many there were.
+
+        Examples:
+            >>> _ = router.describe("rocket.jpg")
+            >>> router.clear_cache() > 0, router.cache_info().entries
+            (True, 0)
+        """
         self._stores.written()
         with self._open_store():
             return self._stores.answers.clear_cache()
@@ -750,6 +892,14 @@ class Router:
 
         Returns:
             A function that ends the subscription.
+
+        Examples:
+            >>> events = []
+            >>> unsubscribe = router.subscribe(events.append)
+            >>> _ = router.detect("coffee.jpg")
+            >>> unsubscribe()
+            >>> [type(event).__name__ for event in events]
+            ['AttemptEvent', 'CallEvent']
         """
         if not callable(listener):
             raise InvalidRequestError(f"The listener {shown(listener)} cannot be called.", remedy="Pass a function.")

@@ -6,15 +6,17 @@ it is read again. It must not know any particular record: it goes by their field
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import partial
+from pathlib import Path
 from types import NoneType, SimpleNamespace, UnionType
 from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from vision_backends.arguments import shown
-from vision_backends.errors import InvalidRequestError
+from vision_backends.errors import InvalidRequestError, VisionError, caller_error
 
 __all__ = ["SCHEMA_VERSION", "Record", "VersionedRecord", "read_record", "to_versioned"]
 
@@ -122,7 +124,9 @@ def _value(value: Any) -> Any:  # noqa: ANN401 — whatever a record holds
         return [_value(item) for item in value]
     if isinstance(value, Mapping):
         return {key: _value(item) for key, item in value.items()}
-    return value
+    if isinstance(value, VisionError):
+        return {"kind": value.kind, "message": value.message, "remedy": value.remedy}
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _record_reader(kind: type[Any], hints: Mapping[str, Any]) -> Reader:
@@ -157,6 +161,8 @@ def _reader(hint: Any) -> Reader:  # noqa: ANN401 — an annotation
     """Return what checks a value against an annotation, and turns lists into tuples and mappings into records."""
     if hint is Any:
         return lambda value: value
+    if hint in {Path, VisionError}:
+        return _read_path if hint is Path else _read_error
     if get_origin(hint) is not None:
         return _reader_of_generic(get_origin(hint), get_args(hint))
     return _record_reader(hint, {}) if hasattr(hint, "__dataclass_fields__") else partial(_read_plain, hint)
@@ -167,8 +173,11 @@ def _reader_of_generic(origin: Any, of: tuple[Any, ...]) -> Reader:  # noqa: ANN
         return partial(_read_either, [_reader(each) for each in of])
     if origin is Literal:
         return partial(_read_choice, of)
-    if origin is Mapping:
+    if origin in {Mapping, dict}:
         return partial(_read_mapping, _reader(of[1]))
+    if origin is list:
+        read = partial(_read_tuple, _reader(of[0]), None)
+        return lambda value: list(read(value))
     length = len(of) if origin is tuple and of[-1] is not ... else None
     return partial(_read_tuple, _reader(of[0]), length)
 
@@ -211,6 +220,17 @@ def _read_mapping(read: Reader, value: object) -> dict[str, Any]:
         except _UnreadableError as error:
             raise error.below(str(key)) from None
     return read_items
+
+
+def _read_path(value: object) -> Path:
+    return Path(_read_plain(str, value))
+
+
+def _read_error(value: object) -> VisionError:
+    """Return an error that was kept with an answer; only those of callers are."""
+    if not isinstance(value, Mapping) or not isinstance(value.get("message"), str):
+        raise _UnreadableError("a mapping with kind, message and remedy", value)
+    return caller_error(value.get("kind"), value["message"], remedy=value.get("remedy"))
 
 
 def _read_plain(kind: type[Any], value: Any) -> Any:  # noqa: ANN401 — a value of that kind

@@ -53,6 +53,11 @@ class Usage(Record):
         input_tokens: Billed tokens sent.
         output_tokens: Billed tokens received.
         cost_usd: Money in US dollars.
+
+    Examples:
+        >>> from vision_backends import Usage
+        >>> Usage(input_tokens=100, output_tokens=20) + Usage(input_tokens=10, output_tokens=2)
+        Usage(input_tokens=110, output_tokens=22, cost_usd=None)
     """
 
     input_tokens: int | None = None
@@ -96,6 +101,13 @@ class Attempt(Record):
         elapsed_s: Seconds spent on this attempt.
         usage: What it consumed; a failed attempt may have been billed, and its cost is then unknown (None).
         retry_after_s: Seconds after which the rung may be asked again, where that is known.
+
+    Examples:
+        >>> from vision_backends.testing import FakeBackend
+        >>> with Router([FakeBackend("best", tasks=["describe"]), FakeBackend("last")]) as ladder:
+        ...     for attempt in ladder.describe("cat.jpg").trace.attempts:
+        ...         print(attempt.backend, attempt.outcome, attempt.error)
+        best answered None
     """
 
     backend: str
@@ -197,6 +209,11 @@ class Trace(VersionedRecord):
             missing, or it was wholly transparent; a text was cut off.
         timing: Where the time of the attempt that answered went; None for a cached answer, and where the backend
             does not measure it. It is ignored when traces are compared.
+
+    Examples:
+        >>> trace = router.describe("cat.jpg").trace
+        >>> trace.backend, trace.degraded, [(attempt.backend, attempt.outcome) for attempt in trace.attempts]
+        ('embedded', False, [('embedded', '...')])
     """
 
     backend: str = ""

@@ -117,6 +117,13 @@ class Description(_Answer):
         source: Path or name of the image as the caller gave it; None for bytes and pixels, which have none. The image
             itself is not kept.
         trace: Who said it.
+
+    Examples:
+        >>> answer = router.describe("cat.jpg")
+        >>> str(answer) == answer.text
+        True
+        >>> answer.language, answer.complete, answer.source
+        ('en', True, 'cat.jpg')
     """
 
     text: str
@@ -146,6 +153,12 @@ class Reply(_Answer):
         sources: Paths or names of the images in their order, as the caller gave them; None for bytes and pixels. The
             images themselves are not kept.
         trace: Who said it.
+
+    Examples:
+        >>> from vision_backends import Reply
+        >>> reply = Reply(text='{"cats": 2}', data={"cats": 2}, sources=("cat.jpg",))
+        >>> reply.data["cats"], str(reply), reply.source
+        (2, '{"cats": 2}', 'cat.jpg')
     """
 
     text: str
@@ -183,6 +196,12 @@ class Embedding(VersionedRecord):
 
     Raises:
         ValueError: The vector is not one-dimensional, not finite or not of length 1 (± 1e-3).
+
+    Examples:
+        >>> import numpy as np
+        >>> cat, rocket = router.embed_many(["cat.jpg", "rocket.jpg"])
+        >>> np.stack([cat, rocket]).shape
+        (2, 1280)
     """
 
     vector: npt.NDArray[np.float32]
@@ -216,6 +235,11 @@ class Embedding(VersionedRecord):
         Raises:
             SpaceMismatchError: The spaces differ.
             InvalidRequestError: It is no embedding.
+
+        Examples:
+            >>> cat = router.embed("cat.jpg")
+            >>> round(cat.similarity(cat), 3)
+            1.0
         """
         if not isinstance(other, Embedding):
             raise InvalidRequestError(
@@ -276,6 +300,12 @@ class Detection(Record):
 
     Raises:
         ValueError: The box is empty or inside out, or the score is not in [0, 1].
+
+    Examples:
+        >>> from vision_backends import Detection
+        >>> box = Detection(label="cat", score=0.9, xyxy=(10, 20, 110, 70))
+        >>> box.area_px
+        5000.0
     """
 
     label: str
@@ -340,6 +370,13 @@ class Detections(_Answer):
 
     Raises:
         ValueError: A box reaches outside the image.
+
+    Examples:
+        >>> found = router.detect("astronaut.jpg")
+        >>> found[0].label, len(found[:1]), len(found[found.scores > 0.99])
+        ('person', 1, 0)
+        >>> (found + found).labels.tolist()
+        ['person', 'person']
     """
 
     items: tuple[Detection, ...]
@@ -397,6 +434,12 @@ class Detections(_Answer):
 
         Raises:
             InvalidRequestError: There are none, or they are of different images.
+
+        Examples:
+            >>> from vision_backends import Detections
+            >>> once = router.detect("astronaut.jpg")
+            >>> len(Detections.merge([once, once]))
+            2
         """
         return selection.merged(parts)
 
@@ -439,6 +482,11 @@ class Detections(_Answer):
 
         Raises:
             InvalidRequestError: An argument is of the wrong type.
+
+        Examples:
+            >>> found = router.detect("astronaut.jpg")
+            >>> len(found.filter(["person"], min_score=0.5)), len(found.filter(["dog"]))
+            (1, 0)
         """
         wanted = _wanted(labels)
         for name, number in (("min_score", min_score), ("max_score", max_score), ("min_area_px", min_area_px)):
@@ -464,6 +512,10 @@ class Detections(_Answer):
 
         Raises:
             InvalidRequestError: A label has no category id, or the categories are no mapping.
+
+        Examples:
+            >>> router.detect("astronaut.jpg").to_coco(image_id=7)
+            [{'image_id': 7, 'category_id': 1, 'bbox': [...], 'score': 0.7...}]
         """
         from vision_backends.results.datasets import coco_rows
 
@@ -514,6 +566,10 @@ class Detections(_Answer):
 
         Raises:
             InvalidRequestError: There is no image to draw on, it cannot be opened, or the file has another size now.
+
+        Examples:
+            >>> router.detect("astronaut.jpg").draw().size
+            (512, 512)
         """
         from vision_backends.results.pictures import drawn
 

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 import PIL.Image
 
 from vision_backends import UnavailableError
+from vision_backends.cli.rendering.exits import tell
 
+from ..lateness import could_not_keep, measure_lateness, tell_lateness
 from ..records import FailoverResult
 from ..sandbox_process import RemoteSandbox
 from .scenario import Scenario
@@ -68,7 +70,10 @@ def measure(plan: Plan, run_file: RunFile) -> None:
                     except UnavailableError as error:
                         run_file.stop(f"Failover: {error.message}")
                     else:
-                        run_file.add_failover(_result(entry, scenario, made))
+                        result = _result(entry, scenario, made)
+                        run_file.add_failover(result)
+                        if could_not_keep(result):
+                            tell(tell_lateness(result))
                         run_file.note(key, value=True)
                 advance()
 
@@ -125,4 +130,5 @@ def _result(entry: _Entry, scenario: Scenario, made: Visit) -> FailoverResult:
         settings=entry.words,
         phases=tuple(phases_of(made, scenario)),
         calls=points_of(made, scenario),
+        lateness=measure_lateness([call["late_s"] for call in made.calls], turns_late_s=made.turns_late_s),
     )

@@ -4,7 +4,8 @@
 The module has ``make(settings, url_a, url_b, cooldown_s)``, which returns what can be asked. This program prints
 ``ready`` with the library's version, waits for a line, and then calls at a fixed rate whether or not earlier calls have
 ended, so that a slow answer holds up no other question, as in real life. The time of a call is counted from the moment
-when it was due. Only the standard library is imported here.
+when it was due; how much of it passed before the call was issued, because the machine was busy, is told beside it. Only
+the standard library is imported here.
 """
 
 from __future__ import annotations
@@ -30,9 +31,6 @@ class Askable(Protocol):
         ...
 
 
-THREADS = 64
-
-
 def main() -> None:
     """Make the library that the command line names, and let it call."""
     module, settings, url_a, url_b, cooldown_s, distribution, rate, seconds, image = sys.argv[1:]
@@ -45,11 +43,12 @@ def main() -> None:
 
 
 def call_all(peer: Askable, image: bytes, *, calls_per_s: float, seconds: float) -> list[dict[str, Any]]:
-    """Return what became of each call: ``at_s`` when it was due, ``elapsed_s``, and ``text`` or ``error``."""
-    began = time.perf_counter()
+    """Return for each call when it was due (``at_s``), ``late_s``, ``elapsed_s``, and ``text`` or ``error``."""
+    count = round(calls_per_s * seconds)
     calls: list[Future[dict[str, Any]]] = []
-    with ThreadPoolExecutor(THREADS) as pool:
-        for number in range(round(calls_per_s * seconds)):
+    with ThreadPoolExecutor(max(1, count)) as pool:  # one begins only where all others are busy: no call waits for one
+        began = time.perf_counter()
+        for number in range(count):
             at_s = (number + 0.5) / calls_per_s  # in the middle, where nothing else happens
             time.sleep(max(0.0, began + at_s - time.perf_counter()))
             calls.append(pool.submit(call, peer, image, began=began, at_s=at_s))
@@ -58,11 +57,12 @@ def call_all(peer: Askable, image: bytes, *, calls_per_s: float, seconds: float)
 
 def call(peer: Askable, image: bytes, *, began: float, at_s: float) -> dict[str, Any]:
     """Return what became of one call."""
+    late_s = time.perf_counter() - began - at_s
     try:
         told = {"text": peer.ask(image)}
     except Exception as error:  # noqa: BLE001 — each library has its own
         told = {"error": type(error).__name__}
-    return {"at_s": at_s, "elapsed_s": time.perf_counter() - began - at_s, **told}
+    return {"at_s": at_s, "late_s": late_s, "elapsed_s": time.perf_counter() - began - at_s, **told}
 
 
 def version_of(distribution: str) -> str:

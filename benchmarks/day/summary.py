@@ -29,6 +29,7 @@ def points_of(visit: Visit, scenario: Scenario) -> tuple[CallPoint, ...]:
             phase=next(each.name for each in reversed(scenario.stretches) if call["at_s"] >= each.starts_s),
             backend=who_said(call["text"]) if "text" in call else None,
             elapsed_s=call["elapsed_s"],
+            late_s=call["late_s"],
             error=call.get("error"),
         )
         for call in visit.calls

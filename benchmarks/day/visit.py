@@ -68,13 +68,15 @@ class Visit:
 
     Attributes:
         version: The library's version.
-        calls: For each call when it was due (``at_s``), ``elapsed_s``, and ``text`` or ``error``.
+        calls: For each call when it was due (``at_s``), ``late_s``, ``elapsed_s``, and ``text`` or ``error``.
         wire_requests: How many requests reached the upper server in each part of the day.
+        turns_late_s: How long after it was due the upper server did what it was to do, at most.
     """
 
     version: str
     calls: list[dict[str, Any]]
     wire_requests: list[int]
+    turns_late_s: float
 
 
 def visit(visitor: Visitor, scenario: Scenario, upper: RemoteSandbox, lower: RemoteSandbox, picture: Path) -> Visit:
@@ -107,13 +109,16 @@ def _accompany(
     ready = _listen(process, READY_S)
     if ready is None:
         return None
-    counts = _play(scenario, upper, process, is_fast=is_fast)
+    counts, turns_late_s = _play(scenario, upper, process, is_fast=is_fast)
     calls = _listen(process, AFTERWARDS_S)
     if calls is None:
         return None
     counts.append(upper.count())
     return Visit(
-        version=ready["ready"], calls=calls, wire_requests=[after - before for before, after in pairwise(counts)]
+        version=ready["ready"],
+        calls=calls,
+        wire_requests=[after - before for before, after in pairwise(counts)],
+        turns_late_s=turns_late_s,
     )
 
 
@@ -154,9 +159,16 @@ def _listen(process: subprocess.Popen[str], seconds: float) -> Any:  # noqa: ANN
     return None
 
 
-def _play(scenario: Scenario, upper: RemoteSandbox, process: subprocess.Popen[str], *, is_fast: bool) -> list[int]:
-    """Let the day begin and pass; return how many requests the server had received as each part began."""
+def _play(
+    scenario: Scenario, upper: RemoteSandbox, process: subprocess.Popen[str], *, is_fast: bool
+) -> tuple[list[int], float]:
+    """Let the day begin and pass.
+
+    Returns:
+        How many requests the server had received as each part began, and how late it was told what to do, at most.
+    """
     counts: list[int] = []
+    late_s = 0.0
     starts = [stretch.starts_s for stretch in scenario.stretches]
     with suppress(BrokenPipeError), cast("IO[str]", process.stdin) as line:
         line.write("go\n")
@@ -164,7 +176,8 @@ def _play(scenario: Scenario, upper: RemoteSandbox, process: subprocess.Popen[st
     for turn in scenario.turns(is_fast=is_fast):
         time.sleep(max(0.0, began + turn.at_s - time.perf_counter()))
         upper.play(turn.fault, instead=False)
+        late_s = max(late_s, time.perf_counter() - began - turn.at_s)
         if len(counts) < len(starts) and turn.at_s >= starts[len(counts)]:
             counts.append(upper.count())
     time.sleep(max(0.0, began + scenario.day_s - time.perf_counter()))
-    return counts
+    return counts, late_s

@@ -37,9 +37,10 @@ def measure(plan: Plan, run_file: RunFile) -> None:
         ConfigError: A rung cannot be made.
         InvalidRequestError: The data set cannot be read.
     """
-    photos = open_dataset(plan.dataset, limit=plan.limit, seed=plan.seed).photos
+    dataset = open_dataset(plan.dataset, limit=plan.limit, seed=plan.seed)
+    run_file.name_photos(dataset.fingerprint())
     with staged(plan) as stage:
-        subjects = _measure(stage, run_file, photos)
+        subjects = _measure(stage, run_file, dataset.photos)
     for subject in subjects:
         run_file.add_latency(summed_up(subject, stage, run_file))
         if subject.spent:

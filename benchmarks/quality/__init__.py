@@ -42,6 +42,7 @@ def measure(plan: Plan, run_file: RunFile) -> None:
         InvalidRequestError: The data set cannot be read.
     """
     dataset = open_dataset(plan.dataset, limit=plan.limit, seed=plan.seed)
+    run_file.name_photos(dataset.fingerprint())
     measured = plan
     if plan.random_weights and JUDGE in plan.backends:
         measured = plan.without(JUDGE)
@@ -96,6 +97,7 @@ def _result(
         images=len(photos),
         answered=len(answers),
         declined=replies.declined(photos),
+        reason=replies.first_reason(photos),
         metrics=tuple(metrics),
         cost_usd=None if None in costs else sum(cost for cost in costs if cost is not None),
         median_s=median(times) if times else None,

@@ -105,6 +105,11 @@ class Replies:
         replies = [self.main(photo) for photo in photos]
         return dict(Counter(reply.declined for reply in replies if reply is not None and reply.declined is not None))
 
+    def first_reason(self, photos: Sequence[Photo]) -> str | None:
+        """Return why the first image that was not answered was not; None where all were."""
+        replies = [self.main(photo) for photo in photos]
+        return next((reply.reason for reply in replies if reply is not None and reply.declined is not None), None)
+
 
 def reply_of(answers: Sequence[Answer], *, timed: bool) -> Reply:
     """Return what is remembered of answers: one, or those to the captions of one image.

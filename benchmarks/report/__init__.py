@@ -21,7 +21,7 @@ __all__ = ["write_report"]
 
 
 def write_report(runs: Sequence[Run], folder: Path) -> list[Path]:
-    """Write ``report.md`` and ``report.html``, in place of those that are there.
+    """Write ``report.md`` and ``report.html``, where there are none yet.
 
     Args:
         runs: What was measured. Different things stand together; the same thing is compared, first run before later.
@@ -32,11 +32,12 @@ def write_report(runs: Sequence[Run], folder: Path) -> list[Path]:
 
     Raises:
         ValueError: There is no run.
-        OSError: A file cannot be written.
+        OSError: A file is there already, or cannot be written.
     """
     contents = gather_contents(runs)
     folder.mkdir(parents=True, exist_ok=True)
     texts = {folder / "report.md": write_markdown(contents), folder / "report.html": write_page(contents)}
     for path, text in texts.items():
-        path.write_text(text, encoding="utf-8", newline="\n")
+        with path.open("x", encoding="utf-8", newline="\n") as file:
+            file.write(text)
     return list(texts)

@@ -5,15 +5,14 @@ This module decides how axes are marked and labelled. It must not know what is d
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
 
 from .palette import INKS
-from .wording import shorten
+from .wording import shorten, show_count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,7 +28,9 @@ __all__ = [
     "Label",
     "make_panel",
     "make_rows",
+    "set_count_axis",
     "set_time_axis",
+    "write_end_labels",
     "write_labels",
 ]
 
@@ -46,19 +47,22 @@ _LINE_HEIGHT = 12.5
 _LETTER_WIDTH = 6.4
 """Sizes in points, which are about pixels on the page."""
 
-_LETTERS = 26
-"""Longest name of a rung in a chart."""
+_LETTERS, _END_LETTERS = 26, 14
+"""Longest name of a rung in a chart, and beside one."""
 
-_STEPS = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0))
-"""Ticks of one decade, from few to many."""
+_STEPS = (1, 2, 2.5, 5, 10)
+"""Distances between ticks, within a power of ten."""
 
-_MIN_TICKS = 3
+_MAX_TICKS = 5
+
+_SECONDS_FROM_S = 0.9995
+"""An axis that goes further is in seconds, not in milliseconds."""
 
 ROW_SHIFT = 0.14
 """By how much of a row its marks stand below its middle: the name stands above them."""
 
 SHORTEST_S = 1e-6
-"""Seconds at which a logarithmic axis begins at the latest: a clock may say 0."""
+"""Seconds that an axis shows at least: a clock may say 0."""
 
 Label = tuple[float, float, "Standing", str]
 """Where a rung's point is, whose it is, and what stands beneath its name."""
@@ -89,26 +93,36 @@ def make_rows(standings: Sequence[Standing], marks: Mapping[str | None, Mark]) -
     return figure, axes
 
 
-def set_time_axis(axes: Axes, seconds: Sequence[float], *, vertical: bool = False) -> None:
-    """Make an axis logarithmic in time, with room around what is drawn, and more ticks the shorter it is."""
-    low, high = max(min(seconds), SHORTEST_S) / 1.5, max(*seconds, SHORTEST_S) * 1.5
+def set_time_axis(axes: Axes, longest_s: float, *, vertical: bool = False, is_exact: bool = False) -> None:
+    """Make an axis one of time that begins at 0, with round ticks in one unit.
+
+    Args:
+        axes: Where.
+        longest_s: The longest time that is drawn.
+        vertical: Whether it is the upright axis.
+        is_exact: Whether it ends there; else it ends at a tick.
+    """
     axis = axes.yaxis if vertical else axes.xaxis
-    (axes.set_yscale if vertical else axes.set_xscale)("log")
-    (axes.set_ylim if vertical else axes.set_xlim)(low, high)
-    axis.set_major_locator(FixedLocator(_choose_ticks(low, high)))
+    ticks = _choose_ticks(max(longest_s, SHORTEST_S))
+    (axes.set_ylim if vertical else axes.set_xlim)(0.0, max(longest_s, SHORTEST_S) if is_exact else ticks[-1])
+    axis.set_major_locator(FixedLocator([tick for tick in ticks if not is_exact or tick <= longest_s]))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: _show_tick(value)))
+    in_seconds = longest_s >= _SECONDS_FROM_S
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _show_tick(value, in_seconds=in_seconds)))
 
 
-def _choose_ticks(low: float, high: float) -> list[float]:
-    """Return round numbers in a range: the fewest that are enough to read it."""
-    ticks: list[float] = []
-    for steps in _STEPS:
-        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        ticks = [step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high]
-        if len(ticks) >= _MIN_TICKS:
-            break
-    return ticks
+def set_count_axis(axes: Axes, highest: float) -> None:
+    """Make the upright axis one of a figure that begins at 0, with round ticks."""
+    ticks = _choose_ticks(highest or 1.0)
+    axes.set_ylim(0.0, ticks[-1])
+    axes.yaxis.set_major_locator(FixedLocator(ticks))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}" if value < 1e6 else show_count(value)))
+
+
+def _choose_ticks(highest: float) -> list[float]:
+    """Return round numbers from 0 to the first one that is not less than what is drawn, with a little room."""
+    found = MaxNLocator(nbins=_MAX_TICKS, steps=_STEPS).tick_values(0.0, highest * 1.02)
+    return [float(tick) for tick in found if tick >= 0]
 
 
 def write_labels(axes: Axes, labels: Sequence[Label], marks: Mapping[str | None, Mark]) -> None:
@@ -163,6 +177,33 @@ def write_labels(axes: Axes, labels: Sequence[Label], marks: Mapping[str | None,
             )
 
 
+def write_end_labels(axes: Axes, ends: Sequence[tuple[float, Standing]], marks: Mapping[str | None, Mark]) -> None:
+    """Write each rung's name to the right of the chart, beside the end of its line, or as near as the others let it.
+
+    All limits have to be set before.
+    """
+    figure = axes.get_figure(root=True)
+    if figure is not None:
+        figure.draw_without_rendering()  # sizes are known from here on
+    height = axes.get_window_extent().height / axes.figure.dpi * _POINTS_PER_INCH
+    low, high = axes.get_ylim()
+    at = -_LINE_HEIGHT
+    for y, standing in sorted(ends, key=lambda end: end[0]):
+        own = (y - low) / (high - low) * height
+        at = max(own, at + _LINE_HEIGHT)
+        axes.annotate(
+            shorten(standing.label, letters=_END_LETTERS),
+            (1, y),
+            xycoords=("axes fraction", "data"),
+            xytext=(6, at - own),
+            textcoords="offset points",
+            va="center_baseline",
+            color=marks[standing.backend].ink.light,
+            fontweight="bold",
+            annotation_clip=False,
+        )
+
+
 def _cost(box: Bbox, taken: Sequence[Bbox], field: Bbox) -> float:
     """Return how much of a place hides something: what is outside of the chart counts as well."""
     hidden = sum(_area(Bbox.intersection(box, other)) for other in taken)
@@ -173,6 +214,8 @@ def _area(box: Bbox | None) -> float:
     return 0.0 if box is None else max(box.width, 2.0) * max(box.height, 2.0)  # lines have none
 
 
-def _show_tick(seconds: float) -> str:
+def _show_tick(seconds: float, *, in_seconds: bool) -> str:
     """Return a round time without digits that say nothing."""
-    return f"{seconds:g}\u00a0s" if seconds >= 0.9995 else f"{seconds * 1e3:g}\u00a0ms"
+    if seconds == 0:
+        return "0"
+    return f"{seconds:,g}\u00a0s" if in_seconds else f"{seconds * 1e3:,g}\u00a0ms"

@@ -1,169 +1,241 @@
-"""What has changed from one run to another: every figure that both hold, and whether the change means something.
+"""What has changed from one run to another: the figures that both hold, and which of them cannot be compared, and why.
 
-This module decides which figures of two runs belong together and when a change counts. It must not know how it is
-shown. Where both sides have an interval, a change counts if the intervals do not overlap; where one has none, that
-is not known.
+This module decides which figures belong together and what a change says. It must not know how it is shown. Figures are
+compared where they were measured under the same conditions; what only explains a change, such as another model or
+version, is told beside them. Where both sides have an interval and the two do not overlap, a figure is better or worse;
+where one has none, the change may be chance.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from statistics import median
 from typing import TYPE_CHECKING
 
 from .cells import Cell, Column, Table
-from .standings import median_interval
-from .wording import (
-    show_bytes,
-    show_count,
-    show_figure,
-    show_interval,
-    show_share,
-    show_time,
-    show_usd,
-)
+from .conditions import list_differences, list_unlike
+from .figures import list_figures
+from .wording import join_words, show_date, show_interval, show_share
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from ..records import Contestant, Interval, Run
+    from ..records import Run
+    from .absence import Absence
+    from .conditions import Condition
+    from .figures import Figure, Key
 
-__all__ = ["compare_runs"]
+__all__ = ["DIFFERENT", "NOTHING_ALIKE", "UNLIKE", "Comparison", "compare_runs"]
 
-_RULE = "A change counts where the two 95 % intervals do not overlap; without intervals, that is not known."
+UNLIKE = "What cannot be compared, and why"
 
-_Key = tuple[str, str | None, str]
-"""A rung and its task, or a library; the rung alone; and the figure's name."""
+DIFFERENT = "What else is not the same: a change may come of it"
+
+NOTHING_ALIKE = "No figure of these runs can be compared."
+
+_RULE = (
+    "▲ and ▼: the two 95 % intervals do not overlap. ≈: they do, so the change may be chance. "
+    "?: nobody can say, because there is no interval."
+)
+
+_GAP = "\u00a0"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Figure:
-    """One figure of one run; ``source`` is the model or version that it belongs to."""
+class Comparison:
+    """A later run beside the first one.
 
-    value: float
-    show: Callable[[float], str]
-    source: str
-    interval: Interval | None = None
-    higher_is_better: bool = False
+    Attributes:
+        number: The later run's.
+        heading: Which runs these are.
+        changes: The figures that matter most: a row for each rung and task, and one for each library of the played day.
+        figures: All figures that can be compared; None where there are none.
+        obstacles: What cannot be compared, and why: one sentence each.
+        differences: What else is not the same, so that a change may come of it.
+    """
 
-
-def compare_runs(runs: Sequence[Run]) -> list[Table]:
-    """Return a table for each later run beside the first one, without runs that have no figure in common with it."""
-    first, *others = (_list_figures(run) for run in runs)
-    return [
-        Table(
-            caption=f"Run {number} beside run 1",
-            columns=(
-                Column("rung", is_number=False),
-                Column("figure", is_number=False),
-                *(Column(name) for name in ("run 1", f"run {number}", "change")),
-                Column("does it count?", is_number=False),
-            ),
-            rows=tuple(_compare(key, first[key], figures[key]) for key in first if key in figures),
-            notes=(_RULE,),
-        )
-        for number, figures in enumerate(others, start=2)
-        if first.keys() & figures.keys()
-    ]
+    number: int
+    heading: str
+    changes: tuple[Table, ...]
+    figures: Table | None
+    obstacles: tuple[str, ...]
+    differences: tuple[str, ...]
 
 
-def _list_figures(run: Run) -> dict[_Key, _Figure]:
-    """Return all figures of a run: those of one rung and task stand together."""
-    figures = dict([*_list_quality(run), *_list_times(run), *_list_days(run)])
-    order = list(dict.fromkeys(who for who, _, _ in figures))
-    return dict(sorted(figures.items(), key=lambda item: order.index(item[0][0])))
+def compare_runs(runs: Sequence[Run], absences: Sequence[Absence] = ()) -> tuple[Comparison, ...]:
+    """Return a comparison for each later run with the first one.
+
+    Args:
+        runs: What was measured, without rungs that were not there.
+        absences: Those rungs.
+    """
+    return tuple(_compare_run(runs[0], run, number, absences) for number, run in enumerate(runs[1:], start=2))
 
 
-def _list_quality(run: Run) -> Iterator[tuple[_Key, _Figure]]:
-    for result in run.quality:
-        who = result.contestant
-        for metric in () if who.random_weights else result.metrics:
-            if metric.value is not None:
-                name = f"{metric.name} on {result.dataset}, {result.images} images"
-                yield (
-                    _key(who, name),
-                    _Figure(
-                        value=metric.value,
-                        show=show_figure,
-                        interval=metric.interval,
-                        higher_is_better=metric.higher_is_better,
-                        source=_source(who),
-                    ),
-                )
+def _compare_run(first: Run, later: Run, number: int, absences: Sequence[Absence]) -> Comparison:
+    before, after = list_figures(first), list_figures(later)
+    shared = [key for key in before if key in after]
+    alike = [key for key in shared if not any(list_unlike(before[key].conditions, after[key].conditions))]
+    top = [key for key in alike if before[key].is_headline]
+    kept = max((key.size for key in top), default=0)
+    top = [key for key in top if key.size in {0, kept}]
+    heading = f"Run {number} beside run 1"
+    if not any(side[key].value for key in top if key.topic == "cost" for side in (before, after)):
+        top = [key for key in top if key.topic != "cost"]
+    rungs, days = ([key for key in top if (key.backend is None) is of_day] for of_day in (False, True))
+    return Comparison(
+        number=number,
+        heading=f"{heading} ({show_date(first.started_at)} → {show_date(later.started_at)})",
+        changes=tuple(
+            _tabulate_changes(keys, before, after, caption=f"{heading}: {what}", subject=subject)
+            for keys, what, subject in ((rungs, "rungs", "rung"), (days, "the day of trouble", "library"))
+            if keys
+        ),
+        figures=_tabulate_all(alike, before, after, caption=f"All figures: {heading}", number=number)
+        if alike
+        else None,
+        obstacles=(
+            *_list_unlike(shared, before, after),
+            *_list_missing(before, after, missing_in=number, absences=absences),
+            *_list_missing(after, before, missing_in=1, absences=absences),
+        ),
+        differences=tuple(list_differences(first, later)),
+    )
 
 
-def _list_times(run: Run) -> Iterator[tuple[_Key, _Figure]]:
-    for result in run.latency:
-        who = result.contestant
-        source = _source(who)
-        for name, samples in (("warm, median", result.warm_s), ("first answer, median", result.cold_s)):
-            if samples:
-                interval = median_interval(samples)
-                yield _key(who, name), _Figure(value=median(samples), show=show_time, interval=interval, source=source)
-        for load in result.loads:
-            name, rate = f"images a second, {load.concurrency} callers", load.images_per_s
-            yield _key(who, name), _Figure(value=rate, show=show_figure, higher_is_better=True, source=source)
-        if result.memory_bytes is not None:
-            yield _key(who, "peak memory"), _Figure(value=result.memory_bytes, show=show_bytes, source=source)
-        if result.cost_per_1000_usd is not None:
-            yield _key(who, "cost of 1,000"), _Figure(value=result.cost_per_1000_usd, show=show_usd, source=source)
+def _tabulate_changes(
+    keys: Sequence[Key], before: Mapping[Key, Figure], after: Mapping[Key, Figure], *, caption: str, subject: str
+) -> Table:
+    """Return a row for each rung and task, or library, and a column for each kind of figure."""
+    columns = list(dict.fromkeys(_column(key) for key in keys))
+    rows: dict[tuple[str, str | None], dict[str, Cell]] = {}
+    for key in keys:
+        rows.setdefault((key.who, key.backend), {})[_column(key)] = _change_cell(key, before[key], after[key])
+    return Table(
+        caption=caption,
+        columns=(Column(subject, is_number=False), *map(Column, columns)),
+        rows=tuple(
+            (Cell(who, backend=backend), *(cells.get(column, Cell(detail="not in both")) for column in columns))
+            for (who, backend), cells in rows.items()
+        ),
+        notes=(_RULE,) if any(key.backend is not None for key in keys) else (),
+    )
 
 
-def _list_days(run: Run) -> Iterator[tuple[_Key, _Figure]]:
-    for day in run.failover:
-        for phase in day.phases:
-            where = f"“{phase.name}”, {phase.calls} calls"
-            lost = phase.answered_by.get("nobody", 0)
-            for name, value, show in (
-                ("median", phase.p50_s, show_time),
-                ("requests on the wire", phase.wire_requests, show_count),
-                ("calls without an answer", lost, show_count),
-            ):
-                yield (day.library, None, f"{name}, {where}"), _Figure(value=value, show=show, source=day.version)
+def _column(key: Key) -> str:
+    return "quality" if key.topic == "quality" else key.name.removeprefix("day: ")
 
 
-def _key(who: Contestant, name: str) -> _Key:
-    return f"{who.backend}: {who.task}", who.backend, name
+def _change_cell(key: Key, before: Figure, after: Figure) -> Cell:
+    """Return both figures in a line, and what that means beneath it."""
+    verdict = _verdict(before, after)
+    name = f"{key.name}: " if key.topic == "quality" else ""
+    if after.value == before.value:
+        return Cell(after.shown, f"{name}{verdict.text}")
+    detail = f"{name}{_change(before, after)}, {verdict.text}"
+    return Cell(f"{before.shown} → {after.shown}", detail, tone=verdict.tone)
 
 
-def _source(who: Contestant) -> str:
-    return f"{who.model or 'unknown model'}{' with random weights' if who.random_weights else ''}"
+def _tabulate_all(
+    keys: Sequence[Key], before: Mapping[Key, Figure], after: Mapping[Key, Figure], *, caption: str, number: int
+) -> Table:
+    """Return a row for each figure, with both models where they differ and with intervals."""
+    return Table(
+        caption=caption,
+        columns=(
+            Column("rung", is_number=False),
+            Column("figure", is_number=False),
+            *(Column(name) for name in ("run 1", f"run {number}", "change")),
+            Column("better or worse?", is_number=False),
+        ),
+        rows=tuple(_compare(key, before[key], after[key]) for key in keys),
+    )
 
 
-def _compare(key: _Key, before: _Figure, after: _Figure) -> tuple[Cell, ...]:
-    who, backend, name = key
+def _compare(key: Key, before: Figure, after: Figure) -> tuple[Cell, ...]:
     changed = f"{before.source} → {after.source}" if before.source != after.source else None
     return (
-        Cell(who, changed, backend=backend),
-        Cell(name),
-        _show(before),
-        _show(after),
+        Cell(key.who, changed, backend=key.backend),
+        Cell(key.name),
+        *(Cell(each.shown, show_interval(each.interval, each.show)) for each in (before, after)),
         Cell(_change(before, after)),
         _verdict(before, after),
     )
 
 
-def _show(figure: _Figure) -> Cell:
-    return Cell(figure.show(figure.value), show_interval(figure.interval, figure.show))
-
-
-def _change(before: _Figure, after: _Figure) -> str:
+def _change(before: Figure, after: Figure) -> str:
     delta = after.value - before.value
     if delta == 0:
         return "none"
     sign = "+" if delta > 0 else "−"
-    share = f" ({sign}{show_share(abs(delta / before.value))})" if before.value else ""
-    return f"{sign}{before.show(abs(delta))}{share}"
+    share = show_share(abs(delta / before.value)) if before.value else ""
+    signed = share if share.startswith(("under", "over")) else f"{sign}{share}"
+    return f"{sign}{before.show(abs(delta))}{f' ({signed})' if share else ''}"
 
 
-def _verdict(before: _Figure, after: _Figure) -> Cell:
+def _verdict(before: Figure, after: Figure) -> Cell:
     if after.value == before.value:
-        return Cell("= equal")
+        return Cell(f"={_GAP}equal")
     first, second = before.interval, after.interval
+    direction = "better" if (after.value > before.value) == after.higher_is_better else "worse"
     if first is None or second is None:
-        return Cell("? no interval", tone="open")
+        return Cell(f"?{_GAP}{direction}, no interval", tone="open")
     if first.low <= second.high and second.low <= first.high:
-        return Cell("≈ no: the intervals overlap", tone="open")
-    if (after.value > before.value) == after.higher_is_better:
-        return Cell("▲ yes: better", tone="better")
-    return Cell("▼ yes: worse", tone="worse")
+        return Cell(f"≈{_GAP}{direction}, may be chance", tone="open")
+    return Cell(f"▲{_GAP}better", tone="better") if direction == "better" else Cell(f"▼{_GAP}worse", tone="worse")
+
+
+def _list_unlike(keys: Sequence[Key], before: Mapping[Key, Figure], after: Mapping[Key, Figure]) -> Iterator[str]:
+    """Yield a sentence for each reason for which figures of both runs cannot be compared, and what it is about."""
+    found: dict[tuple[str, str], list[Key]] = {}
+    for key in keys:
+        for first, second in list_unlike(before[key].conditions, after[key].conditions):
+            found.setdefault((first.reason, _set_beside(first, second)), []).append(key)
+    for (reason, values), about in found.items():
+        topics = dict.fromkeys(key.topic for key in about)
+        everywhere = all(key in about for key in keys if key.topic in topics)
+        whom = "" if everywhere else f" of {join_words(dict.fromkeys(key.spoken for key in about))}"
+        yield f"{_begin(join_words(topics))}{whom}: {reason} ({values})."
+
+
+def _set_beside(first: Condition, second: Condition) -> str:
+    if first.shown != second.shown:
+        return f"{first.shown} → {second.shown}"
+    return f"{first.shown} in both" if first.bars else f"{first.shown}, of other contents"
+
+
+def _list_missing(
+    held: Mapping[Key, Figure], other: Mapping[Key, Figure], *, missing_in: int, absences: Sequence[Absence]
+) -> Iterator[str]:
+    """Yield a sentence for each rung, topic or figure that one run holds and the other does not."""
+    whom, topics = {key.who for key in other}, {(key.who, key.topic) for key in other}
+    reasons = {f"{each.backend}: {each.task}": each.reason.rstrip(".") for each in absences if each.run == missing_in}
+    keys = [key for key in held if key not in other]
+    rungs, figures = _Grouped(), _Grouped()
+    lacking: dict[str, list[str]] = {}
+    for key in keys:
+        if key.who not in whom:
+            rungs.add(reasons.get(key.who, "it was not measured"), key.spoken)
+        elif (key.who, key.topic) not in topics:
+            lacking.setdefault(key.spoken, []).append(key.topic)
+        else:
+            figures.add(key.name, key.spoken)
+    for reason, spoken in rungs.items():
+        yield f"{join_words(spoken)}: not in run {missing_in} ({reason})."
+    parts = _Grouped()
+    for who, missed in lacking.items():
+        parts.add(join_words(dict.fromkeys(missed)), who)
+    for missed_topics, spoken in parts.items():
+        yield f"{_begin(missed_topics)} of {join_words(spoken)}: not in run {missing_in}."
+    for name, spoken in figures.items():
+        yield f"{_begin(name)} of {join_words(spoken)}: not in run {missing_in}."
+
+
+class _Grouped(dict[str, dict[str, None]]):
+    """Who shares something, each once, in order."""
+
+    def add(self, shared: str, who: str) -> None:
+        self.setdefault(shared, {})[who] = None
+
+
+def _begin(text: str) -> str:
+    return text[:1].upper() + text[1:]

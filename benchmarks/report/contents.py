@@ -9,8 +9,11 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..lateness import could_not_keep, tell_lateness
 from ..records import Run
+from .absence import leave_out_absent, tell_absences
 from .comparison import compare_runs
+from .conditions import machine_of
 from .settings import tabulate_contestants, tabulate_runs
 from .standings import gather_groups
 from .tables import summarize_days, summarize_group, tabulate_days, tabulate_quality, tabulate_times
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
     from ..records import Example, FailoverResult
     from .cells import Table
+    from .comparison import Comparison
     from .standings import Group
 
 __all__ = ["QUESTION", "Contents", "gather_contents", "list_warnings"]
@@ -44,7 +48,7 @@ class Contents:
         quality: A table for each group that was asked for quality.
         times: A table for each task that was timed.
         failover: The table of the played day; None where none was played.
-        comparisons: A table for each later run that can be compared with the first.
+        comparisons: Each later run beside the first one.
         examples: Images with what was said.
         contestants: Who was measured; None where nobody was.
         circumstances: How it was measured.
@@ -58,7 +62,7 @@ class Contents:
     quality: tuple[Table, ...]
     times: tuple[Table, ...]
     failover: Table | None
-    comparisons: tuple[Table, ...]
+    comparisons: tuple[Comparison, ...]
     examples: tuple[Example, ...]
     contestants: Table | None
     circumstances: Table
@@ -72,7 +76,7 @@ def gather_contents(runs: Sequence[Run]) -> Contents:
     """
     if not runs:
         raise ValueError("A report needs at least one run: name the JSON file of one.")
-    clean = [_clean_run(run) for run in runs]
+    clean, absences = leave_out_absent([_clean_run(run) for run in runs])
     groups = gather_groups(clean)
     timed = {group.task: group for group in groups if any(each.latency for each in group.standings)}
     days = tuple({day.library: day for run in clean for day in run.failover}.values())
@@ -81,11 +85,15 @@ def gather_contents(runs: Sequence[Run]) -> Contents:
         groups=groups,
         summaries=(*map(summarize_group, groups), *([summarize_days(days)] if days else [])),
         days=days,
-        warnings=tuple(list_warnings(clean, groups)),
+        warnings=(
+            *list_warnings(clean, groups),
+            *(tell_lateness(day) for day in days if could_not_keep(day)),
+            *tell_absences(absences, clean),
+        ),
         quality=tuple(tabulate_quality(group) for group in groups if group.dataset is not None),
         times=tuple(tabulate_times(group) for group in timed.values()),
         failover=tabulate_days(days) if days else None,
-        comparisons=tuple(compare_runs(clean)),
+        comparisons=compare_runs(clean, absences),
         examples=_join_examples(clean),
         contestants=tabulate_contestants(clean),
         circumstances=tabulate_runs(clean),
@@ -104,7 +112,7 @@ def list_warnings(runs: Sequence[Run], groups: Sequence[Group]) -> list[str]:
             found.append(f"{name} ended early: {run.stopped.rstrip('.')}.")
         elif run.finished_at is None:
             found.append(f"{name} is not finished: its figures cover what was done so far.")
-    if len({(run.machine.processor, run.machine.cores, run.machine.accelerators) for run in runs}) > 1:
+    if len({machine_of(run) for run in runs}) > 1:
         found.append("The runs come from different machines: times of one cannot be compared with those of another.")
     found += [f"{clause}." for clause in _list_sandboxes(runs)]
     for group in groups:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from .comparison import DIFFERENT, NOTHING_ALIKE, UNLIKE
 from .contents import QUESTION
 from .wording import split_links
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .cells import Cell, Column, Table
+    from .comparison import Comparison
     from .contents import Contents
 
 __all__ = ["write_markdown", "write_table"]
@@ -31,18 +33,31 @@ def _write_lines(contents: Contents) -> Iterator[str]:
     for warning in contents.warnings:
         yield f"> {_escape(warning)}"
         yield ">"
+    for comparison in contents.comparisons:
+        yield from _write_comparison(comparison)
     tables = (
         *contents.summaries,
         *contents.quality,
         *contents.times,
         contents.failover,
-        *contents.comparisons,
+        *(each.figures for each in contents.comparisons),
         contents.contestants,
         contents.circumstances,
     )
     for table in tables:
         if table is not None:
             yield from write_table(table)
+
+
+def _write_comparison(comparison: Comparison) -> Iterator[str]:
+    for table in comparison.changes:
+        yield from write_table(table)
+    if not comparison.changes:
+        yield from ("", f"## Run {comparison.number} beside run 1", "", NOTHING_ALIKE)
+    for heading, sentences in ((UNLIKE, comparison.obstacles), (DIFFERENT, comparison.differences)):
+        if sentences:
+            yield from ("", f"**{heading}**", "")
+            yield from (f"- {_escape(sentence)}" for sentence in sentences)
 
 
 def write_table(table: Table) -> Iterator[str]:

@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from ..lateness import could_not_keep
+from .comparison import DIFFERENT, NOTHING_ALIKE, UNLIKE
 from .contents import QUESTION
 from .palette import PARTS, assign_marks, css_variables
 from .pictures import arrange_pictures
 from .quality_chart import draw_quality
 from .settings import show_settings
 from .tables import tabulate_classes
-from .time_charts import draw_loads, draw_shares, draw_times
-from .timeline import draw_day
+from .time_charts import draw_loads, draw_shares, draw_starts, draw_times
+from .timeline import NARROW, WIDE, draw_day
 from .wording import RANDOM_WEIGHTS, show_date, show_usd, split_links
 
 if TYPE_CHECKING:
@@ -44,11 +46,18 @@ def write_page(contents: Contents) -> str:
     environment = Environment(
         loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"split_links": split_links, "show_settings": show_settings}
+    environment.filters |= {
+        "split_links": split_links,
+        "show_settings": show_settings,
+        "could_not_keep": could_not_keep,
+    }
     return environment.get_template("page.html.j2").render(
         question=QUESTION,
         date=show_date(contents.runs[-1].started_at),
         contents=contents,
+        unlike=UNLIKE,
+        different=DIFFERENT,
+        nothing_alike=NOTHING_ALIKE,
         marks=marks,
         legend=[name for name in [*filter(None, marks), None] if name in seen],
         css=Markup(f"{css_variables()}\n{(_FOLDER / 'page.css').read_text(encoding='utf-8')}"),  # noqa: S704 — our own
@@ -64,6 +73,7 @@ def write_page(contents: Contents) -> str:
                 lambda group, name: draw_quality(group, marks, dearest_usd=dearest_usd, name=f"quality-{name}"),
             ),
             "times": _draw_panels(contents, lambda group, name: draw_times(group, marks, name=f"times-{name}")),
+            "starts": _draw_panels(contents, lambda group, name: draw_starts(group, marks, name=f"starts-{name}")),
             "shares": _draw_panels(contents, lambda group, name: draw_shares(group, marks, name=f"shares-{name}")),
             "loads": _draw_panels(contents, lambda group, name: draw_loads(group, marks, name=f"loads-{name}")),
         },
@@ -92,12 +102,17 @@ def _explain_sizes(dearest_usd: float) -> str:
 
 def _draw_days(
     days: tuple[FailoverResult, ...], marks: Mapping[str | None, Mark]
-) -> list[tuple[FailoverResult, Markup | None]]:
-    """Return each day with its lane; all lanes have the same limits."""
-    seconds = [call.elapsed_s for day in days for call in day.calls if call.elapsed_s > 0] or [1.0]
-    range_s = min(seconds), max(seconds)
-    lanes = [draw_day(day, marks, range_s=range_s, name=f"day-{place}") for place, day in enumerate(days, start=1)]
-    return [(day, Markup(svg) if svg else None) for day, svg in zip(days, lanes, strict=True)]  # noqa: S704
+) -> list[tuple[FailoverResult, list[tuple[str, Markup]]]]:
+    """Return each day with its lane, once for wide and once for narrow screens; all lanes have the same limits."""
+    longest_s = max((call.elapsed_s for day in days for call in day.calls), default=1.0)
+    found: list[tuple[FailoverResult, list[tuple[str, Markup]]]] = []
+    for place, day in enumerate(days, start=1):
+        lanes = {
+            screen: draw_day(day, marks, width=width, longest_s=longest_s, name=f"day-{screen}-{place}")
+            for screen, width in (("wide", WIDE), ("narrow", NARROW))
+        }
+        found.append((day, [(screen, Markup(svg)) for screen, svg in lanes.items() if svg]))  # noqa: S704
+    return found
 
 
 def _name_backends(contents: Contents) -> list[str | None]:

@@ -51,8 +51,9 @@ def draw_quality(group: Group, marks: Mapping[str | None, Mark], *, dearest_usd:
     with chart_style():
         figure = make_panel(sum(heights))
         lanes = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
-        values = [value for each in timed for value in (each.median_s, *(each.middle_s or ())) if value]
-        set_time_axis(lanes[-1], values)
+        set_time_axis(
+            lanes[-1], max(value for each in timed for value in (each.median_s, *(each.middle_s or ())) if value)
+        )
         lanes[-1].set_xlabel("time of a call, median → slower")
         if unrated:
             _draw_lane(lanes[-1], unrated, marks, dearest_usd=dearest_usd)
@@ -76,10 +77,10 @@ def _draw_field(
             axes.plot(standing.middle_s, [y, y], color=colour, linewidth=1.6, alpha=0.7)
         _draw_mark(axes, x, y, standing, marks[standing.backend], dearest_usd=dearest_usd)
         points.append((x, y, standing, _price(standing)))
-    axes.margins(y=0.25)
-    low, high = axes.get_ylim()
-    low = max(low, 0.0) if min(y for _, y, *_ in points) >= 0 else low
-    high = min(high, 1.04) if axes.dataLim.y1 <= 1 else high  # what is a share never exceeds 1
+    lowest, highest = axes.dataLim.y0, axes.dataLim.y1
+    low = 0.0 if lowest >= 0 else lowest * 1.1
+    high = min(highest * 1.1, 1.04) if highest <= 1 else highest * 1.1  # what is a share never exceeds 1
+    high = high if high > low else low + 1.0
     higher_is_better = rated[0].metrics[metric].higher_is_better
     axes.set_ylim(*((low, high) if higher_is_better else (high, low)))
     axes.set_ylabel(f"{shorten(metric, letters=_METRIC_LETTERS)} → better")

@@ -6,6 +6,7 @@ This module decides which circumstances a reader needs to repeat a run or to dou
 from __future__ import annotations
 
 import json
+import shlex
 from typing import TYPE_CHECKING
 
 from .cells import Cell, Column, Table
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["show_settings", "tabulate_contestants", "tabulate_runs"]
 
 _FACTS: dict[str, Callable[[Run], str]] = {
-    "command": lambda run: f"python -m benchmarks {' '.join(run.command)}",
+    "command": lambda run: f"{run.program} {shlex.join(run.command)}",
     "begun": lambda run: show_date(run.started_at),
     "ended": lambda run: show_date(run.finished_at) if run.finished_at else "not finished",
     "stopped early": lambda run: run.stopped or "no",

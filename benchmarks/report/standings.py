@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ..records import Contestant, LatencyResult, Metric, Published, QualityResult, Run
 
-__all__ = ["Group", "Standing", "gather_groups", "median_interval", "number_runs"]
+__all__ = ["Group", "Standing", "gather_groups", "median_interval", "number_runs", "rank_metric"]
 
 Result = TypeVar("Result")
 
@@ -153,7 +153,7 @@ class Group:
         chosen = list(standings)
         counts = {name: sum(name in each.metrics for each in chosen) for name in self.metric_names}
         ranks = [name for name in counts if counts[name]]
-        return min(ranks, key=lambda name: (-counts[name], _rank(self.task, name)), default=None)
+        return min(ranks, key=lambda name: (-counts[name], rank_metric(self.task, name)), default=None)
 
 
 def number_runs(runs: Sequence[Run]) -> dict[int, Run]:
@@ -249,7 +249,7 @@ def _label(standings: Sequence[Standing]) -> tuple[Standing, ...]:
     )
 
 
-def _rank(task: Task, name: str) -> int:
+def rank_metric(task: Task, name: str) -> int:
     """Return how well a metric stands for a task: 0 is best."""
     prefixes = _HEADLINES[task]
     exact = [place for place, prefix in enumerate(prefixes) if name == prefix]

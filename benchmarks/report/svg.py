@@ -45,7 +45,6 @@ def chart_style() -> Iterator[None]:
             "axes.axisbelow": True,
             "axes.labelcolor": soft,
             "axes.labelsize": 10.5,
-            "axes.spines.left": False,
             "axes.spines.right": False,
             "axes.spines.top": False,
             "figure.facecolor": "none",
@@ -56,7 +55,6 @@ def chart_style() -> Iterator[None]:
             "xtick.minor.size": 0,
             "ytick.color": line,
             "ytick.labelcolor": soft,
-            "ytick.major.size": 0,
             "ytick.minor.size": 0,
         }
     )

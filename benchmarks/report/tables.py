@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..lateness import could_not_keep, tell_lateness
 from .cells import Cell, Column, Table
 from .standings import median_interval
 from .wording import (
@@ -44,6 +45,8 @@ __all__ = [
 
 _SHORT = 30
 """Letters of a reason that stands in the cell itself."""
+
+_UNRELIABLE = "not reliable"
 
 _MIN_FOR_P99 = 100
 """With fewer calls, the 99th percentile is the slowest one or close to it."""
@@ -86,8 +89,12 @@ def summarize_days(days: Sequence[FailoverResult]) -> Table:
             Column("answered"),
             Column("by", is_number=False),
             *(Column(name) for name in ("p99 in the worst phase", "requests to the upper server")),
+            *([Column("calls were late by (p99)")] if any(day.lateness for day in days) else []),
         ),
-        rows=tuple(_summarize_day(day) for day in days),
+        rows=tuple(
+            (*_summarize_day(day), *([_lateness_cell(day)] if any(each.lateness for each in days) else []))
+            for day in days
+        ),
     )
 
 
@@ -180,7 +187,7 @@ def tabulate_days(days: Sequence[FailoverResult]) -> Table:
                 Cell(f"{day.library} {day.version}"),
                 Cell(show_count(phase.calls)),
                 Cell(join_words(f"{name} {show_count(count)}" for name, count in phase.answered_by.items())),
-                *(Cell(show_time(seconds)) for seconds in (phase.p50_s, phase.p90_s, phase.p99_s)),
+                *(_phase_time(day, seconds) for seconds in (phase.p50_s, phase.p90_s, phase.p99_s)),
                 Cell(show_count(phase.wire_requests)),
                 Cell(show_usd(phase.cost_usd), "not known" if phase.cost_usd is None else None),
             )
@@ -189,7 +196,7 @@ def tabulate_days(days: Sequence[FailoverResult]) -> Table:
             for phase in day.phases
             if phase.name == name
         ),
-        notes=tuple(f"{day.library} {day.version}: {day.settings}" for day in days),
+        notes=(*(f"{day.library} {day.version}: {day.settings}" for day in days), *map(tell_lateness, days)),
     )
 
 
@@ -225,9 +232,34 @@ def _summarize_day(day: FailoverResult) -> tuple[Cell, ...]:
         Cell(f"{day.library} {day.version}"),
         Cell(f"{show_count(answers.total())} of {show_count(answers.total() + lost)}"),
         Cell(join_words(f"{name} {show_count(count)}" for name, count in answers.items())),
-        Cell(show_time(worst.p99_s), worst.name) if worst else Cell(),
+        Cell(
+            show_time(worst.p99_s),
+            f"{worst.name}, {_UNRELIABLE}" if could_not_keep(day) else worst.name,
+            tone="open" if could_not_keep(day) else None,
+        )
+        if worst
+        else Cell(),
         Cell(show_count(sum(phase.wire_requests for phase in day.phases))),
     )
+
+
+def _lateness_cell(day: FailoverResult) -> Cell:
+    """Return how late calls were issued, and whether the machine kept the plan."""
+    if day.lateness is None:
+        return Cell(detail="not known")
+    late = could_not_keep(day)
+    return Cell(
+        show_time(day.lateness.p99_s),
+        "the machine could not keep the plan" if late else None,
+        tone="worse" if late else None,
+    )
+
+
+def _phase_time(day: FailoverResult, seconds: float) -> Cell:
+    """Return a time of the played day; one that holds the machine's own delays says so."""
+    if could_not_keep(day):
+        return Cell(show_time(seconds), _UNRELIABLE, tone="open")
+    return Cell(show_time(seconds))
 
 
 def _list_columns(group: Group) -> list[str]:

@@ -10,43 +10,65 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, NullLocator
 
-from .axes import ROW_SHIFT, SHORTEST_S, make_panel, make_rows, set_time_axis, write_labels
+from .axes import ROW_SHIFT, make_panel, make_rows, set_count_axis, set_time_axis, write_end_labels
 from .palette import INKS, PARTS
 from .svg import chart_style, embed_figure
 from .wording import join_words, show_figure, show_time
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from matplotlib.axes import Axes
 
-    from ..records import LatencyResult, Load
+    from ..records import Load
     from .palette import Mark
     from .standings import Group, Standing
 
-__all__ = ["draw_loads", "draw_shares", "draw_times"]
+__all__ = ["draw_loads", "draw_shares", "draw_starts", "draw_times"]
 
 _LOADS_HEIGHT = 220.0
 """Points."""
 
+_TICK_ROOM = 0.06
+"""How much of an axis one of its ticks takes, with its number."""
+
 
 def draw_times(group: Group, marks: Mapping[str | None, Mark], *, name: str) -> str | None:
-    """Draw every warm call, their middle, and the first answers of fresh processes beside them."""
-    timed = [(each, each.latency) for each in group.standings if each.latency]
-    timed = [(each, latency) for each, latency in timed if latency.warm_s or latency.cold_s]
+    """Draw every warm call, and their middle."""
+    timed = [(each, each.latency.warm_s) for each in group.standings if each.latency and each.latency.warm_s]
     if not timed:
         return None
     chance = np.random.default_rng(0)
     with chart_style():
         figure, axes = make_rows([each for each, _ in timed], marks)
         axes.grid(visible=False, axis="y")
-        for row, (standing, latency) in enumerate(timed):
-            _draw_calls(axes, latency, marks[standing.backend], y=row + ROW_SHIFT, chance=chance)
-        set_time_axis(axes, [value for _, latency in timed for value in (*latency.warm_s, *latency.cold_s)])
-        told = "; ".join(_tell_times(each, latency) for each, latency in timed)
+        for row, (standing, warm_s) in enumerate(timed):
+            _draw_calls(axes, warm_s, marks[standing.backend], y=row + ROW_SHIFT, chance=chance)
+        set_time_axis(axes, max(value for _, warm_s in timed for value in warm_s))
+        axes.set_xlabel("time of a call")
+        told = "; ".join(f"{each.label}: warm median {show_time(median(warm_s))}" for each, warm_s in timed)
         return embed_figure(figure, name=name, title=f"{group.task}: time of single calls", description=told)
+
+
+def draw_starts(group: Group, marks: Mapping[str | None, Mark], *, name: str) -> str | None:
+    """Draw how long fresh processes take to their first answer: a bar to the median, and a mark for each of them."""
+    timed = [(each, each.latency.cold_s) for each in group.standings if each.latency and each.latency.cold_s]
+    if not timed:
+        return None
+    with chart_style():
+        figure, axes = make_rows([each for each, _ in timed], marks)
+        axes.grid(visible=False, axis="y")
+        for row, (standing, cold_s) in enumerate(timed):
+            y, colour, paper = row + ROW_SHIFT, marks[standing.backend].ink.light, INKS["paper"].light
+            axes.barh(y, median(cold_s), height=0.3, color=colour, alpha=0.35, linewidth=0)
+            y_all = [y] * len(cold_s)
+            axes.scatter(cold_s, y_all, s=30, marker="D", facecolor=paper, edgecolor=colour, linewidth=1.3, zorder=3)
+        set_time_axis(axes, max(value for _, cold_s in timed for value in cold_s))
+        axes.set_xlabel("time until the first answer")
+        told = "; ".join(f"{each.label}: first answer {show_time(median(cold_s))}" for each, cold_s in timed)
+        return embed_figure(figure, name=name, title=f"{group.task}: first answers", description=told)
 
 
 def draw_shares(group: Group, marks: Mapping[str | None, Mark], *, name: str) -> str | None:
@@ -94,9 +116,10 @@ def draw_loads(group: Group, marks: Mapping[str | None, Mark], *, name: str) -> 
             mark = marks[standing.backend]
             x, y = [load.concurrency for load in loads], [load.images_per_s for load in loads]
             axes.plot(x, y, color=mark.ink.light, marker=mark.shape, markersize=6.5, linewidth=1.8)
-        _mark_load_axes(axes, sorted({load.concurrency for _, loads in loaded for load in loads}))
-        ends = [(loads[-1].concurrency, loads[-1].images_per_s, each, "") for each, loads in loaded]
-        write_labels(axes, ends, marks)
+        every = [load for _, loads in loaded for load in loads]
+        sizes, highest = sorted({load.concurrency for load in every}), max(load.images_per_s for load in every)
+        _mark_load_axes(axes, sizes, highest=highest)
+        write_end_labels(axes, [(loads[-1].images_per_s, each) for each, loads in loaded], marks)
         told = "; ".join(
             f"{each.label}: "
             f"{join_words(f'{show_figure(load.images_per_s)} with {load.concurrency} callers' for load in loads)}"
@@ -105,39 +128,28 @@ def draw_loads(group: Group, marks: Mapping[str | None, Mark], *, name: str) -> 
         return embed_figure(figure, name=name, title=f"{group.task}: images a second", description=told)
 
 
-def _draw_calls(axes: Axes, result: LatencyResult, mark: Mark, *, y: float, chance: np.random.Generator) -> None:
-    colour, paper = mark.ink.light, INKS["paper"].light
-    warm_s, cold_s = (np.maximum(samples, SHORTEST_S) for samples in (result.warm_s, result.cold_s))
-    if len(warm_s):
-        low, left, middle, right, high = np.percentile(warm_s, [10, 25, 50, 75, 90])
-        spread = y + chance.uniform(-0.13, 0.13, len(warm_s))
-        axes.scatter(warm_s, spread, s=7, marker="o", color=colour, alpha=0.35, linewidth=0)
-        axes.plot([low, high], [y, y], color=colour, linewidth=1.2)
-        axes.plot([left, right], [y, y], color=colour, linewidth=6, solid_capstyle="butt")
-        axes.plot([middle, middle], [y - 0.17, y + 0.17], color=INKS["ink"].light, linewidth=2, zorder=4)
-    if len(cold_s):
-        y_cold = [y] * len(cold_s)
-        axes.scatter(cold_s, y_cold, s=34, marker="D", facecolor=paper, edgecolor=colour, linewidth=1.3, zorder=3)
+def _draw_calls(axes: Axes, warm_s: Sequence[float], mark: Mark, *, y: float, chance: np.random.Generator) -> None:
+    colour = mark.ink.light
+    low, left, middle, right, high = np.percentile(warm_s, [10, 25, 50, 75, 90])
+    spread = y + chance.uniform(-0.13, 0.13, len(warm_s))
+    axes.scatter(warm_s, spread, s=7, marker="o", color=colour, alpha=0.35, linewidth=0)
+    axes.plot([low, high], [y, y], color=colour, linewidth=1.2)
+    axes.plot([left, right], [y, y], color=colour, linewidth=6, solid_capstyle="butt")
+    axes.plot([middle, middle], [y - 0.17, y + 0.17], color=INKS["ink"].light, linewidth=2, zorder=4)
 
 
-def _mark_load_axes(axes: Axes, sizes: list[int]) -> None:
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
-    axes.set_xticks(sizes, [str(size) for size in sizes])
+def _mark_load_axes(axes: Axes, sizes: list[int], *, highest: float) -> None:
+    """Begin both axes at 0; every number of callers has a tick that has room for it, the largest first."""
+    ticks: list[int] = []
+    for size in (*reversed(sizes), 0):
+        if all(other - size >= _TICK_ROOM * sizes[-1] for other in ticks):
+            ticks.append(size)
+    axes.set_xlim(0, sizes[-1] * 1.04)
+    axes.set_xticks(ticks, [str(size) for size in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_locator(LogLocator(numticks=6))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.margins(x=0.06, y=0.16)
+    set_count_axis(axes, highest)
     axes.set_xlabel("concurrent callers")
     axes.set_ylabel("images a second")
-
-
-def _tell_times(standing: Standing, latency: LatencyResult) -> str:
-    warm = f"warm median {show_time(median(latency.warm_s))}" if latency.warm_s else "no warm calls"
-    return f"{standing.label}: {warm}" + (
-        f", first answer {show_time(median(latency.cold_s))}" if latency.cold_s else ""
-    )
 
 
 def _parts_of(standing: Standing) -> dict[str, float]:

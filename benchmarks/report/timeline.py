@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
 from .axes import set_time_axis
 from .palette import INKS
@@ -24,10 +23,13 @@ if TYPE_CHECKING:
     from ..records import CallPoint, FailoverResult
     from .palette import Mark
 
-__all__ = ["draw_day"]
+__all__ = ["NARROW", "WIDE", "draw_day"]
 
-_WIDTH, _HEIGHT = 1060.0, 190.0
+_HEIGHT = 190.0
 """Points, which are pixels on the page."""
+
+WIDE, NARROW = 1060.0, 360.0
+"""Widths, likewise: of a desk's screen, and of a phone's."""
 
 _LETTER = 6.4
 """Points that one letter takes, about."""
@@ -39,30 +41,29 @@ _BAND, _INK, _SOFT = (INKS[name].light for name in ("band", "ink", "soft"))
 
 
 def draw_day(
-    day: FailoverResult, marks: Mapping[str | None, Mark], *, range_s: tuple[float, float], name: str
+    day: FailoverResult, marks: Mapping[str | None, Mark], *, width: float, longest_s: float, name: str
 ) -> str | None:
     """Draw a day; None where no call of it was kept.
 
     Args:
         day: What one library did.
         marks: The mark of each backend; None for nobody.
-        range_s: Shortest and longest call of all lanes.
+        width: `WIDE` or `NARROW`.
+        longest_s: The longest call of all lanes.
         name: Distinguishes the chart on the page.
     """
     if not day.calls:
         return None
     with chart_style():
-        figure = Figure(figsize=(_WIDTH / 72, _HEIGHT / 72), layout="constrained")
+        figure = Figure(figsize=(width / 72, _HEIGHT / 72), layout="constrained")
         axes = figure.subplots()
-        begins = min([phase.starts_s for phase in day.phases] + [call.at_s for call in day.calls])
         ends = max([phase.ends_s for phase in day.phases] + [call.at_s for call in day.calls])
-        axes.set_xlim(begins, max(ends, begins + 1e-3))
-        _shade_phases(axes, day, length_s=max(ends - begins, 1e-3))
+        _shade_phases(axes, day, letters_per_s=(width - 90) / _LETTER / max(ends, 1e-3))
         for backend, calls in _group_calls(day.calls).items():
             mark = marks[backend]
             axes.scatter(
                 [call.at_s for call in calls],
-                [max(call.elapsed_s, range_s[0]) for call in calls],
+                [call.elapsed_s for call in calls],
                 s=34 if backend is None else 15,
                 marker=mark.shape,
                 color=mark.ink.light,
@@ -71,20 +72,22 @@ def draw_day(
                 zorder=4 if backend is None else 3,
             )
         axes.grid(visible=False, axis="x")
-        set_time_axis(axes, range_s, vertical=True)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: show_time(value) if value else "0"))
+        set_time_axis(axes, longest_s, vertical=True)
+        set_time_axis(axes, ends, is_exact=True)
         axes.set_xlabel("since the day began")
         axes.set_ylabel("time of a call")
         return embed_figure(figure, name=name, title=f"The day of {day.library}", description=_tell(day))
 
 
-def _shade_phases(axes: Axes, day: FailoverResult, *, length_s: float) -> None:
+def _shade_phases(axes: Axes, day: FailoverResult, *, letters_per_s: float) -> None:
     """Shade every other phase, and write over each what it was and what it cost the upper server."""
     for place, phase in enumerate(day.phases):
         if place % 2 == 0:
             axes.axvspan(phase.starts_s, phase.ends_s, color=_BAND, linewidth=0, zorder=0)
-        letters = int((phase.ends_s - phase.starts_s) / length_s * (_WIDTH - 90) / _LETTER)
-        requests = f"{show_count(phase.wire_requests)} request{'' if phase.wire_requests == 1 else 's'}"
+        letters = int((phase.ends_s - phase.starts_s) * letters_per_s)
+        count = show_count(phase.wire_requests)
+        words = f"{count} request{'' if phase.wire_requests == 1 else 's'}"
+        requests = words if len(words) <= letters else count
         for text, height, ink, weight in ((phase.name, 17, _INK, "bold"), (requests, 5, _SOFT, "normal")):
             if letters >= 3:
                 axes.annotate(

@@ -40,15 +40,15 @@ def show_targets(speed: Speed) -> Iterator[str]:
     yield _sum_up(speed)
 
 
-def write_page(speed: Speed) -> str:
-    """Return the text of the page."""
-    return "\n".join([*_write_lines(speed), ""])
+def write_page(speed: Speed, *, command: str) -> str:
+    """Return the text of the page; the command is what the reader has typed to measure it."""
+    return "\n".join([*_write_lines(speed, command), ""])
 
 
-def _write_lines(speed: Speed) -> Iterator[str]:
+def _write_lines(speed: Speed, command: str) -> Iterator[str]:
     yield f"# {TITLE}"
     yield ""
-    yield _describe(speed)
+    yield _describe(speed, command)
     if speed.quick:
         yield ""
         yield "> A short run: its figures are rough."
@@ -61,13 +61,13 @@ def _write_lines(speed: Speed) -> Iterator[str]:
                 yield from write_table(table)
 
 
-def _describe(speed: Speed) -> str:
+def _describe(speed: Speed, command: str) -> str:
     day = datetime.fromtimestamp(speed.began_at, UTC).strftime("%Y-%m-%d")
     machine = speed.machine
     loads = [section.load for section in speed.sections if section.load is not None]
     busy = f", on average {max(0.0, sum(loads) / len(loads)):.1f} processes running or waiting" if loads else ""
     return (
-        f"`python -m benchmarks speed` wrote this page on {day}: {machine['processor']}, {machine['cores']} cores"
+        f"`{command}` wrote this page on {day}: {machine['processor']}, {machine['cores']} cores"
         f"{busy}, Python {machine['python']}. {_sum_up(speed)}\n\n"
         "What is compared is measured in turns within one run, in processes of its own: ratios hold elsewhere, "
         "times do not. CPU time is that of all threads of a process: on a busy machine it is the figure that counts."

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import vision_backends
 import vision_backends.results
+import vision_backends.search
 import vision_backends.testing
 from vision_backends.cli.config_schema import config_schema
 from vision_backends.config.found import FREELY, ONLY_LOWER, OnlyIf
@@ -72,6 +73,7 @@ def pages() -> dict[str, str]:
         "reference/results.md": listed(
             "Tables and data sets", "vision_backends.results", vision_backends.results.__all__
         ),
+        "reference/search.md": listed("Search", "vision_backends.search", vision_backends.search.__all__),
         "reference/testing.md": listed("Testing", "vision_backends.testing", vision_backends.testing.__all__),
     }
 

@@ -1,4 +1,4 @@
-"""Rebuilds the embedded models, word vectors, class names and characters from their published sources.
+"""Rebuilds the embedded models, word vectors, class names, sorts and characters from their published sources.
 
 python models/convert/build.py            write the files into models/
 python models/convert/build.py --check    rebuild elsewhere and compare with the files in models/
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import efficientnet
 import names
 import nanodet
+import sorts
 import sources
 import text_reader
 import tfjs
@@ -29,6 +30,7 @@ MODELS = Path(__file__).resolve().parent.parent
 NANODET_FILE = "nanodet-g-416.onnx"
 EFFICIENTNET_FILE = "efficientnet-lite0-224.onnx"
 NAMES_FILE = "imagenet-1k.txt"
+SORTS_FILE = "imagenet-sorts.tsv"
 TEXT_DETECTOR_FILE = "pp-ocrv6-tiny-det.onnx"
 TEXT_RECOGNISER_FILE = "pp-ocrv6-tiny-rec.onnx"
 CHARACTERS_FILE = "pp-ocrv6-characters.txt"
@@ -60,12 +62,15 @@ def convert_words(downloads: Path) -> bytes:
 def build(downloads: Path) -> dict[str, bytes]:
     """Return every built file by name."""
     arrays = {name: tensor.numpy() for name, tensor in read_efficientnet(downloads).items()}
-    listing = sources.fetch(sources.IMAGENET_NAMES, into=downloads).read_text(encoding="utf-8")
+    labels = names.read_names(sources.fetch(sources.IMAGENET_NAMES, into=downloads).read_text(encoding="utf-8"))
+    wordnet = sources.fetch(sources.WORDNET, into=downloads).read_bytes()
+    synsets = sources.fetch(sources.IMAGENET_SYNSETS, into=downloads).read_text(encoding="utf-8").split()
     recogniser = sources.fetch(sources.TEXT_RECOGNISER, into=downloads).read_bytes()
     return {
         NANODET_FILE: nanodet.convert(read_nanodet(downloads), half=True),
         EFFICIENTNET_FILE: efficientnet.convert(arrays, half=True),
-        NAMES_FILE: ("\n".join(names.read_names(listing)) + "\n").encode(),
+        NAMES_FILE: ("\n".join(labels) + "\n").encode(),
+        SORTS_FILE: sorts.convert(wordnet, synsets=synsets, names=labels),
         TEXT_DETECTOR_FILE: sources.fetch(sources.TEXT_DETECTOR, into=downloads).read_bytes(),
         TEXT_RECOGNISER_FILE: recogniser,
         CHARACTERS_FILE: ("\n".join(text_reader.read_characters(recogniser)) + "\n").encode(),

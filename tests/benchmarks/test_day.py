@@ -53,6 +53,9 @@ def test_the_package_comes_through_the_day(run_file):
     assert phases["recovery"].wire_requests >= phases["recovery"].answered_by["openai"]
     assert healthy.cost_usd == pytest.approx(healthy.calls * (1100 * 0.10 + 60 * 0.50) / 1e6)
     assert "embedded" in result.settings
+    assert result.lateness.max_s == max(call.late_s for call in result.calls)
+    assert 0 < result.lateness.p50_s <= result.lateness.p99_s <= result.lateness.max_s
+    assert result.lateness.turns_max_s > 0
 
 
 def test_a_resumed_day_is_not_played_again(run_file):
@@ -117,11 +120,11 @@ def test_calls_belong_to_the_part_in_which_they_were_due():
     """However late they ended; a part without calls has no percentiles, and is left out."""
     scenario = Scenario(day_s=10.0)
     calls = [
-        {"at_s": 0.5, "elapsed_s": 9.0, "text": SIGNED.format(UPPER)},
-        {"at_s": 1.5, "elapsed_s": 0.1, "error": "APIError"},
-        {"at_s": 6.0, "elapsed_s": 0.2, "text": "grey"},
+        {"at_s": 0.5, "late_s": 0.0, "elapsed_s": 9.0, "text": SIGNED.format(UPPER)},
+        {"at_s": 1.5, "late_s": 0.1, "elapsed_s": 0.1, "error": "APIError"},
+        {"at_s": 6.0, "late_s": 0.2, "elapsed_s": 0.2, "text": "grey"},
     ]
-    made = Visit(version="1", calls=calls, wire_requests=[2, 0, 0, 1])
+    made = Visit(version="1", calls=calls, wire_requests=[2, 0, 0, 1], turns_late_s=0.0)
     first, last = phases_of(made, scenario)
     assert (first.name, first.answered_by, first.wire_requests) == ("healthy", {"openai": 1, "nobody": 1}, 2)
     assert (last.name, last.answered_by, last.wire_requests) == ("recovery", {"embedded": 1}, 1)

@@ -97,6 +97,8 @@ def test_a_rung_that_is_not_ready_is_counted_as_declined(make_plan, open_run_fil
     measure(plan, run_file)
     result = by_task(run_file.run, "openai")["embed"]
     assert (result.answered, result.declined, result.cost_usd) == (0, {"not_ready": 4}, 0.0)
+    assert result.reason == "There is no API key for OpenAI."
+    assert run_file.run.photos is not None
     assert [(metric.value, metric.note) for metric in result.metrics] == [(None, "it answered nothing")]
     assert by_task(run_file.run, "embedded")["embed"].answered == 4
 

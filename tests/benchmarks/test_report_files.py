@@ -51,6 +51,18 @@ def test_a_report_of_nothing_is_refused(tmp_path):
         write_report([], tmp_path)
 
 
+def test_files_that_are_there_are_never_replaced(tmp_path):
+    """Neither of the two; what was there stays."""
+    run = synthetic.make_part(synthetic.make_quality("local", "describe"))
+    for name in ("report.md", "report.html"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / name).write_text("another")
+        with pytest.raises(FileExistsError):
+            write_report([run], folder)
+        assert (folder / name).read_text() == "another"
+
+
 def test_both_files_say_the_same(tmp_path):
     """The sentences about the rungs and all cells of the tables are in both."""
     run = synthetic.make_run(backends=("openai", "embedded"), examples=())
@@ -124,4 +136,5 @@ def test_a_clock_that_stands_still_or_a_figure_that_is_none_breaks_no_chart(tmp_
     quality = quality.model_copy(update={"metrics": (metric,), "cost_usd": float("nan"), "median_s": None})
     page = read_page(write_report([synthetic.make_part(latency, quality)], tmp_path)[1])
     assert [row[1] for row in page.tables()["Quality: describe on synthetic-24"][1:]] == ["– not measured"]
-    assert len(page.all("svg", "chart")) == 3 + any(0 < each < float("inf") for each in warm_s)
+    timed, compared = (any(least < each < float("inf") for each in warm_s) for least in (-1.0, 0.0))
+    assert len(page.all("svg", "chart")) == 3 + timed + compared

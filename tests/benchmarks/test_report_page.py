@@ -83,7 +83,7 @@ def test_every_id_is_unique_and_every_reference_leads_to_one(page):
 def test_charts_are_told_in_words_and_coloured_by_the_page(page):
     """Each chart has a title and a description, and none of its colours is fixed."""
     charts = page.all("svg", "chart")
-    assert len(charts) == 4 * 3 + 2
+    assert len(charts) == 5 * 3 + 2 * 2
     for chart in charts:
         assert chart.get("role") == "img"
         assert text_of(chart.find("title"))

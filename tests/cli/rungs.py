@@ -30,6 +30,14 @@ class Absent(FakeBackend):
         super().__init__("absent", local=False, not_ready=missing)
 
 
+class Uninstalled(FakeBackend):
+    """Needs what a command brings."""
+
+    def __init__(self):
+        missing = NotReadyError("Packages are missing.", remedy="Run: install them", code="missing_packages")
+        super().__init__("uninstalled", not_ready=missing)
+
+
 class Limited(FakeBackend):
     """Rate limited for another twelve seconds."""
 

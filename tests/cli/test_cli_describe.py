@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 
 import pytest
@@ -70,6 +71,34 @@ def test_a_degraded_answer_says_why_in_one_line(vision, make_photo, use_ladder):
     assert result.stdout == "fake says: 64×48 px\n"
     assert result.stderr.startswith("vision: fake answered, because absent: Its weights are not here")
     assert result.stderr.count("\n") == 1
+
+
+def test_the_reason_names_the_command_that_installs_what_is_missing(vision, make_photo, use_ladder):
+    """As after a plain installation; with a key that is missing there is no command to run."""
+    use_ladder("rungs:Uninstalled", FAKE)
+    result = vision("describe", make_photo())
+    said = "vision: fake answered, because uninstalled: Packages are missing. Run: install them\n"
+    assert (result.exit_code, result.stderr) == (0, said)
+
+
+def test_a_damaged_file_is_told_without_what_else_could_be_passed(vision, make_photo, fresh_user):
+    """A list of formats is for files of others, and one of Python's types for programs."""
+    whole = (fresh_user / make_photo("whole.png", size=(400, 300))).read_bytes()
+    (fresh_user / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (fresh_user / "notes.jpg").write_bytes(b"no image")
+    result = vision("describe", "cut.png", "notes.jpg")
+    cut, notes = result.stderr.splitlines()
+    assert cut.endswith(" is missing. Fetch or save it again.")
+    assert notes.endswith("AVIF images (HEIC with the pillow-heif plugin).")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read whatever the mode says")
+def test_a_file_without_permission_says_what_is_needed(vision, make_photo, fresh_user):
+    """It is there, so its path is right."""
+    (fresh_user / make_photo()).chmod(0)
+    result = vision("describe", "photo.png")
+    assert result.exit_code == 2
+    assert "Permission denied. Give yourself the permission to read it" in result.stderr
 
 
 def test_one_reason_for_many_images_is_told_once_with_a_count(vision, make_photo, use_ladder):

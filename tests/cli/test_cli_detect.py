@@ -6,7 +6,19 @@ import json
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image, ImageChops
+from PIL.Image import Transpose
+
+HELD = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_90,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_270,
+}
+"""How pixels lie in a file whose orientation says how to turn them upright (EXIF 2.3, tag 0x0112)."""
 
 FAKE = "vision_backends.testing.fake:FakeBackend"
 
@@ -63,6 +75,31 @@ def test_a_drawing_is_saved_in_full_size(vision, make_photo, fresh_user):
         assert drawing.size == photo.size
         assert drawing.tobytes() != photo.tobytes()
     assert (fresh_user / "photo.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_boxes_are_drawn_on_the_upright_photo(vision, fresh_user, orientation):
+    """However the camera was held, and whether the photo is a file, a pipe or in a folder."""
+    upright = Image.new("RGB", (64, 48), "black")
+    upright.paste("red", (0, 0, 20, 16))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    (fresh_user / "photos").mkdir()
+    held = upright.transpose(HELD[orientation]) if orientation in HELD else upright
+    held.save(fresh_user / "photos" / "photo.png", exif=exif)
+    data = (fresh_user / "photos" / "photo.png").read_bytes()
+    vision("detect", "photos/photo.png", "--draw", "file.png")
+    vision("detect", "-", "--draw", "pipe.png", stdin=data)
+    vision("detect", "photos", "--draw", "drawn")
+    for name in ("file.png", "pipe.png", "drawn/photo.png"):
+        with Image.open(fresh_user / name) as drawing:
+            assert drawing.size == (64, 48)
+            assert not drawing.getexif()
+            assert drawing.convert("RGB").getpixel((4, 4)) == (255, 0, 0)
+            outside = ImageChops.difference(drawing.convert("RGB"), upright).crop((0, 38, 64, 48))
+            sides = [drawing.convert("RGB").getpixel(at) for at in ((16, 30), (47, 30), (32, 35))]
+        assert (0, 0, 0) not in sides
+        assert outside.getbbox() is None
 
 
 def test_drawings_of_several_images_go_into_a_folder_under_names_of_their_own(vision, make_photo, fresh_user):

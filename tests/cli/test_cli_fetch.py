@@ -105,6 +105,22 @@ def test_nobody_is_asked_where_a_better_rung_answers(hub, at_terminal, make_phot
     assert hub.asked == []
 
 
+@pytest.mark.parametrize("path", ["mistyped.png", "empty", "notes"])
+def test_nothing_is_fetched_for_what_nobody_can_be_asked_about(
+    hub, at_terminal, vision_process, use_ladder, fresh_user, path
+):
+    """A path that is mistyped, and folders without images, are told first."""
+    (fresh_user / "empty").mkdir()
+    (fresh_user / "notes" / "more").mkdir(parents=True)
+    use_ladder("local", FAKE, more=LOCAL.format(download="background"))
+    code, _, screen = at_terminal("describe", path, typed=b"")
+    assert (code, hub.asked) == (2, [])
+    assert screen.count(path) == 1
+    use_ladder("local", FAKE, more=LOCAL.format(download="wait"))
+    assert vision_process("describe", path).returncode == 2
+    assert hub.asked == []
+
+
 def test_a_script_whose_configuration_waits_for_models_fetches_first(hub, vision_process, make_photo, use_ladder):
     """However long that takes: the time of the call begins when it is here."""
     use_ladder("local", FAKE, more=LOCAL.format(download="wait"))

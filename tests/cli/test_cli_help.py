@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,8 @@ import pytest
 from vision_backends.cli import main
 from vision_backends.cli.app import COMMANDS as TABLE
 
+ROOT = Path(__file__).parents[2]
+BASH = shutil.which("bash")
 GOLDEN = Path(__file__).with_name("help.txt")
 COMMANDS = (
     *(
@@ -127,14 +133,69 @@ def test_shells_complete_the_names_of_backends(vision, monkeypatch):
         ("vision reset e", "embedded\n"),
         ("vision usage --by ta", "task\n"),
         ("vision sandbox --play quota_gone_r", "quota_gone_retry_after\n"),
+        ("vision describe --backends local,em", "local,embedded\n"),
+        ("vision describe --backends local,lo", "\n"),
+        ("vision bench fail", "failover\n"),
+        ("vision bench quality --bu", "--budget-usd\n"),
+        ("vision bench latency --backends local,em", "local,embedded\n"),
+        ("vision bench all --tasks detect,e", "detect,embed\n"),
+        ("vision bench quality --dataset sam", "sample\n"),
+        ("vision bench speed --only one,pho", "one,photo\n"),
+        ("vision bench report run", "\n"),
     ],
 )
 def test_shells_complete_what_else_has_names(vision, monkeypatch, words, completed):
-    """Backends to reset, keys to group by, faults to play."""
+    """Backends, keys to group by, faults to play, and what the benchmark takes; of several, none is offered twice."""
     monkeypatch.setenv("_VISION_COMPLETE", "complete_bash")
     monkeypatch.setenv("COMP_WORDS", words)
     monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
     assert vision().stdout == completed
+
+
+def test_help_calls_the_program_what_was_typed_and_completion_what_is_installed(fresh_user):
+    """As a module it has another name, under which no shell completes anything."""
+
+    def run(*words):
+        command = [sys.executable, "-m", "vision_backends", *words]
+        surroundings = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+        return subprocess.run(command, env=surroundings, capture_output=True, text=True, timeout=60, check=True).stdout
+
+    assert "Usage: python -m vision_backends status" in run("status", "--help")
+    assert "_VISION_COMPLETE=complete_bash" in run("--show-completion", "bash")
+
+
+@pytest.mark.skipif(BASH is None, reason="needs bash")
+def test_bash_completes_with_the_script_that_the_command_gives_it(fresh_user):
+    """In a shell as it is, the commands of the benchmark too."""
+    command = fresh_user / "vision"
+    command.write_text(
+        f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -c "from vision_backends.cli import main; main()" "$@"\n'
+    )
+    command.chmod(0o755)
+    words = ("bench la", "bench latency --ro", "usage --by ta")
+    program = 'eval "$(_VISION_COMPLETE=source_bash vision)"; declare -F _vision_completion\n' + "\n".join(
+        f"COMP_WORDS=(vision {each}); COMP_CWORD={len(each.split())}; _vision_completion vision; echo ${{COMPREPLY[*]}}"
+        for each in words
+    )
+    surroundings = {**os.environ, "PATH": f"{fresh_user}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    run = subprocess.run(
+        [str(BASH), "--norc", "-c", program], env=surroundings, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert (run.stdout, run.stderr) == ("_vision_completion\nlatency\n--rounds\ntask\n", "")
+
+
+def test_an_installation_without_the_benchmark_says_so_but_not_to_a_shell(fresh_user):
+    """A package with nothing beside it; what a shell completes is no place for messages."""
+    (fresh_user / "vision_backends").symlink_to(ROOT / "vision_backends")
+    surroundings = {**os.environ, "PYTHONPATH": str(fresh_user)}
+    asked = {"_VISION_COMPLETE": "complete_bash", "COMP_WORDS": "vision bench qu", "COMP_CWORD": "2"}
+    call = partial(subprocess.run, capture_output=True, text=True, timeout=60, check=False)
+    program = [sys.executable, "-c", "from vision_backends.cli import main; main()", "bench", "quality"]
+    run = call(program, env=surroundings)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr.startswith("vision: The benchmark is not installed.")
+    run = call(program, env=surroundings | asked)
+    assert (run.returncode, run.stdout.strip(), run.stderr) == (0, "", "")
 
 
 def test_shells_complete_file_names_themselves(vision, monkeypatch):

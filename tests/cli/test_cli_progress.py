@@ -33,3 +33,15 @@ def test_few_images_have_no_bar(vision_at_terminal, many):
 def test_without_a_terminal_there_is_no_bar(vision, many):
     """Standard error holds messages alone."""
     assert vision("describe", *many).stderr == ""
+
+
+def test_comparing_files_with_the_rows_that_are_there_has_a_bar(vision_at_terminal, many, make_photo):
+    """A run that goes on reads what has a row first, and does not look as if it hung meanwhile."""
+    comparing = "comparing with the rows"
+    assert comparing not in vision_at_terminal("describe", *many, "--out", "rows.jsonl")[1]
+    _, screen = vision_at_terminal("describe", *many, make_photo("more.png"), "--out", "rows.jsonl")
+    bars = [line for line in screen.replace("\r", "\n").splitlines() if comparing in line]
+    assert "0/10" in bars[0]
+    assert "10/10" in bars[-1]
+    assert comparing not in vision_at_terminal("describe", *many, "--quiet", "--out", "rows.jsonl")[1]
+    assert comparing not in vision_at_terminal("describe", *many[:3], "--out", "rows.jsonl")[1]

@@ -35,6 +35,12 @@ def test_a_name_that_is_no_unicode_shows_its_bytes():
     assert printable(os.fsdecode(b"caf\xe9\n.png")) == "caf\\udce9\\n.png"
 
 
+def test_names_in_a_table_are_those_of_the_files(capsys):
+    """With all their spaces, and a line end as its escape: they are read, and typed again."""
+    print_table(("size", "file"), [("1 kB", "my  cat.png"), ("2 kB", "two\nlines.png")])
+    assert capsys.readouterr().out.splitlines()[1:] == ["1 kB  my  cat.png", "2 kB  two\\nlines.png"]
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
 @given(text=st.text(st.characters(exclude_categories=[])))
 def test_json_comes_back_the_same_through_any_encoding(encoding, text):

@@ -833,7 +833,7 @@ def test_locks_that_are_held_during_a_fork_do_not_hang_the_child():
         held, over = threading.Event(), threading.Event()
 
         def hold():
-            with engine._lock, pool._crew._lock, engine.compute._crew._lock:
+            with engine._lock, pool._lock, engine.compute._lock:
                 held.set()
                 over.wait(20)
 

@@ -112,6 +112,45 @@ def test_a_full_file_takes_the_place_of_the_one_before_it(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["calls.jsonl", "calls.jsonl.1"]
 
 
+def test_what_is_added_while_it_is_followed_is_yielded_once_and_in_order(tmp_path):
+    """Across any number of new files, and what somebody still writes into the one before."""
+    log = CallLog(tmp_path / "calls.jsonl", max_bytes=50)
+    log.append(["first"])
+    numbers, seen = iter(range(40)), []
+
+    def write_some():
+        for number in (next(numbers, None), next(numbers, None)):
+            if number is None:
+                raise StopAsyncIteration
+            late = log.path.open("a") if number % 7 == 0 else None
+            log.append([f"number {number:04}"])
+            if late is not None:
+                late.write(f"late {number:04}\n")
+                late.close()
+
+    with pytest.raises(StopAsyncIteration):
+        seen.extend(log.follow(wait=write_some))
+    whole = [line for lines in seen for line in lines]
+    assert seen[0] == ["first"]
+    assert [line for line in whole if line.startswith("number")] == [f"number {number:04}" for number in range(40)]
+    assert [line for line in whole if line.startswith("late")] == [f"late {number:04}" for number in range(0, 40, 7)]
+
+
+def test_a_line_is_yielded_when_it_is_whole(tmp_path):
+    """One that is being written waits for its end; after the file is emptied it is read from its beginning."""
+    log = CallLog(tmp_path / "calls.jsonl")
+    steps = iter(("", "half a ", "line\nand", None, "new\n"))
+
+    def write_some():
+        text = next(steps)
+        with log.path.open("w" if text is None else "a") as file:
+            file.write(text or "")
+
+    growing = log.follow(wait=write_some)
+    assert [next(growing) for _ in range(6)] == [[], [], [], ["half a line"], [], ["new"]]
+    growing.close()
+
+
 def test_a_link_in_its_place_is_not_followed(tmp_path):
     """What is said must not end up in a file of somebody else's choice."""
     target = tmp_path / "target"

@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import json
 import sys
-from types import ModuleType
 
 import pytest
 
@@ -39,6 +38,7 @@ FOUND = Detections(
 SAID = Description(
     text="Ein Hund.\nEr schläft.", language="de", evidence={"objects": ["dog"]}, source="b.jpg", trace=TRACE
 )
+VECTOR = Embedding(vector=[1.0], space="toy", trace=TRACE)
 ERROR = InvalidImageError("c.jpg cannot be read.")
 
 
@@ -58,8 +58,7 @@ def test_detections_are_a_row_for_each_object():
 def test_other_answers_are_one_row_each_with_what_they_cost():
     """With their fields and their account, but without the list of attempts."""
     reply = Reply(text="2", data={"dogs": 2}, sources=("a.jpg",), trace=TRACE)
-    vector = Embedding(vector=[1.0], space="toy", trace=TRACE)
-    rows = to_rows([SAID, reply, vector])
+    rows = to_rows([SAID, reply, VECTOR])
     assert [row["source"] for row in rows] == ["b.jpg", "a.jpg", None]
     assert [row["sources"] for row in rows] == [None, ["a.jpg"], None]
     assert [row["text"] for row in rows] == [SAID.text, "2", None]
@@ -132,25 +131,42 @@ def test_a_pandas_frame_has_the_rows():
     assert to_pandas([]).shape == (0, 0)
 
 
+def test_pandas_frames_of_any_answers_are_of_the_same_types():
+    """A column that misses values is none of objects, and picks rows as it is."""
+    pandas = pytest.importorskip("pandas")
+    some, none, many = FOUND.to_pandas(), FOUND.filter([]).to_pandas(), to_pandas([SAID, FOUND, ERROR, VECTOR])
+    assert some.dtypes.equals(none.dtypes)
+    assert many.dtypes[some.columns.tolist()].equals(some.dtypes)
+    assert some["category_id"].tolist()[0] == 17
+    assert many[many["degraded"]].empty
+    assert many["error"].dropna().tolist() == [ERROR.kind]
+    assert pandas.concat([none, some])["category_id"].sum() == 17
+    assert many["vector"].dropna().tolist() == [[1.0]]
+
+
 def test_a_polars_frame_has_the_rows():
     """Also of nothing, and where values of a column come late or differ in shape."""
     pytest.importorskip("polars")
     assert FOUND.to_polars()["label"].to_list() == ["cat", 'a "big", dog', "garden"]
-    assert FOUND.filter([]).to_polars().columns == FOUND.to_polars().columns
-    frame = to_polars([*[ERROR] * 200, SAID, FOUND])
-    assert frame.height == 204
+    assert to_polars([]).shape == (0, 0)
+    replies = [Reply(text="2", data=data, sources=("a.jpg",)) for data in ({"dogs": 2}, [1, "a"], 5, "Zwölf", None)]
+    frame = to_polars([*[ERROR] * 200, SAID, FOUND, *replies])
+    assert frame.height == 209
     assert json.loads(frame["evidence"][200]) == {"objects": ["dog"]}
+    assert frame["data"][204:].to_list() == ['{"dogs": 2}', '[1, "a"]', "5", '"Zwölf"', None]
+    assert frame["sources"][204].to_list() == ["a.jpg"]
 
 
-def test_polars_gets_plain_values(monkeypatch):
-    """By its documented constructor: rows of values, and all of them looked at for the types."""
-    polars = ModuleType("polars")
-    polars.DataFrame = lambda data, infer_schema_length=100: (data, infer_schema_length)
-    monkeypatch.setitem(sys.modules, "polars", polars)
-    rows, looked_at = to_polars([SAID, FOUND])
-    assert looked_at is None
-    assert rows[0]["evidence"] == '{"objects": ["dog"]}'
-    assert list(FOUND.filter([]).to_polars()[0]) == list(FOUND.to_polars()[0][0])
+def test_polars_frames_of_any_answers_are_of_the_same_types(tmp_path):
+    """They can be put together and stored."""
+    polars = pytest.importorskip("polars")
+    some, none, many = FOUND.to_polars(), FOUND.filter([]).to_polars(), to_polars([SAID, FOUND, ERROR, VECTOR])
+    assert some.schema == none.schema
+    assert polars.concat([none, some]).equals(some)
+    assert {name: kind for name, kind in many.schema.items() if name in some.schema} == dict(some.schema)
+    assert many.schema["vector"] == polars.List(polars.Float32)
+    many.write_parquet(tmp_path / "answers.parquet")
+    assert polars.read_parquet(tmp_path / "answers.parquet").equals(many)
 
 
 @pytest.mark.parametrize("library", ["pandas", "polars", "supervision"])

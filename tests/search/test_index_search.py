@@ -104,7 +104,7 @@ def test_a_vector_that_is_not_as_it_was_written_is_not_shown(index, photos, make
     """The error names the command that makes it anew."""
     path = make_photo("a.png", 1)
     index.update(photos)
-    (file,) = index.place.glob("vectors-*")
+    (file,) = index.place.glob("vectors-*.f32")
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     file.write_bytes(data)
@@ -121,13 +121,13 @@ def test_vectors_that_are_short_foreign_or_gone_are_not_taken_for_those_of_the_i
     """Neither by a search nor by the writer."""
     make_photo("a.png", 1)
     index.update(photos)
-    (file,) = index.place.glob("vectors-*")
+    (file,) = index.place.glob("vectors-*.f32")
     if damage == "short":
         os.truncate(file, file.stat().st_size - 1)
     elif damage == "other":
         second = make_index(backend, place=photos.parent / "second")
         second.update(photos)
-        (other,) = second.place.glob("vectors-*")
+        (other,) = second.place.glob("vectors-*.f32")
         other.replace(file)
     else:
         file.unlink()

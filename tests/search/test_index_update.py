@@ -124,7 +124,7 @@ def test_the_vectors_of_forgotten_files_leave_the_disk(index, photos, make_photo
     index.update(photos, prune=True)
     assert list(index.info().vectors.values()) == [4]
     assert index.info().size_bytes < size_bytes
-    assert len(list(index.place.glob("vectors-*"))) == 1
+    assert len(list(index.place.glob("vectors-*"))) == 2  # the vectors, and their codes
     assert finds_itself(index, *paths[4:])
 
 
@@ -216,7 +216,7 @@ def test_rows_that_a_killed_process_left_are_no_rows(index, photos, make_photo, 
     """It had written vectors that the database did not count yet, and the last of them in part."""
     paths = [make_photo("a.png", 1), make_photo("b.png", 2)]
     index.update(photos)
-    (file,) = index.place.glob("vectors-*")
+    (file,) = index.place.glob("vectors-*.f32")
     with file.open("ab") as end:
         end.write(left)
     (index.place / "vectors-00000000.f32").write_bytes(b"begun")
@@ -224,7 +224,7 @@ def test_rows_that_a_killed_process_left_are_no_rows(index, photos, make_photo, 
     paths += [make_photo("c.png", 3)]
     index.update(photos)
     assert finds_itself(index, *paths)
-    assert list(index.place.glob("vectors-*")) == [file]
+    assert set(index.place.glob("vectors-*")) == {file, file.with_suffix(".i8")}
 
 
 def test_a_step_that_fails_is_not_written_in_part(index, make_index, photos, make_photo):
@@ -310,6 +310,21 @@ def test_photos_get_a_vector_in_the_space_of_words_and_one_in_that_of_photos(mak
     assert report.spaces == {"like": "two/images@1", "words": "two/joint@1"}
     assert index.search("a dog").space == "two/joint@1"
     assert index.search_like(path).space == "two/images@1"
+
+
+def test_a_photo_is_opened_once_for_all_spaces(make_index, photos, make_photo):
+    """Both spaces are asked about the very same open image."""
+    backend = TwoSpaceBackend(TwoSpaces())
+    seen = []
+    backend.embed = lambda images, request, *, timeout_s: (
+        seen.append(images) or TwoSpaceBackend.embed(backend, images, request, timeout_s=timeout_s)
+    )
+    for seed in range(3):
+        make_photo(f"{seed}.png", seed)
+    make_index(backend).update(photos)
+    one, other = ({image.digest: image for image in images} for images in seen)
+    assert one.keys() == other.keys()
+    assert all(one[digest] is other[digest] for digest in one)
 
 
 def test_photos_that_were_embedded_for_one_purpose_get_the_vectors_of_the_other(make_index, photos, make_photo):

@@ -12,6 +12,7 @@ from optimistic_states import OptimisticStates, Server
 
 from vision_backends.storage.base import MAX_ENTRY_BYTES, LedgerRow, StoreError, add_up
 from vision_backends.storage.guarded import GuardedLedger
+from vision_backends.storage.guarded_states import GuardedStates
 from vision_backends.storage.memory import MemoryStore
 from vision_backends.storage.sqlite import SQLiteStore
 from vision_backends.testing import FakeClock
@@ -214,6 +215,15 @@ def test_a_state_is_read_replaced_and_removed(states):
     assert states.update("k", lambda old: (None, old)) == "two"
     assert states.update("k", lambda old: (None, old)) is None
     assert states.read("k") is None
+
+
+def test_states_are_read_together_as_one_by_one(states):
+    """Those that are not there as well, and none at all; a store need not be able to."""
+    guarded = GuardedStates(states)
+    for key in ("a", "b"):
+        guarded.update(key, lambda _old, new=key: (new.upper(), None))
+    assert guarded.read_many(["b", "none", "a"]) == {"b": "B", "none": None, "a": "A"}
+    assert guarded.read_many([]) == {}
 
 
 def test_a_change_that_raises_changes_nothing(states):

@@ -8,35 +8,28 @@ in which order backends are asked.
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from dataclasses import replace
-from functools import partial, wraps
-from json import dumps
+from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, ParamSpec, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from vision_backends.arguments import check_text
 from vision_backends.backends.requests import Account, AskRequest, DescribeRequest, EmbedTextRequest
-from vision_backends.errors import BackendError, InvalidRequestError, NotSupportedError, VisionError
+from vision_backends.errors import InvalidRequestError, NotSupportedError
 from vision_backends.types import FREE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 
     from vision_backends.backends.requests import DetectRequest, EmbedRequest, Model, RateLimits, Request
     from vision_backends.images import Image, WireRule
     from vision_backends.storage.notes import Notes
     from vision_backends.types import Description, Detections, Embedding, ProbeReport, Reply, Usage
 
-__all__ = ["AsyncBackend", "Backend", "in_own_words", "rehearse", "table_of", "tell_rung", "tell_table"]
-
-P = ParamSpec("P")
+__all__ = ["AsyncBackend", "Backend", "rehearse"]
 
 REHEARSAL_S = 120.0
-
-_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
-"""What TOML takes as a key without quotation marks."""
 
 
 class Backend(ABC):
@@ -54,6 +47,23 @@ class Backend(ABC):
         name: The rung's name in ladders, traces and configuration; that of its kind, unless it is `named`.
         local: True when neither pixels nor texts leave this machine.
         renamed_keys: Keys that have another name in its table than in that of the kind of which it is a variety.
+
+    Examples:
+        >>> from vision_backends import Backend, Description, Model, NotSupportedError
+        >>> class Polite(Backend):
+        ...     name = "polite"
+        ...     local = True
+        ...     def model_for(self, request):
+        ...         if request.task != "describe":
+        ...             raise NotSupportedError("Polite describes.", backend=self.name)
+        ...         return Model(name="please")
+        ...     def check(self, request):
+        ...         self.model_for(request)
+        ...     def describe(self, images, request, *, timeout_s):
+        ...         return [Description(text=f"{image.width} pixels wide, if you please.") for image in images]
+        >>> with Router([Polite()]) as polite:
+        ...     print(polite.describe("cat.jpg"))
+        451 pixels wide, if you please.
     """
 
     name: str
@@ -405,83 +415,3 @@ def rehearse(backend: Backend, request: Request) -> None:
         engine_loop().run(task)
     else:
         task()
-
-
-def table_of(name: str, *, kind: str) -> str:
-    """Return the table of vision.toml that configures a rung, as messages write it: ``[backends.azure]``.
-
-    Args:
-        name: The rung's.
-        kind: The name that its class has, whose table is its own.
-    """
-    if name == kind:
-        return f"[{name}]"
-    return f"[backends.{name if _BARE_KEY.fullmatch(name) else dumps(name)}]"
-
-
-def tell_rung(error: VisionError, backend: Backend) -> None:
-    """Have an error speak of the rung that it comes from: by its name, and of the user's own table.
-
-    A backend writes the table of its kind into its messages, as ``[openai] model``, and need not know how a ladder
-    calls it; this is for the places where an error leaves the rung. A second time changes nothing.
-    """
-    if isinstance(error, BackendError):
-        error.backend = backend.name
-    kinds = _kinds(type(backend))
-    if kinds:
-        tell_table(error, type(backend), table=table_of(backend.name, kind=kinds[-1]))
-
-
-def in_own_words(initialize: Callable[P, None]) -> Callable[P, None]:
-    """Have the errors of a constructor speak of the table of the class that is made, which may be a variety of its own.
-
-    No ladder has given it a name yet. Their tracebacks end here, as the variables of the frames below may hold keys.
-    """
-
-    @wraps(initialize)
-    def told(*args: P.args, **keywords: P.kwargs) -> None:
-        try:
-            initialize(*args, **keywords)
-        except VisionError as error:
-            made = type(args[0])
-            if issubclass(made, Backend) and _kinds(made):
-                tell_table(error, made, table=_own_table(made))
-            del args, keywords
-            raise error.with_traceback(None) from error.__cause__
-
-    return told
-
-
-def _kinds(made: type[Backend]) -> list[str]:
-    """Return the name of a class and of those that it is a variety of, as ``azure`` of ``openai``, its own first."""
-    return list(dict.fromkeys(name for each in made.__mro__ if isinstance(name := vars(each).get("name"), str)))
-
-
-def _own_table(made: type[Backend]) -> str:
-    kinds = _kinds(made)
-    return table_of(kinds[0], kind=kinds[-1])
-
-
-def tell_table(error: VisionError, made: type[Backend], *, table: str) -> None:
-    """Replace the table of a kind by another in the words of an error; ``vision-backends[local]`` is an extra.
-
-    Args:
-        error: It.
-        made: Of which class the backend is.
-        table: The user's own table.
-    """
-    kinds = _kinds(made)
-    if not kinds or table == f"[{kinds[0]}]":
-        return
-    tables = "|".join(map(re.escape, (*kinds, _own_table(made)[1:-1])))
-    mention = re.compile(rf"(?<![\w.-])\[(?:{tables})(?=[].])")
-    keys = re.compile(rf"\b({'|'.join(made.renamed_keys)})\b(?=,| and | in \[| = )") if made.renamed_keys else None
-
-    def told(words: str) -> str:
-        if keys is not None and mention.search(words):
-            words = keys.sub(lambda found: made.renamed_keys[found[1]], words)
-        return mention.sub(lambda _: table[:-1], words)
-
-    error.message = told(error.message)
-    error.args = (error.message, *error.args[1:])
-    error.remedy = error.remedy and told(error.remedy)

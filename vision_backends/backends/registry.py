@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vision_backends.arguments import did_you_mean
-from vision_backends.backends.base import Backend, table_of, tell_table
+from vision_backends.backends.base import Backend
 from vision_backends.backends.conformance import fault_of
+from vision_backends.backends.rung_names import table_of, tell_table
 from vision_backends.config.settings import BUILT_IN, KINDS, RUNG_NAME
 from vision_backends.config.validation import HiddenTable, parse_table
 from vision_backends.errors import ConfigError, VisionError

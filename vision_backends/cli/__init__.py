@@ -20,12 +20,16 @@ __all__ = ["main"]
 OBJECTS_PER_COLLECTION = 50_000
 """By default Python looks for cycles after every 700 objects; importing makes 200,000, which all stay."""
 
+COMMAND = "vision"
+"""What is installed, and what a shell completes."""
 
-def main(arguments: Sequence[str] | None = None) -> None:
+
+def main(arguments: Sequence[str] | None = None, *, program: str = COMMAND) -> None:
     """Run the command line and leave with its exit code, as `cli.rendering.exits` lists them.
 
     Args:
         arguments: What stands after the program's name; by default what the shell gave.
+        program: What the reader has typed to start it: help and usage errors call it so.
 
     Raises:
         SystemExit: Always.
@@ -42,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         from vision_backends.cli.app import app
 
-        app(arguments, prog_name="vision")
+        app(arguments, prog_name=COMMAND if _concerns_a_shell(arguments) else program)
     except KeyboardInterrupt:  # while importing; Typer handles it from then on
         sys.exit(130)
     except OSError as error:  # help, the version and usage errors are printed outside of any command
@@ -54,3 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(code)
     finally:
         gc.set_threshold(*collects_at)
+
+
+def _concerns_a_shell(arguments: Sequence[str] | None) -> bool:
+    """Tell whether a shell asks, or is set up, to complete the installed command, whatever has started this process."""
+    words = sys.argv[1:] if arguments is None else arguments
+    return f"_{COMMAND.upper()}_COMPLETE" in os.environ or any(word.endswith("-completion") for word in words[:1])

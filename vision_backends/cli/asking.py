@@ -8,13 +8,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar, Unpack
 
 import typer
 
-from vision_backends.cli.inputs import Input, find_images, folders_left_out, read_paths
+from vision_backends.cli.inputs import Input, find_images, folders_left_out, is_address, read_paths
 from vision_backends.cli.options import AskOptions, ListOptions, rungs_of
 from vision_backends.cli.rendering.answers import NOT_FETCHED, Tally, print_json
 from vision_backends.cli.rendering.exits import at_terminal, tell
@@ -81,13 +82,17 @@ class Ask(Protocol[A_co]):
 
 
 @contextmanager
-def open_router(options: AskOptions, task: Task, **question: Unpack[_Question]) -> "Iterator[tuple[Router, Settings]]":
-    """Open a router, after fetching the model that would answer if it were here.
+def open_router(
+    options: AskOptions, task: Task, find: Callable[["Settings"], list[Input]], **question: Unpack[_Question]
+) -> "Iterator[tuple[Router, Settings, list[Input]]]":
+    """Find the inputs and open a router, after fetching the model that would answer if it were here.
 
     It is fetched where the configuration says so (``download = "wait"``), or a person at a terminal does. Otherwise the
-    next rung answers, and the command that fetches it is named. So is a server that is not OpenAI's.
+    next rung answers, and the command that fetches it is named. So is a server that is not OpenAI's. Nothing is fetched
+    for inputs that nobody can be asked about.
     """
     with options.open_router() as opened:
+        inputs = find(opened[1])
         chosen: dict[str, Any] = {"backends": rungs_of(options.backends), "model": options.model}
         explanation = opened[0].explain(task, **question, **chosen, local_only=options.local_only)
         if not options.quiet:
@@ -96,14 +101,20 @@ def open_router(options: AskOptions, task: Task, **question: Unpack[_Question]) 
         missing = _missing_model(explanation)
         download = opened[1].table(missing.backend).get("download", "background") if missing else "never"
         waits, may_ask = download == "wait", download == "background" and at_terminal() and not options.quiet
-        if missing is None or missing.model is None or not (waits or may_ask):
-            yield opened
+        if missing is None or missing.model is None or not ((waits or may_ask) and _askable(inputs, task)):
+            yield *opened, inputs
             return
     from vision_backends.cli.commands.pull import fetch
 
     fetch(options.config, missing.model, asked=not waits)
     with options.open_router() as opened:
-        yield opened
+        yield *opened, inputs
+
+
+def _askable(inputs: Sequence[Input], task: Task) -> bool:
+    """Return whether there is anything to ask about: neither all are at fault, nor the names of files that are not."""
+    good = [each for each in inputs if each.error is None]
+    return any(task == "embed_text" or not isinstance(each.source, str) or is_address(each.source) for each in good)
 
 
 def _missing_model(explanation: "Explanation") -> "Verdict | None":
@@ -133,7 +144,9 @@ def images_of(paths: Sequence[str], options: AskOptions, settings: "Settings") -
     else:
         raise InvalidRequestError(f"--paths-from {options.paths_from} names nothing.")
     skips = not options.recursive and not options.quiet
-    for folder, count in (folders_left_out([*paths, *listed]) if skips else {}).items():
+    at_fault = {each.name for each in found if each.error is not None}  # whose errors say of their folders
+    named = [path for path in (*paths, *listed) if path not in at_fault]
+    for folder, count in (folders_left_out(named) if skips else {}).items():
         which = "a folder in it was" if count == 1 else f"{count} folders in it were"
         tell(f"{folder}: {which} left out; -r takes the images of all folders below")
     return found
@@ -239,7 +252,7 @@ def rows_of(
         redo_degraded=options.redo == "degraded",
         max_bytes=settings.images.max_bytes,
     ) as rows:
-        left = rows.remaining(inputs)
+        left = rows.remaining(inputs, bar=partial(progress_bar, quiet=options.quiet, doing="comparing with the rows"))
         try:
             yield left, rows
         finally:

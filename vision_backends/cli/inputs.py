@@ -20,7 +20,7 @@ from vision_backends.image_files import Walk, is_image_name
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-__all__ = ["Input", "find_images", "folders_left_out", "read_paths", "texts"]
+__all__ = ["Input", "find_images", "folders_left_out", "is_address", "read_paths", "texts"]
 
 MOST_LIST_BYTES = 256_000_000
 """Of a list of paths; a million long ones have less."""
@@ -109,6 +109,11 @@ def folders_left_out(arguments: Iterable[str]) -> dict[str, int]:
     """Return how many folders are in each folder that arguments name; hidden ones do not count."""
     counts = {argument: _count_folders(argument) for argument in arguments if Path(argument).is_dir()}
     return {folder: count for folder, count in counts.items() if count}
+
+
+def is_address(source: str) -> bool:
+    """Return whether what stands for an image is an address of the web or a data: URL, and no name of a file."""
+    return bool(_WEB_URL.match(source)) or source.startswith("data:")
 
 
 def texts(arguments: Iterable[str]) -> list[Input]:

@@ -19,7 +19,7 @@ class LazyCommand(TyperCommand):
 
     Args:
         name: Its name.
-        place: ``module:attribute`` of the function, or of the `typer.Typer` with the commands below it.
+        place: ``module:attribute`` of the function, of the `typer.Typer` with the commands below it, or of their group.
         help: The first sentence of its help.
         panel: The panel that lists it.
     """
@@ -36,6 +36,8 @@ class LazyCommand(TyperCommand):
         """Return the command itself."""
         module, _, attribute = self._place.partition(":")
         app = getattr(import_module(module), attribute)
+        if isinstance(app, TyperGroup):
+            return app
         if not isinstance(app, typer.Typer):
             function, app = app, typer.Typer(add_completion=False)
             app.command(self.name)(function)

@@ -6,7 +6,7 @@ what any command does with them.
 """
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields
 from functools import wraps
@@ -47,12 +47,15 @@ __all__ = [
     "TaskName",
     "Truncate",
     "Yes",
+    "backend_names",
     "command",
     "rungs_of",
+    "several_of",
 ]
 
 
-def _backend_names() -> list[str]:
+def backend_names() -> list[str]:
+    """Return the names of backends that a shell completes: the built-in ones, and those of the configuration."""
     from vision_backends.config.loading import load_settings  # only when a shell asks
     from vision_backends.config.settings import BUILT_IN  # only when a shell asks
 
@@ -60,6 +63,16 @@ def _backend_names() -> list[str]:
         return [*BUILT_IN, *load_settings().backends]
     except VisionError:
         return list(BUILT_IN)
+
+
+def several_of(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """Return what completes the last of several names that are separated by commas, none of them twice."""
+
+    def complete(begun: str) -> list[str]:
+        before, comma, _ = begun.rpartition(",")
+        return [f"{before}{comma}{name}" for name in names() if name not in before.split(",")]
+
+    return complete
 
 
 def _model_names(begun: str) -> list[str]:
@@ -77,7 +90,7 @@ _MODEL_HELP = "Short or full name of a model in the list, or any model on the hu
 Images = Annotated[list[str] | None, _IMAGES]
 BackendName = Annotated[
     str | None,
-    typer.Option("--backend", metavar="NAME", autocompletion=_backend_names, help="Ask only this backend."),
+    typer.Option("--backend", metavar="NAME", autocompletion=backend_names, help="Ask only this backend."),
 ]
 BackendNames = Annotated[
     list[str] | None,
@@ -85,7 +98,7 @@ BackendNames = Annotated[
         "--backends",
         "--backend",
         metavar="NAME",
-        autocompletion=_backend_names,
+        autocompletion=several_of(backend_names),
         help="Ask only this backend; or several, separated by commas, in this order.",
     ),
 ]
@@ -97,7 +110,7 @@ OfModel = Annotated[
 ]
 OptionalBackend = Annotated[
     str | None,
-    typer.Argument(metavar="BACKEND", autocompletion=_backend_names, help="A backend; all of them by default."),
+    typer.Argument(metavar="BACKEND", autocompletion=backend_names, help="A backend; all of them by default."),
 ]
 ModelName = Annotated[str, typer.Argument(metavar="NAME", autocompletion=_model_names, help=_MODEL_HELP)]
 ModelNames = Annotated[list[str] | None, typer.Argument(metavar="NAMES", autocompletion=_model_names, help=_MODEL_HELP)]

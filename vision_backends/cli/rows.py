@@ -25,9 +25,11 @@ from vision_backends.installing import pip_command
 from vision_backends.regular_file import chunks_of_regular
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from vision_backends.cli.inputs import Input
+    from vision_backends.cli.rendering.progress import Bar
     from vision_backends.types import Description, Detections, Embedding, Reply
 
 __all__ = ["Rows", "open_rows"]
@@ -102,9 +104,22 @@ class Rows:
         """Whether any of the rows that stay is degraded."""
         return any(self._places[key].degraded for key in self._done)
 
-    def remaining(self, inputs: Sequence[Input]) -> list[Input]:
-        """Return the inputs that are not done."""
-        return [each for each in inputs if each.error is not None or not self._is_done(each)]
+    def remaining(self, inputs: Sequence[Input], *, bar: Callable[[int], AbstractContextManager[Bar]]) -> list[Input]:
+        """Return the inputs that are not done.
+
+        Args:
+            inputs: All of them. Those that have a row under their name are read, as their content may be another now.
+            bar: Shows how many of so many have been read.
+        """
+        named = [each for each in inputs if each.error is None and self._is_named(each)]
+        done = set()
+        with bar(len(named)) as shown:
+            count = shown.counter(before=0)
+            for number, each in enumerate(named, start=1):
+                if (_utf8(each.name), self._hash(each) or "", self._options) in self._done:
+                    done.add(id(each))
+                count(number, len(named))
+        return [each for each in inputs if id(each) not in done]
 
     def note(self, each: Input) -> Path | bytes | str:
         """Remember what an input holds before it is asked about: if it changes meanwhile, it is asked about again."""
@@ -157,10 +172,8 @@ class Rows:
         except OSError as error:
             raise _unwritable(self._path, error) from error
 
-    def _is_done(self, each: Input) -> bool:
-        if (_utf8(each.name), self._options) not in self._names_done:
-            return False
-        return (_utf8(each.name), self._hash(each) or "", self._options) in self._done
+    def _is_named(self, each: Input) -> bool:
+        return (_utf8(each.name), self._options) in self._names_done
 
     def _hash(self, each: Input) -> str | None:
         """Return the SHA-256 of an input's content, of a web address that of itself; None if it cannot be read."""

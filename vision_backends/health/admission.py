@@ -90,6 +90,7 @@ class AdmissionControl:
 
     Attributes:
         blocking: Whether the store may block.
+        well: Whether the last call of a scope in this process was answered; those that had none are missing.
     """
 
     def __init__(
@@ -111,7 +112,7 @@ class AdmissionControl:
         self._durations: defaultdict[Scope, deque[float]] = defaultdict(lambda: deque(maxlen=SAMPLES))
         self._moved: dict[str, AccountGates] = {}
         self._counted: set[Scope] = set()
-        self._well: dict[Scope, bool] = {}
+        self.well: dict[Scope, bool] = {}
         self._renew()
         after_fork_in_child(self, AdmissionControl._renew)
 
@@ -122,7 +123,7 @@ class AdmissionControl:
         """Read what concerns some scopes: one read for the gates of each account, and one for each counter."""
         scopes = list(scopes)
         moved = {scope.account: self._moved.get(scope.account) for scope in scopes}  # before the store is read
-        limited = {name for scope in scopes for name in self._reservations.counters(scope.backend)}
+        limited = {name for scope in scopes for name in self._reservations.counters.get(scope.backend, ())}
         keys = [GATES + account for account in moved] + [BUDGETS + name for name in limited]
         states = self._states.read_many(keys)
         accounts = {account: AccountGates.parse(states[GATES + account]) for account in moved}
@@ -144,6 +145,10 @@ class AdmissionControl:
         is_limited = self._reservations.may_block(scope.backend)
         return self.blocking and (is_limited or bool(self._gates(scope, snapshot).concerning(scope)))
 
+    def refusal(self, scope: Scope, snapshot: GateSnapshot) -> BackendError | None:
+        """Return the error of the gate that would keep out any call now, or None; asks no store."""
+        return self._gates(scope, snapshot).refusal(scope, now=self._clock.time())
+
     def peek(self, scope: Scope, snapshot: GateSnapshot | None = None) -> BackendError | None:
         """Return what would keep out a small call now, or None; changes nothing.
 
@@ -153,7 +158,7 @@ class AdmissionControl:
         """
         now = self._clock.time()
         snapshot = snapshot or self.look([scope])
-        blocked = self._gates(scope, snapshot).refusal(scope, now=now)
+        blocked = self.refusal(scope, snapshot)
         throttled = blocked or self._throttling.obstacle(scope, now=self._clock.monotonic())
         return throttled or self._reservations.obstacle(scope.backend, snapshot.budgets, now=now)
 
@@ -200,7 +205,7 @@ class AdmissionControl:
         with ExitStack() as undo:
             self._throttling.enter(scope, tokens=tokens, now=self._clock.monotonic())
             undo.callback(self._throttling.leave, scope, tokens=tokens, asked=False)
-            if self._reservations.is_limited(scope.backend):
+            if scope.backend in self._reservations.counters:
                 if estimate.cost_usd is None:
                     self._reservations.warn_of_unpriced(scope.backend, scope.model)
                 self._reservations.reserve(
@@ -217,10 +222,6 @@ class AdmissionControl:
         with self._lock:
             durations = sorted(self._durations.get(scope, ()))
         return durations[max(0, math.ceil(len(durations) * percent / 100) - 1)] if durations else default
-
-    def was_well(self, scope: Scope) -> bool | None:
-        """Return whether the last call of a scope in this process was answered; None before the first."""
-        return self._well.get(scope)
 
     def most_running(self, scope: Scope) -> int | None:
         """Return how many calls may run concurrently before one more would be refused; None for any number.
@@ -304,19 +305,19 @@ class AdmissionControl:
             permit.ended_at = now
         failure = None if error is None else self._failure(permit, error)
         self._throttling.leave(scope, tokens=permit.amount.tokens, limits=limits, now=monotonic)
-        if self._reservations.is_limited(scope.backend):
+        if scope.backend in self._reservations.counters:
             self._reservations.settle(
                 scope.backend, permit.booked, caller=permit.caller, estimate=permit.amount, reserved=permit.amount
             )
         if failure is not None:
-            self._well[scope] = False
+            self.well[scope] = False
             if failure.kind == "outage":
                 self._counted.add(scope)
             moved = self._move(scope.account, lambda gates: gates.fail(scope, failure, caller=permit.caller, now=now))
             if moved and failure.kind == "overload":
                 self._throttling.halve(scope, now=monotonic)
         elif error is None and elapsed_s is not None:
-            self._well[scope] = True
+            self.well[scope] = True
             with self._lock:
                 self._durations[scope].append(elapsed_s)
             if permit.is_probe or scope in self._counted:
@@ -329,7 +330,7 @@ class AdmissionControl:
         with permit.lock:
             permit.late, booked = usage, permit.booked
         backend = permit.scope.backend
-        if booked is not None and self._reservations.is_limited(backend):
+        if booked is not None and backend in self._reservations.counters:
             self._reservations.settle(
                 backend,
                 Amount.of(usage, otherwise=permit.amount).minus(booked),

@@ -12,8 +12,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from vision_backends.arguments import shown
-from vision_backends.backends.base import table_of
+from vision_backends.backends.rung_names import table_of
 from vision_backends.errors import ConfigError
+from vision_backends.serialization import VersionedRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -190,7 +191,7 @@ BUDGETS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Alert:
+class Alert(VersionedRecord):
     """A budget is nearly or wholly spent. Reported once per budget and period, among all processes.
 
     Attributes:
@@ -213,7 +214,7 @@ class Alert:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spending:
+class Spending(VersionedRecord):
     """How far a budget is spent.
 
     Attributes:

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from vision_backends.errors import BackendError, RefusedError
+from vision_backends.serialization import VersionedRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -160,7 +161,7 @@ def gate_keys(scope: Scope) -> tuple[GateKey, ...]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Transition:
+class Transition(VersionedRecord):
     """A gate was blocked, admitted a probe, or passes again. Reported once, by the process in which it happened.
 
     Attributes:
@@ -173,6 +174,18 @@ class Transition:
         after: The state after.
         reason: The provider's code or the kind of the error that blocked it.
         until: When it is due for a probe; None when it is passing.
+
+    Examples:
+        >>> from vision_backends import QuotaExhaustedError
+        >>> from vision_backends.health.policy import Transition
+        >>> from vision_backends.testing import FakeBackend
+        >>> paid, moved = FakeBackend("paid"), []
+        >>> paid.play(QuotaExhaustedError("The account has no quota left."))
+        >>> with Router([paid, FakeBackend("free")]) as two:
+        ...     _ = two.subscribe(lambda event: isinstance(event, Transition) and moved.append(event))
+        ...     _ = two.describe("cat.jpg")
+        >>> [(each.scope, each.gate, each.after) for each in moved]
+        [('paid', 'quota', 'blocked')]
     """
 
     at: float
@@ -192,7 +205,7 @@ class Transition:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GateReport:
+class GateReport(VersionedRecord):
     """A gate that is not passing, for ``vision status``.
 
     Attributes:

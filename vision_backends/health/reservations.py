@@ -56,17 +56,20 @@ class Reservations:
         states: Where the shared states live, and who is told of alerts.
         clock: Where time comes from.
         limits: What the user has allowed, by name of the backend, or of an account: ``"accounts.work"``.
+
+    Attributes:
+        counters: The names of all counters that count the calls of a backend; those without limits are missing.
     """
 
     def __init__(self, states: SharedStates, *, clock: Clock, limits: Mapping[str, Limits]) -> None:
         self._states = states
         self._clock = clock
-        self._counters = {
+        self.counters = {
             backend: tuple(_counters_of(backend, allowed))
             for backend, allowed in limits.items()
             if not backend.startswith(ACCOUNTS)
         }
-        used = dict.fromkeys(counter for counters in self._counters.values() for counter in counters)
+        used = dict.fromkeys(counter for counters in self.counters.values() for counter in counters)
         self._limits = {counter: limits[counter] for counter in used}
         self._allowances = {
             counter: Allowance(clock=clock)
@@ -86,22 +89,14 @@ class Reservations:
         for allowance in self._allowances.values():
             allowance.begin()
 
-    def is_limited(self, backend: str) -> bool:
-        """Return whether the user has set limits for a backend, or for its account."""
-        return backend in self._counters
-
-    def counters(self, backend: str) -> tuple[str, ...]:
-        """Return the names of all counters that count the calls of a backend."""
-        return self._counters.get(backend, ())
-
     def most_running(self, backend: str) -> int | None:
         """Return how many calls of a backend the user lets run concurrently; None for any number."""
-        allowed = [self._limits[counter].max_concurrency for counter in self.counters(backend)]
+        allowed = [self._limits[counter].max_concurrency for counter in self.counters.get(backend, ())]
         return min((each for each in allowed if each is not None), default=None)
 
     def may_block(self, backend: str) -> bool:
         """Return whether `reserve` may have to wait for the store, if that is one that blocks."""
-        for counter in self.counters(backend):
+        for counter in self.counters.get(backend, ()):
             allowance = self._allowances.get(counter)
             if allowance is None or not allowance.has(SPARE_CALLS):
                 return True
@@ -109,7 +104,7 @@ class Reservations:
 
     def settle_may_block(self, backend: str, estimate: Amount) -> bool:
         """Return whether `settle` may have to wait for the store, if that is one that blocks."""
-        for counter in self.counters(backend):
+        for counter in self.counters.get(backend, ()):
             allowance = self._allowances.get(counter)
             if allowance is None or _is_booked_at_once(allowance, estimate):
                 return True
@@ -129,7 +124,7 @@ class Reservations:
             now: The time.
         """
         trouble = self._states.trouble
-        for counter in self.counters(backend):
+        for counter in self.counters.get(backend, ()):
             allowance = self._allowances.get(counter)
             if trouble is not None and not (allowance is not None and allowance.has()):
                 found: BackendError | None = self._unknown(counter, trouble)
@@ -148,7 +143,7 @@ class Reservations:
 
     def warn_of_unpriced(self, backend: str, model: str) -> None:
         """Say in the log, once, that a budget in dollars cannot count the calls of a model."""
-        limits = [self._limits[counter] for counter in self.counters(backend)]
+        limits = [self._limits[counter] for counter in self.counters.get(backend, ())]
         has_budget = any(
             not each.allow_unpriced and (each.daily_budget_usd, each.monthly_budget_usd) != (None, None)
             for each in limits
@@ -171,7 +166,7 @@ class Reservations:
             BackendError: It does not fit in; says when it will.
         """
         with ExitStack() as undo:
-            for counter in self._counters[backend]:
+            for counter in self.counters[backend]:
                 try:
                     self._reserve(counter, amount, caller=caller, lease_s=lease_s, now=now)
                 except BackendError as error:
@@ -191,7 +186,7 @@ class Reservations:
 
     def cancel(self, backend: str, reserved: Amount, *, caller: str, now: float) -> None:
         """Undo `reserve` for a call that was not made after all."""
-        for counter in self._counters[backend]:
+        for counter in self.counters[backend]:
             self._cancel(counter, reserved, caller=caller, now=now)
 
     def _cancel(self, counter: str, reserved: Amount, *, caller: str, now: float) -> None:
@@ -228,7 +223,7 @@ class Reservations:
         """
         now = self._clock.time()
         ended_at = now if ended_at is None else ended_at
-        for counter in self._counters[backend]:
+        for counter in self.counters[backend]:
             allowance = self._allowances.get(counter)
             if allowance is None:
                 self._settle_alone(counter, amount, caller=caller, reserved=reserved, now=now, ended_at=ended_at)
@@ -261,7 +256,7 @@ class Reservations:
         self._keeper.close()
 
     def _parse(self, counter: str, text: str | None) -> BudgetState:
-        backends = tuple(backend for backend, counters in self._counters.items() if counter in counters)
+        backends = tuple(backend for backend, counters in self.counters.items() if counter in counters)
         return BudgetState.parse(text, backend=counter, limits=self._limits[counter], backends=backends)
 
     def _reserve_alone(self, counter: str, amount: Amount, *, caller: str, lease_s: float, now: float) -> None:

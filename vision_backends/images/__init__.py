@@ -4,7 +4,7 @@ The modules of this package decide what is accepted, the limits of size, and how
 They must not know what the image is for, nor any backend. Importing them imports neither Pillow nor numpy.
 """
 
-from vision_backends.images.image import Image, ImageSource, open_image
+from vision_backends.images.image import Image, ImageSource, KeptImage, open_image
 from vision_backends.images.limits import DEFAULT_LIMITS, ImageLimits
 from vision_backends.images.sources import name_of
 from vision_backends.images.wire import WireImage, WireRule, encode_for_wire
@@ -14,6 +14,7 @@ __all__ = [
     "Image",
     "ImageLimits",
     "ImageSource",
+    "KeptImage",
     "WireImage",
     "WireRule",
     "encode_for_wire",

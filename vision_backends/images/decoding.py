@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from vision_backends.errors import InvalidImageError, VisionError
 from vision_backends.images.container import Container, ExcessError
-from vision_backends.images.formats import ACCEPTED, identify, strip, with_end
+from vision_backends.images.formats import FORMATS, identify, strip, with_end
 from vision_backends.images.pixels import Decoded, translated_errors, upright_rgb, visible
 from vision_backends.images.tiff import exif_orientation
 from vision_backends.installing import pip_command
@@ -222,7 +222,7 @@ def _decode(
     if plugin is None or (accepts is not None and accepts(container.data[:16]) is not True):
         raise InvalidImageError(
             f"{name} is {kind} of a variant that the installed Pillow cannot open.",
-            remedy=f"With pillow-heif it can: {pip_command('vision-backends[heic]')}" if kind == "HEIF" else ACCEPTED,
+            remedy=f"With pillow-heif it can: {pip_command('vision-backends[heic]')}" if kind == "HEIF" else FORMATS,
         )
     limits.check_pixels(container.size or (0, 0), name=name)
     image: Any = plugin(BytesIO(container.data), "")
@@ -397,7 +397,7 @@ def _percent(share: float) -> str:
 def _cut_short(name: str, missing: float) -> InvalidImageError:
     return InvalidImageError(
         f"{name} is damaged or cut short: {_percent(missing)} of it is missing.",
-        remedy=f"Fetch or save it again. {ACCEPTED}",
+        remedy="Fetch or save it again.",
     )
 
 

@@ -24,13 +24,13 @@ from vision_backends.images.tiff import exif_orientation, strip_tiff
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["ACCEPTED", "Mended", "identify", "strip", "with_end"]
+__all__ = ["ACCEPTED", "FORMATS", "Mended", "identify", "strip", "with_end"]
 
-ACCEPTED = (
-    "Accepted are JPEG, PNG, WEBP, GIF, BMP, TIFF and AVIF images (HEIC with the pillow-heif plugin) as a path, "
-    "bytes, binary file, data: URL, PIL image or numpy array."
-)
-"""The remedy of most errors about images."""
+FORMATS = "Accepted are JPEG, PNG, WEBP, GIF, BMP, TIFF and AVIF images (HEIC with the pillow-heif plugin)."
+"""The remedy of errors about what a file holds."""
+
+ACCEPTED = f"{FORMATS[:-1]} as a path, bytes, binary file, data: URL, PIL image or numpy array."
+"""The remedy of errors about what stands for an image."""
 
 _MAGIC = (
     ("JPEG", b"\xff\xd8\xff"),
@@ -99,10 +99,10 @@ def identify(data: bytes, *, name: str) -> str:
         if brands & _HEIF_BRANDS:
             return "HEIF"
     if not data:
-        raise InvalidImageError(f"{name} is empty.", remedy=ACCEPTED)
+        raise InvalidImageError(f"{name} is empty.", remedy=FORMATS)
     guess = next((words for words, pattern in _OTHERS if re.match(pattern, data[:4096])), None)
     looks = f"looks like {guess}" if guess else "is not in a supported format"
-    raise InvalidImageError(f"{name} {looks}.", remedy=ACCEPTED)
+    raise InvalidImageError(f"{name} {looks}.", remedy=FORMATS)
 
 
 class Mended(NamedTuple):

@@ -10,17 +10,17 @@ import hashlib
 import math
 import sys
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from vision_backends.images.child import decode_apart
 from vision_backends.images.decoding import decode, measure, pixels_of_pil
 from vision_backends.images.formats import identify
 from vision_backends.images.limits import DEFAULT_LIMITS, Encoded, ImageLimits
-from vision_backends.images.pixels import pixels_of_array
+from vision_backends.images.pixels import Decoded, pixels_of_array
 from vision_backends.images.room import ROOM, wait_for
-from vision_backends.images.sources import read_source
+from vision_backends.images.sources import name_of, read_source
 from vision_backends.images.wire import encode_for_wire
 
 if TYPE_CHECKING:
@@ -32,23 +32,26 @@ if TYPE_CHECKING:
     from PIL import Image as PILImage
 
     from vision_backends.images.decoding import Measured
-    from vision_backends.images.pixels import Decoded
     from vision_backends.images.room import Share
     from vision_backends.images.wire import WireImage, WireRule
 
-__all__ = ["Image", "ImageSource", "Opening", "begin_opening", "open_image"]
+__all__ = ["Image", "ImageSource", "KeptImage", "Opening", "begin_opening", "open_image"]
 
 ImageSource: TypeAlias = (
-    "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | PILImage.Image | npt.NDArray[Any]"
+    "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | PILImage.Image | npt.NDArray[Any] | KeptImage"
 )
-"""What `open_image` takes: a path or data URL, encoded bytes, a binary file, a PIL image or a numpy array."""
+"""What `open_image` takes: a path or data URL, encoded bytes, a binary file, a PIL image, a numpy array, or one of
+these as a `KeptImage`."""
 
 
 _QUICK_BYTES = 32_000_000
 """Pixels of so much memory are copied in a few hundredths of a second."""
 
+_KEPT_PIXELS = 1_000_000
+"""More are decoded again: nobody waits for the room that kept ones take."""
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False, weakref_slot=True)
 class Image:
     """One checked, upright RGB image, made by `open_image`. It cannot be changed; any thread may use it.
 
@@ -56,6 +59,12 @@ class Image:
         width: Width of the whole upright image in pixels, however few of them were decoded.
         height: Height of the whole upright image in pixels, however few of them were decoded.
         notes: What a viewer would want to know, in a sentence each: that a little of it is missing, or all transparent.
+
+    Examples:
+        >>> from vision_backends import open_image
+        >>> image = open_image("cat.jpg")
+        >>> image.rgb().size, image.digest == open_image("cat.jpg").digest
+        ((451, 300), True)
     """
 
     width: int
@@ -89,7 +98,18 @@ class Image:
         """About how much memory it takes: pixels of four bytes, and the bytes of its file."""
         encoded = 0 if self._encoded is None else len(self._encoded.data)
         passed = 0 if self._passed is None else len(self._passed[1].data)
-        return self._pixels.width * self._pixels.height * 4 + encoded + passed
+        return self.decoded_pixels * 4 + encoded + passed
+
+    @property
+    def decoded_pixels(self) -> int:
+        """How many pixels are decoded."""
+        return self._pixels.width * self._pixels.height
+
+    def as_decoded(self) -> Decoded:
+        """Return what decoding it has given."""
+        return Decoded(
+            pixels=self._pixels, width=self.width, height=self.height, notes=self.notes, as_stored=self._as_stored
+        )
 
     def leave_room(self) -> None:
         """Give back the room for images that it takes, before it is gone itself."""
@@ -166,6 +186,7 @@ class Opening:
     is_quick: bool
     measured: Measured | None = None
     _decode: Callable[[], Decoded]
+    _keeper: KeptImage | None = None
 
     def decode_here(self) -> Decoded:
         """Decode it in this thread. Errors as in `open_image`."""
@@ -178,7 +199,11 @@ class Opening:
             decoded: What came of decoding it.
             share: The room that it takes as long as it lives.
         """
-        measured = self.measured
+        measured, keeper = self.measured, self._keeper
+        if keeper is not None and keeper.image is not None:
+            if share is not None:
+                share.leave()
+            return keeper.image
         image = Image(
             width=decoded.width,
             height=decoded.height,
@@ -192,7 +217,71 @@ class Opening:
         )
         if share is not None:
             share.resize(image.memory_bytes)
+        if keeper is not None:
+            keeper.keep(image)
         return image
+
+
+class KeptImage:
+    """An image about which several things are asked: the first call opens it, and the next ones find it open.
+
+    Pass it in place of the image, to one call after the other; any thread may. What was read, decoded and hashed for
+    one call is not read, decoded and hashed again for the next, unless that needs more pixels than are there. It is
+    kept until the object is gone; of a large image only its file is.
+
+    Args:
+        source: As for `open_image`; a file is read once.
+
+    Attributes:
+        name: Its path or name as the caller gave it; None where it has none.
+
+    Examples:
+        >>> from vision_backends import KeptImage
+        >>> cat = KeptImage("cat.jpg")
+        >>> router.detect(cat).labels.tolist(), router.embed(cat).dimension
+        (['cat'], 1280)
+    """
+
+    def __init__(self, source: ImageSource) -> None:
+        self.name = name_of(source)
+        self._source: ImageSource | None = source
+        self._encoded: Encoded | None = None
+        self._image: Image | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def unread(self) -> ImageSource | None:
+        """What has to be read to open it; None once that was done."""
+        return self._source if self._image is None else None
+
+    @property
+    def image(self) -> Image | None:
+        """The opened image; None as long as it is not, and for a large one."""
+        return self._image
+
+    def keep(self, image: Image) -> None:
+        """Take the image that was opened, for the next call."""
+        if image.decoded_pixels <= _KEPT_PIXELS:
+            self._image = image
+
+    def begin_opening(self, *, min_side_px: int | None, wire: WireRule | None, limits: ImageLimits) -> Opening:
+        """Return the open image as one that is quickly opened, or begin to open it. Errors as in `begin_opening`."""
+        with self._lock:
+            image, encoded, source = self._image, self._encoded, self._source
+            if isinstance(source, KeptImage):
+                return source.begin_opening(min_side_px=min_side_px, wire=wire, limits=limits)
+            if encoded is not None:
+                limits.check_bytes(len(encoded.data), name=encoded.name)
+            if image is not None:
+                limits.check_pixels((image.width, image.height), name=encoded.name if encoded else "The image")
+                return Opening(room_bytes=0, is_quick=True, _decode=image.as_decoded, _keeper=self)
+            if source is None and encoded is not None:
+                opening = _opening_of(measure(encoded, limits=limits, min_side_px=min_side_px, wire=wire))
+            else:
+                opening = begin_opening(cast("ImageSource", source), min_side_px=min_side_px, wire=wire, limits=limits)
+                if opening.measured is not None:
+                    self._encoded, self._source = opening.measured.encoded, None
+            return replace(opening, _keeper=self)
 
 
 def open_image(source: ImageSource, *, min_side_px: int | None = None, limits: ImageLimits = DEFAULT_LIMITS) -> Image:
@@ -211,6 +300,12 @@ def open_image(source: ImageSource, *, min_side_px: int | None = None, limits: I
     Raises:
         InvalidImageError: It cannot be read, or is not an image that can be used.
         ImageTooLargeError: It has more bytes or pixels than the limits allow.
+
+    Examples:
+        >>> from vision_backends import open_image
+        >>> image = open_image("cat.jpg")
+        >>> image.width, image.height
+        (451, 300)
     """
     opening = begin_opening(source, min_side_px=min_side_px, limits=limits)
     taken = wait_for(opening.room_bytes)
@@ -229,6 +324,8 @@ def begin_opening(
 ) -> Opening:
     """Read and measure an image, without decoding it. Arguments and errors as in `open_image`, and as in `measure`."""
     if not isinstance(source, str | bytes):
+        if isinstance(source, KeptImage):
+            return source.begin_opening(min_side_px=min_side_px, wire=wire, limits=limits)
         for module, name, convert in (("PIL.Image", "Image", pixels_of_pil), ("numpy", "ndarray", pixels_of_array)):
             # Not imported here: an instance exists only where its module does. While another thread is importing that
             # module, the class may still be missing from it.
@@ -240,7 +337,10 @@ def begin_opening(
                     is_quick=room_bytes <= _QUICK_BYTES and getattr(source, "fp", None) is None,
                     _decode=partial(convert, source, limits=limits),
                 )
-    measured = measure(read_source(source, limits=limits), limits=limits, min_side_px=min_side_px, wire=wire)
+    return _opening_of(measure(read_source(source, limits=limits), limits=limits, min_side_px=min_side_px, wire=wire))
+
+
+def _opening_of(measured: Measured) -> Opening:
     return Opening(
         room_bytes=measured.room_bytes,
         is_quick=measured.is_quick,

@@ -36,6 +36,14 @@ class ImageLimits:
 
     Raises:
         InvalidRequestError: One is no number, or no switch.
+
+    Examples:
+        >>> from vision_backends import ImageLimits, ImageTooLargeError, open_image
+        >>> try:
+        ...     open_image("cat.jpg", limits=ImageLimits(max_side_px=200))
+        ... except ImageTooLargeError as error:
+        ...     print(error.kind)
+        image_too_large
     """
 
     max_bytes: int = 50_000_000

@@ -12,7 +12,6 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vision_backends.errors import ImageTooLargeError, InvalidImageError, VisionError
-from vision_backends.images.formats import ACCEPTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -142,7 +141,7 @@ def translated_errors(name: str) -> Iterator[None]:
     except Exception as error:  # Pillow's plugins raise almost anything
         raise InvalidImageError(
             f"{name} is damaged or cut short: its pixels cannot be decoded.",
-            remedy=f"Fetch or save it again. {ACCEPTED}",
+            remedy="Fetch or save it again.",
         ) from error
 
 

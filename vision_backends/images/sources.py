@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["name_of", "read_source"]
 
+NO_FILE = "Check the path; a relative one starts at the working directory."
+LOCKED = "Give yourself the permission to read it, or run this as somebody who may."
+
 _CHUNK_BYTES = 1 << 20
 _MOST_READS = 500_000
 """An object that gives a hundred bytes at a time reaches the usual limit of bytes; each read costs time."""
@@ -95,9 +98,9 @@ def _read_path(path: str | bytes, *, name: str, limits: ImageLimits) -> bytes:
         raise InvalidImageError(f"{name} is not a regular file.", remedy=ACCEPTED) from error
     except (OSError, ValueError) as error:  # ValueError: a path with a null character
         reason = error.strerror if isinstance(error, OSError) else None
+        locked = isinstance(error, PermissionError)
         raise InvalidImageError(
-            f"{name} cannot be read: {reason or 'it is not a valid path'}.",
-            remedy="Check the path; a relative one starts at the working directory.",
+            f"{name} cannot be read: {reason or 'it is not a valid path'}.", remedy=LOCKED if locked else NO_FILE
         ) from error
 
 

@@ -8,11 +8,12 @@ message travels.
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from vision_backends.health.budgets import Alert
 from vision_backends.health.policy import Transition, duration
+from vision_backends.serialization import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +49,7 @@ _log = logging.getLogger("vision_backends.alerts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Notice:
+class Notice(Record):
     """An event that concerns people, worded for them. Holds no key, prompt, text or image.
 
     Attributes:
@@ -77,10 +78,6 @@ class Notice:
     def text(self) -> str:
         """Message and remedy in one line."""
         return f"{self.message} {self.remedy}" if self.remedy else self.message
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON-able values."""
-        return asdict(self)
 
 
 class _Words(NamedTuple):

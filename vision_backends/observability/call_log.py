@@ -6,12 +6,12 @@ This module decides where lines are kept, who may read them, and how many there 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
 __all__ = ["CallLog"]
 
@@ -53,13 +53,59 @@ class CallLog:
         finally:
             os.close(descriptor)
 
-    def lines(self) -> Iterator[str]:
-        """Yield the lines of both files, oldest first.
+    def lines(self) -> list[str]:
+        """Return the lines of both files, oldest first.
 
         Raises:
             OSError: They cannot be read.
         """
+        with closing(self.follow(wait=lambda: None)) as growing:
+            return next(growing)
+
+    def follow(self, *, wait: Callable[[], object]) -> Generator[list[str], None, None]:
+        """Yield the lines of both files, oldest first, then again and again those that have been added, if any.
+
+        A file is read to its end before the one that takes its place, and a line when it is whole.
+
+        Args:
+            wait: Returns when it is time to look again.
+
+        Raises:
+            OSError: They cannot be read.
+        """
+        files: list[BinaryIO] = []
+        try:
+            while True:
+                lines = [line for file in files for line in _added(file)]
+                files = self._reopened(files)
+                yield [*lines, *(line for file in files for line in _added(file))]
+                wait()
+        finally:
+            for file in files:
+                file.close()
+
+    def _reopened(self, files: Sequence[BinaryIO]) -> list[BinaryIO]:
+        """Return the two files that are there now, of which those that are open go on where they are."""
+        known = {_identity(os.fstat(file.fileno())): file for file in files}
+        found = []
         for path in (self.before, self.path):
-            with suppress(FileNotFoundError), path.open(encoding="utf-8", errors="replace") as file:
-                for line in file:
-                    yield line.rstrip("\n")
+            with suppress(FileNotFoundError):
+                there = _identity(path.stat())
+                found.append(known.pop(there) if there in known else path.open("rb"))
+        for file in known.values():
+            file.close()
+        return found
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _added(file: BinaryIO) -> list[str]:
+    """Return the whole lines from where a file was read to; from its beginning if it was emptied meanwhile."""
+    if os.fstat(file.fileno()).st_size < file.tell():
+        file.seek(0)
+    data = file.read()
+    end = data.rfind(b"\n") + 1
+    file.seek(end - len(data), os.SEEK_CUR)
+    return data[:end].decode("utf-8", "replace").split("\n")[:-1]

@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from vision_backends.clock import SYSTEM_CLOCK
 from vision_backends.engine.pools import Pool
 from vision_backends.engine.threads import after_fork_in_child
+from vision_backends.serialization import VersionedRecord
+from vision_backends.traces import Attempt, Task  # noqa: TC001 — `read_record` looks annotations up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from vision_backends.health.budgets import Alert
     from vision_backends.health.policy import Transition
-    from vision_backends.types import Attempt, Task
 
 __all__ = ["AttemptEvent", "CallEvent", "Event", "Events"]
 
@@ -32,7 +33,7 @@ _log = logging.getLogger("vision_backends.events")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptEvent:
+class AttemptEvent(VersionedRecord):
     """One rung was asked, or skipped.
 
     Attributes:
@@ -47,7 +48,7 @@ class AttemptEvent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CallEvent:
+class CallEvent(VersionedRecord):
     """A call of the router ended.
 
     Attributes:
@@ -58,6 +59,15 @@ class CallEvent:
         degraded: How many of the answers were not those of the best rung that could have given one.
         at: When it ended, in seconds since 1970 UTC.
         elapsed_s: How long it took.
+
+    Examples:
+        >>> from vision_backends.observability.events import CallEvent
+        >>> slow = []
+        >>> unsubscribe = router.subscribe(lambda event: isinstance(event, CallEvent) and slow.append(event.elapsed_s))
+        >>> _ = router.detect("rocket.jpg")
+        >>> unsubscribe()
+        >>> len(slow)
+        1
     """
 
     call_id: str

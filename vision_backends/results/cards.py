@@ -31,6 +31,11 @@ SHOWN_LABELS = 20
 MAX_CHARS = 4000
 """Of a text on a card."""
 
+CARD = f"margin:0;max-width:{SIDE_PX}px;font-family:sans-serif;text-align:left"
+PICTURE = "display:block;margin:0;max-width:100%"
+CAPTION = "margin:0;max-width:none;font-style:normal;text-align:left"
+"""Said in full: pages that show a card may have ways of their own with figures."""
+
 BADGE = "background:#b45309;color:#fff;border-radius:4px;padding:0 6px"
 
 
@@ -46,7 +51,7 @@ def card(answer: Any, *, image: ImageSource | None = None) -> str:  # noqa: ANN4
     """
     parts = [*_images(answer, image), *_words(answer), _account(answer.trace)]
     inside = "".join(parts)
-    return f'<figure style="margin:0;max-width:{SIDE_PX}px;font-family:sans-serif">{inside}</figure>'
+    return f'<figure style="{CARD}">{inside}</figure>'
 
 
 def _images(answer: Any, image: ImageSource | None) -> list[str]:  # noqa: ANN401 — any answer
@@ -69,7 +74,7 @@ def _image(answer: Any, image: ImageSource | None, *, name: str | None) -> str: 
     with BytesIO() as file:
         shown.save(file, "JPEG", quality=85)
         data = base64.b64encode(file.getvalue()).decode("ascii")
-    return f'<img alt="{_text(name or "")}" style="max-width:100%" src="data:image/jpeg;base64,{data}">'
+    return f'<img alt="{_text(name or "")}" style="{PICTURE}" src="data:image/jpeg;base64,{data}">'
 
 
 def _words(answer: Any) -> list[str]:  # noqa: ANN401 — any answer
@@ -93,10 +98,10 @@ def _account(trace: Trace) -> str:
         said.append(f"${trace.usage.cost_usd:.4f}")
     who = f"<small>{_text(' · '.join(each for each in said if each))}</small>"
     if not trace.degraded:
-        return f"<figcaption>{who}</figcaption>"
+        return f'<figcaption style="{CAPTION}">{who}</figcaption>'
     reason = _text(trace.reason or "")
     badge = f'<span style="{BADGE}" title="{reason}">degraded</span>'
-    return f"<figcaption>{badge} {who}<br><small>{reason}</small></figcaption>"
+    return f'<figcaption style="{CAPTION}">{badge} {who}<br><small>{reason}</small></figcaption>'
 
 
 def _line(text: str) -> str:

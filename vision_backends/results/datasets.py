@@ -58,6 +58,13 @@ def to_coco(
 
     Raises:
         InvalidRequestError: A label has no category id, or an error is among the results.
+
+    Examples:
+        >>> from vision_backends.results import to_coco
+        >>> found = router.detect_many(["cat.jpg", "astronaut.jpg"], min_score=0.5)
+        >>> dataset = to_coco(found)
+        >>> [image["file_name"] for image in dataset["images"]], len(dataset["annotations"])
+        (['cat.jpg', 'astronaut.jpg'], 2)
     """
     listed = _detections(results)
     _check_categories(categories)
@@ -81,7 +88,12 @@ def save_coco(
     *,
     categories: Mapping[str, int] | None = None,
 ) -> None:
-    """Write a COCO data set to a JSON file; one that is there is replaced. Arguments and errors as in `to_coco`."""
+    """Write a COCO data set to a JSON file; one that is there is replaced. Arguments and errors as in `to_coco`.
+
+    Examples:
+        >>> from vision_backends.results import save_coco
+        >>> save_coco(router.detect_many(["cat.jpg", "astronaut.jpg"]), "boxes.json")
+    """
     written(path_of(path), json.dumps(to_coco(results, categories=categories)) + "\n")
 
 
@@ -104,6 +116,13 @@ def save_yolo(
     Raises:
         InvalidRequestError: A label is none of the classes, two images have one name or one has none, an error is among
             the results, or a file cannot be written.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from vision_backends.results import save_yolo
+        >>> save_yolo(router.detect_many(["cat.jpg", "astronaut.jpg"], min_score=0.5), "yolo")
+        >>> sorted(path.name for path in Path("yolo").rglob("*.txt"))
+        ['astronaut.txt', 'cat.txt']
     """
     listed = _detections(results)
     every = sorted({item.label for found in listed for item in found.items})
@@ -127,6 +146,13 @@ def save_voc(results: Detections | Iterable[Detections], folder: str | os.PathLi
     Raises:
         InvalidRequestError: Two images have one name or one has none, an error is among the results, or a file cannot
             be written.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from vision_backends.results import save_voc
+        >>> save_voc(router.detect_many(["cat.jpg", "astronaut.jpg"]), "voc")
+        >>> sorted(path.name for path in Path("voc").rglob("*.xml"))
+        ['astronaut.xml', 'cat.xml']
     """
     from xml.etree import ElementTree as ET
 

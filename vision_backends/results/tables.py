@@ -34,6 +34,19 @@ SIDES = ("x1", "y1", "x2", "y2")
 BOX = ("source", "label", "score", *SIDES, "category_id", "width", "height", *ACCOUNT)
 """The columns of detections, also where nothing was found."""
 
+KINDS: Mapping[str, tuple[str, ...]] = {
+    "float": ("score", *SIDES, "elapsed_s", "cost_usd"),
+    "int": ("category_id", "width", "height", "dimension", "input_tokens", "output_tokens"),
+    "bool": ("degraded", "cached", "complete", "informative"),
+    "vector": ("vector",),
+    "names": ("sources",),
+    "json": ("data", "evidence"),
+}
+"""What columns hold where they hold anything; the others hold text. By it, frames of different answers go together."""
+
+PANDAS_TYPES = {"float": "float64", "int": "Int64", "bool": "boolean", "text": "string"}
+"""Those that may miss a value; columns of lists and mappings are of objects."""
+
 
 def to_rows(answers: Answer | Iterable[Answer | VisionError]) -> list[dict[str, Any]]:
     """Return one answer or several as flat rows, all of the same columns.
@@ -44,6 +57,11 @@ def to_rows(answers: Answer | Iterable[Answer | VisionError]) -> list[dict[str, 
 
     Raises:
         InvalidRequestError: There is something else among them.
+
+    Examples:
+        >>> from vision_backends.results import to_rows
+        >>> [(row["label"], row["backend"]) for row in to_rows(router.detect("cat.jpg"))]
+        [('cat', 'embedded')]
     """
     listed = each_of(answers, errors=True)
     rows = [row for answer in listed for row in _rows_of(answer)]
@@ -60,6 +78,13 @@ def save_csv(answers: Answer | Iterable[Answer | VisionError], path: str | os.Pa
 
     Raises:
         InvalidRequestError: The file cannot be written, or there is something else than answers among them.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from vision_backends.results import save_csv
+        >>> save_csv(router.detect("cat.jpg"), "boxes.csv")
+        >>> Path("boxes.csv").read_text(encoding="utf-8").splitlines()[0]
+        'source,label,score,x1,y1,x2,y2,...'
     """
     listed = each_of(answers, errors=True)
     file = path_of(path)
@@ -76,7 +101,7 @@ def save_csv(answers: Answer | Iterable[Answer | VisionError], path: str | os.Pa
 
 
 def to_pandas(answers: Answer | Iterable[Answer | VisionError]) -> Any:  # noqa: ANN401 — pandas is not a dependency
-    """Return a ``pandas.DataFrame`` with the rows of `to_rows`.
+    """Return a ``pandas.DataFrame`` with the rows of `to_rows`; a column has the same type whatever it holds.
 
     Raises:
         ConfigError: pandas is not installed.
@@ -85,11 +110,14 @@ def to_pandas(answers: Answer | Iterable[Answer | VisionError]) -> Any:  # noqa:
     listed = each_of(answers, errors=True)
     rows = to_rows(listed)
     pandas = load("pandas", purpose="to_pandas()")
-    return pandas.DataFrame(rows, columns=_columns(listed, rows))
+    frame = pandas.DataFrame(rows, columns=_columns(listed, rows))
+    return frame.astype({name: PANDAS_TYPES[kind] for name in frame if (kind := _kind(name)) in PANDAS_TYPES})
 
 
 def to_polars(answers: Answer | Iterable[Answer | VisionError]) -> Any:  # noqa: ANN401 — polars is not a dependency
-    """Return a ``polars.DataFrame`` with the rows of `to_rows`.
+    """Return a ``polars.DataFrame`` with the rows of `to_rows`; a column has the same type whatever it holds.
+
+    The data of replies and the evidence of descriptions are JSON: one column cannot hold values of several shapes.
 
     Raises:
         ConfigError: polars is not installed.
@@ -98,10 +126,16 @@ def to_polars(answers: Answer | Iterable[Answer | VisionError]) -> Any:  # noqa:
     listed = each_of(answers, errors=True)
     rows = to_rows(listed)
     polars = load("polars", purpose="to_polars()")
-    if not rows:
-        return polars.DataFrame({name: [] for name in _columns(listed, rows)})
-    plain = [{name: _plain(value) for name, value in row.items()} for row in rows]
-    return polars.DataFrame(plain, infer_schema_length=None)
+    types = {
+        "float": polars.Float64,
+        "int": polars.Int64,
+        "bool": polars.Boolean,
+        "vector": polars.List(polars.Float32),
+        "names": polars.List(polars.String),
+    }
+    kinds = {name: _kind(name) for name in _columns(listed, rows)}
+    plain = [{name: _json(value) if kinds[name] == "json" else value for name, value in row.items()} for row in rows]
+    return polars.DataFrame(plain, schema={name: types.get(kind, polars.String) for name, kind in kinds.items()})
 
 
 def to_supervision(found: Detections, *, classes: Sequence[str] | None) -> Any:  # noqa: ANN401 — supervision is not a dependency
@@ -207,6 +241,9 @@ def _cell(value: Any) -> Any:  # noqa: ANN401 — whatever a row holds
     return json.dumps(value, ensure_ascii=False) if isinstance(value, Mapping | list) else value
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 — whatever a row holds
-    """Return a mapping as JSON: one column cannot hold mappings of several shapes."""
-    return _cell(value) if isinstance(value, Mapping) else value
+def _json(value: Any) -> str | None:  # noqa: ANN401 — whatever a row holds
+    return None if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _kind(column: str) -> str:
+    return next((kind for kind, names in KINDS.items() if column in names), "text")

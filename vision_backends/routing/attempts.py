@@ -116,15 +116,22 @@ class Attempts:
 
     def recall(self, turn: Turn, items: Sequence[Item]) -> list[Item]:
         """Settle the items that this rung has answered before; return the others."""
-        pending = [item for item in items if not item.settled]
         name = turn.rung.backend.name
-        for item in pending:
+        settled: list[Item] = []
+        pending: list[Item] = []
+        for item in items:
+            if item.settled:
+                continue
             kept = item.recalled.pop(name, None)
             answer = None if kept is None else decode(kept)
             if isinstance(answer, ANSWER_TYPES[turn.call.request.task]):
                 settle(item, turn.rung, answer, "cached", at=self.clock.time())
-        turn.call.on_settled([item for item in pending if item.settled])
-        return [item for item in pending if not item.settled]
+                settled.append(item)
+            else:
+                pending.append(item)
+        if settled:
+            turn.call.on_settled(settled)
+        return pending
 
     def pass_by(self, items: Sequence[Item], turn: Turn, refusal: BackendError) -> None:
         """Note why a rung is not asked; one that is not ready is made so for the next time, if it can be."""
@@ -249,9 +256,13 @@ class Attempts:
         Raises:
             BudgetReservedError: There is none only because of calls under way; that is not noted.
         """
-        scope, backend = turn.rung.scope, turn.rung.backend
+        scope, backend, gates = turn.rung.scope, turn.rung.backend, turn.call.gates
+        may_block = self._health.may_block(scope, gates)
+        blocked = self._health.refusal(scope, gates) if may_block else None
+        if blocked is not None:  # which is known here, and no thread has to find out
+            self.note(items, turn, "skipped", blocked)
+            return None
         estimate = backend.estimate(turn.call.request, [item.opened for item in items])  # type: ignore[arg-type]
-        gates = turn.call.gates
         admit = partial(
             self._health.admit,
             scope,
@@ -261,11 +272,11 @@ class Attempts:
             snapshot=gates,
         )
         try:
-            permit = await self._in_store(admit, may_block=self._health.may_block(scope, gates), on_late=_release)
+            permit = await self._in_store(admit, may_block=may_block, on_late=_release)
         except BudgetReservedError:
             raise
-        except BackendError as blocked:
-            self.note(items, turn, "skipped", blocked)
+        except BackendError as refused:
+            self.note(items, turn, "skipped", refused)
             return None
         turn.call.on_admitted()
         return permit, estimate
@@ -498,7 +509,7 @@ def _for_nothing(attempt: Attempt) -> Attempt:
 
 
 def _usage(answers: Sequence[Answer]) -> Usage:
-    return reduce(add, (answer.trace.usage for answer in answers))
+    return reduce(add, [answer.trace.usage for answer in answers])
 
 
 def _share(usage: Usage, items: Sequence[Item]) -> Usage:

@@ -86,9 +86,10 @@ class Item:
     @property
     def digest(self) -> str:
         """Hash of the content, for the cache."""
-        if isinstance(self.opened, str):
-            return hashlib.sha256(self.opened.encode("utf-8", "surrogatepass")).hexdigest()
-        return self.opened.digest
+        content = self.opened
+        if isinstance(content, str):
+            return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
+        return content.digest
 
     def close(self) -> None:
         """Let go of the content, and give back the room that it takes: an error that is kept may still refer to it."""

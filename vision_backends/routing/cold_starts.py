@@ -88,20 +88,20 @@ class ColdStarts:
 
     def was_well(self, rung: Rung) -> bool | None:
         """Return whether a rung's last call here was answered; None before the first."""
-        return self._health.was_well(rung.scope)
+        return self._health.well.get(rung.scope)
 
     def expected_s(self, rung: Rung, request: Request, *, percent: float = 90.0) -> float:
         """Return the seconds that this percentage of a rung's calls are known or expected to take.
 
         What has not answered in this process yet may have to be loaded: that took so long the last time.
         """
-        first_s = self._first_s.get(rung.scope, 0.0) if self._health.was_well(rung.scope) is None else 0.0
+        first_s = self._first_s.get(rung.scope, 0.0) if self._health.well.get(rung.scope) is None else 0.0
         return self._health.expected_s(rung.scope, max(rung.backend.expected_s(request), first_s), percent=percent)
 
     def kept_s(self, rung: Rung, call: Call) -> float:
         """Return what is kept back for a rung below; more for one that may have to be loaded on a busy machine."""
         usual_s = self.expected_s(rung, call.request) * MARGIN + MARGIN_S
-        if not rung.backend.local or self._health.was_well(rung.scope) is not None:
+        if not rung.backend.local or self._health.well.get(rung.scope) is not None:
             return usual_s
         return max(usual_s, min(COLD_SHARE * call.deadline.remaining_s, MAX_COLD_S))
 
@@ -111,7 +111,7 @@ class ColdStarts:
 
         That is a sign only where no other call ends meanwhile: many that were begun together wait for each other.
         """
-        if rung is None or not self._loads_ahead or self._health.was_well(rung.scope) is not None:
+        if rung is None or not self._loads_ahead or self._health.well.get(rung.scope) is not None:
             yield
             return
         name, call = rung.backend.name, object()
@@ -133,7 +133,7 @@ class ColdStarts:
 
         A short time after a long one may have had a warm-up before it.
         """
-        if not rung.backend.local or self._health.was_well(rung.scope) is not None:
+        if not rung.backend.local or self._health.well.get(rung.scope) is not None:
             return
         before = self._first_s.get(rung.scope, 0.0)
         seconds = max(elapsed_s, before * 0.8)

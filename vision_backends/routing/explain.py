@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vision_backends.backends.base import tell_rung
 from vision_backends.backends.requests import EmbedRequest, EmbedTextRequest
+from vision_backends.backends.rung_names import tell_rung
 from vision_backends.errors import BackendError, NotSupportedError
 from vision_backends.health.policy import Scope
 from vision_backends.reports import Explanation, Verdict

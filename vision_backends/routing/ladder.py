@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from vision_backends.routing.attempts import Attempts
     from vision_backends.routing.call import Call, Item, Rung
     from vision_backends.routing.hedging import Hedges
+    from vision_backends.routing.places import ListPlaces
     from vision_backends.routing.probing import Probing
 
 __all__ = ["Ladder"]
@@ -82,8 +83,11 @@ class Ladder:
             if len(pending) == 1 and self._hedges.wanted and turn.spare is not None and only is None:
                 if await self._hedge(turn, rungs[turn.place + 1 :], pending[0]):
                     return
+            elif call.places is None:
+                with self.attempts.cold_starts.loading(turn.last, call.request):
+                    await self._ask(turn, pending)
             else:
-                await self._ask_all(turn, pending)
+                await self._ask_all(turn, pending, call.places)
 
     def turns(self, rungs: Sequence[Rung], call: Call) -> Iterator[Turn]:
         """Yield the turn of each rung, with what is kept back for the next that could be asked and for the last."""
@@ -99,23 +103,19 @@ class Ladder:
                 kept_s=kept_s,
             )
 
-    async def _ask_all(self, turn: Turn, items: Sequence[Item]) -> None:
-        """Ask for all items, in batches of the backend's size, as many at the same time as there are places."""
+    async def _ask_all(self, turn: Turn, items: Sequence[Item], places: ListPlaces) -> None:
+        """Ask for items of a list in batches of the backend's size, as many at the same time as there are places."""
         size = max(1, turn.rung.backend.batch_size(turn.call.request))
         if len(items) <= size:
-            await self._ask_in_place(turn, items)
+            await self._ask_in_place(turn, items, places)
             return
         async with asyncio.TaskGroup() as group:
             for start in range(0, len(items), size):
-                group.create_task(self._ask_in_place(turn, items[start : start + size]))
+                group.create_task(self._ask_in_place(turn, items[start : start + size], places))
 
-    async def _ask_in_place(self, turn: Turn, items: Sequence[Item]) -> None:
+    async def _ask_in_place(self, turn: Turn, items: Sequence[Item], places: ListPlaces) -> None:
         """Ask once there is a place, and have the list learn from it how many there should be."""
-        backend, request, places = turn.rung.backend, turn.call.request, turn.call.places
-        if places is None:
-            with self.attempts.cold_starts.loading(turn.last, request):
-                await self._ask(turn, items)
-            return
+        backend, request = turn.rung.backend, turn.call.request
         with await places.at(backend.name, partial(self._places, turn)).take() as place:
             with self.attempts.cold_starts.loading(turn.last, request):
                 place.error = await self._ask(turn, items)

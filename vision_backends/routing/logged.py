@@ -12,6 +12,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from vision_backends.images import KeptImage
 from vision_backends.routing.trace import complete
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def _named(source: object, *, is_text: bool) -> Any:  # noqa: ANN401 — a text,
     """Return what an input is called: a path or the text itself; of anything else only what it is."""
     if isinstance(source, tuple):
         return [_named(each, is_text=is_text) for each in source]
+    if isinstance(source, KeptImage) and source.name is not None:
+        source = source.name
     if isinstance(source, os.PathLike):
         return os.fsdecode(source)
     if not isinstance(source, str):

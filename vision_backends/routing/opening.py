@@ -17,7 +17,7 @@ from vision_backends.engine.machine_limits import processors
 from vision_backends.engine.pools import Pool
 from vision_backends.errors import AllBackendsFailedError, OverloadedError
 from vision_backends.images.child import decode_apart
-from vision_backends.images.image import Opening
+from vision_backends.images.image import KeptImage, Opening
 from vision_backends.images.room import ROOM
 from vision_backends.images.several import SeveralOpenings
 
@@ -271,5 +271,7 @@ def kind_of(source: Any) -> Kind:  # noqa: ANN401 — whatever callers pass
         if begun.startswith("data:"):
             return "memory"
         return "url" if begun.startswith(("http://", "https://")) else "path"
+    if isinstance(source, KeptImage):
+        return "memory" if source.unread is None else kind_of(source.unread)
     has_file = getattr(source, "fp", None) is not None  # a picture of Pillow's that is not loaded yet
     return "object" if has_file or hasattr(source, "read") else "memory"

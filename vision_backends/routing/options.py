@@ -10,7 +10,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict
 
 from vision_backends.arguments import check_flag, check_number, check_text, did_you_mean, iterate, shown
-from vision_backends.backends.base import tell_rung
+from vision_backends.backends.rung_names import tell_rung
 from vision_backends.errors import BackendError, InvalidRequestError
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from vision_backends.backends.base import AsyncBackend, tell_rung
+from vision_backends.backends.base import AsyncBackend
 from vision_backends.backends.requests import DescribeRequest
+from vision_backends.backends.rung_names import tell_rung
 from vision_backends.engine.event_loop import engine_loop
 from vision_backends.engine.threads import after_fork_in_child
 from vision_backends.errors import BackendError, NotSupportedError, TimedOutError

@@ -74,12 +74,15 @@ class CallRecorder:
         written = dict.fromkeys(map(id, items), 0)
 
         def write(settled: Sequence[Item]) -> None:
-            attempts = [attempt for item in settled for attempt in item.attempts[written[id(item)] :]]
-            if self.log is not None:
-                self._log_calls([item for item in settled if item.attempts[written[id(item)] :]], request, call_id)
+            fresh = [item for item in settled if item.attempts[written[id(item)] :]]
+            attempts = [attempt for item in fresh for attempt in item.attempts[written[id(item)] :]]
             for item in settled:
                 written[id(item)] = len(item.attempts)
-            fallen = [item for item in settled if item.attempts[1:] and is_degraded(item)]
+            if not fresh:
+                return
+            if self.log is not None:
+                self._log_calls(fresh, request, call_id)
+            fallen = [item for item in fresh if item.attempts[1:] and is_degraded(item)]
             degraded = [id(item.attempts[-1]) for item in fallen] if fallen else ()
             self.book(attempts, task=task, call_id=call_id, degraded=degraded)
             for attempt in attempts:

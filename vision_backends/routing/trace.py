@@ -11,7 +11,7 @@ from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING
 
-from vision_backends.backends.base import tell_rung
+from vision_backends.backends.rung_names import tell_rung
 from vision_backends.errors import last_of_each
 from vision_backends.health.policy import MAYBE_BILLED
 from vision_backends.storage.base import LedgerRow
@@ -110,7 +110,7 @@ def complete(item: Item) -> Answer | None:
         reason="; ".join(missed) or None,
         cached=last.outcome == "cached",
         attempts=tuple(item.attempts),
-        usage=reduce(add, (attempt.usage for attempt in item.attempts)),
+        usage=reduce(add, [attempt.usage for attempt in item.attempts]),
         elapsed_s=item.elapsed_s,
         flawed_boxes=item.answer.trace.flawed_boxes,
         notes=(*item.notes, *item.answer.trace.notes),
@@ -136,7 +136,7 @@ def _because(attempt: Attempt) -> str:
 def _misses(attempts: Sequence[Attempt]) -> list[Attempt]:
     """Return why better rungs have not answered: the last attempt of each that should have."""
     *before, last = attempts
-    return last_of_each(attempt for attempt in before if attempt.is_miss and attempt.backend != last.backend)
+    return last_of_each([each for each in before if each.backend != last.backend and each.is_miss])
 
 
 def ledger_rows(

@@ -13,8 +13,8 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from vision_backends.backends.base import tell_rung
 from vision_backends.backends.requests import shape_of
+from vision_backends.backends.rung_names import tell_rung
 from vision_backends.errors import BackendError, NotReadyError
 from vision_backends.reports import WarmUp
 

@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vision_backends.errors import CallerError, ContentRejectedError, ImageTooLargeError, InvalidImageError
+from vision_backends.errors import caller_error
 from vision_backends.search.errors import ImageIndexError, LockedIndexError
 from vision_backends.search.vectors import VectorFile, checksum
 
@@ -78,8 +78,7 @@ class StoredError:
 
     def restored(self) -> VisionError:
         """Return the error, of its own class."""
-        kinds = {kind.kind: kind for kind in (InvalidImageError, ImageTooLargeError, ContentRejectedError)}
-        return kinds.get(self.kind, CallerError)(self.message, remedy=self.remedy)
+        return caller_error(self.kind, self.message, remedy=self.remedy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -342,13 +341,15 @@ class Session:
             kept = self._db.execute(query, (space.id,)).fetchall()
             if space.rows - len(kept) > from_share * space.rows:
                 self._rewrite(space, kept)
+            else:
+                space.file.complete_codes(space.rows)
         self.remove_left_files()
 
     def remove_left_files(self) -> None:
         """Remove files of vectors that the database does not name: a process died while it made one."""
-        named = {file for (file,) in self._db.execute("SELECT file FROM space")}
-        for path in self._folder.glob("vectors-*.f32"):
-            if path.name not in named:
+        named = {file.removesuffix(".f32") for (file,) in self._db.execute("SELECT file FROM space")}
+        for path in self._folder.glob("vectors-*"):
+            if path.stem not in named:
                 with suppress(OSError):  # Windows keeps what another process has open
                     path.unlink()
 

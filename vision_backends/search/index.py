@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from vision_backends.images import ImageSource
     from vision_backends.router import Router
     from vision_backends.search.database import Session, Space
-    from vision_backends.search.vectors import Vectors
+    from vision_backends.search.vectors import Codes, Vectors
     from vision_backends.types import Embedding, Task
 
     StrPath = str | os.PathLike[str]
@@ -65,6 +65,15 @@ class ImageIndex:
         backend: The rung that does; by default the one that the index was made with, and for a new index the lowest
             that keeps images on this machine.
         limits: How long image files may be.
+
+    Examples:
+        >>> from vision_backends.search import ImageIndex
+        >>> index = ImageIndex("index", router=router)
+        >>> report = index.update(".", purposes=("like",))
+        >>> report.new, report.unreadable
+        (8, [])
+        >>> index.search_like("cat.jpg", n=1)[0].path.name
+        'cat.jpg'
     """
 
     def __init__(
@@ -76,7 +85,7 @@ class ImageIndex:
         self._backend = backend
         self._limits = limits
         self._database = Database(self.place)
-        self._mapped: tuple[Space, Vectors] | None = None
+        self._mapped: tuple[Space, Vectors, Codes | None] | None = None
 
     def update(
         self,
@@ -106,6 +115,11 @@ class ImageIndex:
             LockedIndexError: Another process is writing the index.
             OutdatedIndexError: Its backend makes other vectors now.
             SpaceUnavailableError: Nothing can be embedded now. What was embedded before is kept.
+
+        Examples:
+            >>> index = ImageIndex("index", router=router)
+            >>> index.update(".").new, index.update(".").unchanged
+            (8, 8)
         """
         roots = [_folder(folder) for folder in folders]
         if not roots:
@@ -151,6 +165,13 @@ class ImageIndex:
         Raises:
             ImageIndexError: There is no index, or none that words can be compared with.
             SpaceUnavailableError: The words cannot be embedded now.
+
+        Examples:
+            >>> index = ImageIndex("index", router=router)
+            >>> _ = index.update(".")
+            >>> for hit in index.search("a cup of coffee", n=1):
+            ...     print(hit.path.name)
+            coffee.jpg
         """
         check_text("words", words, example='"two dogs on a beach"')
         space, backend = self._pinned("words")
@@ -160,6 +181,12 @@ class ImageIndex:
         """Return the photos that are most like an image; one that is in the index itself comes first.
 
         Arguments and errors as for `search`; the image as for `Router.embed`.
+
+        Examples:
+            >>> index = ImageIndex("index", router=router)
+            >>> _ = index.update(".")
+            >>> [hit.path.name for hit in index.search_like("rocket.jpg", n=1)]
+            ['rocket.jpg']
         """
         space, backend = self._pinned("like")
         return self.nearest(self._router.embed(image, space=space, backend=backend), n=n, folder=folder)
@@ -184,7 +211,8 @@ class ImageIndex:
             if space is None:
                 return Hits(items=(), space=query.space)
             below = None if folder is None else os.path.realpath(folder)
-            return nearest(session, space, self._rows_of(space), query.vector, n=int(n), below=below)
+            vectors, codes = self._rows_of(space)
+            return nearest(session, space, vectors, codes, query.vector, n=int(n), below=below)
 
     def duplicates(self, folder: StrPath | None = None, *, min_similarity: float | None = NEAR) -> list[DuplicateGroup]:
         """Return the files that show the same picture, those first whose duplicates take most; none is touched.
@@ -196,6 +224,15 @@ class ImageIndex:
             folder: Only files in this folder and those below it.
             min_similarity: How alike two pictures are that count as the same, by the correlation of their pixels; None
                 for files of the very same content only.
+
+        Examples:
+            >>> import shutil
+            >>> _ = shutil.copy("cat.jpg", "copy of cat.jpg")
+            >>> index = ImageIndex("index", router=router)
+            >>> _ = index.update(".")
+            >>> for group in index.duplicates():
+            ...     print(sorted(file.path.name for file in group.files), group.is_exact)
+            ['cat.jpg', 'copy of cat.jpg'] True
         """
         check_number("min_similarity", min_similarity, example=NEAR)
         files: dict[bytes, list[DuplicateFile]] = {}
@@ -231,6 +268,12 @@ class ImageIndex:
 
         Raises:
             ImageIndexError: There is none.
+
+        Examples:
+            >>> index = ImageIndex("index", router=router)
+            >>> _ = index.update(".")
+            >>> index.info().files, index.info().backend
+            (8, 'embedded')
         """
         with self._database.reading() as session:
             files, contents, unreadable = session.counts()
@@ -248,15 +291,15 @@ class ImageIndex:
                 size_bytes=sum(path.stat().st_size for path in self.place.iterdir() if path.is_file()),
             )
 
-    def _rows_of(self, space: Space) -> Vectors:
-        """Return the vectors of a space; mapping a file costs about as much as a search, so that is done once."""
+    def _rows_of(self, space: Space) -> tuple[Vectors, Codes | None]:
+        """Return the vectors of a space and their codes; mapping a file costs about as much as a search, so once."""
         mapped = self._mapped
         if mapped is not None and mapped[0] == space:
             space.file.check(space.rows)
-            return mapped[1]
-        rows = space.file.rows(space.rows)
-        self._mapped = space, rows
-        return rows
+            return mapped[1:]
+        rows, codes = space.file.rows(space.rows), space.file.codes(space.rows)
+        self._mapped = space, rows, codes
+        return rows, codes
 
     def _backend_of(self, session: Session) -> str:
         """Return who makes the vectors.

@@ -5,15 +5,16 @@ This module decides the shape of results. It must not know how they are found.
 
 from __future__ import annotations
 
-import os
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping  # noqa: TC003 — `read_record` looks annotations up
+from dataclasses import dataclass, field
+from pathlib import Path  # noqa: TC003 — the same
 from typing import TYPE_CHECKING, Any, Literal
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
+from vision_backends.errors import VisionError  # noqa: TC001 — the same
+from vision_backends.serialization import Record, VersionedRecord, to_versioned
 
-    from vision_backends.errors import VisionError
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = [
     "DuplicateFile",
@@ -31,7 +32,7 @@ Purpose = Literal["words", "like"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hit:
+class Hit(Record):
     """One image that was found.
 
     Attributes:
@@ -50,19 +51,22 @@ class Hit:
     model: str | None = None
     revision: str | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON-able values."""
-        return asdict(self) | {"path": os.fspath(self.path), "copies": [os.fspath(path) for path in self.copies]}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hits:
+class Hits(VersionedRecord):
     """What a search found, best first; iterates over its ``Hit`` records.
 
     Attributes:
         items: The images.
         space: The vector space that they were compared in.
         missing: How many better ones were left out because their files are not there any more.
+
+    Examples:
+        >>> index = ImageIndex("index", router=router)
+        >>> _ = index.update(".")
+        >>> hits = index.search_like("cat.jpg", n=3)
+        >>> len(hits), hits[0].path.name, hits.space == index.info().spaces["like"]
+        (3, 'cat.jpg', True)
     """
 
     items: tuple[Hit, ...]
@@ -80,7 +84,7 @@ class Hits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UnreadableImage:
+class UnreadableImage(Record):
     """A file that could not be made part of the index.
 
     Attributes:
@@ -93,14 +97,9 @@ class UnreadableImage:
     error: VisionError
     is_known: bool = False
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON-able values."""
-        error = {"kind": self.error.kind, "message": self.error.message, "remedy": self.error.remedy}
-        return {"path": os.fspath(self.path), "error": error, "is_known": self.is_known}
-
 
 @dataclass(slots=True, kw_only=True)
-class IndexReport:
+class IndexReport(VersionedRecord):
     """What has come of bringing an index up to date.
 
     Attributes:
@@ -133,14 +132,9 @@ class IndexReport:
     cost_usd: float | None = 0.0
     spaces: dict[Purpose, str] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON-able values."""
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return values | {"unreadable": [each.to_dict() for each in self.unreadable]}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class IndexInfo:
+class IndexInfo(VersionedRecord):
     """What is in an index.
 
     Attributes:
@@ -165,14 +159,9 @@ class IndexInfo:
     vectors: Mapping[str, int]
     size_bytes: int
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON-able values."""
-        folders = [os.fspath(folder) for folder in self.folders]
-        return asdict(self) | {"place": os.fspath(self.place), "folders": folders}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DuplicateFile:
+class DuplicateFile(Record):
     """One file of a group of duplicates.
 
     Attributes:
@@ -185,13 +174,9 @@ class DuplicateFile:
     size_bytes: int
     similarity: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON-able values."""
-        return asdict(self) | {"path": os.fspath(self.path)}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DuplicateGroup:
+class DuplicateGroup(VersionedRecord):
     """Files that show the same picture, the longest first.
 
     Attributes:
@@ -208,9 +193,5 @@ class DuplicateGroup:
         return sum(file.size_bytes for file in self.files[1:])
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON-able values."""
-        return {
-            "is_exact": self.is_exact,
-            "spare_bytes": self.spare_bytes,
-            "files": [file.to_dict() for file in self.files],
-        }
+        """Return the record as JSON-able values, with what could be spared."""
+        return to_versioned(self) | {"spare_bytes": self.spare_bytes}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from vision_backends.errors import CallerError, VisionError
 from vision_backends.image_files import Walk
+from vision_backends.images import KeptImage
 from vision_backends.regular_file import FileTooLargeError, read_regular
 from vision_backends.search.database import StoredError
 from vision_backends.search.records import IndexReport, UnreadableImage
@@ -45,19 +46,13 @@ STEP_BYTES = 64_000_000
 
 @dataclass(slots=True, kw_only=True)
 class _Content:
-    """What was read of files of one content, and what has come of it."""
+    """What was read of files of one content, opened once for all spaces, and what has come of it."""
 
     digest: bytes
-    data: bytes
+    image: KeptImage
     files: list[FoundFile] = field(default_factory=list)
     vectors: list[Embedding] = field(default_factory=list)
     error: VisionError | None = None
-
-    def open(self) -> io.BytesIO:
-        """Return a file of what was read, which is called as the first of the files is."""
-        file = io.BytesIO(self.data)
-        file.name = self.files[0].path  # as files that are opened by their names have
-        return file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +163,11 @@ class Update:
                 self._tell(file, CallerError(f"{file.path} cannot be read: {reason.strerror or reason}."))
                 continue
             digest = hashlib.sha256(data).digest()
-            contents.setdefault(digest, _Content(digest=digest, data=data)).files.append(file)
+            if digest not in contents:
+                read = io.BytesIO(data)
+                read.name = file.path  # as files that are opened by their names have
+                contents[digest] = _Content(digest=digest, image=KeptImage(read))
+            contents[digest].files.append(file)
         return list(contents.values())
 
     def _ask(self, contents: Sequence[_Content]) -> None:
@@ -180,7 +179,7 @@ class Update:
             lacking = [each for each in lacking if name not in {vector.space for vector in each.vectors}]
             if not lacking:
                 continue
-            images = [each.open() for each in lacking]
+            images = [each.image for each in lacking]
             outcomes = self.router.embed_many(
                 images, space=name, backend=self.backend, priority="batch", max_wait_s=PATIENCE_S
             )

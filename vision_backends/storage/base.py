@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 from vision_backends.errors import VisionError
+from vision_backends.serialization import VersionedRecord
+from vision_backends.traces import Outcome, Purpose  # noqa: TC001 — `read_record` looks annotations up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-
-    from vision_backends.types import Outcome, Purpose
 
 __all__ = [
     "DAY_S",
@@ -53,7 +53,7 @@ class StoreClosedError(StoreError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LedgerRow:
+class LedgerRow(VersionedRecord):
     """One attempt, as it is booked.
 
     Attributes:
@@ -96,7 +96,7 @@ class LedgerRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LedgerTotal:
+class LedgerTotal(VersionedRecord):
     """Attempts of one day of UTC that are alike, added up.
 
     Attributes:
@@ -166,7 +166,7 @@ def add_up(rows: Iterable[LedgerRow]) -> list[LedgerTotal]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CacheInfo:
+class CacheInfo(VersionedRecord):
     """How full the cache is.
 
     Attributes:
@@ -258,7 +258,9 @@ class Ledger(Protocol):
 class States(Protocol):
     """Keeps small texts that are shared by all processes: the states of gates and budgets. Safe for many threads.
 
-    A router waits for one that blocks for 50 ms in a call, and then keeps a shadow in memory until it is back.
+    A router waits for one that blocks for 50 ms in a call, and then keeps a shadow in memory until it is back. One that
+    reads several texts faster together than one by one may have a method ``read_many`` beside `read`, which takes keys
+    and returns the text, or None, for each of them.
 
     Attributes:
         blocking: As for `Answers`.

@@ -40,6 +40,7 @@ class GuardedStates(Guard):
 
     def __init__(self, states: States, threads: Threads | None = None) -> None:
         self._states = states
+        self._read_together = getattr(states, "read_many", None)
         super().__init__(states, threads)
 
     @classmethod
@@ -66,21 +67,26 @@ class GuardedStates(Guard):
     def read_many(self, keys: Sequence[str]) -> Mapping[str, str | None]:
         """Return some states, in one go."""
         if not self.blocking:
-            return {key: self._states.read(key) for key in keys}
+            return self._read(keys)
         with self._lock:
             known = {key: self._shadow[key] for key in keys if key in self._shadow}
         asked = [key for key in keys if key not in known]
         if not asked:
             return known
         try:
-            found = self._reader.ask(lambda: {key: self._states.read(key) for key in asked})
+            found: Mapping[str, str | None] = self._reader.ask(partial(self._read, asked))
         except StoreError:
             with self._lock:
                 return known | {key: self._last.get(key) for key in asked}
         with self._lock:
             for key in asked:
                 self._last[key] = found[key]
-        return known | found
+        return {**known, **found}
+
+    def _read(self, keys: Sequence[str]) -> Mapping[str, str | None]:
+        return (
+            {key: self._states.read(key) for key in keys} if self._read_together is None else self._read_together(keys)
+        )
 
     def all(self, prefix: str = "") -> Mapping[str, str]:
         """Return all states whose keys begin with ``prefix``."""

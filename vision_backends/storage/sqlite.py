@@ -216,9 +216,14 @@ class SQLiteStore:
 
     def read(self, key: str) -> str | None:
         """Return a state, or None."""
+        return self.read_many([key])[key]
+
+    def read_many(self, keys: Sequence[str]) -> Mapping[str, str | None]:
+        """Return some states, all as they were at one moment; None for those that are not there."""
+        marks = ", ".join("?" * len(keys))
         with self._file.connection() as db:
-            row = db.execute("SELECT value FROM state WHERE key = ?", (key,)).fetchone()
-        return None if row is None else str(row[0])
+            rows = db.execute(f"SELECT key, value FROM state WHERE key IN ({marks})", keys).fetchall()  # noqa: S608 — only marks
+        return dict.fromkeys(keys) | {key: str(value) for key, value in rows}
 
     def update(self, key: str, change: Callable[[str | None], tuple[str | None, T]]) -> T:
         """Replace a state atomically, as `States.update` says; ``change`` is called once, in a transaction."""

@@ -33,6 +33,14 @@ class FakeClock:
 
     Args:
         start: What `time` says at first, in seconds since 1970 UTC.
+
+    Examples:
+        >>> from vision_backends.testing import FakeClock
+        >>> clock = FakeClock()
+        >>> before = clock.monotonic()
+        >>> clock.advance(60)
+        >>> clock.monotonic() - before
+        60.0
     """
 
     def __init__(self, *, start: float = 1_800_000_000.0) -> None:

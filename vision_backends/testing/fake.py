@@ -89,6 +89,16 @@ class FakeBackend(Backend):
         calls: Every call received, in order.
         cancelled: Every call that was abandoned before its end: its stream was closed or its coroutine cancelled.
         warm_ups: Every request that it was warmed up for, in order.
+
+    Examples:
+        >>> from vision_backends import RateLimitedError
+        >>> from vision_backends.testing import FakeBackend
+        >>> best = FakeBackend("best")
+        >>> best.play(RateLimitedError("Too many requests.", retry_after_s=5))
+        >>> with Router([best, FakeBackend("last")]) as ladder:
+        ...     answer = ladder.describe("cat.jpg")
+        >>> answer.trace.backend, answer.trace.degraded, len(best.calls)
+        ('last', True, 1)
     """
 
     def __init__(
@@ -320,6 +330,15 @@ class FakeAsyncBackend(FakeBackend, AsyncBackend):
 
     A delay is a timer of the clock: with a `FakeClock` it ends when the test advances that far, and until then the call
     can be cancelled.
+
+    Examples:
+        >>> from vision_backends import UnavailableError
+        >>> from vision_backends.testing import FakeAsyncBackend
+        >>> hosted = FakeAsyncBackend("hosted", local=False)
+        >>> hosted.play(UnavailableError("The server is down."))
+        >>> with Router([hosted, FakeAsyncBackend("last")]) as ladder:
+        ...     print(ladder.detect("cat.jpg").trace.backend)
+        last
     """
 
     async def describe(  # type: ignore[override]  # the same methods as coroutines, here and below

@@ -109,7 +109,7 @@ def test_a_description_keeps_to_the_words_it_may_have(backend, photos):
         (DescribeRequest(prompt="What does the sign say?"), "cannot follow a prompt"),
         (DescribeRequest(language="de"), "English only"),
         (EmbedRequest(space="openai/other"), "not of 'openai/other'"),
-        (EmbedTextRequest(space="embedded/efficientnet-lite0-224@44e9d91e8412-p1"), "vectors of 'embedded/conse"),
+        (EmbedTextRequest(space="embedded/efficientnet-lite0-224@44e9d91e8412-p2"), "vectors of 'embedded/conse"),
     ],
 )
 def test_what_it_cannot_do_is_refused_by_check_and_task(backend, photos, request_, why):
@@ -123,7 +123,7 @@ def test_what_it_cannot_do_is_refused_by_check_and_task(backend, photos, request
 def test_its_own_space_may_be_pinned(backend, photos):
     """The space names the model, its revision and the preprocessing."""
     space = backend.model_for(EmbedRequest()).space
-    assert space == "embedded/efficientnet-lite0-224@44e9d91e8412-p1"
+    assert space == "embedded/efficientnet-lite0-224@44e9d91e8412-p2"
     (vector,) = ask(backend, EmbedRequest(space=space), [open_image(photos["cat"])])
     assert (vector.space, vector.dimension) == (space, 1280)
 
@@ -222,7 +222,7 @@ def test_status_says_what_is_loaded(photos):
 
 def test_hints_for_the_router_are_sensible(backend):
     """Images need no more pixels than the models look at, and an answer is expected within a second."""
-    assert [backend.image_px(TASKS[task]) for task in ("detect", "embed", "describe")] == [416, 448, 640]
+    assert [backend.image_px(TASKS[task]) for task in ("detect", "embed", "describe")] == [416, 336, 640]
     for request in TASKS.values():
         assert backend.expected_s(request) <= 1
         assert backend.concurrency(request) == 2

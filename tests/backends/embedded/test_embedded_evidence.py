@@ -9,10 +9,12 @@ import pytest
 from PIL import Image
 
 from vision_backends.backends.embedded.evidence import Observer, Palette, to_oklab
+from vision_backends.backends.embedded.label_knowledge import read_sorts
 from vision_backends.backends.model_cards import asset
 from vision_backends.types import Detection
 
 NAMES = asset("imagenet-1k.txt").read_text(encoding="utf-8").splitlines()
+SORTS = read_sorts(asset("imagenet-sorts.tsv").read_text(encoding="utf-8"))
 PALETTE = Palette()
 NOTHING = np.full(1000, 0.001, dtype=np.float32)
 
@@ -31,16 +33,16 @@ class StubDetector:
     def __init__(self, *found):
         self.found = list(found)
 
-    def detect(self, image, *, width, height):
+    def detect(self, image, *, width, height, min_score):
         """Return what it was made with."""
-        return self.found
+        return [item for item in self.found if item.score >= min_score]
 
 
 class StubClassifier:
     """Sees one thing in the whole image and its centre, and others in the crops, in order."""
 
-    def __init__(self, scene, *crops):
-        self.views = [scene, scene, *crops]
+    def __init__(self, scene, *crops, centre=None):
+        self.views = [scene, scene if centre is None else centre, *crops]
         self.boxes = []
 
     def classify(self, image, *, box):
@@ -54,9 +56,10 @@ def box(label, *, score=0.7, xyxy=(10.0, 10.0, 40.0, 40.0)):
     return Detection(label=label, score=score, xyxy=xyxy)
 
 
-def observe(*found, scene=NOTHING, crops=()):
+def observe(*found, scene=NOTHING, crops=(), centre=None):
     """The evidence about an image of 200 × 100 px."""
-    observer = Observer(StubDetector(*found), classifier=StubClassifier(scene, *crops), names=NAMES)
+    classifier = StubClassifier(scene, *crops, centre=centre)
+    observer = Observer(StubDetector(*found), classifier=classifier, names=NAMES, sorts=SORTS)
     return observer.observe(Image.new("RGB", (100, 50), "teal"), width=200, height=100)
 
 
@@ -95,7 +98,7 @@ def test_other_objects_are_sure_by_their_score(score, sure):
 def test_crops_are_in_pixels_of_the_decoded_image():
     """Boxes refer to the full image; the crop is taken from what was decoded, here half of it."""
     classifier = StubClassifier(NOTHING, NOTHING)
-    observer = Observer(StubDetector(box("cat")), classifier=classifier, names=NAMES)
+    observer = Observer(StubDetector(box("cat")), classifier=classifier, names=NAMES, sorts=SORTS)
     observer.observe(Image.new("RGB", (100, 50)), width=200, height=100)
     assert classifier.boxes[0] == (0, 0, 100, 50)
     assert classifier.boxes[2] == (5, 5, 20, 20)
@@ -106,16 +109,16 @@ def test_the_whole_image_is_looked_at_while_objects_are_searched():
     looked = threading.Event()
 
     class Detector(StubDetector):
-        def detect(self, image, *, width, height):
+        def detect(self, image, *, width, height, min_score):
             assert looked.wait(30)
-            return super().detect(image, width=width, height=height)
+            return super().detect(image, width=width, height=height, min_score=min_score)
 
     class Classifier(StubClassifier):
         def classify(self, image, *, box):
             looked.set()
             return super().classify(image, box=box)
 
-    observer = Observer(Detector(box("person")), classifier=Classifier(NOTHING), names=NAMES)
+    observer = Observer(Detector(box("person")), classifier=Classifier(NOTHING), names=NAMES, sorts=SORTS)
     assert observer.observe(Image.new("RGB", (100, 50)), width=200, height=100).objects
 
 
@@ -123,7 +126,7 @@ def test_only_the_largest_three_are_checked():
     """A field full of sheep costs no more than three sheep."""
     flock = [box("sheep", xyxy=(10.0 * n, 0.0, 10.0 * n + n + 1, 50.0)) for n in range(10)]
     classifier = StubClassifier(NOTHING, *[NOTHING] * 3)
-    observer = Observer(StubDetector(*flock), classifier=classifier, names=NAMES)
+    observer = Observer(StubDetector(*flock), classifier=classifier, names=NAMES, sorts=SORTS)
     assert len(observer.observe(Image.new("RGB", (200, 100)), width=200, height=100).objects) == 10
     assert len(classifier.boxes) == 5
 
@@ -148,16 +151,23 @@ def test_places_follow_the_box(xyxy, place):
     [
         (view(espresso=0.9), "espresso", True),
         (view(espresso=0.7), "espresso", False),
-        (view(espresso=0.5), None, None),
+        (view(espresso=0.5), "food", False),
+        (view(tripod=0.5), None, None),
         (view(palace=0.4, church=0.4), "building", False),
         (view(palace=0.3, church=0.32), "building", False),
-        (view(palace=0.3, church=0.28), None, None),
-        (view(bald_eagle=0.3, kite=0.35), "animal", False),
-        (view(Beagle=0.3, Basset_Hound=0.28), None, None),
+        (view(palace=0.3, church=0.28), "building or other structure", False),
+        (view(palace=0.15, church=0.15), None, None),
+        (view(bald_eagle=0.3, kite=0.32), "bird of prey", False),
+        (view(bald_eagle=0.2, ostrich=0.3), "bird", False),
+        (view(Beagle=0.3, Basset_Hound=0.28), "animal", False),
+        (view(Beagle=0.2, Basset_Hound=0.2), None, None),
+        (view(daisy=0.3, rapeseed=0.2), "plant", False),
+        (view(valley=0.3, cliff=0.2), "landscape", False),
         (view(rocking_chair=0.4, desk=0.3), "furniture", False),
         (view(burrito=0.35, pizza=0.3), "food", False),
         (view(strawberry=0.4, lemon=0.4), "fruit", False),
-        (view(bald_eagle=0.4, kite=0.4), "bird", False),
+        (view(comic_book=0.26), "drawing", False),
+        (view(comic_book=0.9), "drawing", False),
         (view(badger=0.3, hare=0.3, goldfish=0.3), "animal", False),
         (view(bridegroom=0.95), None, None),
         (NOTHING, None, None),
@@ -167,6 +177,58 @@ def test_a_scene_needs_a_clear_word(scene, label, sure):
     """One class that is clear, or one sort of classes; never a word that says who somebody is."""
     found = observe(scene=scene).scene
     assert (found and found.label, found and found.sure) == (label, sure)
+
+
+@pytest.mark.parametrize(
+    ("whole", "centre", "label"),
+    [
+        (view(desk=0.6), view(bookcase=0.5), "furniture"),
+        (view(desk=0.95), view(bookcase=0.2), None),
+        (view(Beagle=0.95), view(Basset_Hound=0.3), "animal"),
+    ],
+)
+def test_a_sort_is_seen_in_the_whole_and_in_its_centre(whole, centre, label):
+    """One look that is sure does not make up for another that is not; a narrow sort needs more of each."""
+    scene = observe(scene=whole, centre=centre).scene
+    assert (scene and scene.label) == label
+
+
+@pytest.mark.parametrize(
+    ("score", "scene", "label"),
+    [
+        (0.35, view(tabby_cat=0.2, tiger_cat=0.15), "cat"),
+        (0.35, view(park_bench=0.5), None),
+        (0.29, view(tabby_cat=0.2, tiger_cat=0.15), None),
+        (0.35, view(tabby_cat=0.1, tiger_cat=0.1), None),
+        (0.45, view(espresso=0.7), None),
+        (0.45, view(tabby_cat=0.4, tiger_cat=0.3), None),
+    ],
+)
+def test_what_detector_and_classifier_both_half_see_may_be_there(score, scene, label):
+    """Neither would be believed alone; it is never sure, and a clear word for the whole goes before it."""
+    objects = observe(box("cat", score=score), scene=scene).objects
+    assert [(item.label, item.sure) for item in objects] == ([(label, False)] if label else [])
+
+
+def test_of_what_is_half_seen_only_the_likeliest_is_said():
+    """Counts of what is not sure are worth nothing."""
+    weak = [box("bench", score=0.45), box("cat", score=0.4), box("cat", score=0.35), box("person", score=0.49)]
+    scene = view(tabby_cat=0.25, tiger_cat=0.2, park_bench=0.26)
+    assert [item.score for item in observe(*weak, scene=scene).objects] == [0.4]
+
+
+def test_what_is_half_seen_goes_before_a_sort_that_says_less():
+    """A cat is more than an animal; a bird is no more than a bird, which is then probable."""
+    cat = observe(box("cat", score=0.4), scene=view(tabby_cat=0.3, lynx=0.2))
+    assert ([item.label for item in cat.objects], cat.scene) == (["cat"], None)
+    bird = observe(box("bird", score=0.4), scene=view(ostrich=0.3, bald_eagle=0.2))
+    assert (bird.objects, bird.scene and bird.scene.label) == ((), "bird")
+
+
+def test_what_is_half_seen_is_left_out_beside_an_object():
+    """What was found for sure makes the description; a guess would only add doubt to it."""
+    found = observe(box("person"), box("bench", score=0.45), scene=view(park_bench=0.5))
+    assert [item.label for item in found.objects] == ["person"]
 
 
 @pytest.mark.parametrize(

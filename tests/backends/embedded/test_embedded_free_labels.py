@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from vision_backends import AllBackendsFailedError, ImageLabel, Router, UnavailableError
@@ -58,6 +59,34 @@ def test_the_lowest_score_is_the_callers(router, photos):
     assert list(scores.values()) == sorted(scores.values(), reverse=True)
     assert next(iter(scores)) == "a rocket launch"
     assert router.detect(photos["rocket"], labels=labels, min_score=0.99).image_labels == ()
+
+
+def test_a_doubtful_box_does_not_stand_for_the_whole_image(router, photos):
+    """Asked for everything, the detector has weak boxes for a clock that the whole image is sure of."""
+    clock = photos["cat"].parents[1] / "sample" / "photos" / "clock.jpg"
+    found = router.detect(clock, labels=["wall clock", "castle"], min_score=0.0)
+    assert 0.0 <= max(box.score for box in found if box.label == "wall clock") < 0.5
+    assert {known.label: known.score > 0.9 for known in found.image_labels}["wall clock"]
+
+
+@pytest.mark.parametrize("min_score", [0.0, 0.7])
+def test_the_detector_looks_once(photos, min_score):
+    """What it has found serves the boxes and the image as a whole; the latter is scored as with a look of its own."""
+    backend = EmbeddedBackend(threads=1)
+    runs = []
+    run = backend._models["nanodet-g-416"].run
+    backend._models["nanodet-g-416"].run = lambda outputs, image: runs.append(outputs) or run(outputs, image)
+    panda = photos["cat"].parents[1] / "sample" / "photos" / "panda.jpg"  # the detector is sure of a bear
+    image = open_image(panda, min_side_px=640)
+    request = DetectRequest(labels=("a zoo", "a panda", "a guitar"), min_score=min_score)
+    (found,) = backend.detect([image], request, timeout_s=60)
+    assert len(runs) == 1
+    whole = backend._joint.embed(image.rgb(min_side_px=640), looks=2)
+    likeness = {label: float(whole @ backend._joint.embed_text(label)) for label in request.labels}
+    for known in found.image_labels:
+        assert known.score == pytest.approx(np.interp(likeness[known.label], [0, 0.35, 1], [0, 0.5, 1]), abs=1e-4)
+    assert max(known.score for known in found.image_labels) > min_score
+    assert all(box.score >= min_score for box in found)
 
 
 def test_the_trace_says_what_was_localised(router, photos):

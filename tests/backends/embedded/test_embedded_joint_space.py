@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vision_backends import InvalidRequestError, Router, SpaceUnavailableError
+from vision_backends import InvalidRequestError, KeptImage, Router, SpaceUnavailableError
 from vision_backends.backends.embedded import EmbeddedBackend
 from vision_backends.backends.embedded.word_vectors import MOST_PIECES
 from vision_backends.backends.requests import EmbedRequest, EmbedTextRequest
 from vision_backends.errors import TEXT_TOO_LONG, UNREADABLE_INPUT, NotReadyError, NotSupportedError, TimedOutError
 from vision_backends.images import open_image
 
-JOINT = "embedded/conse-minilm-l6-static-128@12a0e48a43f8+44e9d91e8412+cddc2f6333b8-p1-j1"
+JOINT = "embedded/conse-minilm-l6-static-128@12a0e48a43f8+44e9d91e8412+decc24048926-p2-j1"
 
 WORDS_FOR = {
     "astronaut": "a woman in front of a flag",
@@ -63,6 +63,22 @@ def test_images_have_a_space_of_their_own_unless_the_joint_one_is_pinned(router,
     assert router.embed_text("a cat").space == shared.space == JOINT
     assert alone.space != shared.space
     assert shared.trace.model == "minilm-l6-static-128+efficientnet-lite0-224+nanodet-g-416"
+
+
+@pytest.mark.parametrize("first", [None, JOINT])
+def test_both_spaces_of_an_image_take_one_look(photos, first):
+    """The classifier runs once for an image that is kept, whichever space comes first; the vectors are as alone."""
+    backend = EmbeddedBackend(threads=1)
+    runs = []
+    run = backend._models["efficientnet-lite0-224"].run
+    backend._models["efficientnet-lite0-224"].run = lambda outputs, image: runs.append(outputs) or run(outputs, image)
+    kept = KeptImage(photos["cat"])
+    with Router([backend], caching=False) as router:
+        found = {space: router.embed(kept, space=space).vector for space in (first, None if first else JOINT)}
+        assert len(runs) == 1
+        for space, vector in found.items():
+            assert np.array_equal(vector, router.embed(photos["cat"], space=space).vector)
+        assert len(runs) == 3
 
 
 def test_a_text_for_the_images_own_space_is_told_of_the_joint_one(router, photos):

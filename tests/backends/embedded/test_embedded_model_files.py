@@ -46,6 +46,13 @@ def test_there_are_a_thousand_class_names():
     assert not [name for name in names if set(name) & set("()/_,") or name != name.strip()]
 
 
+def test_the_notice_has_the_checksum_of_the_sorts():
+    """They were made by a script from WordNet, whose licence goes with them."""
+    digest = hashlib.sha256(asset("imagenet-sorts.tsv").read_bytes()).hexdigest()
+    assert digest in asset("NOTICE").read_text(encoding="utf-8")
+    assert "Princeton University" in asset("LICENSE-WORDNET").read_text(encoding="utf-8")
+
+
 def test_every_photo_has_its_credit():
     """Author, licence and source of each photo are in CREDITS.md, and none is larger than it needs to be."""
     credits_ = (PHOTOS / "CREDITS.md").read_text(encoding="utf-8")

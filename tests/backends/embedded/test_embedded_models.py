@@ -31,25 +31,25 @@ def detector(model):
 
 
 def reference_input(image):
-    """Return NanoDet's input, pixel by pixel: fitted, centred on black, blue-green-red, normalised."""
+    """Return NanoDet's input, pixel by pixel: fitted, on black up to strides of 32, blue-green-red, normalised."""
     scale = 416 / max(image.size)
     size = [max(1, round(side * scale)) for side in image.size]
     fitted = np.asarray(image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0), dtype=np.float64)
-    left, top = (416 - size[0]) // 2, (416 - size[1]) // 2
-    planes = np.zeros((1, 3, 416, 416))
+    width, height = (math.ceil(side / 32) * 32 for side in size)
+    left, top = (width - size[0]) // 2, (height - size[1]) // 2
+    planes = np.zeros((1, 3, height, width))
     for plane, (mean, std) in enumerate([(103.53, 57.375), (116.28, 57.12), (123.675, 58.395)]):
         planes[0, plane] = -mean / std
         planes[0, plane, top : top + size[1], left : left + size[0]] = (fitted[:, :, 2 - plane] - mean) / std
     return planes.astype(np.float32), (left, top, size)
 
 
-def reference_boxes(scores, sides, min_score):
-    """Return (score, label, box in the square) for every cell and class at or above a score."""
+def reference_boxes(scores, sides, min_score, *, shape):
+    """Return (score, label, box in the input) for every cell and class at or above a score."""
     boxes, point = [], 0
     for stride in (8, 16, 32):
-        cells = 416 // stride
-        for row in range(cells):
-            for column in range(cells):
+        for row in range(shape[0] // stride):
+            for column in range(shape[1] // stride):
                 for label in range(80):
                     if scores[label, point] >= min_score:
                         lengths = []
@@ -78,7 +78,7 @@ def reference_detections(model, image, min_score):
     planes, (left, top, size) = reference_input(image)
     scores, sides = model.run(["scores", "sides"], planes)
     found = []
-    for score, label, box in reference_boxes(scores[0], sides[0], min_score):
+    for score, label, box in reference_boxes(scores[0], sides[0], min_score, shape=planes.shape[2:]):
         xs = [min(max((x - left) * image.width / size[0], 0), image.width) for x in box[0::2]]
         ys = [min(max((y - top) * image.height / size[1], 0), image.height) for y in box[1::2]]
         if xs[0] < xs[1] and ys[0] < ys[1]:
@@ -142,50 +142,78 @@ def test_a_higher_score_only_drops_boxes(detector, photos):
 
 
 class StubModel:
-    """Answers with outputs in which one cell is sure of one class."""
+    """Answers with outputs in which one cell is sure of one class; negative places count from the end."""
 
-    def __init__(self, *, point, label, bins):
-        self.scores = np.zeros((1, 80, 3549), dtype=np.float32)
-        self.sides = np.full((1, 44, 3549), -50, dtype=np.float32)
-        self.scores[0, label, point] = 0.9
-        for side, step in enumerate(bins):
-            self.sides[0, side * 11 + step, point] = 50
+    def __init__(self, *, stride, row, column, label, bins):
+        self.stride, self.row, self.column = stride, row, column
+        self.label, self.bins = label, bins
 
     def run(self, outputs, image):
-        """Return the outputs that it was made with."""
-        assert image.shape == (1, 3, 416, 416)
-        return [getattr(self, name) for name in outputs]
+        """Return outputs for an input of any shape."""
+        height, width = image.shape[2:]
+        assert (height % 32, width % 32, max(height, width)) == (0, 0, 416)
+        cells = {stride: (height // stride, width // stride) for stride in (8, 16, 32)}
+        before = sum(rows * columns for stride, (rows, columns) in cells.items() if stride < self.stride)
+        rows, columns = cells[self.stride]
+        point = before + self.row % rows * columns + self.column % columns
+        points = sum(rows * columns for rows, columns in cells.values())
+        scores = np.zeros((1, 80, points), dtype=np.float32)
+        sides = np.full((1, 44, points), -50, dtype=np.float32)
+        scores[0, self.label, point] = 0.9
+        for side, step in enumerate(self.bins):
+            sides[0, side * 11 + step, point] = 50
+        return [{"scores": scores, "sides": sides}[name] for name in outputs]
 
 
 @pytest.mark.parametrize(
-    ("point", "expected"),
+    ("stride", "place", "expected"),
     [
-        (0, (-4, -12, 28, 36)),  # stride 8, first cell: centre (4, 4)
-        (2704, (-8, -24, 56, 72)),  # stride 16, first cell: centre (8, 8)
-        (3549 - 1, (400 - 32, 400 - 64, 400 + 96, 400 + 128)),  # stride 32, last cell: centre (400, 400)
+        (8, 0, (-4, -12, 28, 36)),  # first cell: centre (4, 4)
+        (16, 0, (-8, -24, 56, 72)),  # first cell: centre (8, 8)
+        (32, -1, (400 - 32, 400 - 64, 400 + 96, 400 + 128)),  # last cell: centre (400, 400)
     ],
 )
-def test_a_cell_becomes_a_box_around_its_centre(point, expected):
+def test_a_cell_becomes_a_box_around_its_centre(stride, place, expected):
     """Left, top, right and bottom are 1, 2, 3 and 4 strides from the centre of the cell."""
-    detector = Detector(StubModel(point=point, label=5, bins=(1, 2, 3, 4)), categories=coco_categories())
+    model = StubModel(stride=stride, row=place, column=place, label=5, bins=(1, 2, 3, 4))
+    detector = Detector(model, categories=coco_categories())
     (found,) = detector.detect(Image.new("RGB", (416, 416)), width=416, height=416)
     assert found.label == "bus"
     assert found.xyxy == pytest.approx([min(max(side, 0), 416) for side in expected], abs=1e-3)
 
 
-@given(width=st.integers(1, 300), height=st.integers(1, 300), factor=st.integers(1, 8))
-def test_boxes_are_mapped_back_from_the_square(width, height, factor):
-    """Whatever the shape and the scale of the image: it lies centred in the square, and boxes are clipped to it."""
-    detector = Detector(StubModel(point=2704 + 26 * 12 + 12, label=5, bins=(4, 3, 2, 1)), categories=coco_categories())
+@given(width=st.integers(1, 300), height=st.integers(1, 300), factor=st.integers(1, 8), place=st.sampled_from([0, -1]))
+def test_boxes_are_mapped_back_from_the_input(width, height, factor, place):
+    """Whatever the shape and the scale of the image: it lies centred in the input, and boxes are clipped to it."""
+    model = StubModel(stride=16, row=place, column=place, label=5, bins=(1, 1, 1, 1))
+    detector = Detector(model, categories=coco_categories())
     (found,) = detector.detect(
         Image.new("RGB", (width, height)), width=factor * width, height=factor * height, min_score=0.5
     )
     expected = []
-    for side, limit in zip((200 - 64, 200 - 48, 200 + 32, 200 + 16), (width, height) * 2, strict=True):
+    for step, limit in zip((-16, -16, 16, 16), (width, height) * 2, strict=True):
         inner = max(1, round(limit * 416 / max(width, height)))
-        mapped = (side - (416 - inner) // 2) * factor * limit / inner
+        side = math.ceil(inner / 32) * 32
+        centre = 8 if place == 0 else side - 8
+        mapped = (centre + step - (side - inner) // 2) * factor * limit / inner
         expected.append(min(max(mapped, 0), factor * limit))
     assert found.xyxy == pytest.approx(expected, abs=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("size", "seen"), [((800, 600), (320, 416)), ((600, 800), (416, 320)), ((1600, 900), (256, 416))]
+)
+def test_the_detector_sees_no_more_black_than_its_strides_ask_for(model, size, seen):
+    """A photo of 4:3 costs a quarter less than a square, and nothing is seen at the edge of a large black area."""
+    shapes = []
+
+    class Watching:
+        def run(self, outputs, image):
+            shapes.append(image.shape[2:])
+            return model.run(outputs, image)
+
+    Detector(Watching(), categories=coco_categories()).detect(Image.new("RGB", size), width=size[0], height=size[1])
+    assert shapes == [seen]
 
 
 @st.composite

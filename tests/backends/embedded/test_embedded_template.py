@@ -86,6 +86,19 @@ COLOURS = " The main colours are brown and beige."
             "The image shows a person on the left. The setting looks like a beach.",
         ),
         (evidence(scene=guess("beach")), "The setting looks like a beach."),
+        (evidence(scene=guess("drawing", sure=False)), "The image looks like a drawing."),
+        (
+            evidence(seen("person"), scene=guess("drawing", sure=False)),
+            "The image shows a person on the left. The image looks like a drawing.",
+        ),
+        (
+            evidence(scene=guess("building or other structure", sure=False)),
+            "The image probably shows a building or other structure.",
+        ),
+        (
+            evidence(seen("cat", sure=False), scene=guess("plant", sure=False)),
+            "The image probably shows a plant and perhaps a cat on the left.",
+        ),
         (evidence(), "Nothing in the image was recognised with confidence."),
     ],
 )

@@ -26,8 +26,9 @@ from PIL import Image as PILImage
 import vision_backends
 from vision_backends.backends.openai import OpenAIBackend
 from vision_backends.backends.openai.client import Client
-from vision_backends.backends.openai.errors import Secret, Taxonomy
-from vision_backends.backends.openai.models import PriceList
+from vision_backends.backends.openai.errors import Taxonomy
+from vision_backends.backends.openai.prices import PriceList
+from vision_backends.backends.openai.secret import Secret
 from vision_backends.backends.openai.settings import BaseUrl
 from vision_backends.backends.requests import DescribeRequest
 from vision_backends.clock import SYSTEM_CLOCK, Deadline

@@ -22,7 +22,8 @@ from vision_backends.backends.openai.error_body import (
     read_rate_limits,
     read_retry_after_s,
 )
-from vision_backends.backends.openai.errors import RULES, Secret, Taxonomy
+from vision_backends.backends.openai.errors import RULES, Taxonomy
+from vision_backends.backends.openai.secret import Secret
 from vision_backends.backends.requests import RateLimits
 from vision_backends.errors import (
     AuthenticationError,

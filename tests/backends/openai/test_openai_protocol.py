@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from vision_backends.backends.openai.models import Tokens
+from vision_backends.backends.openai.prices import Tokens
 from vision_backends.backends.openai.protocol import Ask, Chat, Responses, Said, Transcript, join_parts, read_all, whole
 from vision_backends.errors import ContentRejectedError, InvalidReplyError, UnavailableError
 

@@ -9,7 +9,7 @@ import traceback
 import pytest
 
 from vision_backends.backends.openai import AzureBackend, OpenAIBackend
-from vision_backends.backends.openai.errors import Secret, scrub
+from vision_backends.backends.openai.secret import Secret, scrub
 from vision_backends.backends.requests import DescribeRequest, EmbedRequest
 from vision_backends.errors import AuthenticationError, ConfigError, VisionError
 from vision_backends.testing.sandbox import FAULTS, Fault

@@ -8,8 +8,9 @@ import json
 import pytest
 
 from vision_backends.backends.openai.client import Client
-from vision_backends.backends.openai.errors import Secret, Taxonomy
-from vision_backends.backends.openai.models import PriceList
+from vision_backends.backends.openai.errors import Taxonomy
+from vision_backends.backends.openai.prices import PriceList
+from vision_backends.backends.openai.secret import Secret
 from vision_backends.backends.openai.settings import BaseUrl
 from vision_backends.clock import SYSTEM_CLOCK, Deadline
 from vision_backends.errors import UnavailableError

@@ -13,8 +13,9 @@ from importlib.metadata import version
 from pathlib import Path  # noqa: TC003 — the configuration reads the constructor's annotations
 from queue import Empty
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
+from weakref import WeakKeyDictionary
 
-from vision_backends.backends.base import Backend, in_own_words, rehearse
+from vision_backends.backends.base import Backend, rehearse
 from vision_backends.backends.embedded.rapid_ocr import RapidOcr
 from vision_backends.backends.embedded.reading import Reader
 from vision_backends.backends.embedded.session import OnnxModel, default_threads
@@ -28,6 +29,7 @@ from vision_backends.backends.requests import (
     EmbedTextRequest,
     Model,
 )
+from vision_backends.backends.rung_names import in_own_words
 from vision_backends.backends.vocabulary import joined, match_labels
 from vision_backends.clock import SYSTEM_CLOCK, Clock, Stopwatch, measured
 from vision_backends.config.found import FREELY
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
 
     from vision_backends.backends.embedded.evidence import Observer
     from vision_backends.backends.embedded.joint_space import JointSpace
-    from vision_backends.backends.embedded.models import Classifier, Detector
+    from vision_backends.backends.embedded.models import Classifier, Detector, Look
     from vision_backends.backends.embedded.reading import Ocr
     from vision_backends.backends.model_cards import ModelCard
     from vision_backends.backends.requests import Request
@@ -63,10 +65,10 @@ OcrName = Literal["small", "rapidocr", "off"]
 READING_PX = 1280
 """Shorter side of the pixels in which text is read, where there is some."""
 
-PREPROCESSING = "p1"
+PREPROCESSING = "p2"
 """Changes with anything that changes boxes or vectors apart from the model files."""
 
-WORDING = "w2"
+WORDING = "w3"
 """Changes with anything that changes descriptions apart from the model files."""
 
 READING = "t2"
@@ -80,7 +82,7 @@ NOT_LOCALISED = (
 )
 """Said of answers to labels of any words."""
 
-LABELLING = "l1"
+LABELLING = "l2"
 """Changes with anything that changes what labels of any words are found in, apart from all of these."""
 
 MOST_VOCABULARIES = 64
@@ -113,6 +115,12 @@ class EmbeddedBackend(Backend):
 
     Raises:
         ConfigError: A value has no meaning.
+
+    Examples:
+        >>> from vision_backends import EmbeddedBackend
+        >>> with Router([EmbeddedBackend(min_score=0.5)]) as offline:
+        ...     offline.detect("cat.jpg").labels.tolist()
+        ['cat']
     """
 
     name = "embedded"
@@ -144,6 +152,7 @@ class EmbeddedBackend(Backend):
         self._joint_space = self._name_joint_space()
         self._meanings = lru_cache(maxsize=MOST_VOCABULARIES)(self._match)  # asked for several times in each call
         self._ocr = self._open_ocr(ocr)
+        self._looks: WeakKeyDictionary[Image, Look] = WeakKeyDictionary()
         self._renew()
         after_fork_in_child(self, EmbeddedBackend._renew)
 
@@ -214,19 +223,19 @@ class EmbeddedBackend(Backend):
         return 2
 
     def image_px(self, request: Request) -> int | None:
-        """Return what the model needs, or enough for the crops that a description looks at.
+        """Return what the models need, or enough for the crops that a description looks at.
 
-        An embedding takes twice the model's input, so that a JPEG that was decoded at reduced scale gives the same
-        vector as one that was not, but for a cosine distance of at most 0.002.
+        An embedding takes half as much again as its model's input, so that a JPEG that was decoded at reduced scale
+        gives the same vector as one that was not, but for a cosine distance of 0.001, and 0.005 at most.
         """
         if isinstance(request, DescribeRequest):
             return READING_PX if isinstance(self._ocr, RapidOcr) else CROPS_PX
         if isinstance(request, DetectRequest) and request.labels and self._free(request):
             return CROPS_PX
-        if isinstance(request, DetectRequest):
-            return self._cards[DETECTOR].input_px
-        side_px = self._cards[CLASSIFIER].input_px
-        return side_px and 2 * side_px
+        if isinstance(request, EmbedRequest) and request.space != self._joint_space:
+            side_px = self._cards[CLASSIFIER].input_px
+            return side_px and side_px * 3 // 2
+        return self._cards[DETECTOR].input_px
 
     def expected_s(self, request: Request) -> float:
         """Return the time of a first call, which loads the models, on a slow machine."""
@@ -255,12 +264,19 @@ class EmbeddedBackend(Backend):
         return self._answer(images, request, describe, timeout_s=timeout_s)
 
     def embed(self, images: Sequence[Image], request: EmbedRequest, *, timeout_s: float) -> list[Embedding]:
-        """Embed each image; the vector does not depend on what else is embedded with it."""
-        space = self.model_for(request).space or ""
-        tower = self._joint if space == self._joint_space else self._classifier
+        """Embed each image; the vector does not depend on what else is embedded with it.
 
-        def embed(_image: Image, pixels: PILImage.Image) -> partial[Embedding]:
-            return partial(Embedding, vector=tower.embed(pixels), space=space)
+        An image that is embedded in both spaces is looked at by the classifier once, as long as it is kept.
+        """
+        space = self.model_for(request).space or ""
+
+        def embed(image: Image, pixels: PILImage.Image) -> partial[Embedding]:
+            look = self._looks.get(image) or self._classifier.look(pixels)
+            self._looks[image] = look
+            vector = look.vector
+            if space == self._joint_space:
+                vector = self._joint.embed(pixels, whole=look.probabilities)
+            return partial(Embedding, vector=vector, space=space)
 
         return self._answer(images, request, embed, timeout_s=timeout_s)
 
@@ -284,9 +300,16 @@ class EmbeddedBackend(Backend):
         min_score = self._min_score if request.min_score is None else request.min_score
 
         def detect(image: Image, pixels: PILImage.Image) -> partial[Detections]:
+            from vision_backends.backends.embedded.evidence import SURE_SCORE
+
             width, height = image.width, image.height
-            found = self._detector.detect(pixels, width=width, height=height, min_score=min_score)
-            items = [replace(item, label=wanted[item.label]) for item in found if item.label in wanted]
+            lowest = min(min_score, SURE_SCORE) if free else min_score
+            found = self._detector.detect(pixels, width=width, height=height, min_score=lowest)
+            items = [
+                replace(item, label=wanted[item.label])
+                for item in found
+                if item.label in wanted and item.score >= min_score
+            ]
             if not free:
                 return partial(Detections, items=tuple(items), width=width, height=height)
             from vision_backends.backends.embedded.free_labels import find_labels
@@ -373,9 +396,11 @@ class EmbeddedBackend(Backend):
     @cached_property
     def _observer(self) -> Observer:
         from vision_backends.backends.embedded.evidence import Observer
+        from vision_backends.backends.embedded.label_knowledge import read_sorts
 
         reader = None if self._ocr is None else Reader(self._ocr)
-        return Observer(self._detector, classifier=self._classifier, names=self._names, reader=reader)
+        sorts = read_sorts(asset("imagenet-sorts.tsv").read_text(encoding="utf-8"))
+        return Observer(self._detector, classifier=self._classifier, names=self._names, sorts=sorts, reader=reader)
 
     @cached_property
     def _categories(self) -> dict[str, int]:

@@ -15,14 +15,15 @@ import numpy as np
 
 from vision_backends.backends.embedded.label_knowledge import (
     ANIMALS,
-    BROAD,
+    DRAWING,
+    DRAWN,
     KINDS,
     MEMBERS,
     REFINEMENTS,
-    SORTS,
     SPECIES,
     UNSPOKEN,
 )
+from vision_backends.backends.embedded.models import DEFAULT_MIN_SCORE
 from vision_backends.backends.embedded.reading import Reading
 from vision_backends.clock import measured
 from vision_backends.engine.threads import beside
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL import Image as PILImage
 
+    from vision_backends.backends.embedded.label_knowledge import Sort
     from vision_backends.backends.embedded.models import Classifier, Detector
     from vision_backends.backends.embedded.reading import Reader, TextLine
     from vision_backends.types import Detection
@@ -57,18 +59,28 @@ CORRECTION_SHARE = 0.5
 REFINEMENT_SHARE = 0.7
 
 ANIMAL_SHARE = 0.4
-"""Like `GENUS_SHARE`, but here the detector says so as well."""
+"""Of the probability that animals would not have by chance; the detector says so as well."""
 
 SCENE_SHARE = 0.6
 """Below this the classifier's word for a whole image is wrong too often to be repeated."""
 
 SCENE_SURE_SHARE = 0.8
 
-GENUS_SHARE = 0.7
-"""Of the probability that a sort of classes would not have by chance."""
+SORT_SHARE = 0.6
+"""A sort that claims little needs less than this."""
 
-BROAD_SHARE = 0.6
-"""The same for a sort that claims little."""
+SHARE_OF_EACH = 0.6
+"""The whole image and its centre must each give this much of what both must give on average."""
+
+DRAWING_SHARE = 0.25
+"""The classifier takes drawings of anything for comic books, and nothing else."""
+
+WEAK_SCORE = 0.3
+"""What is found below `DEFAULT_MIN_SCORE` is more often wrong than right. Where nothing else is known, and the
+classifier sees the same thing as well, it is said with a "may"."""
+
+WEAK_SUPPORT = 0.25
+"""So much probability, beyond chance, on the classes that are what was found."""
 
 FOREGROUND_SHARE = 0.35
 MOST_CROPS = 3
@@ -223,6 +235,7 @@ class Observer:
         detector: Finds the objects.
         classifier: Names the whole, and checks what the detector found.
         names: The classifier's class names.
+        sorts: The sorts that its classes fall into, the narrower first.
         reader: Reads text; None leaves it unread.
     """
 
@@ -232,11 +245,17 @@ class Observer:
         *,
         classifier: Classifier,
         names: Sequence[str],
+        sorts: Sequence[Sort],
         reader: Reader | None = None,
     ) -> None:
         self._detector = detector
         self._classifier = classifier
         self._names = names
+        self._drawing = names.index(DRAWING)
+        self._sorts = sorts
+        self._members = np.zeros((len(sorts), len(names)), dtype=np.float32)
+        for row, sort in zip(self._members, sorts, strict=True):
+            row[list(sort.numbers)] = 1
         self._palette = Palette()
         self._reader = reader
 
@@ -271,7 +290,8 @@ class Observer:
             lambda: (self._palette.tones(image), classify(box=whole), classify(box=centre), look(image)),
             name="vision-overview",
         )
-        found = self._detector.detect(image, width=width, height=height)
+        candidates = self._detector.detect(image, width=width, height=height, min_score=WEAK_SCORE)
+        found = [item for item in candidates if item.score >= DEFAULT_MIN_SCORE]
         with measured("model"):
             tones, of_whole, of_centre, window = overview()
         checkable = [item for item in found if item.label in KINDS or item.label in REFINEMENTS]
@@ -279,7 +299,11 @@ class Observer:
         scale = np.array([image.width / width, image.height / height] * 2)
         crops = [tuple((np.array(item.xyxy) * scale).tolist()) for item in doubtful]
         checks = {id(item): classify(box=crop) for item, crop in zip(doubtful, crops, strict=True)}
-        seen = [self._seen(item, checks.get(id(item)), area_px=width * height, width=width) for item in found]
+        area_px = width * height
+        seen = [self._seen(item, checks.get(id(item)), area_px=area_px, width=width) for item in found]
+        views = np.stack([of_whole, of_centre])
+        if not found:
+            seen = self._supported(candidates, views, area_px=area_px, width=width)
         reading = Reading()
         if self._reader is not None and window is not None:
             part = tuple((np.array(window) / scale).tolist())
@@ -287,7 +311,7 @@ class Observer:
             reading = self._reader.read(pixels, window=part, width=width, height=height, left_s=left_s)
         return Evidence(
             objects=tuple(sorted(seen, key=lambda item: -item.share * item.score)),
-            scene=self._scene((of_whole + of_centre) / np.float32(2), seen),
+            scene=self._scene(views, seen),
             tones=tones,
             text=None if self._reader is None else reading.lines,
             text_complete=reading.complete,
@@ -295,18 +319,27 @@ class Observer:
 
     def _seen(self, item: Detection, view: Floats | None, *, area_px: int, width: int) -> SeenObject:
         label, sure = (item.label, item.score >= SURE_SCORE) if view is None else self._checked(item, view)
-        share = item.area_px / area_px
-        middle = (item.xyxy[0] + item.xyxy[2]) / 2 / width
-        side: Place = "left" if middle < 1 / 3 else "right" if middle > 2 / 3 else "centre"
-        return SeenObject(
-            label=label,
-            detected_as=item.label,
-            score=item.score,
-            sure=sure,
-            place="foreground" if share >= FOREGROUND_SHARE else side,
-            share=share,
-            xyxy=item.xyxy,
-        )
+        return _placed(item, label, sure=sure, area_px=area_px, width=width)
+
+    def _supported(
+        self, candidates: Sequence[Detection], views: Floats, *, area_px: int, width: int
+    ) -> list[SeenObject]:
+        """Return the weak detection that the classifier's views of the whole [2, 1000] support best, if any.
+
+        There is none where these say as much by themselves.
+        """
+        view, sort = views.mean(axis=0), self._sort(views)
+        if view.max() >= SCENE_SHARE or (sort is not None and sort[0].share >= SORT_SHARE):
+            return []
+        supports = [(item, _share(view, self._classes_of(item.label))) for item in candidates]
+        said = None if sort is None else sort[0].label
+        supported = [(item, share) for item, share in supports if share >= WEAK_SUPPORT and item.label != said]
+        best = max(supported, key=lambda each: each[0].score * each[1], default=None)
+        return [] if best is None else [_placed(best[0], best[0].label, sure=False, area_px=area_px, width=width)]
+
+    def _classes_of(self, label: str) -> Sequence[int]:
+        """Return the classes that are what the detector calls so; none where that is not known."""
+        return KINDS.get(label) or [self._names.index(name) for name in REFINEMENTS.get(label, ())]
 
     def _checked(self, item: Detection, view: Floats) -> tuple[str, bool]:
         """Return what an object is and whether that is sure, given the classifier's view of it [1000]."""
@@ -330,20 +363,51 @@ class Observer:
             return "animal", True
         return item.label, False
 
-    def _scene(self, view: Floats, seen: Sequence[SeenObject]) -> Guess | None:
-        """Return the classifier's word for the whole [1000], unless an object says the same.
+    def _scene(self, views: Floats, seen: Sequence[SeenObject]) -> Guess | None:
+        """Return the classifier's word for the whole [2, 1000], unless an object says the same.
 
-        That is one clear class, or else the narrowest sort of classes that the view supports.
+        That is one clear class, or else the narrowest sort of classes that both views support.
         """
+        view = views.mean(axis=0)
         best = int(view.argmax())
-        clear = [(self._names[best], float(view[best]), {best})] if view[best] >= SCENE_SHARE else []
-        sorts = ((label, _share(view, numbers), set(numbers)) for label, numbers in SORTS.items())
-        guesses = clear or (sort for sort in sorts if sort[1] >= (BROAD_SHARE if sort[0] in BROAD else GENUS_SHARE))
-        label, score, numbers = next(iter(guesses), ("", 0.0, set[int]()))
+        if view[self._drawing] >= DRAWING_SHARE:
+            return Guess(label=DRAWN, score=float(view[self._drawing]), sure=False)
+        if view[best] >= SCENE_SHARE:
+            label, score, numbers = self._names[best], float(view[best]), frozenset({best})
+        elif (found := self._sort(views)) is not None:
+            label, score, numbers = found[0].label, found[1], found[0].numbers
+        else:
+            return None
         words = {label, *(self._names[number] for number in numbers)}
-        if not label or label in UNSPOKEN or any(_says_the_same(item, label, words, numbers) for item in seen):
+        if label in UNSPOKEN or any(_says_the_same(item, label, words, numbers) for item in seen):
             return None
         return Guess(label=label, score=score, sure=score >= SCENE_SURE_SHARE and len(numbers) == 1)
+
+    def _sort(self, views: Floats) -> tuple[Sort, float] | None:
+        """Return the narrowest sort that both views [2, 1000] support, and its share; None where there is none."""
+        by_chance = self._members.mean(axis=1)
+        # einsum, since a matrix product may wake BLAS threads that then spin beside the models.
+        shares = (np.einsum("vc,sc->sv", views, self._members) - by_chance[:, None]) / (1 - by_chance[:, None])
+        for sort, share, least in zip(self._sorts, shares.mean(axis=1), shares.min(axis=1), strict=True):
+            if share >= sort.share and least >= SHARE_OF_EACH * sort.share:
+                return sort, float(share)
+        return None
+
+
+def _placed(item: Detection, label: str, *, sure: bool, area_px: int, width: int) -> SeenObject:
+    """Return an object with its place."""
+    share = item.area_px / area_px
+    middle = (item.xyxy[0] + item.xyxy[2]) / 2 / width
+    side: Place = "left" if middle < 1 / 3 else "right" if middle > 2 / 3 else "centre"
+    return SeenObject(
+        label=label,
+        detected_as=item.label,
+        score=item.score,
+        sure=sure,
+        place="foreground" if share >= FOREGROUND_SHARE else side,
+        share=share,
+        xyxy=item.xyxy,
+    )
 
 
 class Palette:
@@ -420,7 +484,7 @@ def _share(view: Floats, numbers: Sequence[int]) -> float:
     return (float(view[list(numbers)].sum()) - by_chance) / (1 - by_chance)
 
 
-def _says_the_same(item: SeenObject, label: str, words: set[str], numbers: set[int]) -> bool:
+def _says_the_same(item: SeenObject, label: str, words: set[str], numbers: frozenset[int]) -> bool:
     """Return whether an object already says what a word for the whole, or one of its classes, would."""
     if item.detected_as in MEMBERS.get(label, ()):
         return True

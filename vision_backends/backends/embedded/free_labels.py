@@ -7,11 +7,13 @@ said of which, and how sure that is. It must not know which labels the detector 
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vision_backends.backends.embedded.joint_space import weighed
 from vision_backends.types import ImageLabel
 
 if TYPE_CHECKING:
@@ -27,8 +29,12 @@ if TYPE_CHECKING:
 
 __all__ = ["find_labels"]
 
+EVEN_SCORE = 0.5
+"""From here on a thing is seldom taken for another. A box that is less sure, where such are asked for, does not stand
+for what the image as a whole says of its label."""
+
 EVEN_LIKENESS = 0.35
-"""The cosine that counts as a score of 0.5. Of cut-outs of animals, food and things, 6 % are this like to the name of
+"""The cosine that counts as this score. Of cut-outs of animals, food and things, 6 % are this like to the name of
 another thing of their group, 0.4 % to one of another group, and 45 % to their own
 (``benchmarks/checks/joint_space.py``)."""
 
@@ -57,7 +63,7 @@ def find_labels(
         image: RGB pixels, at any scale.
         labels: What to look for.
         joint: The space in which images and labels are compared.
-        objects: What the detector has found, at least as sure as ``min_score``.
+        objects: What the detector has found, down to a score of `SURE_SCORE` and of ``min_score``.
         scale: Pixels of ``image`` for each pixel that boxes are in, across and down.
         min_score: Lowest score to report.
         truncate: Whether the rest of a label may be left out that is longer than is read.
@@ -68,7 +74,8 @@ def find_labels(
     """
     wanted = np.stack([joint.embed_text(label, truncate=truncate) for label in labels])
     boxes: list[Detection] = []
-    for item in sorted(objects, key=lambda item: -item.score * item.area_px)[:MOST_CROPS]:
+    boxed = (item for item in objects if item.score >= min_score)
+    for item in sorted(boxed, key=lambda item: -item.score * item.area_px)[:MOST_CROPS]:
         left, top, right, bottom = item.xyxy
         crop = (left * scale[0], top * scale[1], right * scale[0], bottom * scale[1])
         seen, said = joint.embed_part(image, crop, item), joint.embed_text(item.label)
@@ -77,8 +84,9 @@ def find_labels(
         score = min(item.score, float(scores[best]))
         if score >= min_score:
             boxes.append(replace(item, label=labels[best], score=score, category_id=None))
-    placed = {box.label for box in boxes}
-    scores = _scores(wanted @ joint.embed(image, looks=2)).tolist()
+    placed = {box.label for box in boxes if box.score >= EVEN_SCORE}
+    whole = joint.embed(image, objects=weighed(objects, area_px=image.width * image.height / math.prod(scale)), looks=2)
+    scores = _scores(wanted @ whole).tolist()
     return boxes, [
         ImageLabel(label=label, score=score)
         for label, score in zip(labels, scores, strict=True)
@@ -87,5 +95,5 @@ def find_labels(
 
 
 def _scores(cosines: Floats) -> Floats:
-    """Return scores in [0, 1] for likenesses: 0.5 where `EVEN_LIKENESS` is, in two straight lines."""
-    return np.interp(cosines, [0.0, EVEN_LIKENESS, 1.0], [0.0, 0.5, 1.0]).astype(np.float32)
+    """Return scores in [0, 1] for likenesses: an even one where `EVEN_LIKENESS` is, in two straight lines."""
+    return np.interp(cosines, [0.0, EVEN_LIKENESS, 1.0], [0.0, EVEN_SCORE, 1.0]).astype(np.float32)

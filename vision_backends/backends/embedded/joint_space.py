@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     Box = tuple[float, float, float, float]
     Floats = npt.NDArray[np.float32]
 
-__all__ = ["JointSpace"]
+__all__ = ["JointSpace", "weighed"]
 
 SORT_WEIGHT = 0.5
 """Beside its own name a class has that of its sort, so that an Egyptian Mau is found as a cat. Chosen, as all of the
@@ -69,7 +69,14 @@ class JointSpace:
         self._place = {label: len(names) + index for index, label in enumerate(categories)}
         self._vectors: Lazy[tuple[Floats, Floats]] = Lazy()
 
-    def embed(self, image: PILImage.Image, *, looks: int = 1) -> Floats:
+    def embed(
+        self,
+        image: PILImage.Image,
+        *,
+        whole: Floats | None = None,
+        objects: Sequence[tuple[str, float]] | None = None,
+        looks: int = 1,
+    ) -> Floats:
         """Return the L2-normalised vector of an image, [D].
 
         Each class weighs its probability, each object that is sure its score times the square root of its share of the
@@ -77,6 +84,8 @@ class JointSpace:
 
         Args:
             image: RGB pixels, at any scale.
+            whole: The classifier's probabilities for all of it, where they are known.
+            objects: What `weighed` returns of the objects in it, where they are known.
             looks: With 2 the classifier looks at the image's centre as well, for the mean of both; such vectors are not
                 those of the space as others know it.
 
@@ -87,9 +96,13 @@ class JointSpace:
         side = CENTRE_SHARE * min(width, height)
         left, top = (width - side) / 2, (height - side) / 2
         views = [(0.0, 0.0, float(width), float(height)), (left, top, left + side, top + side)][:looks]
-        probabilities: Floats = np.mean([self._classifier.classify(image, box=box) for box in views], axis=0)
-        found = self._detector.detect(image, width=width, height=height, min_score=SURE_SCORE)
-        return self._mixed(probabilities, [(item.label, _weight(item, width * height)) for item in found])
+        known = [] if whole is None else [whole]
+        seen = known + [self._classifier.classify(image, box=box) for box in views[len(known) :]]
+        probabilities: Floats = np.mean(seen, axis=0)
+        if objects is None:
+            found = self._detector.detect(image, width=width, height=height, min_score=SURE_SCORE)
+            objects = weighed(found, area_px=width * height)
+        return self._mixed(probabilities, objects)
 
     def embed_part(self, image: PILImage.Image, box: Box, item: Detection) -> Floats:
         """Return the L2-normalised vector of a part of an image in which an object was found, [D].
@@ -130,5 +143,7 @@ class JointSpace:
         return vectors, vectors.mean(axis=0)
 
 
-def _weight(item: Detection, area_px: int) -> float:
-    return item.score * math.sqrt(item.area_px / area_px)
+def weighed(objects: Sequence[Detection], *, area_px: float) -> list[tuple[str, float]]:
+    """Return the labels of objects that are sure, with their weights in the vector of an image of an area."""
+    sure = (item for item in objects if item.score >= SURE_SCORE)
+    return [(item.label, item.score * math.sqrt(item.area_px / area_px)) for item in sure]

@@ -1,12 +1,27 @@
 """How the classifier's 1000 words relate to the detector's 80: which may correct which.
 
 This module is knowledge as data; it must not know how either model is run. Numbers are positions in
-``models/imagenet-1k.txt``, words are lines of it.
+``models/imagenet-1k.txt``, words are lines of it. Sorts by WordNet's hypernyms are in ``models/imagenet-sorts.tsv``.
 """
 
 from __future__ import annotations
 
-__all__ = ["ANIMALS", "BROAD", "GENERA", "KINDS", "MEMBERS", "PLACES", "REFINEMENTS", "SORTS", "SPECIES", "UNSPOKEN"]
+from dataclasses import dataclass
+
+__all__ = [
+    "ANIMALS",
+    "DRAWING",
+    "DRAWN",
+    "GENERA",
+    "KINDS",
+    "MEMBERS",
+    "PLACES",
+    "REFINEMENTS",
+    "SPECIES",
+    "UNSPOKEN",
+    "Sort",
+    "read_sorts",
+]
 
 ANIMALS = range(398)
 """ImageNet's animals come first and without a gap."""
@@ -54,41 +69,25 @@ GENERA: dict[str, tuple[int, ...]] = {
     ),
     "mushroom": (947, *range(991, 998)),
 }
-"""Sorts of classes; the narrower sort comes first. The space that images share with texts is made of them too: a change
-here is another space."""
+"""Sorts of classes that the space which images share with texts is made of: a change here is another space."""
 
-SORTS: dict[str, tuple[int, ...]] = GENERA | {
-    "fruit": (*range(948, 958),),
-    "food": (*range(923, 947), *range(948, 958), *range(959, 966), 987, 998),
-    "clock": (409, 530, 892),
-    "ball": (429, 430, 522, 574, 722, 768, 805, 852, 890),
-    "bottle": (440, 720, 737, 898, 907),
-    "hat": (439, 452, 515, 808),
-    "shoe": (502, 514, 630, 770, 774),
-    "bridge": (821, 839, 888),
-    "household appliance": (534, 550, 606, 651, 760, 766, 827, 859, 882, 891, 897),
-    "furniture": (
-        *(423, 431, 453, 493, 495, 516, 520, 526, 532, 548, 553, 559, 564, 648, 703, 736, 765, 831),
-        *(846, 857, 861, 894),
-    ),
-    "clothing": (
-        *(399, 400, 411, 439, 445, 451, 452, 457, 459, 474, 502, 514, 515, 568, 578, 601, 608, 610, 614, 617, 630),
-        *(638, 639, 652, 655, 658, 667, 689, 697, 735, 770, 774, 775, 806, 808, 834, 841, 842, 869, 887, 906),
-    ),
-}
-"""What to say when the classifier wavers between classes of one sort. The sorts of things follow the hypernyms of
-WordNet 3.0 (https://wordnet.princeton.edu), less what is not called so in speech."""
+DRAWING = "comic book"
+"""The class that drawings of anything are taken for."""
 
-BROAD = frozenset({"animal", "building", "clothing", "food", "furniture", "musical instrument", "vehicle"})
-"""Sorts that claim little: less is enough to say them."""
+DRAWN = "drawing"
+"""What is said of it."""
 
 MEMBERS: dict[str, frozenset[str]] = {
     "animal": frozenset({*KINDS, "giraffe"}),
+    "plant": frozenset({"potted plant"}),
+    "vegetable": frozenset({"broccoli", "carrot"}),
+    "aircraft": frozenset({"airplane"}),
     "vehicle": frozenset({"airplane", "bicycle", "boat", "bus", "car", "motorcycle", "train", "truck"}),
     "food": frozenset(
         {"apple", "banana", "broccoli", "cake", "carrot", "donut", "hot dog", "orange", "pizza", "sandwich"}
     ),
     "fruit": frozenset({"apple", "banana", "orange"}),
+    "tool": frozenset({"knife", "scissors"}),
     "furniture": frozenset({"bed", "bench", "chair", "couch", "dining table"}),
     "household appliance": frozenset({"microwave", "oven", "refrigerator", "toaster"}),
     "ball": frozenset({"sports ball"}),
@@ -220,3 +219,30 @@ PLACES = frozenset(
     }
 )
 """Classes that are a setting rather than a thing in it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sort:
+    """A sort of classes, to be said where the classifier wavers between them.
+
+    Attributes:
+        label: The word for it.
+        share: So much of the probability, beyond chance, is enough to say it.
+        numbers: The classes.
+    """
+
+    label: str
+    share: float
+    numbers: frozenset[int]
+
+
+def read_sorts(table: str) -> list[Sort]:
+    """Return the sorts that ``models/imagenet-sorts.tsv`` lists, the narrower first."""
+    rows = (line.split("\t") for line in table.splitlines() if not line.startswith("#"))
+    return [Sort(label=label, share=float(share), numbers=_numbers(runs)) for label, share, runs in rows]
+
+
+def _numbers(runs: str) -> frozenset[int]:
+    """Return the numbers that are written as ``"7-24 80"``."""
+    ends = [[int(end) for end in run.split("-")] for run in runs.split()]
+    return frozenset(number for run in ends for number in range(run[0], run[-1] + 1))

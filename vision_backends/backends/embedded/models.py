@@ -8,7 +8,9 @@ the arithmetic, both Apache-2.0: https://github.com/RangiLyu/nanodet and https:/
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -26,9 +28,11 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
     Box = tuple[float, float, float, float]
 
-__all__ = ["Classifier", "Detector", "suppress"]
+__all__ = ["Classifier", "Detector", "Look", "suppress"]
 
 DETECTOR_PX = 416
+"""Longer side of what the detector sees."""
+
 DEFAULT_MIN_SCORE = 0.5
 
 DETECTOR_MEAN_BGR = (103.53, 116.28, 123.675)
@@ -43,6 +47,9 @@ SAME_OBJECT_IOU = 0.6
 
 SAME_PLACE_IOU = 0.75
 """Above this, two classes name one object: a car that is also called a truck."""
+
+MOST_GRIDS = 32
+"""Shapes of inputs of which the points are kept: most photos have one of four."""
 
 MOST_CANDIDATES = 1000
 MOST_OBJECTS = 100
@@ -64,7 +71,7 @@ class Detector:
     def __init__(self, model: OnnxModel, *, categories: Mapping[str, int]) -> None:
         self._model = model
         self._categories = tuple(categories.items())
-        self._centres, self._strides = _grid()
+        self._grid = lru_cache(maxsize=MOST_GRIDS)(_grid)
 
     def detect(
         self, image: PILImage.Image, *, width: int, height: int, min_score: float = DEFAULT_MIN_SCORE
@@ -82,7 +89,9 @@ class Detector:
         """
         planes, (left, top, inner_width, inner_height) = _letterboxed(image)
         scores, sides = self._model.run(["scores", "sides"], planes)
-        boxes, found, classes = self._decode(scores[0], sides[0], min_score=min_score)
+        centres, strides = self._grid(*planes.shape[2:])
+        classes, points, found = _candidates(scores[0], min_score=min_score)
+        boxes = _boxes(sides[0][:, points], centres=centres[points], strides=strides[points])
         scale = np.array([width / inner_width, height / inner_height] * 2, dtype=np.float32)
         shift = np.array([left, top] * 2, dtype=np.float32)
         boxes = np.clip((boxes - shift) * scale, 0, np.array([width, height] * 2, dtype=np.float32))
@@ -97,26 +106,17 @@ class Detector:
             objects.append(Detection(label=label, score=score, xyxy=(x1, y1, x2, y2), category_id=category))
         return objects
 
-    def _decode(
-        self, scores: Floats, sides: Floats, *, min_score: float
-    ) -> tuple[Floats, Floats, npt.NDArray[np.intp]]:
-        """Return boxes [K, 4] in pixels of the square, scores [K] and classes [K], best first.
 
-        Args:
-            scores: [80, points].
-            sides: [44, points]: left, top, right, bottom, each a distribution over `BINS` bins.
-            min_score: Lowest score to report.
-        """
-        classes, points = np.divmod(np.flatnonzero(scores >= min_score), scores.shape[1])
-        found = scores[classes, points]
-        order = np.argsort(-found, kind="stable")[:MOST_CANDIDATES]
-        classes, points, found = classes[order], points[order], found[order]
-        logits = sides[:, points].reshape(4, BINS, -1)
-        weights = np.exp(logits - logits.max(axis=1, keepdims=True))
-        lengths = np.einsum("sbk,b->ks", weights, np.arange(BINS, dtype=np.float32))
-        lengths *= self._strides[points, None] / weights.sum(axis=1).T
-        centres = self._centres[points]
-        return np.hstack([centres - lengths[:, :2], centres + lengths[:, 2:]]), found, classes
+class Look(NamedTuple):
+    """What the classifier gives about an image as a whole.
+
+    Attributes:
+        vector: Its features, L2-normalised, [1280].
+        probabilities: That of every class, as from `Classifier.classify`, [1000].
+    """
+
+    vector: Floats
+    probabilities: Floats
 
 
 class Classifier:
@@ -145,22 +145,25 @@ class Classifier:
             NotReadyError: The model file is missing or damaged.
         """
         (logits,) = self._model.run(["logits"], _stretched(image, box))
-        probabilities: Floats = np.exp(logits[0] - logits.max())
+        return self._probabilities(logits[0])
+
+    def look(self, image: PILImage.Image) -> Look:
+        """Return all that one run gives about an image, all of it stretched to a square.
+
+        Raises:
+            NotReadyError: The model file is missing or damaged.
+        """
+        features, logits = self._model.run(["features", "logits"], _stretched(image, (0, 0, *image.size)))
+        vector: Floats = features[0] / np.linalg.norm(features[0])
+        return Look(vector=vector, probabilities=self._probabilities(logits[0]))
+
+    def _probabilities(self, logits: Floats) -> Floats:
+        probabilities: Floats = np.exp(logits - logits.max())
         probabilities /= probabilities.sum()
         for first, twin in self._twins:
             probabilities[first] += probabilities[twin]
             probabilities[twin] = 0
         return probabilities
-
-    def embed(self, image: PILImage.Image) -> Floats:
-        """Return the L2-normalised vector [1280] of an image, all of it stretched to a square.
-
-        Raises:
-            NotReadyError: The model file is missing or damaged.
-        """
-        (features,) = self._model.run(["features"], _stretched(image, (0, 0, *image.size)))
-        vector: Floats = features[0] / np.linalg.norm(features[0])
-        return vector
 
 
 def suppress(boxes: Floats, *, iou: float, classes: npt.NDArray[np.intp] | None = None) -> npt.NDArray[np.intp]:
@@ -189,33 +192,61 @@ def suppress(boxes: Floats, *, iou: float, classes: npt.NDArray[np.intp] | None 
     return np.flatnonzero(kept)
 
 
-def _grid() -> tuple[Floats, Floats]:
+def _candidates(scores: Floats, *, min_score: float) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Floats]:
+    """Return classes, points and scores [K] of what may be an object, best first; ``scores`` is [80, points]."""
+    classes, points = np.divmod(np.flatnonzero(scores >= min_score), scores.shape[1])
+    found = scores[classes, points]
+    order = np.argsort(-found, kind="stable")[:MOST_CANDIDATES]
+    return classes[order], points[order], found[order]
+
+
+def _boxes(sides: Floats, *, centres: Floats, strides: Floats) -> Floats:
+    """Return boxes [K, 4] in pixels of the model's input.
+
+    Args:
+        sides: [44, K]: left, top, right, bottom, each a distribution over `BINS` bins.
+        centres: Where each box was found, [K, 2].
+        strides: What each counts its lengths in, [K].
+    """
+    logits = sides.reshape(4, BINS, -1)
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    lengths = np.einsum("sbk,b->ks", weights, np.arange(BINS, dtype=np.float32))
+    lengths *= strides[:, None] / weights.sum(axis=1).T
+    return np.hstack([centres - lengths[:, :2], centres + lengths[:, 2:]])
+
+
+def _grid(height: int, width: int) -> tuple[Floats, Floats]:
     """Return the centre [points, 2] and the stride [points] of every point, in the order of NanoDet's outputs."""
     centres, strides = [], []
     for stride in STRIDES:
-        cells = DETECTOR_PX // stride
-        rows, columns = np.divmod(np.arange(cells * cells), cells)
+        cells = height // stride * (width // stride)
+        rows, columns = np.divmod(np.arange(cells), width // stride)
         centres.append((np.stack([columns, rows], axis=1) + 0.5) * stride)
-        strides.append(np.full(cells * cells, stride))
+        strides.append(np.full(cells, stride))
     return np.concatenate(centres).astype(np.float32), np.concatenate(strides).astype(np.float32)
 
 
 @measured("decode")
 def _letterboxed(image: PILImage.Image) -> tuple[Floats, tuple[int, int, int, int]]:
-    """Return NanoDet's input [1, 3, 416, 416], blue, green, red, and left, top, width and height of the image in it.
+    """Return NanoDet's input [1, 3, H, W], blue, green, red, and left, top, width and height of the image in it.
 
-    The image lies centred on black, undistorted but for rounding; neither side becomes less than 1 px.
+    The image lies centred on black, undistorted but for rounding; neither side becomes less than 1 px. There is no more
+    black than the model's strides ask for: on the rest of a square it would work in vain, and see edges.
     """
     from PIL import Image
 
     scale = DETECTOR_PX / max(image.size)
     width, height = (max(1, round(side * scale)) for side in image.size)
-    left, top = (DETECTOR_PX - width) // 2, (DETECTOR_PX - height) // 2
-    square = Image.new("RGB", (DETECTOR_PX, DETECTOR_PX))
-    square.paste(image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0), (left, top))
-    planes = np.empty((1, 3, DETECTOR_PX, DETECTOR_PX), dtype=np.float32)
+    columns, rows = (math.ceil(side / STRIDES[-1]) * STRIDES[-1] for side in (width, height))
+    left, top = (columns - width) // 2, (rows - height) // 2
+    seen = image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    if (columns, rows) != seen.size:
+        padded = Image.new("RGB", (columns, rows))
+        padded.paste(seen, (left, top))
+        seen = padded
+    planes = np.empty((1, 3, rows, columns), dtype=np.float32)
     for plane, band, mean, std in zip(
-        planes[0], reversed(square.split()), DETECTOR_MEAN_BGR, DETECTOR_STD_BGR, strict=True
+        planes[0], reversed(seen.split()), DETECTOR_MEAN_BGR, DETECTOR_STD_BGR, strict=True
     ):
         np.multiply(np.asarray(band), np.float32(1 / std), out=plane)
         np.subtract(plane, np.float32(mean / std), out=plane)

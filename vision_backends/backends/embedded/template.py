@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from vision_backends.backends.embedded.label_knowledge import PLACES
+from vision_backends.backends.embedded.label_knowledge import DRAWN, PLACES
 from vision_backends.backends.vocabulary import counted, joined, spoken, with_article
 
 if TYPE_CHECKING:
@@ -91,6 +91,8 @@ def _text(evidence: Evidence, length: _Length, *, read: str) -> str:
         noun = with_article(spoken(evidence.scene.label))
         if evidence.scene.label in PLACES:
             setting = f"The setting looks like {noun}."
+        elif evidence.scene.label == DRAWN:
+            setting = f"The image looks like {noun}."
         elif evidence.scene.sure:
             sure.append(noun)
         else:

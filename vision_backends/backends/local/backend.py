@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from vision_backends.backends.base import AsyncBackend, in_own_words, rehearse
+from vision_backends.backends.base import AsyncBackend, rehearse
 from vision_backends.backends.local.capabilities import ClosedVocabulary, check_caption, check_space
 from vision_backends.backends.local.configured_model import LocalModel, Role
 from vision_backends.backends.local.hub.hub import Hub, HuggingFaceHub
@@ -34,6 +34,7 @@ from vision_backends.backends.requests import (
     EmbedTextRequest,
     Model,
 )
+from vision_backends.backends.rung_names import in_own_words
 from vision_backends.backends.structured import ask_again, in_words, read_data
 from vision_backends.clock import SYSTEM_CLOCK, Clock, Deadline, Stopwatch
 from vision_backends.config.found import FREELY, ordered

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from vision_backends.backends.openai.errors import Secret
+from vision_backends.backends.openai.secret import Secret
 from vision_backends.backends.requests import Account
 from vision_backends.errors import ConfigError
 

@@ -11,10 +11,10 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, Self
 
-from vision_backends.backends.base import in_own_words
 from vision_backends.backends.openai.backend import OpenAIBackend
 from vision_backends.backends.openai.models import Detail  # noqa: TC001 — a key of the table is read by its type
 from vision_backends.backends.openai.tokens import Token
+from vision_backends.backends.rung_names import in_own_words
 from vision_backends.clock import SYSTEM_CLOCK, Clock
 from vision_backends.errors import ConfigError, NotSupportedError
 

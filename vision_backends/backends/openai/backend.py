@@ -14,7 +14,7 @@ from operator import add
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
-from vision_backends.backends.base import AsyncBackend, in_own_words, tell_rung
+from vision_backends.backends.base import AsyncBackend
 from vision_backends.backends.model_cards import coco_categories
 from vision_backends.backends.openai.access import Given
 from vision_backends.backends.openai.client import Client
@@ -24,15 +24,8 @@ from vision_backends.backends.openai.dialect import Dialect
 from vision_backends.backends.openai.embeddings import Embedder
 from vision_backends.backends.openai.errors import Taxonomy
 from vision_backends.backends.openai.findings import day_of
-from vision_backends.backends.openai.models import (
-    DEFAULT_EMBEDDING_MODEL,
-    DEFAULT_MODEL,
-    Detail,
-    PriceList,
-    Tokens,
-    is_openai_model,
-    split_usage,
-)
+from vision_backends.backends.openai.models import DEFAULT_EMBEDDING_MODEL, DEFAULT_MODEL, Detail, is_openai_model
+from vision_backends.backends.openai.prices import PriceList, Tokens, split_usage
 from vision_backends.backends.openai.prompts import (
     ask_about,
     ask_for_boxes,
@@ -52,6 +45,7 @@ from vision_backends.backends.requests import (
     EmbedRequest,
     EmbedTextRequest,
 )
+from vision_backends.backends.rung_names import in_own_words, tell_rung
 from vision_backends.backends.structured import ask_again, read_data
 from vision_backends.clock import SYSTEM_CLOCK, Clock, Deadline, Stopwatch
 from vision_backends.config.found import ONLY_LOWER, OnlyIf, ordered
@@ -143,6 +137,14 @@ class OpenAIBackend(AsyncBackend):
 
     Raises:
         ConfigError: A value is invalid.
+
+    Examples:
+        >>> from vision_backends import OpenAIBackend
+        >>> from vision_backends.testing import SandboxServer
+        >>> with SandboxServer() as server:  # in production: no base_url, and the key from the environment
+        ...     with Router([OpenAIBackend(api_key=server.api_key, base_url=server.url)]) as hosted:
+        ...         print(hosted.describe("cat.jpg"))
+        The sandbox sees a 451×300 px JPEG image ...
     """
 
     name = "openai"

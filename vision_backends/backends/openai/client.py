@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 
     from vision_backends.backends.openai.connections import Exchange, Line, Network
-    from vision_backends.backends.openai.errors import Secret, Taxonomy
-    from vision_backends.backends.openai.models import PriceList
+    from vision_backends.backends.openai.errors import Taxonomy
+    from vision_backends.backends.openai.prices import PriceList
+    from vision_backends.backends.openai.secret import Secret
     from vision_backends.backends.openai.settings import BaseUrl
     from vision_backends.backends.requests import RateLimits
     from vision_backends.clock import Clock

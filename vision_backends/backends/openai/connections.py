@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from aiohttp.client_reqrep import ConnectionKey
     from aiohttp.connector import Connection
 
-    from vision_backends.backends.openai.errors import Secret
+    from vision_backends.backends.openai.secret import Secret
     from vision_backends.clock import Clock
 
 __all__ = ["CONNECT_TIMEOUT_S", "MAX_REPLY_BYTES", "Exchange", "Line", "Network", "Proxy", "failed_proxy", "reason_of"]

@@ -11,7 +11,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vision_backends.backends.openai.models import Tokens
+from vision_backends.backends.openai.prices import Tokens
 from vision_backends.backends.openai.protocol import Transcript, read_all, whole
 from vision_backends.backends.texts import spoken
 from vision_backends.errors import (
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
     from vision_backends.backends.openai.client import Client, PreparedRequest
-    from vision_backends.backends.openai.models import PriceList
+    from vision_backends.backends.openai.prices import PriceList
     from vision_backends.backends.openai.protocol import Ask, Chat, Responses, Said
     from vision_backends.clock import Deadline
 

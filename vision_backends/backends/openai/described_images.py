@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from vision_backends.backends.openai.embeddings import Embedder, Vectors
-    from vision_backends.backends.openai.models import Tokens
+    from vision_backends.backends.openai.prices import Tokens
     from vision_backends.clock import Deadline
     from vision_backends.images import Image
     from vision_backends.types import Description, Usage

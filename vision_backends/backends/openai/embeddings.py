@@ -17,7 +17,7 @@ from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from vision_backends.backends.openai.models import read_tokens
+from vision_backends.backends.openai.prices import read_tokens
 from vision_backends.backends.requests import MOST_CHARS
 from vision_backends.clock import SYSTEM_CLOCK
 from vision_backends.engine.event_loop import engine_loop
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from PIL import Image as PILImage
 
     from vision_backends.backends.openai.client import Client
-    from vision_backends.backends.openai.models import Tokens
+    from vision_backends.backends.openai.prices import Tokens
     from vision_backends.clock import Clock, Deadline
 
     Vectors = npt.NDArray[np.float32]

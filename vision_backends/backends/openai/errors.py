@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from vision_backends.backends.openai.error_body import read_error_body, read_retry_after_s
+from vision_backends.backends.openai.secret import Secret, scrub
 from vision_backends.errors import (
     AuthenticationError,
     BackendError,
@@ -33,15 +34,14 @@ from vision_backends.errors import (
     RefusedError,
     UnavailableError,
 )
-from vision_backends.foreign_text import quote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from vision_backends.backends.openai.error_body import ErrorBody
     from vision_backends.errors import VisionError
 
-__all__ = ["RULES", "Rule", "Secret", "Taxonomy", "scrub"]
+__all__ = ["RULES", "Rule", "Taxonomy"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,65 +255,11 @@ UNKNOWN = Rule(error=UnavailableError, says="answered with an unknown error")
 RESET_OF_A_RATE_LIMIT_S = 120.0
 """What comes back within this time is a rate limit, whatever its words."""
 
-MAX_CHARS = 300
-"""How much of a provider's message is passed on."""
-
-SCRUBBED_CHARS = 50_000
-"""How much of it is looked at; the rest is an image, or was meant to keep us busy."""
-
 SEARCHED_CHARS = 5_000
 """How much of it is searched for words that are known."""
 
-MIN_CHARS = 6
-"""Shorter values are no secrets, and blotting them out would ruin every message."""
-
-PLACEHOLDERS = frozenset(
-    {"ollama", "openai", "lm-studio", "lmstudio", "not-needed", "no-key", "sk-no-key", "sk-no-key-required", "dummy"}
-    | {"placeholder", "anything", "localhost", "api-key", "apikey", "token", "secret", "vllm", "sk-xxx", "xxxxxx"}
-)
-"""Keys that people write for servers that need none; they are no secrets, and are words that messages use."""
-
 TOKENS = 4
 """How many tokens of a changing credential are kept out of messages."""
-
-_LOOKS_SECRET = re.compile(r"\b(?:sk|pk|key|Bearer)[-_ ][A-Za-z0-9*_\-.]{8,}")
-_DATA_URL = re.compile(r"data:[\w.+-]+/[\w.+-]+;base64,[A-Za-z0-9+/=]*")
-
-
-class Secret:
-    """A string that is shown only on request; it cannot be pickled."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        """Return the string itself; never keep it in a variable of a frame that may raise."""
-        return self._value
-
-    def fits_a_header(self) -> bool:
-        """Return True when HTTP can carry it; otherwise the HTTP library would show it in its error."""
-        return self._value.isascii() and self._value.isprintable()
-
-    def __bool__(self) -> bool:
-        return bool(self._value)
-
-    def __repr__(self) -> str:
-        return "Secret(…)"
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("A secret cannot be pickled.")
-
-
-def scrub(text: str, secrets: Iterable[Secret] = (), *, max_chars: int = MAX_CHARS) -> str:
-    """Return a foreign text on one line, cut if long, without secrets, images or what looks like a key."""
-    text = text[:SCRUBBED_CHARS]
-    for secret in secrets:
-        if len(secret.reveal()) >= MIN_CHARS and secret.reveal().lower() not in PLACEHOLDERS:
-            text = text.replace(secret.reveal(), "[hidden]")
-    text = _LOOKS_SECRET.sub("[hidden]", _DATA_URL.sub("[image]", text))
-    return quote(text, max_chars=max_chars)
 
 
 class Taxonomy:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vision_backends.backends.model_cards import coco_categories
-from vision_backends.backends.openai.models import Tokens
+from vision_backends.backends.openai.prices import Tokens
 from vision_backends.backends.openai.protocol import Ask
 from vision_backends.backends.requests import MOST_CHARS, AskRequest, DescribeRequest, DetectRequest, EmbedRequest
 from vision_backends.backends.structured import in_words, strict_form, values_in
@@ -25,7 +25,7 @@ from vision_backends.types import Detection, Usage
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from vision_backends.backends.openai.models import PriceList
+    from vision_backends.backends.openai.prices import PriceList
     from vision_backends.backends.openai.settings import Settings
     from vision_backends.backends.requests import Request
     from vision_backends.images import Image, WireRule

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from vision_backends.backends.openai.models import Tokens, most_tokens, read_tokens, thinking_tokens
+from vision_backends.backends.openai.prices import Tokens, most_tokens, read_tokens, thinking_tokens
 from vision_backends.backends.texts import Speech, mend
 from vision_backends.errors import (
     BackendError,

@@ -10,7 +10,7 @@ from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Literal
 
-from vision_backends.backends.openai.models import NOTHING
+from vision_backends.backends.openai.prices import NOTHING
 from vision_backends.backends.openai.probing import Probe, identity_of
 from vision_backends.engine.event_loop import engine_loop
 from vision_backends.errors import CallerError, InvalidReplyError, NotSupportedError, RefusedError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vision_backends.backends.openai.client import Client
     from vision_backends.backends.openai.conversation import Conversation
     from vision_backends.backends.openai.findings import Sight
-    from vision_backends.backends.openai.models import PriceList
+    from vision_backends.backends.openai.prices import PriceList
     from vision_backends.backends.openai.settings import Settings
     from vision_backends.clock import Deadline
 

@@ -11,7 +11,7 @@ import inspect
 import secrets
 from typing import TYPE_CHECKING, Any
 
-from vision_backends.backends.openai.errors import Secret
+from vision_backends.backends.openai.secret import Secret
 from vision_backends.engine.pools import Pool
 from vision_backends.errors import AuthenticationError, ConfigError
 from vision_backends.foreign_text import quote

@@ -4,6 +4,7 @@ This module decides where the schema of an answer comes from. It must not know a
 """
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,8 +42,8 @@ def ask(
 ) -> None:
     """Ask one question about one or several images together."""
     form = None if schema is None else _read_schema(schema)
-    with open_router(options, "ask", prompt=question) as (router, settings):
-        inputs = images_of(paths or (), options, settings)
+    find = partial(images_of, paths or (), options)
+    with open_router(options, "ask", find, prompt=question) as (router, _, inputs):
         name = ", ".join(each.name for each in inputs)
         outcome: Reply | VisionError
         try:

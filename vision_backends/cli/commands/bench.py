@@ -7,11 +7,12 @@ package. It must not know what it measures, nor its options.
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_command
 
 from vision_backends.cli.rendering.exits import exit_codes
 from vision_backends.errors import ConfigError
@@ -21,30 +22,34 @@ __all__ = ["bench"]
 
 NAME = "vision_backends.benchmarks"
 
-ANYTHING = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-"""Settings of the command: all its words are the benchmark's."""
+
+class Benchmark(TyperGroup):
+    """Stands for the benchmark's commands until one of them is run, completed or asked for its help."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:  # noqa: ANN401 — Typer's types have no public name
+        """Let the benchmark itself read the words; a shell that completes is told nothing where there is none."""
+        try:
+            found = _find_benchmark()
+        except ConfigError:
+            if extra.get("resilient_parsing"):
+                return super().make_context(info_name, args, parent, **extra)
+            with exit_codes(debug=False):
+                raise
+        return get_command(found).make_context(info_name, args, parent, **extra)
 
 
-bench = typer.Typer(add_completion=False)
+bench = Benchmark(name="bench")
 
 
-@bench.command("bench", context_settings=ANYTHING)
-def run_benchmark(context: typer.Context) -> None:
-    """Measure how much worse, slower and cheaper the fallback is, on your own images."""
-    with exit_codes(debug=False):
-        run = _find_benchmark()
-    run(context.args, name="vision bench")
-
-
-def _find_benchmark() -> Callable[..., Any]:
+def _find_benchmark() -> typer.Typer:
     package = Path(__file__).parents[2]
     beside = package.parent / "benchmarks"
     if not (package / "benchmarks").is_dir():
         if not (beside / "command.py").is_file():
             raise ConfigError("The benchmark is not installed.", remedy=f"Run: {pip_command('vision-backends[bench]')}")
         _import_from(beside)
-    main: Callable[..., Any] = importlib.import_module(f"{NAME}.command").main
-    return main
+    app: typer.Typer = importlib.import_module(f"{NAME}.command").app
+    return app
 
 
 def _import_from(folder: Path) -> None:

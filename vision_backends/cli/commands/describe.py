@@ -34,8 +34,8 @@ def describe(
 ) -> None:
     """Describe images in words."""
     options.check_out()
-    with open_router(options, "describe", prompt=prompt, language=language) as (router, settings):
-        inputs = images_of(paths or (), options, settings)
+    find = partial(images_of, paths or (), options)
+    with open_router(options, "describe", find, prompt=prompt, language=language) as (router, settings, inputs):
         keywords = options.keywords()
         if stream:
             only = _only_input(inputs, options)

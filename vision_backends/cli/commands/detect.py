@@ -37,8 +37,8 @@ def detect(
 ) -> None:
     """Find objects in images, each with a box and a score."""
     options.check_out()
-    with open_router(options, "detect", labels=label) as (router, settings):
-        inputs = images_of(paths or (), options, settings)
+    find = partial(images_of, paths or (), options)
+    with open_router(options, "detect", find, labels=label) as (router, settings, inputs):
         drawings = None if draw is None else drawing_paths(draw, inputs)
         asked: dict[str, Any] = {"labels": label, "min_score": min_score, "truncate": truncate}
         each = partial(router.detect_each, **asked, **options.keywords())

@@ -56,10 +56,10 @@ def embed(
     With --out FILE.npy, all vectors are written at the end, as one array, with FILE.npy.json beside it.
     """
     options.check_out(MATRIX)
-    with open_router(options, "embed_text" if text else "embed", space=space) as (router, settings):
-        inputs = _embeddable(paths or (), text or (), options, settings)
-        if truncate and not text:
-            raise InvalidRequestError("--truncate is for texts.", remedy="Pass --text, or leave it out.")
+    if truncate and not text:
+        raise InvalidRequestError("--truncate is for texts.", remedy="Pass --text, or leave it out.")
+    find = partial(_embeddable, paths or (), text or (), options)
+    with open_router(options, "embed_text" if text else "embed", find, space=space) as (router, settings, inputs):
         asked = {"space": space, "truncate": truncate, "text": bool(text)}
         with rows_of(inputs, "embed", asked, options, settings) as (left, rows):
             pinned = _one_space(space, rows)

@@ -39,6 +39,9 @@ __all__ = [
 NOT_FETCHED = "not_fetched"
 """Code of an attempt whose model has to be fetched with a command."""
 
+MENDED_HERE = {NOT_FETCHED, "missing_packages"}
+"""Codes of what a command on this machine mends; the reason line names it."""
+
 NO_SIDES = ("-",) * 4
 """Printed in the place of a box."""
 
@@ -161,8 +164,8 @@ class Tally:
     def _tell_flaws(self) -> None:
         told: Counter[str] = Counter()
         for count, trace in self._degraded.values():
-            fetches = {each.remedy: None for each in trace.attempts if each.code == NOT_FETCHED and each.remedy}
-            reason = ". ".join([trace.reason or "", *fetches])
+            commands = {each.remedy: None for each in trace.attempts if each.code in MENDED_HERE and each.remedy}
+            reason = ". ".join([trace.reason or "", *commands])
             told[f"{trace.backend} answered, because {one_line(reason)}"] += count
         for why, count in told.items():
             tell(f"{self._of(count)}{why}")

@@ -63,15 +63,21 @@ class Bar:
 
 
 @contextmanager
-def progress_bar(total: int, *, quiet: bool = False) -> Iterator[Bar]:
-    """Show a bar for many inputs if standard error is a terminal, and nobody wants it quiet."""
+def progress_bar(total: int, *, quiet: bool = False, doing: str = "") -> Iterator[Bar]:
+    """Show a bar for many inputs if standard error is a terminal, and nobody wants it quiet.
+
+    Args:
+        total: How many inputs there are.
+        quiet: Whether nobody wants it.
+        doing: What stands before it, where it is not for answers.
+    """
     if quiet or total < MANY or not sys.stderr.isatty():
         yield Bar()
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (*([TextColumn(doing)] if doing else []), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False) as progress:
         yield Bar(progress, progress.add_task("", total=total))

@@ -71,7 +71,7 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, whole: 
         rows: One text per column; a column of numbers and amounts is aligned to the right.
         whole: The columns whose cells stay on one line, as names that people copy.
     """
-    cells = [[one_line(cell) for cell in row] for row in rows]
+    cells = [[printable(cell) for cell in row] for row in rows]  # with all spaces: a cell may be the name of a file
     right = [bool(cells) and all(_is_number(row[place]) for row in cells) for place in range(len(header))]
     if sys.stdout.isatty():
         _print_rich_table(header, cells, right, whole)

@@ -47,6 +47,15 @@ class SandboxServer:
             ``"organization_owner"`` (LM Studio), ``"library"`` (Ollama, with its own list of models).
         limits: Rate limits and quota to enforce.
         clock: What windows and timestamps are measured by. Delays are always in real time.
+
+    Examples:
+        >>> from vision_backends import EmbeddedBackend, OpenAIBackend
+        >>> from vision_backends.testing import SandboxServer
+        >>> with SandboxServer() as server:
+        ...     server.play("quota_gone")
+        ...     with Router([OpenAIBackend(api_key=server.api_key, base_url=server.url), EmbeddedBackend()]) as ladder:
+        ...         print(ladder.describe("cat.jpg").trace.backend, len(server.requests))
+        embedded 1
     """
 
     def __init__(
