@@ -370,7 +370,7 @@ class Client:
         if server.by_deployment and request.endpoint != "responses":
             path = f"/deployments/{request.model}{path}"
         await exchange.send(server.url + path + server.query, request.body)
-        limits = read_rate_limits(exchange.headers)
+        limits = read_rate_limits(exchange.headers, now=self._clock.time)
         if limits is not None:
             self._limits[request.model] = limits
         if exchange.status >= 300:
