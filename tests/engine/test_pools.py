@@ -193,7 +193,7 @@ def test_threads_of_calls_that_were_left_behind_are_replaced_at_once():
     async def run():
         await leave_behind(pool, stuck)
         future = pool.start(begun.set)
-        assert begun.wait(10)  # without the loop, which starts more in time
+        assert begun.wait(5)  # without the loop, which starts more in time, and before the other one ends
         await future
         stuck.released.set()
 
