@@ -429,7 +429,7 @@ class Attempts:
             answers = asked.result()
         except (BackendError, CallerError):
             raise
-        except (Exception, asyncio.CancelledError) as crash:
+        except BaseException as crash:  # also SystemExit: no signal of the process is raised where backends run
             raise self.crashed(turn, crash) from crash
         rung, kind = turn.rung, ANSWER_TYPES[turn.call.request.task]
         is_list = hasattr(answers, "__len__")  # and no generator, nor a record without a list

@@ -353,9 +353,9 @@ class StreamLadder:
                         piece = await anext(pieces)
                 except TimeoutError:
                     raise late from None
-                except (BackendError, CallerError):
+                except (BackendError, CallerError, asyncio.CancelledError):
                     raise
-                except Exception as crash:
+                except BaseException as crash:
                     raise self._attempts.crashed(turn, crash) from crash
                 if clock.monotonic() > until:
                     raise late
