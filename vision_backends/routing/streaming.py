@@ -292,7 +292,7 @@ class StreamLadder:
         except BudgetReservedError as reserved:
             return reserved
         if admitted is not None:
-            with self._attempts.cold_starts.loading(turn.last, turn.call.request):
+            with self._attempts.cold_starts.loading(turn):
                 await self._attempt(turn, item, *admitted, timeout_s=timeout_s, queue=queue)
         return None
 
