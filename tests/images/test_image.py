@@ -68,9 +68,18 @@ class TestScale:
         assert mean_difference(image.rgb(), open_image(photo_jpeg).rgb()) == 0
 
     @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
-    def test_other_formats_are_decoded_in_full(self, kind: str):
-        """Only JPEG has scales."""
-        assert open_image(encode(SCENE, kind), min_side_px=4).rgb(min_side_px=4).size == (64, 48)
+    def test_other_formats_are_kept_at_the_same_scales(self, kind: str):
+        """Each pixel is then the mean of those that it stands for."""
+        image = open_image(encode(SCENE, kind, **({"lossless": True} if kind == "WEBP" else {})), min_side_px=20)
+        assert (image.width, image.height) == (64, 48)
+        assert image.rgb(min_side_px=20).tobytes() == SCENE.reduce(2).tobytes()
+        assert image.rgb().tobytes() == SCENE.tobytes()
+
+    def test_a_picture_without_an_end_is_kept_whole(self):
+        """It was decoded more than once, to see how much is missing."""
+        image = open_image(encode(PILImage.effect_noise((64, 48), 50), "PNG")[:-40], min_side_px=4)
+        assert "is missing" in image.notes[0]
+        assert (image.width, image.height) == image.rgb(min_side_px=4).size == (64, 48)
 
     def test_many_threads_may_ask_simultaneously(self, photo_jpeg: bytes):
         """Each gets pixels of at least the size that it asked for."""

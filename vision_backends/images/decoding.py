@@ -58,7 +58,7 @@ _BLOCK_ROWS = 2
 """Rows of a JPEG's largest usual blocks, at an eighth of its scale."""
 
 _REDUCTIONS = (8, 4, 2)
-"""By how much a JPEG can be made smaller while it is decoded."""
+"""By how much images are made smaller: a JPEG while it is decoded, others then."""
 
 _USUAL_PIXELS = 12_000_000
 """Of an image that does not say how large it is."""
@@ -164,7 +164,7 @@ def _measured(
         per_pixel, (width, height) = container.bytes_per_pixel, container.size
         pixels = width * height
         if kind == "JPEG" and min_side_px is not None and per_pixel <= 8:
-            pixels //= next((by * by for by in _REDUCTIONS if min(width, height) // by >= min_side_px), 1)
+            pixels //= _reduction((width, height), min_side_px) ** 2
     return Measured(
         encoded=encoded,
         kind=kind,
@@ -175,11 +175,16 @@ def _measured(
     )
 
 
+def _reduction(size: tuple[int, int], min_side_px: int | None) -> int:
+    """Return by how much pixels may be fewer in each direction."""
+    return next((by for by in _REDUCTIONS if min_side_px is not None and min(size) // by >= min_side_px), 1)
+
+
 def decode(measured: Measured) -> Decoded:
     """Decode an image file; of an animation, the first picture.
 
-    A JPEG is decoded at the smallest of the scales 1, 1/2, 1/4 and 1/8 that reaches the length of its shorter side that
-    was asked for, still reading every byte.
+    The pixels are those of the smallest of the scales 1, 1/2, 1/4 and 1/8 that reaches the length of the shorter side
+    that was asked for; every byte is read all the same.
 
     Raises:
         InvalidImageError: It is damaged, or of a variant that is not open.
@@ -237,9 +242,12 @@ def _decode(
     orientation = container.orientation or exif_orientation(image.info.get("exif"))
     icc_profile = container.icc_profile or image.info.get("icc_profile")
     shown, notes = visible(image, kind=kind, name=name)
+    by = 1 if is_reduced else _reduction(whole_size, min_side_px)
     pixels, as_stored = upright_rgb(
-        shown, orientation=orientation, icc_profile=icc_profile, copy=kind not in {"JPEG", *_FREED}
+        shown, orientation=orientation, icc_profile=icc_profile, copy=by == 1 and kind not in {"JPEG", *_FREED}
     )
+    if by > 1:
+        pixels = pixels.reduce(by)
     if orientation in _SIDEWAYS:
         width, height = height, width
     return Decoded(pixels=pixels, width=width, height=height, notes=notes, as_stored=as_stored and not notes)
@@ -263,7 +271,8 @@ def _mend(data: bytes, *, kind: str, name: str, limits: ImageLimits) -> tuple[De
         container = strip(whole.data, kind=kind)
         if kind == "JPEG":  # only the share that is missing counts, which is seen best as it lies in the file
             container = replace(container, orientation=1)
-        ends.append(_decode(container, kind=kind, name=name, limits=limits, min_side_px=1))
+        min_side_px = 1 if kind == "JPEG" else None
+        ends.append(_decode(container, kind=kind, name=name, limits=limits, min_side_px=min_side_px))
         if whole.missing is not None:
             return ends[0], whole.missing
     missing = _missing_share(*(end.pixels for end in ends), is_in_rows=kind == "JPEG")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from vision_backends.freed_memory import return_freed_memory
 from vision_backends.images.child import decode_apart
 from vision_backends.images.decoding import decode, measure, pixels_of_pil
 from vision_backends.images.formats import identify
@@ -357,4 +358,9 @@ def _room_of_pixels(source: Any) -> int:  # noqa: ANN401 — an array or a PIL i
 
 def _decode(measured: Measured) -> Decoded:
     """Decode an image: here, unless nobody knows what that may take."""
-    return decode_apart(measured) if measured.needs_limits else decode(measured)
+    if measured.needs_limits:
+        return decode_apart(measured)
+    decoded = decode(measured)
+    if measured.room_bytes > _QUICK_BYTES:
+        return_freed_memory()  # or each thread that decodes would keep as much as its largest image has taken
+    return decoded

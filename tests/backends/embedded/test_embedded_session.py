@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import platform
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -166,27 +165,3 @@ def test_what_was_dropped_is_made_anew():
     lazy.drop()
     assert not lazy.made
     assert lazy.get(lambda: 2) == 2
-
-
-HELD = """
-import re
-from pathlib import Path
-from vision_backends.backends.embedded.session import _give_back_memory
-
-def resident_mb():
-    return int(re.search(r"VmRSS:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) // 1000
-
-blocks = [bytes(2_000) for _ in range(50_000)]
-last = blocks[-1]
-del blocks  # what is below the last one stays with the process
-held = resident_mb()
-_give_back_memory()
-print(held - resident_mb())
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps freed memory, and can be told")
-def test_memory_that_loading_has_freed_goes_back_to_the_system():
-    """Of 100 MB in small pieces, of which the last is still needed, nearly all."""
-    run = subprocess.run([sys.executable, "-c", HELD], capture_output=True, text=True, check=True, timeout=60)
-    assert int(run.stdout) > 80

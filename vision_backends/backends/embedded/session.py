@@ -9,13 +9,13 @@ import hashlib
 import os
 import threading
 import weakref
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from vision_backends.clock import measured
 from vision_backends.engine.machine_limits import processors
 from vision_backends.engine.threads import awaited_at_exit
 from vision_backends.errors import NotReadyError, UnavailableError
+from vision_backends.freed_memory import return_freed_memory
 from vision_backends.installing import pip_command
 
 if TYPE_CHECKING:
@@ -210,20 +210,8 @@ def _make_session(path: Path, *, threads: int) -> onnxruntime.InferenceSession:
     options.add_session_config_entry("session.dynamic_block_base", "4")
     # From the path: made from bytes, the two models together would keep 30 MB more.
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    _give_back_memory()
+    return_freed_memory()  # 30 MB of each model: reading a page, for which four are loaded, takes 30 MB less in all
     return session
-
-
-def _give_back_memory() -> None:
-    """Return freed memory to the system where the C library is glibc, which keeps it.
-
-    Loading a model takes some 30 MB that are free afterwards, and stay with the process in pieces. So reading a page
-    takes 230 to 238 MB instead of 265: four are loaded for it. See malloc_trim(3), which takes 3 to 6 ms.
-    """
-    import ctypes
-
-    with suppress(AttributeError, OSError, TypeError):  # another library, or another system
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _abandon(lazy: Lazy[Any] | None) -> None:

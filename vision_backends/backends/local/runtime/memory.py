@@ -6,7 +6,6 @@ models are loaded.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import sys
 import threading
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 from vision_backends.backends.local.runtime.torch_environment import free_device_memory
 from vision_backends.engine.machine_limits import FreeMemory, free_memory
 from vision_backends.errors import NotReadyError
+from vision_backends.freed_memory import return_freed_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -152,7 +152,4 @@ def give_back_memory() -> None:
     """Return the memory of dropped models to the system: reference cycles, and what malloc and a GPU keep."""
     gc.collect()
     free_device_memory()
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it
-        if trim is not None:
-            trim(0)
+    return_freed_memory()
