@@ -214,6 +214,7 @@ class TestLadder:
             ({"prompt": "x", "schema": list[Count]}, "is no schema"),
             ({"prompt": "x", "schema": {"type": "number of things"}}, "is no JSON schema"),
             ({"prompt": "x", "schema": {"default": {1, 2}}}, "The schema is no JSON"),
+            ({"prompt": "x", "schema": {"description": "a\ud83d"}}, "The schema is no valid Unicode"),
             ({"prompt": "x", "schema": {"$ref": "http://127.0.0.1:1/schema"}}, "refers to http://127.0.0.1:1/schema"),
             ({"prompt": "x", "schema": {"$ref": "#/$defs/nothing"}}, "which is not in it"),
         ],

@@ -20,8 +20,12 @@ from vision_backends import (
     UnavailableError,
     VisionError,
 )
+from vision_backends.backends.requests import DescribeRequest
+from vision_backends.clock import Deadline
 from vision_backends.images.room import ROOM
+from vision_backends.routing.call import Call
 from vision_backends.routing.cold_starts import MAX_COLD_S
+from vision_backends.routing.explain import survey
 from vision_backends.routing.opening import LONG_S, READERS
 from vision_backends.storage import open_store
 from vision_backends.testing import FakeBackend, FakeClock
@@ -234,17 +238,6 @@ def test_the_last_rung_is_loaded_while_a_better_one_is_waited_for(time_passes):
         assert middle.warm_ups == []
 
 
-def test_nothing_is_loaded_ahead_where_that_is_not_wanted(time_passes):
-    """``warm_standby = false`` holds here as well."""
-    clock = FakeClock()
-    best, last = FakeBackend("best", local=False, clock=clock), FakeBackend("last")
-    with Router([best, last], clock=clock, warm_standby=False) as router:
-        best.play(5.0)
-        with time_passes(clock):
-            router.describe(IMAGE)
-    assert last.warm_ups == []
-
-
 class Expecting(FakeBackend):
     """Takes a known time."""
 
@@ -255,6 +248,79 @@ class Expecting(FakeBackend):
     def expected_s(self, request):
         """Return it."""
         return self._seconds
+
+
+def turn_of(router, rungs, request, *, deadline_s):
+    """Return the first rung's turn in a call."""
+    attempts = router._attempts
+    stand = survey(rungs, request)
+    call = Call(
+        request=request,
+        gates=attempts.look(stand),
+        deadline=Deadline(attempts.clock, deadline_s),
+        each_s=deadline_s,
+        on_settled=lambda _items: None,
+    )
+    return next(router._ladder.turns(stand, call))
+
+
+async def pass_time(clock, seconds):
+    """Advance a clock, and let those have their turn who have waited for it."""
+    clock.advance(seconds)
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def test_calls_that_only_wait_for_each_other_load_nothing():
+    """As long as one of them ends every now and then; once none has for more than a moment, the rung is loaded."""
+    clock = FakeClock()
+    best, last = Expecting("best", 0.1, local=False, clock=clock), FakeBackend("last")
+    with Router([best, last], clock=clock) as router:
+        turn = turn_of(router, [best, last], DescribeRequest(), deadline_s=60)
+        cold = router._attempts.cold_starts
+
+        async def ask():
+            with cold.loading(turn):
+                for _ in range(4):
+                    with cold.loading(turn):
+                        await pass_time(clock, 0.45)
+                for seconds, is_loaded in ((0.1, False), (0.45, True)):
+                    assert not cold._warm_ups._jobs
+                    await pass_time(clock, seconds)
+                    assert bool(cold._warm_ups._jobs) is is_loaded
+
+        asyncio.run(ask())
+
+
+@pytest.mark.parametrize(("deadline_s", "loads_after_s"), [(60, 3.0), (8, 1.9), (1, 0.5)])
+def test_a_call_that_takes_no_longer_than_usual_loads_nothing(deadline_s, loads_after_s):
+    """Unless a good part of its deadline has passed: loading has to come to its end within the rest."""
+    clock = FakeClock()
+    best, last = Expecting("best", 3.0, local=False, clock=clock), FakeBackend("last")
+    with Router([best, last], clock=clock) as router:
+        turn = turn_of(router, [best, last], DescribeRequest(), deadline_s=deadline_s)
+        cold = router._attempts.cold_starts
+
+        async def ask():
+            with cold.loading(turn):
+                waited_s = 0.0
+                while not cold._warm_ups._jobs and waited_s < 10:
+                    await pass_time(clock, 0.05)
+                    waited_s += 0.05
+            return waited_s
+
+        assert asyncio.run(ask()) == pytest.approx(loads_after_s, abs=0.2)
+
+
+def test_nothing_is_loaded_ahead_where_that_is_not_wanted(time_passes):
+    """``warm_standby = false`` holds here as well."""
+    clock = FakeClock()
+    best, last = FakeBackend("best", local=False, clock=clock), FakeBackend("last")
+    with Router([best, last], clock=clock, warm_standby=False) as router:
+        best.play(5.0)
+        with time_passes(clock):
+            router.describe(IMAGE)
+    assert last.warm_ups == []
 
 
 def test_the_time_of_the_last_rung_is_kept_on_a_long_ladder():

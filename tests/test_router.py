@@ -386,6 +386,50 @@ def test_a_cached_answer_of_a_better_rung_beats_a_fresh_one_of_a_worse(make_rout
     assert not answer.trace.degraded
 
 
+REQUESTS = {
+    "describe": partial(Router.describe),
+    "prompt": partial(Router.describe, prompt="What does the sign say?"),
+    "language": partial(Router.describe, language="de"),
+    "embed": partial(Router.embed),
+    "space": partial(Router.embed, space="fake/vectors@1"),
+    "detect": partial(Router.detect),
+    "labels": partial(Router.detect, labels=["a scooter"]),
+    "min_score": partial(Router.detect, min_score=0.3),
+}
+
+
+@pytest.mark.parametrize("request_of", REQUESTS.values(), ids=REQUESTS)
+def test_the_cache_is_no_way_round_a_rung_that_may_not_answer(make_router, image, request_of):
+    """A rung that cannot now is asked for what it has kept; one that may not answer this request is asked nothing."""
+    best, spare = FakeBackend("best"), FakeBackend("spare")
+    router = make_router(best, spare)
+    assert request_of(router, image).trace.backend == "best"
+    best.not_ready = NotReadyError("It is loading.")
+    kept = request_of(router, image).trace
+    assert (kept.backend, kept.cached) == ("best", True)
+    best.not_ready = NotSupportedError("It cannot do this.")
+    answer = request_of(router, image).trace
+    assert (answer.backend, answer.cached) == ("spare", False)
+
+
+def test_what_was_kept_of_a_rung_is_only_for_calls_that_may_ask_it(make_router, image):
+    """A pinned space, ``local_only`` and ``backend=`` each leave rungs out, whatever is known of the image."""
+    best, spare = FakeBackend("best", local=False, space="a"), FakeBackend("spare", space="b")
+    router = make_router(best, spare)
+    router.embed(image)
+    router.describe(image)
+    assert router.embed(image, local_only=True).space == "b"
+    assert router.embed(image, backend="spare").space == "b"
+    assert router.embed(image, space="b").trace.backend == "spare"
+    assert router.describe(image, local_only=True).trace.backend == "spare"
+    with pytest.raises(SpaceUnavailableError):
+        router.embed(image, space="c")
+    with pytest.raises(SpaceUnavailableError):
+        router.embed(image, space="a", local_only=True)
+    assert [embedding.space for embedding in router.embed_many([image], space="b")] == ["b"]
+    assert [embedding.space for embedding in router.embed_each([image], local_only=True)] == ["b"]
+
+
 def test_a_degraded_answer_does_not_outlive_the_trouble(make_router, image):
     """A worse rung's cached answer never masks a better rung that is up again."""
     best = FakeBackend("best", not_ready=NotReadyError("It is loading."))

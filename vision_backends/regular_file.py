@@ -59,10 +59,11 @@ def chunks_of_regular(path: str | bytes | os.PathLike[str], *, max_bytes: int) -
         read_bytes = 0
         while max(size_bytes, read_bytes) <= max_bytes:  # a file may grow, and those of /proc have no size
             chunk = file.read(CHUNK_BYTES)
-            if not chunk:
-                return
             read_bytes += len(chunk)
-            yield chunk
+            if chunk:
+                yield chunk
+            if len(chunk) < CHUNK_BYTES and read_bytes <= max_bytes:  # a buffered file gives less only at its end
+                return
     raise FileTooLargeError(f"it has more than {max_bytes / 1e6:g} MB")
 
 

@@ -23,6 +23,9 @@ __all__ = ["SCHEMA_VERSION", "Record", "VersionedRecord", "read_record", "to_ver
 SCHEMA_VERSION = 1
 """Raise it when what was written before can no longer be read as it is, or would be misread by older releases."""
 
+PLAIN = (str, int, float, NoneType)
+"""Values that are written down as they are."""
+
 R = TypeVar("R")
 Reader = Callable[[Any], Any]
 
@@ -78,7 +81,8 @@ class VersionedRecord(Record):
 
 def to_values(record: Any) -> dict[str, Any]:  # noqa: ANN401 — any dataclass
     """Return the fields of a record as JSON-able values."""
-    return {spec.name: _value(getattr(record, spec.name)) for spec in fields(record)}
+    values = {spec.name: getattr(record, spec.name) for spec in fields(record)}
+    return {name: value if isinstance(value, PLAIN) else _value(value) for name, value in values.items()}
 
 
 def to_versioned(record: Any) -> dict[str, Any]:  # noqa: ANN401 — any dataclass

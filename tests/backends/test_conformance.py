@@ -40,6 +40,12 @@ class Nameless(Base):
     name = ""
 
 
+class HalfNamed(Base):
+    """Has half a character for one."""
+
+    name = "a\ud83d"
+
+
 class Taskless(Base):
     """Has only what is abstract."""
 
@@ -133,6 +139,7 @@ an_instance = FakeBackend()
     ("kind", "words", "remedy"),
     [
         (Nameless, "has no name", "Set Nameless.name"),
+        (HalfNamed, r"has the name 'a\ud83d', which is no valid Unicode", "Set HalfNamed.name"),
         (Taskless, "has no task", "describe, embed, embed_text, detect"),
         (Asynchronous, "has no task", "describe, embed, embed_text, detect"),
         (Coroutine, "has a coroutine describe, but is no AsyncBackend", "subclass AsyncBackend"),

@@ -17,9 +17,9 @@ from vision_backends.engine.pools import Pool
 WHO = contextvars.ContextVar("WHO", default="nobody")
 
 
-def make_pool(name="work", *, size=2, idle_s=0.05):
+def make_pool(name="work", *, size=2, idle_s=0.05, eager=None):
     """Return a pool whose threads do not outlive the test for long."""
-    return Pool(name, size=size, idle_s=idle_s)
+    return Pool(name, size=size, idle_s=idle_s, eager=eager)
 
 
 def threads_of(name):
@@ -154,6 +154,68 @@ def test_a_thread_that_is_free_is_used_before_another_is_started():
 
     assert len(asyncio.run(run())) == 1
     pool.close()
+
+
+def test_calls_that_end_quickly_share_the_threads_that_are_started_at_once():
+    """More would only contend for the processor; the loop, which starts more in time, is kept busy here."""
+    pool = make_pool("quick", size=8, eager=2)
+    seen, all_done = set(), threading.Event()
+
+    async def run():
+        futures = [pool.start(lambda: seen.add(threading.get_ident())) for _ in range(50)]
+        futures.append(pool.start(all_done.set))
+        assert all_done.wait(10)
+        await asyncio.gather(*futures)
+
+    asyncio.run(run())
+    assert len(seen) <= 2
+
+
+def test_more_threads_are_started_where_no_call_ends():
+    """Calls that wait for a disk hold up nobody for long; there are never more than allowed."""
+    pool, stuck = make_pool("slow", size=6, eager=1), [Stuck(n) for n in range(7)]
+
+    async def run():
+        futures = [pool.start(each) for each in stuck]
+        await until(lambda: sum(each.begun.is_set() for each in stuck) == 6)
+        assert (len(threads_of("slow")), stuck[6].begun.is_set()) == (6, False)
+        for each in stuck:
+            each.released.set()
+        return await asyncio.gather(*futures)
+
+    assert asyncio.run(run()) == list(range(7))
+
+
+def test_threads_of_calls_that_were_left_behind_are_replaced_at_once():
+    """Those that hang are none of the threads that quick calls share."""
+    pool, stuck, begun = make_pool("left", size=3, eager=1), Stuck(), threading.Event()
+
+    async def run():
+        await leave_behind(pool, stuck)
+        future = pool.start(begun.set)
+        assert begun.wait(5)  # without the loop, which starts more in time, and before the other one ends
+        await future
+        stuck.released.set()
+
+    asyncio.run(run())
+
+
+def test_a_loop_that_has_ended_is_not_waited_for_to_start_more_threads():
+    """The next loop on which a call is begun takes care of it."""
+    pool, stuck = make_pool("loops", size=2, eager=1), [Stuck(), Stuck()]
+
+    async def begin():
+        return [pool.start(each) for each in stuck]
+
+    async def begin_and_wait():
+        await until(lambda: pool.start(lambda: None) and stuck[1].begun.is_set())
+        for each in stuck:
+            each.released.set()
+
+    ended = asyncio.new_event_loop()
+    ended.run_until_complete(begin())
+    ended.close()
+    asyncio.run(begin_and_wait())
 
 
 def test_a_call_that_is_left_behind_is_counted_until_it_returns():

@@ -1,17 +1,19 @@
-"""The end of the interpreter waits for those who compute, for a while, and lets nobody begin."""
+"""The end of the interpreter waits for those who compute, and lets nobody begin; threads wake up loops."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
 import threading
 import time
+from functools import partial
 
 import pytest
 from programs import run_program
 
-from vision_backends.engine.threads import awaited_at_exit, beside, interpreter_ends
+from vision_backends.engine.threads import awaited_at_exit, beside, doorbell_of, interpreter_ends
 
 BEGIN = """
 import threading, time
@@ -188,3 +190,113 @@ def test_a_fork_waits_for_what_is_to_be_finished_before():
     """
     ended = run_program(program, preamble="import os, threading, time, warnings\nwarnings.simplefilter('ignore')\n")
     assert (ended.stdout, ended.stderr) == ("child [1]\nparent [1]\n", "")
+
+
+class CountingLoop(asyncio.SelectorEventLoop):
+    """Counts how often it is woken up by others, and may be interrupted in that."""
+
+    def __init__(self):
+        super().__init__()
+        self.woken = 0
+        self.interrupts = 0
+
+    def call_soon_threadsafe(self, callback, *args, context=None):
+        """Count."""
+        if self.interrupts:
+            self.interrupts -= 1
+            raise KeyboardInterrupt
+        self.woken += 1
+        return super().call_soon_threadsafe(callback, *args, context=context)
+
+
+@pytest.fixture
+def counting_loop():
+    """A loop that is closed at the end."""
+    loop = CountingLoop()
+    yield loop
+    loop.close()
+
+
+async def rest():
+    """Let everything run that is due."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def test_a_loop_is_woken_up_once_for_all_that_comes_until_it_looks(counting_loop):
+    """All of it runs, in order; what comes later wakes it up again."""
+    seen = []
+
+    def tell(count):
+        for number in range(count):
+            doorbell_of(counting_loop).call_soon(partial(seen.append, number))
+
+    async def run():
+        for count in (50, 1):
+            thread = threading.Thread(target=tell, args=(count,))
+            thread.start()
+            thread.join()
+            await rest()
+
+    counting_loop.run_until_complete(run())
+    assert (len(seen), seen[:50], counting_loop.woken) == (51, sorted(seen[:50]), 2)
+
+
+def test_a_callback_that_fails_holds_up_no_other(counting_loop):
+    """It is told as any callback of a loop."""
+    seen, told = [], []
+    counting_loop.set_exception_handler(lambda _loop, what: told.append(what["exception"]))
+    error = ValueError("no")
+
+    def fail():
+        raise error
+
+    for callback in (fail, lambda: seen.append("here")):
+        doorbell_of(counting_loop).call_soon(callback)
+    counting_loop.run_until_complete(rest())
+    assert (seen, told) == (["here"], [error])
+
+
+def test_a_loop_whose_wake_up_was_interrupted_is_woken_up_by_the_next(counting_loop):
+    """By Ctrl-C in the thread that rings, after which it would be waited for in vain."""
+    seen, counting_loop.interrupts = [], 1
+    with pytest.raises(KeyboardInterrupt):
+        doorbell_of(counting_loop).call_soon(lambda: seen.append(1))
+    doorbell_of(counting_loop).call_soon(lambda: seen.append(2))
+    counting_loop.run_until_complete(rest())
+    assert seen == [1, 2]
+
+
+def test_a_closed_loop_takes_nothing(counting_loop):
+    """Also when it was closed before it has looked."""
+    doorbell = doorbell_of(counting_loop)
+    doorbell.call_soon(list)
+    counting_loop.close()
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="closed"):
+            doorbell.call_soon(list)
+
+
+def test_nothing_is_lost_between_threads_that_ring_and_a_loop_that_looks(counting_loop):
+    """However their steps meet."""
+    count, seen, all_there = 2_000, [], asyncio.Event()
+
+    def note():
+        seen.append(None)
+        if len(seen) == 4 * count:
+            all_there.set()
+
+    def tell():
+        for _ in range(count):
+            doorbell_of(counting_loop).call_soon(note)
+
+    async def run():
+        threads = [threading.Thread(target=tell) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        async with asyncio.timeout(60):
+            await all_there.wait()
+        for thread in threads:
+            thread.join()
+
+    counting_loop.run_until_complete(run())

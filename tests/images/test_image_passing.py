@@ -166,6 +166,19 @@ class TestRule:
         rule = WireRule(fit=RULE.fit, formats=frozenset({"JPEG", "PNG"}))
         assert open_image(encode(SCENE, "WEBP")).wire(rule).mime_type in {"image/jpeg", "image/png"}
 
+    def test_a_file_that_was_opened_to_be_sent_is_sent_as_any_other(self):
+        """What is sent is made while it is opened, and kept until it was asked for; a rule of its own makes its own."""
+        jpegs = frozenset({"JPEG"})
+        for rule in (RULE, WireRule(fit=RULE.fit, formats=jpegs), WireRule(fit=RULE.fit, formats=jpegs, max_bytes=1)):
+            opening = begin_opening(self.DATA, wire=RULE)
+            image = opening.image(opening.decode_here())
+            kept_bytes = image.memory_bytes
+            sent = image.wire(rule)
+            assert (sent == open_image(self.DATA).wire(RULE)) is (rule.max_bytes > 1)
+            assert image.wire(rule) == sent
+            if rule is RULE:
+                assert image.memory_bytes == kept_bytes - len(sent.data)
+
     def test_an_image_without_a_file_is_encoded(self):
         """There is nothing to pass on."""
         assert PILImage.open(BytesIO(open_image(SCENE).wire(RULE).data)).size == SCENE.size

@@ -249,6 +249,30 @@ def test_a_stream_that_is_closed_early_gives_its_place_back(make_router, words):
         stream.close()
 
 
+@pytest.mark.parametrize("end", [SystemExit(2), KeyboardInterrupt()])
+def test_a_backend_that_ends_the_program_has_crashed_and_gives_its_place_back(make_router, end):
+    """Libraries call ``sys.exit``; a place that stays taken would shut the rung for good."""
+
+    class Exiting(Speaker):
+        def describe_stream(self, image, request, *, timeout_s):
+            yield "Once "
+            raise end
+
+        def describe(self, images, request, *, timeout_s):
+            raise end
+
+    router = make_router(
+        Exiting("best"), FakeBackend("spare"), limits={"best": Limits(max_concurrency=1)}, caching=False
+    )
+    for _ in range(2):
+        stream = router.describe_stream(IMAGE)
+        assert next(stream) == "Once "
+        with pytest.raises(StreamInterruptedError, match=f"crashed with {type(end).__name__}"):
+            list(stream)
+        answer = router.describe(IMAGE)
+        assert (answer.trace.backend, answer.trace.attempts[0].code) == ("spare", type(end).__name__)
+
+
 def test_a_stream_that_is_closed_early_is_booked_with_its_estimate(make_router):
     """A server charges for what it has said until then, and nobody knows how much that is."""
 

@@ -218,6 +218,19 @@ def test_answers_on_their_way_are_found(stores, store, take_away):
     assert stores.answers.first_of(["old", "new"], every=True) == {"old": b"1", "new": b"2"}
 
 
+def test_the_first_answer_counts_wherever_it_is(stores, store, take_away):
+    """On its way or in the store: one answer, that of the first key which has any."""
+    MemoryStore.put(store, "in store", b"1")
+    take_away()
+    with store_time():
+        for key in ("on its way", "too"):
+            stores.answers.put(key, b"2")
+        assert stores.answers.first_of(["none", "on its way", "too", "in store"]) == {"on its way": b"2"}
+    bring_back(store)
+    until(stores.written)
+    until(lambda: stores.answers.first_of(["none", "in store", "too"]) == {"in store": b"1"})
+
+
 def test_attempts_are_booked_when_the_store_is_back(stores, store, take_away):
     """In their order, none of them twice."""
     stores.ledger.record([row(1)])

@@ -106,6 +106,19 @@ def test_a_hit_within_a_minute_writes_nothing(open_it, path, clock):
     assert used_at(path, "k") == put_at + 61 - 1000
 
 
+def test_answers_are_looked_up_together_and_only_those_that_are_returned_are_marked(open_it, path, clock):
+    """The first that is there, or every one; a better answer's look-up does not keep a worse one from being evicted."""
+    store, put_at = open_it(), clock.time()
+    for key in ("better", "worse"):
+        store.put(key, key.encode())
+    clock.advance(61)
+    assert store.first_of(["none", "better", "worse"]) == {"better": b"better"}
+    assert (used_at(path, "better"), used_at(path, "worse")) == (put_at + 61, put_at)
+    assert store.first_of(["worse", "none", "better"], every=True) == {"better": b"better", "worse": b"worse"}
+    assert (used_at(path, "better"), used_at(path, "worse")) == (put_at + 61, put_at + 61)
+    assert store.first_of(["none"]) == store.first_of([]) == {}
+
+
 def test_making_room_leaves_some_to_spare(open_it, clock):
     """So that not every put has to evict: a full cache is emptied to 95 %."""
     store = open_it(max_cache_bytes=1000)

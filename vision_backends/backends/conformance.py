@@ -10,6 +10,7 @@ import inspect
 from typing import TYPE_CHECKING, NamedTuple
 
 from vision_backends.backends.base import AsyncBackend, Backend
+from vision_backends.backends.texts import half_character
 from vision_backends.types import TASKS
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ def _faults(backend: Backend, kind: str) -> Iterator[Fault]:
     name = getattr(backend, "name", None)
     if not isinstance(name, str) or not name:
         yield Fault("has no name", f'Set {kind}.name = "…".')
+    elif half_character(name) is not None:
+        yield Fault(f"has the name {name!a}, which is no valid Unicode", f'Set {kind}.name = "…".')
     tasks = [task for task in TASKS if _defines(backend, task)]
     if not tasks:
         yield Fault("has no task", f"Define at least one in {kind}: {', '.join(TASKS)}.")

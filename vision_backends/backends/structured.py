@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from vision_backends.arguments import shown
+from vision_backends.backends.requests import check_unicode
 from vision_backends.errors import InvalidReplyError, InvalidRequestError
 from vision_backends.foreign_text import quote
 
@@ -59,6 +60,7 @@ def form_of(schema: object) -> tuple[str, type[Any] | None]:
         )
     try:
         text = json.dumps(given, allow_nan=False)
+        check_unicode("The schema", json.dumps(given, ensure_ascii=False))
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidRequestError(f"The schema is no JSON: {error}.", remedy="Pass plain values.") from error
     _check_schema(json.loads(text))

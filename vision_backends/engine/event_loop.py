@@ -8,14 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextvars
 import logging
 import os
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from vision_backends.engine.machine_limits import processors
 from vision_backends.engine.pools import Pool
-from vision_backends.engine.threads import Mailbox, Outcome, make_event_loop, make_lock, start_thread, thread_id
+from vision_backends.engine.threads import (
+    Mailbox,
+    Outcome,
+    doorbell_of,
+    make_event_loop,
+    make_lock,
+    start_thread,
+    thread_id,
+)
 from vision_backends.errors import OverloadedError
 
 if TYPE_CHECKING:
@@ -105,10 +115,11 @@ class EventLoop:
             return await make()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Outcome[T]] = loop.create_future()
+        doorbell = doorbell_of(loop)
 
         def deliver(outcome: Outcome[T]) -> None:
             with suppress(RuntimeError):  # the caller's loop has been closed
-                loop.call_soon_threadsafe(_set, future, outcome)
+                doorbell.call_soon(partial(_set, future, outcome))
 
         call = _Call(make, deliver)
         self._submit(call)
@@ -195,6 +206,7 @@ class _LoopThread:
             self._loop = make_event_loop()
         except OSError as error:
             raise OverloadedError(f"No event loop could be made: {error}.") from error
+        self._doorbell = doorbell_of(self._loop)
         try:
             start_thread(self._main, name="vision-loop")
         except OverloadedError:
@@ -208,12 +220,12 @@ class _LoopThread:
         """Begin a call soon; under the lock of the engine, so that no call comes after the end."""
         call.thread = self
         self.calls.add(call)
-        self._loop.call_soon_threadsafe(call.begin)  # carries the caller's context variables
+        self._doorbell.call_soon(call.begin)
 
     def call_soon(self, callback: Callable[[], object]) -> bool:
         """Call something on the loop soon and return True, or return False if it has ended."""
         try:
-            self._loop.call_soon_threadsafe(callback)
+            self._doorbell.call_soon(callback)
         except RuntimeError:
             return False
         return True
@@ -299,6 +311,7 @@ class _Call(Generic[T]):
     def __init__(self, make: Callable[[], Coroutine[Any, Any, T]], done: Callable[[Outcome[T]], object]) -> None:
         self.thread: _LoopThread | None = None
         self._make = make
+        self._context = contextvars.copy_context()  # the caller's
         self._done: Callable[[Outcome[T]], object] | None = done
         self._task: asyncio.Task[Outcome[T]] | None = None
 
@@ -311,7 +324,9 @@ class _Call(Generic[T]):
         """Start the task, unless the call has failed; on the loop."""
         if self._done is not None:
             name = getattr(self._make, "__qualname__", None)
-            self._task = asyncio.get_running_loop().create_task(_outcome_of(self._make), name=name)
+            self._task = asyncio.get_running_loop().create_task(
+                _outcome_of(self._make), name=name, context=self._context
+            )
             self._task.add_done_callback(self._finish)
 
     def cancel(self) -> bool:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from vision_backends.engine.threads import after_fork_in_child, make_lock, make_queue, start_thread
+from vision_backends.engine.threads import after_fork_in_child, doorbell_of, make_lock, make_queue, start_thread
 from vision_backends.errors import OverloadedError
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["Pool"]
 
 T = TypeVar("T")
+
+SLOW_S = 0.05
+"""Where no call has ended for so long, they wait for something else than the processor."""
 
 _log = logging.getLogger(__name__)
 
@@ -38,16 +41,21 @@ class Pool:
         may_hang: Whether its work may never end. Where it always does, a job waits for threads that are still in work
             that was left behind, instead of being refused.
         idle_s: Seconds after which an idle thread ends, so that an owner that is never closed leaves nothing behind.
+        eager: How many of them are started as soon as all others are busy, for work that is quick unless it waits for
+            something: more would only contend for the processor, and are started once no call has ended for a moment.
 
     Attributes:
         stuck: How many threads are in work that was left behind.
     """
 
-    def __init__(self, name: str, *, size: int, may_hang: bool = True, idle_s: float = 3.0) -> None:
+    def __init__(
+        self, name: str, *, size: int, may_hang: bool = True, idle_s: float = 3.0, eager: int | None = None
+    ) -> None:
         self._name = name
         self._may_hang = may_hang
         self._size = size
         self._idle_s = idle_s
+        self._eager = size if eager is None else eager
         self._begin()
         after_fork_in_child(self, Pool._begin)  # neither the threads nor the state of their locks come along
 
@@ -57,6 +65,8 @@ class Pool:
         self._jobs = make_queue()
         self._threads = 0
         self._unfinished = 0
+        self._ended = 0
+        self._watched_by: asyncio.AbstractEventLoop | None = None
         self._is_closed = False
         self._running: dict[_Awaited[Any], float] = {}
 
@@ -78,6 +88,8 @@ class Pool:
         future: asyncio.Future[T] = loop.create_future()
         job = _Awaited(call, on_late, self, future)
         self.put(job)
+        if self._is_short():
+            self._grow_if_slow(loop)
         future.add_done_callback(job.leave_behind_if_cancelled)
         return future
 
@@ -108,7 +120,7 @@ class Pool:
                     f"All {self._size} threads for {self._name} are in earlier calls that have not returned.",
                     remedy="Find out what they wait for: a dead connection, a blocked device.",
                 )
-            if self._unfinished >= self._threads and self._threads < self._size:
+            if self._unfinished >= self._threads < self._size and self._threads - self.stuck < self._eager:
                 self._start_thread()
             self._unfinished += 1
             self._jobs.put(job)
@@ -138,12 +150,33 @@ class Pool:
         """Note that a call has ended; return whether it is waited for."""
         with self._lock:
             self._unfinished -= 1
+            self._ended += 1
             del self._running[job]
             if job.state == "left":
                 self.stuck -= 1
                 return False
             job.state = "done"
             return True
+
+    def _is_short(self) -> bool:
+        return self._unfinished > self._threads and self._threads < self._size
+
+    def _grow_if_slow(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have a loop start more threads whenever no call has ended for a moment, as long as calls wait for one."""
+        if self._watched_by is None or self._watched_by.is_closed():
+            self._watched_by = loop
+            loop.call_later(SLOW_S, self._grow, loop, self._ended)
+
+    def _grow(self, loop: asyncio.AbstractEventLoop, ended: int) -> None:
+        with self._lock:
+            self._watched_by = None
+            if not self._is_short():
+                return
+            if ended == self._ended:
+                with suppress(OverloadedError):  # those that are there go on
+                    for _ in range(min(self._threads, self._size - self._threads)):
+                        self._start_thread()
+        self._grow_if_slow(loop)
 
     def _start_thread(self) -> None:
         self._threads += 1
@@ -184,7 +217,7 @@ class Pool:
 class _Awaited(Generic[T]):
     """A call whose outcome a future on a loop waits for, until that is cancelled."""
 
-    __slots__ = ("_call", "_context", "_future", "_loop", "_on_late", "_pool", "state")
+    __slots__ = ("_call", "_context", "_doorbell", "_future", "_on_late", "_pool", "state")
 
     def __init__(
         self, call: Callable[[], T], on_late: Callable[[T], object] | None, pool: Pool, future: asyncio.Future[T]
@@ -192,7 +225,7 @@ class _Awaited(Generic[T]):
         self._call: Callable[[], T] | None = call
         self._on_late = on_late
         self._pool = pool
-        self._loop = future.get_loop()
+        self._doorbell = doorbell_of(future.get_loop())
         self._future: asyncio.Future[T] | None = future
         self._context = contextvars.copy_context()
         self.state = "waiting"
@@ -212,7 +245,7 @@ class _Awaited(Generic[T]):
                 error = caught
             if self._pool.finish(self):
                 with suppress(RuntimeError):  # the loop has ended
-                    self._loop.call_soon_threadsafe(self._deliver, result, error)
+                    self._doorbell.call_soon(partial(self._deliver, result, error))
                     return
             self._deliver_late(result, error)
         finally:

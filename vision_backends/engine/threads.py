@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextvars
 import os
 import sys
 import threading
 import time
 import weakref
+from collections import deque
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from queue import Empty
@@ -35,11 +38,13 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "Doorbell",
     "Mailbox",
     "Outcome",
     "after_fork_in_child",
     "awaited_at_exit",
     "beside",
+    "doorbell_of",
     "ending_error",
     "finished_before_fork",
     "interpreter_ends",
@@ -56,6 +61,9 @@ LONGEST_FORK_WAIT_S = 10.0
 """How long a fork waits for what should be finished before; importing torch takes some seconds."""
 
 FORK_POLL_S = 0.005
+
+AT_ONCE = 16
+"""Callbacks of other threads that run on a loop before others have their turn."""
 
 WITH_HOOKS = ("concurrent.futures.thread", "filelock")
 """Modules that torch and huggingface_hub import, and whose hooks for forks must not first appear while one waits: of a
@@ -138,6 +146,74 @@ class Mailbox(Generic[T]):
         except Empty:
             raise TimeoutError from None
         return item
+
+
+class Doorbell:
+    """Has callbacks of other threads run on an event loop, which is woken up once for all that come until it looks.
+
+    To wake it up takes a write to a socket, where the thread loses its turn; the loop may be busy for many of these.
+    The loop is not kept alive.
+
+    Args:
+        loop: The loop.
+    """
+
+    __slots__ = ("_due", "_is_rung", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = weakref.ref(loop)
+        self._due: deque[Callable[[], object]] = deque()
+        self._is_rung = False
+
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        """Have something called soon, in no context in particular, in the order of these calls; from any thread.
+
+        Raises:
+            RuntimeError: The loop is closed.
+        """
+        loop = self._loop()
+        if loop is None or loop.is_closed():
+            raise RuntimeError("Event loop is closed")
+        self._due.append(callback)
+        if self._is_rung:
+            return
+        try:
+            self._is_rung = True  # two threads may both ring
+            loop.call_soon_threadsafe(self._answer, context=contextvars.Context())
+        except BaseException:  # also if the caller is interrupted: the next one rings
+            self._is_rung = False
+            raise
+
+    def _answer(self) -> None:
+        self._is_rung = False  # first: what is put from now on may not be seen below
+        try:
+            for _ in range(AT_ONCE):
+                if not self._due:
+                    return
+                self._due.popleft()()
+        finally:
+            if self._due:
+                asyncio.get_running_loop().call_soon(self._answer)
+
+
+class _Doorbells:
+    """One for each loop, whoever has something for it."""
+
+    def __init__(self) -> None:
+        self._of: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Doorbell] = weakref.WeakKeyDictionary()
+
+    def of(self, loop: asyncio.AbstractEventLoop) -> Doorbell:
+        """Return that of a loop."""
+        return self._of.get(loop) or self._of.setdefault(loop, Doorbell(loop))
+
+
+_doorbells = _Doorbells()
+"""All of the process."""
+
+
+def doorbell_of(loop: asyncio.AbstractEventLoop) -> Doorbell:
+    """Return what has callbacks of other threads run on an event loop; the same for everybody."""
+    return _doorbells.of(loop)
 
 
 class Outcome(Generic[T]):
@@ -286,6 +362,7 @@ def _is_patched() -> bool:
     return monkey is not None and bool(monkey.is_module_patched("threading"))
 
 
+@cache
 def _original(module: str, name: str) -> Any:  # noqa: ANN401 — whatever is found there
     if "gevent.monkey" in sys.modules and _is_patched():
         return sys.modules["gevent.monkey"].get_original(module, name)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from vision_backends.engine.identifiers import Identifiers
 from vision_backends.engine.threads import after_fork_in_child
 from vision_backends.health.budgets import Amount
-from vision_backends.health.circuit_breaker import AccountGates, Failure, report
+from vision_backends.health.circuit_breaker import AccountGates, Failure, longest_refusal, report
 from vision_backends.health.policy import MAYBE_BILLED, SERVER_IS_DOWN, Scope, gate_kind
 from vision_backends.health.reservations import BUDGETS, Reservations
 from vision_backends.health.shared_states import SharedStates
@@ -142,12 +142,14 @@ class AdmissionControl:
         It may if the store is one that blocks, and the user has set limits for the backend or a gate that concerns
         the scope is not passing.
         """
-        is_limited = self._reservations.may_block(scope.backend)
-        return self.blocking and (is_limited or bool(self._gates(scope, snapshot).concerning(scope)))
+        is_limited = scope.backend in self._reservations.counters and self._reservations.may_block(scope.backend)
+        gates = self._gates(scope, snapshot)
+        return self.blocking and (is_limited or (gates is not None and bool(gates.concerning(scope))))
 
     def refusal(self, scope: Scope, snapshot: GateSnapshot) -> BackendError | None:
         """Return the error of the gate that would keep out any call now, or None; asks no store."""
-        return self._gates(scope, snapshot).refusal(scope, now=self._clock.time())
+        gates = self._gates(scope, snapshot)
+        return None if gates is None else gates.refusal(scope, now=self._clock.time())
 
     def peek(self, scope: Scope, snapshot: GateSnapshot | None = None) -> BackendError | None:
         """Return what would keep out a small call now, or None; changes nothing.
@@ -188,7 +190,8 @@ class AdmissionControl:
         """
         now = self._clock.time()
         gates = self._gates(scope, snapshot or self.look([scope]))
-        blocked = gates.refusal(scope, now=now)
+        concerning = [] if gates is None else gates.concerning(scope)
+        blocked = longest_refusal(concerning, now=now) if concerning else None
         if blocked is not None:
             raise blocked
         permit = Permit(
@@ -196,7 +199,7 @@ class AdmissionControl:
             scope=scope,
             caller=self._identifiers.new(),
             amount=Amount.of(estimate),
-            is_probe=bool(gates.concerning(scope)),
+            is_probe=bool(concerning),
             timeout_s=timeout_s,
             expected_s=expected_s,
             lease_s=max(LEASE * timeout_s, MIN_LEASE_S),
@@ -345,19 +348,22 @@ class AdmissionControl:
 
         False is reliable as long as no other call of the same scope fails in between.
         """
-        touched = permit.is_probe or self._reservations.settle_may_block(permit.scope.backend, permit.amount)
-        noted = permit.scope in self._counted if error is None else gate_kind(error) is not None
+        scope = permit.scope
+        is_limited = scope.backend in self._reservations.counters
+        touched = permit.is_probe or (is_limited and self._reservations.settle_may_block(scope.backend, permit.amount))
+        noted = scope in self._counted if error is None else gate_kind(error) is not None
         return self.blocking and (touched or noted)
 
     def close(self) -> None:
         """Give back what was drawn of budgets; harmless twice."""
         self._reservations.close()
 
-    def _gates(self, scope: Scope, snapshot: GateSnapshot) -> AccountGates:
-        """Return the gates of a snapshot, or as this process has moved them since."""
+    def _gates(self, scope: Scope, snapshot: GateSnapshot) -> AccountGates | None:
+        """Return the gates of a snapshot, or as this process has moved them since; None where all of them pass."""
         account = scope.account
         moved = self._moved.get(account)
-        return snapshot.accounts[account] if moved is None or moved is snapshot.moved[account] else moved
+        gates = snapshot.accounts[account] if moved is None or moved is snapshot.moved[account] else moved
+        return gates if gates.gates else None
 
     def _take_probe(self, permit: Permit, *, now: float) -> None:
         """Take the one place for a probe.

@@ -18,6 +18,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 from vision_backends.errors import (
@@ -258,11 +259,7 @@ class AccountGates:
 
     def refusal(self, scope: Scope, *, now: float) -> BackendError | None:
         """Return the error of the gate that blocks a scope for the longest; None when it may pass or probe."""
-        waiting = [(key, gate) for key, gate in self.concerning(scope) if gate.wait_s(now) > 0]
-        if not waiting:
-            return None
-        key, gate = max(waiting, key=lambda each: each[1].wait_s(now))
-        return refusal(key, gate, now=now)
+        return longest_refusal(self.concerning(scope), now=now)
 
     def take_probe(self, scope: Scope, *, caller: str, lease_s: float, now: float) -> list[Transition]:
         """Let a call probe every gate that concerns a scope; all of them are due."""
@@ -363,7 +360,7 @@ def _key(values: list[Any]) -> GateKey:
 def _read(kind: type[S], values: dict[str, Any]) -> S:
     """Return a record from its fields; apart from names they are finite numbers."""
     numbers = [value for name, value in values.items() if name not in {"probe", "backend", "reason"}]
-    if not all(math.isfinite(number) for number in numbers):
+    if not all(map(math.isfinite, numbers)):
         raise ValueError(f"{values} cannot be a {kind.__name__}.")
     return kind(**values)
 
@@ -431,6 +428,15 @@ def refusal(key: GateKey, gate: Gate, *, now: float) -> BackendError:
         code=gate.reason,
         retry_after_s=wait_s,
     )
+
+
+def longest_refusal(gates: Sequence[tuple[GateKey, Gate]], *, now: float) -> BackendError | None:
+    """Return the error of that one of some gates which blocks for the longest; None where none does."""
+    waiting = [(wait_s, key, gate) for key, gate in gates if (wait_s := gate.wait_s(now)) > 0]
+    if not waiting:
+        return None
+    _, key, gate = max(waiting, key=itemgetter(0))
+    return refusal(key, gate, now=now)
 
 
 def report(key: GateKey, gate: Gate, *, now: float) -> GateReport:

@@ -201,7 +201,7 @@ class Transition(VersionedRecord):
     @property
     def scope(self) -> str:
         """What the gate blocks, for people: ``openai``, ``openai/gpt-x`` or ``openai/gpt-x/describe``."""
-        return "/".join(part for part in (self.backend, self.model, self.task) if part)
+        return "/".join(filter(None, (self.backend, self.model, self.task)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -79,13 +79,10 @@ class Throttling:
             load.running -= 1
             load.tokens -= tokens
             if limits is not None:
-                load.requests_left.learn(
-                    limits.remaining_requests, limits.limit_requests, limits.reset_requests_s, now=now
-                )
-                load.tokens_left.learn(limits.remaining_tokens, limits.limit_tokens, limits.reset_tokens_s, now=now)
-            elif asked:
-                load.requests_left.left -= 1
-                load.tokens_left.left -= tokens
+                load.learn(limits, now=now)
+            elif asked and load.left is not None:
+                load.left.requests.left -= 1
+                load.left.tokens.left -= tokens
 
     def obstacle(self, scope: Scope, *, tokens: int = 1, now: float) -> BackendError | None:
         """Return why a call, by default a small one, may not begin now; None if it may. Changes nothing."""
@@ -100,9 +97,11 @@ class Throttling:
                     backend=scope.backend,
                     code="throttled",
                 )
+            if load.left is None:
+                return None
             # Running calls are not yet in any reply, or only in the last: counting them in full errs on the safe side.
-            requests_s = load.requests_left.wait_s(load.running + 1, now=now)
-            tokens_s = load.tokens_left.wait_s(load.tokens + tokens, now=now)
+            requests_s = load.left.requests.wait_s(load.running + 1, now=now)
+            tokens_s = load.left.tokens.wait_s(load.tokens + tokens, now=now)
         if not (requests_s or tokens_s):
             return None
         what = "requests" if requests_s >= tokens_s else "tokens"
@@ -120,11 +119,10 @@ class Throttling:
             if load is None:
                 return None
             tokens = load.tokens / load.running if load.running else 0.0
-            most = min(
-                load.limit(now=now) or math.inf,
-                load.requests_left.available(now=now),
-                load.tokens_left.available(now=now) / tokens if tokens else math.inf,
-            )
+            most = load.limit(now=now) or math.inf
+            if load.left is not None:
+                enough = load.left.tokens.available(now=now) / tokens if tokens else math.inf
+                most = min(most, load.left.requests.available(now=now), enough)
         return None if math.isinf(most) else max(1, int(most))
 
     def halve(self, scope: Scope, *, now: float) -> None:
@@ -140,7 +138,7 @@ class Throttling:
         with self._lock:
             for load in self._loads.values():
                 if backend is None or backend in load.backends:
-                    load.requests_left, load.tokens_left, load.peak = _Allowance(), _Allowance(), 0
+                    load.left, load.peak = None, 0
 
 
 @dataclass(slots=True)
@@ -187,6 +185,14 @@ class _Allowance:
 
 
 @dataclass(slots=True)
+class _Left:
+    """What a server has left for one model."""
+
+    requests: _Allowance = field(default_factory=_Allowance)
+    tokens: _Allowance = field(default_factory=_Allowance)
+
+
+@dataclass(slots=True)
 class _Load:
     """One model of one account, whichever rungs ask it: its running calls, their tokens, and what is left for more.
 
@@ -200,10 +206,15 @@ class _Load:
     peak: int = 0
     halved_at: float = 0.0
     backends: set[str] = field(default_factory=set)
-    requests_left: _Allowance = field(default_factory=_Allowance)
-    tokens_left: _Allowance = field(default_factory=_Allowance)
+    left: _Left | None = None  # until a reply says it
 
     def limit(self, *, now: float) -> int | None:
         """Return how many calls may run concurrently; None when nothing limits them."""
         limit = self.room + int((now - self.halved_at) / REGROW_S)
         return limit if limit < self.peak else None
+
+    def learn(self, limits: RateLimits, *, now: float) -> None:
+        """Take what a reply says is left."""
+        left = self.left = self.left or _Left()
+        left.requests.learn(limits.remaining_requests, limits.limit_requests, limits.reset_requests_s, now=now)
+        left.tokens.learn(limits.remaining_tokens, limits.limit_tokens, limits.reset_tokens_s, now=now)

@@ -39,6 +39,7 @@ class Container:
         is_certain: Whether that is all that the decoder can take; where not, it has to run where it can be ended.
         icc_profile: The colour profile, where it is not left in ``data``.
         ended: Whether the file has an end, as far as that is looked at here.
+        parts: What the module of its format has read of it, which need not be read again.
     """
 
     data: bytes = field(repr=False)
@@ -50,6 +51,7 @@ class Container:
     is_certain: bool = True
     icc_profile: bytes | None = field(default=None, repr=False)
     ended: bool = True
+    parts: object = field(default=None, repr=False)
 
 
 def count_scans(data: bytes) -> int:

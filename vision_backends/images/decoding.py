@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from PIL import Image as PILImage
 
     from vision_backends.images.limits import Encoded, ImageLimits
-    from vision_backends.images.wire import WireRule
+    from vision_backends.images.wire import WireImage, WireRule
 
 __all__ = ["HEIF_PLUGIN", "Measured", "decode", "measure", "pixels_of_pil"]
 
@@ -63,7 +63,7 @@ _REDUCTIONS = (8, 4, 2)
 _USUAL_PIXELS = 12_000_000
 """Of an image that does not say how large it is."""
 
-_QUICK_STEPS = 4_000_000
+_QUICK_STEPS = 8_000_000
 """Pixels that are gone over in a few hundredths of a second."""
 
 
@@ -78,6 +78,7 @@ class Measured:
         room_bytes: Memory that decoding takes.
         limits: How large it may be.
         min_side_px: Least length of the shorter side of the pixels; None asks for all of them.
+        passed: The file as it is sent by a rule, if its pixels prove to be shown as they are stored.
     """
 
     encoded: Encoded
@@ -86,6 +87,7 @@ class Measured:
     room_bytes: int
     limits: ImageLimits
     min_side_px: int | None
+    passed: tuple[WireRule, WireImage] | None = None
 
     @property
     def is_quick(self) -> bool:
@@ -140,16 +142,18 @@ def measure(
                 raise
             return _measured(encoded, kind, None, limits, min_side_px)
     size = container.size
+    passed: WireImage | None = None
     if size is not None:
         limits.check_pixels(size, name=name)
         limits.check_steps(size, container.steps or 0, counted=container.counted, name=name)
         limits.check_memory(size, container.bytes_per_pixel, name=name)
         if wire is not None and 0 not in size:
             width, height = size[::-1] if container.orientation in _SIDEWAYS else size
-            min_side_px = wire.decoded_side_px(
-                encoded.data, kind=kind, size=(width, height), is_upright=container.orientation == 1
-            )
-    return _measured(encoded, kind, container, limits, min_side_px)
+            if kind == "JPEG" and container.orientation == 1:
+                passed = wire.passed(encoded.data, kind=kind, size=size, parts=container.parts)
+            min_side_px = wire.decoded_side_px(passed, size=(width, height))
+    measured = _measured(encoded, kind, container, limits, min_side_px)
+    return measured if wire is None or passed is None else replace(measured, passed=(wire, passed))
 
 
 def _measured(
@@ -352,13 +356,16 @@ def _has_flat_end(pixels: PILImage.Image) -> bool:
     """Return whether one edge of an image has one colour, as all that a JPEG lacks is grey, however it is turned."""
     width, height = pixels.size
     across, down = max(1, width // 8), max(1, height // 8)
-    edges = (
-        (0, 0, width, down),
-        (0, height - down, width, height),
-        (0, 0, across, height),
-        (width - across, 0, width, height),
+    first, second, third, last = map(
+        pixels.getpixel, ((0, 0), (width - 1, 0), (0, height - 1), (width - 1, height - 1))
     )
-    return any(pixels.crop(edge).getcolors(maxcolors=1) for edge in edges)
+    edges = (
+        (first == second, (0, 0, width, down)),
+        (third == last, (0, height - down, width, height)),
+        (first == third, (0, 0, across, height)),
+        (second == last, (width - across, 0, width, height)),
+    )
+    return any(may_be and pixels.crop(edge).getcolors(maxcolors=1) for may_be, edge in edges)
 
 
 def _missing_share(first: PILImage.Image, second: PILImage.Image, *, is_in_rows: bool) -> float:

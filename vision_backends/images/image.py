@@ -75,6 +75,7 @@ class Image:
     _limits: ImageLimits = DEFAULT_LIMITS
     _share: Share | None = None  # of the room for images, held as long as the image
     _as_stored: bool = False
+    _passed: tuple[WireRule, WireImage] | None = None  # until it was asked for, as it takes memory
     _digest: str | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -96,7 +97,8 @@ class Image:
     def memory_bytes(self) -> int:
         """About how much memory it takes: pixels of four bytes, and the bytes of its file."""
         encoded = 0 if self._encoded is None else len(self._encoded.data)
-        return self.decoded_pixels * 4 + encoded
+        passed = 0 if self._passed is None else len(self._passed[1].data)
+        return self.decoded_pixels * 4 + encoded + passed
 
     @property
     def decoded_pixels(self) -> int:
@@ -146,6 +148,13 @@ class Image:
     def wire(self, rule: WireRule) -> WireImage:
         """Return the image as it is sent: the file's own compressed pixels where they will do, else encoded anew."""
         size = self.width, self.height
+        if self._passed is not None:
+            known, plain = self._passed
+            object.__setattr__(self, "_passed", None)
+            if self._share is not None:
+                self._share.resize(self.memory_bytes)
+            if known is rule:
+                return plain
         if self._as_stored and self._encoded is not None:
             data = self._encoded.data
             passed = rule.passed(data, kind=identify(data, name=self._encoded.name), size=size)
@@ -204,6 +213,7 @@ class Opening:
             _limits=measured.limits if measured else DEFAULT_LIMITS,
             _share=share,
             _as_stored=decoded.as_stored,
+            _passed=measured.passed if measured and decoded.as_stored else None,
         )
         if share is not None:
             share.resize(image.memory_bytes)

@@ -59,6 +59,7 @@ def strip_jpeg(data: bytes) -> Container:
         counted=f"{file.scans} scans",
         bytes_per_pixel=8 + (2 * file.components if file.scans > 1 else 0),  # all coefficients are kept between scans
         ended=file.ended,
+        parts=file,
     )
 
 

@@ -45,21 +45,25 @@ _WEBP_PICTURES = frozenset({b"VP8 ", b"VP8L"})
 _WEBP_LEFT_OUT = frozenset({b"VP8X", b"ICCP"})
 
 
-def passing(data: bytes, *, kind: str) -> bytes | None:
+def passing(data: bytes, *, kind: str, parts: object = None) -> bytes | None:
     """Return a file without anything but its pixels; None where a receiver may see something else, or too much.
 
     Args:
         data: The file.
         kind: Its format, one of `MIME_TYPES`.
+        parts: Those of a JPEG, where they are known already.
     """
     try:
-        return _PASSED[kind](data)
+        return _parts_of_jpeg(parts) if isinstance(parts, JpegFile) else _PASSED[kind](data)
     except (ValueError, LookupError, struct.error, zlib.error, ExcessError):
         return None
 
 
 def _jpeg(data: bytes) -> bytes | None:
-    file = JpegFile(data)
+    return _parts_of_jpeg(JpegFile(data))
+
+
+def _parts_of_jpeg(file: JpegFile) -> bytes | None:
     if not file.ended or len(file.frames) != 1:
         return None
     marker, frame = file.frames[0]

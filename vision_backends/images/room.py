@@ -76,7 +76,7 @@ class Room:
         while self._changes and self._lock.acquire(blocking=False):  # else its holder looks again
             try:
                 self._account()
-                let_in = self._let_in()
+                let_in = self._let_in() if self._waiting else []
             finally:
                 self._lock.release()
             for each in let_in:
@@ -140,7 +140,8 @@ class Share:
                 self._told()
 
     def __del__(self) -> None:
-        self.leave()
+        if not self.is_left:
+            self.leave()
 
 
 ROOM = Room(MAX_BYTES)

@@ -185,4 +185,4 @@ def _unescape_piece(text: bytes) -> bytes:
 def _shorten(name: str) -> str:
     """Return a name fit for one line of a log: content may have been passed as a path by mistake."""
     short = name if len(name) <= 120 else f"{name[:117]}…"
-    return "".join(letter if letter.isprintable() else "�" for letter in short)
+    return short if short.isprintable() else "".join(each if each.isprintable() else "�" for each in short)

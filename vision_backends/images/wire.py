@@ -47,24 +47,28 @@ class WireRule:
     max_bytes: int = 1_000_000
     scales: bool = False
 
-    def passed(self, data: bytes, *, kind: str, size: tuple[int, int]) -> WireImage | None:
+    def passed(self, data: bytes, *, kind: str, size: tuple[int, int], parts: object = None) -> WireImage | None:
         """Return a file as it is sent; None where its pixels have to be encoded anew.
 
         Args:
             data: The file, of which all pixels are known to be shown as they are stored.
             kind: Its format.
             size: Width and height in pixels.
+            parts: Those of a JPEG, where they are known already.
         """
         if kind not in self.formats or len(data) > self.max_bytes or not (self.scales or self.fit(*size) == size):
             return None
-        plain = passing(data, kind=kind)
+        plain = passing(data, kind=kind, parts=parts)
         return None if plain is None else WireImage(data=plain, mime_type=MIME_TYPES[kind])
 
-    def decoded_side_px(self, data: bytes, *, kind: str, size: tuple[int, int], is_upright: bool) -> int:
-        """Return how long the shorter side of the decoded pixels has to be. Arguments as in `passed`."""
-        if is_upright and kind == "JPEG" and self.passed(data, kind=kind, size=size) is not None:
-            return _CHECK_SIDE_PX
-        return min(self.fit(*size))
+    def decoded_side_px(self, passed: WireImage | None, *, size: tuple[int, int]) -> int:
+        """Return how long the shorter side of the decoded pixels has to be.
+
+        Args:
+            passed: The JPEG as it is sent, unless it is encoded anew.
+            size: Width and height in pixels.
+        """
+        return min(self.fit(*size)) if passed is None else _CHECK_SIDE_PX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

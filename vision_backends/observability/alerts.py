@@ -187,7 +187,7 @@ def _trouble(event: Transition, words: _Words) -> Notice:
         kind=words.kind,
         severity=words.severity,
         backend=event.backend,
-        scope=event.scope,
+        scope=known["scope"],
         reason=event.reason,
         message=f"{words.trouble.format(**known)} ({event.reason}){again}.",
         remedy=words.remedy.format(**known) if words.remedy else None,

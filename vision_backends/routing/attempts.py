@@ -27,7 +27,7 @@ from vision_backends.errors import (
 )
 from vision_backends.health.budget_state import BudgetReservedError
 from vision_backends.routing.lines import Settlements
-from vision_backends.routing.single_flight import Flight, SingleFlight
+from vision_backends.routing.single_flight import SingleFlight
 from vision_backends.routing.trace import note, settle
 from vision_backends.storage.cache import decode, encode
 from vision_backends.types import FREE, Description, Detections, Embedding, Reply, Usage
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from vision_backends.routing.callers import Caller
     from vision_backends.routing.cold_starts import ColdStarts
     from vision_backends.routing.recorder import CallRecorder
+    from vision_backends.routing.single_flight import Flight
     from vision_backends.routing.warm_up import WarmUps
     from vision_backends.types import Attempt, Outcome, Task
 
@@ -114,6 +115,19 @@ class Attempts:
         """Return why a rung would not be asked now, or None when it would."""
         return rung.refusal or self._health.peek(rung.scope, gates)
 
+    def refusal(self, turn: Turn, items: Sequence[Item]) -> BackendError | None:
+        """Return why a rung is not asked about some items, where that is known before anything is begun; else None.
+
+        A blocked gate keeps nobody from the answer that another call has just got, or is about to.
+        """
+        rung = turn.rung
+        blocked = rung.refusal or self._health.refusal(rung.scope, turn.call.gates)
+        if blocked is None or blocked is rung.refusal or len(items) > 1:
+            return blocked
+        key = items[0].keys.get(rung.backend.name)
+        is_shared = key is not None and (self._recorder.was_just_kept(key) or self._flights.is_under_way(key))
+        return None if is_shared else blocked
+
     def recall(self, turn: Turn, items: Sequence[Item]) -> list[Item]:
         """Settle the items that this rung has answered before; return the others."""
         name = turn.rung.backend.name
@@ -161,9 +175,7 @@ class Attempts:
         key = items[0].keys.get(turn.rung.backend.name) if len(items) == 1 else None
         if key is not None and await self._was_answered_meanwhile(turn, items[0], key):
             return None
-        flight = self._flights.join(
-            key, lambda: Flight([item.twin() for item in items], partial(self._ask, turn, timeout_s))
-        )
+        flight = self._flights.join(key, items, partial(self._ask, turn, timeout_s))
         try:
             ended = await flight.wait(self.clock, self.clock.monotonic() + timeout_s)
         except asyncio.CancelledError as cancelled:
@@ -177,15 +189,13 @@ class Attempts:
             self.note(items, turn, "failed", late, elapsed_s=timeout_s, usage=FREE)
             return late
         _take_over(items, flight)
-        if flight.task.cancelled():  # at the deadline
-            turn.call.on_admitted()
-            if not flight.items[0].attempts:
-                self.note(items, turn, "skipped", self._late(turn, timeout_s))
-            return None
-        error = flight.task.result()
+        error = None if flight.task.cancelled() else flight.task.result()
         if error is not None:
             return await self._failed(turn, items, error, waits=waits)
-        turn.call.on_admitted()
+        if turn.call.on_admitted is not None:
+            turn.call.on_admitted()
+        if flight.task.cancelled() and not flight.items[0].attempts:  # at the deadline
+            self.note(items, turn, "skipped", self._late(turn, timeout_s))
         turn.call.on_settled([item for item in items if item.settled])
         return None
 
@@ -197,7 +207,8 @@ class Attempts:
             if not waits:
                 return error
             return await self.once_it_fits(turn, items, partial(self.make, items=items, waits=False), error)
-        turn.call.on_admitted()
+        if turn.call.on_admitted is not None:
+            turn.call.on_admitted()
         if _concerns_one(error) and len(items) > 1:
             # One is at fault: each is asked for again, alone, or in halves where a batch may be of hundreds of texts.
             size = 1 if isinstance(error, CallerError) else (len(items) + 1) // 2
@@ -229,7 +240,8 @@ class Attempts:
         async def ask_in_turn(leave: Callable[[], None]) -> BackendError | None:
             def admitted() -> None:
                 leave()
-                on_admitted()
+                if on_admitted is not None:
+                    on_admitted()
 
             return await ask(replace(turn, call=replace(turn.call, on_admitted=admitted)))
 
@@ -278,7 +290,8 @@ class Attempts:
         except BackendError as refused:
             self.note(items, turn, "skipped", refused)
             return None
-        turn.call.on_admitted()
+        if turn.call.on_admitted is not None:
+            turn.call.on_admitted()
         return permit, estimate
 
     async def ended(self, permit: Permit, end: Callable[[], object], *, error: VisionError | None = None) -> None:
@@ -429,11 +442,11 @@ class Attempts:
             answers = asked.result()
         except (BackendError, CallerError):
             raise
-        except (Exception, asyncio.CancelledError) as crash:
+        except BaseException as crash:  # also SystemExit: no signal of the process is raised where backends run
             raise self.crashed(turn, crash) from crash
         rung, kind = turn.rung, ANSWER_TYPES[turn.call.request.task]
         is_list = hasattr(answers, "__len__")  # and no generator, nor a record without a list
-        if not is_list or len(answers) != count or not all(isinstance(answer, kind) for answer in answers):
+        if not is_list or len(answers) != count or [answer for answer in answers if not isinstance(answer, kind)]:
             raise _broken_promise(answers, count, kind, task=turn.call.request.task)
         space = rung.model.space if rung.model else None
         for answer in answers:

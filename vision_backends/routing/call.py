@@ -153,7 +153,7 @@ class Call:
         deadline: When to stop.
         each_s: Seconds that one rung may spend on each item; a long list shall not wait for one that hangs.
         on_settled: Told which items have just been settled.
-        on_admitted: Told when the first rung has been let in.
+        on_admitted: Told when the first rung has been let in, where anybody waits for that.
         places: How many calls of the list, that this one is a part of, may be under way at each rung; None for a call
             of its own.
     """
@@ -163,7 +163,7 @@ class Call:
     deadline: Deadline
     each_s: float
     on_settled: Callable[[Sequence[Item]], None] = lambda _items: None
-    on_admitted: Callable[[], None] = lambda: None
+    on_admitted: Callable[[], None] | None = None
     places: ListPlaces | None = None
 
 

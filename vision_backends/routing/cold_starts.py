@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vision_backends.engine.pools import Pool
     from vision_backends.health.admission import AdmissionControl
     from vision_backends.health.policy import Scope
-    from vision_backends.routing.call import Call, Rung
+    from vision_backends.routing.call import Call, Rung, Turn
     from vision_backends.routing.warm_up import WarmUps
     from vision_backends.storage.notes import Notes
 
@@ -33,7 +33,8 @@ FIRST_ANSWERS = "first answers"
 """Under which name the time that a local rung needs to load is noted."""
 
 LOADS_AFTER_S = 0.5
-"""Answers that come sooner need no other rung, and cost nobody a model's memory."""
+"""Answers that come sooner need no other rung, and cost nobody a model's memory; nor do those that take no longer than
+nine of ten, as long as a good part of the deadline is left to load it."""
 
 MARGIN = 1.5
 MARGIN_S = 0.05
@@ -76,6 +77,7 @@ class ColdStarts:
         self._first_s: dict[Scope, float] = {}
         self._unanswered: defaultdict[str, dict[object, float]] = defaultdict(dict)
         self._loading: dict[str, asyncio.Task[None]] = {}
+        self._ended_at: dict[str, float] = {}
         after_fork_in_child(self, lambda own: own._unanswered.clear())  # noqa: SLF001 — its own
 
     def look(self, rungs: Sequence[Rung]) -> None:
@@ -105,20 +107,26 @@ class ColdStarts:
         return max(usual_s, min(COLD_SHARE * call.deadline.remaining_s, MAX_COLD_S))
 
     @contextmanager
-    def loading(self, rung: Rung | None, request: Request) -> Iterator[None]:
-        """Have a rung loaded that has not answered in this process yet, if the block takes more than a moment."""
+    def loading(self, turn: Turn) -> Iterator[None]:
+        """Have the last rung loaded, if it has not answered in this process yet, and the block takes longer than usual.
+
+        That is a sign only where no other call ends meanwhile: many that were begun together wait for each other.
+        """
+        rung = turn.last
         if rung is None or not self._loads_ahead or self._health.well.get(rung.scope) is not None:
             yield
             return
         name, call = rung.backend.name, object()
         unanswered = self._unanswered[name]
         if not unanswered:
-            self._loading[name] = asyncio.create_task(self._load(rung, request, unanswered))
+            self._ended_at[name] = self._clock.monotonic()
+            self._loading[name] = asyncio.create_task(self._load(turn, rung, unanswered))
         unanswered[call] = self._clock.monotonic()
         try:
             yield
         finally:
             del unanswered[call]
+            self._ended_at[name] = self._clock.monotonic()
             if not unanswered:
                 self._loading.pop(name).cancel()
 
@@ -137,15 +145,20 @@ class ColdStarts:
             with suppress(RuntimeError):  # the router is closed
                 self._store_pool.submit(partial(self._notes[rung.backend.name].note, FIRST_ANSWERS, values))
 
-    async def _load(self, rung: Rung, request: Request, unanswered: Mapping[object, float]) -> None:
-        """Load a rung once one of the calls that may need it has been unanswered for more than a moment."""
+    async def _load(self, turn: Turn, rung: Rung, unanswered: Mapping[object, float]) -> None:
+        """Load a rung once a call that may need it is unanswered for longer than usual, in which none has ended."""
+        patience_s = LOADS_AFTER_S
         while unanswered:
-            oldest = min(unanswered.values())
-            left_s = oldest + LOADS_AFTER_S - self._clock.monotonic()
+            since = max(min(unanswered.values()), self._ended_at[rung.backend.name])
+            left_s = since + patience_s - self._clock.monotonic()
             if left_s <= 0:
-                self._warm_ups.begin_unless_tried(rung.backend, request)
-                return
-            await pause(self._clock, left_s)
+                usual_s = self.expected_s(turn.rung, turn.call.request)
+                before_s, patience_s = patience_s, min(usual_s, COLD_SHARE * turn.call.deadline.remaining_s)
+                if patience_s <= before_s:
+                    self._warm_ups.begin_unless_tried(rung.backend, turn.call.request)
+                    return
+            else:
+                await pause(self._clock, left_s)
 
 
 def _name(rung: Rung) -> str:

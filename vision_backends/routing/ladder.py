@@ -73,8 +73,9 @@ class Ladder:
             pending = self.attempts.recall(turn, items)
             if not pending:
                 return
-            if turn.rung.refusal is not None:
-                self.attempts.pass_by(pending, turn, turn.rung.refusal)
+            refusal = self.attempts.refusal(turn, pending)
+            if refusal is not None:
+                self.attempts.pass_by(pending, turn, refusal)
                 continue
             model = turn.rung.model
             unknown = model is not None and model.probe_first
@@ -84,7 +85,7 @@ class Ladder:
                 if await self._hedge(turn, rungs[turn.place + 1 :], pending[0]):
                     return
             elif call.places is None:
-                with self.attempts.cold_starts.loading(turn.last, call.request):
+                with self.attempts.cold_starts.loading(turn):
                     await self._ask(turn, pending)
             else:
                 await self._ask_all(turn, pending, call.places)
@@ -117,7 +118,7 @@ class Ladder:
         """Ask once there is a place, and have the list learn from it how many there should be."""
         backend, request = turn.rung.backend, turn.call.request
         with await places.at(backend.name, partial(self._places, turn)).take() as place:
-            with self.attempts.cold_starts.loading(turn.last, request):
+            with self.attempts.cold_starts.loading(turn):
                 place.error = await self._ask(turn, items)
             last = items[0].attempts[-1] if items[0].attempts else None
             if last is not None and last.outcome == "answered":

@@ -71,8 +71,9 @@ class Opener:
         self.decoders = max(LEAST_DECODERS, 2 * self.at_once)
         # What is in memory waits for nothing: more threads would only wait for each other.
         sizes: dict[Kind, int] = {"path": READERS, "url": READERS, "object": READERS, "memory": 2 * self.at_once}
-        self._readers: dict[Kind, Pool] = {kind: Pool(f"read-{kind}", size=size) for kind, size in sizes.items()}
-        self._decoders = Pool("decode", size=self.decoders)
+        eager = {kind: size if kind == "url" else self.at_once for kind, size in sizes.items()}
+        self._readers = {kind: Pool(f"read-{kind}", size=size, eager=eager[kind]) for kind, size in sizes.items()}
+        self._decoders = Pool("decode", size=self.decoders, eager=self.at_once)
         self._children = Pool("decode-apart", size=self.at_once)
 
     def start(self, call: Callable[[], T]) -> asyncio.Future[T]:

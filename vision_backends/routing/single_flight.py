@@ -7,6 +7,7 @@ ends with the last of them. It must not know what is asked, nor where answers ar
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 from vision_backends.engine.cancellation import reason_of
@@ -88,16 +89,22 @@ class SingleFlight:
         self._flights: dict[str, Flight] = {}
         after_fork_in_child(self, lambda own: own._flights.clear())  # noqa: SLF001 — its own
 
-    def join(self, key: str | None, start: Callable[[], Flight]) -> Flight:
-        """Return the flight of a key that is under way, or a new one; None is a key that is not shared."""
-        if key is None:
-            return start()
-        flight = self._flights.get(key)
+    def join(
+        self, key: str | None, items: Sequence[Item], run: Callable[[Flight], Coroutine[Any, Any, VisionError | None]]
+    ) -> Flight:
+        """Return the flight of a key that is under way, or a new one for some items; None is never shared."""
+        flight = None if key is None else self._flights.get(key)
         if flight is None or flight.task.done() or flight.left_because is not None:
-            flight = self._flights[key] = start()
-            flight.task.add_done_callback(lambda _task: self._forget(key, flight))
+            flight = Flight([item.twin() for item in items], run)
+            if key is not None:
+                self._flights[key] = flight
+                flight.task.add_done_callback(partial(self._forget, key, flight))
         return flight
 
-    def _forget(self, key: str, flight: Flight) -> None:
+    def is_under_way(self, key: str) -> bool:
+        """Return whether there is a flight of a key."""
+        return key in self._flights
+
+    def _forget(self, key: str, flight: Flight, _task: object) -> None:
         if self._flights.get(key) is flight:
             del self._flights[key]

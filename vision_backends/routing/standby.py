@@ -69,6 +69,7 @@ class Standby:
     ) -> None:
         self._later = later
         self._ladders = ladders
+        self._backends = {task: {backend.name: backend for backend in ladder} for task, ladder in ladders.items()}
         self._warm_up = warm_up
         self._asked: dict[tuple[str, ...], Request] = {}
         self._troubled: set[tuple[str, tuple[str, ...]]] = set()
@@ -128,8 +129,7 @@ class Standby:
     def _is_blocked_for(self, event: Transition, request: Request) -> bool:
         if event.after != "blocked" or event.task not in {"", request.task}:
             return False
-        ladder = self._ladders[request.task]
-        backend = next((backend for backend in ladder if backend.name == event.backend), None)
+        backend = self._backends[request.task].get(event.backend)
         if backend is None or not event.model:
             return backend is not None
         try:
@@ -139,7 +139,7 @@ class Standby:
 
     def _is_nearly_spent(self, name: str, request: Request) -> bool:
         """Tell whether a server's last reply has left little of the minute, where it says so at all."""
-        backend = next((backend for backend in self._ladders[request.task] if backend.name == name), None)
+        backend = self._backends[request.task].get(name)
         limits = None if backend is None else backend.rate_limits(request)
         if limits is None:
             return False

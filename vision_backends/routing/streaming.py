@@ -292,7 +292,7 @@ class StreamLadder:
         except BudgetReservedError as reserved:
             return reserved
         if admitted is not None:
-            with self._attempts.cold_starts.loading(turn.last, turn.call.request):
+            with self._attempts.cold_starts.loading(turn):
                 await self._attempt(turn, item, *admitted, timeout_s=timeout_s, queue=queue)
         return None
 
@@ -353,9 +353,9 @@ class StreamLadder:
                         piece = await anext(pieces)
                 except TimeoutError:
                     raise late from None
-                except (BackendError, CallerError):
+                except (BackendError, CallerError, asyncio.CancelledError):
                     raise
-                except Exception as crash:
+                except BaseException as crash:
                     raise self._attempts.crashed(turn, crash) from crash
                 if clock.monotonic() > until:
                     raise late

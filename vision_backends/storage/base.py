@@ -186,6 +186,8 @@ class Answers(Protocol):
     """Keeps cached answers. Safe for many threads.
 
     A router waits for one that blocks for 50 ms in a call, whatever it does, and then takes it for a cache that misses.
+    One that looks several answers up faster together than one by one may have a method ``first_of`` beside `get`, which
+    takes keys and returns the answer of the first that has one by its key, or with ``every=True`` of each that has.
 
     Attributes:
         blocking: Whether its methods may wait for a disk, a lock of another process or a network.
@@ -229,7 +231,8 @@ class Ledger(Protocol):
     """Keeps one row for each attempt. Safe for many threads.
 
     A router records behind its calls, in one thread, and waits for one that blocks for 50 ms in a call. One that adds
-    rows up faster than they can be read may have a method ``totals`` beside `rows`, with its arguments.
+    rows up faster than they can be read may have a method ``totals`` beside `rows`, with its arguments. One that keeps
+    answers too may have a method ``put_and_record``, which takes answers by their keys and rows, and keeps all or none.
 
     Attributes:
         blocking: As for `Answers`.

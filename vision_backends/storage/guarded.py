@@ -1,21 +1,21 @@
 """Stores that never hold up a call: what is on its way to a store is kept in memory until it has arrived.
 
-This module decides how many answers and attempts that may be, that they are found meanwhile, and what becomes of them
-at the end. It must not know how long a store is waited for, nor what the bytes mean. A store that does not block is
-used as it is.
+This module decides that answers and attempts are found meanwhile, and what becomes of them at the end. It must not know
+how long a store is waited for, nor what the bytes mean. A store that does not block is used as it is.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, OrderedDict
+from collections import Counter
 from contextlib import suppress
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
-from vision_backends.storage.base import MAX_ENTRY_BYTES, StoreClosedError, StoreError, add_up
+from vision_backends.storage.backlog import Backlog
+from vision_backends.storage.base import StoreClosedError, StoreError, add_up
 from vision_backends.storage.bounded import PATIENT_S, bounded, until_done
 from vision_backends.storage.guard import Guard, make_threads
 from vision_backends.storage.guarded_states import GuardedStates
@@ -32,12 +32,6 @@ __all__ = ["GuardedAnswers", "GuardedLedger", "GuardedStores"]
 
 T = TypeVar("T")
 
-MAX_PENDING_BYTES = 64_000_000
-"""Answers that are kept for a store that is away; the oldest make room."""
-
-MAX_PENDING_ROWS = 100_000
-"""Attempts that are kept for one; more are lost, which the log says."""
-
 PAGE_ROWS = 500
 """Rows of the ledger that are read in one go."""
 
@@ -47,16 +41,11 @@ _log = logging.getLogger(__name__)
 class GuardedAnswers(Guard):
     """Cached answers; one that is on its way to the store is found as if it had arrived."""
 
-    def __init__(self, answers: Answers, threads: Threads | None = None) -> None:
-        self._answers = answers
+    def __init__(self, answers: Answers, threads: Threads | None = None, backlog: Backlog | None = None) -> None:
         super().__init__(answers, threads)
-
-    def begin(self) -> None:
-        """Do as every guard."""
-        super().begin()
-        self._pending: OrderedDict[str, bytes] = OrderedDict()
-        self._pending_bytes = 0
-        self._is_due = False
+        self._answers = answers
+        self._look_up = getattr(answers, "first_of", None) or partial(_found, answers.get)
+        self._backlog = backlog or Backlog(answers, (self._reader, self._writer), self._put_each)
 
     def get(self, key: str) -> bytes | None:
         """Return a cached answer, or None."""
@@ -65,35 +54,24 @@ class GuardedAnswers(Guard):
     def first_of(self, keys: Sequence[str], *, every: bool = False) -> Mapping[str, bytes]:
         """Return the answer of the first of some keys that has one, or of every one, by its key; in one go."""
         if not self.blocking:
-            return _found(self._answers.get, keys, every=every)
-        with self._lock:
-            pending = {key: self._pending[key] for key in keys if key in self._pending}
-        if len(pending) == len(keys) or (not every and keys[0] in pending):
-            return _found(pending.get, keys, every=every)
-
-        def get(key: str) -> bytes | None:
-            return pending.get(key) or self._answers.get(key)
-
+            return self._look_up(keys, every=every)
+        pending = self._backlog.answers_of(keys)
+        if pending and not every:
+            first = next(iter(pending))
+            pending, keys = {first: pending[first]}, keys[: keys.index(first)]
+        asked = [key for key in keys if key not in pending]
         try:
-            return self._reader.ask(lambda: _found(get, keys, every=every))
+            kept = self._reader.ask(partial(self._look_up, asked, every=every)) if asked else {}
         except StoreError:
-            return _found(pending.get, keys, every=every)
+            kept = {}
+        return {**kept, **pending} if every else kept or pending
 
     def put(self, key: str, value: bytes) -> None:
         """Keep an answer, soon."""
         if not self.blocking:
             self._answers.put(key, value)
-            return
-        if len(value) > MAX_ENTRY_BYTES:
-            return
-        with self._lock:
-            self._pending_bytes += len(value) - len(self._pending.pop(key, b""))
-            self._pending[key] = value
-            while self._pending_bytes > MAX_PENDING_BYTES:
-                self._pending_bytes -= len(self._pending.popitem(last=False)[1])
-            is_first, self._is_due = not self._is_due, True
-        if is_first:
-            self._writer.put(Job(self._write, what="answers", count=lambda: len(self._pending), on_lost=self._lose))
+        else:
+            self._backlog.add_answer(key, value)
 
     def cache_info(self) -> CacheInfo:
         """Return how full the cache is. Errors as for `Answers`."""
@@ -103,65 +81,34 @@ class GuardedAnswers(Guard):
         """Forget every cached answer and return how many there were. Errors as for `Answers`."""
         if not self.blocking:
             return self._answers.clear_cache()
-        with self._lock:
-            self._pending.clear()
-            self._pending_bytes = 0
+        self._backlog.forget_answers()
         return _written_now(self._writer, self._answers.clear_cache)
 
     def close(self) -> None:
         """Close the cache."""
         self._answers.close()
 
-    def _write(self) -> None:
-        """Put what is pending into the cache; in the writer's thread."""
-        with self._lock:
-            self._is_due = False  # what comes from now on needs another job
-            pending = self._pending.copy()
-        try:
-            for key, value in pending.items():
-                self._answers.put(key, value)
-                with self._lock:
-                    if self._pending.get(key) is value:
-                        del self._pending[key]
-                        self._pending_bytes -= len(value)
-        except BaseException:
-            self._is_due = True  # this job is tried again
-            raise
-
-    def _lose(self) -> None:
-        with self._lock:
-            self._pending.clear()
-            self._pending_bytes = 0
-            self._is_due = False
+    def _put_each(self, answers: Mapping[str, bytes], _rows: Sequence[LedgerRow]) -> None:
+        for key, value in answers.items():
+            self._answers.put(key, value)
 
 
 class GuardedLedger(Guard):
     """The ledger; attempts are booked soon, and those of a call together."""
 
-    def __init__(self, ledger: Ledger, threads: Threads | None = None) -> None:
-        self._ledger = ledger
+    def __init__(self, ledger: Ledger, threads: Threads | None = None, backlog: Backlog | None = None) -> None:
         super().__init__(ledger, threads)
-
-    def begin(self) -> None:
-        """Do as every guard."""
-        super().begin()
-        self._pending: list[LedgerRow] = []
-        self._tried = 0
-        self._is_due = False
+        self._ledger = ledger
+        self._backlog = backlog or Backlog(
+            ledger, (self._reader, self._writer), lambda _answers, rows: ledger.record(rows)
+        )
 
     def record(self, rows: Sequence[LedgerRow]) -> None:
         """Book attempts, soon."""
         if not self.blocking:
             self._ledger.record(rows)
-            return
-        with self._lock:
-            if len(self._pending) + len(rows) > MAX_PENDING_ROWS:
-                self._overflows("attempts")
-                return
-            self._pending += rows
-            is_first, self._is_due = not self._is_due, True
-        if is_first:
-            self._writer.put(Job(self._write, what="attempts", count=lambda: len(self._pending), on_lost=self._lose))
+        else:
+            self._backlog.add_rows(rows)
 
     def rows(self, *, since: float = 0.0, until: float = float("inf")) -> Iterator[LedgerRow]:
         """Return the booked attempts, oldest first, and then those that are to be booked. Errors as for `Ledger`."""
@@ -171,9 +118,7 @@ class GuardedLedger(Guard):
             return
         while page := self._reader.ask(lambda: list(islice(rows, PAGE_ROWS))):
             yield from page
-        with self._lock:
-            pending = [row for row in self._pending if since <= row.at < until]
-        yield from sorted(pending, key=lambda row: row.at)
+        yield from sorted(self._backlog.rows_of(since, until), key=lambda row: row.at)
 
     def totals(self, *, since: float = 0.0, until: float = float("inf")) -> Iterator[LedgerTotal]:
         """Return the totals of what is booked, and of what is to be booked. Errors as for `Ledger`."""
@@ -184,33 +129,11 @@ class GuardedLedger(Guard):
         totals = find(since=since, until=until)
         while page := self._reader.ask(lambda: list(islice(totals, 1))):  # a day may take as long as many rows
             yield from page
-        with self._lock:
-            pending = [row for row in self._pending if since <= row.at < until]
-        yield from add_up(pending)
+        yield from add_up(self._backlog.rows_of(since, until))
 
     def close(self) -> None:
         """Close the ledger."""
         self._ledger.close()
-
-    def _write(self) -> None:
-        """Book what is pending; in the writer's thread."""
-        with self._lock:
-            self._is_due = False
-            pending = self._pending.copy()
-            self._tried = len(pending)
-        try:
-            if pending:
-                self._ledger.record(pending)
-        except BaseException:
-            self._is_due = True
-            raise
-        with self._lock:
-            del self._pending[: len(pending)]
-
-    def _lose(self) -> None:
-        with self._lock:
-            del self._pending[: self._tried]
-            self._is_due = False
 
 
 class GuardedStores:
@@ -225,8 +148,9 @@ class GuardedStores:
         threads = {id(store): make_threads() for store in (stores.ledger, stores.answers, stores.states)}
         self._writers = [writer for _, writer in threads.values()]
         self._reader, _ = threads[id(stores.answers)]
-        self.answers = GuardedAnswers(stores.answers, threads[id(stores.answers)])
-        self.ledger = GuardedLedger(stores.ledger, threads[id(stores.ledger)])
+        backlog = _joint_backlog(stores, threads[id(stores.ledger)])
+        self.answers = GuardedAnswers(stores.answers, threads[id(stores.answers)], backlog)
+        self.ledger = GuardedLedger(stores.ledger, threads[id(stores.ledger)], backlog)
         self.states = GuardedStates(stores.states, threads[id(stores.states)])
 
     def in_one_go(self, action: Callable[[], T]) -> T:
@@ -276,6 +200,14 @@ class GuardedStores:
                 _log.warning("The store could not be closed: %s", error)
         else:
             self._stores.close()
+
+
+def _joint_backlog(stores: Stores, threads: Threads) -> Backlog | None:
+    """Return that of a store which keeps both answers and the ledger and can write them in one go, if it is one."""
+    write = getattr(stores.ledger, "put_and_record", None)
+    if write is None or id(stores.ledger) != id(stores.answers):
+        return None
+    return Backlog(stores.ledger, threads, write, is_joint=True)
 
 
 def _tell(is_written: asyncio.Future[None]) -> None:

@@ -51,6 +51,11 @@ PAGE_ROWS = 1_000
 
 INSERT_ROW = f"INSERT INTO ledger ({COLUMNS}) VALUES ({', '.join('?' for _ in fields(LedgerRow))})"  # noqa: S608 — the names of our own columns
 
+INSERT_ANSWER = (
+    "INSERT INTO cache (key, used, value) VALUES (?, ?, ?)"
+    " ON CONFLICT (key) DO UPDATE SET used = excluded.used, value = excluded.value"
+)
+
 ALIKE = ("task", "backend", "outcome", "model", "error")
 """What attempts of one total have in common, beside the day."""
 
@@ -128,29 +133,32 @@ class SQLiteStore:
 
     def get(self, key: str) -> bytes | None:
         """Return a cached answer and mark it as used, or None."""
-        with self._file.connection() as db:
-            row = db.execute("SELECT value, used FROM cache WHERE key = ?", (key,)).fetchone()
-        if row is None:
-            return None
-        value, used = row
+        return self.first_of([key]).get(key)
+
+    def first_of(self, keys: Sequence[str], *, every: bool = False) -> Mapping[str, bytes]:
+        """Return the answer of the first of some keys that has one, or of every one, and mark it as used."""
+        found: dict[str, bytes] = {}
+        stale: list[str] = []
         now = self._clock.time()
-        if not isinstance(used, float) or abs(now - used) > TOUCH_AFTER_S:
-            self._touch(key, now)
-        return value if isinstance(value, bytes) else None
+        with self._file.connection() as db:
+            for key in keys:
+                row = db.execute("SELECT value, used FROM cache WHERE key = ?", (key,)).fetchone()
+                if row is None:
+                    continue
+                value, used = row
+                if not isinstance(used, float) or abs(now - used) > TOUCH_AFTER_S:
+                    stale.append(key)
+                if isinstance(value, bytes):
+                    found[key] = value
+                    if not every:
+                        break
+        if stale:
+            self._touch(stale, now)
+        return found
 
     def put(self, key: str, value: bytes) -> None:
         """Keep an answer; the least recently used ones make room."""
-        if len(value) > min(MAX_ENTRY_BYTES, self._max_cache_bytes):
-            return
-        with self._file.transaction() as db:
-            db.execute(
-                "INSERT INTO cache (key, used, value) VALUES (?, ?, ?)"
-                " ON CONFLICT (key) DO UPDATE SET used = excluded.used, value = excluded.value",
-                (key, self._clock.time(), value),
-            )
-            (size,) = db.execute("SELECT bytes FROM cache_total").fetchone()
-            if size > self._max_cache_bytes:
-                self._evict(db, size, keep=key)
+        self.put_and_record({key: value}, ())
 
     def cache_info(self) -> CacheInfo:
         """Return how full the cache is."""
@@ -169,13 +177,25 @@ class SQLiteStore:
 
     def record(self, rows: Sequence[LedgerRow]) -> None:
         """Book attempts, all or none of them."""
-        if not rows:
+        self.put_and_record({}, rows)
+
+    def put_and_record(self, answers: Mapping[str, bytes], rows: Sequence[LedgerRow]) -> None:
+        """Keep answers and book attempts, all or none of them."""
+        most = min(MAX_ENTRY_BYTES, self._max_cache_bytes)
+        kept = [(key, self._clock.time(), value) for key, value in answers.items() if len(value) <= most]
+        if not (kept or rows):
             return
-        with self._file.transaction() as db:
-            db.executemany(INSERT_ROW, map(astuple, rows))
-            if self._clock.monotonic() >= self._prune_at:
-                self._prune_at = self._clock.monotonic() + PRUNE_EVERY_S
-                db.execute("DELETE FROM ledger WHERE at < ?", (self._clock.time() - KEEP_LEDGER_S,))
+        with self._file.connection(writes=True) as db:
+            if kept:
+                db.executemany(INSERT_ANSWER, kept)
+                (size,) = db.execute("SELECT bytes FROM cache_total").fetchone()
+                if size > self._max_cache_bytes:
+                    self._evict(db, size, keep=kept[-1][0])
+            if rows:
+                db.executemany(INSERT_ROW, map(astuple, rows))
+                if self._clock.monotonic() >= self._prune_at:
+                    self._prune_at = self._clock.monotonic() + PRUNE_EVERY_S
+                    db.execute("DELETE FROM ledger WHERE at < ?", (self._clock.time() - KEEP_LEDGER_S,))
 
     def rows(self, *, since: float = 0.0, until: float = float("inf")) -> Iterator[LedgerRow]:
         """Return the booked attempts with ``since <= at < until``, oldest first; a page of them at a time."""
@@ -227,7 +247,7 @@ class SQLiteStore:
 
     def update(self, key: str, change: Callable[[str | None], tuple[str | None, T]]) -> T:
         """Replace a state atomically, as `States.update` says; ``change`` is called once, in a transaction."""
-        with self._file.transaction() as db:
+        with self._file.connection(writes=True) as db:
             row = db.execute("SELECT value FROM state WHERE key = ?", (key,)).fetchone()
             old = None if row is None else row[0]
             new, value = change(old)
@@ -249,12 +269,13 @@ class SQLiteStore:
         """Close the connections of all threads; calling it twice is harmless."""
         self._file.close()
 
-    def _touch(self, key: str, now: float) -> None:
-        """Mark an entry as used, unless that has to be waited for or cannot be written now."""
+    def _touch(self, keys: Sequence[str], now: float) -> None:
+        """Mark entries as used, unless that has to be waited for or cannot be written now."""
         with suppress(StoreError), self._file.connection() as db:
             db.execute("PRAGMA busy_timeout=0")
             try:
-                db.execute("UPDATE cache SET used = ? WHERE key = ?", (now, key))
+                marks = ", ".join("?" * len(keys))
+                db.execute(f"UPDATE cache SET used = ? WHERE key IN ({marks})", (now, *keys))  # noqa: S608 — only marks
             finally:
                 db.execute(f"PRAGMA busy_timeout={BUSY_S * 1000:.0f}")
 

@@ -20,7 +20,7 @@ from vision_backends.storage.base import StoreClosedError, StoreError
 from vision_backends.storage.bounded import RETRY_S, Outage, is_over, waited_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 __all__ = ["Job", "Writer"]
 
@@ -41,19 +41,19 @@ class Job:
     Args:
         write: Writes it; raises OSError where it has to be tried again.
         what: What it is, in the plural, for the message that it was lost; empty for a mark that writes nothing.
-        count: Tells how many of these it is.
+        counts: Tells how many of which things it is; by default one of these.
         lasts: Whether it is kept until it could be written; otherwise it is tried once, and given up if nobody waits.
         on_lost: Called when it was tried and is not tried any more; in the writer's thread.
     """
 
-    __slots__ = ("_count", "_is_told", "_mailbox", "error", "lasts", "on_lost", "state", "what", "write")
+    __slots__ = ("_counts", "_is_told", "_mailbox", "error", "lasts", "on_lost", "state", "what", "write")
 
     def __init__(
         self,
         write: Callable[[], object],
         *,
         what: str = "",
-        count: Callable[[], int] = lambda: 1,
+        counts: Callable[[], Mapping[str, int]] | None = None,
         lasts: bool = True,
         on_lost: Callable[[], object] = lambda: None,
     ) -> None:
@@ -65,12 +65,12 @@ class Job:
         self._mailbox: Mailbox[None] | None = None
         self.state: Literal["waiting", "running", "done", "given up"] = "waiting"
         self.error: BaseException | None = None
-        self._count = count
+        self._counts = counts
 
     @property
-    def count(self) -> int:
-        """How many things it writes."""
-        return self._count()
+    def counts(self) -> Mapping[str, int]:
+        """How many of which things it writes."""
+        return {self.what: 1} if self._counts is None else self._counts()
 
     def await_end(self) -> Mailbox[None] | None:
         """Return where its end will be told, or None where it was; under the lock of the writer, as `tell`."""
@@ -122,14 +122,30 @@ class Writer:
         """Whether everything is written."""
         return not self._jobs
 
-    def put(self, job: Job) -> None:
-        """Have something written soon, after what came before; nothing is when the writer was closed."""
+    def put(self, job: Job, *, starts: bool = True) -> None:
+        """Have something written, after what came before; nothing is when the writer was closed.
+
+        Args:
+            job: What.
+            starts: Whether that is soon, or only with what comes next.
+        """
         with self._lock:
             if self._is_closing:
                 job.state = "given up"
                 return
             self._jobs.append(job)
-        self._start()
+        if starts:
+            self.start()
+
+    def start(self) -> None:
+        """Have the thread work, if it does not."""
+        with self._lock:
+            is_first, self._is_running = not self._is_running, True
+        if is_first:
+            try:
+                self._pool.submit(self._work)
+            except (OverloadedError, RuntimeError):  # no thread is left, or the interpreter ends
+                self._work(is_here=True)
 
     def wait(self, job: Job, *, is_probe: bool = False) -> bool:
         """Return whether something is written in the time that the call has; an error of its own is raised.
@@ -180,7 +196,7 @@ class Writer:
                 self._jobs.append(mark)
         self._wake.put(None)
         if told is not None and mark in self._jobs:
-            self._start()
+            self.start()
             ends = SYSTEM_CLOCK.monotonic() + CLOSE_S
             while mark.state == "waiting" and self._is_running and SYSTEM_CLOCK.monotonic() < ends:
                 try:
@@ -188,23 +204,13 @@ class Writer:
                 except TimeoutError:
                     continue
         with self._lock:
-            lost = Counter({job.what: 0 for job in self._jobs})
+            lost: Counter[str] = Counter()
             for job in self._jobs:
                 if job.what and job.lasts and job.state != "done":
-                    lost[job.what] += job.count
+                    lost.update(job.counts)
             self._jobs.clear()
         self._pool.close()
         return +lost
-
-    def _start(self) -> None:
-        """Have the thread work, if it does not."""
-        with self._lock:
-            is_first, self._is_running = not self._is_running, True
-        if is_first:
-            try:
-                self._pool.submit(self._work)
-            except (OverloadedError, RuntimeError):  # no thread is left, or the interpreter ends
-                self._work(is_here=True)
 
     def _work(self, *, is_here: bool = False) -> None:
         """Write one thing after the other; in the thread of the pool, or here, where nothing is tried twice."""

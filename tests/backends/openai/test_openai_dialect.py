@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 
 from vision_backends import Router
 from vision_backends.backends.openai import OpenAIBackend
-from vision_backends.backends.openai.dialect import Dialect
+from vision_backends.backends.openai.dialect import Dialect, serialized
 from vision_backends.backends.openai.errors import Taxonomy
+from vision_backends.backends.openai.protocol import Ask, Chat, Responses
 from vision_backends.cli.app import app
 from vision_backends.errors import AllBackendsFailedError, InvalidImageError, ModelNotFoundError, RefusedError
 from vision_backends.storage import open_store
@@ -438,3 +439,20 @@ def test_what_an_image_is_known_by_is_computed_in_a_thread(serve):
     server = serve(lambda _path, _body: (200, CHAT_ANSWER))
     with router_of(server) as router:
         assert router.describe(np.zeros((3000, 4000, 3), np.uint8)).trace.backend == "openai"
+
+
+@pytest.mark.parametrize("protocol", [Chat(official=False), Responses()])
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_body_with_images_is_the_json_that_it_would_be_anyhow(protocol, count):
+    """Images are put in as they are, in their order; whatever is in the words is escaped."""
+    ask = Ask(
+        model="a-model",
+        instructions='Say "yes".\n',
+        question="data:image/jpeg;base64,AAAA \\ \u2028 \u00e9 \ud800",
+        image_urls=tuple(f"data:image/png;base64,{'+/' * n}{n}=" for n in range(count)),
+        detail="auto",
+        max_tokens=7,
+        schema={"type": "object"},
+    )
+    body = protocol.body(ask, stream=False)
+    assert serialized(body) == json.dumps(body, separators=(",", ":")).encode()

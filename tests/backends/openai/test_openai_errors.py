@@ -172,6 +172,12 @@ def _nested(levels, error):
         ({}, None, None, ""),
         (None, None, None, ""),
         ([{"msg": "a"}], None, None, "a"),
+        ({"error": {"description": "a"}}, None, None, "a"),
+        ({"reason": "a"}, None, None, "a"),
+        ({"fault": {"faultstring": "a", "detail": {"errorcode": "b"}}}, "b", None, "a"),
+        ({"base_resp": {"status_msg": "a"}}, None, None, "a"),
+        ({"message": "a", "metadata": {"raw": '{"error": {"message": "b", "code": "c"}}'}}, "c", None, "a; b"),
+        ('Seen: {"error": {"code": "a_b"}} (400)', "a_b", None, 'Seen: {"error": {"code": "a_b"}} (400)'),
         (_nested(4, {"code": "a_b", "type": "t", "message": "m"}), "a_b", "t", "m"),
         (_nested(2000, {"code": "a_b", "type": "t", "message": "m"}), None, None, ""),
     ],
@@ -351,6 +357,52 @@ def test_the_most_exact_hint_wins():
     assert read_retry_after_s({}, said=ErrorBody(message="Please try again in 1m7s.")) == 67
 
 
+@pytest.mark.parametrize(
+    ("words", "seconds"),
+    [
+        ("Please try again in 2 minutes.", 120),
+        ("Try again in 1 minute and 5 seconds", 65),
+        ("Retry after 1.5 hours.", 5400),
+        ("please wait 30 seconds before retrying", 30),
+        ("It will be replenished in 00:02:05.", 125),
+        ("Your limit resets in 250 milliseconds", 0.25),
+        ("try again in 20s", 20),
+        ("Rate limit of 3 requests, wait a moment", None),
+        ("try again in 3 of 4 regions", None),
+        ("You waited 30 seconds", None),
+    ],
+)
+def test_delays_in_words_are_read_in_any_unit(words, seconds):
+    """A delay that is not understood would be one of our own choice."""
+    assert read_retry_after_s({}, said=ErrorBody(message=words)) == seconds
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x-ms-retry-after-ms": "30000"},
+        {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "30"},
+        {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "1792567680"},
+        {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "1792567680000"},
+        {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "2026-10-21T07:28:00Z"},
+        {"retry-after": "2026-10-21T07:28:00"},
+    ],
+)
+def test_resets_are_read_as_durations_dates_and_numbers(headers):
+    """Azure counts milliseconds, OpenRouter those since 1970, and Anthropic writes dates; the body may hold them."""
+    now_s = 1_792_567_650
+    assert read_retry_after_s(headers, now_s=now_s) == 30
+    inside = {"error": {"message": "no", "metadata": {"headers": {name.title(): headers[name] for name in headers}}}}
+    assert read_retry_after_s({}, said=read_error_body(inside), now_s=now_s) == 30
+    assert read_retry_after_s({"retry-after": "7"}, said=read_error_body(inside), now_s=now_s) == 7
+
+
+def test_a_window_that_is_not_said_to_be_spent_has_no_delay():
+    """Its reset comes with every reply."""
+    assert read_retry_after_s({"x-ratelimit-reset": "30"}) is None
+    assert read_retry_after_s({"x-ratelimit-remaining": "5", "x-ratelimit-reset": "30"}) is None
+
+
 def test_a_date_is_counted_from_now():
     """HTTP allows a date in Retry-After."""
     headers = {"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}
@@ -381,3 +433,11 @@ def test_rate_limits_are_read_as_far_as_they_are_there():
     expected = RateLimits(limit_requests=500, remaining_requests=499, reset_requests_s=0.12)
     assert read_rate_limits(headers) == expected
     assert read_rate_limits({"content-type": "application/json"}) is None
+
+
+@pytest.mark.parametrize("reset", ["30s", "30", "2026-10-21T07:28:00Z", "1792567680", "1792567680000"])
+def test_the_reset_of_a_window_may_be_a_date(reset):
+    """Anthropic writes dates, and gateways numbers."""
+    headers = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": reset}
+    found = read_rate_limits(headers, now=lambda: 1_792_567_650)
+    assert found == RateLimits(remaining_requests=0, reset_requests_s=30)

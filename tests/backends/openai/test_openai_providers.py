@@ -204,6 +204,66 @@ ROWS = {
     "nginx: gateway": (502, "<html>502 Bad Gateway: invalid model name</html>", UnavailableError),
     "cloudflare: timeout": (524, "<!DOCTYPE html><title>524: A timeout occurred</title>", UnavailableError),
     "cloudflare: client": (403, "error code: 1010", AuthenticationError),
+    "azure api management: quota": (
+        403,
+        {"statusCode": 403, "message": "Out of call volume quota. Quota will be replenished in 05:12:33."},
+        QuotaExhaustedError,
+    ),
+    "a gateway with faults": (
+        403,
+        {"fault": {"faultstring": "Insufficient balance", "detail": {"errorcode": "x.y.Z"}}},
+        QuotaExhaustedError,
+    ),
+    "gemini: prepaid": (
+        429,
+        google(429, "Your prepayment credits are depleted.", "RESOURCE_EXHAUSTED"),
+        QuotaExhaustedError,
+    ),
+    "xai: no credits": (
+        403,
+        {"code": "permission-denied", "error": "Your newly created team doesn't have any credits yet."},
+        QuotaExhaustedError,
+    ),
+    "xai: spending": (
+        429,
+        {"error": "Your team has either used all available credits or reached its monthly spending limit."},
+        QuotaExhaustedError,
+    ),
+    "anthropic: limit of the user": (
+        400,
+        openai("You have reached your specified API usage limits. You will regain access on 2026-12-01."),
+        QuotaExhaustedError,
+    ),
+    "portkey: usage limit": (412, {"status": "failure", "message": "Usage limit exceeded"}, QuotaExhaustedError),
+    "minimax: balance inside a 200": (
+        200,
+        {"base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}},
+        QuotaExhaustedError,
+    ),
+    "openrouter: upstream's own words": (
+        403,
+        openai("Provider returned error", code=403, metadata={"raw": '{"error": {"message": "Insufficient balance"}}'}),
+        QuotaExhaustedError,
+    ),
+    "openrouter: flagged": (403, openai("acme/m requires moderation on X.", code=403), ContentRejectedError),
+    "groq: organization": (
+        400,
+        openai("Organization has been restricted.", code="organization_restricted"),
+        AuthenticationError,
+    ),
+    "groq: retired model": (400, openai("It is gone.", code="model_decommissioned"), ModelNotFoundError),
+    "together: retired model": (400, openai("The model `m` has been deprecated."), ModelNotFoundError),
+    "deepseek: blind": (
+        400,
+        openai("Failed to deserialize the JSON body: messages[0]: unknown variant `image_url`, expected `text`"),
+        RefusedError,
+    ),
+    "JSON within a sentence": (
+        400,
+        openai('OpenAIException - {"error": {"code": "invalid_api_key", "message": "Wrong"}}', code="400"),
+        AuthenticationError,
+    ),
+    "braces that are no JSON": (400, openai('Expected {"a": at the end'), RefusedError),
     "an image that cannot be read": (400, openai("Unable to process input image."), InvalidImageError),
     "an empty prompt": (400, openai("The prompt must not be empty."), InvalidRequestError),
     "a list of errors": (
@@ -230,6 +290,7 @@ LASTING = {
     "vllm: no path",
     "ollama: blind",
     "ollama: a string",
+    "deepseek: blind",
     "lm studio: no path",
     "llama.cpp: no embeddings",
 }

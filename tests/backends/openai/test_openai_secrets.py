@@ -127,6 +127,10 @@ def test_scrubbing_keeps_what_is_harmless():
     assert scrub("hunter sat", (Secret("hunter"),)) == "[hidden] sat"
     assert scrub("key Bearer abcdefgh12345 end") == "key [hidden] end"
     assert len(scrub("word " * 500)) == 300
+    for harmless in ("Incorrect API key provided: xa***1.", "key_model_access_denied", "Bearer authentication failed"):
+        assert scrub(harmless) == harmless
+    for secret in ("key-3ax6xnjp29jd6fds", "key abcDEFghiJKL", "Bearer abcdefghijklmnopqrstuvw", "sk-proj-wordsword"):
+        assert scrub(secret) == "[hidden]"
 
 
 def test_answers_are_shared_by_those_who_ask_as_the_same_customer(make_backend):

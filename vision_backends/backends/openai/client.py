@@ -16,7 +16,7 @@ from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from vision_backends.backends.openai.dialect import FIELDS, Dialect
+from vision_backends.backends.openai.dialect import FIELDS, Dialect, serialized
 from vision_backends.backends.openai.error_body import find_error, read_rate_limits
 from vision_backends.backends.openai.findings import Findings
 from vision_backends.backends.openai.sse import EventReader, looks_like_events, read_events, read_object
@@ -197,8 +197,7 @@ class Client:
 
         def write() -> PreparedRequest:
             made = self.dialect.adapt(endpoint, body())
-            content = json.dumps(made, separators=(",", ":")).encode()
-            return PreparedRequest(endpoint=endpoint, model=made["model"], body=content)
+            return PreparedRequest(endpoint=endpoint, model=made["model"], body=serialized(made))
 
         try:
             async with self._clock.timeout_at(deadline.at):
@@ -371,7 +370,7 @@ class Client:
         if server.by_deployment and request.endpoint != "responses":
             path = f"/deployments/{request.model}{path}"
         await exchange.send(server.url + path + server.query, request.body)
-        limits = read_rate_limits(exchange.headers)
+        limits = read_rate_limits(exchange.headers, now=self._clock.time)
         if limits is not None:
             self._limits[request.model] = limits
         if exchange.status >= 300:

@@ -11,7 +11,9 @@ import base64
 import io
 import json
 import re
+from itertools import chain
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from vision_backends.errors import RefusedError
     from vision_backends.storage.notes import Notes
 
-__all__ = ["Dialect"]
+__all__ = ["Dialect", "serialized"]
 
 Body = dict[str, Any]
 Changes = dict[str, Any]
@@ -154,6 +156,21 @@ class Dialect:
 
     def _subject(self, endpoint: str, model: str) -> str:
         return f"{self._server} {endpoint} {model}"
+
+
+def serialized(body: Body) -> bytes:
+    """Return a body as JSON, into which the images are put as they are.
+
+    Base64 has nothing that would have to be escaped, and looking for it takes longer than everything else.
+    """
+    place, images = uuid4().hex, list(_images(body))  # a place that no prompt holds
+    urls = [holder[name] for holder, name in images]
+    for holder, name in images:
+        holder[name] = place
+    first, *rest = json.dumps(body, separators=(",", ":")).split(place)
+    for (holder, name), url in zip(images, urls, strict=True):
+        holder[name] = url
+    return "".join([first, *chain.from_iterable(zip(urls, rest, strict=True))]).encode()
 
 
 def _named(refusal: RefusedError, body: Body) -> str | None:

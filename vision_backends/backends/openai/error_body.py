@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from dataclasses import dataclass
+from dataclasses import field as attribute
 from typing import TYPE_CHECKING, Any
 
 from vision_backends.backends.requests import RateLimits
 from vision_backends.errors import plausible_delay_s
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 __all__ = [
     "ErrorBody",
@@ -34,11 +36,19 @@ RENAMED = "llm_provider-"
 MAX_DIGITS = 15
 """A count with more is no count, and might be too much to read."""
 
+FIRST_DATE_S = 1e9
+FIRST_MS = 1e11
+"""A number from the first on is a date, from the second on one in milliseconds."""
+
 MAX_DEPTH = 8
 MAX_ITEMS = 50
-"""How far errors are looked for within errors, and how many of a list; the deepest seen are four levels down."""
+MAX_SENTENCE_CHARS = 1_000
+"""How far errors are looked for within errors, how many of a list, and how far into a sentence; the deepest seen are
+four levels down."""
 
-HOLDERS = ("error", "errors", "detail", "details", "message", "innererror", "metadata", "body", "raw")
+HOLDERS = (
+    *("error", "errors", "fault", "base_resp", "detail", "details", "message", "innererror", "metadata", "body", "raw"),
+)
 """Fields that hold another error, the outermost first."""
 
 MESSAGES = (
@@ -51,17 +61,33 @@ MESSAGES = (
     "error_description",
     "title",
     "errors",
+    "fault",
+    "base_resp",
     "body",
+    "faultstring",
+    "status_msg",
+    "error_msg",
+    "description",
+    "reason",
 )
 CODES = ("code", "error_code", "errorcode")
 REASONS = ("reason", "status", "@code")
+UPSTREAM = "raw"
+"""Where a gateway repeats what it was told, beside words of its own that say nothing ("Provider returned error")."""
 DELAYS = ("retrydelay", "retry_after", "retryafter", "retry_after_seconds", "retry_after_s")
 
 _PART = r"(\d+(?:\.\d+)?)(ms|[smhd]?)"
 _DURATION = re.compile(f"(?:{_PART})+")
 _TRY_AGAIN = re.compile(
-    r"(?:try again|retry) (?:in|after) ((?:\d+(?:\.\d+)?(?:ms|[smhd]))+|\d+(?:\.\d+)?(?= seconds?\b))", re.IGNORECASE
+    r"\b(?:(?:try again|retry|replenished|available(?: again)?|resets?) (?:in|after)|wait(?: for)?)"
+    r"(?: about| approximately| at least)? "
+    r"(\d{1,3}:\d\d:\d\d|(?:\d{1,15}(?:\.\d{1,15})? ?"
+    r"(?:milliseconds?|seconds?|minutes?|hours?|days?|secs?|mins?|ms|[smhd])(?![a-z])(?:,? (?:and )?)?)+)",
+    re.IGNORECASE,
 )
+_AMOUNT = re.compile(r"(\d+(?:\.\d+)?) ?(mill|ms|[smhd])", re.IGNORECASE)
+_EMBEDDED = re.compile(r'[{\[]\s*[{"]')
+"""Where JSON may begin within a sentence."""
 _CODE = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)+")
 
 
@@ -76,6 +102,7 @@ class ErrorBody:
         message: Its words.
         field: Name of the request's field that it is about, such as ``"max_tokens"``.
         retry_after_s: Seconds after which it says that another attempt makes sense.
+        headers: Those of the server behind a gateway, in lower case, as far as the gateway repeats them in the body.
     """
 
     code: str | None = None
@@ -84,6 +111,7 @@ class ErrorBody:
     message: str = ""
     field: str | None = None
     retry_after_s: float | None = None
+    headers: Mapping[str, str] = attribute(default_factory=dict)
 
 
 def find_error(payload: Mapping[str, object]) -> object:
@@ -118,12 +146,20 @@ def read_error_body(body: object) -> ErrorBody:
         message=message,
         field=fields[0] if fields else None,
         retry_after_s=max(delays, default=None),
+        headers={
+            str(name).lower(): str(value)
+            for node in nodes
+            if isinstance(held := node.get("headers"), dict)
+            for name, value in held.items()
+        },
     )
 
 
 def _nodes(value: object, *, depth: int) -> Iterator[dict[str, Any]]:
     """Yield every object of an error, its names in lower case; what holds another comes after it."""
     value = _parsed(value)
+    if isinstance(value, str):
+        value = _embedded(value)
     if depth >= MAX_DEPTH:
         return
     if isinstance(value, list):
@@ -149,7 +185,10 @@ def _message(value: object, *, depth: int) -> str:
         return ""
     node = {str(name).lower(): inner for name, inner in value.items()}
     inner = (_message(node.get(name), depth=depth + 1) for name in MESSAGES)
-    return next(filter(None, inner), "")
+    said = next(filter(None, inner), "")
+    metadata = node.get("metadata")
+    upstream = _message(metadata.get(UPSTREAM), depth=depth + 1) if isinstance(metadata, dict) else ""
+    return "; ".join(filter(None, (said, upstream)))
 
 
 def _parsed(value: object) -> object:
@@ -160,6 +199,17 @@ def _parsed(value: object) -> object:
         except (ValueError, RecursionError):
             return value
     return value
+
+
+def _embedded(text: str) -> object:
+    """Return the JSON that stands within a sentence, as SDKs repeat a reply ("OpenAIException - {…}"), or None."""
+    begin = _EMBEDDED.search(text, 0, MAX_SENTENCE_CHARS)
+    if begin is None:
+        return None
+    try:
+        return json.JSONDecoder().raw_decode(text, begin.start())[0]
+    except (ValueError, RecursionError):
+        return None
 
 
 def _strings(node: Mapping[str, object], names: tuple[str, ...]) -> list[str]:
@@ -187,7 +237,8 @@ def read_retry_after_s(
     """Return the seconds after which the server says that a new attempt makes sense; None if it does not say.
 
     Looked for in this order: ``retry-after-ms``, ``retry-after`` (seconds or an HTTP date), a delay in the body, the
-    reset of a window of which nothing is left, and "try again in 20s" in the words.
+    reset of a window of which nothing is left, and "try again in 20s" in the words. Headers that a gateway repeats in
+    the body count where it sends none of its own.
 
     Args:
         headers: Of the reply, with names in lower case or looked up without regard to case.
@@ -195,31 +246,41 @@ def read_retry_after_s(
         now_s: Seconds since 1970 UTC, to count from for a date.
     """
     said = said or ErrorBody()
-    exact_ms = parse_duration_s(_header(headers, "retry-after-ms"))
-    if exact_ms is not None:
-        return exact_ms / 1000
-    value = _header(headers, "retry-after")
-    seconds = parse_duration_s(value)
-    if seconds is None and value:
-        seconds = _seconds_until(value, now_s)
-    if seconds is not None:
-        return seconds
-    if said.retry_after_s is not None:
-        return said.retry_after_s
-    spent = [
-        reset_s
-        for kind in ("requests", "tokens")
-        if (_header(headers, f"x-ratelimit-remaining-{kind}") or "0").strip() == "0"
-        and (reset_s := parse_duration_s(_header(headers, f"x-ratelimit-reset-{kind}"))) is not None
-    ]
-    if spent:
-        return max(spent)
     found = _TRY_AGAIN.search(said.message)
-    return parse_duration_s(found[1]) if found else None
+    ways = (
+        _announced_s(headers, now_s),
+        said.retry_after_s,
+        _announced_s(said.headers, now_s),
+        _spent_s(headers, now_s),
+        _spent_s(said.headers, now_s),
+        _in_words_s(found[1]) if found else None,
+    )
+    return next((seconds for seconds in ways if seconds is not None), None)
 
 
-def read_rate_limits(headers: Mapping[str, str]) -> RateLimits | None:
-    """Return the ``x-ratelimit-*`` headers of a reply, or None when it has none of them."""
+def _announced_s(headers: Mapping[str, str], now_s: float) -> float | None:
+    """Return the seconds of a header that is about waiting alone."""
+    exact_ms = parse_duration_s(_header(headers, "retry-after-ms") or _header(headers, "x-ms-retry-after-ms"))
+    return _delay_s(_header(headers, "retry-after"), now_s) if exact_ms is None else exact_ms / 1000
+
+
+def _spent_s(headers: Mapping[str, str], now_s: float) -> float | None:
+    """Return the seconds until the windows begin anew of which nothing is left, or may be."""
+    resets_s = (
+        _delay_s(_header(headers, f"x-ratelimit-reset{kind}"), now_s)
+        for kind, unsaid in (("-requests", "0"), ("-tokens", "0"), ("", ""))
+        if (_header(headers, f"x-ratelimit-remaining{kind}") or unsaid).strip() == "0"
+    )
+    return max((reset_s for reset_s in resets_s if reset_s is not None), default=None)
+
+
+def read_rate_limits(headers: Mapping[str, str], *, now: Callable[[], float] = time.time) -> RateLimits | None:
+    """Return the ``x-ratelimit-*`` headers of a reply, or None when it has none of them.
+
+    Args:
+        headers: As for ``read_retry_after_s``.
+        now: Returns the seconds since 1970 UTC; asked where a reset is a date.
+    """
     counts = {
         f"{what}_{kind}": int(text)
         for what in ("remaining", "limit")
@@ -230,8 +291,8 @@ def read_rate_limits(headers: Mapping[str, str]) -> RateLimits | None:
     }
     limits = RateLimits(
         **counts,
-        reset_requests_s=parse_duration_s(_header(headers, "x-ratelimit-reset-requests")),
-        reset_tokens_s=parse_duration_s(_header(headers, "x-ratelimit-reset-tokens")),
+        reset_requests_s=_reset_s(_header(headers, "x-ratelimit-reset-requests"), now),
+        reset_tokens_s=_reset_s(_header(headers, "x-ratelimit-reset-tokens"), now),
     )
     return None if limits == RateLimits() else limits
 
@@ -240,10 +301,38 @@ def _header(headers: Mapping[str, str], name: str) -> str | None:
     return headers.get(name) or headers.get(RENAMED + name)
 
 
+def _reset_s(text: str | None, now: Callable[[], float]) -> float | None:
+    seconds = parse_duration_s(text)
+    return _delay_s(text, now()) if text and (seconds is None or seconds >= FIRST_DATE_S) else seconds
+
+
+def _in_words_s(text: str) -> float | None:
+    """Return the seconds of ``"2 minutes and 5 seconds"``, ``"1m7s"`` or ``"00:02:05"``."""
+    if ":" in text:
+        hours, minutes, seconds = map(int, text.split(":"))
+        return plausible_delay_s(hours * 3600.0 + minutes * 60 + seconds)
+    parts = ((float(number), unit.lower()) for number, unit in _AMOUNT.findall(text))
+    return plausible_delay_s(sum(number * UNITS_S["ms" if unit == "mill" else unit] for number, unit in parts))
+
+
+def _delay_s(text: str | None, now_s: float) -> float | None:
+    """Return the seconds until a time that is written as a duration, a date or a number of seconds or ms since 1970."""
+    text = (text or "").strip()
+    if re.fullmatch(r"\d{10}(?:\d{3})?(?:\.\d{1,9})?", text):
+        since_1970 = float(text)
+        return plausible_delay_s(max(0.0, (since_1970 if since_1970 < FIRST_MS else since_1970 / 1000) - now_s))
+    seconds = parse_duration_s(text)
+    return _seconds_until(text, now_s) if seconds is None and text else seconds
+
+
 def _seconds_until(date: str, now_s: float) -> float | None:
+    from datetime import UTC, datetime
     from email.utils import parsedate_to_datetime
 
-    try:
-        return max(0.0, parsedate_to_datetime(date).timestamp() - now_s)
-    except (TypeError, ValueError, OverflowError):
-        return None
+    for read in (datetime.fromisoformat, parsedate_to_datetime):
+        try:
+            at = read(date)
+            return max(0.0, (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - now_s)
+        except (TypeError, ValueError, OverflowError):
+            continue
+    return None

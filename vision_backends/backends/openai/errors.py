@@ -93,7 +93,10 @@ RULES = (
             *("bio_policy", "cyber_policy", "misalignment_policy_violation", "invalid_prompt", "content_filter"),
             *("responsible_ai_policy_violation", "data_inspection_failed"),
         ),
-        words=r"content management policy|content policy|safety system|inappropriate content|violates our",
+        words=(
+            r"content management policy|content policy|safety system|inappropriate content|violates our"
+            r"|requires moderation|input was flagged"
+        ),
         refused=frozenset({200, 400, 403, 422}),
     ),
     Rule(
@@ -110,7 +113,10 @@ RULES = (
             r"exceeded your current quota|insufficient[ _](?:account )?(?:quota|balance|credit|funds)"
             r"|credit balance is too low|out of credits|requires more credits|key limit exceeded"
             r"|budget has been exceeded|exceeded (?:its |your )?budget|crossed budget|in good standing|in arrears"
-            r"|free[ -]tier only|recharge|quota (?:is )?exhausted"
+            r"|free[ -]tier only|recharge|quota (?:is )?exhausted|out of (?:call volume )?quota|credit limit exceeded"
+            r"|(?:reached|exceeded|used) (?:your |its |the |all |either |specified |monthly |included |available |api "
+            r"|usage |credits |spending )+(?:credits|limits?)\b|usage limit exceeded|credits? (?:is|are) depleted"
+            r"|(?:does|do)(?:n't| not) have any credits"
         ),
         types=("insufficient_quota", "budget_exceeded"),
         statuses=(402,),
@@ -122,7 +128,7 @@ RULES = (
         codes=("unsupported_country_region_territory", "data_residency_mismatch"),
         words=(
             r"location is not supported|(?:country|region)[^.]{0,40} not supported"
-            r"|not available in your (?:country|region)|error code: 1010"
+            r"|not available in your (?:country|region)|error code: 1010|organization has been restricted"
         ),
     ),
     Rule(
@@ -149,7 +155,8 @@ RULES = (
             r"not a multimodal model|at most 0 image|missing data required for image|text[- ]only"
             r"|(?:does not|doesn't|do not|cannot) (?:support|accept|take|process|have) (?:any )?(?:image|vision|visual)"
             r"|(?:image|vision|image_url|multimodal)[\w ]{0,30}(?:is|are) not (?:supported|enabled|available)"
-            r"|support image input|image_url is only supported|only (?:supports|accepts) text"
+            r"|support image input|unknown variant .?image_url|image_url is only supported"
+            r"|only (?:supports|accepts) text"
         ),
         refused=CLIENT_ERRORS,
         lasting=True,
@@ -175,13 +182,14 @@ RULES = (
         remedy="Check model, embedding_model and base_url in [openai] of vision.toml.",
         codes=(
             *("model_not_found", "resource_not_found", "deployment_not_found", "key_model_access_denied"),
-            *("model_not_exist", "not_found_error", "model_not_available"),
+            *("model_not_exist", "not_found_error", "model_not_available", "model_decommissioned"),
         ),
         words=(
             r"invalid model(?: name)?\b|(?:unknown|no such) model"
             r"|model[^.]{0,80} (?:not found|does ?n[o']t exist|not exist)"
             r"|not allowed to access model|no endpoints found|try pulling it|deployment[^.]{0,40} does not exist"
             r"|not found for api version|not a valid model"
+            r"|model[^.]{0,80} (?:has been|was|is) (?:decommissioned|deprecated|retired|shut down)"
         ),
         refused=CLIENT_ERRORS | {401, 403},
         types=("key_model_access_denied",),

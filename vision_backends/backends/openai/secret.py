@@ -31,7 +31,12 @@ PLACEHOLDERS = frozenset(
 )
 """Keys that people write for servers that need none; they are no secrets, and are words that messages use."""
 
-_LOOKS_SECRET = re.compile(r"\b(?:sk|pk|key|Bearer)[-_ ][A-Za-z0-9*_\-.]{8,}")
+_LOOKS_SECRET = re.compile(
+    r"\b(?:(?:sk|pk)[-_ ]|(?:key|Bearer)[-_ ](?![A-Z]?[a-z]{1,16}(?:[-_.][a-z]{1,16})*\.?(?![A-Za-z0-9*_\-])))"
+    r"[A-Za-z0-9*_\-.]{8,}"
+)
+"""Plain words after "key" are none: "key provided", or the code "key_model_access_denied"."""
+
 _DATA_URL = re.compile(r"data:[\w.+-]+/[\w.+-]+;base64,[A-Za-z0-9+/=]*")
 
 
