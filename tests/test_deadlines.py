@@ -26,7 +26,7 @@ from vision_backends.images.room import ROOM
 from vision_backends.routing.call import Call
 from vision_backends.routing.cold_starts import MAX_COLD_S
 from vision_backends.routing.explain import survey
-from vision_backends.routing.opening import READERS
+from vision_backends.routing.opening import LONG_S, READERS
 from vision_backends.storage import open_store
 from vision_backends.testing import FakeBackend, FakeClock
 
@@ -162,8 +162,10 @@ def ask_in_vain(router: Router) -> None:
         router.describe_many([HEIC] * router._inputs._opener.decoders, deadline_s=100)
 
 
-def test_nobody_waits_for_the_deadlines_of_those_that_hang(decoder_that_hangs):
+def test_nobody_waits_for_the_deadlines_of_those_that_hang(decoder_that_hangs, monkeypatch):
     """Whoever decodes for seconds is known to be stuck long before."""
+    assert LONG_S <= 5  # which nobody has to wait for here
+    monkeypatch.setattr("vision_backends.routing.opening.LONG_S", 0.5)
     with Router([FakeBackend("best")], caching=False) as router:
         opener = router._inputs._opener
         for _ in range(opener.decoders):

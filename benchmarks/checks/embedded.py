@@ -75,21 +75,18 @@ print(*taken)
 """
 
 
-def make_photos(folder: Path) -> tuple[Path, Path]:
-    """Write one scene with 1 and 12 megapixels, as a phone would.
+def make_photo(path: Path, size: tuple[int, int]) -> Path:
+    """Write one scene with that many pixels, as a phone would, and return where.
 
-    Both are made from a real photo, scaled, with noise like a sensor's: its variance grows with the brightness.
-    Without it the large photo would be smooth, and cheaper to decode than a real one.
+    It is made from a real photo, scaled, with noise like a sensor's: its variance grows with the brightness. Without it
+    a large photo would be smooth, and cheaper to decode than a real one.
     """
-    random = np.random.default_rng(12)
-    paths = folder / "small.jpg", folder / "large.jpg"
     with PILImage.open(PHOTOS / "raccoon.jpg") as photo:
-        for size, path in zip((SMALL, LARGE), paths, strict=True):
-            scene = np.asarray(photo.resize(size, PILImage.Resampling.LANCZOS), dtype=np.float32)
-            noise = random.standard_normal(scene.shape, dtype=np.float32) * np.sqrt(4 + scene / 8)
-            picture = PILImage.fromarray((scene + noise).clip(0, 255).astype(np.uint8))
-            picture.save(path, "JPEG", quality=90)
-    return paths
+        scene = np.asarray(photo.resize(size, PILImage.Resampling.LANCZOS), dtype=np.float32)
+    noise = np.random.default_rng(12).standard_normal(scene.shape, dtype=np.float32) * np.sqrt(4 + scene / 8)
+    picture = PILImage.fromarray((scene + noise).clip(0, 255).astype(np.uint8))
+    picture.save(path, "JPEG", quality=90)
+    return path
 
 
 def make_folder(photo: Path, folder: Path) -> None:
@@ -173,7 +170,7 @@ def measure_embedded(*, rounds: int = ROUNDS, folder_rounds: int = FOLDER_ROUNDS
         folder = Path(name)
         config = folder / "vision.toml"
         config.write_text(CONFIG, encoding="utf-8")
-        small, large = make_photos(folder)
+        small, large = make_photo(folder / "small.jpg", SMALL), make_photo(folder / "large.jpg", LARGE)
         with Router.from_config(config) as router:
             methods = {"detect": router.detect, "embed": router.embed, "describe": router.describe}
             actions: dict[str, Callable[[int], object]] = {}

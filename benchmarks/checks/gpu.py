@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from embedded import make_photos
+from embedded import LARGE, make_photo
 from local import TOKENS, WORDS, plain_photos
 from PIL import Image as PILImage
 from timing import ROOT, Figure, measure, print_table, time_in_turns
@@ -340,7 +340,7 @@ def open_router(*backends: LocalBackend) -> Router:
 
 def jpeg_files(folder: Path, count: int) -> list[Path]:
     """Return different JPEG files of 12 megapixels."""
-    _, scene = make_photos(folder)
+    scene = make_photo(folder / "large.jpg", LARGE)
     data, paths = scene.read_bytes(), [folder / f"large-{number}.jpg" for number in range(count)]
     for number, path in enumerate(paths):
         path.write_bytes(data + bytes([number % 256]))

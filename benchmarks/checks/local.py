@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from embedded import make_photos
+from embedded import LARGE, make_photo
 from PIL import Image as PILImage
 from timing import PHOTOS, ROOT, Figure, measure, show, time_in_turns
 
@@ -174,7 +174,7 @@ def measure_embeddings(folder: Path, *, rounds: int, images: int, large: int) ->
     backend = backend_of(folder, "embedding", model)
     photos = plain_photos()
     many = [photos[number % len(photos)].rotate(number) for number in range(images)]
-    _, scene = make_photos(folder)
+    scene = make_photo(folder / "large.jpg", LARGE)
     files = [_copy(scene, folder / f"large-{number}.jpg", number) for number in range(large)]
     with Router([backend], caching=False, deadline_s=PLENTY_S) as router:
         one = time_in_turns(

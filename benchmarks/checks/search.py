@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from embedded import make_photos
+from embedded import SMALL, make_photo
 from PIL import Image as PILImage
 from PIL import ImageEnhance
 from timing import ROOT, Figure, cost_in_turns, measure, show
@@ -54,7 +54,7 @@ def _indexing(folder: Path, router: Router, *, count: int) -> list[Figure]:
     """Index different photos of one megapixel, beside embedding them without an index."""
     photos = folder / "photos"
     photos.mkdir(parents=True)
-    data = make_photos(folder)[0].read_bytes()
+    data = make_photo(folder / "photo.jpg", SMALL).read_bytes()
     paths = [photos / f"{number:04}.jpg" for number in range(count)]
     for number, path in enumerate(paths):
         path.write_bytes(data + b"%d" % number)  # another content, and the same work
@@ -143,7 +143,7 @@ def _grouped(
     """Return the groups among pictures and their variants, as names of both."""
     folder.mkdir(parents=True)
     for stem, picture in pictures.items():
-        picture.save(folder / f"{stem}.one.png")
+        picture.save(folder / f"{stem}.one.png", compress_level=1)
         variant((others or pictures)[stem]).convert("RGB").save(folder / f"{stem}.other.jpg", quality=60)
     index = ImageIndex(folder / "index", router=router)
     index.update(folder, purposes=("like",))

@@ -15,10 +15,10 @@ RUNS = {
     "sigkill": ("--kills=2",),
     "chaos": ("--calls=60", "--threads=12"),
     "hostile_images": ("--cases=66", "--callers=2"),
-    "startup": ("--rounds=2",),
+    "startup": ("--rounds=1",),
     "search": ("--photos=2", "--vectors=300", "--rounds=2", "--copied=3"),
-    "embedded": ("--rounds=2", "--folder-rounds=0"),
-    "joint_space": (),
+    "embedded": ("--rounds=1", "--folder-rounds=0"),
+    "joint_space": ("--texts=50",),
     "descriptions": (),
 }
 
