@@ -60,7 +60,8 @@ def test_a_list_that_waits_uses_all_that_a_server_allows(time_passes):
     best = Limited("best", local=False, concurrency=16, clock=clock)
     best.now = clock.monotonic
     images = [PILImage.new("RGB", (64, width), "teal") for width in range(1, 65)]
-    with Router([best, FakeBackend("spare")], clock=clock, caching=False) as router, time_passes(clock):
+    ladder = [best, FakeBackend("spare")]
+    with Router(ladder, clock=clock, caching=False, warm_standby=False) as router, time_passes(clock):
         began = clock.monotonic()
         answers = router.describe_many(images, priority="batch", max_wait_s=600)
     assert {answer.trace.backend for answer in answers} == {"best"}
