@@ -81,5 +81,5 @@ def sandbox(
 
 
 def _announce(lines: str) -> None:
-    typer.echo(lines, nl=False)
     tell("run these lines in another terminal; Ctrl-C stops the sandbox")
+    typer.echo(lines, nl=False)
