@@ -114,6 +114,12 @@ def nothing_holds_up_the_engine(slow_callbacks) -> Iterator[None]:
 
 
 @pytest.fixture
+def patient_calls(monkeypatch) -> None:
+    """Let calls wait for a store as long as a disk may take that others use as well."""
+    monkeypatch.setattr("vision_backends.storage.bounded.CALL_S", 20.0)
+
+
+@pytest.fixture
 def loopback_hub() -> Iterator[LoopbackHub]:
     """A hub of models on loopback, empty at first."""
     hub = LoopbackHub()

@@ -19,6 +19,8 @@ from vision_backends.storage import open_store
 from vision_backends.testing import FakeBackend, FakeClock, SandboxServer
 from vision_backends.types import Usage
 
+pytestmark = pytest.mark.usefixtures("patient_calls")
+
 IMAGE = PILImage.new("RGB", (64, 48), "teal")
 HOUR_S = 3_600
 CANARY = "T0123-canary-B0456"

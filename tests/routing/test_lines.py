@@ -17,6 +17,8 @@ from vision_backends.storage.memory import MemoryStore
 from vision_backends.testing import FakeAsyncBackend, FakeBackend
 from vision_backends.types import Usage
 
+pytestmark = pytest.mark.usefixtures("patient_calls")
+
 MOST, TRUE = 100, 20
 """Tokens that a call is estimated to take at most, and those that it takes."""
 
