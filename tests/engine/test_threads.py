@@ -13,7 +13,7 @@ from functools import partial
 import pytest
 from programs import run_program
 
-from vision_backends.engine.threads import awaited_at_exit, beside, doorbell_of, interpreter_ends
+from vision_backends.engine.threads import awaited_at_exit, beside, callbacks_of, interpreter_ends
 
 BEGIN = """
 import threading, time
@@ -229,7 +229,7 @@ def test_a_loop_is_woken_up_once_for_all_that_comes_until_it_looks(counting_loop
 
     def tell(count):
         for number in range(count):
-            doorbell_of(counting_loop).call_soon(partial(seen.append, number))
+            callbacks_of(counting_loop).call_soon(partial(seen.append, number))
 
     async def run():
         for count in (50, 1):
@@ -252,29 +252,29 @@ def test_a_callback_that_fails_holds_up_no_other(counting_loop):
         raise error
 
     for callback in (fail, lambda: seen.append("here")):
-        doorbell_of(counting_loop).call_soon(callback)
+        callbacks_of(counting_loop).call_soon(callback)
     counting_loop.run_until_complete(rest())
     assert (seen, told) == (["here"], [error])
 
 
 def test_a_loop_whose_wake_up_was_interrupted_is_woken_up_by_the_next(counting_loop):
-    """By Ctrl-C in the thread that rings, after which it would be waited for in vain."""
+    """By Ctrl-C in the thread that wakes the loop, after which it would be waited for in vain."""
     seen, counting_loop.interrupts = [], 1
     with pytest.raises(KeyboardInterrupt):
-        doorbell_of(counting_loop).call_soon(lambda: seen.append(1))
-    doorbell_of(counting_loop).call_soon(lambda: seen.append(2))
+        callbacks_of(counting_loop).call_soon(lambda: seen.append(1))
+    callbacks_of(counting_loop).call_soon(lambda: seen.append(2))
     counting_loop.run_until_complete(rest())
     assert seen == [1, 2]
 
 
 def test_a_closed_loop_takes_nothing(counting_loop):
     """Also when it was closed before it has looked."""
-    doorbell = doorbell_of(counting_loop)
-    doorbell.call_soon(list)
+    callbacks = callbacks_of(counting_loop)
+    callbacks.call_soon(list)
     counting_loop.close()
     for _ in range(2):
         with pytest.raises(RuntimeError, match="closed"):
-            doorbell.call_soon(list)
+            callbacks.call_soon(list)
 
 
 def test_nothing_is_lost_between_threads_that_ring_and_a_loop_that_looks(counting_loop):
@@ -288,7 +288,7 @@ def test_nothing_is_lost_between_threads_that_ring_and_a_loop_that_looks(countin
 
     def tell():
         for _ in range(count):
-            doorbell_of(counting_loop).call_soon(note)
+            callbacks_of(counting_loop).call_soon(note)
 
     async def run():
         threads = [threading.Thread(target=tell) for _ in range(4)]

@@ -20,7 +20,7 @@ from vision_backends.engine.pools import Pool
 from vision_backends.engine.threads import (
     Mailbox,
     Outcome,
-    doorbell_of,
+    callbacks_of,
     make_event_loop,
     make_lock,
     start_thread,
@@ -115,11 +115,11 @@ class EventLoop:
             return await make()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Outcome[T]] = loop.create_future()
-        doorbell = doorbell_of(loop)
+        callbacks = callbacks_of(loop)
 
         def deliver(outcome: Outcome[T]) -> None:
             with suppress(RuntimeError):  # the caller's loop has been closed
-                doorbell.call_soon(partial(_set, future, outcome))
+                callbacks.call_soon(partial(_set, future, outcome))
 
         call = _Call(make, deliver)
         self._submit(call)
@@ -206,7 +206,7 @@ class _LoopThread:
             self._loop = make_event_loop()
         except OSError as error:
             raise OverloadedError(f"No event loop could be made: {error}.") from error
-        self._doorbell = doorbell_of(self._loop)
+        self._callbacks = callbacks_of(self._loop)
         try:
             start_thread(self._main, name="vision-loop")
         except OverloadedError:
@@ -220,12 +220,12 @@ class _LoopThread:
         """Begin a call soon; under the lock of the engine, so that no call comes after the end."""
         call.thread = self
         self.calls.add(call)
-        self._doorbell.call_soon(call.begin)
+        self._callbacks.call_soon(call.begin)
 
     def call_soon(self, callback: Callable[[], object]) -> bool:
         """Call something on the loop soon and return True, or return False if it has ended."""
         try:
-            self._doorbell.call_soon(callback)
+            self._callbacks.call_soon(callback)
         except RuntimeError:
             return False
         return True

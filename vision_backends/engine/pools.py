@@ -16,7 +16,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from vision_backends.engine.threads import after_fork_in_child, doorbell_of, make_lock, make_queue, start_thread
+from vision_backends.engine.threads import after_fork_in_child, callbacks_of, make_lock, make_queue, start_thread
 from vision_backends.errors import OverloadedError
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ class Pool:
 class _Awaited(Generic[T]):
     """A call whose outcome a future on a loop waits for, until that is cancelled."""
 
-    __slots__ = ("_call", "_context", "_doorbell", "_future", "_on_late", "_pool", "state")
+    __slots__ = ("_call", "_callbacks", "_context", "_future", "_on_late", "_pool", "state")
 
     def __init__(
         self, call: Callable[[], T], on_late: Callable[[T], object] | None, pool: Pool, future: asyncio.Future[T]
@@ -225,7 +225,7 @@ class _Awaited(Generic[T]):
         self._call: Callable[[], T] | None = call
         self._on_late = on_late
         self._pool = pool
-        self._doorbell = doorbell_of(future.get_loop())
+        self._callbacks = callbacks_of(future.get_loop())
         self._future: asyncio.Future[T] | None = future
         self._context = contextvars.copy_context()
         self.state = "waiting"
@@ -245,7 +245,7 @@ class _Awaited(Generic[T]):
                 error = caught
             if self._pool.finish(self):
                 with suppress(RuntimeError):  # the loop has ended
-                    self._doorbell.call_soon(partial(self._deliver, result, error))
+                    self._callbacks.call_soon(partial(self._deliver, result, error))
                     return
             self._deliver_late(result, error)
         finally:

@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 
 
 __all__ = [
-    "Doorbell",
+    "LoopCallbacks",
     "Mailbox",
     "Outcome",
     "after_fork_in_child",
     "awaited_at_exit",
     "beside",
-    "doorbell_of",
+    "callbacks_of",
     "ending_error",
     "finished_before_fork",
     "interpreter_ends",
@@ -148,7 +148,7 @@ class Mailbox(Generic[T]):
         return item
 
 
-class Doorbell:
+class LoopCallbacks:
     """Has callbacks of other threads run on an event loop, which is woken up once for all that come until it looks.
 
     To wake it up takes a write to a socket, where the thread loses its turn; the loop may be busy for many of these.
@@ -158,12 +158,12 @@ class Doorbell:
         loop: The loop.
     """
 
-    __slots__ = ("_due", "_is_rung", "_loop")
+    __slots__ = ("_due", "_is_woken", "_loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = weakref.ref(loop)
         self._due: deque[Callable[[], object]] = deque()
-        self._is_rung = False
+        self._is_woken = False
 
     def call_soon(self, callback: Callable[[], object]) -> None:
         """Have something called soon, in no context in particular, in the order of these calls; from any thread.
@@ -175,17 +175,17 @@ class Doorbell:
         if loop is None or loop.is_closed():
             raise RuntimeError("Event loop is closed")
         self._due.append(callback)
-        if self._is_rung:
+        if self._is_woken:
             return
         try:
-            self._is_rung = True  # two threads may both ring
+            self._is_woken = True  # two threads may both wake it
             loop.call_soon_threadsafe(self._answer, context=contextvars.Context())
-        except BaseException:  # also if the caller is interrupted: the next one rings
-            self._is_rung = False
+        except BaseException:  # also if the caller is interrupted: the next one wakes it
+            self._is_woken = False
             raise
 
     def _answer(self) -> None:
-        self._is_rung = False  # first: what is put from now on may not be seen below
+        self._is_woken = False  # first: what is put from now on may not be seen below
         try:
             for _ in range(AT_ONCE):
                 if not self._due:
@@ -196,24 +196,24 @@ class Doorbell:
                 asyncio.get_running_loop().call_soon(self._answer)
 
 
-class _Doorbells:
+class _CallbacksByLoop:
     """One for each loop, whoever has something for it."""
 
     def __init__(self) -> None:
-        self._of: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Doorbell] = weakref.WeakKeyDictionary()
+        self._of: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopCallbacks] = weakref.WeakKeyDictionary()
 
-    def of(self, loop: asyncio.AbstractEventLoop) -> Doorbell:
+    def of(self, loop: asyncio.AbstractEventLoop) -> LoopCallbacks:
         """Return that of a loop."""
-        return self._of.get(loop) or self._of.setdefault(loop, Doorbell(loop))
+        return self._of.get(loop) or self._of.setdefault(loop, LoopCallbacks(loop))
 
 
-_doorbells = _Doorbells()
+_callbacks_by_loop = _CallbacksByLoop()
 """All of the process."""
 
 
-def doorbell_of(loop: asyncio.AbstractEventLoop) -> Doorbell:
+def callbacks_of(loop: asyncio.AbstractEventLoop) -> LoopCallbacks:
     """Return what has callbacks of other threads run on an event loop; the same for everybody."""
-    return _doorbells.of(loop)
+    return _callbacks_by_loop.of(loop)
 
 
 class Outcome(Generic[T]):

@@ -294,8 +294,8 @@ def open_image(source: ImageSource, *, min_side_px: int | None = None, limits: I
     Args:
         source: A path or ``data:`` URL, encoded bytes, a binary file (read to its end, not closed), a PIL image,
             or a numpy array (uint8 or float in [0, 1]; [H, W], [H, W, 3] RGB or [H, W, 4] RGBA).
-        min_side_px: Least length of the shorter side of the decoded pixels; a large JPEG is then decoded at reduced
-            scale, several times faster. None decodes all of them.
+        min_side_px: Least length of the shorter side of the pixels that are kept; of a large image they are then fewer,
+            and a JPEG is decoded so, several times faster. None keeps all of them.
         limits: How many bytes and pixels it may have.
 
     Raises:

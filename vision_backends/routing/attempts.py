@@ -269,11 +269,6 @@ class Attempts:
             BudgetReservedError: There is none only because of calls under way; that is not noted.
         """
         scope, backend, gates = turn.rung.scope, turn.rung.backend, turn.call.gates
-        may_block = self._health.may_block(scope, gates)
-        blocked = self._health.refusal(scope, gates) if may_block else None
-        if blocked is not None:  # which is known here, and no thread has to find out
-            self.note(items, turn, "skipped", blocked)
-            return None
         estimate = backend.estimate(turn.call.request, [item.opened for item in items])  # type: ignore[arg-type]
         admit = partial(
             self._health.admit,
@@ -284,11 +279,11 @@ class Attempts:
             snapshot=gates,
         )
         try:
-            permit = await self._in_store(admit, may_block=may_block, on_late=_release)
+            permit = await self._in_store(admit, may_block=self._health.may_block(scope, gates), on_late=_release)
         except BudgetReservedError:
             raise
-        except BackendError as refused:
-            self.note(items, turn, "skipped", refused)
+        except BackendError as blocked:
+            self.note(items, turn, "skipped", blocked)
             return None
         if turn.call.on_admitted is not None:
             turn.call.on_admitted()
