@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image as PILImage
@@ -99,20 +99,33 @@ def make_folder(photo: Path, folder: Path) -> None:
             )
 
 
-def _alone(photo: Path) -> dict[str, Callable[[int], object]]:
-    """Return what each task has to do at least: decode the photo, and run its models on the inputs that they had."""
-    return {task: partial(_repeat, photo, _runs(task, photo)) for task in TARGETS_MS}
+class ModelRun(NamedTuple):
+    """One run of a model of the rung.
+
+    Attributes:
+        model: Which.
+        outputs: The outputs that were wanted; None for all.
+        image: Its input, [1, 3, H, W].
+    """
+
+    model: OnnxModel
+    outputs: list[str] | None
+    image: npt.NDArray[np.float32]
+
+    def again(self) -> object:
+        """Run the model once more."""
+        return self.model.run(self.outputs, self.image)
 
 
-def _runs(task: str, photo: Path) -> list[Callable[[], object]]:
+def model_runs(task: str, photo: Path) -> list[ModelRun]:
     """Return each run of a model that a task takes, the first look for text among them."""
-    runs: list[Callable[[], object]] = []
+    runs: list[ModelRun] = []
     run = OnnxModel.run
 
     def recording(
         model: OnnxModel, outputs: list[str] | None, image: npt.NDArray[np.float32]
     ) -> list[npt.NDArray[np.float32]]:
-        runs.append(partial(run, model, outputs, image))
+        runs.append(ModelRun(model, outputs, image))
         return run(model, outputs, image)
 
     OnnxModel.run = recording  # type: ignore[method-assign]  # the rung has no seam there, and needs none
@@ -124,11 +137,16 @@ def _runs(task: str, photo: Path) -> list[Callable[[], object]]:
     return runs
 
 
-def _repeat(photo: Path, runs: Sequence[Callable[[], object]], _round: int) -> None:
+def _alone(photo: Path) -> dict[str, Callable[[int], object]]:
+    """Return what each task has to do at least: decode the photo, and run its models on the inputs that they had."""
+    return {task: partial(_repeat, photo, model_runs(task, photo)) for task in TARGETS_MS}
+
+
+def _repeat(photo: Path, runs: Sequence[ModelRun], _round: int) -> None:
     with PILImage.open(photo) as file:
         file.convert("RGB")
     for run in runs:
-        run()
+        run.again()
 
 
 def _beside(task: str, own: list[Cost], alone: list[Cost]) -> list[Figure]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 
+from embedded import model_runs
 from timing import PHOTOS, Cost, Figure, cost_of_python, measure, run_python, show
-
-from vision_backends.backends.model_cards import asset, model_card
 
 ROUNDS = 15
 
@@ -53,31 +52,27 @@ from PIL import Image
 photo, *models = json.loads(sys.argv[1])
 with Image.open(photo) as file:
     image = file.convert("RGB")
-for path, side, outputs, runs in models:
+for path, name, outputs, sizes in models:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 2
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    for _ in range(runs):
-        pixels = numpy.asarray(image.resize((side, side)), dtype=numpy.float32)
-        session.run(outputs, {"image": (pixels.transpose(2, 0, 1)[None] - 127) / 128})
+    for size in sizes:
+        pixels = numpy.asarray(image.resize(size), dtype=numpy.float32)
+        session.run(outputs, {name: (pixels.transpose(2, 0, 1)[None] - 127) / 128})
 """
 """What a program has to do that describes the photo with the same models."""
 
 PHOTO = PHOTOS / "cat.jpg"
 
-CLASSIFIER_RUNS = 3
-"""The whole photo, its centre and the cat."""
-
 
 def _bare_arguments() -> str:
-    detector, classifier = model_card("nanodet-g-416"), model_card("efficientnet-lite0-224")
-    return json.dumps(
-        [
-            str(PHOTO),
-            [str(asset(str(detector.file))), detector.input_px, ["scores", "sides"], 1],
-            [str(asset(str(classifier.file))), classifier.input_px, ["logits"], CLASSIFIER_RUNS],
-        ]
-    )
+    """Return the photo and each model that describing it runs, with the sizes of the pictures that it sees."""
+    models: dict[str, tuple[str, str, list[str] | None, list[tuple[int, int]]]] = {}
+    for run in model_runs("describe", PHOTO):
+        height, width = run.image.shape[2:]
+        path = str(run.model.path)
+        models.setdefault(path, (path, run.model.input_name, run.outputs, []))[-1].append((width, height))
+    return json.dumps([str(PHOTO), *models.values()])
 
 
 def measure_startup(*, rounds: int = ROUNDS) -> list[Figure]:

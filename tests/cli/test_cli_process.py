@@ -149,7 +149,7 @@ def test_a_command_imports_only_what_it_needs(make_photo, arguments, heavy):
 
 
 def test_the_last_rung_answers_without_importing_what_the_others_compute_with(make_photo, fresh_user):
-    """Without a key and without weights they only have to say so."""
+    """Without a key and without weights they only have to say so; of numpy it needs no masked arrays."""
     (fresh_user / "vision.toml").unlink(missing_ok=True)
     make_photo()
     program = (
@@ -162,9 +162,32 @@ def test_the_last_rung_answers_without_importing_what_the_others_compute_with(ma
     env = {name: value for name, value in process_env().items() if not name.startswith(("VISION_", "OPENAI_"))}
     done = subprocess.run(command, capture_output=True, check=True, env=env, cwd=fresh_user)
     assert json.loads(done.stdout)["trace"]["backend"] == "embedded"
-    assert {"openai", "aiohttp", "torch", "transformers", "pydantic_settings", *OTHERS_WORK}.isdisjoint(
-        done.stderr.decode().split()
+    unneeded = {"openai", "aiohttp", "torch", "transformers", "pydantic_settings", "numpy.ma", *OTHERS_WORK}
+    assert unneeded.intersection(done.stderr.decode().split()) == set()
+
+
+@pytest.mark.parametrize(("own", "seen"), [({}, "4"), ({"OPENBLAS_THREAD_TIMEOUT": "20"}, "20")])
+def test_the_threads_of_numpy_sleep_until_there_is_work(make_photo, fresh_user, own, seen):
+    """They would look for it for longer than a model takes for an image; who has set how long is obeyed."""
+    (fresh_user / "vision.toml").unlink(missing_ok=True)
+    make_photo()
+    program = (
+        "import os, sys\n"
+        "class Watch:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'numpy':\n"
+        "            print('numpy', os.environ.get('OPENBLAS_THREAD_TIMEOUT'), file=sys.stderr)\n"
+        "sys.meta_path.insert(0, Watch())\n"
+        "from vision_backends.cli import main\n"
+        "try:\n"
+        "    main(sys.argv[1:])\n"
+        "finally:\n"
+        "    print('after', os.environ.get('OPENBLAS_THREAD_TIMEOUT'), file=sys.stderr)\n"
     )
+    command = [sys.executable, "-c", program, "describe", "photo.png", "--quiet"]
+    env = {name: value for name, value in process_env(own).items() if not name.startswith(("VISION_", "OPENAI_"))}
+    done = subprocess.run(command, capture_output=True, check=True, env=env, cwd=fresh_user)
+    assert done.stderr.decode().splitlines() == [f"numpy {seen}", f"after {own.get('OPENBLAS_THREAD_TIMEOUT')}"]
 
 
 def test_the_end_looks_for_no_garbage_in_memory_that_goes_as_a_whole(make_photo):

@@ -20,6 +20,11 @@ __all__ = ["main"]
 OBJECTS_PER_COLLECTION = 50_000
 """By default Python looks for cycles after every 700 objects; importing makes 200,000, which all stay."""
 
+BLAS_PATIENCE = "OPENBLAS_THREAD_TIMEOUT"
+SHORTEST_PATIENCE = "4"
+"""The threads that importing numpy starts look for work without a pause, for 2 to the power of this many cycles before
+they sleep. By default that is 50 to 100 ms of a processor, and hardly any command has work for them."""
+
 COMMAND = "vision"
 """What is installed, and what a shell completes."""
 
@@ -37,6 +42,8 @@ def main(arguments: Sequence[str] | None = None, *, program: str = COMMAND) -> N
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # the shell has closed it; the next file that is opened would take its place
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 — it stays open
+    is_patience_set = BLAS_PATIENCE in os.environ
+    os.environ.setdefault(BLAS_PATIENCE, SHORTEST_PATIENCE)
     collects_at = gc.get_threshold()
     gc.set_threshold(OBJECTS_PER_COLLECTION, *collects_at[1:])
     atexit.register(gc.freeze)  # nothing is looked for in memory that the process gives back as a whole
@@ -58,6 +65,8 @@ def main(arguments: Sequence[str] | None = None, *, program: str = COMMAND) -> N
         sys.exit(code)
     finally:
         gc.set_threshold(*collects_at)
+        if not is_patience_set:
+            del os.environ[BLAS_PATIENCE]
 
 
 def _concerns_a_shell(arguments: Sequence[str] | None) -> bool:

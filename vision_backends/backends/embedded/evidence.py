@@ -445,13 +445,19 @@ class Palette:
         )
         ranked = sorted(shares, key=lambda name: (-shares[name], name))
         main = [name for name in ranked if shares[name] >= MAIN_SHARE] or ranked[:1]
-        overall = float(np.median(lightness))
+        overall = _median(lightness)
         return Tones(
             main=tuple(main[:MOST_COLOURS]),
             uniform=bool(lab.std(axis=0).max() < UNIFORM_DEVIATION),
             greyscale=bool((chroma < GREYSCALE_CHROMA).mean() >= GREYSCALE_SHARE),
             brightness="dark" if overall < DARK_LIGHTNESS else "bright" if overall > BRIGHT_LIGHTNESS else "normal",
         )
+
+
+def _median(values: Floats) -> float:
+    """Return the median; numpy's own imports all of ``numpy.ma`` for it."""
+    middle = [(len(values) - 1) // 2, len(values) // 2]
+    return float(np.partition(values, middle)[middle].mean())
 
 
 def to_oklab(rgb: npt.NDArray[np.uint8]) -> Floats:

@@ -98,11 +98,15 @@ class OnnxModel:
         sha256: Its hex digest, checked before anything is loaded.
         threads: Threads per run.
         input_name: What the model calls its input.
+
+    Attributes:
+        path: The file.
+        input_name: What it calls its input.
     """
 
     def __init__(self, path: Path, *, sha256: str, threads: int, input_name: str = "image") -> None:
-        self._path = path
-        self._input_name = input_name
+        self.path = path
+        self.input_name = input_name
         self._sha256 = sha256
         self._threads = threads
         self._session: Lazy[onnxruntime.InferenceSession] = Lazy()
@@ -118,7 +122,7 @@ class OnnxModel:
         Raises:
             NotReadyError: It does not.
         """
-        check_there(self._path)
+        check_there(self.path)
 
     def run(self, outputs: list[str] | None, image: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
         """Compute the named outputs.
@@ -135,9 +139,9 @@ class OnnxModel:
             session = self._session.get(self._load)
             try:
                 with measured("model"):
-                    results: list[npt.NDArray[np.float32]] = session.run(outputs, {self._input_name: image})
+                    results: list[npt.NDArray[np.float32]] = session.run(outputs, {self.input_name: image})
             except Exception as error:  # onnxruntime's exceptions have no common base
-                raise UnavailableError(f"onnxruntime failed on {self._path.name}: {error}") from error
+                raise UnavailableError(f"onnxruntime failed on {self.path.name}: {error}") from error
         return results
 
     def close(self) -> None:
@@ -145,13 +149,13 @@ class OnnxModel:
         self._session.drop()
 
     def _load(self) -> onnxruntime.InferenceSession:
-        check_intact(self._path, sha256=self._sha256)
+        check_intact(self.path, sha256=self._sha256)
         try:
-            return _make_session(self._path, threads=self._threads)
+            return _make_session(self.path, threads=self._threads)
         except ImportError as error:
             raise NotReadyError(f"onnxruntime cannot be imported: {error}.", remedy=REINSTALL) from error
         except Exception as error:  # onnxruntime's exceptions have no common base
-            raise NotReadyError(f"onnxruntime cannot load {self._path.name}: {error}") from error
+            raise NotReadyError(f"onnxruntime cannot load {self.path.name}: {error}") from error
 
 
 def check_there(path: Path) -> None:
