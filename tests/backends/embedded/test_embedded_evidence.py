@@ -42,13 +42,18 @@ class StubClassifier:
     """Sees one thing in the whole image and its centre, and others in the crops, in order."""
 
     def __init__(self, scene, *crops, centre=None):
-        self.views = [scene, scene if centre is None else centre, *crops]
-        self.boxes = []
+        self.views = [scene, scene if centre is None else centre]
+        self.crops = iter(crops)
+        self.checked = []
+        self.overviews = []
 
     def classify(self, image, *, box):
-        """Return the next view and remember the box."""
-        self.boxes.append(box)
-        return self.views[len(self.boxes) - 1]
+        """Return the view of a picture, and remember its size and the box; the thread tells what is looked at."""
+        if threading.current_thread().name == "vision-overview":
+            self.overviews.append((image.size, box))
+            return self.views[len(self.overviews) - 1]
+        self.checked.append((image.size, box))
+        return next(self.crops)
 
 
 def box(label, *, score=0.7, xyxy=(10.0, 10.0, 40.0, 40.0)):
@@ -100,8 +105,8 @@ def test_crops_are_in_pixels_of_the_decoded_image():
     classifier = StubClassifier(NOTHING, NOTHING)
     observer = Observer(StubDetector(box("cat")), classifier=classifier, names=NAMES, sorts=SORTS)
     observer.observe(Image.new("RGB", (100, 50)), width=200, height=100)
-    assert classifier.boxes[0] == (0, 0, 100, 50)
-    assert classifier.boxes[2] == (5, 5, 20, 20)
+    assert classifier.overviews[0] == ((100, 50), (0, 0, 100, 50))
+    assert classifier.checked == [((100, 50), (5, 5, 20, 20))]
 
 
 def test_the_whole_image_is_looked_at_while_objects_are_searched():
@@ -122,13 +127,48 @@ def test_the_whole_image_is_looked_at_while_objects_are_searched():
     assert observer.observe(Image.new("RGB", (100, 50)), width=200, height=100).objects
 
 
+def test_objects_are_checked_while_the_whole_image_is_still_looked_at():
+    """What was found is known long before everything else is."""
+    checked = threading.Event()
+
+    class Classifier(StubClassifier):
+        def classify(self, image, *, box):
+            if threading.current_thread().name == "vision-overview":
+                assert checked.wait(30)
+            else:
+                checked.set()
+            return super().classify(image, box=box)
+
+    observer = Observer(StubDetector(box("cat")), classifier=Classifier(NOTHING, NOTHING), names=NAMES, sorts=SORTS)
+    assert observer.observe(Image.new("RGB", (100, 50)), width=200, height=100).objects
+
+
+def test_a_large_image_is_scaled_once_for_all_that_is_no_small_part_of_it():
+    """Detector and classifier see few pixels; what is small is looked at in all that there are."""
+    looked = []
+
+    class Detector(StubDetector):
+        def detect(self, image, *, width, height, min_score):
+            looked.append((image.size, width, height))
+            return super().detect(image, width=width, height=height, min_score=min_score)
+
+    large, little = (0.0, 0.0, 1600.0, 1600.0), (400.0, 800.0, 1000.0, 1600.0)
+    classifier = StubClassifier(NOTHING, NOTHING, NOTHING)
+    detector = Detector(box("cat", xyxy=large), box("dog", xyxy=little))
+    observer = Observer(detector, classifier=classifier, names=NAMES, sorts=SORTS)
+    observer.observe(Image.new("RGB", (1200, 900)), width=2400, height=1800)
+    assert looked == [((600, 450), 2400, 1800)]
+    assert classifier.overviews[0] == ((600, 450), (0, 0, 600, 450))
+    assert classifier.checked == [((600, 450), (0, 0, 400, 400)), ((1200, 900), (200, 400, 500, 800))]
+
+
 def test_only_the_largest_three_are_checked():
     """A field full of sheep costs no more than three sheep."""
     flock = [box("sheep", xyxy=(10.0 * n, 0.0, 10.0 * n + n + 1, 50.0)) for n in range(10)]
     classifier = StubClassifier(NOTHING, *[NOTHING] * 3)
     observer = Observer(StubDetector(*flock), classifier=classifier, names=NAMES, sorts=SORTS)
     assert len(observer.observe(Image.new("RGB", (200, 100)), width=200, height=100).objects) == 10
-    assert len(classifier.boxes) == 5
+    assert len(classifier.checked) == 3
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ class ScriptedOcr:
     def close(self):
         """It holds nothing."""
 
-    def window(self, image):
+    def window(self, image, *, small):
         """All of it."""
         return 0.0, 0.0, float(image.width), float(image.height)
 

@@ -68,10 +68,10 @@ READING_PX = 1280
 PREPROCESSING = "p2"
 """Changes with anything that changes boxes or vectors apart from the model files."""
 
-WORDING = "w3"
+WORDING = "w4"
 """Changes with anything that changes descriptions apart from the model files."""
 
-READING = "t2"
+READING = "t3"
 """Changes with anything that changes which text is read, apart from the models."""
 
 JOINING = "j1"

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from vision_backends.backends.embedded.reading import Reader, TextLine
     from vision_backends.types import Detection
 
+    Box = tuple[float, float, float, float]
     Floats = npt.NDArray[np.float32]
 
 __all__ = ["Brightness", "Evidence", "Guess", "Observer", "Palette", "Place", "SeenObject", "Tones", "to_oklab"]
@@ -85,6 +86,12 @@ WEAK_SUPPORT = 0.25
 FOREGROUND_SHARE = 0.35
 MOST_CROPS = 3
 """Each costs one pass of the classifier."""
+
+OVERVIEW_PX = 416
+"""Shorter side of the pixels in which an image is looked at as a whole, at least: what `detect` decodes as well."""
+
+ENOUGH_PX = 336
+"""A part whose shorter side has as many is looked at in the overview: half as much again as the classifier's input."""
 
 CENTRE_SHARE = 0.875
 """Of the shorter side: the crop that the classifier's published accuracy refers to."""
@@ -280,33 +287,24 @@ class Observer:
         Raises:
             NotReadyError: A model file is missing or damaged, or there is nothing to read with.
         """
-        whole = (0.0, 0.0, float(image.width), float(image.height))
-        side = CENTRE_SHARE * min(image.size)
-        left, top = (image.width - side) / 2, (image.height - side) / 2
-        centre = (left, top, left + side, top + side)
-        classify = partial(self._classifier.classify, image)
-        look = (lambda _image: None) if self._reader is None else self._reader.window
-        overview = beside(
-            lambda: (self._palette.tones(image), classify(box=whole), classify(box=centre), look(image)),
-            name="vision-overview",
-        )
-        candidates = self._detector.detect(image, width=width, height=height, min_score=WEAK_SCORE)
+        by = max(1, min(image.size) // OVERVIEW_PX)
+        small = image.reduce(by) if by > 1 else image
+        overview = beside(partial(self._overview, image, small), name="vision-overview")
+        candidates = self._detector.detect(small, width=width, height=height, min_score=WEAK_SCORE)
         found = [item for item in candidates if item.score >= DEFAULT_MIN_SCORE]
-        with measured("model"):
-            tones, of_whole, of_centre, window = overview()
         checkable = [item for item in found if item.label in KINDS or item.label in REFINEMENTS]
         doubtful = sorted(checkable, key=lambda item: -item.area_px)[:MOST_CROPS]
-        scale = np.array([image.width / width, image.height / height] * 2)
-        crops = [tuple((np.array(item.xyxy) * scale).tolist()) for item in doubtful]
-        checks = {id(item): classify(box=crop) for item, crop in zip(doubtful, crops, strict=True)}
+        checks = {id(item): self._check(item, (small, image), width=width, height=height) for item in doubtful}
+        with measured("model"):
+            tones, views, window = overview()
         area_px = width * height
         seen = [self._seen(item, checks.get(id(item)), area_px=area_px, width=width) for item in found]
-        views = np.stack([of_whole, of_centre])
         if not found:
             seen = self._supported(candidates, views, area_px=area_px, width=width)
         reading = Reading()
         if self._reader is not None and window is not None:
-            part = tuple((np.array(window) / scale).tolist())
+            scale = np.array([width / image.width, height / image.height] * 2)
+            part = tuple((np.array(window) * scale).tolist())
             pixels = image if larger is None else larger()
             reading = self._reader.read(pixels, window=part, width=width, height=height, left_s=left_s)
         return Evidence(
@@ -316,6 +314,29 @@ class Observer:
             text=None if self._reader is None else reading.lines,
             text_complete=reading.complete,
         )
+
+    def _overview(self, image: PILImage.Image, small: PILImage.Image) -> tuple[Tones, Floats, Box | None]:
+        """Return the tones of an image, the views of the whole and of its centre [2, 1000], and where text may be.
+
+        Args:
+            image: Its pixels.
+            small: The same, as small as an overview may be.
+        """
+        side = CENTRE_SHARE * min(small.size)
+        left, top = (small.width - side) / 2, (small.height - side) / 2
+        boxes = (0.0, 0.0, float(small.width), float(small.height)), (left, top, left + side, top + side)
+        tones = self._palette.tones(small)
+        views = np.stack([self._classifier.classify(small, box=box) for box in boxes])
+        return tones, views, None if self._reader is None else self._reader.window(image, small=small)
+
+    def _check(self, item: Detection, pictures: Sequence[PILImage.Image], *, width: int, height: int) -> Floats:
+        """Return the classifier's view of an object [1000], in the first picture that shows it large enough."""
+        x1, y1, x2, y2 = item.xyxy
+        for picture in pictures:
+            across, down = picture.width / width, picture.height / height
+            if min((x2 - x1) * across, (y2 - y1) * down) >= ENOUGH_PX:
+                break
+        return self._classifier.classify(picture, box=(x1 * across, y1 * down, x2 * across, y2 * down))
 
     def _seen(self, item: Detection, view: Floats | None, *, area_px: int, width: int) -> SeenObject:
         label, sure = (item.label, item.score >= SURE_SCORE) if view is None else self._checked(item, view)

@@ -86,7 +86,7 @@ class RapidOcr:
             message = f"rapidocr {self.version} does not contain {', '.join(missing)}."
             raise NotReadyError(message, remedy=f"Run: {pip_command('--force-reinstall', 'rapidocr==3.10.*')}")
 
-    def window(self, image: PILImage.Image) -> Box:
+    def window(self, image: PILImage.Image, *, small: PILImage.Image) -> Box:  # noqa: ARG002 — it takes no first look
         """Return the part of an image that is worth searching: all of it."""
         return 0.0, 0.0, float(image.width), float(image.height)
 

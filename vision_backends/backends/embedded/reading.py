@@ -59,8 +59,13 @@ class Ocr(Protocol):
     def check(self) -> None:
         """Return if they can be loaded. Raises NotReadyError."""
 
-    def window(self, image: PILImage.Image) -> Box | None:
-        """Return the part of an image that is worth searching, in its pixels; None where nothing looks like text."""
+    def window(self, image: PILImage.Image, *, small: PILImage.Image) -> Box | None:
+        """Return the part of an image that is worth searching, in its pixels; None where nothing looks like text.
+
+        Args:
+            image: RGB pixels.
+            small: The same on a smaller scale, for a first look.
+        """
 
     def find(self, image: PILImage.Image) -> list[Quad]:
         """Return the corners of every line, in reading order, each from top left clockwise."""
@@ -118,9 +123,14 @@ class Reader:
     def __init__(self, ocr: Ocr) -> None:
         self._ocr = ocr
 
-    def window(self, image: PILImage.Image) -> Box | None:
-        """Return the part of an image that is worth searching for text; None where a first look finds none."""
-        return self._ocr.window(image)
+    def window(self, image: PILImage.Image, *, small: PILImage.Image) -> Box | None:
+        """Return the part of an image that is worth searching for text; None where a first look finds none.
+
+        Args:
+            image: RGB pixels.
+            small: The same on a smaller scale, for a first look.
+        """
+        return self._ocr.window(image, small=small)
 
     def read(
         self, image: PILImage.Image, *, window: Box, width: int, height: int, left_s: Callable[[], float]

@@ -73,11 +73,16 @@ class SmallOcr:
         for model in self._models:
             model.check()
 
-    def window(self, image: PILImage.Image) -> Box | None:
-        """Return the part of an image with all that looks like text, and some room around it."""
+    def window(self, image: PILImage.Image, *, small: PILImage.Image) -> Box | None:
+        """Return the part of an image with all that looks like text, and some room around it.
+
+        Args:
+            image: RGB pixels.
+            small: The same on a smaller scale, for a first look.
+        """
         pixels = image.width * image.height
         scale = math.sqrt(min(max(LOOK_SCALE**2 * pixels, LOOK_PIXELS[0]), LOOK_PIXELS[1]) / pixels)
-        regions = self._detector.find(image, longest_px=scale * max(image.size))
+        regions = self._detector.find(small, longest_px=scale * max(image.size), of=image.size)
         lines = (region for region in regions if region.score >= LIKELY_SCORE and _is_line(region.quad, image))
         likely = sorted(lines, key=lambda region: -region.score)
         if not any(self._makes_sense(image, region.quad) for region in likely[:MOST_TRIED]):

@@ -61,12 +61,13 @@ class TextDetector:
     def __init__(self, model: OnnxModel) -> None:
         self._model = model
 
-    def find(self, image: PILImage.Image, *, longest_px: float) -> list[Region]:
-        """Return the lines of an image, from top to bottom, in pixels of the image.
+    def find(self, image: PILImage.Image, *, longest_px: float, of: tuple[int, int] | None = None) -> list[Region]:
+        """Return the lines of an image, from top to bottom.
 
         Args:
             image: RGB pixels, at any scale.
             longest_px: Longer side of what the model sees.
+            of: Width and height of the image in pixels of which lines are given; by default as ``image`` has them.
 
         Raises:
             NotReadyError: The model file is missing or damaged.
@@ -88,7 +89,8 @@ class TextDetector:
             if bottom == height:
                 break
             top = bottom - OVERLAP_PX
-        return find_regions(likely, scale=(image.width / width, image.height / height))
+        across, down = image.size if of is None else of
+        return find_regions(likely, scale=(across / width, down / height))
 
 
 class TextRecogniser:
