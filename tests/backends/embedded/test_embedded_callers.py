@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import threading
 import time
+from contextlib import ExitStack
 
 import pytest
 from PIL import Image as PILImage
 
 from vision_backends import TimedOutError, open_image
 from vision_backends.backends.embedded import EmbeddedBackend
-from vision_backends.backends.requests import EmbedRequest
+from vision_backends.backends.requests import DescribeRequest, EmbedRequest
 from vision_backends.engine.machine_limits import processors
 
 
@@ -57,17 +58,33 @@ def test_pixels_of_a_few_images_are_in_memory_however_many_callers_there_are():
     assert len(answers) == len(counts) == most + 6
 
 
+def test_an_image_has_a_second_thread_only_where_that_takes_no_processor_from_another(monkeypatch):
+    """So many images at a time use all processors anyway, and handing work over costs some of them."""
+    started = []
+    begin = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: (started.append(thread.name), begin(thread))[1])
+    backend, picture = EmbeddedBackend(), open_image(PILImage.new("RGB", (320, 240), "teal"))
+    with ExitStack() as others:
+        for at_work in range(1, processors() + 1):
+            started.clear()
+            (said,) = backend.describe([picture], DescribeRequest(), timeout_s=60)
+            assert said.text
+            assert ("vision-overview" in started) == (2 * at_work <= processors())
+            others.enter_context(backend._turn(5))
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
 def test_a_forked_child_waits_for_nobody():
     """Whoever was at work in the parent is not there."""
     backend = EmbeddedBackend()
-    for _ in range(2 * processors()):
-        backend._turn(5).__enter__()
-    child = os.fork()
-    if child == 0:
-        try:
-            with backend._turn(5):
-                os._exit(0)
-        finally:
-            os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    with ExitStack() as others:
+        for _ in range(2 * processors()):
+            others.enter_context(backend._turn(5))
+        child = os.fork()
+        if child == 0:
+            try:
+                with backend._turn(5):
+                    os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -143,6 +143,23 @@ def test_objects_are_checked_while_the_whole_image_is_still_looked_at():
     assert observer.observe(Image.new("RGB", (100, 50)), width=200, height=100).objects
 
 
+def test_an_image_can_be_looked_at_in_one_thread():
+    """Where all processors have other images; the evidence is the same."""
+    threads = set()
+
+    class Classifier(StubClassifier):
+        def classify(self, image, *, box):
+            threads.add(threading.get_ident())
+            return NOTHING
+
+    observer = Observer(StubDetector(box("cat")), classifier=Classifier(NOTHING), names=NAMES, sorts=SORTS)
+    picture = Image.new("RGB", (100, 50))
+    alone = observer.observe(picture, width=200, height=100, at_once=False)
+    assert threads == {threading.get_ident()}
+    assert alone == observer.observe(picture, width=200, height=100)
+    assert len(threads) == 2
+
+
 def test_a_large_image_is_scaled_once_for_all_that_is_no_small_part_of_it():
     """Detector and classifier see few pixels; what is small is looked at in all that there are."""
     looked = []

@@ -255,7 +255,12 @@ class EmbeddedBackend(Backend):
         def describe(image: Image, pixels: PILImage.Image) -> partial[Description]:
             larger = partial(image.rgb, min_side_px=READING_PX)
             evidence = self._observer.observe(
-                pixels, width=image.width, height=image.height, larger=larger, left_s=left_s
+                pixels,
+                width=image.width,
+                height=image.height,
+                larger=larger,
+                left_s=left_s,
+                at_once=self._is_a_processor_free(),
             )
             text = compose(evidence, max_words=request.max_words)
             facts, informative = evidence.to_dict(), evidence.informative
@@ -468,10 +473,20 @@ class EmbeddedBackend(Backend):
         finally:
             turns.put(None)
 
+    def _is_a_processor_free(self) -> bool:
+        """Return whether there are two processors for every image that is worked on.
+
+        Where there are not, a second thread for one of them only takes a processor from another, and handing work over
+        costs a twentieth.
+        """
+        at_work = 2 * self._processors - self._turns.qsize()
+        return 2 * at_work <= self._processors
+
     def _renew(self) -> None:
         """Begin with nobody at work, as in a forked child."""
+        self._processors = max(1, processors())
         self._turns = make_queue()
-        for _ in range(2 * max(1, processors())):
+        for _ in range(2 * self._processors):
             self._turns.put(None)
 
     def _answer(

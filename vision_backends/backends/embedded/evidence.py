@@ -274,6 +274,7 @@ class Observer:
         height: int,
         larger: Callable[[], PILImage.Image] | None = None,
         left_s: Callable[[], float] = lambda: math.inf,
+        at_once: bool = True,
     ) -> Evidence:
         """Return the evidence about an image.
 
@@ -283,20 +284,26 @@ class Observer:
             height: Its height.
             larger: Returns as many pixels as text can be read in; ``image`` by default.
             left_s: Tells how much time is left.
+            at_once: Whether the whole is looked at in another thread while objects are found and checked.
 
         Raises:
             NotReadyError: A model file is missing or damaged, or there is nothing to read with.
         """
-        by = max(1, min(image.size) // OVERVIEW_PX)
-        small = image.reduce(by) if by > 1 else image
-        overview = beside(partial(self._overview, image, small), name="vision-overview")
+        by = min(image.size) // OVERVIEW_PX
+        with measured("decode"):
+            small = image.reduce(by) if by > 1 else image
+        overview = partial(self._overview, image, small)
+        begun = beside(overview, name="vision-overview") if at_once else None
         candidates = self._detector.detect(small, width=width, height=height, min_score=WEAK_SCORE)
         found = [item for item in candidates if item.score >= DEFAULT_MIN_SCORE]
         checkable = [item for item in found if item.label in KINDS or item.label in REFINEMENTS]
         doubtful = sorted(checkable, key=lambda item: -item.area_px)[:MOST_CROPS]
         checks = {id(item): self._check(item, (small, image), width=width, height=height) for item in doubtful}
-        with measured("model"):
+        if begun is None:
             tones, views, window = overview()
+        else:
+            with measured("model"):
+                tones, views, window = begun()
         area_px = width * height
         seen = [self._seen(item, checks.get(id(item)), area_px=area_px, width=width) for item in found]
         if not found:
