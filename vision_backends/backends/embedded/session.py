@@ -204,9 +204,10 @@ def _make_session(path: Path, *, threads: int) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors only
-    # An arena, and a plan for it, keep the memory of the largest run for ever: reading a page then takes 27 MB
-    # more, and no run is faster by it.
-    options.enable_cpu_mem_arena = options.enable_mem_pattern = False
+    # No plan of where in the arena each result goes: it keeps the memory of every size of input, and gains nothing. The
+    # arena itself takes 10 MB less than without: what a run frees is there for the next, whichever thread that is in,
+    # while the C library gives pages back, and gets them again, for each of its own arenas.
+    options.enable_mem_pattern = False
     # Threads that wait sleep instead of spinning, and take work in small blocks. Measured on two cores, NanoDet: a run
     # takes 11.4 ms, and 22 ms when others use the cores as well; with spinning during runs 10.7 and 54 ms; with free
     # spinning 10.7 ms alone, but 29 ms after a run of the other model, whose threads still spin then.
