@@ -216,6 +216,7 @@ class Router:
         self._inputs = Inputs(
             self._attempts,
             recorder=self._recorder,
+            store_pool=store_pool,
             clock=clock,
             limits=image_limits,
             deadline_s=self._deadline_s,

@@ -75,6 +75,11 @@ class Attempts:
         recorder: Where answers and their costs are written down.
         store_pool: Threads for what may have to wait for a store.
         clock: Where time comes from.
+
+    Attributes:
+        blocking: Whether looking at gates may block.
+        cold_starts: As given.
+        clock: As given.
     """
 
     def __init__(
@@ -92,6 +97,7 @@ class Attempts:
         self._callers = callers
         self._warm_ups = warm_ups
         self.cold_starts = cold_starts
+        self.blocking = health.blocking
         self._recorder = recorder
         self._store_pool = store_pool
         self._flights = SingleFlight()
