@@ -106,6 +106,11 @@ class Image:
         """How many pixels are decoded."""
         return self._pixels.width * self._pixels.height
 
+    def bytes_at_hand(self, rule: WireRule) -> int | None:
+        """Return how many bytes `wire` has to do nothing for but hand them out, once; None where it would have to."""
+        passed = self._passed
+        return len(passed[1].data) if passed is not None and passed[0] is rule else None
+
     def as_decoded(self) -> Decoded:
         """Return what decoding it has given."""
         return Decoded(

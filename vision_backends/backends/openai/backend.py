@@ -18,7 +18,7 @@ from vision_backends.backends.base import AsyncBackend
 from vision_backends.backends.model_cards import coco_categories
 from vision_backends.backends.openai.access import Given
 from vision_backends.backends.openai.client import Client
-from vision_backends.backends.openai.conversation import Conversation, billed_for, cut_short
+from vision_backends.backends.openai.conversation import Conversation, Draft, billed_for, cut_short
 from vision_backends.backends.openai.described_images import embed_described
 from vision_backends.backends.openai.dialect import Dialect
 from vision_backends.backends.openai.embeddings import Embedder
@@ -413,10 +413,10 @@ class OpenAIBackend(AsyncBackend):
         rung can still be asked, or after it, when the caller holds the text so far. Errors as in `describe`.
         """
         deadline = Deadline(self._clock, min(timeout_s, self._timeout_s))
-        ask = _with_digest([image], partial(ask_for_description, self._settings, request, image))
+        draft = self._draft([image], partial(ask_for_description, self._settings, request, image))
         with self._measured() as watch:
-            question = await self._conversation.prepare(ask, stream=True, deadline=deadline)
-        pieces = self._conversation.stream(question, ask, deadline=deadline)
+            question = await self._conversation.prepare(draft, stream=True, deadline=deadline)
+        pieces = self._conversation.stream(question, draft, deadline=deadline)
         with self._without_secrets(), self._fair_to(image):
             async with aclosing(watch.follow(pieces, "wire")) as followed:
                 async for piece in followed:
@@ -573,10 +573,13 @@ class OpenAIBackend(AsyncBackend):
             )
         return BaseUrl.parse(base_url)
 
+    def _draft(self, images: Sequence[Image], ask: Callable[[], Ask]) -> Draft:
+        return Draft(images=images, rule=self._settings.wire_rule, ask=ask)
+
     async def _describe(self, image: Image, request: DescribeRequest, deadline: Deadline) -> Description:
-        ask = _with_digest([image], partial(ask_for_description, self._settings, request, image))
+        draft = self._draft([image], partial(ask_for_description, self._settings, request, image))
         with self._fair_to(image):
-            said = await self._conversation.ask(ask, deadline=deadline)
+            said = await self._conversation.ask(draft, deadline=deadline)
         return self._description(said, request)
 
     @contextmanager
@@ -623,9 +626,9 @@ class OpenAIBackend(AsyncBackend):
     async def _detect(self, image: Image, request: DetectRequest, deadline: Deadline) -> Detections:
         categories = coco_categories()
         labels = request.labels or tuple(categories)
-        ask = _with_digest([image], partial(ask_for_boxes, self._settings, labels, image))
+        draft = self._draft([image], partial(ask_for_boxes, self._settings, labels, image))
         with self._fair_to(image):
-            said = await self._conversation.ask(ask, deadline=deadline)
+            said = await self._conversation.ask(draft, deadline=deadline)
         trace = self._trace(said)
         if said.finish == "length":
             raise cut_short("The list of boxes", trace.usage)
@@ -658,9 +661,9 @@ class OpenAIBackend(AsyncBackend):
         return Reply(text=said.text.strip(), data=data, complete=said.finish == "stop", trace=trace)
 
     async def _say(self, images: Sequence[Image], request: AskRequest, deadline: Deadline) -> Said:
-        ask = _with_digest(images, partial(ask_about, self._settings, request, images))
+        draft = self._draft(images, partial(ask_about, self._settings, request, images))
         with self._fair_to(*images):
-            return await self._conversation.ask(ask, deadline=deadline)
+            return await self._conversation.ask(draft, deadline=deadline)
 
     async def _read(self, said: Said, request: AskRequest, spent: Usage) -> Any:  # noqa: ANN401 — any JSON
         """Return what the schema describes, read where a caller's own code may run.
@@ -703,17 +706,6 @@ class OpenAIBackend(AsyncBackend):
         named = said.model if said.model != model else None  # a snapshot of it, or what a gateway has asked instead
         revision = self._taxonomy.scrub(named or "") or None
         return Trace(model=model, revision=revision, usage=self._prices.usage(model, said.tokens))
-
-
-def _with_digest(images: Sequence[Image], ask: Callable[[], Ask]) -> Callable[[], Ask]:
-    """Return what makes a question in a thread, and computes there by what its images are known again."""
-
-    def make() -> Ask:
-        for image in images:
-            _ = image.digest
-        return ask()
-
-    return make
 
 
 def _timed(answers: Sequence[A], watch: Stopwatch) -> list[A]:

@@ -187,9 +187,9 @@ class Client:
             return self._network
 
     async def prepare(
-        self, endpoint: Endpoint, body: Callable[[], dict[str, Any]], *, deadline: Deadline
+        self, endpoint: Endpoint, body: Callable[[], dict[str, Any]], *, deadline: Deadline, is_quick: bool = False
     ) -> PreparedRequest:
-        """Return a request whose body is made and serialized in a thread.
+        """Return a request whose body is made and serialized, in a thread unless that is quick.
 
         Raises:
             TimedOutError: That took too long.
@@ -199,6 +199,8 @@ class Client:
             made = self.dialect.adapt(endpoint, body())
             return PreparedRequest(endpoint=endpoint, model=made["model"], body=serialized(made))
 
+        if is_quick:
+            return write()
         try:
             async with self._clock.timeout_at(deadline.at):
                 return await engine_loop().compute.start(write)
