@@ -14,6 +14,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
+from vision_backends.engine.threads import callbacks_of
 from vision_backends.storage.backlog import Backlog
 from vision_backends.storage.base import StoreClosedError, StoreError, add_up
 from vision_backends.storage.bounded import PATIENT_S, bounded, until_done
@@ -171,11 +172,8 @@ class GuardedStores:
         """Return when all that was recorded is written, or when the time that the call has is over."""
         loop = asyncio.get_running_loop()
         for writer in self._writers:
-            if writer.is_idle or writer.trouble is not None:
-                continue
             is_written = loop.create_future()
-            writer.put(Job(partial(_tell, is_written)))
-            if not await until_done(is_written):
+            if writer.when_written(partial(_tell, is_written)) and not await until_done(is_written):
                 writer.slow()
 
     def write_rest(self) -> None:
@@ -208,9 +206,9 @@ def _joint_backlog(stores: Stores, threads: Threads) -> Backlog | None:
 
 
 def _tell(is_written: asyncio.Future[None]) -> None:
-    """Settle a future of an event loop, from the writer's thread."""
+    """Settle a future of an event loop, from any thread."""
     with suppress(RuntimeError):  # the loop has ended
-        is_written.get_loop().call_soon_threadsafe(_settle, is_written)
+        callbacks_of(is_written.get_loop()).call_soon(partial(_settle, is_written))
 
 
 def _settle(is_written: asyncio.Future[None]) -> None:

@@ -195,15 +195,18 @@ class Client:
             TimedOutError: That took too long.
         """
 
-        def write() -> PreparedRequest:
-            made = self.dialect.adapt(endpoint, body())
-            return PreparedRequest(endpoint=endpoint, model=made["model"], body=serialized(made))
+        def written(made: dict[str, Any]) -> PreparedRequest:
+            adapted = self.dialect.adapt(endpoint, made)
+            return PreparedRequest(endpoint=endpoint, model=adapted["model"], body=serialized(adapted))
 
         if is_quick:
-            return write()
+            made = body()
+            if self.dialect.is_at_hand(endpoint, made["model"]):
+                return written(made)
+            body = partial(dict, made)
         try:
             async with self._clock.timeout_at(deadline.at):
-                return await engine_loop().compute.start(write)
+                return await engine_loop().compute.start(lambda: written(body()))
         except TimeoutError:
             failure = TimedOutError("The deadline passed before the request could be sent.", code="no_time")
         raise failure

@@ -120,7 +120,8 @@ class Conversation:
 
         def write() -> dict[str, Any]:
             asked = draft.write()
-            asked = replace(asked, max_tokens=asked.max_tokens + self.more_tokens)
+            if self.more_tokens:
+                asked = replace(asked, max_tokens=asked.max_tokens + self.more_tokens)
             return self._protocol.body(asked, stream=stream)
 
         return await self._client.prepare(self._protocol.endpoint, write, deadline=deadline, is_quick=draft.is_quick)
@@ -191,8 +192,9 @@ class Conversation:
         inside = inside and not said.has_thoughts
         speech = spoken(said.text, may_begin_inside=inside, was_cut=said.finish == "length")
         self._begins_inside = self._begins_inside or speech.began_inside
-        has_thoughts = said.has_thoughts or speech.has_thoughts
-        return _Heard(replace(said, text=speech.text, has_thoughts=has_thoughts), reply.request_id)
+        if speech.has_thoughts or speech.text != said.text:
+            said = replace(said, text=speech.text, has_thoughts=said.has_thoughts or speech.has_thoughts)
+        return _Heard(said, reply.request_id)
 
     async def _follow(
         self, question: PreparedRequest, transcript: Transcript, *, deadline: Deadline
