@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import aclosing, contextmanager
 from copy import copy
 from dataclasses import replace
-from functools import partial, reduce
+from functools import lru_cache, partial, reduce
 from operator import add
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
@@ -32,6 +32,7 @@ from vision_backends.backends.openai.prompts import (
     ask_for_description,
     encode_url,
     estimate,
+    most_tokens_beside,
     read_boxes,
 )
 from vision_backends.backends.openai.protocol import Chat, Responses
@@ -88,6 +89,9 @@ A = TypeVar("A", Description, Embedding, Detections, Reply)
 
 OTHER_MODELS = 64
 """How many models that calls have named are remembered with what was learned about them."""
+
+REQUESTS_KEPT = 64
+"""Kinds of requests for which is kept what their words can cost."""
 
 SEEN_IMAGES = 1_000
 """How many images are remembered as readable."""
@@ -262,6 +266,7 @@ class OpenAIBackend(AsyncBackend):
             clock=self._clock,
         )
         self._sight = SightTest(self._client, self._conversation, settings, self._prices)
+        self._most_tokens_beside = lru_cache(maxsize=REQUESTS_KEPT)(partial(most_tokens_beside, settings))
 
     @classmethod
     def defaults_for(cls, settings: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -386,8 +391,8 @@ class OpenAIBackend(AsyncBackend):
 
     def estimate(self, request: Request, inputs: Sequence[Image] | Sequence[str]) -> Usage:
         """Return the most tokens and cost; a cost is unknown where the model's price is."""
-        more = self._conversation.more_tokens
-        at_most = partial(estimate, request, settings=self._settings, prices=self._prices, more_tokens=more)
+        words = self._most_tokens_beside(self._conversation.more_tokens, request)
+        at_most = partial(estimate, request, settings=self._settings, prices=self._prices, words=words)
         return reduce(add, map(at_most, inputs))
 
     def rate_limits(self, request: Request) -> RateLimits | None:
