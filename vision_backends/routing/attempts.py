@@ -13,7 +13,7 @@ from functools import partial, reduce
 from operator import add
 from typing import TYPE_CHECKING, TypeVar
 
-from vision_backends.engine.cancellation import reason_of
+from vision_backends.engine.cancellation import reason_of, wait_for_end
 from vision_backends.errors import (
     ABOUT_ONE_INPUT,
     BackendError,
@@ -24,6 +24,7 @@ from vision_backends.errors import (
     TimedOutError,
     UnavailableError,
     VisionError,
+    without_frames,
 )
 from vision_backends.health.budget_state import BudgetReservedError
 from vision_backends.routing.lines import Settlements
@@ -75,6 +76,11 @@ class Attempts:
         recorder: Where answers and their costs are written down.
         store_pool: Threads for what may have to wait for a store.
         clock: Where time comes from.
+
+    Attributes:
+        blocking: Whether looking at gates may block.
+        cold_starts: As given.
+        clock: As given.
     """
 
     def __init__(
@@ -92,6 +98,7 @@ class Attempts:
         self._callers = callers
         self._warm_ups = warm_ups
         self.cold_starts = cold_starts
+        self.blocking = health.blocking
         self._recorder = recorder
         self._store_pool = store_pool
         self._flights = SingleFlight()
@@ -296,7 +303,7 @@ class Attempts:
         """
         if self._health.end_may_block(permit, error):
             ending = self._store_pool.start(end)
-            await asyncio.wait([ending])
+            await wait_for_end(ending)
             ending.result()
         else:
             end()
@@ -316,7 +323,7 @@ class Attempts:
         try:
             admitted = await self.admit(turn, items, timeout_s=timeout_s)
         except BudgetReservedError as reserved:
-            return reserved
+            return without_frames(reserved)
         if admitted is None:
             return None
         permit, estimate = admitted
@@ -324,12 +331,14 @@ class Attempts:
         try:
             answers = await self._answers(turn, flight, permit, estimate, timeout_s=timeout_s)
         except CallerError as error:
+            without_frames(error)
             if len(items) == 1:
                 self.note(items, turn, "failed", error)
                 items[0].error = error
             await self.ended(permit, partial(permit.released, usage=error.usage))
             return error
         except BackendError as error:
+            without_frames(error)
             if _concerns_one(error) and len(items) > 1:
                 await self.ended(permit, partial(permit.released, usage=error.usage))
                 return error
@@ -364,7 +373,7 @@ class Attempts:
             backend, inputs, turn.call.request, timeout_s=timeout_s, on_late=keep_late
         )
         try:
-            await asyncio.wait([asked])
+            await wait_for_end(asked)
         except asyncio.CancelledError:
             if not asked.done() or self._is_late(flight):
                 self._give_up(turn, flight, permit, estimate, elapsed_s=self.clock.monotonic() - started)
