@@ -118,7 +118,7 @@ class OnnxModel:
         return self._session.made
 
     def check(self) -> None:
-        """Return if the file exists; one that was there once is not looked for again.
+        """Return if the file exists; one that was there once is looked for again only after it could not be loaded.
 
         Raises:
             NotReadyError: It does not.
@@ -152,6 +152,7 @@ class OnnxModel:
         self._session.drop()
 
     def _load(self) -> onnxruntime.InferenceSession:
+        self._was_there = False
         check_intact(self.path, sha256=self._sha256)
         try:
             return _make_session(self.path, threads=self._threads)
