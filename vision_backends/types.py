@@ -572,9 +572,9 @@ class Detections(_Answer):
             >>> router.detect("astronaut.jpg").draw().size
             (512, 512)
         """
-        from vision_backends.results.pictures import drawn
+        from vision_backends.results.pictures import picture
 
-        return drawn(self, image)
+        return picture(self, image)
 
     def plot(self, *, image: ImageSource | None = None, ax: Any = None) -> Any:  # noqa: ANN401 — matplotlib is not a dependency
         """Draw the image with its boxes on axes of matplotlib's, and return these.
