@@ -139,10 +139,10 @@ an_instance = FakeBackend()
     ("kind", "words", "remedy"),
     [
         (Nameless, "has no name", "Set Nameless.name"),
-        (HalfNamed, r"has the name 'a\ud83d', which is no valid Unicode", "Set HalfNamed.name"),
+        (HalfNamed, r"has the name 'a\ud83d', which is not valid Unicode", "Set HalfNamed.name"),
         (Taskless, "has no task", "describe, embed, embed_text, detect"),
         (Asynchronous, "has no task", "describe, embed, embed_text, detect"),
-        (Coroutine, "has a coroutine describe, but is no AsyncBackend", "subclass AsyncBackend"),
+        (Coroutine, "has a coroutine describe, but is not an AsyncBackend", "subclass AsyncBackend"),
         (StreamsAsynchronously, "has a coroutine describe_stream", "or write a plain describe_stream"),
         (WithoutTime, "has a describe that cannot be called", "def describe(self, images, request, *, timeout_s)"),
         (EmbedsAlone, "has a embed_text that cannot be called", "def embed_text(self, texts, request, *, timeout_s)"),

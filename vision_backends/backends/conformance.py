@@ -41,7 +41,7 @@ def _faults(backend: Backend, kind: str) -> Iterator[Fault]:
     if not isinstance(name, str) or not name:
         yield Fault("has no name", f'Set {kind}.name = "…".')
     elif half_character(name) is not None:
-        yield Fault(f"has the name {name!a}, which is no valid Unicode", f'Set {kind}.name = "…".')
+        yield Fault(f"has the name {name!a}, which is not valid Unicode", f'Set {kind}.name = "…".')
     tasks = [task for task in TASKS if _defines(backend, task)]
     if not tasks:
         yield Fault("has no task", f"Define at least one in {kind}: {', '.join(TASKS)}.")
@@ -63,7 +63,7 @@ def _faults_of_method(backend: Backend, kind: str, method: str, inputs: str) -> 
         inspect.iscoroutinefunction(found) or inspect.isasyncgenfunction(found)
     ):
         yield Fault(
-            f"has a coroutine {method}, but is no AsyncBackend",
+            f"has a coroutine {method}, but is not an AsyncBackend",
             f"Let {kind} subclass AsyncBackend, or write a plain {method}.",
         )
     try:

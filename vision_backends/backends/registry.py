@@ -94,14 +94,14 @@ def _check_kind(name: str, kind: object) -> None:
     """Return if a rung of this name may be of another kind.
 
     Raises:
-        ConfigError: The name is not one that variables, traces and commands can all carry, or the kind is no text.
+        ConfigError: The name is not one that variables, traces and commands can all carry, or the kind is not text.
     """
     if not isinstance(kind, str) or not kind:
-        raise ConfigError(f"{section_of(name)} kind is no text.", remedy=f"There are: {', '.join(KINDS)}.")
+        raise ConfigError(f"{section_of(name)} kind is not text.", remedy=f"There are: {', '.join(KINDS)}.")
     if not RUNG_NAME.fullmatch(name):
         raise ConfigError(
             f"{section_of(name)} has a kind, but {name!r} is not a name for a rung.",
-            remedy='Use small letters, digits, "-" and "_", such as "second" or "gpu-1".',
+            remedy='Use lower-case letters, digits, "-" and "_", such as "second" or "gpu-1".',
         )
 
 

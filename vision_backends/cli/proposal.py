@@ -62,7 +62,7 @@ def remote_rung(preset: Preset, variable: str, *, model: str | None = None, key:
     Args:
         preset: The provider.
         variable: The variable that holds the key.
-        model: The model to ask, where the provider has none that everybody uses.
+        model: The model to ask, where the provider has no default.
         key: The key itself, if it is to stand in the file.
     """
     table: dict[str, Any] = {} if preset.name == "openai" else {"kind": "openai", "preset": preset.name}

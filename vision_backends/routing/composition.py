@@ -102,7 +102,7 @@ def check_parts(
     """
     if store is not None and (isinstance(store, str | os.PathLike) or not hasattr(store, "close")):
         remedy = "Pass open_store(path), of vision_backends.storage."
-        raise InvalidRequestError(f"store={shown(store)} is no store.", remedy=remedy)
+        raise InvalidRequestError(f"store={shown(store)} is not a store.", remedy=remedy)
     for backend, allowed in (limits or {}).items():
         if not isinstance(allowed, Limits):
             remedy = f"Pass limits={{{backend!r}: Limits(requests_per_minute=60)}}."
@@ -110,7 +110,7 @@ def check_parts(
     for name, value, kind in (("alerts", alerts, Alerts), ("image_limits", image_limits, ImageLimits)):
         if value is not None and not isinstance(value, kind):
             raise InvalidRequestError(
-                f"{name}={shown(value)} is no {kind.__name__}.", remedy=f"Pass {kind.__name__}(…)."
+                f"{name}={shown(value)} is not {kind.__name__}.", remedy=f"Pass {kind.__name__}(…)."
             )
 
 
@@ -132,7 +132,7 @@ def limits_of(limits: Mapping[str, Limits]) -> dict[str, dict[str, Limits]]:
         if account not in limits:
             known = [each.removeprefix(ACCOUNTS) for each in limits if each.startswith(ACCOUNTS)]
             near = did_you_mean(allowed.account, known).rstrip()
-            message = f"{name}.account = {shown(allowed.account)} is no account: there is no table [{account}]."
+            message = f"{name}.account = {shown(allowed.account)} is not an account: there is no table [{account}]."
             otherwise = f"Write [{account}], with the limits that its rungs share."
             raise ConfigError(message, remedy=near or otherwise)
         found[name][account] = limits[account]

@@ -40,7 +40,7 @@ def init(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Write this file; - is standard output.")
     ] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Take the place of a file that exists.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace a file that exists.")] = False,
     server: Annotated[
         list[str] | None,
         typer.Option(metavar="URL", help="Look at this server on this machine as well; can be repeated."),
@@ -51,7 +51,7 @@ def init(
     yes: Yes = False,
     options: ReportOptions,
 ) -> None:
-    """Look at what is here, propose a ladder with the reason for every rung, and write it down."""
+    """Look at what is available, propose a ladder with the reason for every rung, and write it to a file."""
     from vision_backends.cli.config_file import exists, write_config_file
     from vision_backends.cli.proposal import to_file, unused
     from vision_backends.cli.surroundings import look_around
@@ -59,7 +59,7 @@ def init(
     path, asks = _target(here=here, out=out), not yes
     if asks and not at_terminal():
         raise InvalidRequestError(
-            "vision init asks before it writes, and nobody is at a terminal.",
+            "vision init asks before it writes, and this is not a terminal.",
             remedy="Pass --yes to accept what it proposes.",
         )
     if path.exists() and not (asks or replace):

@@ -75,7 +75,7 @@ def show(*, name: ModelName, options: JsonOptions) -> None:
     held = inventory.hold(entry)
     nearest = inventory.nearest(name)
     if entry.card is None and not entry.roles and held.state == "absent" and nearest is not None:
-        tell(f"{name} is no model in the list. Did you mean {nearest}?")
+        tell(f"{name} is not a model in the list. Did you mean {nearest}?")
     if options.as_json:
         typer.echo(dump_json(about_json(entry, held)))
         return
