@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from vision_backends.testing.sandbox.pictures import Album, Picture
     from vision_backends.testing.sandbox.wire import Reply
 
-__all__ = ["Desk", "Draft"]
+__all__ = ["Context", "Draft"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Desk:
+class Context:
     """What an endpoint works with.
 
     Attributes:
         album: Decodes images.
         ident: Unique part of the ids in the reply.
         created: Time of the reply, in seconds since 1970 UTC.
-        fault: The fault being played; the endpoint applies its bend.
+        fault: The fault being played; the endpoint applies its corruption.
     """
 
     album: Album

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from vision_backends.testing.sandbox import chat, embeddings, responses
-from vision_backends.testing.sandbox.context import Desk, Draft
+from vision_backends.testing.sandbox.context import Context, Draft
 from vision_backends.testing.sandbox.fault_table import FAULTS
 from vision_backends.testing.sandbox.limits import Limiter, Limits
 from vision_backends.testing.sandbox.pictures import Album
@@ -35,7 +35,7 @@ DEFAULT_MODELS = ("gpt-5.4-mini", "gpt-5.4", "text-embedding-3-small", "text-emb
 INVALID_KEY = "sk-invalid"
 """A key that is always refused."""
 
-_ENDPOINTS: Mapping[str, Callable[[Mapping[str, Any], Desk], Draft]] = {
+_ENDPOINTS: Mapping[str, Callable[[Mapping[str, Any], Context], Draft]] = {
     "/v1/chat/completions": chat.respond,
     "/v1/responses": responses.respond,
     "/v1/embeddings": embeddings.respond,
@@ -107,9 +107,9 @@ class Service:
         with self._lock:  # so that the log and the plans count alike
             index = next(self._numbers)
             fault = self.player.next(call.path, model)
-        desk = Desk(album=self._album, ident=f"sandbox{index:08x}", created=int(self._clock.time()), fault=fault)
-        outcome = self._outcome(call, model, desk)
-        reply = _with_headers(outcome.reply, fault, request_id=f"req_{desk.ident}")
+        context = Context(album=self._album, ident=f"sandbox{index:08x}", created=int(self._clock.time()), fault=fault)
+        outcome = self._outcome(call, model, context)
+        reply = _with_headers(outcome.reply, fault, request_id=f"req_{context.ident}")
         self.journal.add(
             ReceivedRequest(
                 index=index,
@@ -128,12 +128,12 @@ class Service:
         )
         return reply, fault
 
-    def _outcome(self, call: Call, model: str | None, desk: Desk) -> _Outcome:
-        fault = desk.fault
+    def _outcome(self, call: Call, model: str | None, context: Context) -> _Outcome:
+        fault = context.fault
         draft: Draft | None = None
         flaw: ApiError | None = None
         try:
-            draft = self._draft(call, model, desk)
+            draft = self._draft(call, model, context)
         except ApiError as exc:
             flaw = exc
         if fault.status is not None:
@@ -152,7 +152,7 @@ class Service:
             reply=replace(draft.reply, headers={**draft.reply.headers, **verdict.headers}), draft=draft, charged=True
         )
 
-    def _draft(self, call: Call, model: str | None, desk: Desk) -> Draft:
+    def _draft(self, call: Call, model: str | None, context: Context) -> Draft:
         if call.path == _MODELS or call.path.startswith(f"{_MODELS}/"):
             if call.method != "GET":
                 raise ApiError("method_not_allowed")
@@ -169,7 +169,7 @@ class Service:
         if not model:
             raise ApiError("invalid_request", message="you must provide a model parameter", param="model")
         self._check_model(model)
-        return endpoint(call.body, desk)
+        return endpoint(call.body, context)
 
     def _listing(self, name: str) -> dict[str, Any]:
         rows = {
