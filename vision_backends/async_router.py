@@ -5,78 +5,36 @@ This module decides only who waits: `AsyncRouter` awaits the coroutines that `Ro
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable
 from functools import partial, update_wrapper
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack, cast
 
-from vision_backends.arguments import check_iterable
-from vision_backends.engine.event_loop import engine_loop
 from vision_backends.engine.pools import Pool
-from vision_backends.errors import ClosedError, VisionError
+from vision_backends.errors import ClosedError
 from vision_backends.router import Router
-from vision_backends.routing.call import Item
-from vision_backends.routing.each import answer_each_async
-from vision_backends.routing.options import CallKeywords, CallOptions
 from vision_backends.routing.streaming import AsyncDescriptionStream
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
     from types import TracebackType
 
-    from vision_backends.backends.requests import DescribeRequest, Request
     from vision_backends.config.keywords import ConfigKeywords
     from vision_backends.config.settings import Settings
-    from vision_backends.images import ImageSource
     from vision_backends.observability.events import Event
-    from vision_backends.routing.streaming import DescriptionStream, PieceQueue
+    from vision_backends.routing.streaming import DescriptionStream
     from vision_backends.storage.base import LedgerRow
-    from vision_backends.types import Description, Detections, Embedding, Reply
 
 __all__ = ["AsyncDescriptionStream", "AsyncRouter"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
-E = TypeVar("E", "Description", "Embedding", "Detections", "Reply")
-
 PAGE_ROWS = 500
 """Rows of the ledger that are read in one go."""
 
 THREADS = 4
 """Threads for what may block but asks no backend: status, gates, the cache."""
-
-
-class _Awaiting(Router):
-    """The same router, whose calls return what is to be awaited instead of waiting for it."""
-
-    def _wait(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        return cast("T", engine_loop().run_from_loop(make))
-
-    async def _ended(self) -> None:
-        await self._written_and_told()
-
-    def _open_here(self, item: Item, request: Request, options: CallOptions) -> None:
-        """Leave it to the call, which does it in a thread."""
-
-    def _each(
-        self,
-        sources: Iterable[ImageSource] | AsyncIterable[ImageSource],
-        request: Request,
-        kind: type[E],
-        options: CallKeywords,
-    ) -> Iterator[E | VisionError]:
-        if not isinstance(sources, AsyncIterable):
-            check_iterable("The input", sources, remedy="Put it in brackets, or call the method without _each.")
-        make, room = self._each_of(request, kind, CallOptions.of(options, CallKeywords))
-        return cast("Iterator[E | VisionError]", answer_each_async(sources, make, room))
-
-    def _open_stream(self, image: ImageSource, request: DescribeRequest, options: CallOptions) -> DescriptionStream:
-        async def produce(queue: PieceQueue) -> Description:
-            return await self._produce(Item(source=image), request, options, queue)
-
-        return cast("DescriptionStream", AsyncDescriptionStream(engine_loop(), produce))
 
 
 def _awaited(
@@ -156,8 +114,7 @@ class AsyncRouter:
 
     def __init__(self, router: Router) -> None:
         self.router = router
-        self._awaiting = _Awaiting.__new__(_Awaiting)
-        self._awaiting.__dict__ = router.__dict__
+        self._awaiting = router._awaiting()  # noqa: SLF001 — the other half of it
         self._pool = Pool("async", size=THREADS)
         self._is_closed = False
 

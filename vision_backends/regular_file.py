@@ -57,12 +57,13 @@ def chunks_of_regular(path: str | bytes | os.PathLike[str], *, max_bytes: int) -
     """
     with open_regular(path) as (file, size_bytes):
         read_bytes = 0
+        most_bytes = min(size_bytes + 1, CHUNK_BYTES) if size_bytes else CHUNK_BYTES  # room for more is cleared first
         while max(size_bytes, read_bytes) <= max_bytes:  # a file may grow, and those of /proc have no size
-            chunk = file.read(CHUNK_BYTES)
+            chunk = file.read(most_bytes)
             read_bytes += len(chunk)
             if chunk:
                 yield chunk
-            if len(chunk) < CHUNK_BYTES and read_bytes <= max_bytes:  # a buffered file gives less only at its end
+            if len(chunk) < most_bytes and read_bytes <= max_bytes:  # a buffered file gives less only at its end
                 return
     raise FileTooLargeError(f"it has more than {max_bytes / 1e6:g} MB")
 

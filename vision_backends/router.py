@@ -1,8 +1,9 @@
 """What an application calls.
 
-The way of an image: here its options become a request → `inputs` opens it and looks up what is known of it → `ladder`
-asks one rung after the other → `trace` completes the trace → it is returned, or the error raised. All of this is one
-coroutine on the engine's event loop, for which `Router` waits and which `AsyncRouter` awaits.
+The way of an image: here its options become a request → `routing.calls` waits for the answer → `inputs` opens it →
+`lookups` finds what is known of it → `ladder` asks one rung after the other → `trace` completes the trace → it is
+returned, or the error raised. All of this is one coroutine on the engine's event loop, for which `Router` waits and
+which `AsyncRouter` awaits.
 
 This module decides what callers can ask for and what they get back. It must not know any concrete backend,
 nor what a blocked gate or a cache key is made of.
@@ -14,10 +15,11 @@ import logging
 import sys
 import weakref
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, Unpack, cast
 
-from vision_backends.arguments import check_iterable, check_number, iterate, shown
+from vision_backends.arguments import check_number, iterate, shown
 from vision_backends.backends.base import AsyncBackend, Backend
 from vision_backends.backends.requests import (
     AskRequest,
@@ -28,8 +30,8 @@ from vision_backends.backends.requests import (
     Request,
 )
 from vision_backends.backends.rung_names import tell_rung
-from vision_backends.backends.structured import form_of, with_instance
-from vision_backends.clock import SYSTEM_CLOCK, Deadline
+from vision_backends.backends.structured import form_of
+from vision_backends.clock import SYSTEM_CLOCK
 from vision_backends.engine.cancellation import RunningCalls
 from vision_backends.engine.event_loop import engine_loop
 from vision_backends.engine.pools import Pool
@@ -41,8 +43,8 @@ from vision_backends.observability.call_log import CallLog
 from vision_backends.observability.events import Events
 from vision_backends.reports import RungStatus, WarmUpReport
 from vision_backends.routing.attempts import Attempts
-from vision_backends.routing.call import Call, Item
 from vision_backends.routing.callers import caller_of
+from vision_backends.routing.calls import Calls
 from vision_backends.routing.cold_starts import ColdStarts
 from vision_backends.routing.composition import (
     check_parts,
@@ -51,23 +53,19 @@ from vision_backends.routing.composition import (
     limits_of,
     plain_request,
 )
-from vision_backends.routing.each import Room, answer_each
 from vision_backends.routing.explain import explain
 from vision_backends.routing.hedging import Hedges
-from vision_backends.routing.inputs import Inputs, opens_quickly
+from vision_backends.routing.inputs import Inputs
 from vision_backends.routing.ladder import Ladder
 from vision_backends.routing.options import CallKeywords, CallOptions, ChoiceKeywords, positive_seconds
-from vision_backends.routing.pipeline import Pipeline, failure
-from vision_backends.routing.places import ListPlaces
+from vision_backends.routing.pipeline import Pipeline
 from vision_backends.routing.probing import Probing
 from vision_backends.routing.recorder import CallRecorder
 from vision_backends.routing.standby import Standby
 from vision_backends.routing.streaming import DescriptionStream, StreamLadder
-from vision_backends.routing.trace import complete
 from vision_backends.routing.waiting import Waiting
 from vision_backends.routing.warm_up import WarmUps
 from vision_backends.storage.base import StoreError, Stores
-from vision_backends.storage.bounded import store_time
 from vision_backends.storage.guarded import GuardedStores
 from vision_backends.storage.memory import MemoryStore
 from vision_backends.storage.notes import Notes
@@ -75,7 +73,7 @@ from vision_backends.types import TASKS, Description, Detections, Embedding, Pro
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
     from random import Random
     from types import TracebackType
 
@@ -89,8 +87,6 @@ if TYPE_CHECKING:
     from vision_backends.observability.events import Event
     from vision_backends.reports import Explanation
     from vision_backends.routing.hedging import HedgeAfter
-    from vision_backends.routing.inputs import Opened
-    from vision_backends.routing.streaming import PieceQueue
     from vision_backends.storage.base import CacheInfo, LedgerRow, LedgerTotal, Store
 
     Progress = Callable[[int, int], None]
@@ -100,11 +96,6 @@ __all__ = ["Router"]
 _log = logging.getLogger(__name__)
 
 A = TypeVar("A", Description, Embedding, Detections, Reply)
-T = TypeVar("T")
-
-MOST_AT_ONCE = 64
-"""Inputs of an iterable that are under way at the same time, at most."""
-
 STORE_THREADS = 4
 """Threads that read and write gates and budgets in a store that may block."""
 
@@ -166,18 +157,17 @@ class Router:
     ) -> None:
         self._ladders = ladders_of(ladder)
         check_parts(store=store, limits=limits, alerts=alerts, image_limits=image_limits)
-        self._limits = limits_of(limits or {})
-        check_prices(self._ladders, self._limits)
-        self._clock = clock
-        self._deadline_s = positive_seconds(deadline_s)
+        named_limits = limits_of(limits or {})
+        check_prices(self._ladders, named_limits)
+        deadline_s = positive_seconds(deadline_s)
         self._stores = GuardedStores(store if isinstance(store, Stores) else Stores.of(store or MemoryStore()))
         self._events = Events()
         self._alerts = alerts or Alerts()
         self._warm_ups = WarmUps(clock=clock)
         store_pool = Pool("store", size=STORE_THREADS, may_hang=False)
-        self._standby = Standby(self._ladders, self._warm_ups.begin, later=store_pool.submit) if warm_standby else None
+        standby = Standby(self._ladders, self._warm_ups.begin, later=store_pool.submit) if warm_standby else None
         # Not a method of this router, which would then be part of a circle and outlive its last reference.
-        tell = partial(_tell, self._standby, self._events, self._alerts)
+        tell = partial(_tell, standby, self._events, self._alerts)
         health = self._health = AdmissionControl(
             self._stores.states,
             clock=clock,
@@ -185,7 +175,7 @@ class Router:
             limits=limits,
             on_event=tell,
         )
-        self._recorder = CallRecorder(self._stores, events=self._events, standby=self._standby, clock=clock)
+        self._recorder = CallRecorder(self._stores, events=self._events, standby=standby, clock=clock)
         self._notes = {
             backend.name: Notes(self._stores.states, owner=backend.name, clock=clock)
             for backend in self._all_backends()
@@ -212,26 +202,40 @@ class Router:
         )
         self._probing = Probing(health=health, recorder=self._recorder, store_pool=store_pool, clock=clock)
         self._ladder = Ladder(self._attempts, hedges=Hedges(hedge_after_s), probing=self._probing)
-        self._stream_ladder = StreamLadder(self._ladder, callers)
         self._inputs = Inputs(
             self._attempts,
             recorder=self._recorder,
+            store_pool=store_pool,
             clock=clock,
             limits=image_limits,
-            deadline_s=self._deadline_s,
+            deadline_s=deadline_s,
             caching=caching,
             tenant=tenant,
         )
-        self._pipeline = Pipeline(
+        pipeline = Pipeline(
             self._ladder,
             inputs=self._inputs,
             waiting=Waiting(clock=clock),
             recorder=self._recorder,
             clock=clock,
-            deadline_s=self._deadline_s,
+            deadline_s=deadline_s,
         )
         pools: list[_Closable] = [self._inputs, self._events, store_pool, *callers.values()]
         self._running = RunningCalls("router")
+        self._calls = Calls(
+            ladders=self._ladders,
+            limits=named_limits,
+            inputs=self._inputs,
+            pipeline=pipeline,
+            stream_ladder=StreamLadder(self._ladder, callers),
+            recorder=self._recorder,
+            stores=self._stores,
+            events=self._events,
+            standby=standby,
+            running=self._running,
+            clock=clock,
+            deadline_s=deadline_s,
+        )
         engine = engine_loop()
         engine.attach()
         self._release = weakref.finalize(self, _release, engine, health, self._stores, pools)
@@ -299,7 +303,7 @@ class Router:
             ('embedded', 0.0)
         """
         request = DescribeRequest(prompt=prompt, language=language, max_words=max_words)
-        return self._one(image, request, Description, options)
+        return self._calls.one(image, request, Description, options)
 
     def describe_stream(
         self,
@@ -324,7 +328,7 @@ class Router:
             True
         """
         request = DescribeRequest(prompt=prompt, language=language, max_words=max_words)
-        return self._open_stream(image, request, CallOptions.of(options, ChoiceKeywords))
+        return self._calls.stream(image, request, CallOptions.of(options, ChoiceKeywords))
 
     def describe_many(
         self,
@@ -357,7 +361,7 @@ class Router:
             InvalidImageError
         """
         request = DescribeRequest(prompt=prompt, language=language, max_words=max_words)
-        return self._many(images, request, Description, options, progress)
+        return self._calls.many(images, request, Description, options, progress)
 
     def describe_each(
         self,
@@ -392,7 +396,7 @@ class Router:
             coffee.jpg True
         """
         request = DescribeRequest(prompt=prompt, language=language, max_words=max_words)
-        return self._each(images, request, Description, options)
+        return self._calls.each(images, request, Description, options)
 
     def embed(self, image: ImageSource, *, space: str | None = None, **options: Unpack[CallKeywords]) -> Embedding:
         """Return the vector of an image: float32 [D], L2-normalised, with the name of its space.
@@ -414,7 +418,7 @@ class Router:
             >>> vector.similarity(router.embed("raccoon.jpg")) > vector.similarity(router.embed("rocket.jpg"))
             True
         """
-        return self._one(image, EmbedRequest(space=space), Embedding, options)
+        return self._calls.one(image, EmbedRequest(space=space), Embedding, options)
 
     def embed_many(
         self,
@@ -434,7 +438,7 @@ class Router:
             >>> cat.space == raccoon.space
             True
         """
-        return self._many(images, EmbedRequest(space=space), Embedding, options, progress)
+        return self._calls.many(images, EmbedRequest(space=space), Embedding, options, progress)
 
     def embed_each(
         self,
@@ -453,7 +457,7 @@ class Router:
             ['cat.jpg', 'rocket.jpg']
         """
         request = EmbedRequest(space=space)
-        return self._each(images, request, Embedding, options)
+        return self._calls.each(images, request, Embedding, options)
 
     def embed_text(
         self, text: str, *, space: str | None = None, truncate: bool = False, **options: Unpack[CallKeywords]
@@ -474,7 +478,7 @@ class Router:
             >>> max(photos, key=words.similarity).source
             'coffee.jpg'
         """
-        return self._one(text, EmbedTextRequest(space=space, truncate=truncate), Embedding, options)
+        return self._calls.one(text, EmbedTextRequest(space=space, truncate=truncate), Embedding, options)
 
     def embed_text_many(
         self,
@@ -493,7 +497,7 @@ class Router:
             True
         """
         request = EmbedTextRequest(space=space, truncate=truncate)
-        return self._many(texts, request, Embedding, options, progress)
+        return self._calls.many(texts, request, Embedding, options, progress)
 
     def detect(
         self,
@@ -525,7 +529,7 @@ class Router:
             person 0.7 [...]
         """
         request = DetectRequest(labels=_labels(labels), min_score=min_score, truncate=truncate)
-        return self._one(image, request, Detections, options)
+        return self._calls.one(image, request, Detections, options)
 
     def detect_many(
         self,
@@ -544,7 +548,7 @@ class Router:
             [['person'], ['cat']]
         """
         request = DetectRequest(labels=_labels(labels), min_score=min_score, truncate=truncate)
-        return self._many(images, request, Detections, options, progress)
+        return self._calls.many(images, request, Detections, options, progress)
 
     def detect_each(
         self,
@@ -564,7 +568,7 @@ class Router:
             2
         """
         request = DetectRequest(labels=_labels(labels), min_score=min_score, truncate=truncate)
-        return self._each(images, request, Detections, options)
+        return self._calls.each(images, request, Detections, options)
 
     def ask(
         self,
@@ -599,7 +603,8 @@ class Router:
             >>> reply.sources
             ('cat.jpg', 'raccoon.jpg')
         """
-        sources = tuple(cast("Sequence[ImageSource]", images)) if isinstance(images, list | tuple) else (images,)
+        several = images if isinstance(images, list | tuple) else [images]
+        sources = tuple(cast("Sequence[ImageSource]", several))
         form, reader = (None, None) if schema is None else form_of(schema)
         request = AskRequest(
             prompt=prompt,
@@ -609,19 +614,7 @@ class Router:
             form=None if reader is None else f"{reader.__module__}.{reader.__qualname__}",
             reader=reader,
         )
-        item, checked = Item(source=cast("tuple[ImageSource, ...]", sources)), CallOptions.of(options, CallKeywords)
-        with store_time(at_most_s=checked.deadline_s):
-            opened = self._open_here(item, request, checked)
-
-            async def answer() -> Reply:
-                (outcome,) = await self._answer([item], request, Reply, checked, opened=opened)
-                if isinstance(outcome, VisionError):
-                    raise outcome
-                if reader is None:
-                    return outcome
-                return await engine_loop().compute.start(partial(with_instance, outcome, reader))
-
-            return self._wait(answer)
+        return self._calls.one(sources, request, Reply, options)
 
     def warm_up(
         self,
@@ -771,7 +764,7 @@ class Router:
             names = ", ".join(each.name for each in probed) or "none"
             message = f"The backend {shown(backend)} has no server that can be probed."
             raise InvalidRequestError(message, remedy=f"Those that have: {names}.")
-        return self._wait(partial(self._probe_each, chosen, timeout_s=seconds))
+        return self._calls.wait(partial(self._probe_each, chosen, timeout_s=seconds))
 
     async def _probe_each(
         self, backends: Sequence[AsyncBackend], *, timeout_s: float
@@ -929,184 +922,11 @@ class Router:
     ) -> None:
         self.close()
 
-    def _one(self, source: ImageSource | str, request: Request, kind: type[A], options: CallKeywords) -> A:
-        """Wait for the answer to one input, or raise its error."""
-        item, checked = Item(source=source), CallOptions.of(options, CallKeywords)
-        with store_time(at_most_s=checked.deadline_s):
-            opened = self._open_here(item, request, checked)
-
-            async def answer() -> A:
-                (outcome,) = await self._answer([item], request, kind, checked, opened=opened)
-                if isinstance(outcome, VisionError):
-                    raise outcome
-                return outcome
-
-            return self._wait(answer)
-
-    def _many(
-        self,
-        sources: Iterable[ImageSource] | Iterable[str],
-        request: Request,
-        kind: type[A],
-        options: CallKeywords,
-        progress: Progress | None,
-    ) -> list[A | VisionError]:
-        """Wait for the answers to a list of inputs."""
-        if progress is not None and not callable(progress):
-            raise InvalidRequestError(f"progress={shown(progress)} cannot be called.", remedy="Pass a function.")
-        listed = iterate("The input", sources, remedy="Put it in brackets, or call the method without _many.")
-        items, checked = [Item(source=source) for source in listed], CallOptions.of(options, CallKeywords)
-        with store_time(inputs=len(items), at_most_s=checked.deadline_s):
-            return self._wait(lambda: self._answer(items, request, kind, checked, progress=progress))
-
-    def _each(
-        self,
-        sources: Iterable[ImageSource] | AsyncIterable[ImageSource],
-        request: Request,
-        kind: type[A],
-        options: CallKeywords,
-    ) -> Iterator[A | VisionError]:
-        """Yield the answers to inputs that come one by one."""
-        check_iterable("The input", sources, remedy="Put it in brackets, or call the method without _each.")
-        make, room = self._each_of(request, kind, CallOptions.of(options, CallKeywords))
-        self._running.check()
-        return answer_each(cast("Iterable[ImageSource]", sources), make, room)
-
-    def _each_of(
-        self, request: Request, kind: type[A], options: CallOptions
-    ) -> tuple[Callable[[ImageSource], Callable[[], Coroutine[Any, Any, A | VisionError]]], Room]:
-        """Return what answers one input of many, and how many of them may be under way."""
-        backends = self._backends(request, options)
-        most = max((each.batch_size(request) * each.concurrency(request) for each in backends), default=1)
-        first_alone = isinstance(request, EmbedRequest) and request.space is None
-        places = ListPlaces()
-        room = Room(most=1 if first_alone else min(most, MOST_AT_ONCE))
-
-        def make(source: ImageSource) -> Callable[[], Coroutine[Any, Any, A | VisionError]]:
-            item, asked = Item(source=source), request
-
-            async def answer() -> A | VisionError:
-                nonlocal request
-                (outcome,) = await self._answer([item], asked, kind, options, places=places)
-                room.usual_bytes = item.opened_bytes or room.usual_bytes
-                space = getattr(outcome, "space", None)
-                if isinstance(asked, EmbedRequest) and asked.space is None and isinstance(space, str):
-                    request, room.most = EmbedRequest(space=space), min(most, MOST_AT_ONCE)
-                return outcome
-
-            return answer
-
-        return make, room
-
-    async def _answer(
-        self,
-        items: Sequence[Item],
-        request: Request,
-        kind: type[A],  # noqa: ARG002 — says which records come back, for the type checker
-        options: CallOptions,
-        *,
-        opened: Opened | None = None,
-        progress: Progress | None = None,
-        places: ListPlaces | None = None,
-    ) -> list[A | VisionError]:
-        """Return an answer or an error for each input; the one coroutine that both routers wait for."""
-        backends = () if opened else self._backends(request, options)  # what was opened knows its rungs
-        with self._running.call(), store_time(inputs=len(items), at_most_s=options.deadline_s):
-            outcomes = await self._pipeline.run(
-                items,
-                request,
-                backends,
-                opened=opened,
-                deadline_s=options.deadline_s,
-                patience_s=options.patience_s,
-                progress=None if progress is None else self._in_listeners_thread(progress),
-                places=places,
-            )
-            await self._ended()
-        return cast("list[A | VisionError]", outcomes)
-
-    async def _ended(self) -> None:
-        """Return when the listeners have heard of a call; its caller's thread writes it down, in `_wait`."""
-        await self._events.delivered()
-
-    def _open_here(self, item: Item, request: Request, options: CallOptions) -> Opened | None:
-        """Open an input in the caller's thread, unless that could outlast the deadline."""
-        self._running.check()
-        if not opens_quickly(item.source, request):
-            return None
-        return self._inputs.open_here(item, request, self._backends(request, options))
-
-    def _open_soon(self, item: Item, request: Request, options: CallOptions) -> Opened | None:
-        """Open an input in another thread, and wait for it until the deadline."""
-        backends = self._backends(request, options)
-        return engine_loop().run(lambda: self._inputs.open(item, request, backends, deadline_s=options.deadline_s))
-
-    def _wait(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Wait in the caller's thread for a coroutine on the engine's loop, and write down what has come of it."""
-        try:
-            return engine_loop().run(make)
-        finally:
-            self._stores.written()
-
-    def _open_stream(self, image: ImageSource, request: DescribeRequest, options: CallOptions) -> DescriptionStream:
-        item = Item(source=image)
-        with store_time(at_most_s=options.deadline_s):
-            opened = self._open_here(item, request, options) or self._open_soon(item, request, options)
-        _raise_error_of(item)
-
-        async def produce(queue: PieceQueue) -> Description:
-            return await self._produce(item, request, options, queue, opened=opened)
-
-        return DescriptionStream(engine_loop(), produce)
-
-    async def _produce(
-        self,
-        item: Item,
-        request: DescribeRequest,
-        options: CallOptions,
-        queue: PieceQueue,
-        *,
-        opened: Opened | None = None,
-    ) -> Description:
-        """Return a description whose pieces are handed on as they come."""
-        backends = self._backends(request, options)
-        with self._running.call(), store_time(at_most_s=options.deadline_s):
-            rungs, gates = opened or await self._inputs.open(item, request, backends, deadline_s=options.deadline_s)
-            _raise_error_of(item)
-            seconds = (self._deadline_s if options.deadline_s is None else options.deadline_s) - item.opening_s
-            call = Call(request=request, gates=gates, deadline=Deadline(self._clock, seconds), each_s=seconds)
-            try:
-                with self._recorder.call(request, [item]):
-                    await self._stream_ladder.walk(rungs, call, item, queue)
-            except VisionError:
-                await self._written_and_told()
-                raise
-            finally:
-                item.close()  # its memory is for the next
-            await self._written_and_told()
-        answer = complete(item)
-        if not isinstance(answer, Description):
-            raise item.error or failure(item, request)
-        return answer
-
-    def _backends(self, request: Request, options: CallOptions) -> Sequence[Backend]:
-        """Return the backends that may be asked, and have the standby know of the request."""
-        backends = options.choose(self._ladders[request.task], request)
-        if options.model is not None:
-            self._check_prices_of(backends, request)
-        if self._standby is not None:
-            self._standby.remember(request)
-        return backends
-
-    def _check_prices_of(self, backends: Sequence[Backend], request: Request) -> None:
-        """Return if budgets in US dollars can count the model that a call has named.
-
-        Raises:
-            InvalidRequestError: Its price is unknown.
-        """
-        for backend in backends:
-            for name, allowed in self._limits.get(backend.name, {}).items():
-                allowed.check_priced(backend, [request], name=name, error=InvalidRequestError)
+    def _awaiting(self) -> Self:
+        """Return the same router, whose calls return what is to be awaited instead of waiting for it."""
+        twin = copy(self)
+        twin._calls = self._calls.awaited()  # noqa: SLF001 — its own
+        return twin
 
     async def _close_on_loop(self) -> None:
         """Release what backends have on the engine's loop."""
@@ -1125,14 +945,6 @@ class Router:
         except StoreError:
             self._running.check()
             raise
-
-    async def _written_and_told(self) -> None:
-        """Return when a call is written down and its listeners have heard of it."""
-        await self._stores.until_written()
-        await self._events.delivered()
-
-    def _in_listeners_thread(self, progress: Progress) -> Progress:
-        return lambda done, total: self._events.call_later(partial(progress, done, total))
 
     def _report_to_opentelemetry(self) -> None:
         """Make spans and metrics for an application that uses OpenTelemetry, which is never imported otherwise."""
@@ -1163,11 +975,6 @@ def _tell(standby: Standby | None, events: Events, alerts: Alerts, event: Transi
         standby(event)
     events.publish(event)
     events.call_later(partial(alerts, event))
-
-
-def _raise_error_of(item: Item) -> None:
-    if item.error is not None:
-        raise item.error
 
 
 class _Closable(Protocol):

@@ -200,6 +200,14 @@ class TestRule:
         assert found.pixels.size == decoded
         assert opening.image(found).rgb(min_side_px=240).size in {(400, 300), (300, 400), (600, 800)}
 
+    def test_pixels_that_were_only_decoded_for_a_check_are_not_kept(self):
+        """A thousand calls in flight hold the files; who asks for pixels gets them, as does another call later."""
+        data = encode(make_scene(800, 600), "JPEG")
+        opening = begin_opening(data, wire=RULE)
+        image = opening.image(opening.decode_here())
+        assert (image.decoded_pixels, image.wire(RULE).data) == (0, data)
+        assert np.array_equal(np.asarray(image.rgb()), pixels_of(data))
+
 
 def segments_of(data: bytes) -> list[tuple[int, bytes]]:
     """Return the segments of a JPEG with their markers, read without this package; a scan has its data behind it."""

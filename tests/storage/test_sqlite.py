@@ -19,6 +19,7 @@ from crash_trial import kill_writers
 
 from vision_backends.errors import ConfigError
 from vision_backends.storage import open_store
+from vision_backends.storage import sqlite as sqlite_store
 from vision_backends.storage.base import LedgerRow, StoreError
 from vision_backends.storage.memory import MemoryStore
 from vision_backends.storage.sqlite import KEEP_LEDGER_S, PRUNE_EVERY_S, SQLiteStore
@@ -106,17 +107,16 @@ def test_a_hit_within_a_minute_writes_nothing(open_it, path, clock):
     assert used_at(path, "k") == put_at + 61 - 1000
 
 
-def test_answers_are_looked_up_together_and_only_those_that_are_returned_are_marked(open_it, path, clock):
-    """The first that is there, or every one; a better answer's look-up does not keep a worse one from being evicted."""
+def test_answers_are_looked_up_together_and_marked_together(open_it, path, clock, monkeypatch):
+    """Those that are there, however many are asked for."""
+    monkeypatch.setattr(sqlite_store, "MOST_KEYS", 2)
     store, put_at = open_it(), clock.time()
-    for key in ("better", "worse"):
+    for key in ("a", "b", "c", "d"):
         store.put(key, key.encode())
     clock.advance(61)
-    assert store.first_of(["none", "better", "worse"]) == {"better": b"better"}
-    assert (used_at(path, "better"), used_at(path, "worse")) == (put_at + 61, put_at)
-    assert store.first_of(["worse", "none", "better"], every=True) == {"better": b"better", "worse": b"worse"}
-    assert (used_at(path, "better"), used_at(path, "worse")) == (put_at + 61, put_at + 61)
-    assert store.first_of(["none"]) == store.first_of([]) == {}
+    assert store.get_many(["none", "c", "b", "a", "other"]) == {"a": b"a", "b": b"b", "c": b"c"}
+    assert [used_at(path, key) for key in "abcd"] == [put_at + 61] * 3 + [put_at]
+    assert store.get_many(["none"]) == store.get_many([]) == {}
 
 
 def test_making_room_leaves_some_to_spare(open_it, clock):

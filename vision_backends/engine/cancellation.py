@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from vision_backends.engine.event_loop import EventLoop
 
-__all__ = ["RunningCalls", "reason_of"]
+__all__ = ["RunningCalls", "reason_of", "wait_for_end"]
 
 GRACE_S = 1.0
 """How long running calls are given to end by themselves, and again after they were cancelled."""
@@ -97,6 +97,23 @@ class RunningCalls:
             with suppress(TimeoutError):
                 async with SYSTEM_CLOCK.timeout_at(SYSTEM_CLOCK.monotonic() + GRACE_S):
                     await asyncio.wait(self._tasks)
+
+
+async def wait_for_end(future: asyncio.Future[Any]) -> None:
+    """Return when a future is done, however it ends; cancelling the caller leaves it alone."""
+    if future.done():
+        return
+    waiter = future.get_loop().create_future()
+
+    def wake(_done: asyncio.Future[Any]) -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    future.add_done_callback(wake)
+    try:
+        await waiter
+    finally:
+        future.remove_done_callback(wake)
 
 
 def reason_of(cancelled: asyncio.CancelledError) -> BackendError:

@@ -15,6 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from vision_backends.engine.cancellation import wait_for_end
 from vision_backends.engine.machine_limits import processors
 from vision_backends.engine.pools import Pool
 from vision_backends.engine.threads import (
@@ -124,7 +125,7 @@ class EventLoop:
         call = _Call(make, deliver)
         self._submit(call)
         try:
-            await asyncio.wait([future])
+            await wait_for_end(future)
         except BaseException as error:
             call.cancel()
             if isinstance(error, asyncio.CancelledError):

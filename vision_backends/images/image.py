@@ -71,7 +71,7 @@ class Image:
     width: int
     height: int
     notes: tuple[str, ...] = ()
-    _pixels: PILImage.Image  # upright, mode RGB, held by nothing else; replaced when more are asked for
+    _pixels: PILImage.Image | None  # upright, mode RGB, held by nothing else; replaced when more are asked for
     _encoded: Encoded | None = None
     _limits: ImageLimits = DEFAULT_LIMITS
     _share: Share | None = None  # of the room for images, held as long as the image
@@ -89,7 +89,7 @@ class Image:
                 content = hashlib.sha256(self._encoded.data)
             else:
                 content = hashlib.sha256(f"RGB {self.width}x{self.height}\n".encode())
-                content.update(self._pixels.tobytes())
+                content.update(self.rgb().tobytes())
             digest = content.hexdigest()
             object.__setattr__(self, "_digest", digest)
         return digest
@@ -103,13 +103,22 @@ class Image:
 
     @property
     def decoded_pixels(self) -> int:
-        """How many pixels are decoded."""
-        return self._pixels.width * self._pixels.height
+        """How many pixels are decoded, and kept."""
+        return 0 if self._pixels is None else self._pixels.width * self._pixels.height
+
+    def bytes_at_hand(self, rule: WireRule) -> int | None:
+        """Return how many bytes `wire` has to do nothing for but hand them out, once; None where it would have to."""
+        passed = self._passed
+        return len(passed[1].data) if passed is not None and passed[0] is rule else None
 
     def as_decoded(self) -> Decoded:
         """Return what decoding it has given."""
         return Decoded(
-            pixels=self._pixels, width=self.width, height=self.height, notes=self.notes, as_stored=self._as_stored
+            pixels=self._pixels or self.rgb(),
+            width=self.width,
+            height=self.height,
+            notes=self.notes,
+            as_stored=self._as_stored,
         )
 
     def leave_room(self) -> None:
@@ -132,19 +141,23 @@ class Image:
                 large image is not copied as a whole for a small part of it.
         """
         with self._lock:
-            pixels = self._pixels
-            is_whole = pixels.size == (self.width, self.height)
-            is_enough = is_whole or (min_side_px is not None and min(pixels.size) >= min_side_px)
-            if self._encoded is not None and not is_enough:
-                measured = measure(self._encoded, limits=self._limits, min_side_px=min_side_px)
+            pixels, encoded = self._pixels, self._encoded
+            if encoded is not None and (pixels is None or not self._is_enough(pixels, min_side_px)):
+                measured = measure(encoded, limits=self._limits, min_side_px=min_side_px)
                 taken = ROOM.ask(measured.room_bytes, at_once=True)
                 pixels = _decode(measured).pixels
                 taken.leave()
                 object.__setattr__(self, "_pixels", pixels)
                 if self._share is not None:
                     self._share.resize(self.memory_bytes)
+        if pixels is None:
+            raise AssertionError("An image without pixels has a file to decode.")
         made = pixels if reshaped is None else reshaped(pixels)
         return made.copy() if made is pixels else made
+
+    def _is_enough(self, pixels: PILImage.Image, min_side_px: int | None) -> bool:
+        is_whole = pixels.size == (self.width, self.height)
+        return is_whole or (min_side_px is not None and min(pixels.size) >= min_side_px)
 
     def wire(self, rule: WireRule) -> WireImage:
         """Return the image as it is sent: the file's own compressed pixels where they will do, else encoded anew."""
@@ -205,16 +218,19 @@ class Opening:
             if share is not None:
                 share.leave()
             return keeper.image
+        passed = measured.passed if measured and decoded.as_stored else None
+        is_reduced = decoded.pixels.size != (decoded.width, decoded.height)
+        was_checked = passed is not None and is_reduced and keeper is None  # few of its pixels, which nobody will want
         image = Image(
             width=decoded.width,
             height=decoded.height,
             notes=decoded.notes,
-            _pixels=decoded.pixels,
+            _pixels=None if was_checked else decoded.pixels,
             _encoded=measured.encoded if measured else None,
             _limits=measured.limits if measured else DEFAULT_LIMITS,
             _share=share,
             _as_stored=decoded.as_stored,
-            _passed=measured.passed if measured and decoded.as_stored else None,
+            _passed=passed,
         )
         if share is not None:
             share.resize(image.memory_bytes)

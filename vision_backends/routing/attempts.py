@@ -13,7 +13,7 @@ from functools import partial, reduce
 from operator import add
 from typing import TYPE_CHECKING, TypeVar
 
-from vision_backends.engine.cancellation import reason_of
+from vision_backends.engine.cancellation import reason_of, wait_for_end
 from vision_backends.errors import (
     ABOUT_ONE_INPUT,
     BackendError,
@@ -75,6 +75,11 @@ class Attempts:
         recorder: Where answers and their costs are written down.
         store_pool: Threads for what may have to wait for a store.
         clock: Where time comes from.
+
+    Attributes:
+        blocking: Whether looking at gates may block.
+        cold_starts: As given.
+        clock: As given.
     """
 
     def __init__(
@@ -92,6 +97,7 @@ class Attempts:
         self._callers = callers
         self._warm_ups = warm_ups
         self.cold_starts = cold_starts
+        self.blocking = health.blocking
         self._recorder = recorder
         self._store_pool = store_pool
         self._flights = SingleFlight()
@@ -296,7 +302,7 @@ class Attempts:
         """
         if self._health.end_may_block(permit, error):
             ending = self._store_pool.start(end)
-            await asyncio.wait([ending])
+            await wait_for_end(ending)
             ending.result()
         else:
             end()
@@ -364,7 +370,7 @@ class Attempts:
             backend, inputs, turn.call.request, timeout_s=timeout_s, on_late=keep_late
         )
         try:
-            await asyncio.wait([asked])
+            await wait_for_end(asked)
         except asyncio.CancelledError:
             if not asked.done() or self._is_late(flight):
                 self._give_up(turn, flight, permit, estimate, elapsed_s=self.clock.monotonic() - started)

@@ -10,7 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, Literal
 
 from vision_backends.arguments import check_number
-from vision_backends.engine.cancellation import reason_of
+from vision_backends.engine.cancellation import reason_of, wait_for_end
 from vision_backends.errors import HedgedError, InvalidRequestError
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Hedges:
 async def _ends_within(task: asyncio.Task[object], seconds: float, clock: Clock) -> bool:
     try:
         async with clock.timeout_at(clock.monotonic() + seconds):
-            await asyncio.wait([task])
+            await wait_for_end(task)
     except TimeoutError:
         return task.done()
     return True

@@ -15,18 +15,17 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vision_backends.arguments import shown
-from vision_backends.backends.requests import Account, AskRequest, EmbedTextRequest, check_unicode, is_embedding
-from vision_backends.backends.structured import with_instance
+from vision_backends.backends.requests import Account, EmbedTextRequest, check_unicode, is_embedding
 from vision_backends.clock import Deadline
-from vision_backends.errors import CallerError, InvalidReplyError, InvalidRequestError, NotSupportedError
+from vision_backends.errors import CallerError, InvalidRequestError, NotSupportedError
 from vision_backends.images.image import Opening, begin_opening
 from vision_backends.images.room import ROOM
 from vision_backends.images.several import SeveralOpenings
 from vision_backends.images.sources import name_of
 from vision_backends.routing.explain import survey
+from vision_backends.routing.lookups import Lookups
 from vision_backends.routing.opening import Opener, kind_of
-from vision_backends.storage.cache import cache_keys, decode
-from vision_backends.types import Reply
+from vision_backends.storage.cache import cache_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from vision_backends.backends.base import Backend
     from vision_backends.backends.requests import Model, Request
     from vision_backends.clock import Clock
+    from vision_backends.engine.pools import Pool
     from vision_backends.health.admission import GateSnapshot
     from vision_backends.images import Image, ImageLimits, ImageSource, WireRule
     from vision_backends.images.room import Share
@@ -61,6 +61,7 @@ class Inputs:
     Args:
         attempts: Knows the gates.
         recorder: Where answers are kept.
+        store_pool: Threads for what may have to wait for a store.
         clock: Where time comes from.
         limits: What an image may cost to read.
         deadline_s: Seconds that each input may take where the call sets no deadline of its own.
@@ -76,6 +77,7 @@ class Inputs:
         attempts: Attempts,
         *,
         recorder: CallRecorder,
+        store_pool: Pool,
         clock: Clock,
         limits: ImageLimits,
         deadline_s: float,
@@ -89,6 +91,7 @@ class Inputs:
         self._deadline_s = deadline_s
         self._caching = caching
         self._opener = Opener(clock)
+        self._lookups = Lookups(attempts, recorder=recorder, store_pool=store_pool)
         self.at_once = self._opener.at_once
         self._keys_of = lru_cache(maxsize=KEYS_KEPT)(partial(_keys_of, tenant))
 
@@ -98,9 +101,10 @@ class Inputs:
         An input that cannot be used has its error then.
         """
         started = self._clock.monotonic()
-        opened = self._begin_first(item, request, backends)
+        rungs = self._begin_first(item, request, backends)
+        gates = self._lookups.look_here(item, request, rungs)
         item.opening_s = item.elapsed_s = self._clock.monotonic() - started
-        return None if item.content is None and not item.settled else opened
+        return None if item.content is None and not item.settled else (rungs, gates)
 
     async def open(
         self, item: Item, request: Request, backends: Sequence[Backend], *, deadline_s: float | None
@@ -108,24 +112,30 @@ class Inputs:
         """Do as `open_here` in threads, however long that takes within the deadline."""
         deadline = Deadline(self._clock, self._seconds(deadline_s) - item.opening_s)
 
-        def complete(opened: Opened, how: How, share: Share | None) -> None:
-            self._complete(item, request, opened[0], how, share)
+        def complete(rungs: list[Rung], how: How, share: Share | None) -> None:
+            self._complete(item, request, rungs, how, share)
 
         begin = partial(self._begin_first, item, request, backends)
-        opened = await self._opener.open(item, _kind(item, request), begin, complete, deadline=deadline)
-        return opened or ([], self._attempts.look([]))
+        rungs = await self._opener.open(item, _kind(item, request), begin, complete, deadline=deadline) or []
+        if item.settled:
+            return rungs, self._attempts.look([])
+        started = self._clock.monotonic()
+        gates = await self._lookups.look([item], request, rungs)
+        spent_s = self._clock.monotonic() - started
+        item.opening_s += spent_s
+        item.elapsed_s += spent_s
+        return rungs, gates
 
-    def _begin_first(self, item: Item, request: Request, backends: Sequence[Backend]) -> Opened:
+    def _begin_first(self, item: Item, request: Request, backends: Sequence[Backend]) -> list[Rung]:
+        """Read an input for the rung that will probably be asked first, and return how all of them stand."""
         rungs = survey(backends, request)
         needs = {Need.of(rung, request) for rung in rungs} or {Need()}
         if len(needs) > 1 and not isinstance(request, EmbedTextRequest):  # it depends on the gates which counts
-            gates = self._attempts.look(rungs)
-            self._begin(item, request, rungs, self.need(request, rungs, gates))
-            return rungs, gates
-        self._begin(item, request, rungs, needs.pop(), recalls=False)
-        gates, kept = self._recorder.in_one_go(lambda: (self._attempts.look(rungs), self._recalled(item, request)))
-        item.recalled |= kept
-        return rungs, gates
+            need = self.need(request, rungs, self._lookups.latest(rungs))
+        else:
+            need = needs.pop()
+        self._begin(item, request, rungs, need)
+        return rungs
 
     def _seconds(self, deadline_s: float | None) -> float:
         return self._deadline_s if deadline_s is None else deadline_s
@@ -148,14 +158,7 @@ class Inputs:
 
     async def look(self, window: Sequence[Item], request: Request, rungs: Sequence[Rung]) -> GateSnapshot:
         """Return what the gates are now, and note the best cached answers to opened inputs."""
-
-        def look() -> GateSnapshot:
-            for item in window:
-                if not item.settled:
-                    item.recalled |= self._recalled(item, request)
-            return self._attempts.look(rungs)
-
-        return await self._opener.start(partial(self._recorder.in_one_go, look))
+        return await self._lookups.look(window, request, rungs)
 
     async def open_for(
         self, item: Item, request: Request, rungs: Sequence[Rung], need: Need, *, deadline: Deadline
@@ -163,10 +166,10 @@ class Inputs:
         """Open an input of a list, unless it is open; what is known of it is looked up later, with its window."""
         if item.settled or item.content is not None:
             return
-        begin = partial(self._begin, item, request, rungs, need, recalls=False)
+        begin = partial(self._begin, item, request, rungs, need)
 
         def complete(_begun: None, how: How, share: Share | None) -> None:
-            self._complete(item, request, rungs, how, share, recalls=False)
+            self._complete(item, request, rungs, how, share)
 
         await self._opener.open(item, _kind(item, request), begin, complete, deadline=deadline)
 
@@ -174,12 +177,12 @@ class Inputs:
         """Let idle threads end."""
         self._opener.close()
 
-    def _begin(self, item: Item, request: Request, rungs: Sequence[Rung], need: Need, *, recalls: bool = True) -> None:
+    def _begin(self, item: Item, request: Request, rungs: Sequence[Rung], need: Need) -> None:
         """Read an input; where that is quick, open it as well."""
         with _noting_error_of(item):
             if isinstance(request, EmbedTextRequest):
                 item.content = _text(item.source)
-                self._look_up(item, request, rungs, recalls=recalls)
+                self._note_keys(item, request, rungs)
                 return
             if item.opening is None:
                 given = item.source
@@ -195,19 +198,10 @@ class Inputs:
             if item.opening.is_quick:
                 share = ROOM.ask(item.opening.room_bytes)
                 if share.is_in:
-                    self._complete(item, request, rungs, Opening.decode_here, share, recalls=recalls)
+                    self._complete(item, request, rungs, Opening.decode_here, share)
 
-    def _complete(
-        self,
-        item: Item,
-        request: Request,
-        rungs: Sequence[Rung],
-        how: How,
-        share: Share | None,
-        *,
-        recalls: bool = True,
-    ) -> None:
-        """Decode an image that was read, and look up the best cached answer to it."""
+    def _complete(self, item: Item, request: Request, rungs: Sequence[Rung], how: How, share: Share | None) -> None:
+        """Decode an image that was read."""
         opening, item.opening = item.opening, None
         if opening is None or item.settled:  # it was late
             return
@@ -219,7 +213,7 @@ class Inputs:
             if not item.settled:
                 item.notes, item.opened_bytes = image.notes, image.memory_bytes
                 item.content = image
-                self._look_up(item, request, rungs, recalls=recalls)
+                self._note_keys(item, request, rungs)
 
     def _rewind(self, item: Item) -> None:
         """Have a file where it stood when it was opened first: a list may be embedded again in another space."""
@@ -236,34 +230,18 @@ class Inputs:
             item.position = None
             item.source = file.read(self._limits.max_bytes + 1)
 
-    def _look_up(self, item: Item, request: Request, rungs: Sequence[Rung], *, recalls: bool) -> None:
-        """Note an input's cache keys and, unless that is done together with the gates, its best cached answer."""
-        if self._caching:
-            self._note_keys(item, request, rungs)
-        if recalls:
-            item.recalled |= self._recalled(item, request)
-
     def _note_keys(self, item: Item, request: Request, rungs: Sequence[Rung]) -> None:
-        """Note the cache keys of the rungs that may answer this request.
+        """Note the cache keys of the rungs that may answer this request, if answers are kept.
 
         A rung that may answer but cannot now (blocked, loading, without a key) has its cached answers all the same.
         """
+        if not self._caching:
+            return
         digest = item.digest
         for rung in rungs:
             if rung.model is not None and not isinstance(rung.refusal, NotSupportedError):
                 key_of = self._keys_of(rung.backend.name, request, rung.model, rung.backend.account)
                 item.keys[rung.backend.name] = key_of(digest)
-
-    def _recalled(self, item: Item, request: Request) -> dict[str, bytes]:
-        """Return the best cached answer to an input, by the name of its rung."""
-        every = is_embedding(request)  # a list may have to change its space
-        if not item.keys or (item.recalled and not every):
-            return {}
-        kept = self._recorder.recall(list(item.keys.values()), every=every)
-        found = {name: kept[key] for name, key in item.keys.items() if key in kept}
-        if isinstance(request, AskRequest) and request.reader is not None:
-            return {name: answer for name, answer in found.items() if _has_form(answer, request.reader)}
-        return found
 
 
 class Need(NamedTuple):
@@ -319,15 +297,6 @@ def _sharers(account: Account, *, tenant: str | None) -> tuple[str, ...]:
     if tenant is not None:
         return account.server, "tenant", tenant
     return account.server, "secret", account.secret
-
-
-def _has_form(answer: bytes, reader: type[Any]) -> bool:
-    """Return whether a kept answer is one that a class still takes, whose rules may have changed since."""
-    reply = decode(answer)
-    try:
-        return isinstance(reply, Reply) and with_instance(reply, reader) is not None
-    except InvalidReplyError:
-        return False
 
 
 def _kind(item: Item, request: Request) -> Kind:

@@ -124,9 +124,9 @@ class CallRecorder:
         """Return what something returns that reads the stores several times; may block."""
         return self._stores.in_one_go(action)
 
-    def recall(self, keys: Sequence[str], *, every: bool = False) -> Mapping[str, bytes]:
-        """Return the first of some answers that is in the cache, or every one, by its key; may block."""
-        return self._answers.first_of(keys, every=every)
+    def recall(self, keys: Sequence[str]) -> Mapping[str, bytes]:
+        """Return those of some answers that are in the cache, by their keys; may block."""
+        return self._answers.get_many(keys)
 
     def _log_calls(self, items: Sequence[Item], request: Request, call_id: str) -> None:
         """Have it written down what was asked and said, in the thread of the listeners."""

@@ -10,7 +10,7 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
-from vision_backends.engine.cancellation import reason_of
+from vision_backends.engine.cancellation import reason_of, wait_for_end
 from vision_backends.engine.threads import after_fork_in_child
 from vision_backends.errors import TimedOutError
 
@@ -63,7 +63,7 @@ class Flight:
         self._waiting += 1
         try:
             async with clock.timeout_at(until):
-                await asyncio.wait([self.task])
+                await wait_for_end(self.task)
         except TimeoutError:
             return await self._leave(TimedOutError("No answer came in time."))
         except asyncio.CancelledError as cancelled:
@@ -78,7 +78,7 @@ class Flight:
         if self._waiting == 0 and not self.task.done():
             self.left_because = because
             self.task.cancel()
-            await asyncio.wait([self.task])
+            await wait_for_end(self.task)
         return self.task.done()
 
 

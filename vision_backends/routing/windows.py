@@ -11,7 +11,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 
     from vision_backends.routing.call import Item
 
@@ -53,6 +53,7 @@ class Windows:
         self._most = most
         self._at_once = at_once
         self._open: list[Item] = []
+        self._open_bytes = 0
         self._usual_bytes = 0
         self._has_more = True
         self._changed = asyncio.Event()
@@ -101,44 +102,49 @@ class Windows:
     def _end(self, window: Sequence[Item]) -> None:
         """Note that the inputs of a window are needed no more."""
         gone = set(map(id, window))
-        self._open = [item for item in self._open if id(item) not in gone]
+        self._recount(item for item in self._open if id(item) not in gone)
         self._changed.set()
 
     async def _next(self) -> list[Item]:
         """Return the next inputs, opened; none when there are no more."""
         window: list[Item] = []
-        opening: dict[asyncio.Task[None], Item] = {}
-        try:
-            while True:
-                while self._has_more and len(opening) < self._at_once and len(window) < self._size and self._has_room():
-                    self._begin_next(window, opening)
-                if opening:
-                    done, _ = await asyncio.wait(opening, return_when=asyncio.FIRST_COMPLETED)
-                    for each in done:
-                        self._usual_bytes = opening.pop(each).opened_bytes or self._usual_bytes
-                        each.result()
-                elif window or not self._has_more:
-                    return window
-                else:
-                    self._changed.clear()
-                    await self._changed.wait()
-        finally:
-            for each in opening:
-                each.cancel()
+        while True:
+            opening = [asyncio.create_task(self._open_into(window)) for _ in range(self._at_once)]
+            try:
+                await asyncio.gather(*opening)
+            finally:
+                for each in opening:
+                    each.cancel()
+            if window or not self._has_more:
+                return window
+            self._changed.clear()
+            await self._changed.wait()
 
-    def _begin_next(self, window: list[Item], opening: dict[asyncio.Task[None], Item]) -> None:
-        item = next(self._coming, None)
-        if item is None:
-            self._has_more = False
-            return
-        window.append(item)
-        self._open.append(item)
-        opening[asyncio.create_task(self._open_one(item))] = item
+    async def _open_into(self, window: list[Item]) -> None:
+        """Open one input after the other, as long as a window takes more and there is room."""
+        while self._has_more and len(window) < self._size and self._has_room():
+            item = next(self._coming, None)
+            if item is None:
+                self._has_more = False
+                return
+            window.append(item)
+            self._open.append(item)
+            taken_bytes = self._usual_bytes
+            self._open_bytes += taken_bytes
+            await self._open_one(item)
+            self._usual_bytes = item.opened_bytes or self._usual_bytes
+            self._open_bytes += self._usual_bytes - taken_bytes
 
     def _has_room(self) -> bool:
         """Return whether one more input would not be too much; what is settled takes no room any more."""
-        self._open = [item for item in self._open if not item.settled]
-        if not self._open:
-            return True
-        taken_bytes = sum(item.opened_bytes or self._usual_bytes for item in self._open)
-        return len(self._open) < self._most and taken_bytes + self._usual_bytes <= OPEN_BYTES
+        if not self._fits():
+            self._recount(item for item in self._open if not item.settled)
+        return self._fits()
+
+    def _fits(self) -> bool:
+        has_room = len(self._open) < self._most and self._open_bytes + self._usual_bytes <= OPEN_BYTES
+        return has_room or not self._open
+
+    def _recount(self, still_open: Iterable[Item]) -> None:
+        self._open = list(still_open)
+        self._open_bytes = sum(item.opened_bytes or self._usual_bytes for item in self._open)

@@ -186,8 +186,8 @@ class Answers(Protocol):
     """Keeps cached answers. Safe for many threads.
 
     A router waits for one that blocks for 50 ms in a call, whatever it does, and then takes it for a cache that misses.
-    One that looks several answers up faster together than one by one may have a method ``first_of`` beside `get`, which
-    takes keys and returns the answer of the first that has one by its key, or with ``every=True`` of each that has.
+    One that looks several answers up faster together than one by one may have a method ``get_many`` beside `get`, which
+    takes keys and returns the answers that there are, by their keys.
 
     Attributes:
         blocking: Whether its methods may wait for a disk, a lock of another process or a network.

@@ -20,9 +20,21 @@ from vision_backends.storage.base import StoreClosedError, StoreError
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["PATIENT_S", "RETRY_S", "Outage", "Reader", "bounded", "is_over", "store_time", "until_done", "waited_for"]
+__all__ = [
+    "PATIENT_S",
+    "RETRY_S",
+    "Outage",
+    "Reader",
+    "StoreTime",
+    "bounded",
+    "is_over",
+    "shared_store_time",
+    "store_time",
+    "until_done",
+    "waited_for",
+]
 
 T = TypeVar("T")
 
@@ -51,7 +63,7 @@ READERS = 4
 _log = logging.getLogger(__name__)
 
 
-class _StoreTime:
+class StoreTime:
     """What is left of the time that a call may wait for its stores; may be used up in any thread."""
 
     __slots__ = ("left_s",)
@@ -59,8 +71,13 @@ class _StoreTime:
     def __init__(self, seconds: float) -> None:
         self.left_s = seconds
 
+    @classmethod
+    def of_call(cls) -> StoreTime | None:
+        """Return that of the call that runs here; None where there is none."""
+        return _store_time.get()
 
-_store_time: ContextVar[_StoreTime | None] = ContextVar("time for stores", default=None)
+
+_store_time: ContextVar[StoreTime | None] = ContextVar("time for stores", default=None)
 
 
 @contextmanager
@@ -78,11 +95,29 @@ def store_time(*, inputs: int = 1, at_most_s: float | None = None, anew: bool = 
         yield
         return
     seconds = CALL_S * max(1, inputs)
-    before = _store_time.set(_StoreTime(seconds if at_most_s is None else min(seconds, at_most_s / 2)))
+    before = _store_time.set(StoreTime(seconds if at_most_s is None else min(seconds, at_most_s / 2)))
     try:
         yield
     finally:
         _store_time.reset(before)
+
+
+@contextmanager
+def shared_store_time(times: Iterable[StoreTime | None]) -> Iterator[None]:
+    """Wait in the block for several calls, for as long as the least patient of them may; each has waited then.
+
+    Args:
+        times: Those of the calls; None for one that has no time of its own.
+    """
+    own = [time for time in times if time is not None]
+    shared = StoreTime(min((time.left_s for time in own), default=PATIENT_S))
+    given_s, before = shared.left_s, _store_time.set(shared)
+    try:
+        yield
+    finally:
+        _store_time.reset(before)
+        for time in own:
+            time.left_s -= given_s - shared.left_s
 
 
 def is_over() -> bool:
@@ -97,7 +132,7 @@ def waited_for(mailbox: Mailbox[T]) -> T:
     Raises:
         TimeoutError: It did not come.
     """
-    time = _store_time.get() or _StoreTime(PATIENT_S)
+    time = _store_time.get() or StoreTime(PATIENT_S)
     started, slices = SYSTEM_CLOCK.monotonic(), 0
     try:
         while slices * SLICE_S < time.left_s:
@@ -115,7 +150,7 @@ async def until_done(future: asyncio.Future[None]) -> bool:
     """Return whether a future is done in the time that the call has; on its event loop, as `waited_for`."""
     import asyncio
 
-    time = _store_time.get() or _StoreTime(PATIENT_S)
+    time = _store_time.get() or StoreTime(PATIENT_S)
     while not future.done() and time.left_s > 0:
         started = SYSTEM_CLOCK.monotonic()
         await asyncio.wait([future], timeout=SLICE_S)

@@ -14,6 +14,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
+from vision_backends.engine.threads import callbacks_of
 from vision_backends.storage.backlog import Backlog
 from vision_backends.storage.base import StoreClosedError, StoreError, add_up
 from vision_backends.storage.bounded import PATIENT_S, bounded, until_done
@@ -44,27 +45,24 @@ class GuardedAnswers(Guard):
     def __init__(self, answers: Answers, threads: Threads | None = None, backlog: Backlog | None = None) -> None:
         super().__init__(answers, threads)
         self._answers = answers
-        self._look_up = getattr(answers, "first_of", None) or partial(_found, answers.get)
+        self._look_up = getattr(answers, "get_many", None) or partial(_found, answers.get)
         self._backlog = backlog or Backlog(answers, (self._reader, self._writer), self._put_each)
 
     def get(self, key: str) -> bytes | None:
         """Return a cached answer, or None."""
-        return self.first_of([key]).get(key)
+        return self.get_many([key]).get(key)
 
-    def first_of(self, keys: Sequence[str], *, every: bool = False) -> Mapping[str, bytes]:
-        """Return the answer of the first of some keys that has one, or of every one, by its key; in one go."""
+    def get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
+        """Return those of some answers that are kept, by their keys, in one go."""
         if not self.blocking:
-            return self._look_up(keys, every=every)
+            return self._look_up(keys)
         pending = self._backlog.answers_of(keys)
-        if pending and not every:
-            first = next(iter(pending))
-            pending, keys = {first: pending[first]}, keys[: keys.index(first)]
-        asked = [key for key in keys if key not in pending]
+        asked = [key for key in keys if key not in pending] if pending else keys
         try:
-            kept = self._reader.ask(partial(self._look_up, asked, every=every)) if asked else {}
+            kept = self._reader.ask(partial(self._look_up, asked)) if asked else {}
         except StoreError:
             kept = {}
-        return {**kept, **pending} if every else kept or pending
+        return {**kept, **pending}
 
     def put(self, key: str, value: bytes) -> None:
         """Keep an answer, soon."""
@@ -174,11 +172,8 @@ class GuardedStores:
         """Return when all that was recorded is written, or when the time that the call has is over."""
         loop = asyncio.get_running_loop()
         for writer in self._writers:
-            if writer.is_idle or writer.trouble is not None:
-                continue
             is_written = loop.create_future()
-            writer.put(Job(partial(_tell, is_written)))
-            if not await until_done(is_written):
+            if writer.when_written(partial(_tell, is_written)) and not await until_done(is_written):
                 writer.slow()
 
     def write_rest(self) -> None:
@@ -211,9 +206,9 @@ def _joint_backlog(stores: Stores, threads: Threads) -> Backlog | None:
 
 
 def _tell(is_written: asyncio.Future[None]) -> None:
-    """Settle a future of an event loop, from the writer's thread."""
+    """Settle a future of an event loop, from any thread."""
     with suppress(RuntimeError):  # the loop has ended
-        is_written.get_loop().call_soon_threadsafe(_settle, is_written)
+        callbacks_of(is_written.get_loop()).call_soon(partial(_settle, is_written))
 
 
 def _settle(is_written: asyncio.Future[None]) -> None:
@@ -221,15 +216,9 @@ def _settle(is_written: asyncio.Future[None]) -> None:
         is_written.set_result(None)
 
 
-def _found(get: Callable[[str], bytes | None], keys: Sequence[str], *, every: bool) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
-    for key in keys:
-        value = get(key)
-        if value is not None:
-            found[key] = value
-            if not every:
-                break
-    return found
+def _found(get: Callable[[str], bytes | None], keys: Sequence[str]) -> dict[str, bytes]:
+    found = ((key, get(key)) for key in keys)
+    return {key: value for key, value in found if value is not None}
 
 
 def _written_now(writer: Writer, write: Callable[[], T]) -> T:

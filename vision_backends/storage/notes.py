@@ -56,6 +56,11 @@ class Notes:
             self._read[subject] = (now, notes)
         return notes
 
+    def is_at_hand(self, subject: str) -> bool:
+        """Return whether `about` knows without reading anything."""
+        read_at, _ = self._read.get(subject, (-REREAD_S, {}))
+        return self._clock.monotonic() - read_at < REREAD_S
+
     def dated(self, subject: str) -> dict[str, tuple[Any, float]]:
         """Return what is noted about a subject now, each value with the time at which it was noted; always reads."""
         now = self._clock.time()

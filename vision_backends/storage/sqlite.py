@@ -43,6 +43,9 @@ KEEP_LEDGER_S = 400 * 86_400.0
 PRUNE_EVERY_S = 3_600.0
 """How often a process looks for attempts that are too old."""
 
+MOST_KEYS = 500
+"""Keys in one statement; SQLite before 3.32 takes 999 values."""
+
 LAST_CHARACTER = "\U0010ffff"
 """Sorts behind every other and is in no key: between a prefix and the prefix with it lie all keys that begin so."""
 
@@ -99,28 +102,24 @@ class SQLiteStore:
 
     def get(self, key: str) -> bytes | None:
         """Return a cached answer and mark it as used, or None."""
-        return self.first_of([key]).get(key)
+        return self.get_many([key]).get(key)
 
-    def first_of(self, keys: Sequence[str], *, every: bool = False) -> Mapping[str, bytes]:
-        """Return the answer of the first of some keys that has one, or of every one, and mark it as used."""
+    def get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
+        """Return those of some answers that are kept, by their keys, and mark them as used."""
         found: dict[str, bytes] = {}
         stale: list[str] = []
         now = self._clock.time()
         with self._file.connection() as db:
-            for key in keys:
-                row = db.execute("SELECT value, used FROM cache WHERE key = ?", (key,)).fetchone()
-                if row is None:
-                    continue
-                value, used = row
-                if not isinstance(used, float) or abs(now - used) > TOUCH_AFTER_S:
-                    stale.append(key)
-                if isinstance(value, bytes):
-                    found[key] = value
-                    if not every:
-                        break
+            for start in range(0, len(keys), MOST_KEYS):
+                some = keys[start : start + MOST_KEYS]
+                marks = ", ".join("?" * len(some))
+                for key, value, used in db.execute(f"SELECT key, value, used FROM cache WHERE key IN ({marks})", some):  # noqa: S608 — only marks
+                    if not isinstance(used, float) or abs(now - used) > TOUCH_AFTER_S:
+                        stale.append(key)
+                    if isinstance(value, bytes):
+                        found[key] = value
         if stale:
-            marks = ", ".join("?" * len(stale))
-            self._write_in_passing(f"UPDATE cache SET used = ? WHERE key IN ({marks})", (now, *stale))  # noqa: S608 — only marks
+            self._write_in_passing("UPDATE cache SET used = ? WHERE key = ?", [(now, key) for key in stale])
         return found
 
     def put(self, key: str, value: bytes) -> None:
@@ -197,7 +196,7 @@ class SQLiteStore:
                     return
                 totals, state = read_day(db, day, since=since, until=until, now=self._clock.time())
             if state is not None:
-                self._write_in_passing("INSERT OR REPLACE INTO state (key, value) VALUES (?, ?)", state)
+                self._write_in_passing("INSERT OR REPLACE INTO state (key, value) VALUES (?, ?)", [state])
             yield from totals
             if day + DAY_S <= since:  # so late that a day is less than a step of its number
                 return
@@ -238,12 +237,12 @@ class SQLiteStore:
         """Close the connections of all threads; calling it twice is harmless."""
         self._file.close()
 
-    def _write_in_passing(self, statement: str, values: Sequence[object]) -> None:
+    def _write_in_passing(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
         """Write what is no loss if it is not written, unless that has to be waited for."""
         with suppress(StoreError), self._file.connection() as db:
             db.execute("PRAGMA busy_timeout=0")
             try:
-                db.execute(statement, values)
+                db.executemany(statement, rows)
             finally:
                 db.execute(f"PRAGMA busy_timeout={BUSY_S * 1000:.0f}")
 

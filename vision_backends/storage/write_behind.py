@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import Counter, deque
 from contextlib import suppress
+from functools import partial
 from queue import Empty
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -46,7 +47,7 @@ class Job:
         on_lost: Called when it was tried and is not tried any more; in the writer's thread.
     """
 
-    __slots__ = ("_counts", "_is_told", "_mailbox", "error", "lasts", "on_lost", "state", "what", "write")
+    __slots__ = ("_awaited_by", "_counts", "_is_told", "error", "lasts", "on_lost", "state", "what", "write")
 
     def __init__(
         self,
@@ -62,7 +63,7 @@ class Job:
         self.lasts = lasts
         self.on_lost = on_lost
         self._is_told = False
-        self._mailbox: Mailbox[None] | None = None
+        self._awaited_by: list[Callable[[], object]] | None = None
         self.state: Literal["waiting", "running", "done", "given up"] = "waiting"
         self.error: BaseException | None = None
         self._counts = counts
@@ -72,17 +73,20 @@ class Job:
         """How many of which things it writes."""
         return {self.what: 1} if self._counts is None else self._counts()
 
-    def await_end(self) -> Mailbox[None] | None:
-        """Return where its end will be told, or None where it was; under the lock of the writer, as `tell`."""
-        if self._mailbox is None and not self._is_told:
-            self._mailbox = Mailbox()
-        return self._mailbox
+    def when_ended(self, told: Callable[[], object]) -> bool:
+        """Have something called at its end, or return False where that was told; under the writer's lock, as `tell`."""
+        if self._is_told:
+            return False
+        if self._awaited_by is None:
+            self._awaited_by = []
+        self._awaited_by.append(told)
+        return True
 
     def tell(self) -> None:
         """Have whoever waits for it go on."""
-        self._is_told = True
-        if self._mailbox is not None:
-            self._mailbox.put(None)
+        awaited_by, self._awaited_by, self._is_told = self._awaited_by, None, True
+        for told in awaited_by or ():
+            told()
 
 
 class Writer:
@@ -152,16 +156,22 @@ class Writer:
 
         Nobody waits for a store that is away, unless to find out.
         """
-        try:
-            with self._lock:
-                told = job.await_end() if job.state in {"waiting", "running"} else None
-            if told is not None and not is_over() and (is_probe or self._outage.error is None):
-                waited_for(told)
-        except TimeoutError:
-            if job.state != "done":
-                self.slow()
-        if job.state == "done" and job.error is not None:
+        is_done = self._ends(job, is_probe=is_probe)
+        if is_done and job.error is not None:
             raise job.error
+        return is_done
+
+    def _ends(self, job: Job, *, is_probe: bool = False) -> bool:
+        """Return whether something has ended in the time that the call has."""
+        told: Mailbox[None] = Mailbox()
+        with self._lock:
+            waits = job.state in {"waiting", "running"} and job.when_ended(partial(told.put, None))
+        if waits and not is_over() and (is_probe or self._outage.error is None):
+            try:
+                waited_for(told)
+            except TimeoutError:
+                if job.state != "done":
+                    self.slow()
         return job.state == "done"
 
     def withdraw(self, job: Job) -> bool:
@@ -173,13 +183,26 @@ class Writer:
 
     def written(self) -> bool:
         """Return whether everything that was put so far is written, in the time that the call has."""
-        if self.is_idle:
+        with self._lock:
+            last = self._jobs[-1] if self._jobs else None
+        if last is None:
             return True
         if self._outage.error is not None:
             return False
-        mark = Job(lambda: None)
-        self.put(mark)
-        return self.wait(mark)
+        self.start()
+        return self._ends(last)
+
+    def when_written(self, told: Callable[[], object]) -> bool:
+        """Have something called, in any thread, when everything that was put so far is written.
+
+        Returns:
+            False where it is, or cannot be now: nothing is called then.
+        """
+        with self._lock:
+            waits = bool(self._jobs) and self._outage.error is None and self._jobs[-1].when_ended(told)
+        if waits:
+            self.start()
+        return waits
 
     def slow(self) -> None:
         """Note that somebody has waited for something for as long as a call may."""
@@ -189,13 +212,14 @@ class Writer:
     def close(self) -> Counter[str]:
         """Wait for what is still to be written, for 2 s at most, and return what was lost."""
         mark = Job(lambda: None)
+        told: Mailbox[None] = Mailbox()
         with self._lock:
             self._is_closing = True
-            told = mark.await_end()
+            mark.when_ended(partial(told.put, None))
             if self._jobs:
                 self._jobs.append(mark)
         self._wake.put(None)
-        if told is not None and mark in self._jobs:
+        if mark in self._jobs:
             self.start()
             ends = SYSTEM_CLOCK.monotonic() + CLOSE_S
             while mark.state == "waiting" and self._is_running and SYSTEM_CLOCK.monotonic() < ends:
@@ -234,7 +258,7 @@ class Writer:
         """Return what is to be written next, or None if nothing is left."""
         with self._lock:
             while self._jobs and self._jobs[0].state == "given up":
-                self._jobs.popleft()
+                self._jobs.popleft().tell()
             if not self._jobs:
                 self._is_running = False
                 return None

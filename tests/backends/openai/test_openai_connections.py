@@ -34,6 +34,8 @@ from vision_backends.backends.requests import DescribeRequest
 from vision_backends.clock import SYSTEM_CLOCK, Deadline
 from vision_backends.errors import InvalidReplyError, OverloadedError, RateLimitedError, TimedOutError, UnavailableError
 from vision_backends.images import open_image
+from vision_backends.storage.memory import MemoryStore
+from vision_backends.storage.notes import Notes
 from vision_backends.testing import FakeClock
 
 KEY = "sk-canary-5e1f0b7c"
@@ -699,20 +701,51 @@ def test_host_names_are_looked_up_in_threads_of_our_own(make_server):
     assert not [name for name in names if name.startswith("asyncio_")]
 
 
-def test_images_are_encoded_in_threads(make_backend):
-    """The event loop has other calls to look after."""
+class WatchedImage:
+    """An image that notes in which threads it is encoded."""
 
-    class Watched:
-        width = height = 64
-        digest = "d"
+    width = height = 64
+    digest = "d"
 
-        def wire(self, rule):
-            threads.append(threading.current_thread().name)
-            return open_image(PILImage.new("RGB", (64, 64))).wire(rule)
+    def __init__(self, bytes_at_hand):
+        self._bytes_at_hand = bytes_at_hand
+        self.threads = []
 
-    threads = []
-    make_backend().describe([Watched()], DescribeRequest(), timeout_s=5)
-    assert threads == ["vision-compute"]
+    def bytes_at_hand(self, rule):
+        """Return what it was told to."""
+        return self._bytes_at_hand
+
+    def wire(self, rule):
+        """Note the thread."""
+        self.threads.append(threading.current_thread().name)
+        return open_image(PILImage.new("RGB", (64, 64))).wire(rule)
+
+
+@pytest.mark.parametrize(
+    ("bytes_at_hand", "thread"), [(None, "vision-compute"), (1_000_000, "vision-compute"), (20_000, "vision-loop")]
+)
+def test_images_are_encoded_in_threads(make_backend, bytes_at_hand, thread):
+    """The event loop has other calls to look after; a small one that goes as it is would take longer to hand over."""
+    image = WatchedImage(bytes_at_hand)
+    make_backend().describe([image], DescribeRequest(), timeout_s=5)
+    assert image.threads == [thread]
+
+
+def test_what_was_learned_is_read_in_threads(make_backend):
+    """A store may have to be waited for, now and then, also where the image would be written at once."""
+
+    class Watched(MemoryStore):
+        def read(self, key):
+            threads.add(threading.current_thread().name)
+            return super().read(key)
+
+    threads = set()
+    backend = make_backend()
+    backend.remember_in(Notes(Watched(), owner="openai", clock=SYSTEM_CLOCK))
+    for _ in range(2):
+        backend.describe([WatchedImage(20_000)], DescribeRequest(), timeout_s=5)
+    assert "vision-compute" in threads
+    assert "vision-loop" not in threads
 
 
 DROPPED = """

@@ -106,6 +106,7 @@ class OnnxModel:
         self._sha256 = sha256
         self._threads = threads
         self._session: Lazy[onnxruntime.InferenceSession] = Lazy()
+        self._was_there = False
 
     @property
     def loaded(self) -> bool:
@@ -113,12 +114,14 @@ class OnnxModel:
         return self._session.made
 
     def check(self) -> None:
-        """Return if the file exists.
+        """Return if the file exists; one that was there once is not looked for again.
 
         Raises:
             NotReadyError: It does not.
         """
-        check_there(self._path)
+        if not self._was_there:
+            check_there(self._path)
+            self._was_there = True
 
     def run(self, outputs: list[str] | None, image: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
         """Compute the named outputs.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import aclosing, contextmanager
 from copy import copy
 from dataclasses import replace
-from functools import partial, reduce
+from functools import lru_cache, partial, reduce
 from operator import add
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
@@ -18,7 +18,7 @@ from vision_backends.backends.base import AsyncBackend
 from vision_backends.backends.model_cards import coco_categories
 from vision_backends.backends.openai.access import Given
 from vision_backends.backends.openai.client import Client
-from vision_backends.backends.openai.conversation import Conversation, billed_for, cut_short
+from vision_backends.backends.openai.conversation import Conversation, Draft, billed_for, cut_short
 from vision_backends.backends.openai.described_images import embed_described
 from vision_backends.backends.openai.dialect import Dialect
 from vision_backends.backends.openai.embeddings import Embedder
@@ -32,6 +32,7 @@ from vision_backends.backends.openai.prompts import (
     ask_for_description,
     encode_url,
     estimate,
+    most_tokens_beside,
     read_boxes,
 )
 from vision_backends.backends.openai.protocol import Chat, Responses
@@ -88,6 +89,9 @@ A = TypeVar("A", Description, Embedding, Detections, Reply)
 
 OTHER_MODELS = 64
 """How many models that calls have named are remembered with what was learned about them."""
+
+REQUESTS_KEPT = 64
+"""Kinds of requests for which is kept what their words can cost."""
 
 SEEN_IMAGES = 1_000
 """How many images are remembered as readable."""
@@ -262,6 +266,7 @@ class OpenAIBackend(AsyncBackend):
             clock=self._clock,
         )
         self._sight = SightTest(self._client, self._conversation, settings, self._prices)
+        self._most_tokens_beside = lru_cache(maxsize=REQUESTS_KEPT)(partial(most_tokens_beside, settings))
 
     @classmethod
     def defaults_for(cls, settings: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -386,8 +391,8 @@ class OpenAIBackend(AsyncBackend):
 
     def estimate(self, request: Request, inputs: Sequence[Image] | Sequence[str]) -> Usage:
         """Return the most tokens and cost; a cost is unknown where the model's price is."""
-        more = self._conversation.more_tokens
-        at_most = partial(estimate, request, settings=self._settings, prices=self._prices, more_tokens=more)
+        words = self._most_tokens_beside(self._conversation.more_tokens, request)
+        at_most = partial(estimate, request, settings=self._settings, prices=self._prices, words=words)
         return reduce(add, map(at_most, inputs))
 
     def rate_limits(self, request: Request) -> RateLimits | None:
@@ -413,10 +418,10 @@ class OpenAIBackend(AsyncBackend):
         rung can still be asked, or after it, when the caller holds the text so far. Errors as in `describe`.
         """
         deadline = Deadline(self._clock, min(timeout_s, self._timeout_s))
-        ask = _with_digest([image], partial(ask_for_description, self._settings, request, image))
+        draft = self._draft([image], partial(ask_for_description, self._settings, request, image))
         with self._measured() as watch:
-            question = await self._conversation.prepare(ask, stream=True, deadline=deadline)
-        pieces = self._conversation.stream(question, ask, deadline=deadline)
+            question = await self._conversation.prepare(draft, stream=True, deadline=deadline)
+        pieces = self._conversation.stream(question, draft, deadline=deadline)
         with self._without_secrets(), self._fair_to(image):
             async with aclosing(watch.follow(pieces, "wire")) as followed:
                 async for piece in followed:
@@ -573,10 +578,13 @@ class OpenAIBackend(AsyncBackend):
             )
         return BaseUrl.parse(base_url)
 
+    def _draft(self, images: Sequence[Image], ask: Callable[[], Ask]) -> Draft:
+        return Draft(images=images, rule=self._settings.wire_rule, ask=ask)
+
     async def _describe(self, image: Image, request: DescribeRequest, deadline: Deadline) -> Description:
-        ask = _with_digest([image], partial(ask_for_description, self._settings, request, image))
+        draft = self._draft([image], partial(ask_for_description, self._settings, request, image))
         with self._fair_to(image):
-            said = await self._conversation.ask(ask, deadline=deadline)
+            said = await self._conversation.ask(draft, deadline=deadline)
         return self._description(said, request)
 
     @contextmanager
@@ -623,9 +631,9 @@ class OpenAIBackend(AsyncBackend):
     async def _detect(self, image: Image, request: DetectRequest, deadline: Deadline) -> Detections:
         categories = coco_categories()
         labels = request.labels or tuple(categories)
-        ask = _with_digest([image], partial(ask_for_boxes, self._settings, labels, image))
+        draft = self._draft([image], partial(ask_for_boxes, self._settings, labels, image))
         with self._fair_to(image):
-            said = await self._conversation.ask(ask, deadline=deadline)
+            said = await self._conversation.ask(draft, deadline=deadline)
         trace = self._trace(said)
         if said.finish == "length":
             raise cut_short("The list of boxes", trace.usage)
@@ -658,9 +666,9 @@ class OpenAIBackend(AsyncBackend):
         return Reply(text=said.text.strip(), data=data, complete=said.finish == "stop", trace=trace)
 
     async def _say(self, images: Sequence[Image], request: AskRequest, deadline: Deadline) -> Said:
-        ask = _with_digest(images, partial(ask_about, self._settings, request, images))
+        draft = self._draft(images, partial(ask_about, self._settings, request, images))
         with self._fair_to(*images):
-            return await self._conversation.ask(ask, deadline=deadline)
+            return await self._conversation.ask(draft, deadline=deadline)
 
     async def _read(self, said: Said, request: AskRequest, spent: Usage) -> Any:  # noqa: ANN401 — any JSON
         """Return what the schema describes, read where a caller's own code may run.
@@ -703,17 +711,6 @@ class OpenAIBackend(AsyncBackend):
         named = said.model if said.model != model else None  # a snapshot of it, or what a gateway has asked instead
         revision = self._taxonomy.scrub(named or "") or None
         return Trace(model=model, revision=revision, usage=self._prices.usage(model, said.tokens))
-
-
-def _with_digest(images: Sequence[Image], ask: Callable[[], Ask]) -> Callable[[], Ask]:
-    """Return what makes a question in a thread, and computes there by what its images are known again."""
-
-    def make() -> Ask:
-        for image in images:
-            _ = image.digest
-        return ask()
-
-    return make
 
 
 def _timed(answers: Sequence[A], watch: Stopwatch) -> list[A]:

@@ -241,21 +241,30 @@ class _Connector(aiohttp.TCPConnector):
     async def connect(self, req: ClientRequest, traces: list[Any], timeout: ClientTimeout) -> Connection:  # noqa: ASYNC109 — aiohttp's own name
         """Return a connection for a request, and tell its exchange."""
         exchange = _current.get()
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            protocol = connection.protocol
+            if not isinstance(protocol, _Protocol):
+                raise aiohttp.ClientConnectionError("The connection was closed.")
+            # What has arrived on an idle connection would be taken for the reply to the next request.
+            unfit = protocol.heard or protocol.should_close or exchange.needs_new_connection
+            if protocol.used and unfit:
+                connection.close()
+                continue
+            exchange.protocol = protocol
+            exchange.reuses_connection = protocol.used
+            protocol.used = True
+            return connection
+
+    async def _create_connection(
+        self,
+        req: ClientRequest,
+        traces: list[Any],
+        timeout: ClientTimeout,  # noqa: ASYNC109 — aiohttp's own name
+    ) -> ResponseHandler:
+        """Make a connection, unless that takes too long; one that is idle needs no timer."""
         async with self._clock.timeout_at(self._clock.monotonic() + CONNECT_TIMEOUT_S):
-            while True:
-                connection = await super().connect(req, traces, timeout)
-                protocol = connection.protocol
-                if not isinstance(protocol, _Protocol):
-                    raise aiohttp.ClientConnectionError("The connection was closed.")
-                # What has arrived on an idle connection would be taken for the reply to the next request.
-                unfit = protocol.heard or protocol.should_close or exchange.needs_new_connection
-                if protocol.used and unfit:
-                    connection.close()
-                    continue
-                exchange.protocol = protocol
-                exchange.reuses_connection = protocol.used
-                protocol.used = True
-                return connection
+            return await super()._create_connection(req, traces, timeout)
 
     def _release(self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False) -> None:
         super()._release(key, protocol, should_close=should_close)
@@ -324,6 +333,11 @@ class Exchange:
             raise InvalidReplyError(
                 f"The reply is compressed as {encoding[:40]!r}, which was not asked for.", code="bad_encoding"
             )
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of the reply has arrived, so that reading it takes no time to speak of."""
+        return self._response is not None and self._inflater is None and self._response.content.is_eof()
 
     async def read(self) -> bytes:
         """Return the next piece of the body, decompressed; empty at its end.

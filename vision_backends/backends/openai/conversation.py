@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vision_backends.backends.openai.prices import Tokens
@@ -26,17 +26,21 @@ from vision_backends.errors import (
 from vision_backends.types import FREE, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     from vision_backends.backends.openai.client import Client, PreparedRequest
     from vision_backends.backends.openai.prices import PriceList
     from vision_backends.backends.openai.protocol import Ask, Chat, Responses, Said
     from vision_backends.clock import Deadline
+    from vision_backends.images import Image, WireRule
 
-__all__ = ["Conversation", "billed_for", "cut_short"]
+__all__ = ["Conversation", "Draft", "billed_for", "cut_short"]
 
 MORE_TOKENS = 8192
 """By how much a limit is raised that thinking has used up."""
+
+QUICK_BYTES = 256_000
+"""Images of so many bytes are put into a request in half a millisecond, if they are sent as they are."""
 
 TAKES_NO_MORE = frozenset({"invalid_request", "invalid_image", "not_supported", "refused"})
 """Errors of a second question that the first one had not: they are about the raised limit."""
@@ -45,6 +49,33 @@ MAYBE_BILLED = (InvalidReplyError, TimedOutError, UnavailableError)
 
 _THINKER = re.compile(r"(?<!no)(?<!no-)think|(?<!non-)reason|qwq|(?<![a-z0-9])r1(?![a-z0-9])", re.IGNORECASE)
 """Names of models whose chat template opens the thoughts itself, so that only the closing tag is theirs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A question that is still to be written: its images are scaled, encoded and hashed for it.
+
+    Attributes:
+        images: Those that it shows; none where it has a picture of its own.
+        rule: How they are sent.
+        ask: Writes it.
+    """
+
+    images: Sequence[Image]
+    rule: WireRule
+    ask: Callable[[], Ask]
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether writing it is sooner done than handed to a thread."""
+        sizes = [image.bytes_at_hand(self.rule) for image in self.images]
+        return bool(sizes) and None not in sizes and sum(filter(None, sizes)) <= QUICK_BYTES
+
+    def write(self) -> Ask:
+        """Return it as it is asked; by their hashes its images are known again."""
+        for image in self.images:
+            _ = image.digest
+        return self.ask()
 
 
 class _Heard(NamedTuple):
@@ -75,11 +106,11 @@ class Conversation:
         self._begins_inside = False
         self.more_tokens = 0
 
-    async def prepare(self, ask: Callable[[], Ask], *, stream: bool = False, deadline: Deadline) -> PreparedRequest:
+    async def prepare(self, draft: Draft, *, stream: bool = False, deadline: Deadline) -> PreparedRequest:
         """Return a question that can be sent.
 
         Args:
-            ask: Makes the question, in a thread: its image is scaled and encoded there.
+            draft: The question, written in a thread where its images have to be scaled or encoded.
             stream: Whether the answer is to come piece by piece.
             deadline: When it has to be ready.
 
@@ -88,13 +119,14 @@ class Conversation:
         """
 
         def write() -> dict[str, Any]:
-            asked = ask()
-            asked = replace(asked, max_tokens=asked.max_tokens + self.more_tokens)
+            asked = draft.write()
+            if self.more_tokens:
+                asked = replace(asked, max_tokens=asked.max_tokens + self.more_tokens)
             return self._protocol.body(asked, stream=stream)
 
-        return await self._client.prepare(self._protocol.endpoint, write, deadline=deadline)
+        return await self._client.prepare(self._protocol.endpoint, write, deadline=deadline, is_quick=draft.is_quick)
 
-    async def ask(self, ask: Callable[[], Ask], *, deadline: Deadline) -> Said:
+    async def ask(self, draft: Draft, *, deadline: Deadline) -> Said:
         """Return the answer to a question, even where it comes as a stream that was not asked for.
 
         Where thinking has used up the limit, the question is asked once more with a larger one, if time allows.
@@ -104,25 +136,25 @@ class Conversation:
             CallerError: The request, its image or its content was refused.
         """
         more, before_s = self.more_tokens, deadline.remaining_s
-        question = await self.prepare(ask, deadline=deadline)
+        question = await self.prepare(draft, deadline=deadline)
         heard = await self._hear(question, deadline=deadline)
         if self._may_raise(heard.said, more=more, before_s=before_s, now_s=deadline.remaining_s):
             self.more_tokens = MORE_TOKENS
             try:
-                again = await self._hear(await self.prepare(ask, deadline=deadline), deadline=deadline)
+                again = await self._hear(await self.prepare(draft, deadline=deadline), deadline=deadline)
                 heard = again._replace(said=_both(heard.said, again.said))
             except VisionError as error:
                 heard = heard._replace(said=self._without_a_second(heard.said, error, question.model))
         return self._usable(*heard, model=question.model)
 
     async def stream(
-        self, question: PreparedRequest, ask: Callable[[], Ask], *, deadline: Deadline
+        self, question: PreparedRequest, draft: Draft, *, deadline: Deadline
     ) -> AsyncGenerator[str | Said, None]:
         """Yield the pieces of the answer as they come, and at last the whole of it; errors as in `ask`.
 
         Args:
             question: The question, prepared.
-            ask: Makes it again, should its limit have to be raised.
+            draft: It is written again, should its limit have to be raised.
             deadline: When to stop.
         """
         more, before_s = self.more_tokens, deadline.remaining_s
@@ -134,7 +166,7 @@ class Conversation:
         if not said.text and self._may_raise(said, more=more, before_s=before_s, now_s=deadline.remaining_s):
             self.more_tokens = MORE_TOKENS
             try:
-                question = await self.prepare(ask, stream=True, deadline=deadline)
+                question = await self.prepare(draft, stream=True, deadline=deadline)
                 transcript = self._transcript(question)
                 async with aclosing(self._follow(question, transcript, deadline=deadline)) as pieces:
                     async for piece in pieces:
@@ -160,8 +192,9 @@ class Conversation:
         inside = inside and not said.has_thoughts
         speech = spoken(said.text, may_begin_inside=inside, was_cut=said.finish == "length")
         self._begins_inside = self._begins_inside or speech.began_inside
-        has_thoughts = said.has_thoughts or speech.has_thoughts
-        return _Heard(replace(said, text=speech.text, has_thoughts=has_thoughts), reply.request_id)
+        if speech.has_thoughts or speech.text != said.text:
+            said = replace(said, text=speech.text, has_thoughts=said.has_thoughts or speech.has_thoughts)
+        return _Heard(said, reply.request_id)
 
     async def _follow(
         self, question: PreparedRequest, transcript: Transcript, *, deadline: Deadline

@@ -11,6 +11,7 @@ import base64
 import io
 import json
 import re
+from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -149,6 +150,10 @@ class Dialect:
         subject = self._subject(endpoint, model)
         return self._learned.get(subject, {}) if self.notes is None else self.notes.about(subject)
 
+    def is_at_hand(self, endpoint: str, model: str) -> bool:
+        """Return whether `known` reads nothing."""
+        return self.notes is None or self.notes.is_at_hand(self._subject(endpoint, model))
+
     def learned_at(self, endpoint: str, model: str) -> float | None:
         """Return when the latest of these changes was learned, in seconds since 1970 UTC; may read the store."""
         noted = {} if self.notes is None else self.notes.dated(self._subject(endpoint, model))
@@ -163,7 +168,7 @@ def serialized(body: Body) -> bytes:
 
     Base64 has nothing that would have to be escaped, and looking for it takes longer than everything else.
     """
-    place, images = uuid4().hex, list(_images(body))  # a place that no prompt holds
+    place, images = _place(), list(_images(body))
     urls = [holder[name] for holder, name in images]
     for holder, name in images:
         holder[name] = place
@@ -171,6 +176,12 @@ def serialized(body: Body) -> bytes:
     for (holder, name), url in zip(images, urls, strict=True):
         holder[name] = url
     return "".join([first, *chain.from_iterable(zip(urls, rest, strict=True))]).encode()
+
+
+@cache
+def _place() -> str:
+    """Return what stands in the place of an image: something that no prompt holds."""
+    return uuid4().hex
 
 
 def _named(refusal: RefusedError, body: Body) -> str | None:

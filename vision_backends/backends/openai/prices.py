@@ -10,6 +10,7 @@ import math
 import re
 import tomllib
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Self
 
@@ -41,6 +42,9 @@ writes ``models/``."""
 
 _OTHER_HOSTS = {"api.together.xyz": "api.together.ai"}
 """Older addresses of servers that have prices."""
+
+MODELS_KEPT = 64
+"""Models whose price is known without looking for it again."""
 
 _PRICE_KEYS = ("input", "output", "cached_input", "cache_write")
 
@@ -125,11 +129,8 @@ class PriceList:
         shipped: Mapping[str, Price] | None = None,
         behind: Mapping[str, str] | None = None,
     ) -> None:
-        self._own = dict(own or {})
-        self._behind = dict(behind or {})
-        self._flat = flat
-        self._is_free = is_free
-        self._shipped = dict(shipped or {})
+        find = partial(_find_price, dict(own or {}), flat, is_free, dict(shipped or {}), dict(behind or {}))
+        self._find = lru_cache(maxsize=MODELS_KEPT)(find)
 
     @classmethod
     def load(
@@ -170,11 +171,7 @@ class PriceList:
 
     def of(self, model: str) -> Price | None:
         """Return the price of a model, or None where it is not known."""
-        stated = self._behind.get(model, model)
-        own = (self._own[name] for each in (model, stated) for name in _spellings(each) if name in self._own)
-        shipped = (self._shipped[name] for name in _spellings(stated) if name in self._shipped)
-        free = NOTHING if self._is_free is not None and self._is_free(model) else None
-        return next(own, None) or self._flat or free or next(shipped, None)
+        return self._find(model)
 
     def usage(self, model: str, tokens: Tokens | None, *, at_most: bool = False) -> Usage:
         """Return what was consumed; what the server or the list does not say is None, never 0.
@@ -198,6 +195,21 @@ class PriceList:
             usage = (response if isinstance(response, dict) else payload).get("usage")
             tokens = most_tokens(tokens, read_tokens(usage))
         return self.usage(model, tokens)
+
+
+def _find_price(
+    own: Mapping[str, Price],
+    flat: Price | None,
+    is_free: Callable[[str], bool] | None,
+    shipped: Mapping[str, Price],
+    behind: Mapping[str, str],
+    model: str,
+) -> Price | None:
+    stated = behind.get(model, model)
+    named = (own[name] for each in (model, stated) for name in _spellings(each) if name in own)
+    listed = (shipped[name] for name in _spellings(stated) if name in shipped)
+    free = NOTHING if is_free is not None and is_free(model) else None
+    return next(named, None) or flat or free or next(listed, None)
 
 
 def _shipped(host: str) -> dict[str, Price]:
@@ -289,5 +301,8 @@ def _details(usage: dict[str, object], *names: str) -> dict[str, object]:
 
 
 def _count(table: dict[str, object], *names: str) -> int | None:
-    found = (table.get(name) for name in names)
-    return next((int(value) for value in found if isinstance(value, int | float) and 0 <= value <= MOST_TOKENS), None)
+    for name in names:
+        value = table.get(name)
+        if isinstance(value, (int, float)) and 0 <= value <= MOST_TOKENS:
+            return int(value)
+    return None

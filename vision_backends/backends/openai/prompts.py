@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from vision_backends.backends.model_cards import coco_categories
 from vision_backends.backends.openai.prices import Tokens
 from vision_backends.backends.openai.protocol import Ask
-from vision_backends.backends.requests import MOST_CHARS, AskRequest, DescribeRequest, DetectRequest, EmbedRequest
+from vision_backends.backends.requests import (
+    MOST_CHARS,
+    AskRequest,
+    DescribeRequest,
+    DetectRequest,
+    EmbedRequest,
+    EmbedTextRequest,
+)
 from vision_backends.backends.structured import in_words, strict_form, values_in
 from vision_backends.backends.vocabulary import match_labels
 from vision_backends.clock import measured
@@ -37,6 +44,7 @@ __all__ = [
     "ask_for_description",
     "encode_url",
     "estimate",
+    "most_tokens_beside",
     "read_boxes",
     "schema_for",
 ]
@@ -148,7 +156,7 @@ def estimate(
     *,
     settings: Settings,
     prices: PriceList,
-    more_tokens: int = 0,
+    words: Tokens,
 ) -> Usage:
     """Return the most that one input can take, in tokens and cost; None where that cannot be known.
 
@@ -157,12 +165,32 @@ def estimate(
         given: The image or text, or the images of a question.
         settings: How it is asked.
         prices: What tokens cost.
-        more_tokens: By how much the limit of an answer is raised at present.
+        words: The tokens of the words that go with the images, and of the longest answer: see `most_tokens_beside`.
     """
     if isinstance(given, str):
         return prices.usage(settings.embedding_model, Tokens(input=_text_tokens(given[:MOST_CHARS])), at_most=True)
     if isinstance(request, EmbedRequest) and settings.image_embeddings == "direct":
         return Usage()
+    images = given if isinstance(given, tuple) else (given,)
+    seen = sum(settings.image_rule.tokens(image.width, image.height) for image in images)
+    usage = prices.usage(settings.model, Tokens(input=words.input + seen, output=words.output), at_most=True)
+    if isinstance(request, AskRequest) and request.schema is not None:  # it may be asked twice
+        usage += usage
+    if isinstance(request, EmbedRequest):  # the description is embedded afterwards
+        usage += prices.usage(settings.embedding_model, Tokens(input=words.output), at_most=True)
+    return usage
+
+
+def most_tokens_beside(settings: Settings, more_tokens: int, request: Request) -> Tokens:
+    """Return the most tokens of a question without its images, and of its answer; the same for all images.
+
+    Args:
+        settings: How it is asked.
+        more_tokens: By how much the limit of an answer is raised at present.
+        request: What is asked.
+    """
+    if isinstance(request, EmbedTextRequest):
+        return Tokens(input=0)
     if isinstance(request, AskRequest):
         ask = ask_about(settings, request)
     elif isinstance(request, DetectRequest):
@@ -170,15 +198,7 @@ def estimate(
     else:
         ask = ask_for_description(settings, request if isinstance(request, DescribeRequest) else DescribeRequest())
     words = ask.instructions + ask.question + (json.dumps(ask.schema) if ask.schema else "")
-    images = given if isinstance(given, tuple) else (given,)
-    seen = sum(settings.image_rule.tokens(image.width, image.height) for image in images)
-    said = Tokens(input=seen + _text_tokens(words), output=ask.max_tokens + more_tokens)
-    usage = prices.usage(settings.model, said, at_most=True)
-    if isinstance(request, AskRequest) and request.schema is not None:  # it may be asked twice
-        usage += usage
-    if isinstance(request, EmbedRequest):  # the description is embedded afterwards
-        usage += prices.usage(settings.embedding_model, Tokens(input=said.output), at_most=True)
-    return usage
+    return Tokens(input=_text_tokens(words), output=ask.max_tokens + more_tokens)
 
 
 def _text_tokens(text: str) -> int:

@@ -10,6 +10,7 @@ from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Literal
 
+from vision_backends.backends.openai.conversation import Draft
 from vision_backends.backends.openai.prices import NOTHING
 from vision_backends.backends.openai.probing import Probe, identity_of
 from vision_backends.engine.event_loop import engine_loop
@@ -142,7 +143,8 @@ class SightTest:
         """Ask one question, and take the answer into account; one that is none says neither."""
         probe.go_on()
         try:
-            said = await self._conversation.ask(partial(probe.ask, self._settings), deadline=deadline)
+            draft = Draft(images=(), rule=self._settings.wire_rule, ask=partial(probe.ask, self._settings))
+            said = await self._conversation.ask(draft, deadline=deadline)
         except RefusedError as refusal:
             if not refusal.blind:
                 raise
