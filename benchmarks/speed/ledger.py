@@ -77,6 +77,7 @@ def measure_ledger(*, rows: int) -> list[Figure]:
             name=f"vision usage for 30 days with {rows:,} rows, beyond its start, the first time",
             value=usage[0][0][0] - usage[0][1][0],
             unit="s",
+            target=USAGE_S,
         ),
         Figure(
             name=f"vision usage for 30 days with {rows:,} rows, beyond its start",

@@ -72,14 +72,33 @@ def remembered(path):
 
 
 def test_a_day_that_is_over_is_added_up_once(store, path, today, clock):
-    """By whichever process comes first; today is added up each time, until it is over as well."""
+    """By whoever asks first, in any process; today is added up each time, until it is over as well."""
     rows = [attempt(today - 2 * DAY_S), attempt(today - 1, cost_usd=0.25), attempt(today), attempt(clock.time())]
     store.record(rows)
-    assert ask(store) == (in_order(add_up(rows)), 3)
+    assert ask(store) == (in_order(add_up(rows)), 2)  # today, and the day before yesterday
     with closing(SQLiteStore(path, clock=clock)) as another:
         assert ask(another) == (in_order(add_up(rows)), 1)
     clock.advance(DAY_S)
     assert [ask(store) for _ in range(2)] == [(in_order(add_up(rows)), 1), (in_order(add_up(rows)), 0)]
+
+
+@pytest.mark.parametrize("days", [1, 5])
+def test_the_last_day_is_added_up_when_the_first_attempt_of_another_is_booked(store, path, today, days):
+    """Who asks for the first time after a month does not wait for all of it; a day without attempts is no day."""
+    store.record([attempt(today - days * DAY_S)])
+    store.record([attempt(today - days * DAY_S + 1)])
+    assert remembered(path) == {}
+    store.record([attempt(today)])
+    assert list(remembered(path)) == [f"{DAYS}{today // DAY_S - days:08.0f}"]
+    store.record([attempt(today + 1)])
+    assert ask(store)[1] == 1
+
+
+def test_a_day_that_is_not_over_is_not_remembered_when_the_clock_was_wrong(store, path, today):
+    """Whatever is booked for tomorrow."""
+    store.record([attempt(today)])
+    store.record([attempt(today + DAY_S)])
+    assert remembered(path) == {}
 
 
 def test_a_part_of_a_day_is_added_up_from_its_attempts(store, today):

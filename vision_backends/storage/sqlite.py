@@ -15,7 +15,7 @@ from vision_backends.clock import SYSTEM_CLOCK
 from vision_backends.storage.base import DAY_S, MAX_ENTRY_BYTES, CacheInfo, LedgerRow, LedgerTotal, StoreError
 from vision_backends.storage.sqlite_file import SQLiteFile
 from vision_backends.storage.sqlite_schema import BUSY_S, COLUMNS, KINDS
-from vision_backends.storage.sqlite_totals import first_day, forget_days, read_day
+from vision_backends.storage.sqlite_totals import first_day, forget_days, last_day, read_day
 
 if TYPE_CHECKING:
     import os
@@ -92,6 +92,7 @@ class SQLiteStore:
         self._max_cache_bytes = max_cache_bytes
         self._clock = clock
         self._prune_at = clock.monotonic()
+        self._next_day = 0.0
         self._file = SQLiteFile(Path(path), clock=clock, is_ours=is_ours)
         if not opens_later:
             self.open()
@@ -164,6 +165,10 @@ class SQLiteStore:
                     oldest = self._clock.time() - KEEP_LEDGER_S
                     db.execute("DELETE FROM ledger WHERE at < ?", (oldest,))
                     forget_days(db, oldest)
+        if rows and rows[-1].at >= self._next_day:
+            day = rows[-1].at // DAY_S * DAY_S
+            self._next_day = day + DAY_S
+            self._add_up_last_day(before=day)
 
     def rows(self, *, since: float = 0.0, until: float = float("inf")) -> Iterator[LedgerRow]:
         """Return the booked attempts with ``since <= at < until``, oldest first; a page of them at a time."""
@@ -236,6 +241,14 @@ class SQLiteStore:
     def close(self) -> None:
         """Close the connections of all threads; calling it twice is harmless."""
         self._file.close()
+
+    def _add_up_last_day(self, *, before: float) -> None:
+        """Have the last day before another remembered: whoever asks for many days finds them added up."""
+        with suppress(StoreError):
+            with self._file.connection() as db:
+                day = last_day(db, before)
+            if day is not None and day + DAY_S <= self._clock.time():
+                list(self.totals(since=day, until=day + DAY_S))
 
     def _write_in_passing(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
         """Write what is no loss if it is not written, unless that has to be waited for."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
 
-__all__ = ["first_day", "forget_days", "read_day"]
+__all__ = ["first_day", "forget_days", "last_day", "read_day"]
 
 ALIKE = ("task", "backend", "outcome", "model", "error")
 """What attempts of one total have in common, beside the day."""
@@ -44,6 +44,8 @@ PERIOD = "FROM ledger WHERE at >= ? AND at < ?"
 
 FIRST_ROW = f"SELECT at {PERIOD} ORDER BY at LIMIT 1"
 
+LAST_ROW = "SELECT at FROM ledger WHERE at < ? ORDER BY at DESC LIMIT 1"
+
 CONTENT = f"SELECT count(*), total(at) {PERIOD}"
 """What differs as soon as an attempt is added or removed; attempts are never changed. The index on times has it all."""
 
@@ -59,6 +61,12 @@ DAYS = "ledger_day/1/"
 def first_day(db: sqlite3.Connection, since: float, until: float) -> float | None:
     """Return when the day of the first attempt with ``since <= at < until`` began, or None where there is none."""
     row = db.execute(FIRST_ROW, (since, until)).fetchone()
+    return None if row is None else float(row[0] // DAY_S * DAY_S)
+
+
+def last_day(db: sqlite3.Connection, until: float) -> float | None:
+    """Return when the day of the last attempt with ``at < until`` began, or None where there is none."""
+    row = db.execute(LAST_ROW, (until,)).fetchone()
     return None if row is None else float(row[0] // DAY_S * DAY_S)
 
 
