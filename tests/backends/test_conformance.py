@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vision_backends import AsyncBackend, Backend, ConfigError, Description, InvalidRequestError, Model, Router, Trace
-from vision_backends.backends.conformance import fault_of
+from vision_backends.backends.conformance import defect_of
 from vision_backends.backends.registry import make_backend
 from vision_backends.testing import FakeAsyncBackend, FakeBackend
 
@@ -164,7 +164,7 @@ def test_what_an_instance_lacks_is_said_by_the_router_and_by_the_configuration(k
 @pytest.mark.parametrize("backend", [Base(), Decorated(), FakeBackend(), FakeAsyncBackend()])
 def test_what_works_is_not_refused(backend):
     """Also where a decorator hides that a method is a coroutine."""
-    assert fault_of(backend) is None
+    assert defect_of(backend) is None
     with Router([backend]) as router:
         assert router.describe(PICTURE).trace.backend == backend.name
 

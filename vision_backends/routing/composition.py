@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from vision_backends.arguments import did_you_mean, iterate, shown
 from vision_backends.backends.base import Backend
-from vision_backends.backends.conformance import fault_of
+from vision_backends.backends.conformance import defect_of
 from vision_backends.backends.requests import (
     AskRequest,
     DescribeRequest,
@@ -81,9 +81,9 @@ def _rungs(ladder: Iterable[object]) -> tuple[Backend, ...]:
     for rung in iterate("The ladder", ladder, remedy=remedy):
         if not isinstance(rung, Backend):
             raise InvalidRequestError(f"{shown(rung)} on the ladder is not a backend.", remedy=remedy)
-        fault = fault_of(rung)
-        if fault is not None:
-            raise InvalidRequestError(f"A {type(rung).__name__} on the ladder {fault.words}.", remedy=fault.remedy)
+        defect = defect_of(rung)
+        if defect is not None:
+            raise InvalidRequestError(f"A {type(rung).__name__} on the ladder {defect.words}.", remedy=defect.remedy)
         rungs.append(rung)
     return tuple(rungs)
 

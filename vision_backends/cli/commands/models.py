@@ -28,7 +28,7 @@ from vision_backends.errors import InvalidRequestError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vision_backends.backends.local.hub.verify import Verdict
+    from vision_backends.backends.local.hub.verify import FileCheck
 
 __all__ = ["models"]
 
@@ -138,7 +138,7 @@ def verify(
         raise typer.Exit(NOTHING_ANSWERED)
 
 
-def _verdicts(inventory: Inventory, entry: Entry, *, every: bool) -> "list[Verdict]":
+def _verdicts(inventory: Inventory, entry: Entry, *, every: bool) -> "list[FileCheck]":
     from vision_backends.backends.local.hub.progress import Progress
 
     held = inventory.hold(entry)
@@ -151,7 +151,7 @@ def _verdicts(inventory: Inventory, entry: Entry, *, every: bool) -> "list[Verdi
         return list(inventory.verify(entry, held, progress))
 
 
-def _print_verdicts(found: "Sequence[tuple[Entry, Verdict]]") -> None:
+def _print_verdicts(found: "Sequence[tuple[Entry, FileCheck]]") -> None:
     print_table(
         ("model", "file", "size", "verdict", "detail"),
         [

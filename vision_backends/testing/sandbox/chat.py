@@ -13,7 +13,7 @@ from vision_backends.testing.sandbox.answers import Answer, Prompt, compose
 from vision_backends.testing.sandbox.context import Context, Draft
 from vision_backends.testing.sandbox.corruptions import corrupt_answer, corrupt_reply
 from vision_backends.testing.sandbox.prompts import read_chat
-from vision_backends.testing.sandbox.wire import Event, Reply
+from vision_backends.testing.sandbox.wire import Event, HttpReply
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -33,9 +33,9 @@ def respond(body: Mapping[str, Any], context: Context) -> Draft:
         options = body.get("stream_options") or {}
         counted = answer.counted and options.get("include_usage") is True
         events = tuple(_events(prompt, replace(answer, counted=counted), context))
-        reply = Reply(events=events)
+        reply = HttpReply(events=events)
     else:
-        reply = Reply(body=_document(prompt, answer, context))
+        reply = HttpReply(body=_document(prompt, answer, context))
     tokens = prompt.input_tokens + answer.output_tokens
     return Draft(pictures=prompt.pictures, tokens=tokens, reply=corrupt_reply(reply, context.fault))
 

@@ -12,7 +12,7 @@ from vision_backends.testing.sandbox.faults import HEALTHY, Fault
 
 if TYPE_CHECKING:
     from vision_backends.testing.sandbox.pictures import Album, Picture
-    from vision_backends.testing.sandbox.wire import Reply
+    from vision_backends.testing.sandbox.wire import HttpReply
 
 __all__ = ["Context", "Draft"]
 
@@ -46,4 +46,4 @@ class Draft:
 
     pictures: tuple[Picture, ...] = ()
     tokens: int = 0
-    reply: Reply
+    reply: HttpReply

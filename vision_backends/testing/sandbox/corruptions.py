@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from vision_backends.testing.sandbox.answers import Answer
     from vision_backends.testing.sandbox.faults import Fault
-    from vision_backends.testing.sandbox.wire import Reply
+    from vision_backends.testing.sandbox.wire import HttpReply
 
     Vectors = npt.NDArray[np.float32]
 
@@ -47,7 +47,7 @@ def corrupt_answer(answer: Answer, fault: Fault) -> Answer:
     return replace(answer, text=corruption(answer.text)) if corruption else answer
 
 
-def corrupt_reply(reply: Reply, fault: Fault) -> Reply:
+def corrupt_reply(reply: HttpReply, fault: Fault) -> HttpReply:
     """Return the reply as the fault would have it."""
     corruption = _REPLY_CORRUPTIONS.get(fault.corruption or "")
     return corruption(reply, fault) if corruption else reply
@@ -89,13 +89,13 @@ _TEXT_CORRUPTIONS: Mapping[str, Callable[[str], str]] = {
 }
 
 
-def _invalid_json(reply: Reply, fault: Fault) -> Reply:
+def _invalid_json(reply: HttpReply, fault: Fault) -> HttpReply:
     del fault
     headers = {**reply.headers, "content-type": "application/json"}
     return replace(reply, body=json.dumps(reply.body)[:-2], events=None, headers=headers)
 
 
-def _renamed_model(reply: Reply, fault: Fault) -> Reply:
+def _renamed_model(reply: HttpReply, fault: Fault) -> HttpReply:
     del fault
 
     def rename(value: Any) -> Any:  # noqa: ANN401 — any JSON
@@ -108,7 +108,7 @@ def _renamed_model(reply: Reply, fault: Fault) -> Reply:
     return replace(reply, body=rename(reply.body), events=events)
 
 
-def _list_content(reply: Reply, fault: Fault) -> Reply:
+def _list_content(reply: HttpReply, fault: Fault) -> HttpReply:
     del fault
     if reply.events is not None:
         return reply
@@ -123,19 +123,19 @@ def _as_parts(text: str | None) -> list[dict[str, str]]:
     return [{"type": "text", "text": text or ""}]
 
 
-def _no_choices(reply: Reply, fault: Fault) -> Reply:
+def _no_choices(reply: HttpReply, fault: Fault) -> HttpReply:
     del fault
     if reply.events is not None:
         return replace(reply, events=(Event("[DONE]"),))
     return replace(reply, body={**reply.body, ("choices" if "choices" in reply.body else "output"): []})
 
 
-def _no_done(reply: Reply, fault: Fault) -> Reply:
+def _no_done(reply: HttpReply, fault: Fault) -> HttpReply:
     del fault
     return replace(reply, events=reply.events and tuple(e for e in reply.events if e.data != "[DONE]"))
 
 
-def _no_finish(reply: Reply, fault: Fault) -> Reply:
+def _no_finish(reply: HttpReply, fault: Fault) -> HttpReply:
     del fault
     if reply.events is None:
         return reply
@@ -148,7 +148,7 @@ def _finishes(event: Event) -> bool:
     return bool(choices and choices[0].get("finish_reason"))
 
 
-def _error_event(reply: Reply, fault: Fault) -> Reply:
+def _error_event(reply: HttpReply, fault: Fault) -> HttpReply:
     if reply.events is None:
         return reply
     half = reply.events[: max(1, len(reply.events) // 2)]
@@ -159,7 +159,7 @@ def _error_event(reply: Reply, fault: Fault) -> Reply:
     return replace(reply, events=(*half, Event(data, name="error")))
 
 
-def _early_usage(reply: Reply, fault: Fault) -> Reply:
+def _early_usage(reply: HttpReply, fault: Fault) -> HttpReply:
     """Move the usage from a last chunk of its own to the chunk that carries the finish reason."""
     del fault
     counted = [e for e in reply.events or () if isinstance(e.data, dict) and not e.data.get("choices")]
@@ -171,12 +171,12 @@ def _early_usage(reply: Reply, fault: Fault) -> Reply:
     return replace(reply, events=tuple(moved))
 
 
-def _shuffled_vectors(reply: Reply, fault: Fault) -> Reply:
+def _shuffled_vectors(reply: HttpReply, fault: Fault) -> HttpReply:
     del fault
     return replace(reply, body={**reply.body, "data": reply.body["data"][::-1]})
 
 
-_REPLY_CORRUPTIONS: Mapping[str, Callable[[Reply, Fault], Reply]] = {
+_REPLY_CORRUPTIONS: Mapping[str, Callable[[HttpReply, Fault], HttpReply]] = {
     "invalid_json": _invalid_json,
     "renamed_model": _renamed_model,
     "list_content": _list_content,

@@ -15,7 +15,7 @@ from vision_backends.testing.sandbox.answers import text_tokens
 from vision_backends.testing.sandbox.context import Context, Draft
 from vision_backends.testing.sandbox.corruptions import corrupt_reply, corrupt_vectors
 from vision_backends.testing.sandbox.prompts import read_content
-from vision_backends.testing.sandbox.wire import ApiError, Reply
+from vision_backends.testing.sandbox.wire import ApiError, HttpReply
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,7 +60,7 @@ def respond(body: Mapping[str, Any], context: Context) -> Draft:
     document = {"object": "list", "data": rows, "model": body["model"]}
     if context.fault.corruption != "no_usage":
         document["usage"] = {"prompt_tokens": tokens, "total_tokens": tokens}
-    reply = corrupt_reply(Reply(body=document), context.fault)
+    reply = corrupt_reply(HttpReply(body=document), context.fault)
     return Draft(pictures=pictures, tokens=tokens, reply=reply)
 
 

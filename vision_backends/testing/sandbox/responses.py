@@ -12,7 +12,7 @@ from vision_backends.testing.sandbox.answers import Answer, Prompt, compose
 from vision_backends.testing.sandbox.context import Context, Draft
 from vision_backends.testing.sandbox.corruptions import corrupt_answer, corrupt_reply
 from vision_backends.testing.sandbox.prompts import read_responses
-from vision_backends.testing.sandbox.wire import Event, Reply
+from vision_backends.testing.sandbox.wire import Event, HttpReply
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -32,9 +32,9 @@ def respond(body: Mapping[str, Any], context: Context) -> Draft:
     answer = corrupt_answer(compose(prompt), context.fault)
     document = _Document(body, prompt, answer, context)
     if prompt.stream or context.fault.corruption == "streamed":
-        reply = Reply(events=tuple(document.events()))
+        reply = HttpReply(events=tuple(document.events()))
     else:
-        reply = Reply(body=document.final())
+        reply = HttpReply(body=document.final())
     tokens = prompt.input_tokens + answer.output_tokens
     return Draft(pictures=prompt.pictures, tokens=tokens, reply=corrupt_reply(reply, context.fault))
 
