@@ -7,7 +7,7 @@ must not know any concrete backend.
 from __future__ import annotations
 
 import re
-from functools import wraps
+from functools import lru_cache, wraps
 from json import dumps
 from typing import TYPE_CHECKING, ParamSpec
 
@@ -15,11 +15,14 @@ from vision_backends.backends.base import Backend
 from vision_backends.errors import BackendError, VisionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 __all__ = ["in_own_words", "table_of", "tell_rung", "tell_table"]
 
 P = ParamSpec("P")
+
+CLASSES_KEPT = 64
+"""Classes of backends whose names are known without looking through their bases again."""
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 """What TOML takes as a key without quotation marks."""
@@ -70,9 +73,10 @@ def in_own_words(initialize: Callable[P, None]) -> Callable[P, None]:
     return told
 
 
-def _kinds(made: type[Backend]) -> list[str]:
+@lru_cache(maxsize=CLASSES_KEPT)
+def _kinds(made: type[Backend]) -> Sequence[str]:
     """Return the name of a class and of those that it is a variety of, as ``azure`` of ``openai``, its own first."""
-    return list(dict.fromkeys(name for each in made.__mro__ if isinstance(name := vars(each).get("name"), str)))
+    return tuple(dict.fromkeys(name for each in made.__mro__ if isinstance(name := vars(each).get("name"), str)))
 
 
 def _own_table(made: type[Backend]) -> str:

@@ -43,7 +43,7 @@ def _stand(backend: Backend, request: Request) -> Rung:
         backend.check(request)
     except BackendError as error:
         tell_rung(error, backend)
-        refusal = error
+        refusal = error.with_traceback(None)  # which refers to this frame: leave no circle behind
     name = model.name if model else ""
     scope = Scope(backend=backend.name, account=backend.credential or backend.name, model=name, task=request.task)
     return Rung(backend=backend, scope=scope, model=model, refusal=refusal)

@@ -166,6 +166,7 @@ class LocalModel:
         self._flaw: _Flaw | None = None
         folder = self._source.folder
         self._find = TimedLookup(self._look, clock=clock, mark=lambda: None if folder is None else _marks(folder))
+        self._missing = TimedLookup(self._why_missing, clock=clock, mark=lambda: self._flaw)
 
     @property
     def loaded(self) -> bool:
@@ -214,7 +215,7 @@ class LocalModel:
             return
         self._slot.check()
         if self._find() is None and self._download != "wait":
-            raise self._missing()
+            raise again(self._missing())
 
     async def get(self, deadline: Deadline) -> Engine:
         """Return it, loaded once however many callers ask.
@@ -237,7 +238,7 @@ class LocalModel:
         if self._slot.value is None:
             self._begin_fetch()
             if self._download == "never" and self._find() is None:
-                raise self._missing()
+                raise again(self._missing())
             self._slot.wait()
         with self._lock:
             self._used_at = self._clock.monotonic()  # the caller is about to use it
@@ -475,7 +476,7 @@ class LocalModel:
             self._latest = latest = _Copy(state, checkpoint)
         return latest
 
-    def _missing(self) -> NotReadyError:
+    def _why_missing(self) -> NotReadyError:
         later = "; the first request that reaches this rung fetches it" if self._download == "background" else ""
         pull = f"Run: vision models pull {self.name}{self._source.hint}"
         flaw = self._flaw
