@@ -2,19 +2,33 @@
 
 import asyncio
 import gc
+import io
+import logging
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from PIL import Image as PILImage
 
-from vision_backends import AllBackendsFailedError, AsyncRouter, ClosedError, Router, Usage
+from vision_backends import (
+    AllBackendsFailedError,
+    AsyncRouter,
+    ClosedError,
+    ContentRejectedError,
+    InvalidImageError,
+    QuotaExhaustedError,
+    Router,
+    UnavailableError,
+    Usage,
+)
 from vision_backends.storage import Stores
 from vision_backends.storage.memory import MemoryStore
 from vision_backends.testing import FakeAsyncBackend, FakeBackend
@@ -46,6 +60,69 @@ def row_of(router):
     """Return the only row of the ledger."""
     (row,) = router.ledger()
     return row
+
+
+class Watching(FakeBackend):
+    """Notes which images it was asked about, without keeping them."""
+
+    images: list
+
+    def describe(self, images, request, *, timeout_s):
+        """Answer as it is told."""
+        self.images += map(weakref.ref, images)
+        return super().describe(images, request, timeout_s=timeout_s)
+
+
+@pytest.fixture
+def no_collection():
+    """What is gone without the garbage collector is gone at once."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collection")
+@pytest.mark.parametrize(
+    "failure",
+    [
+        None,
+        UnavailableError("Out of order."),
+        QuotaExhaustedError("No quota."),
+        ContentRejectedError("No such pictures."),
+        RuntimeError("a bug"),
+    ],
+    ids=lambda failure: type(failure).__name__,
+)
+def test_what_a_call_has_worked_on_is_gone_with_it_however_it_ends(failure, caplog):
+    """Neither an error that was noted nor one that was raised keeps the image: its pixels are for the next."""
+    caplog.set_level(logging.CRITICAL)  # the records that a test keeps have the frames of what crashed
+    backends = Watching("first"), Watching("second")
+    for backend in backends:
+        backend.images = []
+    with Router(backends) as router:
+        for number in range(3):
+            for backend in backends:
+                router.reset()
+                backend.play(failure or 0.0)
+            photo = io.BytesIO()
+            PILImage.new("RGB", (64, 48 + number), "teal").save(photo, "PNG")
+            with suppress(AllBackendsFailedError, ContentRejectedError):
+                router.describe(photo.getvalue())
+        asked = [image for backend in backends for image in backend.images]
+        assert len(asked) >= 3
+        until(lambda: not [image for image in asked if image() is not None])
+
+
+@pytest.mark.usefixtures("no_collection")
+def test_errors_of_a_list_keep_nothing_of_what_they_are_about():
+    """However long they are kept: no frames, neither their own nor those of their causes."""
+    with Router([FakeBackend()]) as router:
+        errors = router.describe_many([b"broken", io.BytesIO(b"\x89PNG\r\n\x1a\nbroken"), Path("nowhere.jpg")])
+    assert [type(error) for error in errors] == [InvalidImageError] * 3
+    causes = [cause for error in errors for cause in (error.__cause__, error.__context__) if cause is not None]
+    assert causes
+    assert [each.__traceback__ for each in (*errors, *causes)] == [None] * (3 + len(causes))
 
 
 def test_a_cancelled_call_is_given_up_and_booked_with_its_estimate():

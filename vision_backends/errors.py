@@ -25,7 +25,7 @@ This module decides how failures are named; it must not know any provider's code
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from vision_backends.foreign_text import printable, quote
 
@@ -75,6 +75,8 @@ ABOUT_ONE_INPUT = frozenset(
 """These, and the codes of an `InvalidReplyError` that is about what a model has said of one of several inputs."""
 
 
+E = TypeVar("E", bound=BaseException)
+
 MAX_CODE_CHARS = 200
 
 MAX_DELAY_S = 32 * 86_400.0
@@ -112,6 +114,22 @@ def _shown(text: str) -> str:
     if len(text) > MAX_MESSAGE_CHARS:  # what is said of a long name often stands behind it
         text = f"{text[: MAX_MESSAGE_CHARS // 2]}…{text[-MAX_MESSAGE_CHARS // 2 :]}"
     return printable(text, keep="\n")
+
+
+def without_frames(error: E) -> E:
+    """Return an error that is kept instead of raised, without its traceback and those of its causes.
+
+    The frames in them would keep what they worked on, such as images, and refer to whoever keeps the error.
+    """
+    left: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while left:
+        each = left.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            each.__traceback__ = None
+            left += each.__cause__, each.__context__
+    return error
 
 
 def plausible_delay_s(seconds: float | None) -> float | None:

@@ -94,5 +94,5 @@ if __name__ == "__main__":
     show(
         f"Lists against a hosted model of {DELAY_S * 1000:.0f} ms",
         measure_lists,
-        options={"calls": 400, "large_calls": 200, "rounds": 3},
+        options={"calls": 600, "large_calls": 300, "rounds": 3},
     )

@@ -24,6 +24,7 @@ from vision_backends.errors import (
     TimedOutError,
     UnavailableError,
     VisionError,
+    without_frames,
 )
 from vision_backends.health.budget_state import BudgetReservedError
 from vision_backends.routing.lines import Settlements
@@ -322,7 +323,7 @@ class Attempts:
         try:
             admitted = await self.admit(turn, items, timeout_s=timeout_s)
         except BudgetReservedError as reserved:
-            return reserved
+            return without_frames(reserved)
         if admitted is None:
             return None
         permit, estimate = admitted
@@ -330,12 +331,14 @@ class Attempts:
         try:
             answers = await self._answers(turn, flight, permit, estimate, timeout_s=timeout_s)
         except CallerError as error:
+            without_frames(error)
             if len(items) == 1:
                 self.note(items, turn, "failed", error)
                 items[0].error = error
             await self.ended(permit, partial(permit.released, usage=error.usage))
             return error
         except BackendError as error:
+            without_frames(error)
             if _concerns_one(error) and len(items) > 1:
                 await self.ended(permit, partial(permit.released, usage=error.usage))
                 return error

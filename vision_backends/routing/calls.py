@@ -111,7 +111,10 @@ class Calls:
             async def answer() -> A:
                 (outcome,) = await self._answer([item], request, kind, checked, opened=opened)
                 if isinstance(outcome, VisionError):
-                    raise outcome
+                    try:
+                        raise outcome
+                    finally:
+                        del outcome  # its traceback refers to this frame: leave no circle behind
                 if isinstance(request, AskRequest) and request.reader is not None:
                     reply: Any = outcome
                     return cast("A", await engine_loop().compute.start(partial(with_instance, reply, request.reader)))
@@ -261,7 +264,8 @@ class Calls:
             await self._written_and_told()
         answer = complete(item)
         if not isinstance(answer, Description):
-            raise item.error or failure(item, request)
+            _raise_error_of(item)
+            raise failure(item, request)
         return answer
 
     def _backends(self, request: Request, options: CallOptions) -> Sequence[Backend]:
@@ -323,5 +327,9 @@ class AwaitedCalls(Calls):
 
 
 def _raise_error_of(item: Item) -> None:
-    if item.error is not None:
-        raise item.error
+    error, item.error = item.error, None
+    try:
+        if error is not None:
+            raise error
+    finally:
+        del error

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from vision_backends.backends.requests import EmbedRequest, EmbedTextRequest
 from vision_backends.backends.rung_names import tell_rung
-from vision_backends.errors import BackendError, NotSupportedError
+from vision_backends.errors import BackendError, NotSupportedError, without_frames
 from vision_backends.health.policy import Scope
 from vision_backends.reports import Explanation, Verdict
 from vision_backends.routing.call import Rung
@@ -43,7 +43,7 @@ def _stand(backend: Backend, request: Request) -> Rung:
         backend.check(request)
     except BackendError as error:
         tell_rung(error, backend)
-        refusal = error.with_traceback(None)  # which refers to this frame: leave no circle behind
+        refusal = without_frames(error)
     name = model.name if model else ""
     scope = Scope(backend=backend.name, account=backend.credential or backend.name, model=name, task=request.task)
     return Rung(backend=backend, scope=scope, model=model, refusal=refusal)

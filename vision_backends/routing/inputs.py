@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from vision_backends.arguments import shown
 from vision_backends.backends.requests import Account, EmbedTextRequest, check_unicode, is_embedding
 from vision_backends.clock import Deadline
-from vision_backends.errors import CallerError, InvalidRequestError, NotSupportedError
+from vision_backends.errors import CallerError, InvalidRequestError, NotSupportedError, without_frames
 from vision_backends.images.image import Opening, begin_opening
 from vision_backends.images.room import ROOM
 from vision_backends.images.several import SeveralOpenings
@@ -267,7 +267,7 @@ def _noting_error_of(item: Item, share: Share | None = None) -> Iterator[None]:
     try:
         yield
     except CallerError as error:
-        item.error = item.error or error
+        item.error = item.error or without_frames(error)
         if share is not None:
             share.leave()
 

@@ -219,7 +219,8 @@ def _outcome(item: Item, request: Request) -> Answer | VisionError:
     answer = complete(item)
     if answer is not None:  # even one that is empty: finding nothing is an answer
         return answer
-    return item.error or failure(item, request)
+    error, item.error = item.error, None  # whoever raises it refers to the item
+    return error or failure(item, request)
 
 
 class _TimeBudget:

@@ -20,6 +20,7 @@ from vision_backends.errors import (
     StreamInterruptedError,
     TimedOutError,
     VisionError,
+    without_frames,
 )
 from vision_backends.health.budget_state import BudgetReservedError
 from vision_backends.types import FREE, Description, Usage
@@ -314,7 +315,7 @@ class StreamLadder:
             raise
         except CallerError as error:
             attempts.note([item], turn, "failed", error)
-            item.error = error
+            item.error = without_frames(error)
             await attempts.ended(permit, partial(permit.released, usage=error.usage))
         except BackendError as error:
             elapsed_s = attempts.clock.monotonic() - started

@@ -194,15 +194,16 @@ class Outage:
         if self.error is None:
             self._since, self._is_told = now, False
         elif is_slow and self._is_told:
-            return self.error  # which says more
-        self.error = error if isinstance(error, StoreError) else StoreError(f"The store failed: {error!r}")
+            return _copy_of(self.error)  # which says more
+        raised = error if isinstance(error, StoreError) else StoreError(f"The store failed: {error!r}")
+        self.error = _copy_of(raised)
         self.retry_at = now + RETRY_S
         if not self._is_told and not isinstance(error, StoreClosedError):
             if is_slow and now - self._since < WARN_S:
-                return self.error
+                return raised
             self._is_told = True
-            _log.warning("Cannot %s: %s Until it can, this is kept in memory.", self._what, self.error)
-        return self.error
+            _log.warning("Cannot %s: %s Until it can, this is kept in memory.", self._what, raised)
+        return raised
 
     def end(self) -> None:
         """Note that the store has answered."""
@@ -210,6 +211,11 @@ class Outage:
             self.error = None
             if self._is_told:
                 _log.warning("The store is back.")
+
+
+def _copy_of(error: StoreError) -> StoreError:
+    """Return an error to keep or to raise: one that is both would keep the frames of the calls that meet it."""
+    return type(error)(error.message, remedy=error.remedy)
 
 
 class Reader:

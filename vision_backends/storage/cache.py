@@ -42,6 +42,10 @@ LENGTH_AT = 8
 """Where the checksummed part begins: with the length of the header."""
 
 
+_canonical = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+"""Returns JSON, unescaped and with lone surrogates: two halves of a character and the character itself differ."""
+
+
 def cache_keys(
     *,
     task: Task,
@@ -80,11 +84,6 @@ def cache_keys(
         return hashlib.sha256(encoded.encode("utf-8", "surrogatepass")).hexdigest()
 
     return key_of
-
-
-def _canonical(value: object) -> str:
-    """Return JSON, unescaped and with lone surrogates: two halves of a character and the character itself differ."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def encode(answer: Answer) -> bytes:

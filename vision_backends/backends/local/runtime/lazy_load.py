@@ -9,6 +9,7 @@ import asyncio
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from traceback import clear_frames
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from vision_backends.backends.local.hub.progress import Progress
@@ -179,6 +180,8 @@ class Slot(Generic[T]):
         except BaseException as error:  # noqa: BLE001 — raised in the callers that wait
             load.error = NotReadyError(f"{self._name} could not be loaded: {type(error).__name__}: {error}")
             load.error.__cause__ = error
+        if load.error is not None:
+            clear_frames((load.error.__cause__ or load.error).__traceback__)  # which hold what was loaded already
         with self._lock:
             self._loads -= 1
             if self._under_way is load:  # it was not closed meanwhile

@@ -5,7 +5,7 @@ This module decides when to look again. It must not know what is looked up.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar, cast
 
 from vision_backends.backends.local.runtime.lazy_load import again
 from vision_backends.errors import NotReadyError
@@ -60,7 +60,7 @@ class TimedLookup(Generic[T]):
         try:
             value = self._look()
         except NotReadyError as error:
-            self._known = _Known(until, mark, None, error)
+            self._known = _Known(until, mark, None, cast("NotReadyError", again(error)))
             raise
         self._known = _Known(until, mark, value, None)
         return value
