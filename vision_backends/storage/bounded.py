@@ -81,11 +81,6 @@ class StoreTime:
         """Whether much less is left than a call has: it is in a hurry, or has waited before."""
         return self.left_s < CALL_S / 2
 
-    @property
-    def is_short(self) -> bool:
-        """Whether much less is left than a call has: it is in a hurry, or has waited before."""
-        return self.left_s < CALL_S / 2
-
 
 _store_time: ContextVar[StoreTime | None] = ContextVar("time for stores", default=None)
 
