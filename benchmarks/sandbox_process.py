@@ -25,6 +25,8 @@ API_KEY = "sk-sandbox"
 
 TIMEOUT_S = 60.0
 
+SERVE = "from vision_backends.testing.sandbox.command import SandboxOptions, serve; serve(SandboxOptions())"
+
 OWN = ("VISION_", "OPENAI_", "XDG_", "LITELLM_", "LANGCHAIN_", "LANGSMITH_")
 """Beginnings of variables that would change what is measured."""
 
@@ -50,9 +52,7 @@ class RemoteSandbox:
     @contextmanager
     def started(cls) -> Iterator[Self]:
         """Run one as long as the block does."""
-        process = subprocess.Popen(
-            [sys.executable, "-m", "vision_backends.testing.sandbox"], stdout=subprocess.PIPE, text=True
-        )
+        process = subprocess.Popen([sys.executable, "-c", SERVE], stdout=subprocess.PIPE, text=True)
         try:
             first_line = process.stdout.readline() if process.stdout else ""
             _, _, url = first_line.strip().partition("=")

@@ -156,7 +156,7 @@ def test_a_backend_that_cannot_be_made_is_named_with_the_reason():
 @pytest.mark.parametrize("value", ["6", True, [6]])
 def test_a_limit_that_is_no_number_is_refused(value):
     """As in the configuration."""
-    with pytest.raises(ConfigError, match=r"requests_per_minute=.* is no number"):
+    with pytest.raises(ConfigError, match=r"requests_per_minute=.* is not a number"):
         Limits(requests_per_minute=value)
 
 
@@ -169,7 +169,7 @@ def test_a_value_is_shown_on_one_line_and_cut():
 
 def test_a_configuration_that_is_no_path_is_refused():
     """A dictionary, for instance."""
-    with pytest.raises(ConfigError, match=r"is no path\. Pass the path of a vision\.toml"):
+    with pytest.raises(ConfigError, match=r"is not a path\. Pass the path of a vision\.toml"):
         Router.from_config({"ladder": ["embedded"]})
 
 

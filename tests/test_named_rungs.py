@@ -435,7 +435,7 @@ class TestSharedBudgets:
             ("daily", "dayly", r"\[accounts.work\] has an unknown key 'dayly_budget_usd'. Did you mean 'daily_"),
             ("= 5", "= 0", r"daily_budget_usd = 0.0 must be positive"),
             ("[accounts.work]", '[accounts.work]\naccount = "x"', r"\[accounts.work\] names an account, and is one"),
-            ("[accounts.work]", '[accounts."A B"]', r"'A B' is no name"),
+            ("[accounts.work]", '[accounts."A B"]', r"'A B' is not a name"),
         ],
     )
     def test_what_has_no_meaning_is_an_error(self, from_toml, ladder, before, after, message):

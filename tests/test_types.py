@@ -205,6 +205,26 @@ def test_a_vector_is_read_only(again):
         vector[0] = 1.0
 
 
+def test_a_vector_cannot_be_made_writable():
+    """So it may be shared."""
+    with pytest.raises(ValueError, match="WRITEABLE"):
+        unit(3, 4).vector.flags.writeable = True
+
+
+def test_a_record_that_is_made_from_another_shares_its_vector():
+    """A vector takes up to 16 kB, and an answer is made anew with each thing that is found out about it."""
+    embedding = unit(3, 4)
+    assert dataclasses.replace(embedding, source="photo.jpg").vector is embedding.vector
+
+
+def test_a_small_part_of_a_large_buffer_is_copied():
+    """A vector does not keep all the others of its batch in memory."""
+    rows = np.frombuffer(np.eye(4, dtype=np.float32).tobytes(), dtype=np.float32).reshape(4, 4)
+    vector = Embedding(vector=rows[1], space="toy").vector
+    assert vector.tolist() == [0.0, 1.0, 0.0, 0.0]
+    assert not np.shares_memory(vector, rows)
+
+
 @pytest.mark.parametrize(
     ("vector", "says"),
     [

@@ -55,7 +55,7 @@ def check_text(name: str, value: object, *, example: str) -> None:
         InvalidRequestError: It is something else.
     """
     if value is not None and not isinstance(value, str):
-        raise InvalidRequestError(f"{name}={shown(value)} is no text.", remedy=f"Write for example: {name}={example}")
+        raise InvalidRequestError(f"{name}={shown(value)} is not text.", remedy=f"Write for example: {name}={example}")
 
 
 def check_number(name: str, value: object, *, example: float, whole: bool = False, optional: bool = True) -> None:
@@ -76,7 +76,9 @@ def check_number(name: str, value: object, *, example: float, whole: bool = Fals
         return
     if not (is_number and (not whole or float(cast("float", value)).is_integer())):
         kind = "whole number" if whole else "number"
-        raise InvalidRequestError(f"{name}={shown(value)} is no {kind}.", remedy=f"Write for example: {name}={example}")
+        raise InvalidRequestError(
+            f"{name}={shown(value)} is not a {kind}.", remedy=f"Write for example: {name}={example}"
+        )
 
 
 def check_flag(name: str, value: object) -> None:

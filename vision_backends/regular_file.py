@@ -34,7 +34,7 @@ def open_regular(path: str | bytes | os.PathLike[str]) -> Iterator[tuple[BinaryI
     Raises:
         NotRegularFileError: It is something else.
         OSError: It cannot be opened.
-        ValueError: It is no path.
+        ValueError: It is not a path.
     """
     _check(os.stat(path))  # noqa: PTH116 — of bytes, too; some devices do something when they are opened
     # Without O_NONBLOCK, opening a pipe would wait until something writes to it.

@@ -586,7 +586,7 @@ class Router:
         Args:
             images: One image as for `describe`, or a list of up to 16, which the model sees in their order.
             prompt: The question or instruction.
-            system: What holds for the whole answer, such as a role or a style.
+            system: Instructions for the whole answer, such as a role or a style.
             schema: The form of the answer: a JSON schema, or a class of pydantic's. ``reply.data`` follows it, as JSON
                 values or an instance of the class; a rung that does not keep to it is asked once more, and then passed
                 by. A schema may refer only to what stands in it.

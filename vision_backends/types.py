@@ -212,13 +212,14 @@ class Embedding(VersionedRecord):
     def __post_init__(self) -> None:
         import numpy as np
 
-        vector = np.array(self.vector, dtype=np.float32)  # a copy that no one else can write to
+        vector = np.asarray(self.vector, dtype=np.float32)
         if vector.ndim != 1 or vector.size == 0:
             raise ValueError(f"An embedding is a vector of shape [D], not {vector.shape}.")
+        if not _is_constant(vector):
+            vector = np.frombuffer(vector.tobytes(), dtype=np.float32)
         norm = float(np.linalg.norm(vector))
         if not math.isclose(norm, 1.0, abs_tol=1e-3):
             raise ValueError(f"An embedding has length 1, not {norm:.4g}.")
-        vector.flags.writeable = False
         object.__setattr__(self, "vector", vector)
 
     @property
@@ -571,9 +572,9 @@ class Detections(_Answer):
             >>> router.detect("astronaut.jpg").draw().size
             (512, 512)
         """
-        from vision_backends.results.pictures import drawn
+        from vision_backends.results.pictures import picture
 
-        return drawn(self, image)
+        return picture(self, image)
 
     def plot(self, *, image: ImageSource | None = None, ax: Any = None) -> Any:  # noqa: ANN401 — matplotlib is not a dependency
         """Draw the image with its boxes on axes of matplotlib's, and return these.
@@ -600,6 +601,12 @@ def _cut(text: str) -> str:
     """Return a text in quotes, on one line and cut if it is long."""
     line = " ".join(text.split())
     return repr(line if len(line) <= _SHOWN_CHARS else line[: _SHOWN_CHARS - 1] + "…")
+
+
+def _is_constant(vector: npt.NDArray[np.float32]) -> bool:
+    """Return whether a vector can never be written to, as that of another record: one copy serves both."""
+    owner: object = vector.base
+    return isinstance(owner, bytes) and len(owner) == vector.nbytes
 
 
 def _said_by(answer: Description | Reply | Embedding | Detections) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vision_backends import AsyncBackend, Backend, ConfigError, Description, InvalidRequestError, Model, Router, Trace
-from vision_backends.backends.conformance import fault_of
+from vision_backends.backends.conformance import defect_of
 from vision_backends.backends.registry import make_backend
 from vision_backends.testing import FakeAsyncBackend, FakeBackend
 
@@ -139,10 +139,10 @@ an_instance = FakeBackend()
     ("kind", "words", "remedy"),
     [
         (Nameless, "has no name", "Set Nameless.name"),
-        (HalfNamed, r"has the name 'a\ud83d', which is no valid Unicode", "Set HalfNamed.name"),
+        (HalfNamed, r"has the name 'a\ud83d', which is not valid Unicode", "Set HalfNamed.name"),
         (Taskless, "has no task", "describe, embed, embed_text, detect"),
         (Asynchronous, "has no task", "describe, embed, embed_text, detect"),
-        (Coroutine, "has a coroutine describe, but is no AsyncBackend", "subclass AsyncBackend"),
+        (Coroutine, "has a coroutine describe, but is not an AsyncBackend", "subclass AsyncBackend"),
         (StreamsAsynchronously, "has a coroutine describe_stream", "or write a plain describe_stream"),
         (WithoutTime, "has a describe that cannot be called", "def describe(self, images, request, *, timeout_s)"),
         (EmbedsAlone, "has a embed_text that cannot be called", "def embed_text(self, texts, request, *, timeout_s)"),
@@ -164,7 +164,7 @@ def test_what_an_instance_lacks_is_said_by_the_router_and_by_the_configuration(k
 @pytest.mark.parametrize("backend", [Base(), Decorated(), FakeBackend(), FakeAsyncBackend()])
 def test_what_works_is_not_refused(backend):
     """Also where a decorator hides that a method is a coroutine."""
-    assert fault_of(backend) is None
+    assert defect_of(backend) is None
     with Router([backend]) as router:
         assert router.describe(PICTURE).trace.backend == backend.name
 

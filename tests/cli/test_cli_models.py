@@ -454,5 +454,5 @@ def test_a_name_that_is_nearly_that_of_a_model_is_asked_about(vision):
     """A model of the hub may be called so nevertheless."""
     result = vision("models", "show", "dfine-smal")
     assert result.exit_code == 0
-    assert "dfine-smal is no model in the list. Did you mean ustc-community/dfine-small-coco?" in result.stderr
+    assert "dfine-smal is not a model in the list. Did you mean ustc-community/dfine-small-coco?" in result.stderr
     assert "Did you mean" not in vision("models", "show", "nanodet-g-416").stderr

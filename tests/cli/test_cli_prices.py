@@ -9,7 +9,7 @@ import pytest
 from vision_backends.testing import SandboxServer
 
 UNKNOWN = "second: the price of mine is unknown, and so is"
-REMEDY = "Set prices in [backends.second] (USD per million tokens), or price = 0 there if nobody pays for it"
+REMEDY = "Set prices in [backends.second] (USD per million tokens), or price = 0 there if it costs nothing"
 
 
 @pytest.fixture

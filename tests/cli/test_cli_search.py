@@ -114,9 +114,9 @@ def test_a_page_without_metadata(vision, fresh_user):
         (["search"], "nothing to search for"),
         (["search", "a dog", "--like", "photos/a.png"], "both"),
         (["search", "a dog", "-0", "--json"], "-0 and --json"),
-        (["search", "a dog", "--out", "sheet.png"], "no page"),
+        (["search", "a dog", "--out", "sheet.png"], "not an HTML page"),
         (["search", "a dog", "-n", "0"], "n=0"),
-        (["dedupe", "photos", "--similarity", "7"], "no correlation"),
+        (["dedupe", "photos", "--similarity", "7"], "not a correlation"),
         (["index", "nowhere"], "nowhere is not there"),
         (["index", "photos", "--backend", "nobody"], "nobody"),
     ],
@@ -179,7 +179,7 @@ def test_duplicates_are_listed_in_groups_and_nothing_is_removed(vision, indexed)
     assert (group["is_exact"], len(group["files"])) == (True, 2)
     assert copy.is_file()
     copy.unlink()
-    assert vision("dedupe", "--exact").stdout == "No photo is there twice.\n"
+    assert vision("dedupe", "--exact").stdout == "No photo exists more than once.\n"
 
 
 def test_the_second_of_two_writers_is_told(vision, indexed, fresh_user):

@@ -64,12 +64,12 @@ def test_a_file_that_is_gone_is_shown_as_such_and_can_be_revoked(vision, found):
 
 
 def test_what_could_not_be_used_is_not_trusted(vision, found):
-    """A misspelt key, a file that others may write, one that is not there."""
+    """A misspelt key, a file that others can write to, one that is not there."""
     found.write_text("deadlin_s = 5", encoding="utf-8")
     assert "Did you mean 'deadline_s'" in vision("trust").stderr
     found.write_text(TEXT, encoding="utf-8")
     found.chmod(0o666)
-    assert "others may write" in vision("trust").stderr
+    assert "others can write to" in vision("trust").stderr
     assert vision("trust", "nowhere.toml").exit_code == 2
     assert vision("trust", "--list", "--revoke").exit_code == 2
     assert "no file is trusted" in vision("trust", "--list").stderr

@@ -120,17 +120,17 @@ def test_a_renamed_rung_is_said_to_begin_its_budgets_anew(vision, kept_ladder, m
     limits = 'kind = "rungs:Costly"\ndaily_budget_usd = 1\n'
     kept_ladder("first", more=f"[backends.first]\n{limits}")
     vision("describe", make_photo())
-    assert "anew" not in vision("usage").stdout
+    assert "renamed" not in vision("usage").stdout
     kept_ladder("second", more=f"[backends.second]\n{limits}")
     said = (
-        "first has used $0.25 and 1,230 tokens this month and is no rung now. If it has got another name, its own "
-        "budgets begin anew under that.\n"
+        "first has used $0.25 and 1,230 tokens this month and is not a rung any more. If it was renamed, its own "
+        "budgets start at zero under the new name.\n"
     )
     for command in ("usage", "status"):
         assert said in vision(command).stdout
         assert "second.daily_budget_usd  [................]" in vision(command).stdout
     kept_ladder("second", more='backends.second.kind = "rungs:Costly"\n')
-    assert "anew" not in vision("usage").stdout
+    assert "renamed" not in vision("usage").stdout
 
 
 def test_a_budget_that_was_set_or_renamed_later_says_what_it_leaves_out(vision, kept_ladder, make_photo):

@@ -67,11 +67,11 @@ def test_nothing_is_overwritten(vision):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("3d", "is no name for a backend"),
-        ("Acme", "is no name for a backend"),
-        ("class", "is no name for a backend"),
-        ("../acme", "is no name for a backend"),
-        ("acme--two", "is no name for a backend"),
+        ("3d", "is not a valid name for a backend"),
+        ("Acme", "is not a valid name for a backend"),
+        ("class", "is not a valid name for a backend"),
+        ("../acme", "is not a valid name for a backend"),
+        ("acme--two", "is not a valid name for a backend"),
         ("openai", "is a backend of this package"),
         ("json", "There is a module 'json' already"),
         ("numpy", "There is a module 'numpy' already"),

@@ -276,7 +276,7 @@ class TestTrust:
         folder = fresh_user / ".local/share/vision-backends/trusted"
         assert folder.stat().st_mode & 0o077 == 0
         folder.chmod(0o777)
-        assert "others may write" in refusal().message
+        assert "others can write to" in refusal().message
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user whom nobody knows")
     def test_without_a_home_nothing_of_the_working_directory_counts_as_the_users(self, tmp_path):

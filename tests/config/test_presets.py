@@ -215,7 +215,7 @@ def table_row(preset) -> str:
     refused = [*preset.chat_refuses, *preset.embeddings_refuse]
     notes = [f"without {', '.join(f'`{name}`' for name in refused)}"] if refused else []
     notes += [f"{preset.texts_per_call} texts per request"] if preset.texts_per_call else []
-    notes += [f"answers nobody since {preset.retired}"] if preset.retired else []
+    notes += [f"has been shut down since {preset.retired}"] if preset.retired else []
     key += "" if preset.needs_key or not preset.key_variables else " (if it asks for one)"
     source = f"[{preset.seen}]({preset.source})"
     cells = [f'`"{preset.name}"`', preset.title, where, key, looks, preset.embeds, "; ".join(notes) or "–", source]

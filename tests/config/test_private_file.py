@@ -43,14 +43,14 @@ def test_a_file_that_others_may_write_is_refused(file, bits):
     """Also when it is named; the message says how to close it."""
     file.chmod(0o644 | bits)
     error = refusal(file)
-    assert f"others may write {str(file)!r}" in error.message
+    assert f"others can write to {str(file)!r}" in error.message
     assert f"chmod go-w {file}" in error.remedy
 
 
 def test_a_file_in_a_folder_that_others_may_write_is_refused(file):
     """They could put another one in its place."""
     file.parent.chmod(0o777)
-    assert f"others may write {str(file.parent)!r}" in refusal(file).message
+    assert f"others can write to {str(file.parent)!r}" in refusal(file).message
 
 
 def test_in_a_sticky_folder_everybody_has_their_own_files(file):
@@ -83,7 +83,7 @@ def test_a_group_that_others_are_in_may_not_write(file):
     assert load_settings(file).deadline_s == 5
     for group in (OTHER, grp.getgrnam("daemon").gr_gid):
         os.chown(file, -1, group)
-        assert "others may write" in refusal(file).message
+        assert "others can write to" in refusal(file).message
 
 
 @as_root
@@ -110,7 +110,7 @@ def test_a_link_is_as_good_as_each_folder_on_its_way(file, tmp_path):
         assert str(folder) in refusal(first / "a.toml").message
         folder.chmod(0o755)
     file.chmod(0o666)
-    assert "others may write" in refusal(first / "a.toml").message
+    assert "others can write to" in refusal(first / "a.toml").message
 
 
 @as_root
@@ -132,7 +132,7 @@ def test_what_is_no_regular_file_is_refused_at_once(name, tmp_path):
         os.mkfifo(path)
     elif name == "folder":
         path.mkdir()
-    assert "no regular file" in refusal(path).message
+    assert "not a regular file" in refusal(path).message
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "endless", "dangling", "circle"])

@@ -233,7 +233,7 @@ class TestPlaces:
     )
     def test_what_is_no_address_is_refused(self, url):
         """Without its password."""
-        with refused("fetched|no address") as caught:
+        with refused("fetched|valid address") as caught:
             fetch(url, limits=ALLOWED)
         assert "pw" not in str(caught.value)
 
@@ -262,7 +262,7 @@ class TestRedirects:
         given = {"resolve": resolve, "connect": connect}
         with refused("private network"):
             fetch(f"http://x.org/to/?{web.url}/a.png", limits=PUBLIC_ONLY, **given)
-        with refused("no http"):
+        with refused("not an http"):
             fetch("http://x.org/to/?file:///etc/passwd", limits=PUBLIC_ONLY, **given)
         assert [path for path, _ in web.seen if path == "/a.png"] == []
 

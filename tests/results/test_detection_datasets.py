@@ -121,7 +121,7 @@ def test_a_file_of_pascal_voc_is_xml_whatever_the_labels(tmp_path):
     [
         ([found("x/a.jpg"), found("y/a.png")], "Two images are called a"),
         ([found(None)], "without a name"),
-        ([found("a.jpg"), InvalidImageError("b.jpg cannot be read.")], "no answer but an error"),
+        ([found("a.jpg"), InvalidImageError("b.jpg cannot be read.")], "is an error, not an answer"),
     ],
 )
 def test_no_file_of_a_data_set_takes_the_place_of_another(tmp_path, save, results, says):
@@ -135,7 +135,7 @@ def test_no_file_of_a_data_set_takes_the_place_of_another(tmp_path, save, result
 @pytest.mark.parametrize("path", [None, 5, "a\0.json", b"a.json", ["a.json"]])
 def test_what_is_no_path_is_refused(save, path):
     """As any other argument that has no meaning."""
-    with pytest.raises(InvalidRequestError, match="is no path"):
+    with pytest.raises(InvalidRequestError, match="is not a path"):
         save(RESULTS[0], path)
 
 

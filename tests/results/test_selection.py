@@ -79,7 +79,7 @@ def test_an_index_that_is_out_of_range_is_an_index_error(index):
 @pytest.mark.parametrize("index", ["cat", ["cat"], None, 1.0, [0.5], True, [True, 1, 0], np.array([[True]]), {0}])
 def test_what_is_no_index_is_refused(index):
     """A label is not one: there is `filter` for that."""
-    with pytest.raises(InvalidRequestError, match="is no index of detections") as caught:
+    with pytest.raises(InvalidRequestError, match="is not an index of detections") as caught:
         FOUND[index]
     assert "filter" in caught.value.remedy
 

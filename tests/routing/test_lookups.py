@@ -27,10 +27,12 @@ class OnDisk(MemoryStore):
         self.answers.set()
         self.looks = []
         self.reads = 0
+        self.delay_s = 0.0
 
     def get_many(self, keys):
         """Note how many were asked for together."""
         self.answers.wait(5)
+        time.sleep(self.delay_s)
         self.looks.append(len(keys))
         kept = ((key, self.get(key)) for key in keys)
         return {key: value for key, value in kept if value is not None}
@@ -126,6 +128,24 @@ def test_a_store_that_hangs_holds_all_of_them_up_once(store):
     answers, seconds = asyncio.run(while_it_hangs())
     assert len(answers) == MANY - 2
     assert seconds < 4  # each of them waiting for itself would be 50 ms times 98
+
+
+@pytest.mark.usefixtures("patient_calls")
+def test_a_call_in_a_hurry_costs_no_other_its_cached_answer(store):
+    """It waits for half of its own time; those that came with it wait for as long as ever."""
+
+    async def with_one_in_a_hurry():
+        async with AsyncRouter(Router([FakeBackend(concurrency=MANY)], store=store)) as router:
+            await ask(router, range(1, 21))
+            await asyncio.sleep(0.2)  # it is in the store, rather than on its way there
+            store.delay_s = 0.02
+            hurried = asyncio.create_task(router.describe(picture(MANY), deadline_s=0.01))
+            answers = await ask(router, range(1, 21))
+            await asyncio.wait([hurried])
+            return answers
+
+    answers = asyncio.run(with_one_in_a_hurry())
+    assert [answer.trace.cached for answer in answers] == [True] * 20
 
 
 def test_a_caller_whose_loop_has_ended_holds_nobody_up(store):

@@ -65,8 +65,8 @@ class TestBackends:
         ("options", "message"),
         [
             ({"backends": "azure"}, "backends='azure' .* is one string"),
-            ({"backends": []}, "is no list of names"),
-            ({"backends": ["azure", 3]}, "is no list of names"),
+            ({"backends": []}, "is not a list of names"),
+            ({"backends": ["azure", 3]}, "is not a list of names"),
             ({"backends": 3}, "is a single int, not a list"),
             ({"backends": ["azure", "azure"]}, "names a rung twice"),
             ({"backends": ["azure"], "backend": "azure"}, "both say who is asked"),

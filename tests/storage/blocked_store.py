@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import contextmanager
 
+from vision_backends.storage.base import LedgerRow
 from vision_backends.storage.memory import MemoryStore
 
-__all__ = ["BlockedStore", "until"]
+__all__ = ["BlockedStore", "attempt", "until"]
 
 LONG_S = 30.0
 """Nobody waits for so long; who does is the fault that is looked for."""
@@ -19,6 +21,11 @@ def until(condition, timeout_s=20.0):
     while not condition():
         assert time.monotonic() < ends, "It did not happen."
         time.sleep(0.005)
+
+
+def attempt(number):
+    """An attempt to be booked."""
+    return LedgerRow(at=float(number), call_id=str(number), task="embed", backend="b", outcome="answered")
 
 
 class BlockedStore(MemoryStore):
@@ -87,3 +94,12 @@ class BlockedStore(MemoryStore):
     def booked(self):
         """The ledger, whether it answers or not."""
         return list(super().rows())
+
+    @contextmanager
+    def lent(self):
+        """Be there for a test, and let go of everybody at its end."""
+        try:
+            yield self
+        finally:
+            self.error = None
+            self.answers.set()

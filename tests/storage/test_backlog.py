@@ -6,11 +6,10 @@ import time
 from dataclasses import replace
 
 import pytest
-from blocked_store import BlockedStore, until
+from blocked_store import BlockedStore, attempt, until
 
-from vision_backends.storage.base import LedgerRow, StoreError, Stores
+from vision_backends.storage.base import StoreError
 from vision_backends.storage.bounded import store_time
-from vision_backends.storage.guarded import GuardedStores
 from vision_backends.storage.memory import MemoryStore
 from vision_backends.storage.sqlite import SQLiteStore
 
@@ -34,21 +33,8 @@ class JointStore(BlockedStore):
 @pytest.fixture
 def store():
     """A store that answers, for now; at the end it lets go of everybody."""
-    store = JointStore()
-    yield store
-    store.error = None
-    store.answers.set()
-
-
-@pytest.fixture
-def stores(store):
-    """Its guards."""
-    return GuardedStores(Stores.of(store))
-
-
-def row(number):
-    """An attempt."""
-    return LedgerRow(at=float(number), call_id=str(number), task="embed", backend="b", outcome="answered")
+    with JointStore().lent() as store:
+        yield store
 
 
 def test_an_answer_is_written_with_the_attempts_of_its_call(stores, store):
@@ -56,10 +42,10 @@ def test_an_answer_is_written_with_the_attempts_of_its_call(stores, store):
     stores.answers.put("k", b"v")
     assert stores.answers.get("k") == b"v"
     time.sleep(0.1)  # in which a writer that does not wait for them would write it
-    stores.ledger.record([row(1)])
-    until(lambda: store.given == [({"k": b"v"}, [row(1)])])
+    stores.ledger.record([attempt(1)])
+    until(lambda: store.given == [({"k": b"v"}, [attempt(1)])])
     until(lambda: stores.answers.get("k") == b"v")
-    assert list(stores.ledger.rows()) == [row(1)]
+    assert list(stores.ledger.rows()) == [attempt(1)]
 
 
 @pytest.mark.parametrize("wait", ["written", "close"])
@@ -76,7 +62,7 @@ def test_both_are_kept_as_long_as_the_store_is_away(stores, store):
     with store_time():
         for number in (1, 2):
             stores.answers.put(str(number), b"v")
-            stores.ledger.record([row(number)])
+            stores.ledger.record([attempt(number)])
         assert not stores.written()
         assert stores.answers.get_many(["1", "2"]) == {"1": b"v", "2": b"v"}
     store.error = None
@@ -89,14 +75,14 @@ def test_what_is_lost_at_the_end_is_said_of_both(stores, store, caplog):
     store.error = StoreError("The disk is on fire.")
     with store_time():
         stores.answers.put("k", b"v")
-        stores.ledger.record([row(1), row(2)])
+        stores.ledger.record([attempt(1), attempt(2)])
         stores.close()
     assert "2 attempts and 1 answers are lost" in caplog.text
 
 
 def test_a_file_takes_all_of_a_call_or_nothing(tmp_path):
     """An attempt that cannot be booked leaves no answer behind; an answer that is too large keeps no attempt out."""
-    booked = replace(row(1), at=time.time())
+    booked = replace(attempt(1), at=time.time())
     store = SQLiteStore(tmp_path / "store.sqlite", max_cache_bytes=1_000)
     with pytest.raises(TypeError):
         store.put_and_record({"k": b"v"}, [booked, None])

@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Timer
 
 import pytest
-from blocked_store import BlockedStore, until
+from blocked_store import BlockedStore, attempt, until
 
-from vision_backends.storage.base import LedgerRow, StoreError, Stores
+from vision_backends.storage.base import StoreError, Stores
 from vision_backends.storage.bounded import store_time
 from vision_backends.storage.guarded import GuardedStores
 from vision_backends.storage.guarded_states import GuardedStates
@@ -30,16 +30,8 @@ NOT_LONG_S = 10.0
 @pytest.fixture
 def store():
     """A store that answers, for now; at the end it lets go of everybody."""
-    store = BlockedStore()
-    yield store
-    store.error = None
-    store.answers.set()
-
-
-@pytest.fixture
-def stores(store):
-    """Its guards."""
-    return GuardedStores(Stores.of(store))
+    with BlockedStore().lent() as store:
+        yield store
 
 
 @pytest.fixture
@@ -56,11 +48,6 @@ def append(text):
         return new, new
 
     return change
-
-
-def row(number):
-    """An attempt."""
-    return LedgerRow(at=float(number), call_id=str(number), task="embed", backend="b", outcome="answered")
 
 
 @pytest.fixture(params=["hangs", "fails"])
@@ -233,16 +220,16 @@ def test_answers_are_found_wherever_they_are(stores, store, take_away):
 
 def test_attempts_are_booked_when_the_store_is_back(stores, store, take_away):
     """In their order, none of them twice."""
-    stores.ledger.record([row(1)])
+    stores.ledger.record([attempt(1)])
     assert stores.written()
     take_away()
     with store_time():
         for number in (2, 3, 4):
-            stores.ledger.record([row(number)])
+            stores.ledger.record([attempt(number)])
         assert not stores.written()
     bring_back(store)
-    until(lambda: store.booked() == [row(number) for number in (1, 2, 3, 4)])
-    until(lambda: list(stores.ledger.rows(since=2.0, until=4.0)) == [row(2), row(3)])
+    until(lambda: store.booked() == [attempt(number) for number in (1, 2, 3, 4)])
+    until(lambda: list(stores.ledger.rows(since=2.0, until=4.0)) == [attempt(2), attempt(3)])
 
 
 def test_the_end_waits_a_moment_and_says_what_is_lost(stores, store, take_away, caplog):
@@ -250,7 +237,7 @@ def test_the_end_waits_a_moment_and_says_what_is_lost(stores, store, take_away, 
     take_away()
     started = time.monotonic()
     with store_time():
-        stores.ledger.record([row(1), row(2)])
+        stores.ledger.record([attempt(1), attempt(2)])
         stores.answers.put("k", b"v")
         stores.states.update("k", append("a"))
     with caplog.at_level(logging.WARNING):
@@ -264,7 +251,7 @@ def test_what_waits_for_a_store_in_memory_is_bounded(stores, take_away, caplog):
     take_away()
     with caplog.at_level(logging.WARNING), store_time():
         for number in range(102):
-            stores.ledger.record([row(number)] * 1000)
+            stores.ledger.record([attempt(number)] * 1000)
         for number in range(20):
             stores.answers.put(str(number), bytes(4_000_000))
         for number in range(10_002):
@@ -307,30 +294,30 @@ def test_what_is_given_up_stops_nothing_that_comes_later(stores, store, caplog):
     """A client library of a server has errors of its own, which one cannot tell from bugs."""
     store.error = ValueError("A bug, or the server is restarted.")
     with store_time():
-        stores.ledger.record([row(1)])
+        stores.ledger.record([attempt(1)])
         stores.answers.put("1", b"1")
         stores.states.update_later("k", append("a"))
     until(lambda: caplog.text.count("is given up") == 3)
     bring_back(store)
-    stores.ledger.record([row(2)])
+    stores.ledger.record([attempt(2)])
     stores.answers.put("2", b"2")
     stores.states.update_later("k", append("b"))
-    until(lambda: (store.booked(), MemoryStore.get(store, "2"), store.kept("k")) == ([row(2)], b"2", "b"))
+    until(lambda: (store.booked(), MemoryStore.get(store, "2"), store.kept("k")) == ([attempt(2)], b"2", "b"))
 
 
 def test_the_end_writes_what_can_be_written_after_all(stores, store):
     """Even if the store has just come back."""
     store.error = StoreError("The disk is on fire.")
     with store_time():
-        stores.ledger.record([row(1)])
+        stores.ledger.record([attempt(1)])
         stores.written()
     bring_back(store)
     stores.close()
-    assert store.booked() == [row(1)]
+    assert store.booked() == [attempt(1)]
     stores.close()
-    stores.ledger.record([row(2)])  # too late, and nobody waits for it
+    stores.ledger.record([attempt(2)])  # too late, and nobody waits for it
     assert stores.written()
-    assert store.booked() == [row(1)]
+    assert store.booked() == [attempt(1)]
 
 
 def test_every_store_is_waited_for(store):
@@ -376,10 +363,10 @@ def test_a_store_that_does_not_block_is_used_as_it_is():
     """In the caller's own thread, and its errors are its own."""
     memory = MemoryStore()
     stores = GuardedStores(Stores.of(memory))
-    stores.ledger.record([row(1)])
+    stores.ledger.record([attempt(1)])
     stores.answers.put("k", b"v")
     assert stores.states.update("k", append("a")) == "a"
-    assert (list(memory.rows()), memory.get("k"), memory.read("k")) == ([row(1)], b"v", "a")
+    assert (list(memory.rows()), memory.get("k"), memory.read("k")) == ([attempt(1)], b"v", "a")
     assert stores.states.trouble is None
 
 
@@ -389,7 +376,7 @@ def test_a_forked_child_leaves_to_its_parent_what_is_on_its_way(stores, store):
     """Neither waits for a lock that was held at that moment, and nothing is written twice."""
     store.answers.clear()
     with store_time():
-        stores.ledger.record([row(1)])
+        stores.ledger.record([attempt(1)])
         stores.states.update("k", append("a"))
         stores.states.read("k")
 
@@ -406,7 +393,7 @@ def test_a_forked_child_leaves_to_its_parent_what_is_on_its_way(stores, store):
     child.join(NOT_LONG_S)
     assert child.exitcode == 0
     store.answers.set()
-    until(lambda: (store.booked(), store.kept("k")) == ([row(1)], "a"))
+    until(lambda: (store.booked(), store.kept("k")) == ([attempt(1)], "a"))
 
 
 def test_who_cannot_do_without_does_not_stand_behind_what_fails(states, store):

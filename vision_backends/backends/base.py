@@ -92,7 +92,7 @@ class Backend(ABC):
             Router([OpenAIBackend(api_key=mine).named("first"), OpenAIBackend(api_key=ours).named("second")])
 
         Raises:
-            InvalidRequestError: It is no text, or empty.
+            InvalidRequestError: It is not text, or empty.
         """
         check_text("name", name, example='"second"')
         if not name:

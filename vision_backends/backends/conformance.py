@@ -16,10 +16,10 @@ from vision_backends.types import TASKS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Fault", "fault_of"]
+__all__ = ["Defect", "defect_of"]
 
 
-class Fault(NamedTuple):
+class Defect(NamedTuple):
     """Why an instance is no rung.
 
     Attributes:
@@ -31,24 +31,24 @@ class Fault(NamedTuple):
     remedy: str
 
 
-def fault_of(backend: Backend) -> Fault | None:
+def defect_of(backend: Backend) -> Defect | None:
     """Return what an instance certainly lacks; None where nothing is known to be wrong."""
-    return next(_faults(backend, type(backend).__name__), None)
+    return next(_defects(backend, type(backend).__name__), None)
 
 
-def _faults(backend: Backend, kind: str) -> Iterator[Fault]:
+def _defects(backend: Backend, kind: str) -> Iterator[Defect]:
     name = getattr(backend, "name", None)
     if not isinstance(name, str) or not name:
-        yield Fault("has no name", f'Set {kind}.name = "…".')
+        yield Defect("has no name", f'Set {kind}.name = "…".')
     elif half_character(name) is not None:
-        yield Fault(f"has the name {name!a}, which is no valid Unicode", f'Set {kind}.name = "…".')
+        yield Defect(f"has the name {name!a}, which is not valid Unicode", f'Set {kind}.name = "…".')
     tasks = [task for task in TASKS if _defines(backend, task)]
     if not tasks:
-        yield Fault("has no task", f"Define at least one in {kind}: {', '.join(TASKS)}.")
+        yield Defect("has no task", f"Define at least one in {kind}: {', '.join(TASKS)}.")
     for task in tasks:
-        yield from _faults_of_method(backend, kind, task, "texts" if task == "embed_text" else "images")
+        yield from _defects_of_method(backend, kind, task, "texts" if task == "embed_text" else "images")
     if _defines(backend, "describe_stream"):
-        yield from _faults_of_method(backend, kind, "describe_stream", "image")
+        yield from _defects_of_method(backend, kind, "describe_stream", "image")
 
 
 def _defines(backend: Backend, method: str) -> bool:
@@ -57,19 +57,19 @@ def _defines(backend: Backend, method: str) -> bool:
     return own is not vars(AsyncBackend)[method] and own is not vars(Backend)[method]
 
 
-def _faults_of_method(backend: Backend, kind: str, method: str, inputs: str) -> Iterator[Fault]:
+def _defects_of_method(backend: Backend, kind: str, method: str, inputs: str) -> Iterator[Defect]:
     found = getattr(backend, method)
     if not isinstance(backend, AsyncBackend) and (
         inspect.iscoroutinefunction(found) or inspect.isasyncgenfunction(found)
     ):
-        yield Fault(
-            f"has a coroutine {method}, but is no AsyncBackend",
+        yield Defect(
+            f"has a coroutine {method}, but is not an AsyncBackend",
             f"Let {kind} subclass AsyncBackend, or write a plain {method}.",
         )
     try:
         inspect.signature(found).bind([], None, timeout_s=1.0)
     except TypeError as error:
-        yield Fault(
+        yield Defect(
             f"has a {method} that cannot be called: {error}",
             f"Write it as: def {method}(self, {inputs}, request, *, timeout_s)",
         )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from vision_backends.arguments import did_you_mean
 from vision_backends.backends.base import Backend
-from vision_backends.backends.conformance import fault_of
+from vision_backends.backends.conformance import defect_of
 from vision_backends.backends.rung_names import table_of, tell_table
 from vision_backends.config.settings import BUILT_IN, KINDS, RUNG_NAME
 from vision_backends.config.validation import HiddenTable, parse_table
@@ -59,9 +59,9 @@ def make_backend(
             f"The backend {name!r} cannot be made: {type(error).__name__}: {error}.",
             remedy=f"Correct {section}, or remove it from the ladder.",
         ) from error
-    fault = fault_of(made)
-    if fault is not None:
-        raise ConfigError(f"The backend {name!r} {fault.words}.", remedy=fault.remedy)
+    defect = defect_of(made)
+    if defect is not None:
+        raise ConfigError(f"The backend {name!r} {defect.words}.", remedy=defect.remedy)
     return made
 
 
@@ -94,14 +94,14 @@ def _check_kind(name: str, kind: object) -> None:
     """Return if a rung of this name may be of another kind.
 
     Raises:
-        ConfigError: The name is not one that variables, traces and commands can all carry, or the kind is no text.
+        ConfigError: The name is not one that variables, traces and commands can all carry, or the kind is not text.
     """
     if not isinstance(kind, str) or not kind:
-        raise ConfigError(f"{section_of(name)} kind is no text.", remedy=f"There are: {', '.join(KINDS)}.")
+        raise ConfigError(f"{section_of(name)} kind is not text.", remedy=f"There are: {', '.join(KINDS)}.")
     if not RUNG_NAME.fullmatch(name):
         raise ConfigError(
             f"{section_of(name)} has a kind, but {name!r} is not a name for a rung.",
-            remedy='Use small letters, digits, "-" and "_", such as "second" or "gpu-1".',
+            remedy='Use lower-case letters, digits, "-" and "_", such as "second" or "gpu-1".',
         )
 
 

@@ -262,7 +262,7 @@ def check_unicode(what: str, text: str | None) -> None:
     at = half_character(text) if isinstance(text, str) else None
     if text is not None and at is not None:
         raise InvalidRequestError(
-            f"{what} is no valid Unicode: character {at} is {text[at]!a}, half of a character.",
+            f"{what} is not valid Unicode: character {at} is {text[at]!a}, half of a character.",
             remedy='Repair it: text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").',
         )
 

@@ -48,7 +48,7 @@ def form_of(schema: object) -> tuple[str, type[Any] | None]:
     """Return the JSON schema that a caller has given, as JSON, and the class of pydantic's if it was one.
 
     Raises:
-        InvalidRequestError: It is no schema.
+        InvalidRequestError: It is not a schema.
     """
     kind: type[Any] | None = None
     given = schema
@@ -56,13 +56,13 @@ def form_of(schema: object) -> tuple[str, type[Any] | None]:
         kind, given = schema, schema.model_json_schema()  # type: ignore[attr-defined]
     if not isinstance(given, dict):
         raise InvalidRequestError(
-            f"schema={shown(schema)} is no schema.", remedy="Pass a JSON schema as a dict, or a class of pydantic's."
+            f"schema={shown(schema)} is not a schema.", remedy="Pass a JSON schema as a dict, or a class of pydantic's."
         )
     try:
         text = json.dumps(given, allow_nan=False)
         check_unicode("The schema", json.dumps(given, ensure_ascii=False))
     except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidRequestError(f"The schema is no JSON: {error}.", remedy="Pass plain values.") from error
+        raise InvalidRequestError(f"The schema is not JSON: {error}.", remedy="Pass plain values.") from error
     _check_schema(json.loads(text))
     return text, kind
 
@@ -115,7 +115,7 @@ def with_instance(reply: Reply, reader: type[Any]) -> Reply:
     try:
         return replace(reply, data=_instance(reader, reply.data))
     except ValueError as error:
-        message = f"The answer is no {reader.__name__}: {quote(_first_of(error), max_chars=200)}."
+        message = f"The answer is not a {reader.__name__}: {quote(_first_of(error), max_chars=200)}."
         remedy = "Its backend has to read it by vision_backends.backends.structured.read_data."
         raise InvalidReplyError(message, remedy=remedy, backend=reply.trace.backend, code="schema_violation") from error
 
@@ -191,7 +191,7 @@ def _check_schema(schema: dict[str, Any]) -> None:
             root.lookup(reference)
     except SchemaError as error:
         raise InvalidRequestError(
-            f"The schema is no JSON schema: {quote(error.message)}.", remedy="See https://json-schema.org."
+            f"The schema is not a JSON schema: {quote(error.message)}.", remedy="See https://json-schema.org."
         ) from error
     except Unresolvable as missing:
         raise InvalidRequestError(

@@ -22,10 +22,14 @@ COMMANDS = {
     "Find photos": (
         ("index", "search", "Make photos searchable: those in folders and all folders below them."),
         ("search", "search", "Search the indexed photos by words, or by a photo."),
-        ("dedupe", "search", "List photos that are there several times; nothing is removed."),
+        ("dedupe", "search", "List photos that exist more than once; nothing is removed."),
     ),
     "Manage the installation": (
-        ("init", "init", "Look at what is here, propose a ladder with the reason for every rung, and write it down."),
+        (
+            "init",
+            "init",
+            "Look at what is available, propose a ladder with the reason for every rung, and write it to a file.",
+        ),
         (
             "status",
             "status",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vision_backends.backends.local.hub.hub import HuggingFaceHub
     from vision_backends.backends.local.hub.progress import Progress
     from vision_backends.backends.local.hub.source import Source
-    from vision_backends.backends.local.hub.verify import Verdict
+    from vision_backends.backends.local.hub.verify import FileCheck
     from vision_backends.backends.local.installed import Holding
 
 __all__ = ["Entry", "Inventory", "complete_names"]
@@ -103,7 +103,7 @@ class Inventory:
         size_bytes = file.stat().st_size
         return Holding(state="installed", folder=file.parent, revision=card.revision, size_bytes=size_bytes)
 
-    def verify(self, entry: Entry, held: Holding, progress: Progress) -> Iterator[Verdict]:
+    def verify(self, entry: Entry, held: Holding, progress: Progress) -> Iterator[FileCheck]:
         """Compare every file of a model with its checksum.
 
         Args:
@@ -111,16 +111,16 @@ class Inventory:
             held: What `hold` has found of it.
             progress: Is told how much has been read.
         """
-        from vision_backends.backends.local.hub.verify import Verdict, verify_files
+        from vision_backends.backends.local.hub.verify import FileCheck, verify_files
 
         card = entry.card
         if held.folder is None:
             detail = "only a part of it has been fetched" if held.state == "partly" else "it is not on this machine"
-            yield Verdict(file="-", state="missing", detail=detail)
+            yield FileCheck(file="-", state="missing", detail=detail)
         elif entry.source is None and card is not None:
             flaw = flaw_of_asset(card)
             detail = flaw or f"sha256 {str(card.sha256)[:12]}"
-            yield Verdict(
+            yield FileCheck(
                 file=str(card.file), state="damaged" if flaw else "sound", detail=detail, size_bytes=held.size_bytes
             )
         else:
@@ -129,7 +129,7 @@ class Inventory:
                 good = good and verdict.good
                 yield verdict
             if good and held.state == "partly":  # no file tells of another that is not there, such as config.json
-                yield Verdict(file="-", state="missing", detail=str(held.flaw))
+                yield FileCheck(file="-", state="missing", detail=str(held.flaw))
 
     def check_hub(self) -> None:
         """Return if models can be fetched and removed.

@@ -128,9 +128,7 @@ Prompt = Annotated[str | None, typer.Option("--prompt", "-p", metavar="TEXT", he
 Language = Annotated[str | None, typer.Option(metavar="TAG", help='Language of the text, such as "de".')]
 Label = Annotated[list[str] | None, typer.Option(metavar="TEXT", help="What to look for; can be repeated.")]
 Space = Annotated[str | None, typer.Option(metavar="NAME", help="Accept only vectors in this vector space.")]
-Truncate = Annotated[
-    bool, typer.Option("--truncate", help="Leave out the end of a text or label that is longer than a model reads.")
-]
+Truncate = Annotated[bool, typer.Option("--truncate", help="Cut a text or label that is longer than a model reads.")]
 TaskName = Annotated[
     Literal["describe", "embed", "embed_text", "detect", "ask"] | None,
     typer.Option("--task", help="Explain what would happen if this task were asked for now."),
@@ -209,7 +207,7 @@ class AskOptions(JsonOptions):
         typer.Option(metavar="SECONDS", help="With --batch: wait at most this long for each input; 600 by default."),
     ] = None
 
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Tell nothing but errors on standard error.")] = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors on standard error.")] = False
 
     def keywords(self) -> "CallKeywords":
         """Return the keywords of the router's methods that these options stand for, without the deadline.

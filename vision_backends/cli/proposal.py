@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vision_backends.cli.surroundings import Served, Surroundings
     from vision_backends.config.presets import Preset
 
-__all__ = ["Rung", "embedded_rung", "local_rung", "remote_rung", "served_rung", "to_file", "unused"]
+__all__ = ["ProposedRung", "embedded_rung", "local_rung", "remote_rung", "served_rung", "to_file", "unused"]
 
 DEFAULT_CAPTIONER = "Salesforce/blip-image-captioning-base"
 
@@ -38,7 +38,7 @@ MOST_MODELS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rung:
+class ProposedRung:
     """One rung that is proposed.
 
     Attributes:
@@ -56,13 +56,13 @@ class Rung:
     server: Literal["paid", "own"] | None = None
 
 
-def remote_rung(preset: Preset, variable: str, *, model: str | None = None, key: str | None = None) -> Rung:
+def remote_rung(preset: Preset, variable: str, *, model: str | None = None, key: str | None = None) -> ProposedRung:
     """Return a rung for a provider whose key is in the environment.
 
     Args:
         preset: The provider.
         variable: The variable that holds the key.
-        model: The model to ask, where the provider has none that everybody uses.
+        model: The model to ask, where the provider has no default.
         key: The key itself, if it is to stand in the file.
     """
     table: dict[str, Any] = {} if preset.name == "openai" else {"kind": "openai", "preset": preset.name}
@@ -76,7 +76,7 @@ def remote_rung(preset: Preset, variable: str, *, model: str | None = None, key:
     if variable == "OPENAI_BASE_URL":
         reason = f"{origin_of(os.environ[variable].strip()) or 'Another server'}: {variable} names it"
     budget = "daily_budget_usd = 5.0" if preset.name == "openai" else "daily_budget_tokens = 1_000_000"
-    return Rung(
+    return ProposedRung(
         name=preset.name,
         reason=f"{reason}; {quote(model)} has to see images" if model else reason,
         table=table,
@@ -85,7 +85,7 @@ def remote_rung(preset: Preset, variable: str, *, model: str | None = None, key:
     )
 
 
-def served_rung(served: Served, *, name: str, model: str | None = None) -> Rung:
+def served_rung(served: Served, *, name: str, model: str | None = None) -> ProposedRung:
     """Return a rung for a server on this machine."""
     chosen = model or served.models[0]
     table: dict[str, Any] = {"kind": "openai"}
@@ -99,7 +99,7 @@ def served_rung(served: Served, *, name: str, model: str | None = None) -> Rung:
     notes.append("private = true  # if it sends no picture elsewhere: local_only may ask it then")
     title = served.preset.title if served.preset else "A server"
     sees = "is said to see images" if chosen in served.models[: served.seeing] else "has to see images"
-    return Rung(
+    return ProposedRung(
         name=name,
         reason=f"{title} answers at {origin_of(served.url)}: {quote(chosen)} {sees}",
         table=table,
@@ -108,7 +108,7 @@ def served_rung(served: Served, *, name: str, model: str | None = None) -> Rung:
     )
 
 
-def local_rung(found: Surroundings) -> Rung | None:
+def local_rung(found: Surroundings) -> ProposedRung | None:
     """Return a rung for models of the hub, or None where their packages or the memory for them are missing."""
     if not found.extras.get("local"):
         return None
@@ -120,21 +120,21 @@ def local_rung(found: Surroundings) -> Rung | None:
     what = f"{card.name} describes {where}"
     if not is_here:
         size = f" ({bytes_text(card.size_bytes)})" if card.size_bytes else ""
-        return Rung(
+        return ProposedRung(
             name="local",
             reason=f"{what}; it is fetched{size} when it is first needed",
             table=table,
             notes=('download = "never"  # fetch nothing but by: vision models pull',),
         )
-    return Rung(name="local", reason=f"{what}, and is on this machine already", table=table)
+    return ProposedRung(name="local", reason=f"{what}, and is on this machine already", table=table)
 
 
-def embedded_rung() -> Rung:
+def embedded_rung() -> ProposedRung:
     """Return the last rung."""
-    return Rung(name="embedded", reason="ships with the package, and always answers")
+    return ProposedRung(name="embedded", reason="ships with the package, and always answers")
 
 
-def unused(found: Surroundings, rungs: Sequence[Rung]) -> Iterator[str]:
+def unused(found: Surroundings, rungs: Sequence[ProposedRung]) -> Iterator[str]:
     """Yield in a sentence each what was found but has no rung, or what would bring another one."""
     names = {rung.name for rung in rungs}
     for preset, variable in found.keys:
@@ -157,7 +157,7 @@ def unused(found: Surroundings, rungs: Sequence[Rung]) -> Iterator[str]:
             yield f"No local model fits into the {bytes_text(found.free_bytes)} of memory that are free."
 
 
-def to_file(rungs: Sequence[Rung], *, about: str, left_out: Sequence[str] = ()) -> str:
+def to_file(rungs: Sequence[ProposedRung], *, about: str, left_out: Sequence[str] = ()) -> str:
     """Return the text of a vision.toml.
 
     Args:
@@ -178,7 +178,7 @@ def to_file(rungs: Sequence[Rung], *, about: str, left_out: Sequence[str] = ()) 
     return "\n".join(lines) + "\n"
 
 
-def _table(rung: Rung) -> Iterator[str]:
+def _table(rung: ProposedRung) -> Iterator[str]:
     keys = (rung.name,) if "kind" not in rung.table else ("backends", rung.name)
     yield f"[{dotted(keys)}]"
     for key, value in rung.table.items():

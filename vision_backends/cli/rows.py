@@ -444,7 +444,7 @@ def _parquet_heads(path: Path) -> list[dict[str, Any]]:
     """Return of each row what says whether it is done.
 
     Raises:
-        InvalidRequestError: It is no Parquet file, or one of something else.
+        InvalidRequestError: It is not a Parquet file, or one of something else.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -456,7 +456,7 @@ def _parquet_heads(path: Path) -> list[dict[str, Any]]:
             path, columns=[name for name in wanted if name in names]
         ).to_pylist()
     except (pa.ArrowException, OSError) as error:
-        raise InvalidRequestError(f"{path} is no Parquet file.", remedy="Name another file.") from error
+        raise InvalidRequestError(f"{path} is not a Parquet file.", remedy="Name another file.") from error
     return heads
 
 

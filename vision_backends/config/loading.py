@@ -145,7 +145,7 @@ def read_configuration(
         overrides: What a program sets, which wins over all of them.
 
     Raises:
-        ConfigError: A file is missing, not believed or not valid TOML, a key, variable or value is not valid, or a
+        ConfigError: A file is missing, refused or not valid TOML, a key, variable or value is not valid, or a
             file that was only found sets what it may not.
     """
     file, own, is_found = find_config(path), _user_file(), _named_file(path) is None
@@ -205,7 +205,7 @@ def find_config(path: str | os.PathLike[str] | None = None) -> Path | None:
 
 def _named_file(path: str | os.PathLike[str] | None) -> Path | None:
     if path is not None and not isinstance(path, str | os.PathLike):
-        raise ConfigError(f"The configuration {shown(path)} is no path.", remedy="Pass the path of a vision.toml.")
+        raise ConfigError(f"The configuration {shown(path)} is not a path.", remedy="Pass the path of a vision.toml.")
     named = path or os.environ.get("VISION_CONFIG")
     return Path(named) if named else None
 

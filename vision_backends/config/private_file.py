@@ -49,7 +49,7 @@ def read_private_file(path: Path) -> bytes:
             return b""
         if not stat.S_ISREG(status.st_mode):
             raise ConfigError(
-                f"The configuration {str(path)!r} cannot be read: it is no regular file.", remedy=f"{WITHOUT}."
+                f"The configuration {str(path)!r} cannot be read: it is not a regular file.", remedy=f"{WITHOUT}."
             )
         if hasattr(os, "geteuid"):
             _check_writers(path, path, status)
@@ -89,7 +89,7 @@ def _check_writers(path: Path, place: Path, status: os.stat_result) -> None:
         return
     if shared & stat.S_IWOTH or not _is_private_group(status.st_gid) or _has_access_list(place):
         raise ConfigError(
-            f"The configuration {str(path)!r} is not believed: others may write {str(place)!r}.",
+            f"The configuration {str(path)!r} is refused: others can write to {str(place)!r}.",
             remedy=f"Run: chmod go-w {shlex.quote(str(place))}. {WITHOUT}.",
         )
 
@@ -97,7 +97,7 @@ def _check_writers(path: Path, place: Path, status: os.stat_result) -> None:
 def _check_owner(path: Path, place: Path, status: os.stat_result) -> None:
     if status.st_uid not in {ROOT, os.geteuid()}:
         raise ConfigError(
-            f"The configuration {str(path)!r} is not believed: {str(place)!r} belongs to another user.",
+            f"The configuration {str(path)!r} is refused: {str(place)!r} belongs to another user.",
             remedy=f"Read it, and name a copy of your own with --config. {WITHOUT}.",
         )
 

@@ -86,7 +86,7 @@ def _without_built_in(tables: dict[str, dict[str, Any]]) -> dict[str, dict[str, 
 def _with_plain_names(tables: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     for name in tables:
         if not RUNG_NAME.fullmatch(name):
-            raise ValueError(f'{name!r} is no name of small letters, digits, "-" and "_"')
+            raise ValueError(f'{name!r} is not a name of lower-case letters, digits, "-" and "_"')
     return tables
 
 

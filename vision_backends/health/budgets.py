@@ -77,13 +77,13 @@ class Limits:
     def __post_init__(self) -> None:
         account: object = self.account
         if account is not None and not (isinstance(account, str) and account):
-            raise ConfigError(f"account={shown(account)} is no name.", remedy='Write for example: account = "work".')
+            raise ConfigError(f"account={shown(account)} is not a name.", remedy='Write for example: account = "work".')
         if not isinstance(self.allow_unpriced, bool):
             raise ConfigError(f"allow_unpriced={shown(self.allow_unpriced)} is neither true nor false.")
         for spec in fields(self)[:-2]:
             value: float | None = getattr(self, spec.name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-                raise ConfigError(f"{spec.name}={shown(value)} is no number.", remedy="Leave it out for no limit.")
+                raise ConfigError(f"{spec.name}={shown(value)} is not a number.", remedy="Leave it out for no limit.")
             if value is not None and not value > 0:
                 raise ConfigError(f"{spec.name} = {value} must be positive.", remedy="Leave it out for no limit.")
 
@@ -243,7 +243,7 @@ def remedy_of_unpriced(table: str) -> str:
     Args:
         table: The table of the backend, as messages write it.
     """
-    return f"Set prices in {table} (USD per million tokens), or price = 0 there if nobody pays for it"
+    return f"Set prices in {table} (USD per million tokens), or price = 0 there if it costs nothing"
 
 
 def day_of(now: float) -> str:

@@ -377,7 +377,7 @@ class Reservations:
         """Return the error for a call that cannot be counted."""
         return QuotaExhaustedError(
             f"What is left of the limits of {counter} is not known: {error}",
-            remedy="See to it that the state can be written. Backends without limits are asked meanwhile.",
+            remedy="Make sure that the state can be written. Backends without limits are asked meanwhile.",
             backend=counter,
             code="limits_unknown",
             retry_after_s=RETRY_S,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["name_of", "read_source"]
 
 NO_FILE = "Check the path; a relative one starts at the working directory."
-LOCKED = "Give yourself the permission to read it, or run this as somebody who may."
+LOCKED = "Give yourself the permission to read it, or run this as a user who may read it."
 
 _CHUNK_BYTES = 1 << 20
 _MOST_READS = 500_000

@@ -134,11 +134,11 @@ class _Place(NamedTuple):
             if ":" not in host:  # else it is an IPv6 address
                 host = host.encode("idna").decode("ascii")
         except ValueError as error:  # UnicodeError is one
-            message = f"{without_query(url)} is no address that can be read."
+            message = f"{without_query(url)} is not a valid address."
             raise InvalidImageError(message, remedy=OTHERWISE) from error
         place = cls(parts.scheme.lower(), host, port or PORTS.get(parts.scheme.lower(), 0), "", without_query(url))
         if place.scheme not in PORTS or not host:
-            raise _refused(place, "it is no http:// or https:// address")
+            raise _refused(place, "it is not an http:// or https:// address")
         if parts.username is not None or parts.password is not None:
             raise _refused(place, "it carries a user name or password")
         query = f"?{parts.query}" if parts.query else ""

@@ -199,7 +199,7 @@ def _detections(results: Any) -> list[Detections]:  # noqa: ANN401 — one or se
     listed = each_of(results, errors=False)
     for found in listed:
         if not hasattr(found, "image_labels"):
-            raise InvalidRequestError(f"{shown(found)} is no Detections.", remedy="Pass what detect returned.")
+            raise InvalidRequestError(f"{shown(found)} is not a Detections.", remedy="Pass what detect returned.")
     return listed
 
 

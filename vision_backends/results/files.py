@@ -47,10 +47,10 @@ def path_of(path: object) -> Path:
     """Return where a file or folder goes.
 
     Raises:
-        InvalidRequestError: It is no path.
+        InvalidRequestError: It is not a path.
     """
     if not isinstance(path, str | os.PathLike) or "\0" in os.fsdecode(path):
-        raise InvalidRequestError(f"{shown(path)} is no path.", remedy='Write for example: "answers/photo.json"')
+        raise InvalidRequestError(f"{shown(path)} is not a path.", remedy='Write for example: "answers/photo.json"')
     return Path(os.fsdecode(path))
 
 
@@ -82,7 +82,7 @@ def refuse_source(path: Path, *sources: object) -> None:
 def _is_same(path: Path, source: Path) -> bool:
     try:
         return path.samefile(source)
-    except (OSError, ValueError):  # one of them is not there; a text that is no path
+    except (OSError, ValueError):  # one of them is not there; a text that is not a path
         return False
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vision_backends.images import ImageLimits, ImageSource
     from vision_backends.types import Description, Detections, Reply
 
-__all__ = ["WithPicture", "drawn", "picture"]
+__all__ = ["WithPicture", "picture"]
 
 WithPicture: TypeAlias = "Description | Detections | Reply"
 
@@ -46,11 +46,6 @@ def picture(answer: Any, image: ImageSource | None = None, *, min_side_px: int |
             remedy=f"It is another image. {REMEDY}",
         )
     return _with_boxes(answer, opened)
-
-
-def drawn(found: Detections, image: ImageSource | None) -> PILImage.Image:
-    """Return the image with its boxes. Arguments and errors as in `Detections.draw`."""
-    return picture(found, image)
 
 
 def _open(answer: Any, image: ImageSource | None, *, min_side_px: int | None) -> tuple[PILImage.Image, tuple[int, int]]:  # noqa: ANN401 — any answer

@@ -43,14 +43,14 @@ def places(index: object, count: int) -> int | Sequence[int]:
         return operator.index(index)
     listed: Any = index.tolist() if hasattr(index, "tolist") else index
     if not isinstance(listed, list | tuple):
-        raise InvalidRequestError(f"{shown(index)} is no index of detections.", remedy=REMEDY)
+        raise InvalidRequestError(f"{shown(index)} is not an index of detections.", remedy=REMEDY)
     listed = [each.tolist() if hasattr(each, "tolist") else each for each in listed]  # numpy's scalars
     if listed and all(isinstance(each, bool) for each in listed):
         if len(listed) != count:
             raise IndexError(f"A mask of {len(listed)} is for as many detections, and there are {count}.")
         return [place for place, is_in in enumerate(listed) if is_in]
     if any(isinstance(each, bool) or not hasattr(each, "__index__") for each in listed):
-        raise InvalidRequestError(f"{shown(index)} is no index of detections.", remedy=REMEDY)
+        raise InvalidRequestError(f"{shown(index)} is not an index of detections.", remedy=REMEDY)
     return [range(count)[place] for place in listed]
 
 
@@ -62,7 +62,7 @@ def merged(parts: Iterable[Detections]) -> Detections:
     first = listed[0]
     for part in listed:
         if type(part) is not type(first) or not hasattr(part, "image_labels"):
-            raise InvalidRequestError(f"{shown(part)} is no Detections.", remedy="Pass what detect returned.")
+            raise InvalidRequestError(f"{shown(part)} is not a Detections.", remedy="Pass what detect returned.")
     sizes = {(part.width, part.height) for part in listed}
     sources = {part.source for part in listed} - {None}
     if len(sizes) > 1 or len(sources) > 1:

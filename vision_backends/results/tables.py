@@ -195,11 +195,11 @@ def each_of(answers: Any, *, errors: bool) -> list[Any]:  # noqa: ANN401 — one
     for answer in listed:
         if isinstance(answer, VisionError) and not errors:
             raise InvalidRequestError(
-                f"One of them is no answer but an error: {answer.message}",
+                f"One of them is an error, not an answer: {answer.message}",
                 remedy="Leave it out: [each for each in answers if not isinstance(each, VisionError)].",
             )
         if not isinstance(answer, VisionError) and not hasattr(answer, "trace"):
-            raise InvalidRequestError(f"{shown(answer)} is no answer.", remedy="Pass what a router returned.")
+            raise InvalidRequestError(f"{shown(answer)} is not an answer.", remedy="Pass what a router returned.")
     return listed
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from vision_backends.arguments import did_you_mean, iterate, shown
 from vision_backends.backends.base import Backend
-from vision_backends.backends.conformance import fault_of
+from vision_backends.backends.conformance import defect_of
 from vision_backends.backends.requests import (
     AskRequest,
     DescribeRequest,
@@ -81,9 +81,9 @@ def _rungs(ladder: Iterable[object]) -> tuple[Backend, ...]:
     for rung in iterate("The ladder", ladder, remedy=remedy):
         if not isinstance(rung, Backend):
             raise InvalidRequestError(f"{shown(rung)} on the ladder is not a backend.", remedy=remedy)
-        fault = fault_of(rung)
-        if fault is not None:
-            raise InvalidRequestError(f"A {type(rung).__name__} on the ladder {fault.words}.", remedy=fault.remedy)
+        defect = defect_of(rung)
+        if defect is not None:
+            raise InvalidRequestError(f"A {type(rung).__name__} on the ladder {defect.words}.", remedy=defect.remedy)
         rungs.append(rung)
     return tuple(rungs)
 
@@ -102,7 +102,7 @@ def check_parts(
     """
     if store is not None and (isinstance(store, str | os.PathLike) or not hasattr(store, "close")):
         remedy = "Pass open_store(path), of vision_backends.storage."
-        raise InvalidRequestError(f"store={shown(store)} is no store.", remedy=remedy)
+        raise InvalidRequestError(f"store={shown(store)} is not a store.", remedy=remedy)
     for backend, allowed in (limits or {}).items():
         if not isinstance(allowed, Limits):
             remedy = f"Pass limits={{{backend!r}: Limits(requests_per_minute=60)}}."
@@ -110,7 +110,7 @@ def check_parts(
     for name, value, kind in (("alerts", alerts, Alerts), ("image_limits", image_limits, ImageLimits)):
         if value is not None and not isinstance(value, kind):
             raise InvalidRequestError(
-                f"{name}={shown(value)} is no {kind.__name__}.", remedy=f"Pass {kind.__name__}(…)."
+                f"{name}={shown(value)} is not {kind.__name__}.", remedy=f"Pass {kind.__name__}(…)."
             )
 
 
@@ -132,7 +132,7 @@ def limits_of(limits: Mapping[str, Limits]) -> dict[str, dict[str, Limits]]:
         if account not in limits:
             known = [each.removeprefix(ACCOUNTS) for each in limits if each.startswith(ACCOUNTS)]
             near = did_you_mean(allowed.account, known).rstrip()
-            message = f"{name}.account = {shown(allowed.account)} is no account: there is no table [{account}]."
+            message = f"{name}.account = {shown(allowed.account)} is not an account: there is no table [{account}]."
             otherwise = f"Write [{account}], with the limits that its rungs share."
             raise ConfigError(message, remedy=near or otherwise)
         found[name][account] = limits[account]

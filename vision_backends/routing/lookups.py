@@ -99,7 +99,10 @@ class Lookups:
         if not (self._recorder.blocking or self._attempts.blocking):
             return self._read_in_one_go([(items, request)], rungs)
         told: asyncio.Future[GateSnapshot] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Wanted(items=items, request=request, rungs=rungs, time=StoreTime.of_call(), told=told))
+        wanted = _Wanted(items=items, request=request, rungs=rungs, time=StoreTime.of_call(), told=told)
+        if wanted.time is not None and wanted.time.is_short:  # it waits for nobody else, and keeps nobody from waiting
+            return await self._store_pool.start(partial(self._read_together, [wanted]))
+        self._waiting.append(wanted)
         reading = self._reading
         if reading is None or reading.done() or reading.get_loop() is not told.get_loop():
             self._read_next()

@@ -202,7 +202,7 @@ def _names(backend: str | None, backends: Sequence[str] | None) -> tuple[str, ..
     remedy = 'Pass names of rungs in the order in which they are asked, as backends=["azure", "local"].'
     names = tuple(iterate("backends", backends, remedy=remedy))
     if not names or not all(isinstance(name, str) for name in names):
-        raise InvalidRequestError(f"backends={shown(backends)} is no list of names.", remedy=remedy)
+        raise InvalidRequestError(f"backends={shown(backends)} is not a list of names.", remedy=remedy)
     if len(set(names)) < len(names):
         raise InvalidRequestError(f"backends={shown(backends)} names a rung twice.", remedy="Name each once.")
     return names

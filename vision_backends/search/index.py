@@ -382,7 +382,7 @@ def _folder(folder: StrPath) -> str:
         InvalidRequestError: It is none.
     """
     if not isinstance(folder, str | os.PathLike):
-        raise InvalidRequestError(f"{shown(folder)} is no folder.", remedy="Pass the path of one.")
+        raise InvalidRequestError(f"{shown(folder)} is not a folder.", remedy="Pass the path of one.")
     path = os.path.realpath(folder)
     if not os.path.isdir(path):  # noqa: PTH112 — paths are texts here
         what = "is not a folder" if os.path.lexists(path) else "is not there"

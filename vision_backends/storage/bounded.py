@@ -76,6 +76,11 @@ class StoreTime:
         """Return that of the call that runs here; None where there is none."""
         return _store_time.get()
 
+    @property
+    def is_short(self) -> bool:
+        """Whether much less is left than a call has: it is in a hurry, or has waited before."""
+        return self.left_s < CALL_S / 2
+
 
 _store_time: ContextVar[StoreTime | None] = ContextVar("time for stores", default=None)
 

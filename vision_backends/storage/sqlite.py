@@ -9,13 +9,13 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import astuple, fields
 from pathlib import Path
-from types import NoneType
 from typing import TYPE_CHECKING, TypeVar
 
 from vision_backends.clock import SYSTEM_CLOCK
 from vision_backends.storage.base import DAY_S, MAX_ENTRY_BYTES, CacheInfo, LedgerRow, LedgerTotal, StoreError
 from vision_backends.storage.sqlite_file import SQLiteFile
-from vision_backends.storage.sqlite_schema import BUSY_S, COLUMNS
+from vision_backends.storage.sqlite_schema import BUSY_S, COLUMNS, KINDS
+from vision_backends.storage.sqlite_totals import first_day, forget_days, last_day, read_day
 
 if TYPE_CHECKING:
     import os
@@ -59,40 +59,6 @@ INSERT_ANSWER = (
     " ON CONFLICT (key) DO UPDATE SET used = excluded.used, value = excluded.value"
 )
 
-ALIKE = ("task", "backend", "outcome", "model", "error")
-"""What attempts of one total have in common, beside the day."""
-
-SUMS = {
-    "attempts": "count(*)",
-    "elapsed_s": "total(elapsed_s)",
-    "input_tokens": "CAST(total(input_tokens) AS INTEGER)",
-    "unknown_input": "count(*) - count(input_tokens)",
-    "output_tokens": "CAST(total(output_tokens) AS INTEGER)",
-    "unknown_output": "count(*) - count(output_tokens)",
-    "cost_usd": "total(cost_usd)",
-    "unknown_cost": "count(*) - count(cost_usd)",
-    "degraded": "CAST(total(degraded) AS INTEGER)",
-    "unknown_degraded": "sum(outcome IN ('answered', 'cached') AND degraded IS NULL)",
-}
-"""What is added up of them."""
-
-FIRST_ROW = "SELECT at FROM ledger WHERE at >= ? AND at < ? ORDER BY at LIMIT 1"
-
-DAY_TOTALS = (
-    f"SELECT {', '.join((*ALIKE, *SUMS.values()))}"  # noqa: S608 — the names of our own columns
-    f" FROM ledger WHERE at >= ? AND at < ? GROUP BY {', '.join(ALIKE)}"
-)
-
-KINDS: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("at", "elapsed_s"), (float,)),
-    **dict.fromkeys(("call_id", "task", "backend", "outcome"), (str,)),
-    **dict.fromkeys(("model", "error", "code", "request_id"), (str, NoneType)),
-    **dict.fromkeys(("input_tokens", "output_tokens"), (int, NoneType)),
-    "cost_usd": (float, NoneType),
-    "degraded": (int, NoneType),
-}
-"""What a column of the ledger may hold; a row that is damaged may hold anything, and is passed over."""
-
 
 class SQLiteStore:
     """Keeps everything in a file with mode 0600; a missing directory is made with mode 0700.
@@ -126,6 +92,7 @@ class SQLiteStore:
         self._max_cache_bytes = max_cache_bytes
         self._clock = clock
         self._prune_at = clock.monotonic()
+        self._next_day = 0.0
         self._file = SQLiteFile(Path(path), clock=clock, is_ours=is_ours)
         if not opens_later:
             self.open()
@@ -153,7 +120,7 @@ class SQLiteStore:
                     if isinstance(value, bytes):
                         found[key] = value
         if stale:
-            self._touch(stale, now)
+            self._write_in_passing("UPDATE cache SET used = ? WHERE key = ?", [(now, key) for key in stale])
         return found
 
     def put(self, key: str, value: bytes) -> None:
@@ -195,7 +162,13 @@ class SQLiteStore:
                 db.executemany(INSERT_ROW, map(astuple, rows))
                 if self._clock.monotonic() >= self._prune_at:
                     self._prune_at = self._clock.monotonic() + PRUNE_EVERY_S
-                    db.execute("DELETE FROM ledger WHERE at < ?", (self._clock.time() - KEEP_LEDGER_S,))
+                    oldest = self._clock.time() - KEEP_LEDGER_S
+                    db.execute("DELETE FROM ledger WHERE at < ?", (oldest,))
+                    forget_days(db, oldest)
+        if rows and rows[-1].at >= self._next_day:
+            day = rows[-1].at // DAY_S * DAY_S
+            self._next_day = day + DAY_S
+            self._add_up_last_day(before=day)
 
     def rows(self, *, since: float = 0.0, until: float = float("inf")) -> Iterator[LedgerRow]:
         """Return the booked attempts with ``since <= at < until``, oldest first; a page of them at a time."""
@@ -217,22 +190,22 @@ class SQLiteStore:
             after = (page[-1][1], page[-1][0])
 
     def totals(self, *, since: float = 0.0, until: float = float("inf")) -> Iterator[LedgerTotal]:
-        """Return the totals of the booked attempts with ``since <= at < until``; those of a day are read in one go."""
+        """Return the totals of the booked attempts with ``since <= at < until``; those of a day are read in one go.
+
+        Those of days that are over are remembered in the file.
+        """
         while True:
             with self._file.connection() as db:
-                first = db.execute(FIRST_ROW, (since, until)).fetchone()
-                if first is None:
+                day = first_day(db, since, until)
+                if day is None:
                     return
-                day = first[0] // DAY_S * DAY_S
-                ends = min(day + DAY_S, until)
-                found = db.execute(DAY_TOTALS, (since, ends)).fetchall()
-            for values in found:
-                total = dict(zip((*ALIKE, *SUMS), values, strict=True))
-                if all(isinstance(total[name], KINDS[name]) for name in ALIKE):
-                    yield LedgerTotal(at=day, **total)
-            if ends <= since:  # so late that a day is less than a step of its number
+                totals, state = read_day(db, day, since=since, until=until, now=self._clock.time())
+            if state is not None:
+                self._write_in_passing("INSERT OR REPLACE INTO state (key, value) VALUES (?, ?)", [state])
+            yield from totals
+            if day + DAY_S <= since:  # so late that a day is less than a step of its number
                 return
-            since = ends
+            since = day + DAY_S
 
     def read(self, key: str) -> str | None:
         """Return a state, or None."""
@@ -269,12 +242,20 @@ class SQLiteStore:
         """Close the connections of all threads; calling it twice is harmless."""
         self._file.close()
 
-    def _touch(self, keys: Sequence[str], now: float) -> None:
-        """Mark entries as used, unless that has to be waited for or cannot be written now."""
+    def _add_up_last_day(self, *, before: float) -> None:
+        """Have the last day before another remembered: whoever asks for many days finds them added up."""
+        with suppress(StoreError):
+            with self._file.connection() as db:
+                day = last_day(db, before)
+            if day is not None and day + DAY_S <= self._clock.time():
+                list(self.totals(since=day, until=day + DAY_S))
+
+    def _write_in_passing(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
+        """Write what is no loss if it is not written, unless that has to be waited for."""
         with suppress(StoreError), self._file.connection() as db:
             db.execute("PRAGMA busy_timeout=0")
             try:
-                db.executemany("UPDATE cache SET used = ? WHERE key = ?", [(now, key) for key in keys])
+                db.executemany(statement, rows)
             finally:
                 db.execute(f"PRAGMA busy_timeout={BUSY_S * 1000:.0f}")
 

@@ -307,7 +307,9 @@ class SQLiteFile:
                 companion = path.with_name(path.name + end)
                 if companion.is_file():
                     companion.rename(aside.with_name(aside.name + end))
-            _log.warning("The store %s was damaged (%s); it was moved to %s and begun anew.", path, cause, aside.name)
+            _log.warning(
+                "The store %s was damaged (%s); it was moved to %s, and a new one was started.", path, cause, aside.name
+            )
         _create(path)
         prepare(path, clock=self._clock)
         with suppress(*SQLITE_ERRORS):

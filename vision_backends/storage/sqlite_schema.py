@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from dataclasses import fields
+from types import NoneType
 from typing import TYPE_CHECKING
 
 from vision_backends.errors import ConfigError
@@ -20,7 +21,17 @@ if TYPE_CHECKING:
 
     from vision_backends.clock import Clock
 
-__all__ = ["BUSY_S", "COLUMNS", "SQLITE_ERRORS", "carry_over_states", "connect", "is_damage", "is_sound", "prepare"]
+__all__ = [
+    "BUSY_S",
+    "COLUMNS",
+    "KINDS",
+    "SQLITE_ERRORS",
+    "carry_over_states",
+    "connect",
+    "is_damage",
+    "is_sound",
+    "prepare",
+]
 
 BUSY_S = 5.0
 """How long one process waits for another's write; writes take well under a millisecond."""
@@ -65,6 +76,16 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 
 COLUMNS = ", ".join(spec.name for spec in fields(LedgerRow))
 """Of the ledger."""
+
+KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("at", "elapsed_s"), (float,)),
+    **dict.fromkeys(("call_id", "task", "backend", "outcome"), (str,)),
+    **dict.fromkeys(("model", "error", "code", "request_id"), (str, NoneType)),
+    **dict.fromkeys(("input_tokens", "output_tokens"), (int, NoneType)),
+    "cost_usd": (float, NoneType),
+    "degraded": (int, NoneType),
+}
+"""What a column of the ledger may hold; a row that is damaged may hold anything, and is passed over."""
 
 NEWEST = 99
 """Versions that may come; a larger number, or one that differs from ours in a single bit, was not written by us."""

@@ -21,7 +21,7 @@ from vision_backends import Router, open_image
 from vision_backends.backends.embedded import EmbeddedBackend
 from vision_backends.backends.local import LocalBackend
 from vision_backends.backends.local.hub.hub import HuggingFaceHub
-from vision_backends.backends.local.runtime.memory import _room
+from vision_backends.backends.local.runtime.memory import _reservations
 from vision_backends.backends.local.runtime.tuning_cache import TuningCache
 from vision_backends.backends.registry import make_backend as make_registered
 from vision_backends.backends.requests import DescribeRequest, DetectRequest, EmbedRequest, EmbedTextRequest
@@ -660,7 +660,7 @@ class TestTwoLocalRungs:
     def test_both_count_for_the_memory_of_the_process(self, router):
         """What one reserves while it loads, the other does not have; its message names its own table."""
         free = free_memory().size_bytes
-        with _room.reserve(free, free=free):
+        with _reservations.reserve(free, free=free):
             report = router.warm_up(["describe"], backend="small", wait_s=60)
         (warm_up,) = report
         assert (warm_up.backend, warm_up.error) == ("small", "not_ready")

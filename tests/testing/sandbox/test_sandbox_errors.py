@@ -104,7 +104,7 @@ def test_a_fault_can_be_any_status_body_and_header(server, call):
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"bend": "sideways"},
+        {"corruption": "sideways"},
         {"sends": "some"},
         {"then": "explode"},
         {"delay_s": -1},
@@ -115,7 +115,7 @@ def test_a_fault_can_be_any_status_body_and_header(server, call):
 )
 def test_a_fault_without_meaning_is_refused(wrong):
     """The record checks itself."""
-    with pytest.raises(ValueError, match=r"fault|bend|reply"):
+    with pytest.raises(ValueError, match=r"fault|corruption|reply"):
         Fault(**wrong)
 
 

@@ -108,7 +108,9 @@ class AzureBackend(OpenAIBackend):
             if value is not None and not _NAME.fullmatch(value):
                 raise ConfigError(f"[openai] {key} = {value!r} is not the name of a deployment.")
         if api_version is not None and not _NAME.fullmatch(api_version):
-            raise ConfigError(f"[openai] api_version = {api_version!r} is no version.", remedy='Such as "2024-10-21".')
+            raise ConfigError(
+                f"[openai] api_version = {api_version!r} is not a version.", remedy='Such as "2024-10-21".'
+            )
         if azure_ad_token_provider is not None and (api_key or api_key_env):
             raise ConfigError("[openai] has both a key and azure_ad_token_provider.", remedy="Leave one of them out.")
         self._api_version = api_version

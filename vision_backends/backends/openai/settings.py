@@ -254,7 +254,7 @@ class Settings:
         if preset is not None:
             elsewhere = f"By {preset.source} ({preset.seen}). If that has changed, write base_url in place of preset."
             if preset.retired is not None and preset.is_at(self.base_url.origin):
-                return Obstacle(f"{preset.title} answers nobody since {preset.retired}.", elsewhere)
+                return Obstacle(f"{preset.title} has been shut down since {preset.retired}.", elsewhere)
             if looks and preset.sees is None:
                 return Obstacle(f"{preset.title} has no models that look at images.", elsewhere)
             if looks and not preset.looks_with(self.model):
@@ -295,7 +295,7 @@ def _models_of(row: Preset | None, model: str | None, embedding_model: str | Non
     key, wanted = ("model", model) if row.sees is not None else ("embedding_model", embedding_model)
     if not wanted:
         raise ConfigError(
-            f"[openai] preset = {row.name!r} names no {key}: {row.title} has none that everybody uses.",
+            f"[openai] preset = {row.name!r} names no {key}: {row.title} has no default.",
             remedy=f'Write the name of one that {"sees images" if key == "model" else "embeds"}: {key} = "…"',
         )
     return model or "", embedding_model or ""

@@ -79,7 +79,7 @@ class Token:
             reason = "it gave no text that a header can carry"
         raise AuthenticationError(
             f"There is no token from [openai] azure_ad_token_provider: {reason}",
-            remedy="Sign in (for example: az login), or mend the callable.",
+            remedy="Sign in (for example: az login), or fix the callable.",
             code="no_token",
         )
 
@@ -99,7 +99,7 @@ def _provider(written: object) -> Provider:
     module, colon, attribute = str(written).partition(":")
     if not isinstance(written, str) or not (module and colon and attribute):
         raise ConfigError(
-            "[openai] azure_ad_token_provider is no callable.",
+            "[openai] azure_ad_token_provider is not callable.",
             remedy=f'Write "{AZURE_IDENTITY}", or the name of a callable: "package.module:callable".',
         )
     try:

@@ -32,7 +32,7 @@ def ask(
     paths: Images = None,
     *,
     system: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="What holds for the whole answer, such as a role or a style.")
+        str | None, typer.Option(metavar="TEXT", help="Instructions for the whole answer, such as a role or a style.")
     ] = None,
     schema: Annotated[
         Path | None,

@@ -76,7 +76,7 @@ def doctor(
     probe: Annotated[
         bool,
         typer.Option(
-            "--probe", help="Ask every server anew whether its model sees; that may cost a fraction of a cent."
+            "--probe", help="Ask every server again whether its model sees; that may cost a fraction of a cent."
         ),
     ] = False,
     options: JsonOptions,

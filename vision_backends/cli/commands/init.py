@@ -19,7 +19,7 @@ from vision_backends.errors import InvalidRequestError, VisionError
 from vision_backends.foreign_text import printable
 
 if TYPE_CHECKING:
-    from vision_backends.cli.proposal import Rung
+    from vision_backends.cli.proposal import ProposedRung
     from vision_backends.cli.surroundings import Served, Surroundings
     from vision_backends.config.presets import Preset
 
@@ -40,7 +40,7 @@ def init(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Write this file; - is standard output.")
     ] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Take the place of a file that exists.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace a file that exists.")] = False,
     server: Annotated[
         list[str] | None,
         typer.Option(metavar="URL", help="Look at this server on this machine as well; can be repeated."),
@@ -51,7 +51,7 @@ def init(
     yes: Yes = False,
     options: ReportOptions,
 ) -> None:
-    """Look at what is here, propose a ladder with the reason for every rung, and write it down."""
+    """Look at what is available, propose a ladder with the reason for every rung, and write it to a file."""
     from vision_backends.cli.config_file import exists, write_config_file
     from vision_backends.cli.proposal import to_file, unused
     from vision_backends.cli.surroundings import look_around
@@ -59,7 +59,7 @@ def init(
     path, asks = _target(here=here, out=out), not yes
     if asks and not at_terminal():
         raise InvalidRequestError(
-            "vision init asks before it writes, and nobody is at a terminal.",
+            "vision init asks before it writes, and this is not a terminal.",
             remedy="Pass --yes to accept what it proposes.",
         )
     if path.exists() and not (asks or replace):
@@ -112,11 +112,11 @@ def _findings(found: "Surroundings") -> Iterator[str]:
     yield from _hanging("models", [", ".join(card.name for card in found.cached) or "none fetched so far"])
 
 
-def _proposal(found: "Surroundings", *, asks: bool, with_keys: bool) -> "list[Rung]":
+def _proposal(found: "Surroundings", *, asks: bool, with_keys: bool) -> "list[ProposedRung]":
     """Return the ladder that suits what was found; a person is asked for models that nobody else can name."""
     from vision_backends.cli.proposal import embedded_rung, local_rung, remote_rung, served_rung
 
-    rungs: list[Rung] = []
+    rungs: list[ProposedRung] = []
     for preset, variable in found.keys:
         model = None if preset.has_default_models else _model_of(preset, variable, asks=asks)
         key = os.environ[variable] if with_keys and variable != "OPENAI_BASE_URL" else None
@@ -149,7 +149,7 @@ def _model_of(preset: "Preset", variable: str, *, asks: bool) -> str | None:
     return said or None
 
 
-def _chosen(rungs: "Sequence[Rung]", found: "Surroundings") -> "Iterator[Rung]":
+def _chosen(rungs: "Sequence[ProposedRung]", found: "Surroundings") -> "Iterator[ProposedRung]":
     """Yield the rungs that a person wants to keep, with the models that they want; the last one stays."""
     from vision_backends.cli.proposal import served_rung
 
@@ -172,7 +172,7 @@ def _one_of(models: Sequence[str]) -> str:
         tell(f"there is no {said} there")
 
 
-def _seeing(rungs: "list[Rung]") -> "list[Rung]":
+def _seeing(rungs: "list[ProposedRung]") -> "list[ProposedRung]":
     """Return the rungs without those that were shown a picture and saw none, if a person lets them be shown one."""
     own = [rung for rung in rungs if rung.server == "own"]
     paid = [rung for rung in rungs if rung.server == "paid"]
@@ -185,7 +185,7 @@ def _seeing(rungs: "list[Rung]") -> "list[Rung]":
     return [rung for rung in rungs if rung.name not in blind]
 
 
-def _blind(rungs: "Sequence[Rung]") -> set[str]:
+def _blind(rungs: "Sequence[ProposedRung]") -> set[str]:
     """Return the names of the rungs that see no images, after telling what was found out about each."""
     from vision_backends.router import Router
 
@@ -204,11 +204,11 @@ def _blind(rungs: "Sequence[Rung]") -> set[str]:
     return {name for name, report in reports.items() if not isinstance(report, VisionError) and report.sees is False}
 
 
-def _names(rungs: "Sequence[Rung]") -> str:
+def _names(rungs: "Sequence[ProposedRung]") -> str:
     return " and ".join(rung.name for rung in rungs)
 
 
-def _ladder(rungs: "Sequence[Rung]") -> Iterator[str]:
+def _ladder(rungs: "Sequence[ProposedRung]") -> Iterator[str]:
     width = max(len(rung.name) for rung in rungs)
     for number, rung in enumerate(rungs, start=1):
         yield from _hanging(f"{number} {rung.name}", [rung.reason], width=width + 2)
@@ -228,7 +228,7 @@ def _is_wanted(path: Path, *, asks: bool, replace: bool) -> bool:
     raise typer.Exit
 
 
-def _report(path: Path, rungs: "Sequence[Rung]", *, as_json: bool) -> None:
+def _report(path: Path, rungs: "Sequence[ProposedRung]", *, as_json: bool) -> None:
     from vision_backends.config.loading import find_config
 
     if as_json:

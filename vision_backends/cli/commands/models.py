@@ -28,7 +28,7 @@ from vision_backends.errors import InvalidRequestError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vision_backends.backends.local.hub.verify import Verdict
+    from vision_backends.backends.local.hub.verify import FileCheck
 
 __all__ = ["models"]
 
@@ -75,7 +75,7 @@ def show(*, name: ModelName, options: JsonOptions) -> None:
     held = inventory.hold(entry)
     nearest = inventory.nearest(name)
     if entry.card is None and not entry.roles and held.state == "absent" and nearest is not None:
-        tell(f"{name} is no model in the list. Did you mean {nearest}?")
+        tell(f"{name} is not a model in the list. Did you mean {nearest}?")
     if options.as_json:
         typer.echo(dump_json(about_json(entry, held)))
         return
@@ -138,7 +138,7 @@ def verify(
         raise typer.Exit(NOTHING_ANSWERED)
 
 
-def _verdicts(inventory: Inventory, entry: Entry, *, every: bool) -> "list[Verdict]":
+def _verdicts(inventory: Inventory, entry: Entry, *, every: bool) -> "list[FileCheck]":
     from vision_backends.backends.local.hub.progress import Progress
 
     held = inventory.hold(entry)
@@ -151,7 +151,7 @@ def _verdicts(inventory: Inventory, entry: Entry, *, every: bool) -> "list[Verdi
         return list(inventory.verify(entry, held, progress))
 
 
-def _print_verdicts(found: "Sequence[tuple[Entry, Verdict]]") -> None:
+def _print_verdicts(found: "Sequence[tuple[Entry, FileCheck]]") -> None:
     print_table(
         ("model", "file", "size", "verdict", "detail"),
         [

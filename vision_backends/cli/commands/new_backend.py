@@ -60,8 +60,8 @@ def _check_name(name: str) -> None:
     module = name.replace("-", "_")
     if not NAME.fullmatch(name) or keyword.iskeyword(module):
         raise InvalidRequestError(
-            f"{name!r} is no name for a backend.",
-            remedy='Use small letters, digits, "-" and "_", beginning with a letter, such as acme or acme-vision.',
+            f"{name!r} is not a valid name for a backend.",
+            remedy='Use lower-case letters, digits, "-" and "_", beginning with a letter, such as acme or acme-vision.',
         )
     if name in KINDS:
         raise InvalidRequestError(f"{name!r} is a backend of this package.", remedy="Choose another name.")

@@ -142,14 +142,17 @@ def dedupe(
     *,
     backend: BackendName = None,
     similarity: Annotated[
-        float, typer.Option("--similarity", metavar="S", help="How alike two pictures are that are the same, up to 1.")
+        float,
+        typer.Option(
+            "--similarity", metavar="S", help="From which similarity two pictures count as the same, up to 1."
+        ),
     ] = NEAR,
-    exact: Annotated[bool, typer.Option("--exact", help="Only files of the very same content.")] = False,
+    exact: Annotated[bool, typer.Option("--exact", help="Only files with identical content.")] = False,
     options: IndexOptions,
 ) -> None:
-    """List photos that are there several times; nothing is removed."""
+    """List photos that exist more than once; nothing is removed."""
     if not -1.0 <= similarity <= 1.0:
-        raise InvalidRequestError(f"--similarity {similarity:g} is no correlation.", remedy="Pass 0.8 to 1.")
+        raise InvalidRequestError(f"--similarity {similarity:g} is not a correlation.", remedy="Pass 0.8 to 1.")
     with options.open_index(backend=backend, caching=False) as (photos, _):
         report = None
         if folder is not None:
@@ -286,13 +289,13 @@ def _print_groups(groups: list[DuplicateGroup]) -> None:
         f"{len(groups):,} {'group' if len(groups) == 1 else 'groups'}; all but the first of each: "
         f"{files:,} {'file' if files == 1 else 'files'}, {bytes_text(spare)}"
         if groups
-        else "No photo is there twice."
+        else "No photo exists more than once."
     )
 
 
 def _check_sheet(out: Path | None) -> None:
     if out is not None and out.suffix.lower() not in {".html", ".htm"}:
-        raise InvalidRequestError(f"--out {out} is no page.", remedy="End it in .html.")
+        raise InvalidRequestError(f"--out {out} is not an HTML page.", remedy="End it in .html.")
 
 
 def _save_sheet(page: str, out: Path | None, *, show: bool) -> None:

@@ -163,8 +163,8 @@ def print_begun_anew(router: Router, budgets: Iterable[Spending]) -> None:
     totals = router.ledger_totals(since=month)
     for name, cost_usd, tokens in _booked_for_others(router, totals):
         typer.echo(
-            f"{one_line(name)} has used {dollars(cost_usd)} and {tokens:,} tokens this month and is no rung now. If it "
-            "has got another name, its own budgets begin anew under that."
+            f"{one_line(name)} has used {dollars(cost_usd)} and {tokens:,} tokens this month and is not a rung any "
+            "more. If it was renamed, its own budgets start at zero under the new name."
         )
     for each in budgets:
         missing = _booked_for(each, totals) - each.spent

@@ -10,10 +10,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from vision_backends.testing.sandbox.answers import Answer, Prompt, compose
-from vision_backends.testing.sandbox.context import Desk, Draft
-from vision_backends.testing.sandbox.corruptions import bend_answer, bend_reply
+from vision_backends.testing.sandbox.context import Context, Draft
+from vision_backends.testing.sandbox.corruptions import corrupt_answer, corrupt_reply
 from vision_backends.testing.sandbox.prompts import read_chat
-from vision_backends.testing.sandbox.wire import Event, Reply
+from vision_backends.testing.sandbox.wire import Event, HttpReply
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 __all__ = ["respond", "usage"]
 
 
-def respond(body: Mapping[str, Any], desk: Desk) -> Draft:
+def respond(body: Mapping[str, Any], context: Context) -> Draft:
     """Return the draft of a reply.
 
     Raises:
         ApiError: The request is not well formed.
     """
-    prompt = read_chat(body, desk.album)
-    answer = bend_answer(compose(prompt), desk.fault)
-    if prompt.stream or desk.fault.bend == "streamed":
+    prompt = read_chat(body, context.album)
+    answer = corrupt_answer(compose(prompt), context.fault)
+    if prompt.stream or context.fault.corruption == "streamed":
         options = body.get("stream_options") or {}
         counted = answer.counted and options.get("include_usage") is True
-        events = tuple(_events(prompt, replace(answer, counted=counted), desk))
-        reply = Reply(events=events)
+        events = tuple(_events(prompt, replace(answer, counted=counted), context))
+        reply = HttpReply(events=events)
     else:
-        reply = Reply(body=_document(prompt, answer, desk))
+        reply = HttpReply(body=_document(prompt, answer, context))
     tokens = prompt.input_tokens + answer.output_tokens
-    return Draft(pictures=prompt.pictures, tokens=tokens, reply=bend_reply(reply, desk.fault))
+    return Draft(pictures=prompt.pictures, tokens=tokens, reply=corrupt_reply(reply, context.fault))
 
 
 def usage(prompt: Prompt, answer: Answer) -> dict[str, Any]:
@@ -56,15 +56,15 @@ def usage(prompt: Prompt, answer: Answer) -> dict[str, Any]:
     }
 
 
-def _document(prompt: Prompt, answer: Answer, desk: Desk) -> dict[str, Any]:
+def _document(prompt: Prompt, answer: Answer, context: Context) -> dict[str, Any]:
     said, refused = (None, answer.text) if answer.refusal else (answer.text, None)
     message: dict[str, Any] = {"role": "assistant", "content": said, "refusal": refused, "annotations": []}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": answer.finish}
     counted = {"usage": usage(prompt, answer)} if answer.counted else {}
-    return _envelope(prompt, desk, kind="chat.completion", choices=[choice]) | counted
+    return _envelope(prompt, context, kind="chat.completion", choices=[choice]) | counted
 
 
-def _events(prompt: Prompt, answer: Answer, desk: Desk) -> Iterator[Event]:
+def _events(prompt: Prompt, answer: Answer, context: Context) -> Iterator[Event]:
     key = "refusal" if answer.refusal else "content"
     deltas: list[dict[str, Any]] = [{"role": "assistant", key: ""}]
     deltas += [{key: word} for word in answer.words]
@@ -73,18 +73,18 @@ def _events(prompt: Prompt, answer: Answer, desk: Desk) -> Iterator[Event]:
     uncounted = {"usage": None} if answer.counted else {}
     for delta, finish in rows:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-        yield Event(_envelope(prompt, desk, kind="chat.completion.chunk", choices=[choice]) | uncounted)
+        yield Event(_envelope(prompt, context, kind="chat.completion.chunk", choices=[choice]) | uncounted)
     if answer.counted:
-        chunk = _envelope(prompt, desk, kind="chat.completion.chunk", choices=[])
+        chunk = _envelope(prompt, context, kind="chat.completion.chunk", choices=[])
         yield Event(chunk | {"usage": usage(prompt, answer)})
     yield Event("[DONE]")
 
 
-def _envelope(prompt: Prompt, desk: Desk, *, kind: str, choices: list[Any]) -> dict[str, Any]:
+def _envelope(prompt: Prompt, context: Context, *, kind: str, choices: list[Any]) -> dict[str, Any]:
     return {
-        "id": f"chatcmpl-{desk.ident}",
+        "id": f"chatcmpl-{context.ident}",
         "object": kind,
-        "created": desk.created,
+        "created": context.created,
         "model": prompt.model,
         "service_tier": "default",
         "system_fingerprint": "fp_sandbox",

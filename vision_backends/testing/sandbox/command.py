@@ -5,7 +5,6 @@ This module decides what a user types and sees. It must not know how anything is
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import sys
 import threading
@@ -17,9 +16,9 @@ from vision_backends.testing.sandbox.script import Chaos, Script
 from vision_backends.testing.sandbox.server import SandboxServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-__all__ = ["SandboxOptions", "main", "serve"]
+__all__ = ["SandboxOptions", "serve"]
 
 _LOOK_S = 0.5
 
@@ -88,26 +87,3 @@ def serve(
             pass
     if options.record is not None:
         server.recorded.save(options.record)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the sandbox with the arguments of a command line; return the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m vision_backends.testing.sandbox",
-        description="An OpenAI-compatible server on this machine that answers for free and fails on demand.",
-    )
-    parser.add_argument("--port", type=int, default=0, help="port to listen on; a free one by default")
-    parser.add_argument("--seed", type=int, help="play faults at random, the same ones for the same seed")
-    parser.add_argument("--rate", type=float, default=0.2, help="with --seed: fraction of the requests that fail")
-    parser.add_argument("--play", help="a fault to play from the start, for example quota_gone")
-    parser.add_argument("--script", help="JSON file with faults to play in order")
-    parser.add_argument("--record", help="JSON file to write the played faults to at the end")
-    parser.add_argument("--rpm", type=int, help="limit of requests per minute for each model")
-    parser.add_argument("--tpm", type=int, help="limit of tokens per minute for each model")
-    parser.add_argument("--quota-after", type=int, help="requests after which the quota is exhausted")
-    parser.add_argument("--quota-tokens", type=int, help="tokens after which the quota is exhausted")
-    try:
-        serve(SandboxOptions(**vars(parser.parse_args(arguments))))
-    except (OSError, ValueError) as exc:
-        parser.exit(2, f"{exc}\n")
-    return 0

@@ -12,20 +12,20 @@ from vision_backends.testing.sandbox.faults import HEALTHY, Fault
 
 if TYPE_CHECKING:
     from vision_backends.testing.sandbox.pictures import Album, Picture
-    from vision_backends.testing.sandbox.wire import Reply
+    from vision_backends.testing.sandbox.wire import HttpReply
 
-__all__ = ["Desk", "Draft"]
+__all__ = ["Context", "Draft"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Desk:
+class Context:
     """What an endpoint works with.
 
     Attributes:
         album: Decodes images.
         ident: Unique part of the ids in the reply.
         created: Time of the reply, in seconds since 1970 UTC.
-        fault: The fault being played; the endpoint applies its bend.
+        fault: The fault being played; the endpoint applies its corruption.
     """
 
     album: Album
@@ -46,4 +46,4 @@ class Draft:
 
     pictures: tuple[Picture, ...] = ()
     tokens: int = 0
-    reply: Reply
+    reply: HttpReply

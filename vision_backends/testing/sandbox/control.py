@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 from vision_backends.testing.sandbox.fault_table import FAULTS
 from vision_backends.testing.sandbox.limits import Limits
 from vision_backends.testing.sandbox.script import parse_plan
-from vision_backends.testing.sandbox.wire import Reply
+from vision_backends.testing.sandbox.wire import HttpReply
 
 if TYPE_CHECKING:
     from vision_backends.testing.sandbox.server import SandboxServer
-    from vision_backends.testing.sandbox.wire import Call
+    from vision_backends.testing.sandbox.wire import HttpRequest
 
 __all__ = ["PREFIX", "control"]
 
 PREFIX = "/_sandbox"
 
 
-def control(call: Call, server: SandboxServer) -> Reply:
+def control(call: HttpRequest, server: SandboxServer) -> HttpReply:
     """Return the reply to a call whose path starts with ``/_sandbox``.
 
     ``POST play {"play": fault or script or chaos, "times": n}`` · ``POST limits {"rpm": …}`` · ``POST heal`` ·
@@ -36,16 +36,16 @@ def control(call: Call, server: SandboxServer) -> Reply:
         return _error(400, str(exc))
 
 
-def _act(action: str, body: dict[str, Any], server: SandboxServer) -> Reply:
+def _act(action: str, body: dict[str, Any], server: SandboxServer) -> HttpReply:
     match action:
         case "GET requests":
-            return Reply(body={"requests": [request.to_dict() for request in server.requests]})
+            return HttpReply(body={"requests": [request.to_dict() for request in server.requests]})
         case "GET counts":
-            return Reply(body=dict(server.counts))
+            return HttpReply(body=dict(server.counts))
         case "GET script":
-            return Reply(body=server.recorded.to_dict())
+            return HttpReply(body=server.recorded.to_dict())
         case "GET faults":
-            return Reply(body={"faults": list(FAULTS)})
+            return HttpReply(body={"faults": list(FAULTS)})
         case "POST play":
             server.play(parse_plan(body.get("play"), times=body.get("times")))
         case "POST limits":
@@ -58,8 +58,8 @@ def _act(action: str, body: dict[str, Any], server: SandboxServer) -> Reply:
             server.reset()
         case _:
             return _error(404, f"The sandbox's control API has no {action!r}.")
-    return Reply(body={"done": True})
+    return HttpReply(body={"done": True})
 
 
-def _error(status: int, message: str) -> Reply:
-    return Reply(status=status, body={"error": {"message": message, "type": "sandbox_control", "code": None}})
+def _error(status: int, message: str) -> HttpReply:
+    return HttpReply(status=status, body={"error": {"message": message, "type": "sandbox_control", "code": None}})

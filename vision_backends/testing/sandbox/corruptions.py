@@ -1,4 +1,4 @@
-"""Ways to corrupt ("bend") a healthy answer, a reply or a set of vectors, by name.
+"""Ways to corrupt a healthy answer, a reply or a set of vectors, by name.
 
 This module decides how an answer is wrong although it arrives in full. It must not know when that is played.
 """
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
     from vision_backends.testing.sandbox.answers import Answer
     from vision_backends.testing.sandbox.faults import Fault
-    from vision_backends.testing.sandbox.wire import Reply
+    from vision_backends.testing.sandbox.wire import HttpReply
 
     Vectors = npt.NDArray[np.float32]
 
-__all__ = ["BENDS", "bend_answer", "bend_reply", "bend_vectors"]
+__all__ = ["CORRUPTIONS", "corrupt_answer", "corrupt_reply", "corrupt_vectors"]
 
 _RENAMED = "sandbox-renamed-model"
 _FINAL = frozenset({"response.completed", "response.incomplete", "response.failed"})
 
 
-def bend_answer(answer: Answer, fault: Fault) -> Answer:
+def corrupt_answer(answer: Answer, fault: Fault) -> Answer:
     """Return the answer as the fault would have it."""
     half = answer.text[: max(1, len(answer.text) // 2)]
-    match fault.bend:
+    match fault.corruption:
         case "refusal":
             return replace(answer, text="I'm sorry, but I can't help with that.", refusal=True)
         case "content_filter":
@@ -43,24 +43,24 @@ def bend_answer(answer: Answer, fault: Fault) -> Answer:
             return replace(answer, text="", failed=fault.code or "server_error")
         case "no_usage":
             return replace(answer, counted=False)
-    bend = _TEXT_BENDS.get(fault.bend or "")
-    return replace(answer, text=bend(answer.text)) if bend else answer
+    corruption = _TEXT_CORRUPTIONS.get(fault.corruption or "")
+    return replace(answer, text=corruption(answer.text)) if corruption else answer
 
 
-def bend_reply(reply: Reply, fault: Fault) -> Reply:
+def corrupt_reply(reply: HttpReply, fault: Fault) -> HttpReply:
     """Return the reply as the fault would have it."""
-    bend = _REPLY_BENDS.get(fault.bend or "")
-    return bend(reply, fault) if bend else reply
+    corruption = _REPLY_CORRUPTIONS.get(fault.corruption or "")
+    return corruption(reply, fault) if corruption else reply
 
 
-def bend_vectors(vectors: Vectors, fault: Fault) -> Vectors:
+def corrupt_vectors(vectors: Vectors, fault: Fault) -> Vectors:
     """Return the vectors, float32 of shape [n, D], as the fault would have them."""
-    bend = _VECTOR_BENDS.get(fault.bend or "")
-    return bend(vectors) if bend else vectors
+    corruption = _VECTOR_CORRUPTIONS.get(fault.corruption or "")
+    return corruption(vectors) if corruption else vectors
 
 
 def _each(kind: type, change: Callable[[Any], Any]) -> Callable[[str], str]:
-    """Return a bend that changes every value of exactly this type in a JSON text; other texts stay as they are."""
+    """Return a corruption of every value of exactly this type in a JSON text; other texts stay as they are."""
 
     def walk(value: Any) -> Any:  # noqa: ANN401 — any JSON
         if isinstance(value, dict):
@@ -69,16 +69,16 @@ def _each(kind: type, change: Callable[[Any], Any]) -> Callable[[str], str]:
             return [walk(item) for item in value]
         return change(value) if type(value) is kind else value
 
-    def bend(text: str) -> str:
+    def corruption(text: str) -> str:
         try:
             return json.dumps(walk(json.loads(text)))
         except ValueError:
             return text
 
-    return bend
+    return corruption
 
 
-_TEXT_BENDS: Mapping[str, Callable[[str], str]] = {
+_TEXT_CORRUPTIONS: Mapping[str, Callable[[str], str]] = {
     "empty_answer": lambda _: "",
     "not_json": lambda _: "Sure! I can see two things in this picture, and both of them are lovely.",
     "fenced_json": lambda text: f"Here you are:\n```json\n{text}\n```\n",
@@ -89,13 +89,13 @@ _TEXT_BENDS: Mapping[str, Callable[[str], str]] = {
 }
 
 
-def _invalid_json(reply: Reply, fault: Fault) -> Reply:
+def _invalid_json(reply: HttpReply, fault: Fault) -> HttpReply:
     del fault
     headers = {**reply.headers, "content-type": "application/json"}
     return replace(reply, body=json.dumps(reply.body)[:-2], events=None, headers=headers)
 
 
-def _renamed_model(reply: Reply, fault: Fault) -> Reply:
+def _renamed_model(reply: HttpReply, fault: Fault) -> HttpReply:
     del fault
 
     def rename(value: Any) -> Any:  # noqa: ANN401 — any JSON
@@ -108,7 +108,7 @@ def _renamed_model(reply: Reply, fault: Fault) -> Reply:
     return replace(reply, body=rename(reply.body), events=events)
 
 
-def _list_content(reply: Reply, fault: Fault) -> Reply:
+def _list_content(reply: HttpReply, fault: Fault) -> HttpReply:
     del fault
     if reply.events is not None:
         return reply
@@ -123,19 +123,19 @@ def _as_parts(text: str | None) -> list[dict[str, str]]:
     return [{"type": "text", "text": text or ""}]
 
 
-def _no_choices(reply: Reply, fault: Fault) -> Reply:
+def _no_choices(reply: HttpReply, fault: Fault) -> HttpReply:
     del fault
     if reply.events is not None:
         return replace(reply, events=(Event("[DONE]"),))
     return replace(reply, body={**reply.body, ("choices" if "choices" in reply.body else "output"): []})
 
 
-def _no_done(reply: Reply, fault: Fault) -> Reply:
+def _no_done(reply: HttpReply, fault: Fault) -> HttpReply:
     del fault
     return replace(reply, events=reply.events and tuple(e for e in reply.events if e.data != "[DONE]"))
 
 
-def _no_finish(reply: Reply, fault: Fault) -> Reply:
+def _no_finish(reply: HttpReply, fault: Fault) -> HttpReply:
     del fault
     if reply.events is None:
         return reply
@@ -148,7 +148,7 @@ def _finishes(event: Event) -> bool:
     return bool(choices and choices[0].get("finish_reason"))
 
 
-def _error_event(reply: Reply, fault: Fault) -> Reply:
+def _error_event(reply: HttpReply, fault: Fault) -> HttpReply:
     if reply.events is None:
         return reply
     half = reply.events[: max(1, len(reply.events) // 2)]
@@ -159,7 +159,7 @@ def _error_event(reply: Reply, fault: Fault) -> Reply:
     return replace(reply, events=(*half, Event(data, name="error")))
 
 
-def _early_usage(reply: Reply, fault: Fault) -> Reply:
+def _early_usage(reply: HttpReply, fault: Fault) -> HttpReply:
     """Move the usage from a last chunk of its own to the chunk that carries the finish reason."""
     del fault
     counted = [e for e in reply.events or () if isinstance(e.data, dict) and not e.data.get("choices")]
@@ -171,12 +171,12 @@ def _early_usage(reply: Reply, fault: Fault) -> Reply:
     return replace(reply, events=tuple(moved))
 
 
-def _shuffled_vectors(reply: Reply, fault: Fault) -> Reply:
+def _shuffled_vectors(reply: HttpReply, fault: Fault) -> HttpReply:
     del fault
     return replace(reply, body={**reply.body, "data": reply.body["data"][::-1]})
 
 
-_REPLY_BENDS: Mapping[str, Callable[[Reply, Fault], Reply]] = {
+_REPLY_CORRUPTIONS: Mapping[str, Callable[[HttpReply, Fault], HttpReply]] = {
     "invalid_json": _invalid_json,
     "renamed_model": _renamed_model,
     "list_content": _list_content,
@@ -194,12 +194,12 @@ def _one_more(vectors: Vectors) -> Vectors:
 
 
 def _with_nan(vectors: Vectors) -> Vectors:
-    bent = vectors.copy()
-    bent[-1, 0] = float("nan")
-    return bent
+    corrupted = vectors.copy()
+    corrupted[-1, 0] = float("nan")
+    return corrupted
 
 
-_VECTOR_BENDS: Mapping[str, Callable[[Vectors], Vectors]] = {
+_VECTOR_CORRUPTIONS: Mapping[str, Callable[[Vectors], Vectors]] = {
     "too_few_vectors": lambda vectors: vectors[:-1],
     "too_many_vectors": _one_more,
     "wrong_dimension": lambda vectors: vectors[:, : vectors.shape[1] // 2],
@@ -207,10 +207,12 @@ _VECTOR_BENDS: Mapping[str, Callable[[Vectors], Vectors]] = {
     "zero_vector": lambda vectors: vectors * 0,
 }
 
-_ANSWER_BENDS = frozenset({"refusal", "content_filter", "length", "failed", "no_usage", *_TEXT_BENDS})
+_ANSWER_CORRUPTIONS = frozenset({"refusal", "content_filter", "length", "failed", "no_usage", *_TEXT_CORRUPTIONS})
 
-_ENDPOINT_BENDS = frozenset({"streamed", "floats_for_base64"})
-"""Bends that only the endpoint itself can apply, while it writes the reply."""
+_ENDPOINT_CORRUPTIONS = frozenset({"streamed", "floats_for_base64"})
+"""Corruptions that only the endpoint itself can apply, while it writes the reply."""
 
-BENDS = _ANSWER_BENDS | _ENDPOINT_BENDS | frozenset(_REPLY_BENDS) | frozenset(_VECTOR_BENDS)
-"""Every bend by name."""
+CORRUPTIONS = (
+    _ANSWER_CORRUPTIONS | _ENDPOINT_CORRUPTIONS | frozenset(_REPLY_CORRUPTIONS) | frozenset(_VECTOR_CORRUPTIONS)
+)
+"""Every corruption by name."""

@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from vision_backends.testing.sandbox.faults import Fault
-    from vision_backends.testing.sandbox.wire import Reply
+    from vision_backends.testing.sandbox.wire import HttpReply
 
-__all__ = ["Gate", "Hold", "deliver"]
+__all__ = ["HeldReplies", "Hold", "deliver"]
 
 _LOOK_S = 0.02
 """Seconds between a waiting connection's checks for whether its client has gone."""
 
 
-class Gate:
+class HeldReplies:
     """Releases every reply that is being held back; safe to use from many threads."""
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class Hold:
         return False
 
 
-def deliver(reply: Reply, connection: socket.socket, *, fault: Fault, hold: Hold) -> bool:
+def deliver(reply: HttpReply, connection: socket.socket, *, fault: Fault, hold: Hold) -> bool:
     """Send a reply as the fault says, and return whether the connection can be used again.
 
     Raises:

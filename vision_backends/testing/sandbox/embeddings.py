@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vision_backends.testing.sandbox.answers import text_tokens
-from vision_backends.testing.sandbox.context import Desk, Draft
-from vision_backends.testing.sandbox.corruptions import bend_reply, bend_vectors
+from vision_backends.testing.sandbox.context import Context, Draft
+from vision_backends.testing.sandbox.corruptions import corrupt_reply, corrupt_vectors
 from vision_backends.testing.sandbox.prompts import read_content
-from vision_backends.testing.sandbox.wire import ApiError, Reply
+from vision_backends.testing.sandbox.wire import ApiError, HttpReply
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +31,7 @@ _DIMENSIONS = {"text-embedding-3-large": 3072}
 _MAX_INPUTS = 2048
 
 
-def respond(body: Mapping[str, Any], desk: Desk) -> Draft:
+def respond(body: Mapping[str, Any], context: Context) -> Draft:
     """Return the draft of a reply.
 
     The API itself takes texts; ``"modality": "image"`` (infinity-emb) and ``"messages"`` (vLLM) bring images, which are
@@ -40,7 +40,7 @@ def respond(body: Mapping[str, Any], desk: Desk) -> Draft:
     Raises:
         ApiError: The request is not well formed.
     """
-    texts, pictures = _read(body, desk.album)
+    texts, pictures = _read(body, context.album)
     full = _DIMENSIONS.get(str(body["model"]), DEFAULT_DIMENSION)
     asked = body.get("dimensions") or full
     if not isinstance(asked, int) or not 1 <= asked <= full:
@@ -51,16 +51,16 @@ def respond(body: Mapping[str, Any], desk: Desk) -> Draft:
         )
     keys = [picture.pixels_sha256 for picture in pictures] or texts
     vectors = np.stack([unit_vector(f"{body['model']}|{key}", dimension=full, keep=asked) for key in keys])
-    as_base64 = body.get("encoding_format") == "base64" and desk.fault.bend != "floats_for_base64"
+    as_base64 = body.get("encoding_format") == "base64" and context.fault.corruption != "floats_for_base64"
     rows = [
         {"object": "embedding", "index": index, "embedding": _written(vector, as_base64=as_base64)}
-        for index, vector in enumerate(bend_vectors(vectors, desk.fault))
+        for index, vector in enumerate(corrupt_vectors(vectors, context.fault))
     ]
     tokens = sum(map(text_tokens, texts)) + sum(picture.tokens for picture in pictures)
     document = {"object": "list", "data": rows, "model": body["model"]}
-    if desk.fault.bend != "no_usage":
+    if context.fault.corruption != "no_usage":
         document["usage"] = {"prompt_tokens": tokens, "total_tokens": tokens}
-    reply = bend_reply(Reply(body=document), desk.fault)
+    reply = corrupt_reply(HttpReply(body=document), context.fault)
     return Draft(pictures=pictures, tokens=tokens, reply=reply)
 
 

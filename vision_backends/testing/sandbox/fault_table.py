@@ -42,50 +42,50 @@ _NOT_JSON = (
     Fault(name="empty_200", status=200, body="", headers=_JSON),
     Fault(name="null_200", status=200, body="null", headers=_JSON),
     Fault(name="error_200", status=200, body={"error": {"message": "Provider returned error", "code": 502}}),
-    Fault(name="invalid_json", bend="invalid_json"),
+    Fault(name="invalid_json", corruption="invalid_json"),
 )
 
 _STREAMS = (
-    Fault(name="no_done", bend="no_done", paths=_CHAT),
-    Fault(name="no_finish", bend="no_finish", paths=_TALK),
-    Fault(name="error_event", bend="error_event", code="server_error", paths=_TALK),
-    Fault(name="quota_event", bend="error_event", code="insufficient_quota", paths=_TALK),
-    Fault(name="early_usage", bend="early_usage", paths=_CHAT),
-    Fault(name="streamed", bend="streamed", paths=_TALK),
+    Fault(name="no_done", corruption="no_done", paths=_CHAT),
+    Fault(name="no_finish", corruption="no_finish", paths=_TALK),
+    Fault(name="error_event", corruption="error_event", code="server_error", paths=_TALK),
+    Fault(name="quota_event", corruption="error_event", code="insufficient_quota", paths=_TALK),
+    Fault(name="early_usage", corruption="early_usage", paths=_CHAT),
+    Fault(name="streamed", corruption="streamed", paths=_TALK),
 )
 
 _TEXTS = (
-    Fault(name="refusal", bend="refusal", paths=_TALK),
-    Fault(name="content_filter", bend="content_filter", paths=_TALK),
-    Fault(name="length", bend="length", paths=_TALK),
-    Fault(name="empty_answer", bend="empty_answer", paths=_TALK),
-    Fault(name="not_json", bend="not_json", paths=_TALK),
-    Fault(name="fenced_json", bend="fenced_json", paths=_TALK),
-    Fault(name="schema_broken", bend="schema_broken", paths=_TALK),
-    Fault(name="boxes_out_of_range", bend="boxes_out_of_range", paths=_TALK),
-    Fault(name="boxes_inside_out", bend="boxes_inside_out", paths=_TALK),
-    Fault(name="unknown_label", bend="unknown_label", paths=_TALK),
-    Fault(name="no_choices", bend="no_choices", paths=_TALK),
-    Fault(name="response_failed", bend="failed", code="server_error", paths=_RESPONSES),
-    Fault(name="response_failed_rate", bend="failed", code="rate_limit_exceeded", paths=_RESPONSES),
-    Fault(name="response_failed_policy", bend="failed", code="image_content_policy_violation", paths=_RESPONSES),
+    Fault(name="refusal", corruption="refusal", paths=_TALK),
+    Fault(name="content_filter", corruption="content_filter", paths=_TALK),
+    Fault(name="length", corruption="length", paths=_TALK),
+    Fault(name="empty_answer", corruption="empty_answer", paths=_TALK),
+    Fault(name="not_json", corruption="not_json", paths=_TALK),
+    Fault(name="fenced_json", corruption="fenced_json", paths=_TALK),
+    Fault(name="schema_broken", corruption="schema_broken", paths=_TALK),
+    Fault(name="boxes_out_of_range", corruption="boxes_out_of_range", paths=_TALK),
+    Fault(name="boxes_inside_out", corruption="boxes_inside_out", paths=_TALK),
+    Fault(name="unknown_label", corruption="unknown_label", paths=_TALK),
+    Fault(name="no_choices", corruption="no_choices", paths=_TALK),
+    Fault(name="response_failed", corruption="failed", code="server_error", paths=_RESPONSES),
+    Fault(name="response_failed_rate", corruption="failed", code="rate_limit_exceeded", paths=_RESPONSES),
+    Fault(name="response_failed_policy", corruption="failed", code="image_content_policy_violation", paths=_RESPONSES),
 )
 
 _VECTORS = (
-    Fault(name="too_few_vectors", bend="too_few_vectors", paths=_EMBEDDINGS),
-    Fault(name="too_many_vectors", bend="too_many_vectors", paths=_EMBEDDINGS),
-    Fault(name="wrong_dimension", bend="wrong_dimension", paths=_EMBEDDINGS),
-    Fault(name="nan_vector", bend="nan_vector", paths=_EMBEDDINGS),
-    Fault(name="zero_vector", bend="zero_vector", paths=_EMBEDDINGS),
+    Fault(name="too_few_vectors", corruption="too_few_vectors", paths=_EMBEDDINGS),
+    Fault(name="too_many_vectors", corruption="too_many_vectors", paths=_EMBEDDINGS),
+    Fault(name="wrong_dimension", corruption="wrong_dimension", paths=_EMBEDDINGS),
+    Fault(name="nan_vector", corruption="nan_vector", paths=_EMBEDDINGS),
+    Fault(name="zero_vector", corruption="zero_vector", paths=_EMBEDDINGS),
 )
 
 _QUIRKS = (
-    Fault(name="no_usage", bend="no_usage"),
+    Fault(name="no_usage", corruption="no_usage"),
     Fault(name="no_limit_headers", headers={"x-ratelimit-*": None, "x-request-id": None}),
-    Fault(name="list_content", bend="list_content", paths=_CHAT),
-    Fault(name="renamed_model", bend="renamed_model"),
-    Fault(name="shuffled_vectors", bend="shuffled_vectors", paths=_EMBEDDINGS),
-    Fault(name="floats_for_base64", bend="floats_for_base64", paths=_EMBEDDINGS),
+    Fault(name="list_content", corruption="list_content", paths=_CHAT),
+    Fault(name="renamed_model", corruption="renamed_model"),
+    Fault(name="shuffled_vectors", corruption="shuffled_vectors", paths=_EMBEDDINGS),
+    Fault(name="floats_for_base64", corruption="floats_for_base64", paths=_EMBEDDINGS),
 )
 
 _ROWS = (HEALTHY, *ERRORS, *_DELIVERIES, *_NOT_JSON, *_STREAMS, *_TEXTS, *_VECTORS, *_QUIRKS)

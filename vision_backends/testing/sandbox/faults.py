@@ -1,6 +1,6 @@
 """A fault: one way in which a reply can go wrong, as a frozen record.
 
-This module decides what a fault can specify: what is answered, how the healthy answer is bent, how the bytes are
+This module decides what a fault can specify: what is answered, how the healthy answer is corrupted, how the bytes are
 delivered, and which requests it applies to. It must not know which faults there are (`fault_table`), when they are
 played (`script`), nor how any of it is done.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from vision_backends.testing.sandbox.corruptions import BENDS
+from vision_backends.testing.sandbox.corruptions import CORRUPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,8 +33,8 @@ class Fault:
         status: Answer with this status and ``body`` instead of the healthy answer; None means the healthy one.
         body: JSON, or a string that is sent as it is.
         headers: Added to the reply; None removes a header, ``"x-ratelimit-*": None`` all that start like this.
-        bend: Name of a change to the healthy answer, one of ``corruptions.BENDS``.
-        code: Inner error code, for the bends that put an error inside a reply.
+        corruption: Name of a change to the healthy answer, one of ``corruptions.CORRUPTIONS``.
+        code: Inner error code, for the corruptions that put an error inside a reply.
         delay_s: Seconds before the first byte.
         drip_s: Seconds between the pieces of the body (sixteenths of a document, events of a stream).
         sends: How much is sent.
@@ -51,7 +51,7 @@ class Fault:
     status: int | None = None
     body: Any = None
     headers: Mapping[str, str | None] = field(default_factory=dict)
-    bend: str | None = None
+    corruption: str | None = None
     code: str | None = None
     delay_s: float = 0.0
     drip_s: float = 0.0
@@ -64,8 +64,10 @@ class Fault:
     def __post_init__(self) -> None:
         if self.sends not in get_args(Portion) or self.then not in get_args(Ending):
             raise ValueError(f"A fault sends one of {Portion} and ends with one of {Ending}.")
-        if self.bend is not None and self.bend not in BENDS:
-            raise ValueError(f"There is no bend {self.bend!r}; the bends are {', '.join(sorted(BENDS))}.")
+        if self.corruption is not None and self.corruption not in CORRUPTIONS:
+            raise ValueError(
+                f"There is no corruption {self.corruption!r}; the corruptions are {', '.join(sorted(CORRUPTIONS))}."
+            )
         if min(self.delay_s, self.drip_s, self.stall_s) < 0:
             raise ValueError("A fault's times must not be negative.")
         if self.sends != "all" and self.then == "keep":

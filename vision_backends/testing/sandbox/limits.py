@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vision_backends.clock import Clock
     from vision_backends.testing.sandbox.faults import Fault
 
-__all__ = ["Limiter", "Limits", "Verdict", "format_duration"]
+__all__ = ["Admission", "Limiter", "Limits", "format_duration"]
 
 _WINDOW_S = 60.0
 _GENEROUS = {"requests": 30_000, "tokens": 150_000_000}
@@ -53,7 +53,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Admission:
     """Whether a request is admitted.
 
     Attributes:
@@ -76,7 +76,7 @@ class Limiter:
         self._spent_tokens = 0
         self._windows: dict[tuple[str, str], _Window] = {}
 
-    def admit(self, model: str, *, tokens: int) -> Verdict:
+    def admit(self, model: str, *, tokens: int) -> Admission:
         """Return the verdict on one request; a refused one counts for nothing."""
         limits = self._limits
         asked = {"requests": (limits.rpm, 1), "tokens": (limits.tpm, tokens)}
@@ -96,7 +96,7 @@ class Limiter:
             headers = _generous_headers()
             for kind, window in windows.items():
                 headers |= window.headers(kind, now=now)
-        return Verdict(headers=headers, refusal=refusal)
+        return Admission(headers=headers, refusal=refusal)
 
     def _quota_gone(self) -> bool:
         limits = self._limits

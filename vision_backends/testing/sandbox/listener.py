@@ -14,23 +14,23 @@ import time
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 
-from vision_backends.testing.sandbox.delivery import Gate, deliver
+from vision_backends.testing.sandbox.delivery import HeldReplies, deliver
 from vision_backends.testing.sandbox.faults import HEALTHY
-from vision_backends.testing.sandbox.wire import Call, Reply
+from vision_backends.testing.sandbox.wire import HttpReply, HttpRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from vision_backends.testing.sandbox.faults import Fault
 
-    Answer = Callable[[Call], tuple[Reply, Fault]]
+    Answer = Callable[[HttpRequest], tuple[HttpReply, Fault]]
 
 __all__ = ["Listener"]
 
 _BACKLOG = 512
 _PAUSE_S = 0.01
 _MAX_BODY_BYTES = 100_000_000
-_UNREADABLE = Reply(status=413, body="The sandbox takes bodies of up to 100 MB with a Content-Length.")
+_UNREADABLE = HttpReply(status=413, body="The sandbox takes bodies of up to 100 MB with a Content-Length.")
 _SECRET_HEADERS = frozenset({"authorization", "api-key", "x-api-key", "cookie", "proxy-authorization"})
 
 
@@ -49,7 +49,7 @@ class Listener:
 
     def __init__(self, answer: Answer, *, host: str, port: int) -> None:
         self._answer = answer
-        self._gate = Gate()
+        self._held = HeldReplies()
         self._open: dict[threading.Thread, socket.socket] = {}
         self._closing = threading.Event()
         self._accepted = 0
@@ -71,12 +71,12 @@ class Listener:
 
     def release(self) -> None:
         """Release every reply that is being held back."""
-        self._gate.release()
+        self._held.release()
 
     def close(self) -> None:
         """Close every socket and wait for every thread."""
         self._closing.set()
-        self._gate.close()
+        self._held.close()
         with contextlib.suppress(OSError):  # a connection of our own wakes the thread that accepts
             socket.create_connection(self._socket.getsockname()[:2], timeout=1).close()
         self._thread.join()
@@ -109,7 +109,7 @@ class Listener:
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with contextlib.suppress(OSError):  # the client has gone
-                _Connection(connection, address, self._answer, self._gate)
+                _Connection(connection, address, self._answer, self._held)
         finally:
             connection.close()
 
@@ -119,9 +119,9 @@ class _Connection(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
 
-    def __init__(self, connection: socket.socket, address: Any, answer: Answer, gate: Gate) -> None:  # noqa: ANN401
+    def __init__(self, connection: socket.socket, address: Any, answer: Answer, held: HeldReplies) -> None:  # noqa: ANN401
         self._answer = answer
-        self._gate = gate
+        self._held = held
         super().__init__(connection, address, None)  # type: ignore[arg-type]  # only our own methods would use a server
 
     def handle_one_request(self) -> None:
@@ -130,7 +130,7 @@ class _Connection(BaseHTTPRequestHandler):
         if not self.raw_requestline or not self.parse_request():
             self.close_connection = True
             return
-        hold = self._gate.hold(self.connection)
+        hold = self._held.hold(self.connection)
         size = self.headers.get("content-length", "0")
         if not size.isdecimal() or int(size) > _MAX_BODY_BYTES or "transfer-encoding" in self.headers:
             deliver(_UNREADABLE, self.connection, fault=HEALTHY, hold=hold)
@@ -140,14 +140,14 @@ class _Connection(BaseHTTPRequestHandler):
         if not deliver(reply, self.connection, fault=fault, hold=hold):
             self.close_connection = True
 
-    def _call(self, data: bytes) -> Call:
+    def _call(self, data: bytes) -> HttpRequest:
         try:
             body = json.loads(data) if data else None
         except (ValueError, RecursionError):
             body = None
         headers = {name.lower(): value for name, value in self.headers.items()}
         scheme, _, token = headers.get("authorization", "").partition(" ")
-        return Call(
+        return HttpRequest(
             method=self.command,
             path=self.path.partition("?")[0].rstrip("/"),
             headers={name: value for name, value in headers.items() if name not in _SECRET_HEADERS},

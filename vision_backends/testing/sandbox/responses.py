@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vision_backends.testing.sandbox.answers import Answer, Prompt, compose
-from vision_backends.testing.sandbox.context import Desk, Draft
-from vision_backends.testing.sandbox.corruptions import bend_answer, bend_reply
+from vision_backends.testing.sandbox.context import Context, Draft
+from vision_backends.testing.sandbox.corruptions import corrupt_answer, corrupt_reply
 from vision_backends.testing.sandbox.prompts import read_responses
-from vision_backends.testing.sandbox.wire import Event, Reply
+from vision_backends.testing.sandbox.wire import Event, HttpReply
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,31 +22,31 @@ __all__ = ["respond"]
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
-def respond(body: Mapping[str, Any], desk: Desk) -> Draft:
+def respond(body: Mapping[str, Any], context: Context) -> Draft:
     """Return the draft of a reply.
 
     Raises:
         ApiError: The request is not well formed.
     """
-    prompt = read_responses(body, desk.album)
-    answer = bend_answer(compose(prompt), desk.fault)
-    document = _Document(body, prompt, answer, desk)
-    if prompt.stream or desk.fault.bend == "streamed":
-        reply = Reply(events=tuple(document.events()))
+    prompt = read_responses(body, context.album)
+    answer = corrupt_answer(compose(prompt), context.fault)
+    document = _Document(body, prompt, answer, context)
+    if prompt.stream or context.fault.corruption == "streamed":
+        reply = HttpReply(events=tuple(document.events()))
     else:
-        reply = Reply(body=document.final())
+        reply = HttpReply(body=document.final())
     tokens = prompt.input_tokens + answer.output_tokens
-    return Draft(pictures=prompt.pictures, tokens=tokens, reply=bend_reply(reply, desk.fault))
+    return Draft(pictures=prompt.pictures, tokens=tokens, reply=corrupt_reply(reply, context.fault))
 
 
 class _Document:
     """One response object, from its creation to its end."""
 
-    def __init__(self, body: Mapping[str, Any], prompt: Prompt, answer: Answer, desk: Desk) -> None:
+    def __init__(self, body: Mapping[str, Any], prompt: Prompt, answer: Answer, context: Context) -> None:
         self._body = body
         self._prompt = prompt
         self._answer = answer
-        self._desk = desk
+        self._desk = context
         self._status = "incomplete" if answer.finish in _INCOMPLETE else "completed"
         self._kind = "refusal" if answer.refusal else "output_text"
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from vision_backends.testing.sandbox.request_log import ReceivedRequest
-    from vision_backends.testing.sandbox.wire import Call, Reply
+    from vision_backends.testing.sandbox.wire import HttpReply, HttpRequest
 
 __all__ = ["SandboxServer"]
 
@@ -181,7 +181,7 @@ class SandboxServer:
             raise RuntimeError("The sandbox is not running: use it in a with statement, or call start().")
         return self._listener
 
-    def _answer(self, call: Call) -> tuple[Reply, Fault]:
+    def _answer(self, call: HttpRequest) -> tuple[HttpReply, Fault]:
         if call.path.startswith(PREFIX):
             return control(call, self), HEALTHY
         return self._service.answer(call)

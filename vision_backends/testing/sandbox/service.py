@@ -12,20 +12,20 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from vision_backends.testing.sandbox import chat, embeddings, responses
-from vision_backends.testing.sandbox.context import Desk, Draft
+from vision_backends.testing.sandbox.context import Context, Draft
 from vision_backends.testing.sandbox.fault_table import FAULTS
 from vision_backends.testing.sandbox.limits import Limiter, Limits
 from vision_backends.testing.sandbox.pictures import Album
 from vision_backends.testing.sandbox.player import Player
 from vision_backends.testing.sandbox.request_log import Journal, ReceivedRequest, summary
-from vision_backends.testing.sandbox.wire import ApiError, Reply
+from vision_backends.testing.sandbox.wire import ApiError, HttpReply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from vision_backends.clock import Clock
     from vision_backends.testing.sandbox.faults import Fault
-    from vision_backends.testing.sandbox.wire import Call
+    from vision_backends.testing.sandbox.wire import HttpRequest
 
 __all__ = ["DEFAULT_MODELS", "INVALID_KEY", "Service"]
 
@@ -35,7 +35,7 @@ DEFAULT_MODELS = ("gpt-5.4-mini", "gpt-5.4", "text-embedding-3-small", "text-emb
 INVALID_KEY = "sk-invalid"
 """A key that is always refused."""
 
-_ENDPOINTS: Mapping[str, Callable[[Mapping[str, Any], Desk], Draft]] = {
+_ENDPOINTS: Mapping[str, Callable[[Mapping[str, Any], Context], Draft]] = {
     "/v1/chat/completions": chat.respond,
     "/v1/responses": responses.respond,
     "/v1/embeddings": embeddings.respond,
@@ -50,7 +50,7 @@ _OLLAMA = "library"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Outcome:
-    reply: Reply
+    reply: HttpReply
     draft: Draft | None = None
     charged: bool = False
 
@@ -100,16 +100,16 @@ class Service:
             self.player.reset()
             self.journal.clear()
 
-    def answer(self, call: Call) -> tuple[Reply, Fault]:
+    def answer(self, call: HttpRequest) -> tuple[HttpReply, Fault]:
         """Return the reply to a call, and the fault that says how to deliver it."""
         model = call.body.get("model") if isinstance(call.body, dict) else None
         model = model if isinstance(model, str) else None
         with self._lock:  # so that the log and the plans count alike
             index = next(self._numbers)
             fault = self.player.next(call.path, model)
-        desk = Desk(album=self._album, ident=f"sandbox{index:08x}", created=int(self._clock.time()), fault=fault)
-        outcome = self._outcome(call, model, desk)
-        reply = _with_headers(outcome.reply, fault, request_id=f"req_{desk.ident}")
+        context = Context(album=self._album, ident=f"sandbox{index:08x}", created=int(self._clock.time()), fault=fault)
+        outcome = self._outcome(call, model, context)
+        reply = _with_headers(outcome.reply, fault, request_id=f"req_{context.ident}")
         self.journal.add(
             ReceivedRequest(
                 index=index,
@@ -128,16 +128,16 @@ class Service:
         )
         return reply, fault
 
-    def _outcome(self, call: Call, model: str | None, desk: Desk) -> _Outcome:
-        fault = desk.fault
+    def _outcome(self, call: HttpRequest, model: str | None, context: Context) -> _Outcome:
+        fault = context.fault
         draft: Draft | None = None
         flaw: ApiError | None = None
         try:
-            draft = self._draft(call, model, desk)
+            draft = self._draft(call, model, context)
         except ApiError as exc:
             flaw = exc
         if fault.status is not None:
-            return _Outcome(reply=Reply(status=fault.status, body=fault.body), draft=draft)
+            return _Outcome(reply=HttpReply(status=fault.status, body=fault.body), draft=draft)
         if not self._is_accepted(call.key):
             return _Outcome(reply=_error("invalid_api_key" if call.key else "missing_api_key"), draft=draft)
         if draft is None:
@@ -152,13 +152,13 @@ class Service:
             reply=replace(draft.reply, headers={**draft.reply.headers, **verdict.headers}), draft=draft, charged=True
         )
 
-    def _draft(self, call: Call, model: str | None, desk: Desk) -> Draft:
+    def _draft(self, call: HttpRequest, model: str | None, context: Context) -> Draft:
         if call.path == _MODELS or call.path.startswith(f"{_MODELS}/"):
             if call.method != "GET":
                 raise ApiError("method_not_allowed")
-            return Draft(reply=Reply(body=self._listing(call.path.removeprefix(_MODELS).strip("/"))))
+            return Draft(reply=HttpReply(body=self._listing(call.path.removeprefix(_MODELS).strip("/"))))
         if call.path == _TAGS and self._owner == _OLLAMA:
-            return Draft(reply=Reply(body={"models": [{"name": name} for name in self._models or DEFAULT_MODELS]}))
+            return Draft(reply=HttpReply(body={"models": [{"name": name} for name in self._models or DEFAULT_MODELS]}))
         endpoint = _ENDPOINTS.get(call.path)
         if endpoint is None:
             raise ApiError("unknown_url", message=f"Invalid URL ({call.method} {call.path})")
@@ -169,7 +169,7 @@ class Service:
         if not model:
             raise ApiError("invalid_request", message="you must provide a model parameter", param="model")
         self._check_model(model)
-        return endpoint(call.body, desk)
+        return endpoint(call.body, context)
 
     def _listing(self, name: str) -> dict[str, Any]:
         rows = {
@@ -194,16 +194,16 @@ class Service:
         return self._api_key is None or secrets.compare_digest(key.encode(), self._api_key.encode())
 
 
-def _canned(fault: Fault) -> Reply:
+def _canned(fault: Fault) -> HttpReply:
     kept = {name: value for name, value in fault.headers.items() if value is not None}
-    return Reply(status=fault.status or 500, body=fault.body, headers=kept)
+    return HttpReply(status=fault.status or 500, body=fault.body, headers=kept)
 
 
-def _error(name: str) -> Reply:
+def _error(name: str) -> HttpReply:
     return _canned(FAULTS[name])
 
 
-def _refuse(flaw: ApiError) -> Reply:
+def _refuse(flaw: ApiError) -> HttpReply:
     row = FAULTS[flaw.fault]
     error = {**row.body["error"], "param": flaw.param}
     if flaw.message:
@@ -211,7 +211,7 @@ def _refuse(flaw: ApiError) -> Reply:
     return replace(_canned(row), body={"error": error})
 
 
-def _with_headers(reply: Reply, fault: Fault, *, request_id: str) -> Reply:
+def _with_headers(reply: HttpReply, fault: Fault, *, request_id: str) -> HttpReply:
     """Add what every reply carries, then apply what the fault adds and removes."""
     headers = {
         "x-request-id": request_id,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ApiError", "Call", "Event", "Reply"]
+__all__ = ["ApiError", "Event", "HttpReply", "HttpRequest"]
 
 _SLICES = 16
 """How many pieces a document is cut into, so that a fault can send a part of it or drip it."""
@@ -39,7 +39,7 @@ class ApiError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class HttpRequest:
     """One request as it arrived.
 
     Attributes:
@@ -74,7 +74,7 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class HttpReply:
     """One reply.
 
     Attributes:

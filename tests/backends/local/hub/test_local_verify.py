@@ -59,7 +59,7 @@ def test_weights_that_are_cut_short_are_found_without_a_checksum(tmp_path):
     weights.write_bytes(weights.read_bytes()[:-1])
     assert verdicts(folder)["model.safetensors"] == ("damaged", "model.safetensors is cut short")
     weights.write_bytes(b"no tensors")
-    assert verdicts(folder)["model.safetensors"] == ("damaged", "model.safetensors is no safetensors file")
+    assert verdicts(folder)["model.safetensors"] == ("damaged", "model.safetensors is not a safetensors file")
 
 
 def test_missing_weights_are_found(tmp_path):

@@ -17,7 +17,7 @@ from vision_backends.backends.local.runtime.memory import (
     CONVERTED,
     OVERHEAD,
     WORK_BYTES,
-    Room,
+    LoadReservations,
     give_back_memory,
     memory_for,
     needed_bytes,
@@ -29,44 +29,44 @@ from vision_backends.errors import NotReadyError
 
 def test_a_load_counts_what_another_is_about_to_take():
     """Each fits alone; together they would not."""
-    room = Room()
-    with room.reserve(600, free=1000) as first, room.reserve(600, free=1000) as second:
+    reservations = LoadReservations()
+    with reservations.reserve(600, free=1000) as first, reservations.reserve(600, free=1000) as second:
         assert (first, second) == (1000, 400)
-    with room.reserve(600, free=1000) as third:
+    with reservations.reserve(600, free=1000) as third:
         assert third == 1000
 
 
 def test_what_a_running_load_has_already_taken_is_not_counted_twice():
     """Half-way through, its 300 bytes are missing from what is free as well as reserved."""
-    room = Room()
-    with room.reserve(600, free=1000), room.reserve(400, free=700) as second:
+    reservations = LoadReservations()
+    with reservations.reserve(600, free=1000), reservations.reserve(400, free=700) as second:
         assert second == 400
 
 
 def test_what_others_take_meanwhile_counts():
     """The rest of the machine does not stand still."""
-    room = Room()
-    with room.reserve(600, free=1000), room.reserve(100, free=50) as second:
+    reservations = LoadReservations()
+    with reservations.reserve(600, free=1000), reservations.reserve(100, free=50) as second:
         assert second == 50
 
 
 def test_a_load_that_ended_keeps_its_memory_while_others_run():
     """What it holds may not show in what is free: files that are mapped do not."""
-    room = Room()
-    with room.reserve(300, free=1000):
-        with room.reserve(300, free=1000):
+    reservations = LoadReservations()
+    with reservations.reserve(300, free=1000):
+        with reservations.reserve(300, free=1000):
             pass
-        with room.reserve(500, free=1000) as third:
+        with reservations.reserve(500, free=1000) as third:
             assert third == 400
 
 
 def test_a_load_that_failed_gives_its_memory_back():
     """Also while others run."""
-    room = Room()
-    with room.reserve(300, free=1000):
-        with pytest.raises(ZeroDivisionError), room.reserve(300, free=1000):
+    reservations = LoadReservations()
+    with reservations.reserve(300, free=1000):
+        with pytest.raises(ZeroDivisionError), reservations.reserve(300, free=1000):
             raise ZeroDivisionError
-        with room.reserve(700, free=1000) as third:
+        with reservations.reserve(700, free=1000) as third:
             assert third == 700
 
 

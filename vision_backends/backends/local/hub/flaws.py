@@ -115,7 +115,7 @@ def read_table(path: Path) -> dict[str, Any]:
     """Return the same where it has to be a JSON object."""
     table = read_json(path)
     if not isinstance(table, dict):
-        raise FlawError(f"{path.name} is no JSON object")
+        raise FlawError(f"{path.name} is not a JSON object")
     return table
 
 

@@ -95,7 +95,7 @@ class HuggingFaceHub:
 
         folder = Path(constants.HF_HUB_CACHE)
         if folder.parts[:1] == ("~",):  # it would lie in the working directory, where anybody may have put files
-            message = "There is no folder for models by name: this user has no home."
+            message = "There is no folder for models by name: this user has no home directory."
             raise NotReadyError(message, remedy="Set HF_HOME to a folder, or HOME.", code="no_home")
         return folder
 

@@ -77,9 +77,9 @@ def _complete(names: Mapping[int, Any], table: str, *, count: object) -> dict[in
             raise _flaw(f"{table} of config.json has {len(names)} names, but none for class {number}")
         label = names[number]
         if not isinstance(label, str) or not label.strip():
-            raise _flaw(f"{table} of config.json names class {number} {label!r}, which is no text")
+            raise _flaw(f"{table} of config.json names class {number} {label!r}, which is not text")
         if label == f"LABEL_{number}":
-            raise _flaw(f"{table} of config.json names class {number} {label!r}, which is no name")
+            raise _flaw(f"{table} of config.json names class {number} {label!r}, which is not a name")
     if all(label == NO_CLASS for label in names.values()):
         raise _flaw(f"{table} of config.json names no class")
     return {number: names[number] for number in range(len(names))}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["DIGEST", "Verdict", "digest_of", "is_as_published", "verify_files"]
+__all__ = ["DIGEST", "FileCheck", "digest_of", "is_as_published", "verify_files"]
 
 DIGEST = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
 
@@ -27,7 +27,7 @@ CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class FileCheck:
     """What is known about one file.
 
     Attributes:
@@ -49,7 +49,7 @@ class Verdict:
         return self.state in {"sound", "unrecorded"}
 
 
-def verify_files(folder: Path, *, progress: Progress) -> Iterator[Verdict]:
+def verify_files(folder: Path, *, progress: Progress) -> Iterator[FileCheck]:
     """Read every file of a model and compare it with its checksum, and safetensors with their own headers as well.
 
     Args:
@@ -62,7 +62,7 @@ def verify_files(folder: Path, *, progress: Progress) -> Iterator[Verdict]:
     for name, path in paths.items():
         yield _verdict(name, path, flaws.pop(name, None), progress)
     for name, flaw in flaws.items():
-        yield Verdict(file=name, state="missing", detail=flaw)
+        yield FileCheck(file=name, state="missing", detail=flaw)
 
 
 def is_as_published(path: Path) -> bool:
@@ -90,11 +90,11 @@ def digest_of(path: Path, like: str, progress: Progress | None = None) -> str:
     return digest.hexdigest()
 
 
-def _verdict(name: str, path: Path, flaw: str | None, progress: Progress) -> Verdict:
+def _verdict(name: str, path: Path, flaw: str | None, progress: Progress) -> FileCheck:
     if not path.exists():
-        return Verdict(file=name, state="missing", detail="the cache links to a file that is gone")
+        return FileCheck(file=name, state="missing", detail="the cache links to a file that is gone")
     if not path.is_file():
-        return Verdict(file=name, state="damaged", detail="it is not a regular file")
+        return FileCheck(file=name, state="damaged", detail="it is not a regular file")
     size_bytes = path.stat().st_size
     recorded = (
         path.readlink().name if path.is_symlink() else ""
@@ -103,13 +103,13 @@ def _verdict(name: str, path: Path, flaw: str | None, progress: Progress) -> Ver
         try:
             found = digest_of(path, recorded, progress)
         except OSError as error:
-            return Verdict(file=name, state="damaged", detail=f"it cannot be read: {error.strerror or error}")
+            return FileCheck(file=name, state="damaged", detail=f"it cannot be read: {error.strerror or error}")
         kind = "sha256" if len(recorded) == 64 else "git's sha1"
         if found == recorded:
-            return Verdict(file=name, state="sound", detail=f"{kind} {found[:12]}", size_bytes=size_bytes)
+            return FileCheck(file=name, state="sound", detail=f"{kind} {found[:12]}", size_bytes=size_bytes)
         flaw = f"its {kind} is {found[:12]}…, not {recorded[:12]}…"
     else:
         progress.done_bytes += size_bytes
     if flaw is not None:
-        return Verdict(file=name, state="damaged", detail=flaw, size_bytes=size_bytes)
-    return Verdict(file=name, state="unrecorded", detail="no checksum is recorded", size_bytes=size_bytes)
+        return FileCheck(file=name, state="damaged", detail=flaw, size_bytes=size_bytes)
+    return FileCheck(file=name, state="unrecorded", detail="no checksum is recorded", size_bytes=size_bytes)

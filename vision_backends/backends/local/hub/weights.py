@@ -72,13 +72,13 @@ def read_header(path: Path) -> dict[str, Any]:
     """Return a file's table of tensors: https://github.com/huggingface/safetensors#format.
 
     Raises:
-        FlawError: It is no safetensors file, or has not arrived whole.
+        FlawError: It is not a safetensors file, or has not arrived whole.
     """
     try:
         with open_regular(path) as (file, size_bytes):
             (length,) = struct.unpack("<Q", file.read(8))
             if MOST_HEADER_BYTES < length <= size_bytes:
-                raise FlawError(f"{path.name} has a table of tensors of {length:,} bytes, which is absurd")
+                raise FlawError(f"{path.name} has a table of tensors of {length:,} bytes, which is impossible")
             header: dict[str, Any] = json.loads(file.read(min(length, MOST_HEADER_BYTES)))
         end = _end_of_tensors(path, header)
         is_whole = size_bytes == 8 + length + end
@@ -91,7 +91,7 @@ def read_header(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise unreadable(path, error) from error
     except (*ODD, struct.error) as error:
-        raise FlawError(f"{path.name} is no safetensors file") from error
+        raise FlawError(f"{path.name} is not a safetensors file") from error
     raise FlawError(f"{path.name} is cut short")
 
 

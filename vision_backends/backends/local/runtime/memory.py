@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from vision_backends.backends.local.hub.checkpoint import Checkpoint
 
-__all__ = ["Room", "check_room_for_torch", "give_back_memory", "memory_for", "needed_bytes"]
+__all__ = ["LoadReservations", "check_room_for_torch", "give_back_memory", "memory_for", "needed_bytes"]
 
 OVERHEAD = 1.1
 """Memory that loaded weights take, as a multiple of their size. Measured, like the next two, as memory that a process
@@ -44,7 +44,7 @@ SMALLEST_BYTES = 2
 """Bytes of a number in the smallest form in which a model is loaded."""
 
 
-class Room:
+class LoadReservations:
     """How much memory is left for one more load while others are under way. Safe for many threads."""
 
     def __init__(self) -> None:
@@ -82,7 +82,7 @@ class Room:
                 self._loads -= 1
 
 
-_room = Room()
+_reservations = LoadReservations()
 """One for the whole process, as is the memory."""
 
 
@@ -112,7 +112,7 @@ def memory_for(
     if max_bytes is not None and needed > max_bytes:
         raise _shortage(checkpoint, needed, device, f"only {max_bytes / 1e6:.0f} MB may be used")
     free = free_memory() or FreeMemory(sys.maxsize)
-    with _room.reserve(needed, free=free.size_bytes) as left:
+    with _reservations.reserve(needed, free=free.size_bytes) as left:
         if needed > left:
             raise _shortage(checkpoint, needed, device, _what_is_left(free, left))
         yield
