@@ -116,7 +116,8 @@ class Inputs:
             self._complete(item, request, rungs, how, share)
 
         begin = partial(self._begin_first, item, request, backends)
-        rungs = await self._opener.open(item, _kind(item, request), begin, complete, deadline=deadline) or []
+        with self._lookups.coming():
+            rungs = await self._opener.open(item, _kind(item, request), begin, complete, deadline=deadline) or []
         if item.settled:
             return rungs, self._attempts.look([])
         started = self._clock.monotonic()

@@ -1,14 +1,16 @@
 """What is known of inputs before a rung is asked: how the gates stand, and the answers that are in the cache.
 
 This module decides that the stores are read once for all calls that want to know something at the same time: while one
-reading is under way, those that come wait for the next. It must not know how an input is opened, nor how a rung is
-asked.
+reading is under way, those that come wait for the next, and where more are about to come, for a moment. It must not
+know how an input is opened, nor how a rung is asked.
 """
 
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections import deque
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,7 @@ from vision_backends.storage.cache import decode
 from vision_backends.types import Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from vision_backends.backends.requests import Request
     from vision_backends.engine.pools import Pool
@@ -35,6 +37,9 @@ __all__ = ["Lookups"]
 
 MOST_ITEMS = 64
 """Inputs that are looked up in one go, more where a single list brings them."""
+
+MOMENT_S = 0.003
+"""How long a call waits for others whose inputs are being opened: two changes of threads take a tenth of that."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -75,7 +80,19 @@ class Lookups:
 
     def _begin(self) -> None:
         self._waiting: deque[_Wanted] = deque()
+        self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
         self._reading: asyncio.Future[GateSnapshot] | None = None
+        self._moment: asyncio.TimerHandle | None = None
+        self._opening = 0
+
+    @contextmanager
+    def coming(self) -> Iterator[None]:
+        """Have other calls know of one that opens its input in the block, and will then look."""
+        self._opening += 1
+        try:
+            yield
+        finally:
+            self._opening -= 1
 
     def latest(self, rungs: Sequence[Rung]) -> GateSnapshot:
         """Return how the gates of some rungs stood when they were last looked at in this process; may block.
@@ -103,18 +120,31 @@ class Lookups:
         if wanted.time is not None and wanted.time.is_short:  # it waits for nobody else, and keeps nobody from waiting
             return await self._store_pool.start(partial(self._read_together, [wanted]))
         self._waiting.append(wanted)
-        reading = self._reading
-        if reading is None or reading.done() or reading.get_loop() is not told.get_loop():
-            self._read_next()
+        self._read_soon(told.get_loop())
         return await told
+
+    def _read_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin to read, unless that is under way: now, or in a moment where others are about to come."""
+        if self._loop is None or self._loop() is not loop:  # nothing of another, which has ended, will ever end
+            self._loop, self._reading, self._moment = weakref.ref(loop), None, None
+            self._waiting = deque(wanted for wanted in self._waiting if wanted.told.get_loop() is loop)
+        if self._reading is not None and not self._reading.done():
+            return
+        if not self._opening or len(self._waiting) >= MOST_ITEMS:
+            self._read_next()
+        elif self._moment is None:
+            self._moment = loop.call_later(MOMENT_S, self._read_next)
 
     def _read_next(self) -> None:
         """Begin to read for those that have waited longest."""
+        if self._moment is not None:
+            self._moment.cancel()
+            self._moment = None
         together: list[_Wanted] = []
         count = 0
         while self._waiting and (not together or count + len(self._waiting[0].items) <= MOST_ITEMS):
             wanted = self._waiting.popleft()
-            if not wanted.told.done():  # nor cancelled, nor of a loop that has ended
+            if not wanted.told.cancelled():
                 together.append(wanted)
                 count += len(wanted.items)
         if not together:
@@ -135,7 +165,8 @@ class Lookups:
                 wanted.told.set_result(reading.result())
             else:
                 wanted.told.set_exception(error)
-        self._read_next()
+        if self._waiting:
+            self._read_soon(reading.get_loop())
 
     def _read_together(self, together: Sequence[_Wanted]) -> GateSnapshot:
         """Read for some calls, in a thread, for as long as the least patient of them may wait."""
