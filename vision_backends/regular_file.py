@@ -34,14 +34,10 @@ def open_regular(path: str | bytes | os.PathLike[str]) -> Iterator[tuple[BinaryI
     Raises:
         NotRegularFileError: It is something else.
         OSError: It cannot be opened.
-        ValueError: It is not a path.
+        ValueError: It is no path.
     """
-    _check(os.stat(path))  # noqa: PTH116 — of bytes, too; some devices do something when they are opened
-    # Without O_NONBLOCK, opening a pipe would wait until something writes to it.
-    with open(path, "rb", opener=lambda at, flags: os.open(at, flags | getattr(os, "O_NONBLOCK", 0))) as file:
-        status = os.fstat(file.fileno())
-        _check(status)
-        yield cast("BinaryIO", file), status.st_size
+    with _descriptor(path) as (descriptor, size_bytes), open(descriptor, "rb", closefd=False) as file:
+        yield cast("BinaryIO", file), size_bytes
 
 
 def read_regular(path: str | bytes | os.PathLike[str], *, max_bytes: int) -> bytes:
@@ -55,17 +51,32 @@ def chunks_of_regular(path: str | bytes | os.PathLike[str], *, max_bytes: int) -
     Raises:
         FileTooLargeError: It has more than ``max_bytes``. Others as `open_regular`.
     """
-    with open_regular(path) as (file, size_bytes):
+    with _descriptor(path) as (descriptor, size_bytes):  # each step of a file object lets other threads go first
         read_bytes = 0
         most_bytes = min(size_bytes + 1, CHUNK_BYTES) if size_bytes else CHUNK_BYTES  # room for more is cleared first
         while max(size_bytes, read_bytes) <= max_bytes:  # a file may grow, and those of /proc have no size
-            chunk = file.read(most_bytes)
+            chunk = os.read(descriptor, most_bytes)
             read_bytes += len(chunk)
-            if chunk:
+            if chunk and read_bytes <= max_bytes:
                 yield chunk
-            if len(chunk) < most_bytes and read_bytes <= max_bytes:  # a buffered file gives less only at its end
+            is_end = not chunk or (0 < size_bytes == read_bytes and len(chunk) < most_bytes)
+            if is_end and read_bytes <= max_bytes:
                 return
     raise FileTooLargeError(f"it has more than {max_bytes / 1e6:g} MB")
+
+
+@contextmanager
+def _descriptor(path: str | bytes | os.PathLike[str]) -> Iterator[tuple[int, int]]:
+    """Yield the descriptor of an open file and its size in bytes. Errors as `open_regular`."""
+    _check(os.stat(path))  # noqa: PTH116 — of bytes, too; some devices do something when they are opened
+    # Without O_NONBLOCK, opening a pipe would wait until something writes to it.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+    try:
+        status = os.fstat(descriptor)
+        _check(status)
+        yield descriptor, status.st_size
+    finally:
+        os.close(descriptor)
 
 
 def _check(status: os.stat_result) -> None:
