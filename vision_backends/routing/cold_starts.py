@@ -33,12 +33,13 @@ FIRST_ANSWERS = "first answers"
 """Under which name the time that a local rung needs to load is noted."""
 
 LOADS_AFTER_S = 0.5
-"""Answers that come sooner need no other rung, and cost nobody a model's memory; nor do those that take no longer than
-nine of ten, as long as a good part of the deadline is left to load it."""
+"""Answers that come sooner need no other rung, and cost nobody a model's memory; nor do those that take hardly longer
+than nine of ten, as long as a good part of the deadline is left to load it."""
 
 MARGIN = 1.5
 MARGIN_S = 0.05
-"""What is kept back for the next rung beyond what it usually takes: for a slow moment, and for getting to it."""
+"""What a rung is given beyond what it usually takes, before another is loaded or when time is kept back for it: for a
+slow moment, and for getting to it."""
 
 COLD_SHARE = 0.25
 MAX_COLD_S = 5.0
@@ -152,7 +153,7 @@ class ColdStarts:
             since = max(min(unanswered.values()), self._ended_at[rung.backend.name])
             left_s = since + patience_s - self._clock.monotonic()
             if left_s <= 0:
-                usual_s = self.expected_s(turn.rung, turn.call.request)
+                usual_s = self.expected_s(turn.rung, turn.call.request) * MARGIN + MARGIN_S
                 before_s, patience_s = patience_s, min(usual_s, COLD_SHARE * turn.call.deadline.remaining_s)
                 if patience_s <= before_s:
                     self._warm_ups.begin_unless_tried(rung.backend, turn.call.request)
