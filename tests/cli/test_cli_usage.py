@@ -100,6 +100,7 @@ def test_one_group_alone_needs_no_total(vision, kept_ladder, make_photo):
     assert "total" not in vision("usage").stdout
 
 
+@pytest.mark.usefixtures("patient_calls")
 def test_limits_that_rungs_share_have_one_bar(vision, kept_ladder, make_photo):
     """Named as their table; `vision status` shows the same, and `vision reset` says what is spent for each rung."""
     work = 'kind = "rungs:Costly"\naccount = "work"\n'
