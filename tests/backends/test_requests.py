@@ -127,3 +127,12 @@ def test_the_error_says_what_to_write_instead(kind, options, remedy):
     with pytest.raises(InvalidRequestError) as caught:
         kind(**options)
     assert remedy in caught.value.remedy
+
+
+def test_labels_may_be_any_list_and_a_request_is_known_by_them():
+    """Whatever they came in: what is kept for a request is found again."""
+    asked = [DetectRequest(labels=labels) for labels in (("a dog", "a cat"), ["a dog", "a cat"])]
+    assert asked[0] == asked[1]
+    assert len(set(asked)) == 1
+    with pytest.raises(InvalidRequestError, match="labels is a single str, not a list"):
+        DetectRequest(labels="a dog")

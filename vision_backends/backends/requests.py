@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from vision_backends.arguments import check_flag, check_number, check_text, shown
+from vision_backends.arguments import check_flag, check_number, check_text, iterate, shown
 from vision_backends.backends.languages import language_tag
 from vision_backends.backends.texts import half_character
 from vision_backends.errors import InvalidRequestError
@@ -127,6 +127,8 @@ class DetectRequest:
 
     def __post_init__(self) -> None:
         if self.labels is not None:
+            labels = iterate("labels", self.labels, remedy='Pass a list: labels=["a dog"].')
+            object.__setattr__(self, "labels", tuple(labels))  # a list would have no hash, by which requests are known
             _check_length("The labels are", *self.labels)
             if not self.labels or any(map(_is_blank, self.labels)):
                 raise InvalidRequestError(

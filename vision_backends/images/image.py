@@ -89,7 +89,7 @@ class Image:
                 content = hashlib.sha256(self._encoded.data)
             else:
                 content = hashlib.sha256(f"RGB {self.width}x{self.height}\n".encode())
-                content.update(self.rgb().tobytes())
+                content.update((self._pixels or self.rgb()).tobytes())
             digest = content.hexdigest()
             object.__setattr__(self, "_digest", digest)
         return digest

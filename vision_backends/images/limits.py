@@ -35,7 +35,7 @@ class ImageLimits:
         allow_private_urls: Whether that address may be on this machine or in a private network.
 
     Raises:
-        InvalidRequestError: One is not a number, or no switch.
+        InvalidRequestError: One is not a number, or not a switch.
 
     Examples:
         >>> from vision_backends import ImageLimits, ImageTooLargeError, open_image

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
     Progress = Callable[[int, int], None]
     Source = ImageSource | tuple[ImageSource, ...] | str
+    Sources = Iterable[ImageSource] | AsyncIterable[ImageSource]
+    Make = Callable[[ImageSource], Callable[[], Coroutine[Any, Any, "A | VisionError"]]]
 
 __all__ = ["AwaitedCalls", "Calls"]
 
@@ -139,17 +141,12 @@ class Calls:
             return self.wait(lambda: self._answer(items, request, kind, checked, progress=progress))
 
     def each(
-        self,
-        sources: Iterable[ImageSource] | AsyncIterable[ImageSource],
-        request: Request,
-        kind: type[A],
-        options: CallKeywords,
+        self, sources: Sources, request: Request, kind: type[A], options: CallKeywords
     ) -> Iterator[A | VisionError]:
         """Yield the answers to inputs that come one by one."""
-        check_iterable("The input", sources, remedy="Put it in brackets, or call the method without _each.")
+        self._check_each(sources)
         make, room = self._each_of(request, kind, CallOptions.of(options, CallKeywords))
-        self.running.check()
-        return answer_each(cast("Iterable[ImageSource]", sources), make, room)
+        return self._yielded(sources, make, room)
 
     def stream(self, image: ImageSource, request: DescribeRequest, options: CallOptions) -> DescriptionStream:
         """Return a stream of the pieces of a description, whose image is open already."""
@@ -162,6 +159,14 @@ class Calls:
             return await self._produce(item, request, options, queue, opened=opened)
 
         return DescriptionStream(engine_loop(), produce)
+
+    def _check_each(self, sources: object) -> None:
+        """Return if inputs that come one by one are something that can be iterated over. Errors as `check_iterable`."""
+        check_iterable("The input", sources, remedy="Put it in brackets, or call the method without _each.")
+
+    def _yielded(self, sources: Sources, make: Make[A], room: Room) -> Iterator[A | VisionError]:
+        self.running.check()
+        return answer_each(cast("Iterable[ImageSource]", sources), make, room)
 
     def _open_here(self, item: Item, request: Request, options: CallOptions) -> Opened | None:
         """Open an input in the caller's thread, unless that could outlast the deadline."""
@@ -211,9 +216,7 @@ class Calls:
         await self.stores.until_written()
         await self.events.delivered()
 
-    def _each_of(
-        self, request: Request, kind: type[A], options: CallOptions
-    ) -> tuple[Callable[[ImageSource], Callable[[], Coroutine[Any, Any, A | VisionError]]], Room]:
+    def _each_of(self, request: Request, kind: type[A], options: CallOptions) -> tuple[Make[A], Room]:
         """Return what answers one input of many, and how many of them may be under way."""
         backends = self._backends(request, options)
         most = max((each.batch_size(request) * each.concurrency(request) for each in backends), default=1)
@@ -298,19 +301,6 @@ class AwaitedCalls(Calls):
         """Return the coroutine that awaits another one on the engine's loop."""
         return cast("T", engine_loop().run_from_loop(make))
 
-    def each(
-        self,
-        sources: Iterable[ImageSource] | AsyncIterable[ImageSource],
-        request: Request,
-        kind: type[A],
-        options: CallKeywords,
-    ) -> Iterator[A | VisionError]:
-        """Return what yields the answers to inputs that come one by one, for ``async for``."""
-        if not isinstance(sources, AsyncIterable):
-            check_iterable("The input", sources, remedy="Put it in brackets, or call the method without _each.")
-        make, room = self._each_of(request, kind, CallOptions.of(options, CallKeywords))
-        return cast("Iterator[A | VisionError]", answer_each_async(sources, make, room))
-
     def stream(self, image: ImageSource, request: DescribeRequest, options: CallOptions) -> DescriptionStream:
         """Return a stream of the pieces of a description, for ``async for``; its image is opened with the first."""
 
@@ -318,6 +308,14 @@ class AwaitedCalls(Calls):
             return await self._produce(Item(source=image), request, options, queue)
 
         return cast("DescriptionStream", AsyncDescriptionStream(engine_loop(), produce))
+
+    def _check_each(self, sources: object) -> None:
+        if not isinstance(sources, AsyncIterable):
+            super()._check_each(sources)
+
+    def _yielded(self, sources: Sources, make: Make[A], room: Room) -> Iterator[A | VisionError]:
+        """Return what yields the answers, for ``async for``."""
+        return cast("Iterator[A | VisionError]", answer_each_async(sources, make, room))
 
     def _open_here(self, item: Item, request: Request, options: CallOptions) -> None:
         """Leave it to the call, which does it in a thread."""

@@ -1,8 +1,8 @@
-"""From an input as the caller gave it to an opened one, with what is known of it: the gates and its cached answers.
+"""From an input as the caller gave it to an opened one, whose rungs, gates and cached answers are known.
 
 This module decides what is read and decoded for the rungs that may answer, what an input's cache keys are, and that one
-bad input fails alone. What may block it does in a pool of threads, for a single input in one go. It must not know how
-many inputs a call has, nor how a rung is asked.
+bad input fails alone. What may block it does in a pool of threads. It must not know how many inputs a call has, when
+the stores are read (`lookups`), nor how a rung is asked.
 """
 
 from __future__ import annotations

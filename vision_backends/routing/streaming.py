@@ -291,7 +291,7 @@ class StreamLadder:
         try:
             admitted = await self._attempts.admit(turn, [item], timeout_s=timeout_s)
         except BudgetReservedError as reserved:
-            return reserved
+            return without_frames(reserved)
         if admitted is not None:
             with self._attempts.cold_starts.loading(turn):
                 await self._attempt(turn, item, *admitted, timeout_s=timeout_s, queue=queue)

@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 import os
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from threading import Lock
@@ -221,7 +221,8 @@ class Client:
         with measured("wire"):
             exchange = await self._opened(request, deadline)
             try:
-                return await self._limited(self._fetch(request, exchange), exchange, deadline)
+                until = None if exchange.is_whole else deadline
+                return await self._limited(self._fetch(request, exchange), exchange, until)
             except RefusedError as refusal:
                 await self._note(refusal, request, deadline)
                 raise
@@ -452,16 +453,14 @@ class Client:
             with_image=request.has_image,
         )
 
-    async def _limited(self, step: Awaitable[T], exchange: Exchange | None, deadline: Deadline) -> T:
-        """Await a step within the deadline, and raise what goes wrong outside of its handler.
+    async def _limited(self, step: Awaitable[T], exchange: Exchange | None, deadline: Deadline | None) -> T:
+        """Await a step within the deadline (None where it waits for nothing), and raise what goes wrong elsewhere.
 
         The exceptions of aiohttp hold the key, as do the frames that a cancellation has passed.
         """
         failure: BaseException
         try:
-            if exchange is not None and exchange.is_whole:
-                return await step
-            async with self._clock.timeout_at(deadline.at):
+            async with nullcontext() if deadline is None else self._clock.timeout_at(deadline.at):
                 return await step
         except VisionError:
             raise
