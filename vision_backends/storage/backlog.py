@@ -68,9 +68,9 @@ class Backlog(Guard):
             self._answers[key] = value
             while self._answers_bytes > MAX_PENDING_BYTES:
                 self._answers_bytes -= len(self._answers.popitem(last=False)[1])
-            is_first, self._is_due = not self._is_due, True
-        if is_first:
-            self._writer.put(self._job(), starts=not self._is_joint)
+            self._make_due()
+        if not self._is_joint:
+            self._writer.start()
 
     def add_rows(self, rows: Sequence[LedgerRow]) -> None:
         """Have attempts booked."""
@@ -79,11 +79,8 @@ class Backlog(Guard):
                 self._overflows("attempts")
                 return
             self._rows += rows
-            is_first, self._is_due = not self._is_due, True
-        if is_first:
-            self._writer.put(self._job())
-        elif self._is_joint:
-            self._writer.start()
+            self._make_due()
+        self._writer.start()
 
     def answers_of(self, keys: Sequence[str]) -> dict[str, bytes]:
         """Return those of some answers that have not arrived yet, by their keys and in their order."""
@@ -101,8 +98,12 @@ class Backlog(Guard):
             self._answers.clear()
             self._answers_bytes = 0
 
-    def _job(self) -> Job:
-        return Job(self._write, what="answers and attempts", counts=self._counts, on_lost=self._lose)
+    def _make_due(self) -> None:
+        """Have the writer know, under the lock: who asks it whether all is written must not come in between."""
+        if not self._is_due:
+            job = Job(self._write, what="answers and attempts", counts=self._counts, on_lost=self._lose)
+            self._writer.put(job, starts=False)
+            self._is_due = True  # last: interrupted before, the next one puts another
 
     def _counts(self) -> Mapping[str, int]:
         return {"attempts": len(self._rows), "answers": len(self._answers)}
